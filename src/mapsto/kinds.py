@@ -1,0 +1,627 @@
+"""The nouns of mapsto: what mappings take and give.
+
+A small closed set of frozen values: `Network`, `Dataset`, `Tasks`, `Stream`, `Report`, `Package` and `Forked`. Nothing here
+imports torch until a network is built, so that a recipe can be read, typed and keyed in milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast, dataclass_transform
+
+import pydantic
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from mapsto.errors import DataError, DomainError, SpecError, TrustError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+__all__ = [
+    "Adaptation",
+    "Dataset",
+    "Edit",
+    "Episode",
+    "Episodes",
+    "Factory",
+    "Forked",
+    "Frozen",
+    "Json",
+    "Metric",
+    "Network",
+    "Package",
+    "Preprocessing",
+    "Report",
+    "Samples",
+    "Series",
+    "Signature",
+    "Stream",
+    "Table",
+    "Tasks",
+    "TensorSpec",
+    "trusting",
+]
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+
+def _spec_error(cls: type, error: ValidationError) -> SpecError:
+    """Pydantic's findings in one sentence: every wrong field, what was given, what is allowed."""
+    known = [f.name for f in dataclasses.fields(cls)]
+    findings: list[str] = []
+    for item in error.errors(include_url=False):
+        place = ".".join(str(part) for part in item["loc"]) or "value"
+        if item["type"] == "unexpected_keyword_argument":
+            findings.append(f"unknown field '{place}' ({nearest(place, known)})")
+        elif item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            findings.append(f"field '{place}' is missing")
+        else:
+            message = item["msg"][:1].lower() + item["msg"][1:]
+            findings.append(f"field '{place}': {message}, got {item['input']!r}")
+    return SpecError("; ".join(findings), where=cls.__name__)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, pydantic.Field))
+class Frozen:
+    """A base whose subclasses are frozen, keyword-only pydantic dataclasses.
+
+    Fields are validated when written; a wrong one raises `SpecError` that names the field, what was given and what is
+    allowed. The string under a field is its description in the command line, the JSON schema and the docs.
+
+    >>> class Point(Frozen):
+    ...     x: int = Field(default=0, ge=0)
+    >>> Point(x=3).x
+    3
+    >>> Point(y=3)
+    Traceback (most recent call last):
+    mapsto.errors.SpecError: Point: unknown field 'y' (known: x)
+    """
+
+    config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        pydantic_dataclass(cls, frozen=True, kw_only=True, config=Frozen.config)
+        validated: Callable[..., None] = cls.__init__
+
+        def __init__(self: Frozen, /, *args: Any, **values: Any) -> None:
+            try:
+                validated(self, *args, **values)
+            except ValidationError as error:
+                raise _spec_error(cls, error) from None
+
+        __init__.__wrapped__ = validated  # type: ignore[attr-defined]
+        __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign]
+
+
+# ---------------------------------------------------------------------------------------------------------------- signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One named input or output of a network."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    """Sizes; a string such as ``"N"`` is a symbolic dimension."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a raw sample becomes a network's input.
+
+    An image of shape (H, W, C) or (C, H, W) with values 0 to 255 is converted to `channels` channels, resized to
+    `size`, inverted where `ink` asks for it, divided by 255 and normalised: ``(x / 255 - mean) / std``. With ``kind="none"``
+    samples are used as they are (tables, embeddings).
+    """
+
+    kind: Literal["image", "none"] = "image"
+    channels: int = 3
+    size: tuple[int, int] = (32, 32)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    ink: Literal["as_is", "light"] = "as_is"
+    """``"light"``: the network expects light ink on a dark ground; an image with a bright border is inverted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """A network's named inputs and outputs, its preprocessing and its class labels."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: tuple[str, ...] | None = None
+    """Names of the outputs' classes in order; None for an embedding."""
+
+    def input_shape(self, batch: int = 1) -> tuple[int, ...]:
+        """The first input's shape with every symbolic dimension set to `batch`."""
+        return tuple(batch if isinstance(size, str) else size for size in self.inputs[0].shape)
+
+
+# ------------------------------------------------------------------------------------------------------------------ network
+
+_trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
+_ALLOWED_PACKAGES = frozenset({"mapsto"})
+
+
+@contextmanager
+def trusting(*modules: str) -> Iterator[None]:
+    """Allow factories of these top-level modules to be imported within the block (the command line's ``--trust``)."""
+    token = _trusted.set(_trusted.get() | frozenset(modules))
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+class Factory(Frozen):
+    """An importable callable and the JSON arguments that make it give a `torch.nn.Module`."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    """``package.module:callable``."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments, JSON values only."""
+
+    def load(self) -> Callable[..., nn.Module]:
+        """The callable. Raises `TrustError` for a module the user has not named, `SpecError` where there is none."""
+        path, _, attribute = self.name.partition(":")
+        package = path.partition(".")[0]
+        if package not in _ALLOWED_PACKAGES | _trusted.get():
+            raise TrustError(
+                f"building this network would run code of '{path}', which is not on the list of trusted modules",
+                where=self.name,
+                hint=f"pass --trust {package} (or use mapsto.kinds.trusting('{package}')) if you trust it",
+            )
+        try:
+            found: Any = importlib.import_module(path)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise SpecError(f"no such factory: {error}", where=self.name, hint="check the module and the name") from error
+        return cast("Callable[..., nn.Module]", found)
+
+    def build(self) -> nn.Module:
+        """A fresh module. Its initial weights are drawn from torch's global generator."""
+        return self.load()(**self.arguments)
+
+
+class Edit(Frozen):
+    """A change of a module's structure that can be replayed: explicit indices and numbers, never a trace.
+
+    One file in ``mapsto/nn/edits/`` each; the file's name is the edit's name. An edit addresses the factory's own names,
+    adds, reshapes or drops tensors, and never renames them.
+    """
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def apply(self, module: nn.Module) -> nn.Module:
+        """Change `module` in place (tensors it holds are sliced, not redrawn) and return it."""
+
+    def follow(self, name: str, tensor: Tensor) -> Tensor | None:
+        """How a tensor that follows parameter `name` changes with it; None where the parameter is dropped."""
+        return tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """How a learner adapts: the method's name, its settings, and its own tensors.
+
+    `method` is a file in ``mapsto/nn/adaptation/``. A tensor named as a parameter follows it (pruning slices it too); one
+    whose name starts with ``~`` is free.
+    """
+
+    method: str
+    settings: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """A network as data: *call the factory → replay the edits → load the tensors strictly*. No pickle, ever."""
+
+    arch: Factory
+    edits: tuple[Edit, ...] = ()
+    tensors: Mapping[str, Tensor]
+    """Every parameter and buffer by its name in the edited module."""
+    signature: Signature
+    assets: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Named blobs that travel with the network, such as a tokenizer."""
+    adaptation: Adaptation | None = None
+    """Set on a learner: how it adapts to a new task."""
+
+    def module(self, *, device: str | torch.device = "cpu") -> nn.Module:
+        """Plain PyTorch, in evaluation mode, with its own copy of the tensors.
+
+        Raises `TrustError` for an untrusted factory and `DomainError` naming the tensors that do not fit.
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            module = self.arch.build()
+        for edit in self.edits:
+            module = edit.apply(module)
+        load_strictly(module, self.tensors, where=self.arch.name)
+        object.__setattr__(module, "mapsto_origin", (self.arch, self.edits, self.signature, self.assets, self.adaptation))
+        return module.to(device).eval()
+
+    def with_module(self, module: nn.Module, *edits: Edit, **changes: Any) -> Network:
+        """This network with `module`'s tensors, `edits` added to the list (already applied to it) and fields replaced."""
+        network = dataclasses.replace(
+            self, edits=(*self.edits, *edits), tensors=detached(module.state_dict(keep_vars=False)), **changes
+        )
+        adaptation = network.adaptation
+        if adaptation is not None and edits and "adaptation" not in changes:
+            tensors: dict[str, Tensor] = {}
+            for name, tensor in adaptation.tensors.items():
+                kept: Tensor | None = tensor
+                for edit in () if name.startswith("~") else edits:
+                    kept = edit.follow(name, kept) if kept is not None else None
+                if kept is not None:
+                    tensors[name] = kept
+            network = dataclasses.replace(network, adaptation=dataclasses.replace(adaptation, tensors=tensors))
+        return network
+
+    def edited(self, *edits: Edit, **changes: Any) -> Network:
+        """This network with `edits` applied to its module."""
+        module = self.module()
+        for edit in edits:
+            module = edit.apply(module)
+        return self.with_module(module, *edits, **changes)
+
+    @staticmethod
+    def from_module(
+        module: nn.Module,
+        example: Tensor | tuple[Tensor, ...],
+        *,
+        arguments: Mapping[str, Json] | None = None,
+        preprocessing: Preprocessing | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Network:
+        """A live module as a `Network`.
+
+        Parameters
+        ----------
+        module
+            Its class must be importable. A module that `Network.module` gave keeps its factory and edits; a
+            `LightningModule` that called ``save_hyperparameters`` gives its arguments itself.
+        example
+            One batch of input, shape (N, ...); the first dimension is symbolic in the signature.
+        arguments
+            What the constructor was called with, as JSON values; by default they are read from ``hparams`` or from
+            attributes of the same name, and the rebuilt module is checked against this one.
+        preprocessing, classes
+            For the signature; by default none.
+
+        Raises
+        ------
+        TrustError
+            The class lives in a notebook or in ``__main__``: save it to a file that can be imported.
+        DomainError
+            The module cannot be rebuilt from its arguments; the message names the tensors or arguments.
+        """
+        import torch
+
+        examples = example if isinstance(example, tuple) else (example,)
+        origin = getattr(module, "mapsto_origin", None)
+        if origin is not None:
+            arch, edits, signature, assets, adaptation = origin
+            tensors = detached(module.state_dict())
+            return Network(
+                arch=arch, edits=edits, tensors=tensors, signature=signature, assets=assets, adaptation=adaptation
+            )
+        cls = type(module)
+        name = f"{cls.__module__}:{cls.__qualname__}"
+        if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
+            raise TrustError(
+                f"class {cls.__qualname__} cannot be imported by another process",
+                where=name,
+                hint="save the class to a file, say mynet.py, and import it from there",
+            )
+        given = dict(arguments) if arguments is not None else _constructor_arguments(module, name)
+        arch = Factory(name=name, arguments=given)
+        with trusting(name.partition(".")[0].partition(":")[0]), torch.random.fork_rng(devices=[]):
+            try:
+                rebuilt = arch.build()
+            except TypeError as error:
+                raise DomainError(str(error), where=name, hint="pass arguments={...} with its JSON arguments") from error
+        tensors = detached(module.state_dict())
+        load_strictly(rebuilt, tensors, where=name)
+        was_training = module.training
+        module.eval()
+        try:
+            with torch.no_grad():
+                output = module(*examples)
+                again = rebuilt.eval()(*examples)
+        finally:
+            module.train(was_training)
+        if not isinstance(output, torch.Tensor) or not torch.allclose(output, again, rtol=1e-4, atol=1e-5):
+            raise DomainError(
+                "the rebuilt module's output differs, or is no tensor",
+                where=name,
+                hint="pass arguments={...} with everything that decides its forward pass",
+            )
+        signature = Signature(
+            inputs=tuple(
+                TensorSpec(name="input" if i == 0 else f"input_{i}", dtype=_dtype(x), shape=("N", *x.shape[1:]))
+                for i, x in enumerate(examples)
+            ),
+            outputs=(TensorSpec(name="output", dtype=_dtype(output), shape=("N", *output.shape[1:])),),
+            preprocessing=preprocessing or Preprocessing(kind="none"),
+            classes=tuple(classes) if classes is not None else None,
+        )
+        return Network(arch=arch, tensors=tensors, signature=signature)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, contiguous, without gradients; tensors that share storage whole stay one tensor."""
+    seen: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        alias = (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else (id(tensor), ())
+        if alias not in seen:
+            seen[alias] = tensor.detach().to("cpu", copy=True).contiguous()
+        result[name] = seen[alias]
+    return result
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy `tensors` into `module`. Raises `DomainError` that names every missing, unknown or misshapen tensor."""
+    import torch
+
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - own.keys())
+    shapes = sorted(
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own.keys() & tensors.keys()
+        if tensors[name].shape != own[name].shape
+    )
+    findings = [
+        f"{what}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+        for what, names in (("missing", missing), ("unknown", unknown), ("misshapen", shapes))
+        if names
+    ]
+    if findings:
+        raise DomainError(
+            f"the tensors do not fit the network ({'; '.join(findings)})",
+            where=where,
+            hint="check the factory's arguments against the checkpoint",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _constructor_arguments(module: nn.Module, name: str) -> dict[str, Json]:
+    """What the constructor was called with, from ``hparams`` or attributes of the same name."""
+    hparams: dict[str, Any] = dict(getattr(module, "hparams", {}))
+    found: dict[str, Json] = {}
+    for parameter in inspect.signature(type(module).__init__).parameters.values():
+        if parameter.name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value: Any = hparams.get(parameter.name, getattr(module, parameter.name, parameter.default))
+        if value is parameter.default and value is not inspect.Parameter.empty:
+            continue
+        try:
+            json.dumps(value)
+        except TypeError:
+            if parameter.default is not inspect.Parameter.empty:
+                continue
+            raise DomainError(
+                f"argument '{parameter.name}' of its constructor is not known as a JSON value",
+                where=name,
+                hint="pass arguments={...}",
+            ) from None
+        found[parameter.name] = value
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """An opened data set, in memory or memory-mapped.
+
+    `inputs` has shape (N, ...): images are uint8 (N, C, H, W), rows float32 (N, D). `labels` is int64 (N,) for classes,
+    float32 (N, K) for multi-label and regression targets.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[Any]
+    classes: tuple[str, ...]
+    """Names of the classes (or targets) in the order of their labels."""
+    preprocessing: Preprocessing
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise DataError(f"{len(self.inputs)} inputs but {len(self.labels)} labels", hint="give one label an input")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, indices: NDArray[np.int64]) -> Samples:
+        """The samples at `indices`, in that order."""
+        return dataclasses.replace(self, inputs=self.inputs[indices], labels=self.labels[indices])
+
+
+class Dataset(Frozen):
+    """A reference to labelled data: a spec and a content fingerprint, opened lazily. One file in ``mapsto/data/sets/``."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the content (never of a path), cheap to compute and without opening the data where possible."""
+
+    @abstractmethod
+    def open(self) -> Samples:
+        """The samples. Raises `DataError` that names the file and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Episode:
+    """One task: a labelled support set and a query set, as indices into the samples it was drawn from.
+
+    Labels are 0 to ways - 1, int64; support has shape (ways × shots,), query (ways × queries,).
+    """
+
+    samples: Samples
+    support_indices: NDArray[np.int64]
+    support_labels: NDArray[np.int64]
+    query_indices: NDArray[np.int64]
+    query_labels: NDArray[np.int64]
+    classes: tuple[int, ...]
+    """The data set's label of each way."""
+
+    @property
+    def support(self) -> NDArray[Any]:
+        """The support inputs, shape (ways × shots, ...)."""
+        return self.samples.inputs[self.support_indices]
+
+    @property
+    def query(self) -> NDArray[Any]:
+        """The query inputs, shape (ways × queries, ...)."""
+        return self.samples.inputs[self.query_indices]
+
+
+class Episodes:
+    """An opened distribution of tasks: `episodes[i]` is deterministic in (seed, i)."""
+
+    samples: Samples
+    ways: int
+    shots: int
+    queries: int
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Episode: ...
+
+
+class Tasks(Frozen):
+    """A distribution of episodes over a `Dataset`."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the data and of how tasks are drawn from it."""
+
+    @abstractmethod
+    def open(self) -> Episodes:
+        """The tasks. Raises `DataError` where the data cannot give such an episode."""
+
+
+class Stream(Frozen):
+    """A reference to timestamped events: (source, offset range), labels possibly late."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the source and the offset range; an unbounded stream has none and raises `DomainError`."""
+
+    @abstractmethod
+    def events(self, offset: int) -> Iterator[tuple[float, Any]]:
+        """(timestamp in seconds, event) from `offset` on."""
+
+
+# ------------------------------------------------------------------------------------------------------------------- report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One number with its unit and, where it was sampled, its 95 % confidence interval."""
+
+    value: float
+    unit: str = ""
+    ci95: float | None = None
+    """Half-width of the interval, in `unit`."""
+    n: int | None = None
+    """How many samples (episodes, rounds, images) it is the mean of."""
+    measured: bool = False
+    """Times, memory, rates: values that differ from run to run and stay outside a report's digest."""
+
+    def __str__(self) -> str:
+        text = f"{self.value:.4g}" if abs(self.value) < 1e4 or not math.isfinite(self.value) else f"{self.value:,.0f}"
+        interval = f" ± {self.ci95:.2g}" if self.ci95 is not None else ""
+        return f"{text}{interval}{' ' + self.unit if self.unit else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Named columns and rows of plain values."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    units: Mapping[str, str] = field(default_factory=dict[str, str])
+    measured: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One or more curves over a common x."""
+
+    x: tuple[float, ...]
+    ys: Mapping[str, tuple[float, ...]]
+    x_name: str = "step"
+    y_name: str = ""
+    measured: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was measured: typed metrics, tables, series and pictures (PNG)."""
+
+    metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
+    tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
+    series: Mapping[str, Series] = field(default_factory=dict[str, Series])
+    pictures: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+# ------------------------------------------------------------------------------------------------------------------ package
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Package:
+    """A folder that runs without the training half of mapsto.
+
+    `files` maps each path inside the package (POSIX, relative) to a local file that holds its bytes; ``manifest.json``
+    names the others with their hashes, the signature, and the parity report.
+    """
+
+    files: Mapping[str, Path]
+
+    def manifest(self) -> dict[str, Any]:
+        """The parsed ``manifest.json``."""
+        return json.loads(self.files["manifest.json"].read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forked:
+    """The labelled results of a fork; only ``choose.*`` or a reference to a label consumes it."""
+
+    parts: Mapping[str, Any]

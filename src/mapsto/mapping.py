@@ -1,0 +1,485 @@
+"""The verb of mapsto: a mapping takes a value of one kind and gives a value of another.
+
+A `Mapping` is a frozen, keyword-only dataclass with one method, `apply`. Its fields are its whole configuration. Mappings
+compose with ``>>``, which is associative and checks kinds when it is written:
+
+    big = networks.vgg(depth=16) >> train.supervised(data=train)
+    small = big >> prune.taylor(macs=0.25, data=train) >> distill.logits(teacher=big, data=train)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import types
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as AbcMapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+
+from pydantic import Field
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from mapsto import discovery, kinds
+from mapsto.errors import ComposeError, MapstoError, SpecError, nearest
+from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Report, Stream, Tasks
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from lightning.fabric import Fabric
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+
+    from mapsto.process import Process
+
+__all__ = [
+    "Chain",
+    "Context",
+    "DataSource",
+    "Fork",
+    "Labelled",
+    "Mapping",
+    "MappingField",
+    "NetworkSource",
+    "Numerics",
+    "Observe",
+    "Of",
+    "Ref",
+    "StreamSource",
+    "TasksSource",
+    "fork",
+    "kind_name",
+    "observe",
+    "ref",
+]
+
+A = TypeVar("A", contravariant=True)
+B = TypeVar("B", covariant=True)
+C = TypeVar("C")
+T = TypeVar("T")
+
+KINDS: dict[str, type[Any]] = {
+    "network": Network,
+    "dataset": Dataset,
+    "tasks": Tasks,
+    "stream": Stream,
+    "report": Report,
+    "package": Package,
+    "forked": Forked,
+}
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A reference to an earlier output or data entry of a recipe by its label; ``$label`` in YAML."""
+
+    label: str
+
+    def __repr__(self) -> str:
+        return f"${self.label}"
+
+
+def ref(label: str) -> Any:
+    """A reference to what an earlier step or data entry is labelled.
+
+    >>> ref("teacher")
+    $teacher
+    """
+    return Ref(label)
+
+
+class Of:
+    """Marks a field whose value is of a kind, comes from a source mapping of that kind, or is a reference to one.
+
+    In YAML such a field is ``$label`` or ``{name: {fields}}``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return f"Of({self.kind!r})"
+
+    def validate(self, value: Any) -> Any:
+        """The value as the field stores it; pydantic's own error where it is of no use here."""
+        if isinstance(value, str) and value.startswith("$"):
+            return Ref(value[1:])
+        if isinstance(value, Ref):
+            return value
+        if isinstance(value, dict):
+            value = self._built(cast("dict[Any, Any]", value))
+        if self.kind == "mapping":
+            if isinstance(value, Mapping):
+                return cast("Mapping[Any, Any]", value)
+        elif isinstance(value, KINDS[self.kind]):
+            return value
+        elif isinstance(value, Mapping):
+            source = cast("Mapping[Any, Any]", value)
+            if source.takes is type(None) and source.gives_for(type(None)) is KINDS[self.kind]:
+                return source
+        article = "a mapping" if self.kind == "mapping" else f"a {self.kind}, a source of one, or $label"
+        raise PydanticCustomError("kind", "should be {article}", {"article": article})
+
+    def _built(self, node: dict[Any, Any]) -> Any:
+        if len(node) != 1:
+            raise PydanticCustomError("kind", "should be one name with its fields, as in {glyphs: {split: train}}")
+        (name, fields), *_ = node.items()
+        group = "data" if self.kind in ("dataset", "tasks", "stream") else "mappings"
+        try:
+            return discovery.find(group, str(name))(**(fields or {}))
+        except MapstoError as error:
+            raise PydanticCustomError("nested", "{message}", {"message": str(error)}) from error
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "pattern": r"^\$"}, {"type": "object"}], "x-kind": self.kind}
+
+
+class Mapping(Frozen, Generic[A, B]):
+    """A frozen configuration with one method, `apply`, that maps a value of kind A to one of kind B."""
+
+    version: ClassVar[int] = 1
+    """Raised whenever the same fields would give another result; it enters every key."""
+    takes: ClassVar[Any] = Any
+    gives: ClassVar[Any] = Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cast("tuple[Any, ...]", getattr(cls, "__orig_bases__", ())):
+            arguments = get_args(base)
+            if isinstance(get_origin(base), type) and issubclass(get_origin(base), Mapping) and len(arguments) == 2:
+                cls.takes, cls.gives = (_plain(argument) for argument in arguments)
+
+    def apply(self, value: A, ctx: Context) -> B:
+        """Map `value`. Never changes `value`; draws every random number from generators that `ctx` has seeded."""
+        raise NotImplementedError(f"{type(self).__name__} does not define apply")
+
+    def gives_for(self, given: Any) -> Any:
+        """The kind of the result for an input of kind `given`."""
+        return self.gives
+
+    @property
+    def name(self) -> str:
+        """The dotted name, such as ``prune.taylor``."""
+        return discovery.name_of(type(self))
+
+    def labelled(self, label: str) -> Labelled[A, B]:
+        """This mapping with a label that later steps refer to; ``as:`` in YAML."""
+        return Labelled(mapping=self, label=label)
+
+    def __rshift__(self, other: Mapping[B, C]) -> Chain[A, C]:
+        return Chain(steps=(*_steps(self), *_steps(other)))
+
+    def __call__(self, value: A = cast("Any", None), *, seed: int = 0) -> B:
+        """Apply in memory, without a store: for notebooks and tests."""
+        return Context(seed=seed).apply(self, value)
+
+
+def _plain(kind: Any) -> Any:
+    if kind is None:
+        return type(None)
+    if isinstance(kind, TypeVar):
+        return Any
+    return kind
+
+
+def kind_name(kind: Any) -> str:
+    """A kind as people write it: ``Network``, ``Network or Package``, ``nothing``."""
+    if kind is Any:
+        return "anything"
+    if kind is type(None):
+        return "nothing"
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(kind_name(part) for part in get_args(kind))
+    return getattr(kind, "__name__", str(kind))
+
+
+def accepts(takes: Any, given: Any) -> bool:
+    """Whether a mapping that takes `takes` can be given `given`."""
+    if takes is Any or given is Any or takes is given:
+        return True
+    if get_origin(takes) in (Union, types.UnionType):
+        return any(accepts(part, given) for part in get_args(takes))
+    return isinstance(takes, type) and isinstance(given, type) and issubclass(given, takes)
+
+
+def _steps(mapping: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], ...]:
+    return mapping.steps if isinstance(mapping, Chain) else (mapping,)
+
+
+MappingField: TypeAlias = Annotated["Mapping[Any, Any]", Of("mapping")]
+NetworkSource: TypeAlias = Annotated["Mapping[None, Network] | Network | Ref", Of("network")]
+DataSource: TypeAlias = Annotated["Dataset | Ref", Of("dataset")]
+TasksSource: TypeAlias = Annotated["Tasks | Ref", Of("tasks")]
+StreamSource: TypeAlias = Annotated["Stream | Ref", Of("stream")]
+
+
+class Chain(Mapping[A, B]):
+    """Mappings one after another; what ``>>`` gives."""
+
+    steps: tuple[MappingField, ...] = Field(min_length=1)
+    """The mappings in order; a chain inside a chain is flattened."""
+
+    def __post_init__(self) -> None:
+        kind = self.takes_first
+        for before, step in zip((None, *self.steps), self.steps, strict=False):
+            if before is not None and not accepts(step_takes(step), kind):
+                raise ComposeError(
+                    f"{before.name} gives {kind_name(kind)}, but {step.name} takes {kind_name(step_takes(step))}",
+                    where=f"{before.name} >> {step.name}",
+                    hint="put a mapping between them that turns the one into the other",
+                )
+            kind = step.gives_for(kind)
+
+    @property
+    def takes_first(self) -> Any:
+        """The kind that the first step takes."""
+        return step_takes(self.steps[0])
+
+    def gives_for(self, given: Any) -> Any:
+        for step in self.steps:
+            given = step.gives_for(given)
+        return given
+
+    def apply(self, value: A, ctx: Context) -> B:
+        result: Any = value
+        for step in self.steps:
+            result = ctx.apply(step, result)
+        return result
+
+
+def step_takes(mapping: Mapping[Any, Any]) -> Any:
+    """The kind that a mapping takes, seen through labels and chains."""
+    if isinstance(mapping, Chain):
+        return mapping.takes_first
+    if isinstance(mapping, Labelled):
+        return step_takes(mapping.mapping)
+    return mapping.takes
+
+
+class Labelled(Mapping[A, B]):
+    """A mapping whose result has a label; ``as:`` in YAML."""
+
+    mapping: MappingField
+    """What is applied."""
+    label: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    """The label, unique in its recipe."""
+
+    @property
+    def name(self) -> str:
+        return self.mapping.name
+
+    def gives_for(self, given: Any) -> Any:
+        return self.mapping.gives_for(given)
+
+    def apply(self, value: A, ctx: Context) -> B:
+        result = ctx.apply(self.mapping, value)
+        ctx.values[self.label] = result
+        return result
+
+
+class Observe(Mapping[C, C]):
+    """Stores named reports about a value and passes the value through; ``observe:`` in YAML."""
+
+    reports: dict[str, MappingField] = Field(min_length=1)
+    """Report name → a mapping that gives a `Report`."""
+
+    def __post_init__(self) -> None:
+        for label, mapping in self.reports.items():
+            if mapping.gives_for(Any) is not Report:
+                raise ComposeError(
+                    f"'{label}' is {mapping.name}, which gives {kind_name(mapping.gives_for(Any))}, not a Report",
+                    where="observe",
+                    hint="observe with evaluate.* mappings",
+                )
+
+    def gives_for(self, given: Any) -> Any:
+        return given
+
+    def apply(self, value: C, ctx: Context) -> C:
+        for label, mapping in self.reports.items():
+            ctx.observed[label] = ctx.apply(mapping, value)
+        return value
+
+
+class Fork(Mapping[C, Forked]):
+    """Applies several mappings to one value and gives their labelled results."""
+
+    branches: dict[str, MappingField] = Field(min_length=1)
+    """Label → mapping; every branch takes the same value."""
+
+    def apply(self, value: C, ctx: Context) -> Forked:
+        parts = {label: ctx.apply(mapping, value) for label, mapping in self.branches.items()}
+        ctx.values.update(parts)
+        return Forked(parts=parts)
+
+
+def observe(**reports: Mapping[Any, Report]) -> Observe[Any]:
+    """``recipe >> observe(pruned=evaluate.accuracy(data=test)) >> …`` stores the report under its name."""
+    return Observe(reports=reports)
+
+
+def fork(**branches: Mapping[C, Any]) -> Fork[C]:
+    """``recipe >> fork(mild=prune.taylor(macs=0.5), hard=prune.taylor(macs=0.1)) >> choose.best(...)``."""
+    return Fork(branches=branches)
+
+
+# ------------------------------------------------------------------------------------------------------------------ context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """The policy that decides the last bits of a result: it enters every key, and is never a mapping's field."""
+
+    device: str = "cpu"
+    """``cpu``, ``cuda``, ``mps`` or ``cuda:0``, as Lightning Fabric names accelerators."""
+    precision: str = "32-true"
+    """Lightning Fabric's precision: ``32-true``, ``bf16-mixed``, ``16-mixed``, …"""
+    strategy: str = "auto"
+    """Lightning Fabric's strategy: ``auto``, ``ddp``, ``fsdp``."""
+    world_size: int = 1
+    """Processes."""
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    """Threads of torch's own pool."""
+
+
+class Context:
+    """What a mapping is given besides its value: seeds, numerics, references, and the driver of processes.
+
+    This one works in memory. The executor's own (`mapsto.run`) adds the store, checkpoints and progress.
+    """
+
+    def __init__(self, *, seed: int = 0, key: str = "", numerics: Numerics | None = None) -> None:
+        self.seed = seed
+        self.key = key or f"seed {seed}"
+        self.numerics = numerics or Numerics()
+        self.values: dict[str, Any] = {}
+        self.observed: dict[str, Report] = {}
+        self._sources: dict[int, tuple[Any, Any]] = {}
+        self._fabric: Fabric | None = None
+
+    # -- values
+
+    def apply(self, mapping: Mapping[A, T], value: A) -> T:
+        """Apply a mapping to a value within this context, its generators seeded from this context's key."""
+        self.seed_everything(mapping.name)
+        return mapping.apply(value, self)
+
+    def resolve(self, source: Any, kind: type[T]) -> T:
+        """The value behind a field: itself, a reference's, or what a source mapping gives.
+
+        Raises `SpecError` for an unknown label or a value of another kind.
+        """
+        value: Any = source
+        if isinstance(source, Ref):
+            if source.label not in self.values:
+                raise SpecError(f"no step or data entry is labelled '{source.label}'", hint=nearest(source.label, self.values))
+            value = self.values[source.label]
+        elif isinstance(source, Mapping) and not issubclass(kind, Mapping):
+            known = self._sources.get(id(source))  # pyright: ignore[reportUnknownArgumentType]
+            if known is None:
+                known = (source, self.apply(cast("Mapping[None, T]", source), None))  # keeps `source` alive: ids recur
+                self._sources[id(known[0])] = known
+            value = known[1]
+        if callable(value) and isinstance(value, Lazy):
+            value = value()
+        if not isinstance(value, kind):
+            raise SpecError(f"expected a {kind.__name__}, got {type(value).__name__}", where=repr(source)[:80])
+        return value
+
+    def dataset(self, source: Any) -> kinds.Samples:
+        """The opened samples of a data field."""
+        return self.resolve(source, Dataset).open()
+
+    def tasks(self, source: Any) -> kinds.Episodes:
+        """The opened episodes of a tasks field."""
+        return self.resolve(source, Tasks).open()
+
+    def network(self, source: Any) -> Network:
+        """The network of a network field."""
+        return self.resolve(source, Network)
+
+    # -- randomness
+
+    def seed_for(self, *parts: object) -> int:
+        """A 63-bit seed that depends on this step's key and on `parts`."""
+        text = "\0".join([self.key, *map(str, parts)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+    def random(self, *parts: object) -> np.random.Generator:
+        """A NumPy generator of its own for `parts`."""
+        import numpy as np
+
+        return np.random.default_rng(self.seed_for(*parts))
+
+    def seed_everything(self, *parts: object) -> None:
+        """Seed the global generators of random, NumPy and torch from this step's key and `parts`."""
+        import random
+        import sys
+
+        seed = self.seed_for(*parts)
+        random.seed(seed)
+        if "numpy" in sys.modules:
+            import numpy as np
+
+            np.random.seed(seed & 0xFFFFFFFF)
+        if "torch" in sys.modules:
+            import torch
+
+            torch.manual_seed(seed)
+
+    # -- work
+
+    @property
+    def fabric(self) -> Fabric:
+        """Lightning Fabric with this run's device, precision and strategy; made when first asked for."""
+        if self._fabric is None:
+            from mapsto.process import make_fabric
+
+            self._fabric = make_fabric(self.numerics)
+        return self._fabric
+
+    @property
+    def device(self) -> torch.device:
+        """The device that work is done on."""
+        return self.fabric.device
+
+    def drive(self, process: Process[A, T], value: A) -> T:
+        """Run a process to its end."""
+        state = process.start(value, self)
+        live = process.open(value, state, self)
+        items = process.items(value, self)
+        while not live.done:
+            self.seed_everything(live.step)
+            live.advance(items[live.step])
+        return process.finish(value, live.snapshot(), self)
+
+    def log(self, text: str) -> None:
+        """A line for the user, shown beside the progress bar."""
+
+    def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
+        """Iterate with progress, for long work that is not a process."""
+        return work
+
+
+class Lazy:
+    """A value that is loaded when first asked for."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._value: Any = None
+        self._loaded = False
+
+    def __call__(self) -> Any:
+        if not self._loaded:
+            self._value, self._loaded = self._load(), True
+        return self._value
+
+
+def fields_of(mapping: Frozen) -> AbcMapping[str, Any]:
+    """The fields and their values in the order they are declared."""
+    import dataclasses
+
+    return {f.name: getattr(mapping, f.name) for f in dataclasses.fields(cast("Any", mapping))}

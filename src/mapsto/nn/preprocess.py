@@ -1,0 +1,64 @@
+"""From raw samples to a network's input, as its signature says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mapsto.errors import DataError
+from mapsto.kinds import Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    inputs: NDArray[Any] | Tensor, preprocessing: Preprocessing, *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Raw samples as a float batch.
+
+    Parameters
+    ----------
+    inputs
+        Images: uint8 of shape (N, C, H, W), C 1 or 3; anything else: float of shape (N, ...).
+    preprocessing
+        Channels, size, mean and standard deviation; grey becomes colour by repetition, colour grey by Rec. 601 luma; another
+        size is resized bilinearly with antialiasing.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (N, channels, height, width): ``(x / 255 - mean) / std``; with ``kind="none"`` the input as float.
+
+    Raises
+    ------
+    DataError
+        The batch is not (N, C, H, W) although the signature wants images.
+
+    >>> import numpy as np
+    >>> white = np.full((1, 1, 2, 2), 255, np.uint8)
+    >>> prepare(white, Preprocessing(channels=1, size=(2, 2), mean=(0.5,), std=(0.5,))).mean().item()
+    1.0
+    """
+    batch = torch.as_tensor(inputs, device=device)
+    if preprocessing.kind == "none":
+        return batch if batch.is_floating_point() or batch.dtype == torch.int64 else batch.float()
+    if batch.ndim != 4 or batch.shape[1] not in (1, 3):
+        raise DataError(f"expected images of shape (N, 1 or 3, H, W), got {tuple(batch.shape)}")
+    batch = batch.float().div(255) if batch.dtype == torch.uint8 else batch
+    if batch.shape[1] != preprocessing.channels:
+        if preprocessing.channels == 1:
+            batch = (batch * batch.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        else:
+            batch = batch.expand(-1, preprocessing.channels, -1, -1)
+    if tuple(batch.shape[2:]) != tuple(preprocessing.size):
+        batch = torch.nn.functional.interpolate(
+            batch, size=tuple(preprocessing.size), mode="bilinear", antialias=True, align_corners=False
+        )
+    mean = batch.new_tensor(preprocessing.mean).view(1, -1, 1, 1)
+    std = batch.new_tensor(preprocessing.std).view(1, -1, 1, 1)
+    return (batch - mean) / std
