@@ -16,7 +16,7 @@ a traceback and exits with `exit_code`: 2 for the user's input or surroundings, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 __all__ = [
@@ -55,7 +55,21 @@ class MapstoError(Exception):
 
 
 class SpecError(MapstoError):
-    """A recipe, a field or a command line that cannot be right."""
+    """A recipe, a field or a command line that cannot be right.
+
+    `details` holds each finding with its path in the configuration, where there are several or they lie deep.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        details: Sequence[tuple[tuple[str | int, ...], str]] = (),
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.details = tuple(details)
 
 
 class ComposeError(SpecError):

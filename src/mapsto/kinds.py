@@ -62,17 +62,21 @@ Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json
 def _spec_error(cls: type, error: ValidationError) -> SpecError:
     """Pydantic's findings in one sentence: every wrong field, what was given, what is allowed."""
     known = [f.name for f in dataclasses.fields(cls)]
-    findings: list[str] = []
+    details: list[tuple[tuple[str | int, ...], str]] = []
     for item in error.errors(include_url=False):
-        place = ".".join(str(part) for part in item["loc"]) or "value"
-        if item["type"] == "unexpected_keyword_argument":
-            findings.append(f"unknown field '{place}' ({nearest(place, known)})")
+        path = tuple(item["loc"])
+        place = ".".join(str(part) for part in path) or "value"
+        nested: Any = item.get("ctx", {}).get("details")
+        if nested:
+            details += [((*path, *inner), message) for inner, message in nested]
+        elif item["type"] == "unexpected_keyword_argument":
+            details.append((path, f"unknown field '{place}' ({nearest(place, known)})"))
         elif item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            findings.append(f"field '{place}' is missing")
+            details.append(((), f"field '{place}' is missing"))
         else:
             message = item["msg"][:1].lower() + item["msg"][1:]
-            findings.append(f"field '{place}': {message}, got {item['input']!r}")
-    return SpecError("; ".join(findings), where=cls.__name__)
+            details.append((path, f"field '{place}': {message}, got {item['input']!r}"))
+    return SpecError("; ".join(message for _, message in details), where=cls.__name__, details=details)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, pydantic.Field))

@@ -106,8 +106,8 @@ class Of:
             return Ref(value[1:])
         if isinstance(value, Ref):
             return value
-        if isinstance(value, dict):
-            value = self._built(cast("dict[Any, Any]", value))
+        if isinstance(value, (dict, list)):
+            value = self._built(value)
         if self.kind == "mapping":
             if isinstance(value, Mapping):
                 return cast("Mapping[Any, Any]", value)
@@ -120,13 +120,14 @@ class Of:
         article = "a mapping" if self.kind == "mapping" else f"a {self.kind}, a source of one, or $label"
         raise PydanticCustomError("kind", "should be {article}", {"article": article})
 
-    def _built(self, node: dict[Any, Any]) -> Any:
-        if len(node) != 1:
-            raise PydanticCustomError("kind", "should be one name with its fields, as in {glyphs: {split: train}}")
-        (name, fields), *_ = node.items()
-        group = "data" if self.kind in ("dataset", "tasks", "stream") else "mappings"
+    def _built(self, node: Any) -> Any:
         try:
-            return discovery.find(group, str(name))(**(fields or {}))
+            if self.kind in ("dataset", "tasks", "stream"):
+                return data_from_node(node)
+            return chain_from_nodes(node) if isinstance(node, list) else step_from_node(node)
+        except SpecError as error:
+            details = error.details or (((), str(error)),)
+            raise PydanticCustomError("nested", "{message}", {"message": error.what, "details": details}) from error
         except MapstoError as error:
             raise PydanticCustomError("nested", "{message}", {"message": str(error)}) from error
 
@@ -209,11 +210,11 @@ def _steps(mapping: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], ...]:
     return mapping.steps if isinstance(mapping, Chain) else (mapping,)
 
 
-MappingField: TypeAlias = Annotated["Mapping[Any, Any]", Of("mapping")]
-NetworkSource: TypeAlias = Annotated["Mapping[None, Network] | Network | Ref", Of("network")]
-DataSource: TypeAlias = Annotated["Dataset | Ref", Of("dataset")]
-TasksSource: TypeAlias = Annotated["Tasks | Ref", Of("tasks")]
-StreamSource: TypeAlias = Annotated["Stream | Ref", Of("stream")]
+MappingField: TypeAlias = Annotated[Mapping[Any, Any], Of("mapping")]
+NetworkSource: TypeAlias = Annotated[Mapping[None, Network] | Network | Ref, Of("network")]
+DataSource: TypeAlias = Annotated[Dataset | Ref, Of("dataset")]
+TasksSource: TypeAlias = Annotated[Tasks | Ref, Of("tasks")]
+StreamSource: TypeAlias = Annotated[Stream | Ref, Of("stream")]
 
 
 class Chain(Mapping[A, B]):
@@ -314,6 +315,64 @@ class Fork(Mapping[C, Forked]):
         parts = {label: ctx.apply(mapping, value) for label, mapping in self.branches.items()}
         ctx.values.update(parts)
         return Forked(parts=parts)
+
+
+def data_from_node(node: Any) -> Any:
+    """A data set, tasks or stream from ``{name: {fields}}`` as YAML gives it."""
+    name, fields = _one_name(node)
+    return _construct(discovery.find("data", name), name, fields)
+
+
+def step_from_node(node: Any) -> Mapping[Any, Any]:
+    """A mapping from ``{name: {fields}, as: label, observe: {name: mapping}}``; all of the node's errors at once."""
+    if not isinstance(node, dict):
+        raise SpecError("a step is a name with its fields, as in prune.taylor: {macs: 0.25}", where=repr(node)[:60])
+    rest = dict(cast("dict[str, Any]", node))
+    label, reports = rest.pop("as", None), rest.pop("observe", None)
+    name, fields = _one_name(rest)
+    details: list[tuple[tuple[str | int, ...], str]] = []
+    found: list[Mapping[Any, Any]] = []
+
+    def attempt(path: tuple[str | int, ...], build: Callable[[], Mapping[Any, Any]]) -> None:
+        try:
+            found.append(build())
+        except SpecError as error:
+            details.extend(((*path, *inner), message) for inner, message in error.details or (((), str(error)),))
+
+    if name == "fork":
+        attempt((name,), lambda: Fork(branches=fields))
+    else:
+        attempt((name,), lambda: _construct(discovery.find("mappings", name), name, fields))
+    if label is not None and found:
+        attempt(("as",), lambda: Labelled(mapping=found.pop(), label=label))
+    if reports is not None:
+        attempt(("observe",), lambda: Observe(reports=reports))
+    if details:
+        raise SpecError("; ".join(message for _, message in details), where=name, details=details)
+    return found[0] if len(found) == 1 else Chain(steps=tuple(found))
+
+
+def chain_from_nodes(nodes: Any) -> Mapping[Any, Any]:
+    """The chain of a list of step nodes; one step stays itself."""
+    steps = tuple(step for node in nodes for step in _steps(step_from_node(node)))
+    return steps[0] if len(steps) == 1 else Chain(steps=steps)
+
+
+def _one_name(node: Any) -> tuple[str, dict[str, Any]]:
+    if not isinstance(node, dict) or len(cast("dict[Any, Any]", node)) != 1:
+        raise SpecError(f"expected one name with its fields, as in glyphs: {{split: train}}, got {node!r}"[:200])
+    ((name, fields),) = cast("dict[str, Any]", node).items()
+    if fields is not None and not isinstance(fields, dict):
+        raise SpecError(f"the fields of '{name}' are not a mapping of names to values: {fields!r}"[:200])
+    return str(name), {str(k): v for k, v in cast("dict[Any, Any]", fields or {}).items()}
+
+
+def _construct(cls: type[T], name: str, fields: dict[str, Any]) -> T:
+    try:
+        return cls(**fields)
+    except SpecError as error:
+        error.where = name
+        raise
 
 
 def observe(**reports: Mapping[Any, Report]) -> Observe[Any]:

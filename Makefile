@@ -1,0 +1,58 @@
+# The two commands of the README, and what they stand on. `make help` lists them.
+#
+#   PYTHON=python3.13                                        another interpreter (3.11 or later)
+#   TORCH_INDEX=https://download.pytorch.org/whl/cpu         where pip also looks for torch: the CPU build, 200 MB, not 3 GB
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+PYTEST ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PINS := pyproject.toml constraints.txt
+CORE := $(VENV)/.mapsto-core
+DEV := $(VENV)/.mapsto-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint stubs venv clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(CORE) ## the main job, end to end, into runs/demo/
+	$(BIN)/mapsto run demo --out runs/demo
+
+test: lint ## every check: lint, types, layers, tests and doctests
+	$(BIN)/python -m pytest -q -rs --durations=10 $(PYTEST)
+
+lint: $(DEV) ## ruff, pyright, import-linter, generated files up to date
+	$(BIN)/ruff check
+	$(BIN)/python scripts/stubs.py --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+stubs: $(DEV) ## write src/mapsto/__init__.pyi anew
+	$(BIN)/python scripts/stubs.py
+
+venv: $(DEV) ## .venv with everything that the tests need
+
+clean: ## remove .venv and caches, not runs/
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+
+# A half-made environment would look like a whole one the next time.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("mapsto needs Python 3.11 or later, this is %d.%d; choose one with: make PYTHON=python3.11 …" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# The build backend is installed from the pins first, so that nothing is fetched unpinned into an isolated build.
+$(CORE): $(PINS) | $(BIN)/python
+	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
+	$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(PINS) | $(BIN)/python
+	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
+	$(INSTALL) --no-build-isolation -e '.[dev,text,vision]'
+	@touch $@ $(CORE)

@@ -1,0 +1,154 @@
+"""Digests: what a value is, and what a step would compute, in 64 hexadecimal characters.
+
+A value's digest is the SHA-256 of its canonical manifest, in which tensors and files stand as digests of their own. A step's key
+is the digest of its name, version, canonical fields, input digests, seed and numerics policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mapsto.discovery import name_of
+from mapsto.errors import SpecError
+from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
+from mapsto.mapping import Mapping as MapstoMapping
+from mapsto.mapping import Numerics, Ref
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["canonical", "digest_bytes", "digest_json", "dumps", "step_key", "tensor_bytes", "tensor_from_bytes"]
+
+HEADER = 256
+"""Bytes of a tensor blob before its data: JSON of dtype and shape, padded with spaces. Keeps the data aligned for mmap."""
+
+
+def digest_bytes(data: bytes | memoryview) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def dumps(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, no NaN; 1 and 1.0 differ.
+
+    >>> dumps({"b": 1.0, "a": 1})
+    '{"a":1,"b":1.0}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest_json(value: Any) -> str:
+    """The digest of a JSON value in canonical form."""
+    return digest_bytes(dumps(value).encode())
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """A tensor as a blob: a header of 256 bytes with dtype and shape, then its elements, row-major, little-endian."""
+    import torch
+
+    plain = tensor.detach().cpu().contiguous()
+    header = dumps({"dtype": str(plain.dtype).removeprefix("torch."), "shape": list(plain.shape)}).encode()
+    data = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    return header.ljust(HEADER) + data
+
+
+def tensor_from_bytes(data: Any) -> Tensor:
+    """The tensor in a blob; shares memory with `data`, which may be a memory map."""
+    import torch
+
+    header = json.loads(bytes(data[:HEADER]))
+    dtype, shape = getattr(torch, header["dtype"]), tuple(header["shape"])
+    if 0 in shape:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype, offset=HEADER).reshape(shape)
+
+
+def canonical(value: Any, resolve: Callable[[Ref], str], source: Callable[[MapstoMapping[Any, Any]], str]) -> Any:
+    """A field's value as canonical, type-tagged JSON.
+
+    `resolve` gives the digest behind a reference, `source` the digest of what a source mapping gives.
+    """
+
+    def walk(value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if isinstance(value, Ref):
+            return {"$digest": resolve(value)}
+        if isinstance(value, Network):
+            from mapsto.store import network_digest
+
+            return {"$digest": network_digest(value)}
+        if isinstance(value, (Dataset, Tasks, Stream)):
+            return {"$data": value.fingerprint()}
+        if isinstance(value, MapstoMapping):
+            mapping = cast("MapstoMapping[Any, Any]", value)
+            if mapping.takes is type(None):
+                return {"$digest": source(mapping)}
+            return fields_tree(mapping, walk)
+        if isinstance(value, Frozen):
+            return fields_tree(value, walk)
+        if isinstance(value, Mapping):
+            return {str(k): walk(v) for k, v in cast("Mapping[Any, Any]", value).items()}
+        if isinstance(value, (list, tuple)):
+            return [walk(v) for v in cast("list[Any]", value)]
+        if isinstance(value, Path):
+            return {"$path": str(value)}
+        raise SpecError(f"a field of type {type(value).__name__} has no canonical form", hint="use plain values")
+
+    return walk(value)
+
+
+def fields_tree(value: Frozen, walk: Callable[[Any], Any]) -> dict[str, Any]:
+    """A configuration as ``{"$": name, "version": v, "source": digest, fields…}``."""
+    cls = type(value)
+    tree: dict[str, Any] = {"$": name_of(cls), "version": getattr(cls, "version", 1)}
+    if not cls.__module__.startswith("mapsto."):
+        tree["$source"] = _source_digest(cls)
+    fingerprint = getattr(value, "fingerprint", None)
+    if fingerprint is not None and not isinstance(value, (Dataset, Tasks, Stream)):
+        tree["$content"] = fingerprint()
+    for f in dataclasses.fields(cast("Any", value)):
+        tree[f.name] = walk(getattr(value, f.name))
+    return tree
+
+
+@cache
+def _source_digest(cls: type[Any]) -> str:
+    """The digest of the file a third party's class is defined in: its version alone is not ours to trust."""
+    try:
+        file = inspect.getfile(cls)
+    except (TypeError, OSError):
+        return ""
+    return digest_bytes(Path(file).read_bytes())
+
+
+def step_key(
+    mapping: MapstoMapping[Any, Any],
+    inputs: tuple[str, ...],
+    *,
+    seed: int,
+    numerics: Numerics,
+    resolve: Callable[[Ref], str],
+    source: Callable[[MapstoMapping[Any, Any]], str],
+) -> str:
+    """The key of what `mapping` would give for inputs of these digests."""
+
+    def walk(value: Any) -> Any:
+        return canonical(value, resolve, source)
+
+    return digest_json(
+        {
+            "format": 1,
+            "mapping": fields_tree(mapping, walk),
+            "inputs": list(inputs),
+            "seed": seed,
+            "numerics": dataclasses.asdict(numerics),
+        }
+    )

@@ -1,0 +1,144 @@
+"""A database of runs, steps, metrics and lineage, for questions that files answer slowly.
+
+SQLite beside the store by default, PostgreSQL (or whatever SQLAlchemy speaks) by the URL in ``MAPSTO_DATABASE``. It holds nothing
+of its own: `rebuild` makes it again from the store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.exc import SQLAlchemyError
+
+from mapsto.errors import MapstoError, MissingExtra, StoreError
+from mapsto.store import Store
+
+__all__ = ["Index"]
+
+_meta = sql.MetaData()
+_runs = sql.Table(
+    "runs",
+    _meta,
+    sql.Column("id", sql.String(200), primary_key=True),
+    sql.Column("name", sql.String(200), index=True),
+    sql.Column("seed", sql.BigInteger),
+    sql.Column("started", sql.Float, index=True),
+    sql.Column("seconds", sql.Float),
+)
+_steps = sql.Table(
+    "steps",
+    _meta,
+    sql.Column("run", sql.String(200), primary_key=True),
+    sql.Column("position", sql.Integer, primary_key=True),
+    sql.Column("name", sql.String(200), index=True),
+    sql.Column("label", sql.String(200)),
+    sql.Column("about", sql.Integer),
+    sql.Column("key", sql.String(64), index=True),
+    sql.Column("digest", sql.String(64), index=True),
+    sql.Column("hit", sql.Boolean),
+    sql.Column("seconds", sql.Float),
+)
+_lineage = sql.Table(
+    "lineage",
+    _meta,
+    sql.Column("run", sql.String(200), primary_key=True),
+    sql.Column("position", sql.Integer, primary_key=True),
+    sql.Column("takes", sql.Integer, primary_key=True),
+)
+_metrics = sql.Table(
+    "metrics",
+    _meta,
+    sql.Column("run", sql.String(200), primary_key=True),
+    sql.Column("position", sql.Integer, primary_key=True),
+    sql.Column("metric", sql.String(200), primary_key=True),
+    sql.Column("value", sql.Float),
+    sql.Column("unit", sql.String(40)),
+    sql.Column("ci95", sql.Float),
+    sql.Column("n", sql.Integer),
+)
+
+
+class Index:
+    """The database of one store."""
+
+    def __init__(self, store: Store, url: str | None = None) -> None:
+        self.store = store
+        self.url = url or os.environ.get("MAPSTO_DATABASE") or f"sqlite:///{store.path('index.sqlite')}"
+        try:
+            self.engine = sql.create_engine(self.url, connect_args={"timeout": 30} if self.url.startswith("sqlite") else {})
+            _meta.create_all(self.engine)
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), "postgres", where="MAPSTO_DATABASE") from error
+        except SQLAlchemyError as error:
+            place = sql.make_url(self.url).render_as_string(hide_password=True)
+            raise StoreError(f"the index database cannot be opened: {error}", where=place, hint="check MAPSTO_DATABASE") from error
+
+    def add(self, run: Mapping[str, Any]) -> None:
+        """Write one run as `mapsto.run.summary_of` gives it, with the metrics of its reports; an earlier entry is replaced."""
+        rows = [{**_step_row(step), "run": run["id"]} for step in run["steps"]]
+        lineage = [{"run": run["id"], "position": s["id"], "takes": t} for s in run["steps"] for t in s["inputs"]]
+        metrics = [row for step in run["steps"] for row in self._metric_rows(run["id"], step)]
+        with self.engine.begin() as connection:
+            for table in (_metrics, _lineage, _steps):
+                connection.execute(table.delete().where(table.c.run == run["id"]))
+            connection.execute(_runs.delete().where(_runs.c.id == run["id"]))
+            connection.execute(_runs.insert(), [{name: run[name] for name in ("id", "name", "seed", "started", "seconds")}])
+            for table, values in ((_steps, rows), (_lineage, lineage), (_metrics, metrics)):
+                if values:
+                    connection.execute(table.insert(), values)
+
+    def _metric_rows(self, run: str, step: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            manifest = self.store.manifest(step["digest"])
+            record = self.store.record(step["key"])
+        except MapstoError:
+            return []  # an artifact that was collected since: the run's steps are still worth listing
+        measured = (record.measured if record is not None else {}).get("metrics", {})
+        found: dict[str, Any] = {**manifest.get("metrics", {}), **measured}
+        return [
+            {"run": run, "position": step["id"], "metric": name}
+            | {column: metric.get(column) for column in ("value", "unit", "ci95", "n")}
+            for name, metric in found.items()
+        ]
+
+    def rebuild(self) -> int:
+        """Make the database again from the store; gives the number of runs."""
+        _meta.drop_all(self.engine)
+        _meta.create_all(self.engine)
+        runs = list(self.store.runs())
+        for run in runs:
+            self.add(run)
+        return len(runs)
+
+    def runs(self, *, name: str | None = None) -> list[dict[str, Any]]:
+        """Runs, newest first."""
+        query = sql.select(_runs).order_by(_runs.c.started.desc())
+        if name is not None:
+            query = query.where(_runs.c.name == name)
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def metrics(self, run: str) -> list[dict[str, Any]]:
+        """Every metric of a run with its step's name and label."""
+        query = (
+            sql.select(_steps.c.name, _steps.c.label, _steps.c.about, _metrics)
+            .join(_steps, (_steps.c.run == _metrics.c.run) & (_steps.c.position == _metrics.c.position))
+            .where(_metrics.c.run == run)
+            .order_by(_metrics.c.position, _metrics.c.metric)
+        )
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def seconds_of(self, name: str) -> float | None:
+        """The mean time that steps of a name took when they ran, for estimates."""
+        query = sql.select(sql.func.avg(_steps.c.seconds)).where((_steps.c.name == name) & (_steps.c.hit == sql.false()))
+        with self.engine.connect() as connection:
+            return connection.execute(query).scalar()
+
+
+def _step_row(step: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("name", "label", "key", "digest", "hit", "seconds")
+    return {"position": step["id"], "about": step["of"], **{name: step[name] for name in names}}

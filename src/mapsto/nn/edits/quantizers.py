@@ -1,0 +1,213 @@
+"""Attach quantizers: from here on the network computes exactly what integer arithmetic will compute, and can still train.
+
+``q(x) = (clamp(round(x / s) + z, lowest, highest) − z) · s`` with the gradient passed straight through within the range (Jacob
+et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Edit, Frozen
+from mapsto.nn.sites import INPUT, Site, SiteMode
+
+__all__ = ["Quantizers"]
+
+
+class Quantizer(Frozen):
+    """One quantizer: where it stands and how it maps floats to codes."""
+
+    path: str = ""
+    """Path of the module whose forward makes the call; for a weight the path of the module that owns it."""
+    function: str
+    """The called function's name as in `mapsto.nn.sites`; for a weight the parameter's own name."""
+    call: int = Field(default=0, ge=0)
+    """Number of the call of that function in that module's forward, from 0."""
+    weight: bool = False
+    """Whether it stands on a parameter (wherever that is used) instead of on a call's result."""
+    scheme: Literal["symmetric", "asymmetric"] = "asymmetric"
+    """Symmetric: every zero point is the code 0."""
+    bits: int = Field(default=8, ge=2, le=8)
+    """Bits a code."""
+    scale: tuple[float, ...] = Field(min_length=1)
+    """Size of one step, in the tensor's own unit: one number, or one for each index of `axis`."""
+    zero_point: tuple[int, ...] = Field(min_length=1)
+    """The code of 0.0; as many as scales."""
+    axis: int | None = Field(default=None, ge=0)
+    """The dimension that the scales run along; None for one scale for the whole tensor."""
+    quant_min: int
+    """The lowest code."""
+    quant_max: int
+    """The highest code."""
+
+    def __post_init__(self) -> None:
+        if min(self.scale) <= 0 or len(self.scale) != len(self.zero_point) or (self.axis is None and len(self.scale) > 1):
+            raise DomainError(
+                f"{len(self.scale)} scales from {min(self.scale)} up and {len(self.zero_point)} zero points, axis {self.axis}",
+                where=str(self.site),
+                hint="scales are positive, there is a zero point for each, and several of them need an axis",
+            )
+
+    @property
+    def site(self) -> Site:
+        """Its place as (path, function, call)."""
+        return Site(self.path, self.function, self.call)
+
+    @property
+    def container(self) -> tuple[int, int]:
+        """The lowest and highest code of the integer type that holds the codes."""
+        return (0, 255) if self.quant_min >= 0 else (-128, 127)
+
+
+class Quantizers(Edit):
+    """Quantizers on weights (applied where they are used; the stored tensors stay float) and on results of calls.
+
+    The tensors' names do not change. Calling the module, or its ``embed``, computes with quantized values.
+
+    >>> net = nn.Sequential(nn.Linear(2, 1, bias=False)).eval()
+    >>> _ = nn.init.constant_(net[0].weight, 0.4)
+    >>> step = Quantizer(path="0", function="linear", scale=(0.25,), zero_point=(0,), quant_min=0, quant_max=255)
+    >>> Quantizers(quantizers=(step,)).apply(net)(torch.ones(1, 2)).item()
+    0.75
+    """
+
+    quantizers: tuple[Quantizer, ...] = Field(min_length=1)
+    """Every quantizer; at most one at a place."""
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        if is_quantized(module):
+            raise DomainError("the network is quantized already", where="quantizers", hint="quantize it once, at the end")
+        for index, quantizer in enumerate(self.quantizers):
+            if quantizer.axis is not None:
+                _attach_scales(module, index, quantizer)
+        base: Any = type(module)
+        methods = {
+            name: _simulating(getattr(base, name)) for name in ("forward", "embed") if callable(getattr(base, name, None))
+        }
+        attributes = {"__module__": base.__module__, "__doc__": base.__doc__, **methods}
+        cast("Any", module).__class__ = type(base.__name__, (_Simulated, base), attributes)
+        object.__setattr__(module, "mapsto_quantizers", self.quantizers)
+        return module
+
+
+class _Simulated:
+    """Marks a module that computes with quantized values."""
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether quantizers are attached to a module."""
+    return isinstance(module, _Simulated)
+
+
+def quantizers_of(module: nn.Module) -> tuple[Quantizer, ...]:
+    """The quantizers attached to a module."""
+    return getattr(module, "mapsto_quantizers", ())
+
+
+def _attach_scales(module: nn.Module, index: int, quantizer: Quantizer) -> None:
+    try:
+        weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
+    except AttributeError as error:
+        raise DomainError(str(error), where=str(quantizer.site), hint="edits replay in the order they were made") from error
+    if weight.shape[quantizer.axis or 0] != len(quantizer.scale):
+        raise DomainError(
+            f"{len(quantizer.scale)} scales for a weight of shape {tuple(weight.shape)} along dimension {quantizer.axis}",
+            where=str(quantizer.site),
+            hint="prune before quantizing",
+        )
+    device = weight.device
+    module.register_buffer(_scale_name(index), torch.tensor(quantizer.scale, device=device), persistent=False)
+    zeros = torch.tensor(quantizer.zero_point, dtype=torch.int32, device=device)
+    module.register_buffer(_zero_name(index), zeros, persistent=False)
+
+
+def _scale_name(index: int) -> str:
+    return f"quantizer_{index}_scale"
+
+
+def _zero_name(index: int) -> str:
+    return f"quantizer_{index}_zero_point"
+
+
+def _simulating(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method` with quantizers at work, unless they are at work already (``forward`` calls ``embed``)."""
+
+    @wraps(method)
+    def simulated(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if _running.get() is self:
+            return method(self, *args, **kwargs)
+        simulation = _Simulation(self)
+        if args:
+            args = (simulation.quantized_input(args[0]), *args[1:])
+        token = _running.set(self)
+        try:
+            with simulation:
+                return method(self, *args, **kwargs)
+        finally:
+            _running.reset(token)
+
+    return simulated
+
+
+_running: ContextVar[nn.Module | None] = ContextVar("running", default=None)
+
+
+class _Simulation(SiteMode):
+    """Quantizes results of calls by site and weights by identity."""
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__(root)
+        self._sites: dict[Site, int] = {}
+        self._weights: dict[int, int] = {}
+        self._quantizers = quantizers_of(root)
+        for index, quantizer in enumerate(self._quantizers):
+            if quantizer.weight:
+                weight = getattr(root.get_submodule(quantizer.path), quantizer.function)
+                self._weights[id(weight)] = index
+            else:
+                self._sites[quantizer.site] = index
+
+    def quantized_input(self, value: Any) -> Any:
+        index = self._sites.get(INPUT)
+        return value if index is None else self._quantized(index, value)
+
+    def visit(self, site: Site, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args = tuple(self._used(value) for value in args)
+        result = function(*args, **{name: self._used(value) for name, value in kwargs.items()})
+        index = self._sites.get(site)
+        return result if index is None else self._quantized(index, result)
+
+    def _used(self, value: Any) -> Any:
+        index = self._weights.get(id(value)) if isinstance(value, Tensor) else None
+        return value if index is None else self._quantized(index, value)
+
+    def _quantized(self, index: int, value: Tensor) -> Tensor:
+        quantizer = self._quantizers[index]
+        lowest, highest = quantizer.quant_min, quantizer.quant_max
+        if torch.compiler.is_exporting() and (lowest, highest) != quantizer.container:
+            value = self._clamped(index, value)
+            lowest, highest = quantizer.container
+        if quantizer.axis is None:
+            return torch.fake_quantize_per_tensor_affine(
+                value, quantizer.scale[0], quantizer.zero_point[0], lowest, highest
+            )
+        scale, zeros = getattr(self.root, _scale_name(index)), getattr(self.root, _zero_name(index))
+        return torch.fake_quantize_per_channel_affine(value, scale, zeros, quantizer.axis, lowest, highest)
+
+    def _clamped(self, index: int, value: Tensor) -> Tensor:
+        """Within the codes' range: a file knows integer types only, so a narrower range is a clamp before it."""
+        quantizer = self._quantizers[index]
+        shape = [1] * value.ndim
+        if quantizer.axis is not None:
+            shape[quantizer.axis] = -1
+        scale = value.new_tensor(quantizer.scale).view(shape)
+        zeros = value.new_tensor(quantizer.zero_point).view(shape)
+        return torch.clamp(value, (quantizer.quant_min - zeros) * scale, (quantizer.quant_max - zeros) * scale)

@@ -1,0 +1,597 @@
+"""The executor: runs a recipe over a store, so that nothing is computed twice and nothing is lost.
+
+Each step has a key; a key with a record is a hit, decided without opening anything. A missing one is computed by the one holder of
+its lease. A process is checkpointed as it goes. Killed anywhere, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping as AbcMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO, TypeVar, cast
+
+from mapsto import digest
+from mapsto.errors import MapstoError, SpecError, StepError, nearest
+from mapsto.kinds import Dataset, Forked, Frozen, Report, Stream, Tasks
+from mapsto.mapping import Chain, Context, Fork, Labelled, Lazy, Mapping, Numerics, Observe, Ref
+from mapsto.process import Process
+from mapsto.spec import Recipe, load_recipe, node_of
+from mapsto.store import Record, Store, disk_error, encode, measured_of
+
+__all__ = ["Executor", "Handle", "Listener", "RunResult", "StepResult", "execute"]
+
+CHECKPOINT_SECONDS = 5.0
+"""At most this much work of a process is lost to a kill, unless a checkpoint takes longer than a twentieth of it."""
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class StepResult:
+    """One step of a run: what ran, what it came to, and whether it was a hit."""
+
+    id: int
+    name: str
+    label: str | None
+    kind: str = "step"
+    """``step`` or ``observe``."""
+    of: int | None = None
+    """The step that a report is about."""
+    inputs: tuple[int, ...] = ()
+    """The steps whose results it takes, references included."""
+    fields: Any = None
+    key: str = ""
+    digest: str = ""
+    kind_out: str = ""
+    hit: bool = False
+    status: str = "planned"
+    """``hit``, ``ran``, ``planned`` or ``skipped``."""
+    seconds: float = 0.0
+    measured: dict[str, Any] = field(default_factory=dict[str, Any])
+    curves: dict[str, Any] | None = None
+
+
+@dataclass(kw_only=True)
+class Handle:
+    """A value of a run that need not be loaded: its digest, and how to get it."""
+
+    digest: str | None
+    kind: str
+    step: int | None
+    load: Callable[[], Any]
+
+
+@dataclass(kw_only=True)
+class RunResult:
+    """What a run came to."""
+
+    id: str
+    recipe: Recipe
+    seed: int
+    numerics: Numerics
+    steps: list[StepResult]
+    started: float
+    seconds: float
+    result: Handle
+    store: Store
+
+    def value(self) -> Any:
+        """The last step's result, loaded."""
+        return self.result.load()
+
+    def report(self, path: str) -> Report:
+        """A report by ``stage.report``. Raises `SpecError` with the nearest known."""
+        reports = {report_path(self.steps, step): step for step in self.steps if step.kind == "observe"}
+        if path not in reports:
+            raise SpecError(f"the run has no report '{path}'", hint=nearest(path, reports))
+        step = reports[path]
+        return self.store.load(step.digest, measured=step.measured)
+
+
+def report_path(steps: list[StepResult], step: StepResult) -> str:
+    """``stage.report``: the label (or name) of the step that a report is about, and the report's name."""
+    if step.of is None:
+        return str(step.label)
+    stage = steps[step.of]
+    return f"{stage.label or stage.name}.{step.label}"
+
+
+class Listener:
+    """Hears what a run does; the command line draws it."""
+
+    def started(self, step: StepResult) -> None:
+        """A step that was no hit begins."""
+
+    def advanced(self, step: StepResult, done: int, total: int | None, metrics: AbcMapping[str, float]) -> None:
+        """A process has advanced to item `done` of `total`."""
+
+    def finished(self, step: StepResult) -> None:
+        """A step has its result, as a hit or newly computed."""
+
+    def note(self, text: str) -> None:
+        """Something that the user may want to know."""
+
+
+class _RunContext(Context):
+    """The context of one step: references through the executor, checkpoints in the store, metrics to the logs."""
+
+    def __init__(self, executor: Executor, step: StepResult) -> None:
+        super().__init__(seed=executor.seed, key=step.key, numerics=executor.numerics)
+        self._executor = executor
+        self._step = step
+        self._drives = 0
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def resolve(self, source: Any, kind: type[T]) -> T:
+        if isinstance(source, Ref):
+            source = self._executor.label(source.label).load()
+        elif isinstance(source, Mapping) and not issubclass(kind, Mapping):
+            source = self._executor.source(cast("Mapping[Any, Any]", source)).load()
+        return super().resolve(source, kind)
+
+    def drive(self, process: Process[A, T], value: A) -> T:
+        executor, store = self._executor, self._executor.store
+        name = self.key if self._drives == 0 else f"{self.key}-{self._drives}"
+        self._drives += 1
+        saved = store.load_state(name)
+        if saved is None:
+            state, self.rows = process.start(value, self), []
+            store.save_state(name, {"state": state, "rows": []})
+        else:
+            state = saved["state"]
+            self.rows = [(int(n), dict(metrics)) for n, metrics in saved["rows"]]
+        live = process.open(value, state, self)
+        items = process.items(value, self)
+        if saved is not None:
+            executor.listener.note(f"{self._step.name} goes on from item {live.step}")
+        with executor.log_file(self._step, self.rows) as log:
+            last, cost = time.monotonic(), 0.0
+            executor.listener.advanced(self._step, live.step, live.total, {})
+            while not live.done:
+                self.seed_everything(live.step)
+                metrics = dict(live.advance(items[live.step]))
+                self.rows.append((live.step, metrics))
+                log(live.step, metrics)
+                executor.listener.advanced(self._step, live.step, live.total, metrics)
+                now = time.monotonic()
+                if now - last > max(executor.checkpoint_seconds, 20 * cost):
+                    store.save_state(name, {"state": live.snapshot(), "rows": [[n, m] for n, m in self.rows]})
+                    last, cost = time.monotonic(), time.monotonic() - now
+        return process.finish(value, live.snapshot(), self)
+
+    def log(self, text: str) -> None:
+        self._executor.listener.note(text)
+
+    def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
+        for done, item in enumerate(work, 1):
+            yield item
+            self._executor.listener.advanced(self._step, done, total, {})
+
+
+class Executor:
+    """Runs mappings over a store for one seed and one numerics policy."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        seed: int = 0,
+        numerics: Numerics | None = None,
+        force: Iterable[str] = (),
+        listener: Listener | None = None,
+        logs: Path | None = None,
+        plan: bool = False,
+    ) -> None:
+        self.store = store
+        self.seed = seed
+        self.numerics = numerics or Numerics()
+        self.force = set(force)
+        self.listener = listener or Listener()
+        self.logs = logs
+        self.plan = plan
+        self.checkpoint_seconds = float(os.environ.get("MAPSTO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
+        self.steps: list[StepResult] = []
+        self.labels: dict[str, Handle] = {}
+        self._sources: list[tuple[Mapping[Any, Any], Handle]] = []
+        self._forced: set[str] = set()
+
+    # -- references
+
+    def label(self, label: str) -> Handle:
+        """What a label stands for. Raises `SpecError` with the nearest known."""
+        if label not in self.labels:
+            raise SpecError(f"no earlier step is labelled '{label}'", hint=nearest(label, self.labels))
+        return self.labels[label]
+
+    def source(self, mapping: Mapping[Any, Any]) -> Handle:
+        """What a source mapping gives, run once however often it is referred to."""
+        for known, handle in self._sources:
+            if known is mapping or known == mapping:
+                return handle
+        handle = self.run(mapping, _NOTHING)
+        self._sources.append((mapping, handle))
+        return handle
+
+    # -- running
+
+    def run(
+        self, mapping: Mapping[Any, Any], given: Handle, *, label: str | None = None, of: int | None = None
+    ) -> Handle:
+        """Run a mapping on a value; compound mappings run part by part."""
+        if isinstance(mapping, Chain):
+            start = given
+            for step in mapping.steps:
+                given = self.run(step, given, of=of)
+            if start is _NOTHING:
+                self._sources.append((mapping, given))
+            return given
+        if isinstance(mapping, Labelled):
+            handle = self.run(mapping.mapping, given, label=mapping.label, of=of)
+            self.labels[mapping.label] = handle
+            return handle
+        if isinstance(mapping, Observe):
+            for name, report in mapping.reports.items():
+                self.run(report, given, label=name, of=given.step if of is None else of)
+            return given
+        if isinstance(mapping, Fork):
+            return self._fork(mapping, given)
+        return self._leaf(mapping, given, label, of)
+
+    def _fork(self, mapping: Fork[Any], given: Handle) -> Handle:
+        parts = {label: self.run(branch, given) for label, branch in mapping.branches.items()}
+        self.labels.update(parts)
+        for label, part in parts.items():
+            if part.step is not None and self.steps[part.step].label is None:
+                self.steps[part.step].label = label
+        digests = {label: part.digest for label, part in parts.items()}
+        known = None if None in digests.values() else digest.digest_json({"kind": "Forked", "parts": digests})
+        return Handle(
+            digest=known,
+            kind="Forked",
+            step=given.step,
+            load=Lazy(lambda: Forked(parts={label: part.load() for label, part in parts.items()})),
+        )
+
+    def _leaf(self, mapping: Mapping[Any, Any], given: Handle, label: str | None, of: int | None) -> Handle:
+        used: list[int] = [] if given.step is None else [given.step]
+
+        def resolve(reference: Ref) -> str:
+            return self._known(self.label(reference.label), used)
+
+        def source(inner: Mapping[Any, Any]) -> str:
+            return self._known(self.source(inner), used)
+
+        try:
+            key = digest.step_key(
+                mapping,
+                () if given is _NOTHING else (self._known(given, []),),
+                seed=self.seed,
+                numerics=self.numerics,
+                resolve=resolve,
+                source=source,
+            )
+        except _Unknown:
+            key = ""
+        step = StepResult(
+            id=len(self.steps),
+            name=mapping.name,
+            label=label,
+            kind="observe" if of is not None else "step",
+            of=of,
+            inputs=tuple(dict.fromkeys(used)),
+            fields=next(iter(node_of(mapping).values()), {}),
+            key=key,
+        )
+        self.steps.append(step)
+        record = self.store.record(key) if key else None
+        if record is not None and self._is_forced(step):
+            if not self.plan:
+                self.store.forget(key)
+            record = None
+        if record is not None:
+            step.hit, step.status = True, "hit"
+        elif self.plan:
+            self.listener.finished(step)
+            return Handle(digest=None, kind="", step=step.id, load=_not_run)
+        else:
+            self.listener.started(step)
+            record = self._compute(mapping, given, step)
+            step.status = "hit" if step.hit else "ran"
+        step.digest, step.kind_out, step.seconds = record.digest, record.kind, record.seconds
+        step.measured, step.curves = record.measured, record.curves
+        self.listener.finished(step)
+        final = record
+        return Handle(
+            digest=final.digest,
+            kind=final.kind,
+            step=step.id,
+            load=Lazy(lambda: self.store.load(final.digest, measured=final.measured)),
+        )
+
+    def _known(self, handle: Handle, used: list[int]) -> str:
+        if handle.step is not None:
+            used.append(handle.step)
+        if handle.digest is None:
+            raise _Unknown
+        return handle.digest
+
+    def _is_forced(self, step: StepResult) -> bool:
+        named = self.force & {step.name, step.label, report_path(self.steps, step) if step.of is not None else None}
+        self._forced |= cast("set[str]", named)
+        return bool(named)
+
+    def unused_force(self) -> set[str]:
+        """Names given to `force` that no step has."""
+        known: set[str | None] = {name for s in self.steps for name in (s.name, s.label)}
+        return {name for name in self.force - self._forced if name not in known}
+
+    def _compute(self, mapping: Mapping[Any, Any], given: Handle, step: StepResult) -> Record:
+        place = f"step {step.id + 1}, {step.name}{f' ({step.label})' if step.label else ''}"
+
+        def waiting(holder: str) -> None:
+            self.listener.note(f"{place}: waiting for {holder}, which is computing it")
+
+        with self.store.lease(step.key, waiting=_once(waiting)) as holder:
+            known = self.store.record(step.key)
+            if not holder or known is not None:
+                if known is None:
+                    raise StepError("the process that was computing it gave it up", where=place, hint="run the command again")
+                step.hit = True
+                return known
+            context = _RunContext(self, step)
+            began = time.monotonic()
+            try:
+                value = None if given is _NOTHING else given.load()
+                _set_threads(self.numerics)
+                context.seed_everything(mapping.name)
+                result = mapping.apply(value, context)
+                known_digest = self.store.save(result)
+            except StepError:
+                raise
+            except MapstoError as error:
+                raised = StepError(str(error), where=place)
+                raised.exit_code = error.exit_code
+                raise raised from error
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    full = disk_error(error, Path(error.filename or self.store.root))
+                    raised = StepError(str(full), where=place)
+                    raised.exit_code = full.exit_code
+                    raise raised from error
+                raise StepError(f"{type(error).__name__}: {error}", where=place, hint=_OURS) from error
+            except MemoryError as error:
+                raised = StepError("out of memory", where=place, hint="lower batch_size or use a smaller network")
+                raised.exit_code = 2
+                raise raised from error
+            except Exception as error:
+                raise StepError(f"{type(error).__name__}: {error}", where=place, hint=_OURS) from error
+            record = self.store.commit(
+                Record(
+                    key=step.key,
+                    digest=known_digest,
+                    kind=encode(result, lambda _: "")["kind"],
+                    name=step.name,
+                    version=type(mapping).version,
+                    inputs=() if given.digest is None else (given.digest,),
+                    seconds=time.monotonic() - began,
+                    created=time.time(),
+                    measured=measured_of(result),
+                    curves=_curves(context.rows),
+                )
+            )
+            self.store.drop_state(step.key)
+            return record
+
+    def log_file(self, step: StepResult, rows: list[tuple[int, dict[str, float]]]) -> Any:
+        """A context manager that gives a function which logs one row to CSV and TensorBoard."""
+        return _log_to(self.logs / _slug(self.steps, step) if self.logs is not None else None, rows)
+
+
+def _not_run() -> Any:
+    raise StepError("this value was planned, not run")
+
+
+class _Unknown(Exception):
+    """A digest that a plan cannot know, because its step would have to run."""
+
+
+_NOTHING = Handle(digest=None, kind="nothing", step=None, load=lambda: None)
+_OURS = "this looks like a fault of mapsto or of the mapping: run with MAPSTO_DEBUG=1 for the traceback, and report it"
+
+
+def _once(call: Callable[[str], None]) -> Callable[[str], None]:
+    seen: set[str] = set()
+
+    def first(text: str) -> None:
+        if text not in seen:
+            seen.add(text)
+            call(text)
+
+    return first
+
+
+def _set_threads(numerics: Numerics) -> None:
+    import torch
+
+    if torch.get_num_threads() != numerics.threads:
+        torch.set_num_threads(numerics.threads)
+
+
+def _slug(steps: list[StepResult], step: StepResult) -> str:
+    return f"{step.id + 1:02d}-{report_path(steps, step) if step.of is not None else step.label or step.name}"
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _curves(rows: list[tuple[int, dict[str, float]]]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    columns = list(dict.fromkeys(name for _, metrics in rows for name in metrics))
+    table = [[n, *(_finite(metrics.get(c)) for c in columns)] for n, metrics in rows]
+    return {"columns": ["step", *columns], "rows": table}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or value != value or abs(value) == float("inf") else _rounded(value)
+
+
+class _log_to:  # noqa: N801 - a context manager, used as a verb
+    """Writes metrics to ``metrics.csv`` (one row a step) and to a TensorBoard event file beside it."""
+
+    def __init__(self, folder: Path | None, rows: list[tuple[int, dict[str, float]]]) -> None:
+        self.folder = folder
+        self.rows = rows
+        self.file: TextIO | None = None
+        self.board: Any = None
+        self.columns: list[str] = []
+
+    def __enter__(self) -> Callable[[int, AbcMapping[str, float]], None]:
+        if self.folder is None:
+            return lambda step, metrics: None
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in self.folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+        self.file = (self.folder / "metrics.csv").open("w", newline="", encoding="utf-8")
+        self.board = SummaryWriter(str(self.folder))
+        for step, metrics in self.rows:
+            self.write(step, metrics)
+        return self.write
+
+    def write(self, step: int, metrics: AbcMapping[str, float]) -> None:
+        """One row; a metric that comes later than the first row widens the file."""
+        assert_open = cast("TextIO", self.file)
+        new = [name for name in metrics if name not in self.columns]
+        if new:
+            self.columns += new
+            self._rewrite()
+        else:
+            csv.writer(assert_open).writerow([step, *(metrics.get(c, "") for c in self.columns)])
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, step)
+
+    def _rewrite(self) -> None:
+        file = cast("TextIO", self.file)
+        file.flush()
+        old = list(csv.reader((cast("Path", self.folder) / "metrics.csv").read_text(encoding="utf-8").splitlines()))[1:]
+        file.seek(0)
+        file.truncate()
+        writer = csv.writer(file)
+        writer.writerow(["step", *self.columns])
+        writer.writerows([row + [""] * (len(self.columns) + 1 - len(row)) for row in old])
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.board.close()
+
+
+# ------------------------------------------------------------------------------------------------------------------ a run
+
+
+def data_of(value: Any) -> Iterator[Any]:
+    """Every data set, tasks and stream in a mapping's fields, however deep."""
+    if isinstance(value, (Dataset, Tasks, Stream)):
+        yield value
+    elif isinstance(value, Frozen):
+        for f in dataclasses.fields(cast("Any", value)):
+            yield from data_of(getattr(value, f.name))
+    elif isinstance(value, dict):
+        for part in cast("dict[Any, Any]", value).values():
+            yield from data_of(part)
+    elif isinstance(value, (tuple, list)):
+        for part in cast("tuple[Any, ...]", value):
+            yield from data_of(part)
+
+
+def execute(
+    recipe: Recipe | Mapping[Any, Any] | str | Path,
+    *,
+    store: Store | Path | str | None = None,
+    seed: int | None = None,
+    numerics: Numerics | None = None,
+    force: Iterable[str] = (),
+    listener: Listener | None = None,
+    logs: Path | None = None,
+    plan: bool = False,
+) -> RunResult:
+    """Run a recipe, a mapping, a recipe file or a shipped recipe over a store.
+
+    Data are checked before the first step runs: a missing file is an error at once. Raises `MapstoError`; `StepError` with its
+    cause where a step failed.
+    """
+    if isinstance(recipe, (str, Path)):
+        recipe = load_recipe(recipe)
+    elif isinstance(recipe, Mapping):
+        recipe = Recipe(steps=cast("Mapping[Any, Any]", recipe))
+    place = store if isinstance(store, Store) else Store(store)
+    for data in data_of(recipe.steps):
+        data.fingerprint()
+    chosen = recipe.seed if seed is None else seed
+    executor = Executor(
+        place, seed=chosen, numerics=numerics, force=force, listener=listener, logs=logs, plan=plan
+    )
+    started = time.time()
+    began = time.monotonic()
+    result = executor.run(recipe.steps, _NOTHING)
+    unused = executor.unused_force()
+    if unused:
+        known = {name for s in executor.steps for name in (s.name, s.label) if name}
+        raise SpecError(f"--force names no step: {', '.join(sorted(unused))}", hint=nearest(sorted(unused)[0], known))
+    run = RunResult(
+        id=f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))}-{secrets.token_hex(3)}",
+        recipe=recipe,
+        seed=chosen,
+        numerics=executor.numerics,
+        steps=executor.steps,
+        started=started,
+        seconds=time.monotonic() - began,
+        result=result,
+        store=place,
+    )
+    if not plan:
+        place.save_run(summary_of(run))
+    return run
+
+
+def summary_of(run: RunResult) -> dict[str, Any]:
+    """What the store keeps of a run."""
+    return {
+        "id": run.id,
+        "name": run.recipe.name,
+        "seed": run.seed,
+        "started": run.started,
+        "seconds": run.seconds,
+        "numerics": dataclasses.asdict(run.numerics),
+        "python": sys.version.split()[0],
+        "steps": [
+            {
+                "id": step.id,
+                "name": step.name,
+                "label": step.label,
+                "kind": step.kind,
+                "of": step.of,
+                "inputs": list(step.inputs),
+                "key": step.key,
+                "digest": step.digest,
+                "hit": step.hit,
+                "seconds": step.seconds,
+            }
+            for step in run.steps
+        ],
+    }
+
+

@@ -1,0 +1,442 @@
+"""Recipes: YAML in, mappings out, and back.
+
+    schema: 1
+    name: demo
+    seed: 0
+    data: {train: {glyphs: {split: train}}}
+    steps:
+      - networks.vgg: {depth: 16}
+      - train.supervised: {data: $train, epochs: 4}
+        as: teacher
+      - prune.taylor: {data: $train, macs: 0.25}
+        observe: {pruned: {evaluate.accuracy: {data: $train}}}
+    quick: {teacher.epochs: 1}
+
+All errors of a recipe are reported at once, each with its line and column.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+
+from mapsto import mapping as language
+from mapsto.discovery import name_of
+from mapsto.errors import DataError, SpecError, nearest
+from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
+from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name, step_takes
+from mapsto.mapping import Mapping as MapstoMapping
+
+__all__ = ["SCHEMA", "Recipe", "dump", "load_recipe", "parse_recipe", "shipped_recipes"]
+
+SCHEMA = 1
+_TOP = ("schema", "name", "title", "seed", "data", "steps", "quick", "targets")
+AnyMapping = MapstoMapping[Any, Any]
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe as mappings: what `mapsto.run` runs."""
+
+    steps: AnyMapping
+    """A chain, or one mapping."""
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Label → data set, tasks or stream."""
+    name: str = "recipe"
+    title: str = ""
+    seed: int = 0
+    quick: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """``label.field`` → value, for a run that only shows that everything works."""
+    targets: tuple[Mapping[str, Any], ...] = ()
+    """What the run has to show: ``{what, metric: report.metric, goal: ">= 87"}``."""
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with mapsto, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None, quick: bool = False) -> Recipe:
+    """A recipe from a file or the name of a shipped one.
+
+    `settings` are ``label.field`` → value, as ``--set`` gives them; `quick` applies the recipe's own quick settings first.
+    Raises `SpecError` with every error found and where it stands, `DataError` where there is no such file.
+    """
+    path = Path(source)
+    shipped = shipped_recipes()
+    if str(source) in shipped and not path.is_file():
+        path = shipped[str(source)]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"there is no recipe '{source}'", hint=f"give a file, or a shipped recipe: {nearest(str(source), shipped)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the recipe cannot be read: {error}", where=str(path)) from error
+    return parse_recipe(text, where=str(source), name=path.stem, settings=settings, quick=quick)
+
+
+def parse_recipe(
+    text: str,
+    *,
+    where: str = "recipe",
+    name: str = "recipe",
+    settings: Mapping[str, Any] | None = None,
+    quick: bool = False,
+) -> Recipe:
+    """A recipe from YAML text; see `load_recipe`."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise SpecError(f"not valid YAML: {getattr(error, 'problem', error)}", where=place) from error
+    reader = _Reader(where, root)
+    recipe = reader.read(tree, name, dict(settings or {}), quick)
+    reader.raise_all()
+    return recipe
+
+
+class _Reader:
+    """Reads one document and gathers its errors with their lines and columns."""
+
+    def __init__(self, where: str, root: Any) -> None:
+        self.where = where
+        self.root = root
+        self.errors: list[tuple[int, int, str]] = []
+
+    def error(self, place: Place, message: str) -> None:
+        """Note an error at a path in the document, or at the nearest part of it that exists."""
+        node = self.root
+        mark = node.start_mark if node is not None else None
+        for part in place:
+            found = None
+            if isinstance(node, yaml.MappingNode):
+                for key, value in cast("list[tuple[Any, Any]]", node.value):
+                    if key.value == str(part):
+                        mark, found = key.start_mark, value
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                found = node.value[part]
+                mark = found.start_mark
+            if found is None:
+                break
+            node = found
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        self.errors.append((line, column, message))
+
+    def raise_all(self) -> None:
+        """One `SpecError` for all errors, in the order of the document."""
+        if not self.errors:
+            return
+        lines = [f"{self.where}:{line}:{column}: {message}" for line, column, message in sorted(set(self.errors))]
+        raise SpecError(lines[0] if len(lines) == 1 else f"{len(lines)} errors\n" + "\n".join(lines))
+
+    def read(self, tree: Any, name: str, settings: dict[str, Any], quick: bool) -> Recipe:
+        empty = Recipe(steps=Chain.__new__(Chain))
+        if not isinstance(tree, dict):
+            self.error((), "a recipe is a mapping with the entries schema, data and steps")
+            return empty
+        document = cast("dict[str, Any]", tree)
+        for key in document:
+            if key not in _TOP:
+                self.error((key,), f"unknown entry '{key}' ({nearest(str(key), _TOP)})")
+        if document.get("schema") != SCHEMA:
+            later = isinstance(document.get("schema"), int) and document["schema"] > SCHEMA
+            remedy = "upgrade mapsto" if later else f"write `schema: {SCHEMA}`"
+            self.error(("schema",), f"schema {document.get('schema')!r} is not known; {remedy}")
+        seed: Any = document.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            self.error(("seed",), f"seed: a whole number from 0, got {seed!r}")
+            seed = 0
+        nodes: Any = document.get("steps")
+        if not isinstance(nodes, list) or not nodes:
+            self.error(("steps",), "steps: a list of at least one step")
+            return empty
+        quick_settings = cast("dict[str, Any]", document.get("quick") or {})
+        for origin, values in (("quick", quick_settings), ("--set", settings)):
+            for target, value in values.items():
+                if origin == "quick" and not quick:
+                    continue
+                if target == "seed":
+                    seed = value
+                    continue
+                problem = _assign(document, target, value)
+                if problem:
+                    self.error(("quick", target) if origin == "quick" else (), f"{origin} {target}: {problem}")
+        data = self._data(document.get("data") or {})
+        steps = self._steps(cast("list[Any]", nodes), data)
+        return Recipe(
+            steps=steps if steps is not None else empty.steps,
+            data=data,
+            name=str(document.get("name", name)),
+            title=str(document.get("title", "")),
+            seed=seed,
+            quick=quick_settings,
+            targets=tuple(document.get("targets") or ()),
+        )
+
+    def _data(self, nodes: Any) -> dict[str, Any]:
+        if not isinstance(nodes, dict):
+            self.error(("data",), "data: label → {data set: {fields}}")
+            return {}
+        built: dict[str, Any] = {}
+        for label, node in cast("dict[str, Any]", nodes).items():
+            try:
+                built[label] = language.data_from_node(node)
+            except SpecError as error:
+                self._details(("data", label), error)
+                built[label] = None
+        for label, entry in built.items():
+            if entry is not None:
+                built[label] = self._bind(entry, {k: v for k, v in built.items() if k != label}, {}, ("data", label))
+        return built
+
+    def _details(self, place: Place, error: SpecError) -> None:
+        for inner, message in error.details or (((), error.what),):
+            self.error((*place, *inner), message)
+
+    def _steps(self, nodes: list[Any], data: Mapping[str, Any]) -> AnyMapping | None:
+        labels: dict[str, Any] = {}
+        chain: list[AnyMapping] = []
+        given: Any = type(None)
+        broken = False
+        for index, node in enumerate(nodes):
+            place: Place = ("steps", index)
+            try:
+                step = language.step_from_node(node)
+            except SpecError as error:
+                self._details(place, error)
+                broken = True
+                for label in [node.get("as")] if isinstance(node, dict) else []:
+                    labels[cast("str", label)] = Any
+                continue
+            step = self._bind(step, data, labels, place)
+            if not broken and not accepts(step_takes(step), given):
+                before = chain[-1].name if chain else "nothing"
+                self.error(
+                    place,
+                    f"these steps do not compose: {before} gives {kind_name(given)}, "
+                    f"but {_title(step)} takes {kind_name(step_takes(step))}",
+                )
+                broken = True
+            given = step.gives_for(given)
+            for label, kind in _labels(step, given):
+                if label in labels or label in data:
+                    self.error((*place, "as"), f"the label '{label}' is taken already; labels are unique in a recipe")
+                labels[label] = kind
+            chain.extend(language._steps(step))
+        return None if self.errors else (chain[0] if len(chain) == 1 else Chain(steps=tuple(chain)))
+
+    def _bind(self, value: Any, data: Mapping[str, Any], labels: Mapping[str, Any], place: Place) -> Any:
+        """`value` with references to data replaced by the data, and references to steps checked for label and kind."""
+        known = {**data, **labels}
+
+        def walk(node: Any, annotation: Any, path: Place) -> Any:
+            if isinstance(node, Ref):
+                of = _marker(annotation)
+                if node.label not in known:
+                    self.error(path, f"no earlier step or data entry is labelled '{node.label}' ({nearest(node.label, known)})")
+                    return node
+                target = known[node.label]
+                wanted = KINDS.get(of.kind) if of is not None else None
+                kind = target if node.label in labels else type(target)
+                if wanted is not None and target is not None and not accepts(wanted, kind):
+                    self.error(path, f"${node.label} is a {kind_name(kind)}, but a {kind_name(wanted)} is needed here")
+                return node if node.label in labels or target is None else target
+            if isinstance(node, Frozen):
+                return rebuilt(node, path)
+            if isinstance(node, dict):
+                return {k: walk(v, annotation, (*path, k)) for k, v in cast("dict[Any, Any]", node).items()}
+            if isinstance(node, tuple):
+                return tuple(walk(v, annotation, path) for v in cast("tuple[Any, ...]", node))
+            return node
+
+        def rebuilt(node: Frozen, path: Place) -> Any:
+            at = path
+            if isinstance(node, (MapstoMapping, Dataset, Tasks, Stream)) and not isinstance(node, (Chain, Labelled, Observe, Fork)):
+                at = (*path, name_of(type(node)))
+            elif isinstance(node, Observe):
+                at = (*path, "observe")
+            elif isinstance(node, Fork):
+                at = (*path, "fork")
+            changes: dict[str, Any] = {}
+            for f in dataclasses.fields(cast("Any", node)):
+                before = getattr(node, f.name)
+                structural = isinstance(node, (Chain, Labelled, Observe, Fork))
+                after = walk(before, _annotation(type(node), f.name), at if structural else (*at, f.name))
+                if after is not before and after != before:
+                    changes[f.name] = after
+            return dataclasses.replace(cast("Any", node), **changes) if changes else node
+
+        return walk(value, None, place)
+
+
+def _title(step: AnyMapping) -> str:
+    return step.steps[0].name if isinstance(step, Chain) else step.name
+
+
+def _labels(step: AnyMapping, given: Any) -> Iterator[tuple[str, Any]]:
+    """The labels that a step gives, with their kinds."""
+    for part in language._steps(step):
+        if isinstance(part, Labelled):
+            yield part.label, part.gives_for(given)
+        if isinstance(part, Fork):
+            for label, branch in part.branches.items():
+                yield label, branch.gives_for(given)
+                yield from _labels(branch, given)
+
+
+def _annotation(cls: type[Any], name: str) -> Any:
+    fields: Mapping[str, Any] = cls.__pydantic_fields__
+    info = fields[name]
+    return (info.annotation, *info.metadata)
+
+
+def _marker(annotation: Any) -> Of | None:
+    """The `Of` in an annotation, however deep."""
+    if isinstance(annotation, Of):
+        return annotation
+    parts: Sequence[Any] = annotation if isinstance(annotation, tuple) else get_args(annotation)
+    for part in parts:
+        if isinstance(part, Of) or (not isinstance(part, str) and part is not annotation):
+            found = _marker(part)
+            if found is not None:
+                return found
+    return None
+
+
+def _assign(document: dict[str, Any], target: str, value: Any) -> str | None:
+    """Set ``label.field`` in a document; gives what is wrong, or None."""
+    address, _, path = target.partition(".")
+    places = list(_addresses(document))
+    known = sorted({name for name, _ in places})
+    candidates = sorted((name for name in known if target.startswith(f"{name}.")), key=len)
+    if not candidates:
+        return f"no step or data entry is called '{address}' ({nearest(address, known)})"
+    name = candidates[-1]
+    path = target[len(name) + 1 :]
+    nodes = [node for label, node in places if label == name]
+    if len(nodes) > 1:
+        return f"'{name}' names {len(nodes)} steps; give the one you mean a label with `as:`"
+    holder, key = nodes[0]
+    if holder[key] is None:
+        holder[key] = {}
+    *parents, leaf = path.split(".")
+    fields: Any = holder[key]
+    for parent in parents:
+        fields = fields.setdefault(parent, {})
+        if not isinstance(fields, dict):
+            return f"'{parent}' holds no fields"
+    fields[leaf] = value
+    return None
+
+
+def _addresses(document: dict[str, Any]) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:
+    """What ``--set`` can name: (label or name, (the dict, the key) whose value holds its fields)."""
+    for label, node in cast("dict[str, Any]", document.get("data") or {}).items():
+        if isinstance(node, dict) and len(cast("dict[str, Any]", node)) == 1:
+            yield label, (cast("dict[str, Any]", node), next(iter(cast("dict[str, Any]", node))))
+    yield from _step_addresses(cast("list[Any]", document.get("steps") or []))
+
+
+def _step_addresses(nodes: list[Any]) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:
+    for node in nodes:
+        if not isinstance(node, dict):
+            continue
+        step = cast("dict[str, Any]", node)
+        for key, fields in step.items():
+            if key in ("as", "observe"):
+                continue
+            if key == "fork" and isinstance(fields, dict):
+                for branch in cast("dict[str, Any]", fields).values():
+                    yield from _step_addresses(cast("list[Any]", branch if isinstance(branch, list) else [branch]))
+            yield (str(step["as"]) if "as" in step else key), (step, key)
+        reports = step.get("observe")
+        if isinstance(reports, dict):
+            for label, report in cast("dict[str, Any]", reports).items():
+                if isinstance(report, dict) and len(cast("dict[str, Any]", report)) == 1:
+                    yield label, (cast("dict[str, Any]", report), next(iter(cast("dict[str, Any]", report))))
+
+
+# --------------------------------------------------------------------------------------------------------------------- dump
+
+
+def dump(recipe: Recipe | AnyMapping) -> str:
+    """A recipe or a mapping as YAML; `parse_recipe` gives it back."""
+    given = recipe if isinstance(recipe, Recipe) else Recipe(steps=recipe)
+    tree: dict[str, Any] = {"schema": SCHEMA}
+    if given.name != "recipe":
+        tree["name"] = given.name
+    if given.title:
+        tree["title"] = given.title
+    tree["seed"] = given.seed
+    if given.data:
+        tree["data"] = {label: node_of(entry) for label, entry in given.data.items()}
+    names = [(entry, label) for label, entry in given.data.items()]
+    tree["steps"] = nodes_of(given.steps, names)
+    if given.quick:
+        tree["quick"] = dict(given.quick)
+    if given.targets:
+        tree["targets"] = [dict(target) for target in given.targets]
+    return yaml.safe_dump(tree, sort_keys=False, width=110, allow_unicode=True)
+
+
+Names = Sequence[tuple[Any, str]]
+
+
+def nodes_of(mapping: AnyMapping, names: Names = ()) -> list[Any]:
+    """The list of step nodes of a mapping."""
+    nodes: list[dict[str, Any]] = []
+    for step in language._steps(mapping):
+        if isinstance(step, Observe) and nodes:
+            nodes[-1].setdefault("observe", {}).update({k: node_of(v, names) for k, v in step.reports.items()})
+            continue
+        nodes.append(cast("dict[str, Any]", node_of(step, names)))
+    return nodes
+
+
+def node_of(value: Any, names: Names = ()) -> Any:
+    """A field's value, data set or mapping as plain YAML."""
+    for entry, label in names:
+        if isinstance(value, Frozen) and value == entry:
+            return f"${label}"
+    if isinstance(value, Ref):
+        return f"${value.label}"
+    if isinstance(value, Labelled):
+        return {**cast("dict[str, Any]", node_of(value.mapping, names)), "as": value.label}
+    if isinstance(value, Chain):
+        return nodes_of(value, names)
+    if isinstance(value, Fork):
+        return {"fork": {label: nodes_of(branch, names) for label, branch in value.branches.items()}}
+    if isinstance(value, Observe):
+        return {"observe": {label: node_of(report, names) for label, report in value.reports.items()}}
+    if isinstance(value, Network):
+        raise SpecError("a network held in memory cannot be written into a recipe", hint="refer to a labelled step instead")
+    if isinstance(value, (MapstoMapping, Dataset, Tasks, Stream)):
+        return {name_of(type(cast("Any", value))): changed_fields(cast("Frozen", value), names)}
+    if isinstance(value, Frozen):
+        return changed_fields(value, names)
+    if isinstance(value, dict):
+        return {k: node_of(v, names) for k, v in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, (tuple, list)):
+        return [node_of(v, names) for v in cast("list[Any]", value)]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def changed_fields(value: Frozen, names: Names = ()) -> dict[str, Any]:
+    """The fields that differ from their defaults."""
+    infos: Mapping[str, Any] = cast("Any", type(value)).__pydantic_fields__
+    fields: dict[str, Any] = {}
+    for name, info in infos.items():
+        given = getattr(value, name)
+        if info.is_required() or given != info.get_default(call_default_factory=True, validated_data={}):
+            fields[name] = node_of(given, names)
+    return fields
