@@ -115,7 +115,7 @@ class Of:
             return value
         elif isinstance(value, Mapping):
             source = cast("Mapping[Any, Any]", value)
-            if source.takes is type(None) and source.gives_for(type(None)) is KINDS[self.kind]:
+            if accepts(step_takes(source), type(None)) and source.gives_for(type(None)) is KINDS[self.kind]:
                 return source
         article = "a mapping" if self.kind == "mapping" else f"a {self.kind}, a source of one, or $label"
         raise PydanticCustomError("kind", "should be {article}", {"article": article})

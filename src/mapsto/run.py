@@ -203,6 +203,8 @@ class Executor:
         self.steps: list[StepResult] = []
         self.labels: dict[str, Handle] = {}
         self._sources: list[tuple[Mapping[Any, Any], Handle]] = []
+        self._by_key: dict[str, Handle] = {}
+        self._nested = 0
         self._forced: set[str] = set()
 
     # -- references
@@ -218,7 +220,9 @@ class Executor:
         for known, handle in self._sources:
             if known is mapping or known == mapping:
                 return handle
+        self._nested += 1
         handle = self.run(mapping, _NOTHING)
+        self._nested -= 1
         self._sources.append((mapping, handle))
         return handle
 
@@ -282,6 +286,8 @@ class Executor:
             )
         except _Unknown:
             key = ""
+        if self._nested and key in self._by_key:
+            return self._by_key[key]
         step = StepResult(
             id=len(self.steps),
             name=mapping.name,
@@ -311,12 +317,14 @@ class Executor:
         step.measured, step.curves = record.measured, record.curves
         self.listener.finished(step)
         final = record
-        return Handle(
+        handle = Handle(
             digest=final.digest,
             kind=final.kind,
             step=step.id,
             load=Lazy(lambda: self.store.load(final.digest, measured=final.measured)),
         )
+        self._by_key[key] = handle
+        return handle
 
     def _known(self, handle: Handle, used: list[int]) -> str:
         if handle.step is not None:

@@ -35,7 +35,7 @@ from mapsto.mapping import Mapping as MapstoMapping
 __all__ = ["SCHEMA", "Recipe", "dump", "load_recipe", "parse_recipe", "shipped_recipes"]
 
 SCHEMA = 1
-_TOP = ("schema", "name", "title", "seed", "data", "steps", "quick", "targets")
+_TOP = ("schema", "name", "title", "seed", "data", "optional", "steps", "quick", "targets")
 AnyMapping = MapstoMapping[Any, Any]
 Place = tuple[str | int, ...]
 
@@ -54,7 +54,9 @@ class Recipe:
     quick: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """``label.field`` → value, for a run that only shows that everything works."""
     targets: tuple[Mapping[str, Any], ...] = ()
-    """What the run has to show: ``{what, metric: report.metric, goal: ">= 87"}``."""
+    """What the run has to show: ``{what, metric: stage.report.metric, goal: ">= 87"}``."""
+    skipped: Mapping[str, str] = field(default_factory=dict[str, str])
+    """``stage.report`` → why it is not made: its optional data are not there."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -170,6 +172,7 @@ class _Reader:
                 if problem:
                     self.error(("quick", target) if origin == "quick" else (), f"{origin} {target}: {problem}")
         data = self._data(document.get("data") or {})
+        skipped = self._skip(nodes, data, document.get("optional") or [])
         steps = self._steps(cast("list[Any]", nodes), data)
         return Recipe(
             steps=steps if steps is not None else empty.steps,
@@ -179,7 +182,42 @@ class _Reader:
             seed=seed,
             quick=quick_settings,
             targets=tuple(document.get("targets") or ()),
+            skipped=skipped,
         )
+
+    def _skip(self, nodes: Any, data: Mapping[str, Any], optional: Any) -> dict[str, str]:
+        """Drop the reports that rest on optional data which are not there."""
+        missing: dict[str, str] = {}
+        for label in cast("list[str]", optional):
+            if label not in data:
+                self.error(("optional",), f"no data entry is labelled '{label}' ({nearest(str(label), data)})")
+            elif data[label] is not None:
+                try:
+                    data[label].fingerprint()
+                except DataError as error:
+                    missing[label] = str(error)
+        skipped: dict[str, str] = {}
+
+        def visit(steps: Any) -> None:
+            for node in cast("list[Any]", steps if isinstance(steps, list) else [steps]):
+                if not isinstance(node, dict):
+                    continue
+                step = cast("dict[str, Any]", node)
+                reports: Any = step.get("observe")
+                for name in list(cast("dict[str, Any]", reports)) if isinstance(reports, dict) else []:
+                    lacking = [label for label in missing if _mentions(reports[name], label)]
+                    if lacking:
+                        stage = step.get("as") or next(iter(step))
+                        skipped[f"{stage}.{name}"] = missing[lacking[0]]
+                        del reports[name]
+                if isinstance(reports, dict) and not reports:
+                    del step["observe"]
+                if isinstance(step.get("fork"), dict):
+                    for branch in cast("dict[str, Any]", step["fork"]).values():
+                        visit(branch)
+
+        visit(nodes)
+        return skipped
 
     def _data(self, nodes: Any) -> dict[str, Any]:
         if not isinstance(nodes, dict):
@@ -311,6 +349,15 @@ def _marker(annotation: Any) -> Of | None:
     return None
 
 
+def _mentions(node: Any, label: str) -> bool:
+    """Whether a YAML value refers to a label anywhere."""
+    if isinstance(node, dict):
+        return any(_mentions(part, label) for part in cast("dict[Any, Any]", node).values())
+    if isinstance(node, list):
+        return any(_mentions(part, label) for part in cast("list[Any]", node))
+    return node == f"${label}"
+
+
 def _assign(document: dict[str, Any], target: str, value: Any) -> str | None:
     """Set ``label.field`` in a document; gives what is wrong, or None."""
     address, _, path = target.partition(".")
@@ -359,9 +406,11 @@ def _step_addresses(nodes: list[Any]) -> Iterator[tuple[str, tuple[dict[str, Any
             yield (str(step["as"]) if "as" in step else key), (step, key)
         reports = step.get("observe")
         if isinstance(reports, dict):
+            stage = step.get("as") or next((key for key in step if key not in ("as", "observe")), "")
             for label, report in cast("dict[str, Any]", reports).items():
                 if isinstance(report, dict) and len(cast("dict[str, Any]", report)) == 1:
-                    yield label, (cast("dict[str, Any]", report), next(iter(cast("dict[str, Any]", report))))
+                    name = next(iter(cast("dict[str, Any]", report)))
+                    yield f"{stage}.{label}", (cast("dict[str, Any]", report), name)
 
 
 # --------------------------------------------------------------------------------------------------------------------- dump

@@ -25,11 +25,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mapsto import discovery
 from mapsto.digest import digest_bytes, digest_json, dumps, tensor_bytes, tensor_from_bytes
@@ -382,11 +382,11 @@ class Store:
         return Report(
             metrics={k: Metric(**v) for k, v in merged("metrics").items()},
             tables={
-                k: Table(**{**v, "columns": tuple(v["columns"]), "rows": tuple(tuple(row) for row in v["rows"])})
+                k: _build(Table, v, columns=tuple(v["columns"]), rows=tuple(tuple(row) for row in v["rows"]))
                 for k, v in merged("tables").items()
             },
             series={
-                k: Series(**{**v, "x": tuple(v["x"]), "ys": {n: tuple(y) for n, y in v["ys"].items()}})
+                k: _build(Series, v, x=tuple(v["x"]), ys={n: tuple(y) for n, y in v["ys"].items()})
                 for k, v in merged("series").items()
             },
             pictures={
@@ -411,7 +411,7 @@ class Store:
                     where=str(self.path(relative)),
                     hint="upgrade mapsto",
                 )
-            return Record(**{**tree, "inputs": tuple(tree["inputs"])})
+            return _build(Record, tree, inputs=tuple(tree["inputs"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError("a record is damaged", where=str(self.path(relative)), hint="delete that file; the step runs again") from error
 
@@ -456,7 +456,7 @@ class Store:
     # -- leases
 
     @contextmanager
-    def lease(self, key: str, *, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[bool]:
+    def lease(self, key: str, *, waiting: Callable[[str], None] = lambda holder: None) -> Generator[bool]:
         """Hold a key while computing it. Gives True to its holder; False after waiting for another who has committed it."""
         relative = f"leases/{key}.json"
         path = self.path(relative)
@@ -601,6 +601,15 @@ class Store:
 
 
 _RECOVER = "run `mapsto store verify` for all of it; delete the file and the step's record to compute it again"
+
+
+T = TypeVar("T")
+
+
+def _build(cls: type[T], tree: Mapping[str, Any], **changes: Any) -> T:
+    """A dataclass from JSON, some of its fields given in their own types."""
+    values: dict[str, Any] = {**tree, **changes}
+    return cls(**values)
 
 
 def _spread(folder: str, digest: str, suffix: str = "") -> str:

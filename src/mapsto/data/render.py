@@ -425,7 +425,7 @@ def _distinct(characters: list[Character]) -> list[Character]:
     same = boxed @ boxed.T > _SAME
     shapes = np.stack([_stretched(glyph) for _, glyph in drawn])
     alike = _alike(shapes, shapes, _ALIKE)
-    digit = _alike(shapes, _digits(), _DIGIT).any(1)
+    digit: NDArray[np.bool_] = np.asarray(_alike(shapes, _digits(), _DIGIT).any(1))
     rank = {script: rank for rank, scripts in enumerate(SPLITS.values()) for script in scripts}
     side = np.array([rank[c.script] for c, _ in drawn])
     kept = np.zeros(len(drawn), np.bool_)

@@ -8,7 +8,7 @@ vanishes into the clamp; a pooling that only selects keeps its input's codes; an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from mapsto.errors import DataError, DomainError
 from mapsto.nn.edits.quantizers import Quantizer
-from mapsto.nn.sites import INPUT, Call, Site, SiteMode, Trace
+from mapsto.nn.sites import INPUT, Call, Site, SiteMode, Trace, trace
 
-__all__ = ["Observer", "Plan", "Range", "activation_quantizer", "observe", "plan", "weight_quantizer"]
+__all__ = ["Observer", "Plan", "Range", "calibrate", "observe", "plan", "thin_first_layer"]
 
 Observer: TypeAlias = Literal["minmax", "percentile", "mse"]
 
@@ -45,6 +45,44 @@ class Plan:
     """Observed places whose values are never negative."""
     weights: dict[str, int]
     """Parameter name → the dimension of its output channels."""
+
+
+def calibrate(
+    module: nn.Module,
+    batches: Sequence[Tensor],
+    *,
+    bits: int = 8,
+    signed: bool = False,
+    observer: Observer = "minmax",
+    percentile: float = 99.99,
+    reduce_range: bool = False,
+    skip: Iterable[str] = (),
+) -> tuple[Quantizer, ...]:
+    """The quantizers for `module`, whose ranges are read from batches of inputs, each of shape (N, ...).
+
+    Raises `DataError` for inputs that are not finite and `DomainError` for weights that are not.
+    """
+    chosen = plan(trace(module, batches[0][:2]), skip=skip)
+    ranges = observe(module, batches, chosen.observed, histogram=observer != "minmax")
+    found: list[Quantizer] = []
+    for site in (*chosen.observed, *chosen.follows):
+        source = chosen.follows.get(site, site)
+        low, high = clipped(ranges[source], observer, percentile, bits)
+        rectified = source in chosen.rectified and ranges[source].low >= 0
+        found.append(activation_quantizer(site, low, high, bits=bits, signed=signed, rectified=rectified))
+    for name, axis in chosen.weights.items():
+        weight = module.get_parameter(name)
+        found.append(weight_quantizer(name, weight, axis=axis, bits=bits, reduce_range=reduce_range, observer=observer))
+    return tuple(found)
+
+
+def thin_first_layer(module: nn.Module, graph: Trace, *, always: bool = False) -> tuple[str, ...]:
+    """The path of the convolution that takes the input itself, if that has fewer than 4 channels (or `always`)."""
+    for call in graph.consumers().get(INPUT, []):
+        layer = module.get_submodule(call.site.path)
+        if isinstance(layer, nn.Conv2d) and (always or layer.in_channels < 4):
+            return (call.site.path,)
+    return ()
 
 
 def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
@@ -138,16 +176,15 @@ class _Watch(SiteMode):
         return result
 
 
-def observe(module: nn.Module, batches: Iterable[Tensor], sites: Iterable[Site], *, histogram: bool) -> dict[Site, Range]:
+def observe(module: nn.Module, batches: Sequence[Tensor], sites: Iterable[Site], *, histogram: bool) -> dict[Site, Range]:
     """The ranges of the values at `sites` over batches of shape (N, ...), which are gone through once or, for histograms, twice.
 
     Raises `DataError` where a value is not finite.
     """
     ranges = {site: Range() for site in sites}
-    inputs = list(batches)
     with torch.no_grad():
         for counting in (False, True) if histogram else (False,):
-            for batch in inputs:
+            for batch in batches:
                 with _Watch(module, ranges, counting) as watch:
                     watch.see(INPUT, batch)
                     module(batch)

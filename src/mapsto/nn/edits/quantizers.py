@@ -112,6 +112,16 @@ def quantizers_of(module: nn.Module) -> tuple[Quantizer, ...]:
     return getattr(module, "mapsto_quantizers", ())
 
 
+def bake_weights(module: nn.Module) -> None:
+    """Round the stored weights of a quantized module to what their quantizers make of them; its output stays the same."""
+    simulation = _Simulation(module)
+    with torch.no_grad():
+        for index, quantizer in enumerate(quantizers_of(module)):
+            if quantizer.weight:
+                weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
+                weight.copy_(simulation.quantized(index, weight))
+
+
 def _attach_scales(module: nn.Module, index: int, quantizer: Quantizer) -> None:
     try:
         weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
@@ -177,23 +187,23 @@ class _Simulation(SiteMode):
 
     def quantized_input(self, value: Any) -> Any:
         index = self._sites.get(INPUT)
-        return value if index is None else self._quantized(index, value)
+        return value if index is None else self.quantized(index, value)
 
     def visit(self, site: Site, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args = tuple(self._used(value) for value in args)
         result = function(*args, **{name: self._used(value) for name, value in kwargs.items()})
         index = self._sites.get(site)
-        return result if index is None else self._quantized(index, result)
+        return result if index is None else self.quantized(index, result)
 
     def _used(self, value: Any) -> Any:
         index = self._weights.get(id(value)) if isinstance(value, Tensor) else None
-        return value if index is None else self._quantized(index, value)
+        return value if index is None else self.quantized(index, value)
 
-    def _quantized(self, index: int, value: Tensor) -> Tensor:
+    def quantized(self, index: int, value: Tensor) -> Tensor:
         quantizer = self._quantizers[index]
         lowest, highest = quantizer.quant_min, quantizer.quant_max
         if torch.compiler.is_exporting() and (lowest, highest) != quantizer.container:
-            value = self._clamped(index, value)
+            value = value if quantizer.weight else _clamped(quantizer, value)  # weights are baked before
             lowest, highest = quantizer.container
         if quantizer.axis is None:
             return torch.fake_quantize_per_tensor_affine(
@@ -202,12 +212,8 @@ class _Simulation(SiteMode):
         scale, zeros = getattr(self.root, _scale_name(index)), getattr(self.root, _zero_name(index))
         return torch.fake_quantize_per_channel_affine(value, scale, zeros, quantizer.axis, lowest, highest)
 
-    def _clamped(self, index: int, value: Tensor) -> Tensor:
-        """Within the codes' range: a file knows integer types only, so a narrower range is a clamp before it."""
-        quantizer = self._quantizers[index]
-        shape = [1] * value.ndim
-        if quantizer.axis is not None:
-            shape[quantizer.axis] = -1
-        scale = value.new_tensor(quantizer.scale).view(shape)
-        zeros = value.new_tensor(quantizer.zero_point).view(shape)
-        return torch.clamp(value, (quantizer.quant_min - zeros) * scale, (quantizer.quant_max - zeros) * scale)
+
+def _clamped(quantizer: Quantizer, value: Tensor) -> Tensor:
+    """Within the codes' range: a file knows whole integer types only, so a narrower range is a clamp before them."""
+    scale, zero = quantizer.scale[0], quantizer.zero_point[0]
+    return torch.clamp(value, (quantizer.quant_min - zero) * scale, (quantizer.quant_max - zero) * scale)

@@ -1,0 +1,533 @@
+"""The command line: ``mapsto run``, ``list``, ``show``, ``new``, ``predict``, ``report``, ``store``, ``bench``, ``doctor``, ``lock``.
+
+Every command has ``--help`` with an example and ``--json`` for machines. Exit codes: 0 done, 2 the user's mistake or
+surroundings, 1 our failure, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from mapsto import discovery
+from mapsto._version import __version__
+from mapsto.errors import DataError, MapstoError, SpecError, nearest
+
+if TYPE_CHECKING:
+    from mapsto.run import RunResult
+    from mapsto.spec import Recipe
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mapsto",
+    help="Everything is a mapping: from a large pretrained model and a handful of labels to a small model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(store_app, name="store")
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="The store's place: a folder or an fsspec URL. [default: $MAPSTO_STORE]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def main() -> NoReturn:
+    """The entry point: runs a command and turns errors into messages and exit codes."""
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except MapstoError as error:
+        if os.environ.get("MAPSTO_DEBUG"):
+            raise
+        _fail(str(error))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from here")
+        code = 130
+    except (typer.Abort, typer.Exit) as end:
+        code = getattr(end, "exit_code", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            _fail(f"{getattr(error, 'format_message')()}; see mapsto --help")  # noqa: B009 - click's usage errors
+            code = 2
+        elif isinstance(error, OSError) and error.errno in (28, 122):
+            _fail(f"the disk is full: {error.filename or error}; free some space, then run the same command again")
+            code = 2
+        else:
+            if os.environ.get("MAPSTO_DEBUG"):
+                raise
+            _fail(f"{type(error).__name__}: {error} (a fault of mapsto; MAPSTO_DEBUG=1 shows where, please report it)")
+            code = 1
+    sys.exit(code)
+
+
+def _fail(text: str) -> None:
+    sys.stderr.write(f"mapsto: error: {text}\n")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _json(value: Any) -> None:
+    _print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+# ----------------------------------------------------------------------------------------------------------------------- run
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in given:
+        target, sign, value = text.partition("=")
+        if not sign or not target:
+            raise SpecError(f"'{text}' is not like label.field=value", where="--set")
+        try:
+            found[target.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SpecError(f"'{value}' is not a YAML value: {error}", where=f"--set {target}") from error
+    return found
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise SpecError(f"'{text}' is not a list of different whole numbers such as 0,1,2", where="--seeds")
+    return seeds
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="label.field=value; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report, logs and package. [default: runs/NAME]")] = None,
+    store: StoreOption = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, mps.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="Lightning Fabric's precision.")] = "32-true",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed. [default: the recipe's]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, as 0,1,2: mean ± CI95.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The recipe's quick settings: shows that all works.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run, how long and how large; run nothing.")] = False,
+    force: Annotated[list[str] | None, typer.Option(help="Run this step (label or name) again.")] = None,
+    trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe: what is finished is not computed again.
+
+    Example: mapsto run demo --set teacher.epochs=2 --out runs/short
+    """
+    from mapsto import kinds, progress
+    from mapsto.mapping import Numerics
+    from mapsto.spec import load_recipe
+
+    if seed is not None and seeds is not None:
+        raise SpecError("--seed and --seeds exclude each other", where="mapsto run", hint="give one of them")
+    loaded = load_recipe(recipe, settings=_settings(settings or []), quick=quick)
+    chosen = _seeds(seeds) if seeds is not None else [loaded.seed if seed is None else seed]
+    policy = {"device": device, "precision": precision} | ({} if threads is None else {"threads": threads})
+    numerics = Numerics(**policy)  # type: ignore[arg-type]
+    folder = out or Path("runs") / loaded.name
+    listener = progress.Progress(enabled=not as_json)
+    with kinds.trusting(*(trust or [])), listener:
+        if plan:
+            _plan(loaded, chosen, store, numerics, force or [], as_json)
+            return
+        report = _run_seeds(loaded, chosen, folder, store, numerics, force or [], listener)
+    if as_json:
+        _json(report)
+    else:
+        progress.print_outcome(report, folder)
+    if any(target["met"] is False for target in report["targets"]) and not quick:
+        sys.stderr.write("mapsto: some targets were not met; the table says which\n")
+
+
+def _run_seeds(
+    recipe: Recipe, seeds: list[int], folder: Path, store: str | None, numerics: Any, force: list[str], listener: Any
+) -> dict[str, Any]:
+    from mapsto import report as reports
+    from mapsto.index import Index
+    from mapsto.kinds import Package
+    from mapsto.run import execute, summary_of
+    from mapsto.spec import dump
+    from mapsto.store import Store
+
+    _writable(folder)
+    place = Store(store)
+    built: list[dict[str, Any]] = []
+    for seed in seeds:
+        part = folder if len(seeds) == 1 else folder / f"seed-{seed}"
+        result: RunResult = execute(
+            recipe, store=place, seed=seed, numerics=numerics, force=force, listener=listener, logs=part / "logs"
+        )
+        Index(place).add(summary_of(result))
+        value = result.value() if result.result.kind == "Package" else None
+        report = reports.build(result)
+        reports.save(
+            report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None
+        )
+        built.append(report)
+    if len(built) == 1:
+        return built[0]
+    combined = reports.combine(built)
+    reports.save(combined, folder, recipe_yaml=dump(recipe))
+    return combined
+
+
+def _writable(folder: Path) -> None:
+    """Find out before hours of work that the results can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}.tmp"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise DataError(f"cannot write here: {error.strerror}", where=str(folder), hint="give another --out") from error
+
+
+def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, force: list[str], as_json: bool) -> None:
+    from mapsto import progress
+    from mapsto.index import Index
+    from mapsto.run import execute
+    from mapsto.store import Store
+
+    place = Store(store)
+    sizes: dict[str, list[int]] = {}
+    for row in place.ls():
+        if row["bytes"] is not None:
+            sizes.setdefault(row["name"], []).append(row["bytes"])
+    index = Index(place)
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        for step in execute(recipe, store=place, seed=seed, numerics=numerics, force=force, plan=True).steps:
+            past = sizes.get(step.name)
+            rows.append(
+                {
+                    "seed": seed,
+                    "step": step.label or step.name,
+                    "name": step.name,
+                    "status": "hit" if step.hit else "would run",
+                    "key": step.key or None,
+                    "seconds": 0.0 if step.hit else index.seconds_of(step.name),
+                    "bytes": 0 if step.hit else (sum(past) // len(past) if past else None),
+                }
+            )
+    if as_json:
+        _json(rows)
+    else:
+        progress.print_plan(rows)
+
+
+# --------------------------------------------------------------------------------------------------------- list, show, new
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List mappings, data sets and recipes by name.
+
+    Example: mapsto list prune
+    """
+    from mapsto.names import recipes
+
+    rows = [
+        {"group": noun, "name": entry.name, "summary": discovery.summary(entry)}
+        for noun, group in (("mapping", "mappings"), ("data", "data"))
+        for entry in discovery.entries(group).values()
+        if pattern in entry.name
+    ]
+    rows += [{"group": "recipe", "name": n, "summary": text} for n, text in recipes().items() if pattern in n]
+    if as_json:
+        _json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    columns = _columns()
+    for noun, title in (("mapping", "Mappings"), ("data", "Data"), ("recipe", "Recipes")):
+        part = [row for row in rows if row["group"] == noun]
+        if part:
+            _print(f"{title}")
+            for row in part:
+                _print(f"  {row['name']:<{width}}  {row['summary']}"[:columns])
+    if not rows:
+        known = [*discovery.entries("mappings"), *discovery.entries("data"), *recipes()]
+        raise SpecError(f"nothing is called '{pattern}'", hint=nearest(pattern, known))
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A mapping, a data set or a shipped recipe.")], as_json: JsonOption = False
+) -> None:
+    """Show what a mapping does: its fields with defaults and ranges, what it takes and gives; or a recipe's text.
+
+    Example: mapsto show prune.taylor
+    """
+    from mapsto.names import describe
+    from mapsto.spec import shipped_recipes
+
+    shipped = shipped_recipes()
+    if name in shipped:
+        text = shipped[name].read_text(encoding="utf-8")
+        _json({"name": name, "yaml": text}) if as_json else _print(text)
+        return
+    for group in ("mappings", "data"):
+        if name in discovery.entries(group):
+            tree = describe(group, name)
+            _json(tree) if as_json else _print(tree["text"])
+            return
+    known = [*discovery.entries("mappings"), *discovery.entries("data"), *shipped]
+    raise SpecError(f"nothing is called '{name}'", hint=nearest(name, known))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The new recipe's name; NAME.yaml is written here.")],
+    source: Annotated[str, typer.Option("--from", help="The recipe to start from.")] = "demo",
+    as_json: JsonOption = False,
+) -> None:
+    """Start a recipe of your own from a shipped one.
+
+    Example: mapsto new mine --from demo
+    """
+    from mapsto.spec import load_recipe, shipped_recipes
+    from mapsto.store import write_atomically
+
+    shipped = shipped_recipes()
+    origin = shipped.get(source) or Path(source)
+    if not origin.is_file():
+        raise SpecError(f"there is no recipe '{source}'", where="--from", hint=nearest(source, shipped))
+    target = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if target.exists():
+        raise DataError("this file exists already", where=str(target), hint="give another name, or delete it first")
+    text = origin.read_text(encoding="utf-8")
+    stem = target.stem
+    lines = [f"name: {stem}" if line.startswith("name:") else line for line in text.splitlines()]
+    write_atomically(target, ("\n".join(lines) + "\n").encode())
+    load_recipe(target)
+    _json({"file": str(target)}) if as_json else _print(f"wrote {target}; run it with: mapsto run {target}")
+
+
+# ----------------------------------------------------------------------------------------------------------- predict, report
+
+
+@app.command()
+def predict(
+    package: Annotated[Path, typer.Argument(help="A package's folder, or the --out folder of a run that made one.")],
+    files: Annotated[list[str], typer.Argument(help="Images, .npy/.npz arrays, CSV tables, or - for standard input.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify files with an exported package. Needs no training library.
+
+    Example: mapsto predict runs/demo photo1.png photo2.png
+    """
+    from mapsto.predict import Predictor
+
+    folder = package / "package" if (package / "package" / "manifest.json").is_file() else package
+    predictor = Predictor(folder)
+    rows: list[dict[str, Any]] = []
+    for name in files:
+        given = sys.stdin.buffer.read() if name == "-" else Path(name)
+        for i, prediction in enumerate(predictor.predict([given])):
+            scores = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
+            rows.append(
+                {
+                    "file": name,
+                    "index": i,
+                    "label": prediction.label,
+                    "probability": round(prediction.probability, 4),
+                    "top": {label: round(score, 4) for label, score in scores},
+                }
+            )
+    if as_json:
+        _json(rows)
+        return
+    for row in rows:
+        others = "  ".join(f"{label} {score:.2f}" for label, score in list(row["top"].items())[1:])
+        _print(f"{row['file']}: {row['label']} ({row['probability']:.2f})   {others}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One --out folder to show, or two to compare.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a run's report, or two side by side.
+
+    Example: mapsto report runs/demo runs/short
+    """
+    from mapsto import progress
+    from mapsto import report as reports
+
+    if len(runs) > 2:
+        raise SpecError(f"{len(runs)} runs given; one is shown, two are compared", where="mapsto report")
+    loaded = [reports.load(path) for path in runs]
+    if as_json:
+        _json(loaded[0] if len(loaded) == 1 else reports.compare(*loaded))
+    elif len(loaded) == 1:
+        progress.print_outcome(loaded[0], runs[0])
+    else:
+        progress.print_comparison(reports.compare(*loaded), [str(path) for path in runs])
+
+
+# --------------------------------------------------------------------------------------------------------------------- store
+
+
+@store_app.command("ls")
+def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List finished steps with time and size.
+
+    Example: mapsto store ls
+    """
+    from mapsto import progress
+    from mapsto.store import Store
+
+    rows = Store(store).ls()
+    _json(rows) if as_json else progress.print_store(rows)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: StoreOption = None,
+    keep_days: Annotated[float, typer.Option(min=0, help="Also drop steps older than this; 0 keeps all.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what no step refers to.
+
+    Example: mapsto store gc --keep-days 30
+    """
+    from mapsto.store import Store
+
+    freed = Store(store).gc(keep_days=keep_days, dry_run=dry_run)
+    verb = "would remove" if dry_run else "removed"
+    _json(freed) if as_json else _print(f"{verb} {freed['files']} files, {freed['bytes'] / 2**20:.1f} MiB")
+
+
+@store_app.command("verify")
+def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Check every artifact against its digest; exit code 2 where one is damaged.
+
+    Example: mapsto store verify
+    """
+    import dataclasses
+
+    from mapsto.store import Store
+
+    findings = Store(store).verify()
+    if as_json:
+        _json([dataclasses.asdict(finding) for finding in findings])
+    for finding in findings if not as_json else []:
+        _print(f"{finding.path}: {finding.what}{f' (used by {', '.join(finding.used_by)})' if finding.used_by else ''}")
+    if findings:
+        raise typer.Exit(2)
+    if not as_json:
+        _print("every artifact matches its digest")
+
+
+@store_app.command("index")
+def store_index(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Make the index database again from the store.
+
+    Example: mapsto store index
+    """
+    from mapsto.index import Index
+    from mapsto.store import Store
+
+    count = Index(Store(store)).rebuild()
+    _json({"runs": count}) if as_json else _print(f"indexed {count} runs")
+
+
+# ------------------------------------------------------------------------------------------------------- bench, doctor, lock
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="A benchmark; without one they are listed.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Small settings: shows that it works; writes no result.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a benchmark of a checkout and write its result file.
+
+    Example: mapsto bench engine --quick
+    """
+    from mapsto.names import benchmarks, run_benchmark
+
+    known = benchmarks()
+    if not name:
+        _json(sorted(known)) if as_json else _print("\n".join(sorted(known)))
+        return
+    result = run_benchmark(name, quick=quick)
+    if as_json:
+        _json(result)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is installed, which device there is, what is missing and how to get it.
+
+    Example: mapsto doctor
+    """
+    from mapsto.names import doctor_report
+
+    tree = doctor_report()
+    if as_json:
+        _json(tree)
+        return
+    for section, rows in tree.items():
+        _print(section)
+        for key, value in rows.items():
+            _print(f"  {key:<26} {value}")
+
+
+@app.command()
+def lock(
+    reason: Annotated[str, typer.Option(help="Why code changes without a new version.")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Only compare.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare or rewrite the lock file of a checkout: hashes of each mapping's code.
+
+    Example: mapsto lock --reason "renamed a private helper"
+    """
+    from mapsto.testing import check_lock, write_lock
+
+    changed = check_lock() if check else write_lock(reason)
+    _json({"changed": changed}) if as_json else _print("\n".join(changed) or "nothing has changed")
+    if check and changed:
+        raise typer.Exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        _print(__version__)
+        raise typer.Exit
+
+

@@ -1,0 +1,83 @@
+"""What training and evaluation need of data, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapsto.errors import DataError
+from mapsto.kinds import Samples
+
+__all__ = ["require_classes", "require_finite", "require_in_range", "require_labelled", "require_some"]
+
+
+def require_some(samples: Samples, *, where: str) -> Samples:
+    """The samples. Raises `DataError` where there is none."""
+    if not len(samples):
+        raise DataError("there is not one sample", where=where, hint="choose another split, or lower what is held out")
+    return samples
+
+
+def require_labelled(samples: Samples, *, where: str) -> NDArray[np.int64]:
+    """The labels, one class each. Raises `DataError` for multi-label and regression targets."""
+    if samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
+        raise DataError(
+            f"needs one class for each sample, got labels of type {samples.labels.dtype}, shape {samples.labels.shape}",
+            where=where,
+            hint="give it data with classes",
+        )
+    return samples.labels
+
+
+def require_classes(samples: Samples, at_least: int = 2, *, where: str = "data") -> Samples:
+    """The samples. Raises `DataError` where fewer classes than `at_least` have a sample.
+
+    >>> from mapsto.kinds import Preprocessing
+    >>> lonely = Samples(inputs=np.zeros((3, 2)), labels=np.zeros(3, np.int64), classes=("cat", "dog"),
+    ...                  preprocessing=Preprocessing(kind="none"))
+    >>> require_classes(lonely)
+    Traceback (most recent call last):
+    mapsto.errors.DataError: data: only one class has samples (cat), at least 2 are needed; ...
+    """
+    require_some(samples, where=where)
+    there = np.unique(require_labelled(samples, where=where))
+    if len(there) < at_least:
+        names = ", ".join(samples.classes[label] for label in there)
+        count = "only one class has" if len(there) == 1 else f"only {len(there)} classes have"
+        raise DataError(
+            f"{count} samples ({names}), at least {at_least} are needed",
+            where=where,
+            hint="add samples of other classes",
+        )
+    return samples
+
+
+def require_finite(inputs: NDArray[Any], *, where: str, columns: Sequence[str] | None = None) -> None:
+    """Raises `DataError` that names the first row (and column) with NaN or infinity, and counts the rows."""
+    if inputs.dtype.kind not in "fc" or not inputs.size:
+        return
+    flat = inputs.reshape(len(inputs), -1)
+    finite = np.isfinite(flat)
+    bad = np.flatnonzero(~finite.all(axis=1))
+    if not len(bad):
+        return
+    column = int(np.flatnonzero(~finite[bad[0]])[0])
+    name = f", column '{columns[column]}'" if columns is not None else ""
+    more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
+    raise DataError(
+        f"row {bad[0]}{name} holds {flat[bad[0], column]}{more}", where=where, hint="drop or fill what is missing"
+    )
+
+
+def require_in_range(labels: NDArray[Any], classes: int, *, where: str) -> None:
+    """Raises `DataError` that names the first label outside 0 to `classes` - 1."""
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        raise DataError(
+            f"label {labels[bad[0]]} of sample {bad[0]} is outside 0 to {classes - 1}",
+            where=where,
+            hint="number the classes from 0",
+        )

@@ -1,0 +1,133 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people.
+
+Lake, Salakhutdinov and Tenenbaum, 2015, "Human-level concept learning through probabilistic program induction"; the
+few-shot split is that of Vinyals et al., 2016, "Matching networks for one shot learning". Read from ``omniglot-py`` in
+the data folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mapsto.kinds import Dataset, Samples
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Omniglot"]
+
+
+Folder = Literal["background", "evaluation"]
+
+
+class Omniglot(Dataset):
+    """Drawings: uint8, shape (N, 1, size, size), ink 255 on 0, 20 of each character.
+
+    Classes are named ``alphabet/character``, and with rotations ``alphabet/character/90``.
+    """
+
+    split: Literal["background", "evaluation", "train", "validation", "test"] = "background"
+    """The authors' own (964 and 659 characters, of different alphabets), or Vinyals' (1,028, 172 and 423)."""
+    size: int = Field(default=28, ge=8, le=105)
+    """Height and width in pixels, reduced from 105."""
+    rotations: bool = False
+    """Count each character turned by 90, 180 and 270 degrees as a class of its own (Santoro et al., 2016)."""
+
+    def fingerprint(self) -> str:
+        from mapsto.data.fingerprint import fingerprint_of, folder_digest
+
+        return fingerprint_of(self, [folder_digest(self._files())])
+
+    def open(self) -> Samples:
+        import numpy as np
+
+        from mapsto.data.ink import ink_preprocessing
+
+        drawings, names = self._characters()
+        if self.rotations:
+            turned = [np.rot90(drawings, turns, axes=(-2, -1)) for turns in range(4)]
+            drawings = np.concatenate(turned)
+            names = [name if turn == 0 else f"{name}/{90 * turn}" for turn in range(4) for name in names]
+        return Samples(
+            inputs=drawings.reshape(-1, 1, self.size, self.size),
+            labels=np.repeat(np.arange(len(names)), drawings.shape[1]),
+            classes=tuple(names),
+            preprocessing=ink_preprocessing(self.size),
+        )
+
+    def _characters(self) -> tuple[NDArray[np.uint8], list[str]]:
+        """Drawings (characters, 20, size, size) and the characters' names, in the order of the names."""
+        import numpy as np
+
+        from mapsto.data.homes import omniglot_zip
+
+        drawings: list[NDArray[np.uint8]] = []
+        names: list[str] = []
+        for folder, characters in self._wanted().items():
+            known, images = _drawings(omniglot_zip(folder), self.size)
+            chosen = [i for i, name in enumerate(known) if characters is None or name in characters]
+            drawings.append(images[chosen])
+            names += [known[i] for i in chosen]
+        return np.concatenate(drawings), names
+
+    def _wanted(self) -> dict[Folder, set[str] | None]:
+        """For each zip file the characters to take from it, or None for all."""
+        from mapsto.data.homes import omniglot_list
+
+        if self.split == "background" or self.split == "evaluation":
+            return {self.split: None}
+        path = omniglot_list(self.split)
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            folder: {f"{alphabet}/{character}" for alphabet in listed[folder] for character in listed[folder][alphabet]}
+            for folder in ("background", "evaluation")
+            if listed[folder]
+        }
+
+    def _files(self) -> list[Path]:
+        from mapsto.data.homes import omniglot_list, omniglot_zip
+
+        if self.split == "background" or self.split == "evaluation":
+            return [omniglot_zip(self.split)]
+        return [omniglot_zip("background"), omniglot_zip("evaluation"), omniglot_list(self.split)]
+
+
+def _drawings(path: Path, size: int) -> tuple[list[str], NDArray[np.uint8]]:
+    """The characters' names in a zip file, and their drawings (characters, 20, size, size)."""
+    import zipfile
+
+    from mapsto.data.cache import cached_array
+    from mapsto.data.fingerprint import file_digest
+    from mapsto.errors import DataError
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = sorted(name for name in archive.namelist() if name.endswith(".png"))
+            images = cached_array("omniglot", f"{file_digest(path)}-{size}", lambda: _decoded(archive, entries, size))
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(
+            f"the file is damaged: {error}", where=str(path), hint="remove it, and it is downloaded again"
+        ) from error
+    names = list(dict.fromkeys("/".join(entry.split("/")[-3:-1]) for entry in entries))
+    return names, images.reshape(len(names), -1, size, size)
+
+
+def _decoded(archive: object, entries: list[str], size: int) -> NDArray[np.uint8]:
+    """Dark ink on white as light ink on black, shape (N, size, size)."""
+    import io
+    import zipfile
+    from typing import cast
+
+    import numpy as np
+    from PIL import Image
+
+    images = np.empty((len(entries), size, size), np.uint8)
+    for image, entry in zip(images, entries, strict=True):
+        drawing = Image.open(io.BytesIO(cast("zipfile.ZipFile", archive).read(entry))).convert("L")
+        image[:] = 255 - np.asarray(drawing.resize((size, size), Image.Resampling.BILINEAR))
+    return images

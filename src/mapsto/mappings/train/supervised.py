@@ -1,0 +1,157 @@
+"""Train on labelled data by gradient steps on mini-batches: classes, several labels at once, or numbers.
+
+``θ ← θ − η(t) · ∇ mean_i ℓ(f_θ(a(x_i)), y_i)`` with a random change a(x) of each image and the rate η(t) of the schedule (Goyal et al.,
+"Accurate, Large Minibatch SGD", 2017; label smoothing: Szegedy et al., "Rethinking the Inception Architecture", 2016).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from mapsto.data.augmentation import Augmentation
+from mapsto.kinds import Network, Samples
+from mapsto.mapping import Context, DataSource
+from mapsto.nn.optimisation import Optimisation
+from mapsto.process import Process, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from mapsto.nn.batches import Batch, Batches
+    from mapsto.nn.edits.head import Head
+    from mapsto.nn.training import Training
+
+__all__ = ["Supervised"]
+
+
+class Supervised(Optimisation, Process[Network, Network]):
+    """A network trained on `data`; its head is replaced where the data's classes are not the network's."""
+
+    data: DataSource
+    """What to learn from: (N, ...) with labels (N,) or targets (N, K)."""
+    validation: DataSource | None = None
+    """Held-out data, gone through at the end of each epoch."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the data."""
+    batch_size: int = Field(default=128, ge=1)
+    """Samples of a step."""
+    loss: Literal["auto", "classification", "multilabel", "regression"] = "auto"
+    """`auto`: by the labels, whole numbers are classes, floats of only 0 and 1 several labels at once, others numbers."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class weighs as much as any other, however few its samples."""
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the label that is spread over all classes; 0.1 is usual."""
+    augment: Augmentation = Field(default_factory=Augmentation)
+    """Random changes of each image."""
+
+    def start(self, value: Network, ctx: Context) -> State:
+        from mapsto.nn.training import first_state
+
+        module, _ = self._headed(value, self._samples(ctx))
+        return first_state(module, self)
+
+    def items(self, value: Network, ctx: Context) -> Batches:
+        from mapsto.nn.batches import Batches
+
+        return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
+
+    def open(self, value: Network, state: State, ctx: Context) -> Training:
+        from mapsto.nn.training import Plan, Training
+
+        samples = self._samples(ctx)
+        module, _ = self._headed(value, samples)
+        epoch = self.items(value, ctx).per_epoch
+        plan = Plan(optimisation=self, steps=self.epochs * epoch, epoch=epoch)
+        objective = _Objective(self, value, samples, ctx)
+        return Training(
+            module, state, plan=plan, fabric=ctx.fabric, loss=objective, validate=objective.validation(self.validation)
+        )
+
+    def finish(self, value: Network, state: State, ctx: Context) -> Network:
+        from mapsto.nn.source import with_output
+        from mapsto.nn.training import load_result
+
+        samples = self._samples(ctx)
+        module, edit = self._headed(value, samples)
+        load_result(module, state)
+        signature = with_output(value.signature, len(samples.classes), samples.classes)
+        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+
+    def _samples(self, ctx: Context) -> Samples:
+        """The data, after a look at it: no NaN, and more than one class. Raises `DataError`."""
+        from mapsto.data.checks import require_classes, require_finite, require_some
+
+        samples = require_some(ctx.dataset(self.data), where="train.supervised")
+        require_finite(samples.inputs, where="train.supervised: data")
+        require_finite(samples.labels, where="train.supervised: labels")
+        if samples.labels.ndim == 1 and samples.labels.dtype.kind in "iu":
+            require_classes(samples, where="train.supervised")
+        return samples
+
+    def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
+        from mapsto.nn.heading import headed
+
+        module = value.module()
+        edit, _ = headed(value, module, samples.classes)
+        return module, edit
+
+
+class _Objective:
+    """The loss of a batch, and the validation that goes with it."""
+
+    def __init__(self, mapping: Supervised, network: Network, samples: Samples, ctx: Context) -> None:
+        from mapsto.nn import losses
+
+        self._mapping, self._ctx = mapping, ctx
+        self._preprocessing = network.signature.preprocessing
+        self._kind = losses.kind_of(samples.labels) if mapping.loss == "auto" else mapping.loss
+        self._weights: Tensor | None = None
+        if mapping.class_weights == "balanced":
+            self._weights = losses.balanced_weights(samples.labels, len(samples.classes)).to(ctx.device)
+
+    def __call__(self, call: nn.Module, item: Batch) -> Tensor:
+        import torch
+
+        from mapsto.nn.batches import augmented
+
+        batch = augmented(item.inputs, self._preprocessing, self._augment, self._ctx.device)
+        labels = torch.as_tensor(item.labels, device=self._ctx.device)
+        return self._loss(call(batch), labels, weights=self._weights, smoothing=self._mapping.smoothing)
+
+    def validation(self, source: Any) -> Callable[[nn.Module], dict[str, float]] | None:
+        """Metrics of a module on held-out data; None without any."""
+        if source is None:
+            return None
+        samples = self._ctx.dataset(source)
+
+        def validate(module: nn.Module) -> dict[str, float]:
+            import torch
+
+            from mapsto.nn.inference import forward
+
+            outputs = forward(module, samples.inputs, self._preprocessing, device=self._ctx.device)
+            labels = torch.as_tensor(samples.labels)
+            metrics = {"val_loss": float(self._loss(outputs, labels))}
+            if self._kind == "classification":
+                metrics["val_accuracy"] = float((outputs.argmax(1) == labels).float().mean() * 100)
+            return metrics
+
+        return validate
+
+    def _augment(self, batch: Tensor) -> Tensor:
+        import torch
+
+        from mapsto.data import augment
+
+        return augment.apply(batch, self._mapping.augment, torch.default_generator)
+
+    def _loss(
+        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+    ) -> Tensor:
+        from mapsto.nn import losses
+
+        return losses.loss(self._kind, outputs, labels, weights=weights, smoothing=smoothing)

@@ -1,0 +1,87 @@
+"""Nearest class mean: a query's score for a class is its negative squared distance to the mean of the class's support.
+
+``score(q, k) = −s · ‖f(q) − c_k‖²`` with ``c_k`` the mean of ``f(x)`` over the support of class k. Without ``‖f(q)‖²``, which is the
+same for every class, this is a linear layer: ``W_k = 2 s c_k``, ``b_k = −s ‖c_k‖²`` (Snell, Swersky and Zemel, "Prototypical
+Networks for Few-shot Learning", 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from mapsto.errors import DataError
+from mapsto.kinds import Json
+
+__all__ = ["centroids", "episode_scores", "feature_scores", "head", "scores"]
+
+
+def centroids(features: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """Class means, shape (..., ways, D), of features (..., S, D) with labels (..., S) from 0 to ways - 1.
+
+    Raises `DataError` where a class has no example.
+    """
+    members = one_hot(labels, ways).to(features.dtype)
+    counts = members.sum(-2)
+    if bool((counts == 0).any()):
+        empty = int((counts == 0).nonzero()[0, -1])
+        raise DataError(f"class {empty} has no example in the support set", hint="give at least one example of each")
+    return members.transpose(-1, -2) @ features / counts.unsqueeze(-1)
+
+
+def scores(
+    support_features: Tensor,
+    support_labels: Tensor,
+    query_features: Tensor,
+    ways: int,
+    *,
+    scale: float = 1.0,
+) -> Tensor:
+    """Scores of shape (..., Q, ways) for support (..., S, D), labels (..., S) and query (..., Q, D).
+
+    >>> support, query = torch.tensor([[0.0], [2.0]]), torch.tensor([[0.5]])
+    >>> scores(support, torch.tensor([0, 1]), query, 2)
+    tensor([[-0.2500, -2.2500]])
+    """
+    means = centroids(support_features, support_labels, ways)
+    products = query_features @ means.transpose(-1, -2)
+    squares = query_features.square().sum(-1, keepdim=True) + means.square().sum(-1).unsqueeze(-2)
+    return scale * (2 * products - squares)
+
+
+def head(features: Tensor, labels: Tensor, classes: int, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The linear layer that ranks as `scores` does: weight (classes, D) and bias (classes,).
+
+    >>> weight, bias = head(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), 2)
+    >>> torch.tensor([[0.5]]) @ weight.T + bias
+    tensor([[ 0., -2.]])
+    """
+    means = centroids(features, labels, classes)
+    return 2 * scale * means, -scale * means.square().sum(-1)
+
+
+def feature_scores(
+    support: Tensor, support_labels: Tensor, query: Tensor, ways: int, settings: Mapping[str, Json]
+) -> Tensor:
+    """`scores` with ``settings["scale"]``, by default 1."""
+    scale = settings.get("scale", 1.0)
+    return scores(support, support_labels, query, ways, scale=float(scale) if isinstance(scale, (int, float)) else 1.0)
+
+
+def episode_scores(
+    module: nn.Module,
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    ways: int,
+    settings: Mapping[str, Json],
+    tensors: Mapping[str, Tensor],
+) -> Tensor:
+    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
+    tasks, shots = support.shape[:2]
+    together = torch.cat([support, query], 1)
+    features: Tensor = module(together.flatten(0, 1)).unflatten(0, (tasks, together.shape[1]))
+    return feature_scores(features[:, :shots], support_labels, features[:, shots:], ways, settings)

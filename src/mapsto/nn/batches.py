@@ -1,0 +1,123 @@
+"""Items to train on: mini-batches in a new order each epoch, and batches of tasks, both addressable by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mapsto.kinds import Adaptation, Episode, Episodes, Preprocessing, Samples
+from mapsto.nn.learners import method
+from mapsto.nn.preprocess import prepare
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from numpy.typing import NDArray
+
+__all__ = ["Augment", "Batch", "Batches", "Task", "TaskBatches", "augmented", "episode_scores", "task_of"]
+
+Augment = Callable[[Tensor], Tensor]
+"""A float batch (N, C, H, W) → one of the same shape, drawn from torch's global generator."""
+
+
+class Batch(NamedTuple):
+    """Raw samples and labels."""
+
+    inputs: NDArray[Any]
+    labels: NDArray[Any]
+
+
+class Batches:
+    """Mini-batches; each epoch goes once through a permutation, the incomplete batch at its end is left out.
+
+    Parameters
+    ----------
+    samples
+        What to draw from.
+    batch_size
+        Samples of a step over all ranks; no more than there are.
+    generator
+        Epoch → a NumPy generator for its order.
+    fabric
+        Where there are several ranks, each gets its share of every batch.
+    """
+
+    def __init__(
+        self, samples: Samples, batch_size: int, generator: Callable[[int], np.random.Generator], fabric: Fabric
+    ) -> None:
+        self._samples, self._generator = samples, generator
+        self._size = min(batch_size, len(samples))
+        self._rank, self._world = fabric.global_rank, fabric.world_size
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return len(self._samples) // self._size
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, self._generator(epoch).permutation(len(self._samples))
+        chosen = self._order[1][place * self._size : (place + 1) * self._size][self._rank :: self._world]
+        return Batch(self._samples.inputs[chosen], self._samples.labels[chosen])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A batch of B tasks of one form."""
+
+    inputs: NDArray[Any]
+    """Support then query of each task, shape (B, S + Q, ...)."""
+    support_labels: NDArray[np.int64]
+    """(B, S)"""
+    query_labels: NDArray[np.int64]
+    """(B, Q)"""
+    ways: int
+
+
+def task_of(episodes: list[Episode]) -> Task:
+    """Episodes of one form side by side."""
+    first = episodes[0]
+    chosen = np.stack([np.concatenate([episode.support_indices, episode.query_indices]) for episode in episodes])
+    return Task(
+        inputs=first.samples.inputs[chosen.ravel()].reshape(*chosen.shape, *first.samples.inputs.shape[1:]),
+        support_labels=np.stack([episode.support_labels for episode in episodes]),
+        query_labels=np.stack([episode.query_labels for episode in episodes]),
+        ways=len(first.classes),
+    )
+
+
+class TaskBatches:
+    """`per_step` tasks a step, never one twice."""
+
+    def __init__(self, episodes: Episodes, per_step: int, fabric: Fabric) -> None:
+        self._episodes, self._per_step = episodes, per_step
+        self._rank, self._world = fabric.global_rank, fabric.world_size
+
+    def __getitem__(self, step: int) -> Task:
+        first = (step * self._world + self._rank) * self._per_step
+        return task_of([self._episodes[first + number] for number in range(self._per_step)])
+
+
+def augmented(
+    inputs: NDArray[Any], preprocessing: Preprocessing, augment: Augment | None, device: torch.device | str
+) -> Tensor:
+    """Raw samples (N, ...) prepared and, where they are images, augmented."""
+    batch = prepare(inputs, preprocessing, device=device)
+    return augment(batch) if augment is not None and batch.ndim == 4 else batch
+
+
+def episode_scores(call: nn.Module, inputs: Tensor, task: Task, adaptation: Adaptation) -> Tensor:
+    """Scores (B, Q, ways) of a batch of tasks whose inputs (B · (S + Q), ...) are prepared; `call` is the learner."""
+    labels = torch.as_tensor(task.support_labels, device=inputs.device)
+    together = inputs.unflatten(0, task.inputs.shape[:2])
+    shots = labels.shape[1]
+    tensors = {name: tensor.to(inputs.device) for name, tensor in adaptation.tensors.items()}
+    return method(adaptation.method).episode_scores(
+        call, together[:, :shots], labels, together[:, shots:], task.ways, adaptation.settings, tensors
+    )

@@ -1,0 +1,86 @@
+"""Where a network's classifier is, and what it is given: the embedding.
+
+A network of this package has ``embed(x)`` and ``classifier``; of any other module the last linear layer is the head, and what
+flows into it is the embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+
+__all__ = ["embed", "embed_and_classify", "embedding_size", "head", "head_path"]
+
+
+def head_path(module: nn.Module) -> str | None:
+    """The dotted path of the head: ``classifier`` by convention, else the last `nn.Linear`; None where there is neither.
+
+    >>> head_path(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    '2'
+    """
+    if isinstance(getattr(module, "classifier", None), (nn.Linear, nn.Identity)):
+        return "classifier"
+    return next((name for name, part in reversed(list(module.named_modules())) if isinstance(part, nn.Linear)), None)
+
+
+def head(module: nn.Module) -> nn.Linear | None:
+    """The linear head itself; None where the output is the embedding."""
+    path = head_path(module)
+    found = module.get_submodule(path) if path is not None else None
+    return found if isinstance(found, nn.Linear) else None
+
+
+def embed(module: nn.Module, inputs: Tensor) -> Tensor:
+    """The embedding of a batch, shape (N, D).
+
+    Raises `DomainError` where it is no matrix.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> embed(net, torch.ones(2, 1, 2, 2)).shape
+    torch.Size([2, 8])
+    """
+    own: Any = getattr(module, "embed", None)
+    return _matrix(own(inputs)) if callable(own) else embed_and_classify(module, inputs)[0]
+
+
+def embed_and_classify(
+    module: nn.Module, inputs: Tensor, *, through: nn.Module | None = None
+) -> tuple[Tensor, Tensor]:
+    """The embedding (N, D) and the output of one forward pass, made by calling `through` (a wrapper of `module`)."""
+    path = head_path(module)
+    seen: list[Tensor] = []
+    if path is None:
+        output: Tensor = (through or module)(inputs)
+        return _matrix(output), output
+    handle = module.get_submodule(path).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        output = (through or module)(inputs)
+    finally:
+        handle.remove()
+    if not seen:
+        raise DomainError(f"the head '{path}' is never called", hint="give the module an embed(x) method")
+    return _matrix(seen[-1]), output
+
+
+def embedding_size(module: nn.Module, example: Tensor) -> int:
+    """D, from the head's inputs or else from one forward pass over `example`, shape (N, ...), in evaluation mode."""
+    linear = head(module)
+    if linear is not None:
+        return linear.in_features
+    declared: Any = getattr(module, "embedding", None)
+    if isinstance(declared, int):
+        return declared
+    with torch.no_grad():
+        return embed(module, example).shape[1]
+
+
+def _matrix(embedding: Tensor) -> Tensor:
+    if embedding.ndim != 2:
+        raise DomainError(
+            f"the embedding has shape {tuple(embedding.shape)}, not (N, D)", hint="flatten or pool it before the head"
+        )
+    return embedding

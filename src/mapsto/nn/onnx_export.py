@@ -1,0 +1,284 @@
+"""From a network to ONNX bytes, and from ONNX bytes to a session: the only place that knows onnx and ONNX Runtime.
+
+Quantizers become QuantizeLinear/DequantizeLinear pairs placed so that ONNX Runtime fuses every operation into an integer one:
+weights are stored as int8, biases as int32 in units of (input step × weight step), and a mean over a whole map as
+GlobalAveragePool. The bytes hold no paths, times or traces: the same network gives the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Network, Signature
+from mapsto.nn.edits.quantizers import bake_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["OPSET", "example_inputs", "fused_operations", "runner", "session", "to_onnx"]
+
+OPSET = 20
+
+
+def to_onnx(network: Network) -> bytes:
+    """The network as an ONNX model with its signature's names and symbolic dimensions.
+
+    Raises `DomainError` where torch cannot export it; the message says which operation.
+    """
+    module = network.module()
+    bake_weights(module)
+    model = _exported(module, network.signature)
+    _Lowering(model).run()
+    _strip(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[Tensor, ...]:
+    """Inputs of the signature's shapes and types: standard normal floats, zeros for integers."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[Tensor] = []
+    for spec in signature.inputs:
+        shape = [batch if isinstance(size, str) else size for size in spec.shape]
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        floating = dtype.is_floating_point
+        found.append(torch.randn(shape, generator=generator, dtype=dtype) if floating else torch.zeros(shape, dtype=dtype))
+    return tuple(found)
+
+
+def _exported(module: nn.Module, signature: Signature) -> Any:
+    names = {size for spec in signature.inputs for size in spec.shape if isinstance(size, str)}
+    dimensions = {name: torch.export.Dim(name) for name in sorted(names)}
+    shapes = [
+        {axis: dimensions[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
+        for spec in signature.inputs
+    ]
+    with _quiet(), _fake_kernels():
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                example_inputs(signature, 2),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[spec.name for spec in signature.inputs],
+                output_names=[spec.name for spec in signature.outputs],
+                dynamic_shapes=tuple(shapes),
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise DomainError(
+                f"torch cannot export this network to ONNX: {reason}",
+                where="export.onnx",
+                hint="replace the operation, or one whose result depends on values",
+            ) from error
+    if program is None:
+        raise DomainError("torch gave no ONNX program", where="export.onnx", hint="check torch.onnx.export on the module")
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notices about packages that it does not need."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _fake_kernels() -> Iterator[None]:
+    """Shapes of fake quantization's results, which torch 2.13 does not know for a symbolic batch."""
+
+    def shaped(value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(value), torch.empty_like(value, dtype=torch.bool)
+
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        for kind in ("tensor", "channel"):
+            name = f"fake_quantize_per_{kind}_affine_cachemask"
+            if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
+                library.impl(name, shaped, "Meta")
+        yield
+
+
+# ---------------------------------------------------------------------------------------------------------------- lowering
+
+
+class _Lowering:
+    """Rewrites an exported model in place, so that a runtime's integer kernels fit it."""
+
+    def __init__(self, model: Any) -> None:
+        from onnx import numpy_helper
+
+        self.graph = model.graph
+        self.constants: dict[str, NDArray[Any]] = {
+            item.name: numpy_helper.to_array(item) for item in self.graph.initializer
+        }
+        self.constants |= {
+            node.output[0]: numpy_helper.to_array(node.attribute[0].t)
+            for node in self.graph.node
+            if node.op_type == "Constant" and node.attribute[0].name == "value"
+        }
+        self.ranks = {item.name: len(item.type.tensor_type.shape.dim) for item in self.graph.value_info}
+        self.nodes: list[Any] = []
+        self.made: dict[str, Any] = {}
+        """Tensor name → the node that makes it."""
+
+    def run(self) -> None:
+        for node in self.graph.node:
+            if node.op_type == "QuantizeLinear" and node.input[0] in self.constants:
+                self._store_codes(node)
+            elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
+                self._store_bias(node)
+                self._add(node)
+            elif node.op_type == "ReduceMean" and self._is_global(node):
+                self._pool(node)
+            else:
+                self._add(node)
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        self._drop_unused()
+
+    def _add(self, node: Any) -> None:
+        self.nodes.append(node)
+        self.made.update(dict.fromkeys(node.output, node))
+
+    def _constant(self, name: str, value: NDArray[Any]) -> None:
+        from onnx import numpy_helper
+
+        self.constants[name] = value
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+
+    def _store_codes(self, node: Any) -> None:
+        value, scale, zero = (self.constants[name] for name in node.input)
+        axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+        if scale.ndim == 1:
+            shape = [1] * value.ndim
+            shape[axis] = -1
+            scale, zero = scale.reshape(shape), zero.reshape(shape)
+        limits = np.iinfo(zero.dtype)
+        codes = np.rint(value / scale) + zero.astype(np.int32)
+        self._constant(node.output[0], np.clip(codes, limits.min, limits.max).astype(zero.dtype))
+
+    def _store_bias(self, node: Any) -> None:
+        """Store a bias in units of the accumulator's step where the input and the weight are both codes."""
+        from onnx import helper
+
+        steps = [self._step(name) for name in node.input[:2]]
+        bias = self.constants.get(node.input[2])
+        if bias is None or steps[0] is None or steps[1] is None or steps[0].size != 1:
+            return
+        step = (steps[0].astype(np.float32) * steps[1].astype(np.float32)).reshape(-1)
+        codes = np.rint(bias.astype(np.float64) / step)
+        if np.abs(codes).max() >= 2**31:
+            return
+        name = f"{node.output[0]}_bias"
+        self._constant(f"{name}_codes", codes.astype(np.int32))
+        self._constant(f"{name}_scale", step if step.size > 1 else step.reshape(()))
+        axis = {"axis": 0} if step.size > 1 else {}
+        inputs = [f"{name}_codes", f"{name}_scale"]
+        self._add(helper.make_node("DequantizeLinear", inputs, [name], name=f"node_{name}", **axis))
+        node.input[2] = name
+
+    def _step(self, name: str) -> NDArray[Any] | None:
+        """The size of one code of a dequantized tensor, seen through nodes that only rearrange."""
+        node = self.made.get(name)
+        while node is not None and node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
+            node = self.made.get(node.input[0])
+        return self.constants.get(node.input[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+
+    def _is_global(self, node: Any) -> bool:
+        axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
+        rank = self.ranks.get(node.input[0])
+        return axes is not None and rank == 4 and sorted(int(axis) % 4 for axis in axes.reshape(-1)) == [2, 3]
+
+    def _pool(self, node: Any) -> None:
+        from onnx import helper
+
+        keeps = next((item.i for item in node.attribute if item.name == "keepdims"), 1)
+        output = node.output[0]
+        pooled = output if keeps else f"{output}_map"
+        self._add(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=f"node_{pooled}_pool"))
+        if not keeps:
+            self._add(helper.make_node("Flatten", [pooled], [output], name=f"node_{output}_flat", axis=1))
+
+    def _drop_unused(self) -> None:
+        used = {name for node in self.graph.node for name in node.input} | {item.name for item in self.graph.output}
+        kept = [item for item in self.graph.initializer if item.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+
+
+def _strip(model: Any) -> None:
+    """Drop what depends on where and how the model was made: stack traces, local paths, versions."""
+    model.producer_name, model.producer_version, model.doc_string = "mapsto", "", ""
+    graph = model.graph
+    graph.name, graph.doc_string = "network", ""
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+        if hasattr(item, "doc_string"):
+            item.doc_string = ""
+    del graph.value_info[:]
+    del model.functions[:]
+
+
+# ----------------------------------------------------------------------------------------------------------------- running
+
+
+def session(model: bytes | Path, *, threads: int = 1, optimized: Path | None = None) -> Any:
+    """An ONNX Runtime session on the CPU; `optimized` is where to write the graph that it really runs.
+
+    ONNX Runtime would quantize float weights behind a quantized activation on its own; that is switched off, so that a layer
+    that was left in float stays so.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    given = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(
+        given, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
+    )
+
+
+def runner(model: bytes | Path, *, threads: int = 1) -> Callable[..., NDArray[Any]]:
+    """A function from the model's inputs (arrays, in order) to its first output."""
+    opened = session(model, threads=threads)
+    names: Sequence[str] = [item.name for item in opened.get_inputs()]
+
+    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+        return opened.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+    return run
+
+
+def fused_operations(model: bytes) -> Counter[str]:
+    """How often each operation occurs in the graph that ONNX Runtime really runs: ``QLinearConv`` is an int8 convolution."""
+    import tempfile
+
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        session(model, optimized=path)
+        return Counter(str(node.op_type) for node in onnx.load(path).graph.node)

@@ -1,0 +1,153 @@
+"""From a factory to a `Network`: what every ``networks.*`` mapping shares, and how a signature follows a new head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Factory, Json, Network, Preprocessing, Signature, TensorSpec, detached
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mapsto.kinds import Samples
+
+__all__ = ["ImageInput", "image_input", "network_of", "with_output"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """What a network is built for."""
+
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] | None
+
+    @property
+    def channels(self) -> int:
+        """Of the prepared image."""
+        return self.preprocessing.channels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the prepared image, pixels."""
+        return self.preprocessing.size
+
+
+def image_input(
+    samples: Samples | None,
+    *,
+    channels: int | None,
+    size: int | None,
+    classes: int | str | None,
+    default: Preprocessing,
+) -> ImageInput:
+    """Channels, size, preprocessing and class names from fields, else from data, else from `default`.
+
+    Raises `DomainError` where class names are asked of data that is not given, or the data holds no images.
+    """
+    base = samples.preprocessing if samples is not None else default
+    if base.kind != "image":
+        raise DomainError("the data holds no images", where="data", hint="choose a network for rows, or another data set")
+    if classes == "data" and samples is None:
+        raise DomainError("class names are asked of the data, but there is none", where="classes", hint="give data")
+    wanted = channels or base.channels
+    mean, std = (_spread(values, wanted) for values in (base.mean, base.std))
+    preprocessing = dataclasses.replace(
+        base, channels=wanted, size=(size, size) if size else base.size, mean=mean, std=std
+    )
+    if isinstance(classes, int):
+        return ImageInput(preprocessing=preprocessing, classes=tuple(str(index) for index in range(classes)))
+    return ImageInput(preprocessing=preprocessing, classes=samples.classes if classes == "data" and samples else None)
+
+
+def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One value a channel: grey to colour by repetition, colour to grey by the mean."""
+    if len(values) in (1, channels):
+        return values if len(values) == channels else values * channels
+    return (sum(values) / len(values),) * channels
+
+
+def network_of(
+    factory: str,
+    arguments: Mapping[str, Json],
+    preprocessing: Preprocessing,
+    *,
+    classes: Sequence[str] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    assets: Mapping[str, bytes] | None = None,
+    example: Tensor | None = None,
+) -> Network:
+    """A network from its factory, its signature read off one forward pass.
+
+    Parameters
+    ----------
+    factory, arguments
+        ``package.module:callable`` and its JSON arguments.
+    preprocessing, classes, assets
+        For the network.
+    tensors
+        Its weights; by default those that the factory draws from torch's global generator.
+    example
+        A batch of prepared input; by default of zeros as the preprocessing says.
+
+    Raises
+    ------
+    DomainError
+        The tensors do not fit, or the outputs are not as many as the class names.
+    """
+    import torch
+
+    from mapsto.kinds import load_strictly
+
+    arch = Factory(name=factory, arguments=dict(arguments))
+    module = arch.build().eval()
+    if tensors is not None:
+        load_strictly(module, tensors, where=factory)
+    batch = torch.zeros(2, preprocessing.channels, *preprocessing.size) if example is None else example
+    with torch.no_grad():
+        output = _forward(module, batch, factory)
+    if classes is not None and output.shape[-1] != len(classes):
+        raise DomainError(
+            f"it has {output.shape[-1]} outputs, but there are {len(classes)} class names",
+            where=factory,
+            hint="give as many class names as outputs",
+        )
+    signature = Signature(
+        inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *batch.shape[1:])),),
+        outputs=(TensorSpec(name="output", dtype=_dtype(output), shape=("N", *output.shape[1:])),),
+        preprocessing=preprocessing,
+        classes=tuple(classes) if classes is not None else None,
+    )
+    return Network(arch=arch, tensors=detached(module.state_dict()), signature=signature, assets=dict(assets or {}))
+
+
+def with_output(signature: Signature, outputs: int, classes: Sequence[str] | None) -> Signature:
+    """The signature after the head was replaced: `outputs` numbers, of these classes or none (an embedding)."""
+    output = dataclasses.replace(signature.outputs[0], shape=("N", outputs))
+    return dataclasses.replace(
+        signature, outputs=(output, *signature.outputs[1:]), classes=tuple(classes) if classes is not None else None
+    )
+
+
+def _forward(module: nn.Module, batch: Tensor, factory: str) -> Tensor:
+    import torch
+
+    try:
+        output = module(batch)
+    except RuntimeError as error:
+        raise DomainError(
+            f"it cannot take a batch of shape {tuple(batch.shape)}: {str(error).splitlines()[0]}",
+            where=factory,
+            hint="check channels and size",
+        ) from error
+    if not isinstance(output, torch.Tensor):
+        raise DomainError(
+            f"its output is a {type(output).__name__}, not a tensor", where=factory, hint="wrap it in a module that gives one"
+        )
+    return output
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,210 @@
+"""The one training loop: gradient steps over items, resumable at every step.
+
+A mapping gives a module, a loss of (module, item) and how long to go on; this file does the rest: rate, gradients, average of
+the weights, running sums, validation at the end of each epoch, early stopping, and a state that holds all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+from mapsto.nn.inference import compact
+from mapsto.nn.optimisation import Optimisation
+from mapsto.process import Live, State
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["Plan", "Training", "first_state", "load_result"]
+
+Loss = Callable[[nn.Module, Any], Tensor]
+"""(the module to call, item) → a scalar."""
+Validate = Callable[[nn.Module], Mapping[str, float]]
+"""A module → its metrics on held-out data; ``val_loss`` among them where the plateau or early stopping goes by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long training goes on, and by what."""
+
+    optimisation: Optimisation
+    steps: int
+    """Steps in all."""
+    epoch: int
+    """Steps of an epoch; validation comes at its end."""
+    stop_after: int | None = None
+    """Epochs without a better loss (validation, else training) after which it stops; the best epoch is the result."""
+    lowest_rate: float = 0.0
+    """It stops once a plateau has lowered the factor of the rate below this: it has converged."""
+
+
+def first_state(module: nn.Module, optimisation: Optimisation) -> State:
+    """The state of a training that has not begun."""
+    state: State = {"step": 0, "tensors": module.state_dict()}
+    if optimisation.ema:
+        state["average"] = module.state_dict()
+    return state
+
+
+def load_result(module: nn.Module, state: State) -> nn.Module:
+    """Put the result of a training into `module`: the best epoch's tensors, else the average, else the last."""
+    module.load_state_dict(state.get("best") or state.get("average") or state["tensors"])
+    return module.eval()
+
+
+class Training(Live):
+    """A training at work.
+
+    Parameters
+    ----------
+    module
+        The network; its own copy, changed in place.
+    state
+        From `first_state` or a snapshot.
+    loss
+        Given the module to call and an item; every random draw comes from the global generators.
+    validate
+        Run at the end of each epoch, on the average of the weights where there is one.
+    mode
+        Puts the module into training mode, by default the whole of it; what is frozen stays in evaluation mode.
+
+    Raises
+    ------
+    DomainError
+        From `advance`: the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        state: State,
+        *,
+        plan: Plan,
+        fabric: Fabric,
+        loss: Loss,
+        validate: Validate | None = None,
+        mode: Callable[[nn.Module], object] = nn.Module.train,
+    ) -> None:
+        self._plan, self._fabric, self._loss, self._validate, self._mode = plan, fabric, loss, validate, mode
+        self._module = compact(module)
+        self._module.load_state_dict(state["tensors"])
+        optimizer = plan.optimisation.make(self._module)
+        self._call, self._optimizer = fabric.setup(self._module, optimizer)
+        self._restore_optimizer(state.get("optimizer", {}))
+        fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+        self._average: nn.Module | None = None
+        if plan.optimisation.ema:
+            self._average = copy.deepcopy(self._module).eval().requires_grad_(False)
+            self._average.load_state_dict(state["average"])
+        self._sum = float(state.get("sum", 0.0))
+        self._factor = float(state.get("factor", 1.0))
+        self._lowest = float(state.get("lowest", math.inf))
+        self._stale = int(state.get("stale", 0))
+        self._since_lowered = int(state.get("since_lowered", 0))
+        self._best: dict[str, Tensor] | None = state.get("best")
+        self._stopped = bool(state.get("stopped", False))
+        self.step = int(state["step"])
+        self.total = plan.steps
+
+    @property
+    def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all steps are done, or early stopping or convergence came first."""
+        return self._stopped or self.step >= self._plan.steps
+
+    def advance(self, item: Any) -> dict[str, float]:
+        plan, optimizer = self._plan, self._optimizer
+        rate = self._factor * plan.optimisation.rate(self.step, plan.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self._mode(self._module)
+        optimizer.zero_grad()
+        loss = self._loss(self._call, item)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DomainError(
+                f"training diverged at step {self.step}: the loss is {value} at a learning rate of {rate:.3g}",
+                hint="lower learning_rate, set clip (1.0, say), or look for extreme values in the data",
+            )
+        self._fabric.backward(loss)
+        if plan.optimisation.clip is not None:
+            self._fabric.clip_gradients(self._call, optimizer, max_norm=plan.optimisation.clip)
+        optimizer.step()
+        self._update_average()
+        self.step += 1
+        self._sum += value
+        metrics = {"train_loss": value, "lr": rate}
+        if self.step % plan.epoch == 0 or self.step == plan.steps:
+            metrics.update(self._end_epoch())
+        return metrics
+
+    def snapshot(self) -> State:
+        tensors = self._module.state_dict()
+        state: State = {
+            "step": self.step,
+            "tensors": tensors,
+            "optimizer": {str(index): dict(slots) for index, slots in self._optimizer.state_dict()["state"].items()},
+            "precision": dict(self._fabric.strategy.precision.state_dict()),
+            "sum": self._sum,
+            "factor": self._factor,
+            "stale": self._stale,
+            "since_lowered": self._since_lowered,
+            "stopped": self._stopped,
+        }
+        if math.isfinite(self._lowest):
+            state["lowest"] = self._lowest
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
+        if self._best is not None:
+            state["best"] = self._best
+        return state
+
+    def _restore_optimizer(self, slots: Mapping[str, Any]) -> None:
+        if slots:
+            whole = self._optimizer.state_dict()
+            whole["state"] = {int(index): dict(values) for index, values in slots.items()}
+            self._optimizer.load_state_dict(whole)
+
+    def _update_average(self) -> None:
+        if self._average is None:
+            return
+        decay = min(self._plan.optimisation.ema, (1 + self.step) / (10 + self.step))
+        current = self._module.state_dict()
+        with torch.no_grad():
+            for name, mean in self._average.state_dict().items():
+                if mean.is_floating_point():
+                    mean.lerp_(current[name], 1 - decay)
+                else:
+                    mean.copy_(current[name])
+
+    def _end_epoch(self) -> dict[str, float]:
+        plan = self._plan
+        epoch = math.ceil(self.step / plan.epoch)
+        mean = self._sum / (self.step - (epoch - 1) * plan.epoch)
+        self._sum = 0.0
+        metrics = {"epoch": float(epoch), "epoch_train_loss": mean}
+        judged = self._average or self._module
+        if self._validate is not None:
+            metrics.update(self._validate(judged))
+        loss = metrics.get("val_loss", mean)
+        better = loss < self._lowest - 1e-4 * abs(self._lowest if math.isfinite(self._lowest) else 0.0)
+        self._stale = 0 if better else self._stale + 1
+        self._since_lowered = 0 if better else self._since_lowered + 1
+        if better:
+            self._lowest = loss
+            if plan.stop_after is not None:
+                self._best = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
+        if plan.optimisation.schedule == "plateau" and self._since_lowered >= plan.optimisation.patience:
+            self._factor, self._since_lowered = self._factor / 10, 0
+        if plan.stop_after is not None and self._stale >= plan.stop_after:
+            self._stopped = True
+        if self._factor < plan.lowest_rate:
+            self._stopped = True
+        return metrics

@@ -1,0 +1,172 @@
+"""What a run looks like on a terminal: progress bars with estimates, tables, and what to try next."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from mapsto.run import Listener, StepResult
+
+__all__ = ["Progress", "print_comparison", "print_outcome", "print_plan", "print_store"]
+
+
+class Progress(Listener):
+    """Draws a run on standard error; on no terminal, one line a step and one every ten seconds of a long one."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.console = Console(stderr=True, quiet=not enabled, highlight=False)
+        self.bars = Bars(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=self.console,
+            transient=True,
+            disable=not enabled or not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.spoken = 0.0
+
+    def __enter__(self) -> Progress:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def started(self, step: StepResult) -> None:
+        self.task = self.bars.add_task(_title(step), total=None, metrics="")
+        self.spoken = time.monotonic()
+
+    def advanced(self, step: StepResult, done: int, total: int | None, metrics: Mapping[str, float]) -> None:
+        if self.task is None:
+            return
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
+        self.bars.update(self.task, completed=done, total=total, **({"metrics": escape(shown)} if shown else {}))
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.spoken > 10:
+            self.spoken = now
+            self.console.print(f"    {_title(step)}: {done}{f' of {total}' if total else ''}  {escape(shown)}")
+
+    def finished(self, step: StepResult) -> None:
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+            self.task = None
+        mark = "[dim]·[/]" if step.hit else "[green]✓[/]"
+        took = "from the store" if step.hit else f"{step.seconds:.1f} s"
+        self.console.print(f"{mark} {_title(step):<44} [dim]{took:>14}  {step.digest[:12]}[/]")
+
+    def note(self, text: str) -> None:
+        self.console.print(f"  [dim]{escape(text)}[/]")
+
+
+def _title(step: StepResult) -> str:
+    label = f" ({step.label})" if step.label else ""
+    return f"{'  ' if step.of is not None else ''}{step.name}{label}"
+
+
+def _number(value: Any, ci95: Any = None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float) and not value.is_integer():
+        text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    else:
+        text = f"{int(value):,}"
+    return text + (f" ± {ci95:.2f}" if ci95 is not None else "")
+
+
+def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
+    """A run's summary table, its targets, where the report is, and three commands to try next."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    summary = report["summary"]
+    if summary["rows"]:
+        table = Table(title=report["title"] or report["name"], title_justify="left")
+        for column in summary["columns"]:
+            unit = summary["units"].get(column, "")
+            table.add_column(f"{column}{f' [{unit}]' if unit else ''}".replace("[", r"\["), justify="left" if column == "stage" else "right")
+        for stage, *cells in summary["rows"]:
+            table.add_row(escape(stage), *("" if c is None else _number(c["value"], c["ci95"]) for c in cells))
+        console.print(table)
+    if report["targets"]:
+        table = Table(title="Targets", title_justify="left")
+        for column in ("what", "goal", "measured", "met"):
+            table.add_column(column, justify="right" if column in ("goal", "measured") else "left")
+        for target in report["targets"]:
+            met = {True: "[green]yes[/]", False: "[red]NO[/]", None: "[dim]not measured[/]"}[target["met"]]
+            table.add_row(escape(target["what"]), str(target["goal"]), _number(target["measured"], target["ci95"]), met)
+        console.print(table)
+    for name, reason in report.get("skipped", {}).items():
+        console.print(f"[dim]not run: {escape(name)}: {escape(reason)}[/]")
+    console.print(f"took {report['wall_s']:.1f} s; report: [bold]{escape(str(folder / 'report.html'))}[/]")
+    if (folder / "package" / "manifest.json").is_file():
+        console.print("try next:")
+        console.print(f"  mapsto predict {folder} YOUR_IMAGE.png", markup=False)
+    else:
+        console.print("try next:")
+    console.print(f"  mapsto run {report['name']} --plan", markup=False)
+    console.print(f"  mapsto new mine --from {report['name']}", markup=False)
+
+
+def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What would run, with the time and disk that earlier runs suggest."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table(title="Plan", title_justify="left")
+    for column in ("seed", "step", "mapping", "status", "about", "disk"):
+        table.add_column(column, justify="right" if column in ("seed", "about", "disk") else "left")
+    for row in rows:
+        seconds, size = row["seconds"], row["bytes"]
+        table.add_row(
+            str(row["seed"]),
+            escape(row["step"]),
+            row["name"],
+            row["status"],
+            "unknown" if seconds is None else f"{seconds:.1f} s",
+            "unknown" if size is None else f"{size / 2**20:.2f} MiB",
+        )
+    console.print(table)
+    known = sum(row["seconds"] or 0.0 for row in rows)
+    unknown = sum(row["seconds"] is None for row in rows)
+    console.print(f"about {known:.0f} s{f', and {unknown} steps that were never timed' if unknown else ''}; nothing was run")
+
+
+def print_store(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The finished steps of a store."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table()
+    for column in ("made", "step", "kind", "seconds", "MiB", "digest"):
+        table.add_column(column, justify="right" if column in ("seconds", "MiB") else "left")
+    for row in rows:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
+        size = "damaged" if row["bytes"] is None else f"{row['bytes'] / 2**20:.2f}"
+        table.add_row(made, row["name"], row["kind"], f"{row['seconds']:.1f}", size, row["digest"][:12])
+    console.print(table)
+    console.print(f"{len(rows)} steps")
+
+
+def print_comparison(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Two runs side by side."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table(title=f"{names[0]}  against  {names[1]}", title_justify="left")
+    for column in ("metric", "unit", names[0], names[1], "difference"):
+        table.add_column(column, justify="left" if column in ("metric", "unit") else "right")
+    for row in rows:
+        table.add_row(
+            escape(row["metric"]),
+            row["unit"],
+            _number(row["a"], row["ci95_a"]),
+            _number(row["b"], row["ci95_b"]),
+            "" if row["difference"] is None else f"{row['difference']:+.4g}",
+        )
+    console.print(table)

@@ -1,0 +1,322 @@
+"""What a run leaves for people and machines: ``report.json``, ``report.html``, ``recipe.yaml`` and the package."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import operator
+import os
+import platform
+import re
+import secrets
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mapsto._version import __version__
+from mapsto.digest import dumps
+from mapsto.errors import DataError, MapstoError, SpecError
+from mapsto.kinds import Package, Report
+from mapsto.run import RunResult, StepResult, report_path
+from mapsto.spec import dump
+from mapsto.store import write_atomically
+
+__all__ = ["build", "combine", "environment", "load", "metrics_of", "save", "t95"]
+
+PACKAGES = ("mapsto", "torch", "lightning", "numpy", "onnx", "onnxruntime", "scikit-learn", "torch-pruning", "pydantic")
+
+
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """What this machine is: processor, cores, memory, Python and the versions that decide a figure."""
+    import psutil
+
+    packages: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    packages["mapsto"] = __version__
+    return {
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "threads": threads,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()
+
+
+def build(run: RunResult) -> dict[str, Any]:
+    """``report.json`` of a run: every metric of every step, unit, CI95, environment, recipe, keys and digests."""
+    steps = [_step(run, step) for step in run.steps]
+    metrics = metrics_of(steps)
+    if not any(step.hit for step in run.steps):
+        metrics["run.seconds"] = {"value": round(run.seconds, 2), "unit": "s", "measured": True}
+    return {
+        "schema": 1,
+        "id": run.id,
+        "name": run.recipe.name,
+        "title": run.recipe.title,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.started)),
+        "seed": run.seed,
+        "wall_s": round(run.seconds, 3),
+        "status": "finished",
+        "environment": environment(run.numerics.threads) | {"numerics": dataclasses.asdict(run.numerics)},
+        "recipe": {"yaml": dump(run.recipe), "graph": _graph(run.steps)},
+        "steps": steps,
+        "summary": summary(steps),
+        "targets": [_target(target, metrics) for target in run.recipe.targets],
+        "skipped": dict(run.recipe.skipped),
+        "seeds": None,
+    }
+
+
+def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
+    report: dict[str, Any] | None = None
+    if step.kind_out == "Report":
+        value: Report = run.store.load(step.digest, measured=step.measured)
+        report = {
+            "metrics": {name: dataclasses.asdict(metric) for name, metric in value.metrics.items()},
+            "tables": {name: dataclasses.asdict(table) for name, table in value.tables.items()},
+            "series": {name: dataclasses.asdict(series) for name, series in value.series.items()},
+            "pictures": {
+                name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in value.pictures.items()
+            },
+        }
+    return {
+        "id": step.id,
+        "name": step.name,
+        "label": step.label,
+        "path": report_path(run.steps, step) if step.of is not None else step.label or step.name,
+        "kind": step.kind,
+        "of": step.of,
+        "inputs": list(step.inputs),
+        "fields": step.fields,
+        "key": step.key,
+        "digest": step.digest,
+        "hit": step.hit,
+        "seconds": round(step.seconds, 3),
+        "kind_out": step.kind_out,
+        "report": report,
+        "curves": _thinned(step.curves),
+        "epochs": _epochs(step.curves),
+    }
+
+
+def _thinned(curves: Mapping[str, Any] | None, at_most: int = 400) -> dict[str, Any] | None:
+    """Curves with few enough points to draw; the logs hold them all."""
+    if curves is None:
+        return None
+    rows = curves["rows"]
+    stride = max(1, math.ceil(len(rows) / at_most))
+    kept = [row for i, row in enumerate(rows) if i % stride == 0 or i == len(rows) - 1]
+    return {"columns": curves["columns"], "rows": kept}
+
+
+def _epochs(curves: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """One row an epoch, of the items that closed one: epoch, train_loss, val_loss and what else was measured then."""
+    if curves is None or "epoch" not in curves["columns"]:
+        return None
+    columns: list[str] = curves["columns"]
+    at = {name: i for i, name in enumerate(columns)}
+    renamed = {"epoch_train_loss": "train_loss"}
+    wanted = [name for name in columns if name in ("epoch", "epoch_train_loss", "lr") or name.startswith("val_")]
+    wanted.sort(key=lambda name: ("epoch", "epoch_train_loss", "val_loss").index(name) if name in ("epoch", "epoch_train_loss", "val_loss") else 9)
+    rows = [[row[at[name]] for name in wanted] for row in curves["rows"] if row[at["epoch"]] is not None]
+    return {"columns": [renamed.get(name, name) for name in wanted], "rows": rows}
+
+
+def _graph(steps: Sequence[StepResult]) -> dict[str, Any]:
+    nodes = [
+        {
+            "id": step.id,
+            "label": step.label,
+            "name": step.name,
+            "kind_out": step.kind_out,
+            "fields": step.fields,
+            "step": step.id,
+            "observe": step.of is not None,
+        }
+        for step in steps
+    ]
+    edges: list[list[Any]] = []
+    for step in steps:
+        if step.of is not None:
+            edges.append([step.of, step.id, "observe"])
+        for i, source in enumerate(step.inputs):
+            if source != step.of:
+                edges.append([source, step.id, "value" if i == 0 and step.of is None else "ref"])
+    return {"nodes": nodes, "edges": edges}
+
+
+def metrics_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Every metric by ``stage.report.metric``."""
+    return {
+        f"{step['path']}.{name}": metric
+        for step in steps
+        if step["report"] is not None
+        for name, metric in step["report"]["metrics"].items()
+    }
+
+
+_COLUMNS = ("parameters", "macs", "bytes", "accuracy", "drop", "p50")
+
+
+def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row a stage that has reports, one column a headline metric: the table that people look at first."""
+    columns: dict[str, str] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for step in steps:
+        if step["of"] is None or step["report"] is None:
+            continue
+        stage, _, report = str(step["path"]).rpartition(".")
+        for name, metric in step["report"]["metrics"].items():
+            if name not in _COLUMNS:
+                continue
+            column = name if name in ("parameters", "macs", "bytes") else f"{report} {name}"
+            columns.setdefault(column, metric["unit"])
+            rows.setdefault(stage, {})[column] = {"value": metric["value"], "ci95": metric["ci95"]}
+    order = sorted(columns, key=lambda c: 0 if c in ("parameters", "macs", "bytes") else 1)
+    return {
+        "columns": ["stage", *order],
+        "rows": [[stage, *(cells.get(column) for column in order)] for stage, cells in rows.items()],
+        "units": columns,
+    }
+
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def _target(target: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One line of the targets table; a metric that was not measured in this run is neither met nor missed."""
+    symbol, _, bound = str(target["goal"]).strip().partition(" ")
+    if symbol not in _COMPARE:
+        raise SpecError(f"goal {target['goal']!r} is not like '>= 87'", where=f"target {target.get('what')!r}")
+    metric = metrics.get(str(target["metric"]))
+    value = None if metric is None else float(metric["value"])
+    return {
+        "what": target["what"],
+        "metric": target["metric"],
+        "goal": target["goal"],
+        "measured": value,
+        "unit": "" if metric is None else metric.get("unit", ""),
+        "ci95": None if metric is None else metric.get("ci95"),
+        "met": None if value is None else _COMPARE[symbol](value, float(bound)),
+    }
+
+
+def t95(values: Sequence[float]) -> float | None:
+    """Half-width of the 95 % interval of the mean of a few values (Student's t); None for one.
+
+    >>> round(t95([1.0, 2.0, 3.0]), 2)
+    2.48
+    """
+    if len(values) < 2:
+        return None
+    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+    factor = table[len(values) - 2] if len(values) - 2 < len(table) else 1.96 + 2.5 / (len(values) - 1)
+    return factor * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def combine(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report of several seeds: the first one's, with every metric's mean and CI95 over seeds, and targets judged on means."""
+    first = dict(reports[0])
+    pooled: dict[str, dict[str, Any]] = {}
+    for path, metric in metrics_of(first["steps"]).items():
+        values = [metrics_of(report["steps"])[path]["value"] for report in reports]
+        pooled[path] = {
+            "value": statistics.fmean(values),
+            "mean": statistics.fmean(values),
+            "ci95": t95(values),
+            "values": values,
+            "unit": metric["unit"],
+        }
+    first["seeds"] = {"seeds": [report["seed"] for report in reports], "metrics": pooled}
+    first["wall_s"] = sum(float(report["wall_s"]) for report in reports)
+    first["targets"] = [_target(target, pooled) for target in first["targets"]]
+    return first
+
+
+def save(report: Mapping[str, Any], out: Path, *, recipe_yaml: str | None = None, package: Package | None = None) -> None:
+    """Write a report's folder; each file appears whole or not at all, and a package replaces the one before at once."""
+    from mapsto import html
+
+    write_atomically(out / "report.json", (dumps(dict(report)) + "\n").encode())
+    write_atomically(out / "report.html", html.render(dict(report)).encode())
+    if recipe_yaml is not None:
+        write_atomically(out / "recipe.yaml", recipe_yaml.encode())
+    if package is not None:
+        save_package(package, out / "package")
+
+
+def save_package(package: Package, folder: Path) -> None:
+    """Copy a package's files into `folder`, which is swapped in whole."""
+    mark = f"{os.getpid()}-{secrets.token_hex(3)}"
+    fresh, old = folder.with_name(f".{folder.name}.{mark}.tmp"), folder.with_name(f".{folder.name}.{mark}.old.tmp")
+    try:
+        for name, source in package.files.items():
+            write_atomically(fresh / name, Path(source).read_bytes())
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load(place: Path) -> dict[str, Any]:
+    """A ``report.json``, given itself or the folder of a run. Raises `DataError` where there is none."""
+    import json
+
+    path = place / "report.json" if place.is_dir() else place
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("there is no report here", where=str(path), hint="give the --out folder of a run") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"not a report: {error}", where=str(path)) from error
+    if tree.get("schema") != 1:
+        raise MapstoError(f"report schema {tree.get('schema')!r} is not known", where=str(path), hint="upgrade mapsto")
+    return tree
+
+
+def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Two reports side by side: one row a metric that either has, with the difference."""
+    a, b = metrics_of(left["steps"]), metrics_of(right["steps"])
+    rows: list[dict[str, Any]] = []
+    for path in dict.fromkeys([*a, *b]):
+        first, second = a.get(path), b.get(path)
+        values = [None if m is None else m["value"] for m in (first, second)]
+        rows.append(
+            {
+                "metric": path,
+                "a": values[0],
+                "b": values[1],
+                "ci95_a": None if first is None else first["ci95"],
+                "ci95_b": None if second is None else second["ci95"],
+                "unit": (first or second or {}).get("unit", ""),
+                "difference": None if None in values else values[1] - values[0],
+            }
+        )
+    return rows

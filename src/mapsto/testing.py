@@ -1,0 +1,450 @@
+"""The contract suite: what every mapping promises, checked on every mapping found. Third parties can run it on theirs.
+
+    import pytest
+    from mapsto import testing
+
+    @pytest.mark.parametrize("case", testing.cases("my_package."), ids=str)
+    def test_contract(case, tmp_path):
+        case.check(tmp_path)
+
+A mapping may say which small field values the suite should use (``contract: ClassVar[dict] = {"steps": 2}``) and which promise it
+cannot keep, with the reason (``exempt: ClassVar[dict[str, str]]``).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from mapsto import discovery, mapping
+from mapsto.errors import DataError, MapstoError, SpecError
+from mapsto.kinds import Dataset, Network, Package, Tasks
+from mapsto.mapping import Context, Mapping, Of, accepts, kind_name
+from mapsto.process import Process
+from mapsto.run import execute
+from mapsto.spec import Recipe, dump, parse_recipe
+from mapsto.store import Store, decode_state, encode_state
+
+__all__ = ["Case", "cases", "check_lock", "contract_network", "write_lock"]
+
+SMALL: dict[str, Any] = {"epochs": 1, "steps": 2, "episodes": 3, "batch_size": 8, "rounds": 1, "runs": 3, "warmup": 1}
+"""Values that make any mapping quick, for fields of these names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One mapping under contract."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def cls(self) -> type[Mapping[Any, Any]]:
+        """Its class."""
+        return discovery.find("mappings", self.name)
+
+    def example(self) -> Mapping[Any, Any]:
+        """An instance with small settings; required fields are filled by their kind."""
+        return example(self.cls)
+
+    def check(self, folder: Path) -> None:
+        """Every promise in turn. Raises `ContractError` that names the promise and what broke it."""
+        exempt: dict[str, str] = getattr(self.cls, "exempt", {})
+        for promise in PROMISES:
+            title = promise.__name__.removeprefix("_").replace("_", " ")
+            if title not in exempt:
+                try:
+                    promise(self, folder)
+                except ContractError as error:
+                    raise ContractError(f"{self.name}: {title}: {error}") from error
+
+
+class ContractError(AssertionError):
+    """A promise that was not kept."""
+
+
+def _require(kept: bool, message: str) -> None:
+    if not kept:
+        raise ContractError(message)
+
+
+def cases(prefix: str = "") -> list[Case]:
+    """Every mapping found whose name starts with `prefix`."""
+    return [Case(name) for name in discovery.entries("mappings") if name.startswith(prefix)]
+
+
+# ----------------------------------------------------------------------------------------------------------------- examples
+
+
+@cache
+def contract_data() -> Dataset:
+    """A few handwritten digits."""
+    return discovery.find("data", "subset")(data={"digits": {"size": 16}}, per_class=8)
+
+
+@cache
+def contract_tasks() -> Tasks:
+    """Three-way one-shot episodes over them."""
+    return discovery.find("data", "episodes")(data=contract_data(), ways=3, shots=1, queries=2)
+
+
+@cache
+def contract_network(*, classes: bool = True) -> Network:
+    """A small untrained conv4 over digits, with a head of ten classes or as a learner."""
+    source = discovery.find("mappings", "networks.conv4")
+    names = tuple(map(str, range(10)))
+    network: Network = source(channels=1, size=16, width=4, classes=10 if classes else None)(seed=0)
+    signature = dataclasses.replace(network.signature, classes=names if classes else None)
+    return dataclasses.replace(network, signature=signature)
+
+
+@cache
+def _package() -> Package:
+    return discovery.find("mappings", "export.onnx")()(contract_network())
+
+
+def example(cls: type[Mapping[Any, Any]]) -> Mapping[Any, Any]:
+    """An instance with small settings."""
+    infos: dict[str, Any] = cast("Any", cls).__pydantic_fields__
+    values: dict[str, Any] = {name: SMALL[name] for name in infos if name in SMALL}
+    values |= getattr(cls, "contract", {})
+    for name, info in infos.items():
+        marker = _marker((info.annotation, *info.metadata))
+        if name in values or marker is None or not info.is_required():
+            continue
+        values[name] = _of_kind(marker.kind)
+    return cls(**values)
+
+
+def _marker(annotation: Any) -> Of | None:
+    if isinstance(annotation, Of):
+        return annotation
+    parts: tuple[Any, ...] = cast("tuple[Any, ...]", annotation) if isinstance(annotation, tuple) else get_args(annotation)
+    return next((found for part in parts if not isinstance(part, str) and (found := _marker(part)) is not None), None)
+
+
+def _of_kind(kind: str) -> Any:
+    if kind == "dataset":
+        return contract_data()
+    if kind == "tasks":
+        return contract_tasks()
+    if kind == "network":
+        return discovery.find("mappings", "networks.conv4")(channels=1, size=16, width=4, classes=10)
+    if kind == "mapping":
+        return discovery.find("mappings", "evaluate.size")()
+    raise ContractError(f"a required field of kind {kind} needs a value in `contract`")
+
+
+def _input(case: Case) -> Any:
+    takes = mapping.step_takes(case.example())
+    given = getattr(case.cls, "contract_input", None)
+    if given is not None:
+        return given()
+    if accepts(takes, type(None)):
+        return None
+    if accepts(takes, Network):
+        return contract_network()
+    if accepts(takes, Package):
+        return _package()
+    from mapsto.kinds import Forked
+
+    return Forked(parts={"a": contract_network(), "b": contract_network()})
+
+
+def _source(case: Case) -> Mapping[Any, Any]:
+    """The mapping after a source of its input, as a chain that the executor can run."""
+    value, made = _input(case), case.example()
+    return made if value is None else _Given(value=value) >> made
+
+
+class _Given(Mapping[None, Any]):
+    """A source of a value that is there already."""
+
+    value: Any
+    """The value."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gives", type(self.value))
+
+    def gives_for(self, given: Any) -> Any:
+        return type(self.value)
+
+    def fingerprint(self) -> str:
+        """Its digest enters the key."""
+        return _digest(self.value)
+
+    def apply(self, value: None, ctx: Context) -> Any:
+        return self.value
+
+
+def _digest(value: Any) -> str:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        from mapsto.kinds import Forked
+
+        if isinstance(value, Forked):
+            return "-".join(_digest(part) for part in value.parts.values())
+        return Store(folder).save(value)
+
+
+# ----------------------------------------------------------------------------------------------------------------- promises
+
+
+def _defaults_construct(case: Case, folder: Path) -> None:
+    case.example()
+
+
+def _yaml_round_trips(case: Case, folder: Path) -> None:
+    made = case.example()
+    if mapping.step_takes(made) is not type(None):
+        text = dump(Recipe(steps=_Opening() >> made))
+        text = text.replace(f"- {discovery.name_of(_Opening)}: {{}}\n", "- networks.conv4: {channels: 1, size: 16, width: 4}\n")
+        if not accepts(mapping.step_takes(made), Network):
+            return
+    else:
+        text = dump(Recipe(steps=made))
+    again = parse_recipe(text)
+    steps = mapping._steps(again.steps)
+    _require(steps[-1] == made, f"{steps[-1]!r} came back for {made!r}")
+    _require(dump(again) == dump(parse_recipe(dump(again))), "a second dump differs")
+
+
+class _Opening(Mapping[None, Any]):
+    """Stands for any input while a mapping is written to YAML."""
+
+
+def _input_unchanged_and_deterministic(case: Case, folder: Path) -> None:
+    value, made = _input(case), case.example()
+    before = None if value is None else _digest(value)
+    first = _digest(Context(seed=3).apply(made, value))
+    second = _digest(Context(seed=3).apply(made, value))
+    _require(value is None or _digest(value) == before, "its input was changed")
+    _require(first == second, "the same seed gave two results")
+
+
+def _output_kind_as_declared(case: Case, folder: Path) -> None:
+    made = case.example()
+    result = Context(seed=1).apply(made, _input(case))
+    _require(accepts(made.gives_for(type(None)), type(result)), f"declared {kind_name(made.gives)}, gave {type(result).__name__}")
+
+
+def _saved_loaded_and_run_again_agree(case: Case, folder: Path) -> None:
+    run = execute(_source(case), store=folder / "agree", seed=1)
+    value = run.value()
+    again = execute(_source(case), store=folder / "agree", seed=1)
+    _require(all(step.hit for step in again.steps), "the second run computed something")
+    if isinstance(value, Network):
+        import torch
+
+        fresh = Context(seed=1, key=run.steps[-1].key).apply(case.example(), _input(case))
+        batch = torch.rand(value.signature.input_shape(2))
+        if value.signature.inputs[0].dtype == "int64":
+            batch = torch.randint(1, 8, value.signature.input_shape(2))
+        with torch.no_grad():
+            out, expected = value.module()(batch), fresh.module()(batch)
+        _require(bool(torch.equal(out, expected)), "the loaded network's output differs from the one in memory")
+
+
+def _killed_at_a_random_step_it_resumes(case: Case, folder: Path) -> None:
+    made = case.example()
+    if not isinstance(made, Process):
+        return
+    value = _input(case)
+    whole = _digest(Context(seed=2).apply(made, value))
+    context = Context(seed=2)
+    context.seed_everything(made.name)
+    state = made.start(value, context)
+    live = made.open(value, state, context)
+    items = made.items(value, context)
+    stop = random.Random(0).randint(1, max(1, (live.total or 4) - 1))
+    while not live.done:
+        context.seed_everything(live.step)
+        live.advance(items[live.step])
+        if live.step == stop:
+            saved = decode_state(encode_state(live.snapshot()))
+            _require(saved is not None, "its state does not survive encoding")
+            live = made.open(value, cast("dict[str, Any]", saved), context)
+            items = made.items(value, context)
+    result = _digest(made.finish(value, live.snapshot(), context))
+    _require(result == whole, f"resumed at item {stop}, it gave another result than undisturbed")
+
+
+def _bad_values_are_refused_by_name(case: Case, folder: Path) -> None:
+    made = case.example()
+    values = {f.name: getattr(made, f.name) for f in dataclasses.fields(cast("Any", made))}
+    for name in values:
+        for bad in _bad_values(case.cls, name):
+            try:
+                case.cls(**{**values, name: bad})
+            except SpecError as error:
+                _require(name in str(error), f"{name}={bad!r} was refused without naming the field: {error}")
+            except MapstoError as error:
+                _require(False, f"{name}={bad!r} raised {type(error).__name__}, not SpecError")
+            else:
+                _require(False, f"{name}={bad!r} was accepted")
+    try:
+        case.cls(**{**values, "no_such_field": 1})
+    except SpecError as error:
+        _require("no_such_field" in str(error), "an unknown field was refused without naming it")
+    else:
+        _require(False, "an unknown field was accepted")
+
+
+def _bad_values(cls: type[Any], name: str) -> Iterator[Any]:
+    """An object of no use anywhere, and values just out of the field's range."""
+    import pydantic
+
+    yield object()
+    schema = pydantic.TypeAdapter(cls).json_schema().get("properties", {}).get(name, {})
+    for part in (schema, *schema.get("anyOf", [])):
+        if part.get("type") not in ("integer", "number"):
+            continue
+        if "minimum" in part:
+            yield part["minimum"] - 1
+        if "exclusiveMinimum" in part:
+            yield part["exclusiveMinimum"]
+        if "maximum" in part:
+            yield part["maximum"] + 1
+        if "exclusiveMaximum" in part:
+            yield part["exclusiveMaximum"]
+
+
+def _docstring_is_complete(case: Case, folder: Path) -> None:
+    module = sys.modules[case.cls.__module__]
+    text = module.__doc__ or ""
+    _require(len(text.split()) >= 12, "the module docstring does not say what it does")
+    _require(bool(case.cls.__doc__), "the class has no docstring")
+    infos: dict[str, Any] = cast("Any", case.cls).__pydantic_fields__
+    bare = [name for name, info in infos.items() if not info.description]
+    _require(not bare, f"fields without a docstring: {', '.join(bare)}")
+    family = case.name.partition(".")[0]
+    if family in ("meta", "prune", "quantize", "distill", "adapt"):
+        _require(bool(re.search(r"\b(19|20)\d\d\b", text)), "the module docstring names no source (author, year, title)")
+
+
+PROMISES: tuple[Callable[[Case, Path], None], ...] = (
+    _defaults_construct,
+    _yaml_round_trips,
+    _input_unchanged_and_deterministic,
+    _output_kind_as_declared,
+    _saved_loaded_and_run_again_agree,
+    _killed_at_a_random_step_it_resumes,
+    _bad_values_are_refused_by_name,
+    _docstring_is_complete,
+)
+
+
+# ----------------------------------------------------------------------------------------------------------------- lock file
+
+LOCK = "mapsto.lock.json"
+
+
+def lock_hashes() -> dict[str, dict[str, Any]]:
+    """Each mapping's version, and a hash of its code and of the nn and data modules it imports, docstrings left out."""
+    root = Path(__file__).parent
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in discovery.entries("mappings").items():
+        if entry.path is None:
+            continue
+        files = sorted(_closure(entry.path, root))
+        text = "\n".join(f"{path.relative_to(root).as_posix()} {_code_hash(path)}" for path in files)
+        found[name] = {"version": discovery.find("mappings", name).version, "hash": hashlib.sha256(text.encode()).hexdigest()}
+    return found
+
+
+@cache
+def _code_hash(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [
+                part
+                for part in node.body
+                if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str))
+            ]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _closure(path: Path, root: Path) -> set[Path]:
+    """The file and the files of ``mapsto.nn`` and ``mapsto.data`` that it imports, and those that they import."""
+    seen: set[Path] = set()
+    pending = [path]
+    while pending:
+        file = pending.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                if name.startswith(("mapsto.nn", "mapsto.data")):
+                    target = root.joinpath(*name.split(".")[1:]).with_suffix(".py")
+                    if target.is_file():
+                        pending.append(target)
+    return seen
+
+
+def _lock_path() -> Path:
+    path = Path(__file__).resolve().parents[2] / LOCK
+    if not path.parent.joinpath("pyproject.toml").is_file():
+        raise DataError("the lock file belongs to a checkout", where=str(path), hint="run this inside a clone of mapsto")
+    return path
+
+
+def check_lock() -> list[str]:
+    """Mappings whose code has changed although their version has not; new ones too."""
+    path = _lock_path()
+    locked = json.loads(path.read_text(encoding="utf-8"))["mappings"] if path.exists() else {}
+    changed: list[str] = []
+    for name, now in lock_hashes().items():
+        before = locked.get(name)
+        if before is None:
+            changed.append(f"{name}: new, not locked yet")
+        elif before["hash"] != now["hash"]:
+            hint = "re-lock it" if before["version"] != now["version"] else "raise its version, or re-lock with a reason"
+            changed.append(f"{name}: its code has changed; {hint}")
+    return changed + [f"{name}: locked, but gone" for name in locked if name not in discovery.entries("mappings")]
+
+
+def write_lock(reason: str) -> list[str]:
+    """Rewrite the lock file; a change without a new version needs a reason, which is kept in the file."""
+    changed = check_lock()
+    if not changed:
+        return []
+    path = _lock_path()
+    now = lock_hashes()
+    tree = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"mappings": {}, "reasons": {}}
+    same_version = [
+        name
+        for name, entry in now.items()
+        if name in tree["mappings"]
+        and tree["mappings"][name]["hash"] != entry["hash"]
+        and tree["mappings"][name]["version"] == entry["version"]
+    ]
+    if same_version and not reason.strip():
+        raise SpecError(
+            f"changed without a new version: {', '.join(same_version)}", where="mapsto lock", hint="give --reason, or raise the version"
+        )
+    tree["mappings"] = now
+    if same_version:
+        tree["reasons"] = dict.fromkeys(same_version, reason.strip())
+    path.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return changed
+
+

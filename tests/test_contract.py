@@ -1,0 +1,22 @@
+"""Every mapping found keeps the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mapsto import testing
+from mapsto.errors import MissingExtra
+
+
+@pytest.mark.parametrize("case", testing.cases(), ids=str)
+def test_contract(case: testing.Case, tmp_path: Path) -> None:
+    try:
+        case.check(tmp_path)
+    except MissingExtra as error:
+        pytest.skip(str(error))
+
+
+def test_lock() -> None:
+    assert testing.check_lock() == []
