@@ -243,7 +243,13 @@ class Store:
         if shared and self._remote is not None:
             self._remote.put(relative, bytes(data))
 
+    def _exists(self, relative: str) -> bool:
+        """Whether the store itself has a file; what lies in the cache of a remote one does not count."""
+        return self.path(relative).exists() if self._remote is None else self._remote.exists(relative)
+
     def _read(self, relative: str) -> bytes | None:
+        if self._remote is not None and relative.startswith(("keys/", "states/")):
+            return self._remote.get(relative)
         try:
             return self.path(relative).read_bytes()
         except FileNotFoundError:
@@ -273,7 +279,7 @@ class Store:
         data = _blob_bytes(blob)
         digest = digest_bytes(data)
         relative = _spread("blobs", digest)
-        if not self.path(relative).exists():
+        if not self._exists(relative):
             self._write(relative, data)
         return digest
 
@@ -309,7 +315,7 @@ class Store:
         text = dumps({"format": FORMAT, **manifest})
         digest = digest_json(manifest)
         relative = _spread("artifacts", digest, ".json")
-        if not self.path(relative).exists():
+        if not self._exists(relative):
             self._write(relative, text.encode(), durable=True)
         return digest
 
@@ -826,6 +832,9 @@ class _Remote:
             return self.fs.cat_file(f"{self.base}/{relative}")
         except FileNotFoundError:
             return None
+
+    def exists(self, relative: str) -> bool:
+        return bool(self.fs.exists(f"{self.base}/{relative}"))
 
     def drop(self, relative: str) -> None:
         try:

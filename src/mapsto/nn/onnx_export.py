@@ -140,11 +140,15 @@ class _Lowering:
         self.nodes: list[Any] = []
         self.made: dict[str, Any] = {}
         """Tensor name → the node that makes it."""
+        self.flat: dict[str, str] = {}
+        """Name of a flattened tensor → the map that it is to be flattened from, once that is quantized."""
 
     def run(self) -> None:
         for node in self.graph.node:
             if node.op_type == "QuantizeLinear" and node.input[0] in self.constants:
                 self._store_codes(node)
+            elif node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[0] in self.flat:
+                self._flatten_later(node)
             elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
                 self._store_bias(node)
                 self._add(node)
@@ -216,8 +220,30 @@ class _Lowering:
         output = node.output[0]
         pooled = output if keeps else f"{output}_map"
         self._add(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=f"node_{pooled}_pool"))
-        if not keeps:
-            self._add(helper.make_node("Flatten", [pooled], [output], name=f"node_{output}_flat", axis=1))
+        if keeps:
+            return
+        takers = [taker.op_type for taker in self.graph.node if output in taker.input]
+        if takers == ["QuantizeLinear"] and output not in [item.name for item in self.graph.output]:
+            self.flat[output] = pooled
+        else:
+            self._flatten(pooled, output)
+
+    def _flatten(self, name: str, output: str) -> None:
+        from onnx import helper
+
+        self._constant(f"{output}_shape", np.array([0, -1]))
+        self._add(helper.make_node("Reshape", [name, f"{output}_shape"], [output], name=f"node_{output}_flat"))
+
+    def _flatten_later(self, node: Any) -> None:
+        """Flatten behind the quantizer: kernels for codes want it right behind the pooling."""
+        output = node.output[0]
+        node.input[0] = self.flat.pop(node.input[0])
+        node.output[0] = f"{output}_map"
+        self._add(node)
+        if node.op_type == "QuantizeLinear":
+            self.flat[output] = node.output[0]
+        else:
+            self._flatten(node.output[0], output)
 
     def _drop_unused(self) -> None:
         used = {name for node in self.graph.node for name in node.input} | {item.name for item in self.graph.output}

@@ -1,0 +1,561 @@
+"""`report.html` from `report.json`: one page that needs nothing else, neither a network nor a library.
+
+`render` takes the report as it was read from JSON. What a run did not make (a confusion matrix, losses, targets) is left out.
+A cell of the summary is a number, a text, null, or ``{"value": …, "ci95": …}``; a column ``"<name> ci95"`` serves as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+
+from mapsto import charts
+from mapsto.errors import SpecError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["SCHEMA", "render"]
+
+SCHEMA = 1
+"""The version of report.json that this page is made from."""
+
+Doc: TypeAlias = "dict[str, Any]"
+Role: TypeAlias = Literal["parameters", "macs", "bytes", "latency", "accuracy", "ci95", "other"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_TIMES = {"s", "ms", "µs", "us", "ns"}
+_NOTHING = "–"
+_MOST_CLASSES = 120
+
+
+class Cell(NamedTuple):
+    """One place of a table as shown; `share` in 0 to 1 draws a bar behind it."""
+
+    text: str
+    title: str = ""
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """A table as shown: column names with units, which of them are numbers, and the cells."""
+
+    columns: list[str]
+    numeric: list[bool]
+    rows: list[list[Cell]]
+
+
+class Tile(NamedTuple):
+    """A headline number, what it is, and where it comes from."""
+
+    value: str
+    what: str
+    note: str
+
+
+class Figure(NamedTuple):
+    """A chart and its caption."""
+
+    svg: str
+    caption: str
+
+
+@dataclass
+class Section:
+    """What one step has to show."""
+
+    id: str
+    title: str
+    subtitle: str
+    figures: list[Figure] = field(default_factory=list[Figure])
+    tables: list[tuple[str, View]] = field(default_factory=list["tuple[str, View]"])
+    pictures: list[tuple[str, str]] = field(default_factory=list["tuple[str, str]"])
+    metrics: View | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.figures or self.tables or self.pictures)
+
+
+def render(report: Doc) -> str:
+    """The page as text.
+
+    Raises
+    ------
+    SpecError
+        The report is of another schema.
+
+    >>> "<title>a first run" in render({"schema": 1, "name": "demo", "title": "a first run"})
+    True
+    """
+    if report.get("schema") != SCHEMA:
+        raise SpecError(
+            f"this report is of schema {report.get('schema')!r}, this version of mapsto reads {SCHEMA}",
+            where="report.json",
+            hint="make the report again, or install the version of mapsto that made it",
+        )
+    steps: list[Doc] = report.get("steps") or []
+    titles = {str(step["id"]): _title(step) for step in steps}
+    summary: Doc = report.get("summary") or {}
+    recipe: Doc = report.get("recipe") or {}
+    environment: Doc = dict(report.get("environment") or {})
+    packages: Doc = environment.pop("packages", None) or {}
+    targets: list[Doc] = report.get("targets") or []
+    return _template().render(
+        report=report,
+        title=report.get("title") or report.get("name") or "mapsto report",
+        facts=_facts(report),
+        tiles=_tiles(summary),
+        targets=[
+            {
+                "what": t.get("what", ""),
+                "goal": _plain(t.get("goal")),
+                "measured": _plain(t.get("measured")),
+                "met": t.get("met"),
+            }
+            for t in targets
+        ],
+        met=sum(t.get("met") is True for t in targets),
+        summary=_view(summary) if summary.get("rows") else None,
+        stages=_stage_figures(summary),
+        flow=_flow(recipe.get("graph") or {}, steps),
+        yaml=recipe.get("yaml") or "",
+        learning=[section for step in steps if (section := _learning(step, titles))],
+        evidence=[section for step in steps if (section := _evidence(step, titles))],
+        metrics=[section for step in steps if (section := _metrics(step, titles)).metrics],
+        steps=_steps(steps, titles),
+        seeds=_seeds(report.get("seeds")),
+        environment=[(name.replace("_", " "), _plain(value)) for name, value in environment.items()],
+        packages=sorted(packages.items()),
+        schema=SCHEMA,
+        script=_script(),
+        script_hash=base64.b64encode(sha256(_script().encode()).digest()).decode(),
+    )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    surroundings = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return surroundings.get_template("report.html.j2")
+
+
+@cache
+def _script() -> str:
+    return (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+
+
+# ----------------------------------------------------------------------------------------------------------------- numbers
+
+
+def _number(value: Any) -> float | None:
+    """The number that a cell holds, where it holds a finite one."""
+    if isinstance(value, dict):
+        value = cast("Doc", value).get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _interval(value: Any) -> float | None:
+    return _number(cast("Doc", value).get("ci95")) if isinstance(value, dict) else None
+
+
+def _plain(value: Any) -> str:
+    """A value that stands alone.
+
+    >>> [_plain(v) for v in (None, 12345, 0.123456, "≥ 12", [1, 2])]
+    ['–', '12,345', '0.1235', '≥ 12', '[1, 2]']
+    """
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return _NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _bytes(value: float) -> str:
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(0.0123), _duration(7.25), _duration(251)
+    ('12 ms', '7.2 s', '4 min 11 s')
+    """
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _role(name: str, unit: str) -> Role:
+    """What a column of the summary is about."""
+    low = name.lower()
+    if low.endswith("ci95"):
+        return "ci95"
+    if unit in {"×", "x"}:
+        return "other"
+    if unit.lower() in {"b", "byte", "bytes"} or low == "bytes":
+        return "bytes"
+    if unit in _TIMES or "latency" in low:
+        return "latency"
+    if "param" in low:
+        return "parameters"
+    if "macs" in low:
+        return "macs"
+    return "accuracy" if unit == "%" or "accuracy" in low else "other"
+
+
+# ------------------------------------------------------------------------------------------------------------------ tables
+
+
+def _view(table: Mapping[str, Any]) -> View:
+    """A table with each column written in one format; a column of intervals is merged into the one it belongs to."""
+    names = [str(c) for c in table["columns"]]
+    units: Doc = table.get("units") or {}
+    given: list[Sequence[Any]] = table["rows"]
+    rows = [dict(zip(names, row, strict=False)) for row in given]
+    kept = [name for name in names if not (name.endswith(" ci95") and name.removesuffix(" ci95") in names)]
+    columns: list[str] = []
+    numeric: list[bool] = []
+    cells: list[list[Cell]] = [[] for _ in rows]
+    for name in kept:
+        unit = str(units.get(name, ""))
+        values = [_with_interval(row, name) for row in rows]
+        texts = _column(name, unit, values)
+        numeric.append(any(_number(v) is not None for v in values) and not any(isinstance(v, str) for v in values))
+        columns.append(f"{name}, {unit}" if unit and _role(name, unit) != "bytes" else name)
+        for row, text in zip(cells, texts, strict=True):
+            row.append(text)
+    return View(columns, numeric, cells)
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> Any:
+    value, interval = row.get(name), _number(row.get(f"{name} ci95"))
+    return {"value": value, "ci95": interval} if interval is not None else value
+
+
+def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
+    role = _role(name, unit)
+    finite = [abs(number) for value in values if (number := _number(value)) is not None]
+    whole = all(number == int(number) for number in finite)
+    decimals = max(0, min(4, 3 - math.floor(math.log10(max(finite, default=0.0) or 1.0)) - 1))
+    tiny = any(0 < number < 10.0**-decimals for number in finite)
+    bars = name.lower() in {"precision", "recall", "f1", "accuracy"}
+
+    def text(number: float) -> str:
+        if role == "bytes":
+            return _bytes(number)
+        if role in {"parameters", "macs"} and abs(number) >= 1e6:
+            return charts.short(float(f"{number:.4g}"))
+        if whole:
+            return f"{number:,.0f}"
+        return f"{number:.3g}" if tiny else f"{number:,.{decimals}f}"
+
+    cells: list[Cell] = []
+    for value in values:
+        number, interval = _number(value), _interval(value)
+        if number is None:
+            cells.append(Cell(_plain(cast("Doc", value).get("value") if isinstance(value, dict) else value)))
+            continue
+        shown = text(number) + (f" ± {interval:.2g}" if interval is not None else "")
+        share = number / (100 if unit == "%" else 1) if bars and number >= 0 else None
+        cells.append(Cell(shown, f"{number:,.10g}", share if share is not None and share <= 1 else None))
+    return cells
+
+
+# ------------------------------------------------------------------------------------------------------------- the outcome
+
+
+def _facts(report: Doc) -> list[str]:
+    """The line under the title: when, how long, with which seed."""
+    facts: list[str] = []
+    if created := report.get("created"):
+        try:
+            facts.append(f"{datetime.fromisoformat(str(created)):%d %B %Y, %H:%M}".lstrip("0"))
+        except ValueError:
+            facts.append(str(created))
+    if (wall := _number(report.get("wall_s"))) is not None:
+        facts.append(_duration(wall))
+    if report.get("seed") is not None:
+        facts.append(f"seed {report['seed']}")
+    steps: list[Doc] = [s for s in report.get("steps") or [] if s.get("kind") != "observe"]
+    if steps:
+        facts.append(f"{len(steps)} steps, {sum(bool(s.get('hit')) for s in steps)} from the store")
+    return facts
+
+
+def _columns(summary: Doc) -> list[tuple[str, str, Role, list[Any]]]:
+    """Each column of the summary: name, unit, role, and its values with their intervals."""
+    names = [str(c) for c in summary.get("columns") or []]
+    units: Doc = summary.get("units") or {}
+    rows = [dict(zip(names, row, strict=False)) for row in summary.get("rows") or []]
+    return [
+        (name, unit, _role(name, unit), [_with_interval(row, name) for row in rows])
+        for name in names[1:]
+        for unit in [str(units.get(name, ""))]
+    ]
+
+
+def _tiles(summary: Doc) -> list[Tile]:
+    """How many times smaller and faster the last stage is than the first, and how much worse."""
+    tiles: list[Tile] = []
+    for name, unit, role, values in _columns(summary):
+        known = [number for value in values if (number := _number(value)) is not None]
+        if len(known) < 2 or role in {"other", "ci95"}:
+            continue
+        first, last = known[0], known[-1]
+        if role == "accuracy":
+            scale = 1.0 if unit == "%" or max(known) > 1 else 100.0
+            change = (last - first) * scale
+            sign = "+" if change > 0.05 else "−" if change < -0.05 else "±"
+            note = f"{first * scale:.1f} → {last * scale:.1f} %"
+            tiles.append(Tile(f"{sign}{abs(change):.1f}", f"points, {name}", note))
+        elif first > 0 and last > 0:
+            tiles.append(_ratio_tile(name, unit, role, first, last))
+    order = ["parameters", "macs", "bytes", "latency", "accuracy"]
+    roles = {name: role for name, _, role, _ in _columns(summary)}
+    return sorted(tiles, key=lambda tile: order.index(roles[tile.what.split(", ", 1)[1]]))
+
+
+def _ratio_tile(name: str, unit: str, role: Role, first: float, last: float) -> Tile:
+    down, up = {"latency": ("faster", "slower"), "bytes": ("smaller", "larger")}.get(role, ("fewer", "more"))
+    ratio = max(first / last, last / first)
+    show = {"bytes": _bytes, "latency": lambda v: f"{v:.3g} {unit}"}.get(
+        role, lambda v: charts.short(float(f"{v:.3g}"))
+    )
+    text = f"{ratio:.3g}×" if ratio < 1000 else f"{ratio:,.0f}×"
+    return Tile(text, f"{down if first >= last else up}, {name}", f"{show(first)} → {show(last)}")
+
+
+def _stage_figures(summary: Doc) -> list[Figure]:
+    """Accuracy after each stage against size and against each latency."""
+    columns = _columns(summary)
+    stages = [str(row[0]) for row in summary.get("rows") or []]
+    accuracies = [c for c in columns if c[2] == "accuracy" and any(_number(v) is not None for v in c[3])]
+    sizes = [c for role in ("bytes", "parameters", "macs") for c in columns if c[2] == role]
+    chosen = sizes[:1] + [c for c in columns if c[2] == "latency"]
+    if not accuracies:
+        return []
+    figures: list[Figure] = []
+    for name, unit, _, xs in chosen:
+        series: dict[str, list[charts.Point]] = {}
+        for accuracy, _, _, ys in accuracies:
+            points = [
+                charts.Point(stage, x, y, _interval(given))
+                for stage, at, given in zip(stages, xs, ys, strict=True)
+                if (x := _number(at)) is not None and x > 0 and (y := _number(given)) is not None
+            ]
+            if points:
+                series[accuracy] = points
+        if any(len(points) > 1 for points in series.values()):
+            x_name = f"{name}, {unit}" if unit and unit != name else name
+            y_name = f"accuracy, {accuracies[0][1]}" if accuracies[0][1] else "accuracy"
+            svg = charts.scatter(series, x_name=f"{x_name} (log)", y_name=y_name, log_x=True)
+            figures.append(Figure(svg, f"Accuracy against {name}, after each stage; bars are 95 % intervals"))
+    return figures
+
+
+# -------------------------------------------------------------------------------------------------------------- the recipe
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and len(cast("Doc", value)) == 1:
+        return str(next(iter(cast("Doc", value))))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
+    watched: dict[str, list[str]] = {}
+    for step in steps:
+        if step.get("of") is not None:
+            watched.setdefault(str(step["of"]), []).append(str(step.get("label") or step["name"]))
+    nodes: list[charts.Node] = []
+    for node in graph.get("nodes") or []:
+        fields: Doc = node.get("fields") or {}
+        observed = watched.get(str(node.get("step")), [])
+        nodes.append(
+            charts.Node(
+                id=str(node["id"]),
+                name=str(node.get("name") or node["id"]),
+                detail=", ".join(f"{key}={_field(value)}" for key, value in fields.items()),
+                badge=str(node.get("label") or ""),
+                kind=str(node.get("kind_out") or ""),
+                note=f"observed: {', '.join(observed)}" if observed else "",
+            )
+        )
+    edges = [charts.Edge(str(a), str(b), kind == "ref") for a, b, kind in graph.get("edges") or []]
+    return charts.flow(nodes, edges)
+
+
+# --------------------------------------------------------------------------------------------------------------- the steps
+
+
+def _title(step: Doc) -> str:
+    return str(step.get("label") or step.get("name") or step["id"])
+
+
+def _subtitle(step: Doc, titles: Mapping[str, str]) -> str:
+    name = str(step.get("name") or "")
+    parts = [name] if name != _title(step) else []
+    if step.get("of") is not None:
+        parts.append(f"after {titles.get(str(step['of']), step['of'])}")
+    return " · ".join(parts)
+
+
+def _section(step: Doc, titles: Mapping[str, str]) -> Section:
+    return Section(str(step["id"]), _title(step), _subtitle(step, titles))
+
+
+def _learning(step: Doc, titles: Mapping[str, str]) -> Section:
+    """Losses and whatever else was logged, by item and by epoch."""
+    section = _section(step, titles)
+    for part, table in (("item", step.get("curves")), ("epoch", step.get("epochs"))):
+        if not table or not table.get("rows"):
+            continue
+        columns: list[str] = [str(c) for c in table["columns"]]
+        rows: list[Sequence[Any]] = table["rows"]
+        numbers = [[_nan(value) for value in column] for column in zip(*rows, strict=True)]
+        for y_name, members in _grouped(columns[1:]).items():
+            if len(rows) < 2:
+                continue
+            curves = {name: (numbers[0], numbers[columns.index(name)]) for name in members}
+            svg = charts.lines(curves, x_name=columns[0], y_name=y_name)
+            section.figures.append(Figure(svg, f"{', '.join(members)} by {columns[0]}"))
+        if part == "epoch":
+            section.tables.append(("By epoch", _view(table)))
+    return section
+
+
+def _nan(value: Any) -> float:
+    number = _number(value)
+    return math.nan if number is None else number
+
+
+def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
+    """Columns that share an axis: losses, accuracies, each other one alone."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        key = "loss" if "loss" in name else "accuracy" if "acc" in name else name
+        if key not in {"seconds", "time"}:
+            groups.setdefault(key, []).append(name)
+    return groups
+
+
+def _evidence(step: Doc, titles: Mapping[str, str]) -> Section:
+    """Confusion matrices, tables, series and pictures of a step's report."""
+    section = _section(step, titles)
+    report: Doc = step.get("report") or {}
+    for name, table in (report.get("tables") or {}).items():
+        square = _square(table) if "confusion" in name else None
+        if square:
+            svg = charts.heat_map(square[1], square[0])
+            section.figures.append(Figure(svg, f"{_words(name)}: a row is a true class, shaded by its share"))
+        elif table.get("rows"):
+            section.tables.append((_words(name), _view(table)))
+    for name, series in (report.get("series") or {}).items():
+        xs = [_nan(x) for x in series["x"]]
+        curves = {key: (xs, [_nan(y) for y in ys]) for key, ys in series["ys"].items()}
+        y_name = series.get("y_name") or _words(name)
+        section.figures.append(
+            Figure(charts.lines(curves, x_name=series.get("x_name") or "", y_name=y_name), _words(name))
+        )
+    section.pictures = [
+        (_words(name), str(uri))
+        for name, uri in (report.get("pictures") or {}).items()
+        if str(uri).startswith("data:image/png;base64,")
+    ]
+    return section
+
+
+def _words(name: str) -> str:
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _square(table: Doc) -> tuple[list[str], list[list[float]]] | None:
+    """Classes and counts of a confusion matrix, with or without a first column of names."""
+    columns: list[Any] = table["columns"]
+    rows: list[Sequence[Any]] = table["rows"]
+    named = len(columns) == len(rows) + 1
+    if not rows or len(rows) > _MOST_CLASSES or not (named or len(columns) == len(rows)):
+        return None
+    classes = [str(c) for c in (columns[1:] if named else columns)]
+    return classes, [[_number(value) or 0.0 for value in (row[1:] if named else row)] for row in rows]
+
+
+def _metrics(step: Doc, titles: Mapping[str, str]) -> Section:
+    section = _section(step, titles)
+    metrics: Doc = (step.get("report") or {}).get("metrics") or {}
+    rows = [
+        [
+            Cell(name),
+            Cell(_plain(m.get("value")), repr(m.get("value"))),
+            Cell(f"± {m['ci95']:.2g}" if m.get("ci95") is not None else ""),
+            Cell(str(m.get("unit") or "")),
+            Cell(_plain(m["n"]) if m.get("n") is not None else ""),
+            Cell("measured" if m.get("measured") else ""),
+        ]
+        for name, m in metrics.items()
+    ]
+    if rows:
+        columns = ["metric", "value", "95 % interval", "unit", "n", ""]
+        section.metrics = View(columns, [False, True, True, False, True, False], rows)
+    return section
+
+
+def _steps(steps: Sequence[Doc], titles: Mapping[str, str]) -> list[Doc]:
+    return [
+        {
+            "title": _title(step),
+            "subtitle": _subtitle(step, titles),
+            "observe": step.get("kind") == "observe",
+            "kind": step.get("kind_out") or "",
+            "hit": bool(step.get("hit")),
+            "seconds": _duration(seconds) if (seconds := _number(step.get("seconds"))) is not None else _NOTHING,
+            "digest": str(step.get("digest") or _NOTHING),
+            "key": str(step.get("key") or _NOTHING),
+        }
+        for step in steps
+    ]
+
+
+def _seeds(seeds: Doc | None) -> View | None:
+    """Mean and interval over seeds: a table as it is, or name → metric."""
+    if not seeds:
+        return None
+    if "columns" in seeds and "rows" in seeds:
+        return _view(seeds)
+    metrics: Doc = seeds.get("metrics") or {}
+    rows = [
+        [name, {"value": m.get("value"), "ci95": m.get("ci95")}, m.get("unit") or "", m.get("n")]
+        for name, m in metrics.items()
+    ]
+    return _view({"columns": ["metric", "mean", "unit", "seeds"], "rows": rows}) if rows else None

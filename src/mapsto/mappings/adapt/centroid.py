@@ -1,0 +1,73 @@
+"""Make a classifier from a few labelled examples without training: a class is the mean of its examples' embeddings.
+
+``score_k(x) = s · (2 c_k · f(x) − ‖c_k‖²)``, a linear layer on the frozen embedding that ranks as ``−s · ‖f(x) − c_k‖²`` does (Snell,
+Swersky and Zemel, "Prototypical Networks for Few-shot Learning", 2017).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from mapsto.kinds import Network
+from mapsto.mapping import Context, DataSource, Mapping
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Centroid"]
+
+
+class Centroid(Mapping[Network, Network]):
+    """A classifier for the classes of `data`; the embedding stays as it is, quantized or not."""
+
+    data: DataSource
+    """The labelled examples, at least one of each class."""
+    scale: float | None = Field(default=None, gt=0)
+    """s: larger is surer. None: what makes held-out examples (each in turn) likeliest, or the learner's own with one a class."""
+
+    def apply(self, value: Network, ctx: Context) -> Network:
+        """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
+        import torch
+
+        from mapsto.data.checks import require_classes, require_finite
+        from mapsto.nn.adaptation import centroid
+        from mapsto.nn.heading import headed, set_head
+        from mapsto.nn.inference import embeddings
+
+        samples = require_classes(ctx.dataset(self.data), where="adapt.centroid")
+        require_finite(samples.inputs, where="adapt.centroid: data")
+        module = value.module()
+        features = embeddings(module, samples.inputs, value.signature.preprocessing, device=ctx.device)
+        labels = torch.as_tensor(samples.labels)
+        module.cpu()
+        edit, signature = headed(value, module, samples.classes, fresh=True)
+        set_head(module, *centroid.head(features, labels, len(samples.classes), scale=self._scale(value, features, labels)))
+        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+
+    def _scale(self, value: Network, features: Tensor, labels: Tensor) -> float:
+        if self.scale is not None:
+            return self.scale
+        if int(labels.bincount().min()) > 1:
+            return _likeliest_scale(features, labels)
+        own = value.adaptation.settings.get("scale", 1.0) if value.adaptation is not None else 1.0
+        return float(own) if isinstance(own, (int, float)) else 1.0
+
+
+def _likeliest_scale(features: Tensor, labels: Tensor) -> float:
+    """The scale of 61 (12 a decade around 1 / mean distance) with the best likelihood, each example left out of its class's mean."""
+    import torch
+
+    from mapsto.nn.adaptation.centroid import centroids
+
+    ways = int(labels.max()) + 1
+    means, counts = centroids(features, labels, ways), labels.bincount(minlength=ways).to(features.dtype)
+    squares = (features.unsqueeze(1) - means).square().sum(-1)
+    # Leaving x out moves its class mean away from it: the distance grows by n / (n - 1).
+    own = torch.arange(len(labels)), labels
+    squares[own] = squares[own] * (counts / (counts - 1)).square()[labels]
+    typical = float(squares.mean().clamp_min(1e-12))
+    candidates = [10 ** (exponent / 12) / typical for exponent in range(-12, 49)]
+    losses = [float(torch.nn.functional.cross_entropy(-scale * squares, labels)) for scale in candidates]
+    return candidates[losses.index(min(losses))]

@@ -1,0 +1,178 @@
+"""Train on a few labelled examples from a small learning rate until it converges: the rate falls tenfold whenever the loss stalls.
+
+``min_θ mean_i −log softmax(f_θ(x_i))[y_i] + λ‖θ‖²`` by Adam from η = 10⁻³, with dropout before the head; the epoch with the lowest loss
+(held-out, where there is held-out data) is the result. Batch norm keeps the statistics it was trained with: those of a few
+examples are too noisy (Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from mapsto.data.augmentation import Augmentation
+from mapsto.kinds import Network, Samples
+from mapsto.mapping import Context, DataSource
+from mapsto.nn.optimisation import Optimisation
+from mapsto.process import Process, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from mapsto.nn.batches import Batch, Batches
+    from mapsto.nn.edits.head import Head
+    from mapsto.nn.training import Training
+
+__all__ = ["Finetune"]
+
+
+class Finetune(Optimisation, Process[Network, Network]):
+    """A classifier for the classes of `data`, all of it or only its head trained."""
+
+    data: DataSource
+    """The labelled examples, at least one of each class."""
+    validation: DataSource | None = None
+    """Held-out examples by which the rate is lowered and the best epoch chosen; without any the training loss decides."""
+    epochs: int = Field(default=100, ge=1)
+    """At most so many passes over the data."""
+    batch_size: int = Field(default=32, ge=1)
+    """Samples of a step."""
+    freeze: Literal["none", "embedding"] = "none"
+    """`embedding`: only the head is trained."""
+    begin: Literal["centroid", "random"] = "centroid"
+    """A new head's first weights: each class's mean embedding, or random."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the embedding dropped in training."""
+    stop_after: int = Field(default=15, ge=1)
+    """Early stopping: epochs without a better loss after which it ends."""
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the label that is spread over all classes."""
+    augment: Augmentation = Field(default_factory=Augmentation)
+    """Random changes of each image."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    """`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Where the learning rate begins."""
+    schedule: Literal["cosine", "onecycle", "constant", "plateau"] = "plateau"
+    """`plateau` divides the rate by 10 after `patience` epochs without a better loss; it has converged at a thousandth."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """λ, the L2 penalty of the weights."""
+
+    def start(self, value: Network, ctx: Context) -> State:
+        from mapsto.nn.training import first_state
+
+        samples = self._samples(ctx)
+        module, edit = self._headed(value, samples)
+        if edit is not None and self.begin == "centroid":
+            self._set_centroids(value, module, samples, ctx)
+        return first_state(module, self)
+
+    def items(self, value: Network, ctx: Context) -> Batches:
+        from mapsto.nn.batches import Batches
+
+        return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
+
+    def open(self, value: Network, state: State, ctx: Context) -> Training:
+        from mapsto.nn.heads import head
+        from mapsto.nn.training import Plan, Training
+
+        module, _ = self._headed(value, self._samples(ctx))
+        epoch = self.items(value, ctx).per_epoch
+        last = head(module)
+        if self.freeze == "embedding" and last is not None:
+            module.requires_grad_(False)
+            last.requires_grad_(True)
+        plan = Plan(
+            optimisation=self, steps=self.epochs * epoch, epoch=epoch, stop_after=self.stop_after, lowest_rate=0.9e-3
+        )
+        return Training(
+            module,
+            state,
+            plan=plan,
+            fabric=ctx.fabric,
+            loss=lambda call, item: self._loss(value, call, item, ctx),
+            validate=self._validation(value, ctx),
+            mode=self._train_mode,
+        )
+
+    def finish(self, value: Network, state: State, ctx: Context) -> Network:
+        from mapsto.nn.source import with_output
+        from mapsto.nn.training import load_result
+
+        samples = self._samples(ctx)
+        module, edit = self._headed(value, samples)
+        load_result(module, state)
+        signature = with_output(value.signature, len(samples.classes), samples.classes)
+        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+
+    def _samples(self, ctx: Context) -> Samples:
+        from mapsto.data.checks import require_classes, require_finite
+
+        samples = require_classes(ctx.dataset(self.data), where="adapt.finetune")
+        require_finite(samples.inputs, where="adapt.finetune: data")
+        return samples
+
+    def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
+        from mapsto.nn.heading import headed
+
+        module = value.module()
+        edit, _ = headed(value, module, samples.classes, dropout=self.dropout)
+        return module, edit
+
+    def _set_centroids(self, value: Network, module: nn.Module, samples: Samples, ctx: Context) -> None:
+        """Class means as the head, at a scale where scores of the examples differ by a few units."""
+        import torch
+
+        from mapsto.nn.adaptation.centroid import head
+        from mapsto.nn.heading import set_head
+        from mapsto.nn.inference import embeddings
+
+        features = embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=ctx.device)
+        labels = torch.as_tensor(samples.labels)
+        weight, bias = head(features, labels, len(samples.classes))
+        spread = float((features @ weight.T + bias).std(1).mean().clamp_min(1e-6))
+        set_head(module, 2 * weight / spread, 2 * bias / spread)
+
+    def _loss(self, value: Network, call: nn.Module, item: Batch, ctx: Context) -> Tensor:
+        import torch
+
+        from mapsto.data import augment
+        from mapsto.nn.batches import augmented
+
+        batch = augmented(
+            item.inputs,
+            value.signature.preprocessing,
+            lambda images: augment.apply(images, self.augment, torch.default_generator),
+            ctx.device,
+        )
+        labels = torch.as_tensor(item.labels, device=ctx.device)
+        return torch.nn.functional.cross_entropy(call(batch), labels, label_smoothing=self.smoothing)
+
+    def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
+        if self.validation is None:
+            return None
+        samples = ctx.dataset(self.validation)
+
+        def validate(module: nn.Module) -> dict[str, float]:
+            from mapsto.nn.inference import class_metrics
+
+            return class_metrics(module, samples, value.signature.preprocessing, device=ctx.device)
+
+        return validate
+
+    def _train_mode(self, module: nn.Module) -> Any:
+        """Only what is trained, and no batch norm, is put into training mode."""
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        from mapsto.nn.heads import head
+
+        module.train(self.freeze == "none")
+        for part in module.modules():
+            if isinstance(part, _BatchNorm):
+                part.eval()
+        last = head(module)
+        if last is not None:
+            last.train()

@@ -1,0 +1,68 @@
+"""Fit a linear classifier to the embeddings of labelled examples: logistic regression with an L2 penalty, the embedding frozen.
+
+``min_W  ½‖W‖² + C Σ_i −log softmax(W z_i + b)[y_i]`` with z the standardised embedding; the standardisation is folded into the layer
+(Fan et al., "LIBLINEAR", 2008; as a few-shot baseline: Tian et al., "Rethinking Few-Shot Image Classification", 2020).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from mapsto.kinds import Network
+from mapsto.mapping import Context, DataSource, Mapping
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["Linear"]
+
+
+class Linear(Mapping[Network, Network]):
+    """A classifier for the classes of `data`; the embedding stays as it is, quantized or not."""
+
+    data: DataSource
+    """The labelled examples, at least one of each class."""
+    strength: float = Field(default=1.0, gt=0)
+    """C: the inverse of the penalty; smaller is smoother. scikit-learn's default is 1."""
+    standardize: bool = True
+    """Whether each number of the embedding is scaled to mean 0 and standard deviation 1 first."""
+    iterations: int = Field(default=1000, ge=1)
+    """At most so many of L-BFGS."""
+
+    def apply(self, value: Network, ctx: Context) -> Network:
+        """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
+        from mapsto.data.checks import require_classes, require_finite
+        from mapsto.nn.heading import headed, set_head
+        from mapsto.nn.inference import embeddings
+
+        where = "adapt.linear"
+        samples = require_classes(ctx.dataset(self.data), at_least=2, where=where)
+        require_classes(samples, at_least=len(samples.classes), where=where)
+        require_finite(samples.inputs, where=f"{where}: data")
+        module = value.module()
+        features = embeddings(module, samples.inputs, value.signature.preprocessing, device=ctx.device)
+        module.cpu()
+        edit, signature = headed(value, module, samples.classes, fresh=True)
+        set_head(module, *self._fit(features.double().numpy(), samples.labels))
+        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+
+    def _fit(self, features: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Weight (classes, D) and bias (classes,) over the embedding as it comes."""
+        import numpy as np
+        import torch
+        from sklearn.linear_model import LogisticRegression
+
+        mean, spread = np.zeros(features.shape[1]), np.ones(features.shape[1])
+        if self.standardize:
+            mean, spread = features.mean(0), features.std(0)
+            spread[spread < 1e-8] = 1.0
+        fitted: Any = LogisticRegression(C=self.strength, max_iter=self.iterations)
+        fitted.fit((features - mean) / spread, labels)
+        weight, bias = np.asarray(fitted.coef_), np.asarray(fitted.intercept_)
+        if len(weight) == 1:  # of two classes scikit-learn gives the second's log-odds
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        weight = weight / spread
+        return torch.as_tensor(weight).float(), torch.as_tensor(bias - weight @ mean).float()

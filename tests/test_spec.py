@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mapsto import fork, networks, observe, prune, ref
+from mapsto.errors import DataError, SpecError
+from mapsto.mapping import Chain
+from mapsto.spec import Recipe, dump, load_recipe, parse_recipe, shipped_recipes
+
+GOOD = """\
+schema: 1
+name: small
+seed: 3
+data:
+  digits: {digits: {split: train}}
+  tasks: {episodes: {data: $digits, ways: 3}}
+steps:
+  - networks.conv4: {channels: 1, size: 28}
+  - train.supervised: {data: $digits, epochs: 4}
+    as: teacher
+    observe: {digits: {evaluate.accuracy: {data: $digits}}}
+  - prune.magnitude: {macs: 0.5}
+  - distill.logits: {teacher: $teacher, data: $digits}
+quick: {teacher.epochs: 1}
+"""
+
+
+def test_reads_what_it_says() -> None:
+    recipe = parse_recipe(GOOD)
+    assert recipe.seed == 3
+    assert recipe.data["tasks"].data == recipe.data["digits"]
+    chain = recipe.steps
+    assert isinstance(chain, Chain)
+    assert [step.name for step in chain.steps][:2] == ["networks.conv4", "train.supervised"]
+    assert chain.steps[-1].teacher == ref("teacher")
+    assert chain.steps[-1].data == recipe.data["digits"]
+
+
+def test_dump_gives_it_back() -> None:
+    recipe = parse_recipe(GOOD)
+    assert parse_recipe(dump(recipe)) == recipe
+
+
+@given(
+    macs=st.floats(0.05, 0.95),
+    width=st.integers(1, 64),
+    label=st.from_regex(r"[a-z]{1,6}", fullmatch=True),
+    branches=st.integers(0, 3),
+)
+def test_load_of_dump_is_the_same(macs: float, width: int, label: str, branches: int) -> None:
+    chain = networks.conv4(width=width).labelled(label) >> prune.magnitude(macs=macs)
+    for i in range(branches):
+        chain = chain >> observe(**{f"r{i}": parse_recipe(GOOD).steps.steps[2].reports["digits"]})
+    if branches == 3:
+        chain = chain >> fork(a=prune.magnitude(macs=macs), b=prune.magnitude(macs=macs) >> prune.magnitude(macs=macs))
+    recipe = Recipe(steps=chain)
+    assert parse_recipe(dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("prune.magnitude", "prune.magnitud"), 12, "did you mean 'prune.magnitude'"),
+        (("epochs: 4", "epoch: 4"), 9, "did you mean 'epochs'"),
+        (("macs: 0.5", "macs: 1.5"), 12, "macs"),
+        (("macs: 0.5", "macs: half"), 12, "macs"),
+        (("teacher: $teacher", "teacher: $techer"), 13, "did you mean 'teacher'"),
+        (("teacher: $teacher", "teacher: $digits"), 13, "is a Digits, but a Network is needed"),
+        (("data: $digits, ways", "data: $teacher, ways"), 6, "no earlier step or data entry"),
+        (("schema: 1", "schema: 7"), 1, "upgrade mapsto"),
+        (("seed: 3", "sed: 3"), 3, "did you mean 'seed'"),
+        (("seed: 3", "seed: -3"), 3, "whole number"),
+        (("digits: {digits:", "digits: {digts:"), 5, "did you mean 'digits'"),
+        (("  - networks.conv4", "  - prune.magnitude: {macs: 0.5}\n  - networks.conv4"), 8, "do not compose"),
+        (("as: teacher", "as: digits"), 10, "taken already"),
+    ],
+)
+def test_errors_say_where(change: tuple[str, str], line: int, message: str) -> None:
+    assert change[0] in GOOD
+    with pytest.raises(SpecError) as caught:
+        parse_recipe(GOOD.replace(*change), where="r.yaml")
+    assert f"r.yaml:{line}:" in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_all_errors_at_once() -> None:
+    bad = GOOD.replace("epochs: 4", "epoch: 4").replace("macs: 0.5", "macs: 9").replace("prune.magnitude", "prune.magnitude")
+    with pytest.raises(SpecError) as caught:
+        parse_recipe(bad.replace("schema: 1", "schema: 2"))
+    assert str(caught.value).startswith("3 errors")
+
+
+def test_not_yaml_says_where() -> None:
+    with pytest.raises(SpecError, match=r"recipe:2:"):
+        parse_recipe("schema: 1\nsteps: [")
+
+
+def test_settings_by_label_name_and_report() -> None:
+    recipe = parse_recipe(GOOD, settings={"teacher.epochs": 9, "prune.magnitude.macs": 0.2, "digits.split": "test", "seed": 5})
+    assert recipe.steps.steps[1].mapping.epochs == 9
+    assert recipe.steps.steps[3].macs == 0.2
+    assert recipe.data["digits"].split == "test"
+    assert recipe.seed == 5
+
+
+def test_quick() -> None:
+    assert parse_recipe(GOOD, quick=True).steps.steps[1].mapping.epochs == 1
+
+
+def test_setting_of_nothing_offers_the_nearest() -> None:
+    with pytest.raises(SpecError, match="did you mean 'teacher'"):
+        parse_recipe(GOOD, settings={"techer.epochs": 9})
+
+
+def test_missing_file_offers_shipped() -> None:
+    with pytest.raises(DataError, match="demo"):
+        load_recipe("dem0")
+
+
+def test_optional_data_that_are_missing_drop_their_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MAPSTO_DATA", str(tmp_path))
+    monkeypatch.setenv("MAPSTO_OFFLINE", "1")
+    text = GOOD.replace("data:\n", "optional: [omniglot]\ndata:\n  omniglot: {omniglot: {}}\n", 1)
+    text = text.replace("observe: {", "observe: {omniglot: {evaluate.accuracy: {data: $omniglot}}, ")
+    recipe = parse_recipe(text)
+    assert list(recipe.skipped) == ["teacher.omniglot"]
+    assert list(recipe.steps.steps[2].reports) == ["digits"]
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.title
+    assert load_recipe(name, quick=True)
