@@ -1,7 +1,8 @@
 """Small charts as SVG text, for a page that must need nothing else: no script, no font, no plotting library.
 
-Colours, fonts and dark mode come from the page's style sheet through class names: ``s1`` to ``s6`` are series; ``axis``,
-``grid``, ``muted`` and ``strong`` are what they say. Values that are not finite are left out. All text is escaped.
+Colours, fonts and dark mode come from the page's style sheet through class names: ``s1`` to ``s6`` are series, and
+``axis``, ``grid``, ``muted`` and ``strong`` are what they say. Values that are not finite are left out. All text is
+escaped.
 """
 
 from __future__ import annotations

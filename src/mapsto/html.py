@@ -1,7 +1,8 @@
 """`report.html` from `report.json`: one page that needs nothing else, neither a network nor a library.
 
-`render` takes the report as it was read from JSON. What a run did not make (a confusion matrix, losses, targets) is left out.
-A cell of the summary is a number, a text, null, or ``{"value": …, "ci95": …}``; a column ``"<name> ci95"`` serves as well.
+`render` takes the report as it was read from JSON. What a run did not make (a confusion matrix, losses, targets) is left
+out. A cell of the summary is a number, a text, null, or ``{"value": …, "ci95": …}``; a column ``"<name> ci95"`` serves
+as well.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def _script() -> str:
     return (_TEMPLATES / "report.js").read_text(encoding="utf-8")
 
 
-# ----------------------------------------------------------------------------------------------------------------- numbers
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def _number(value: Any) -> float | None:
@@ -201,7 +202,8 @@ def _bytes(value: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """
+    """Seconds as people say them.
+
     >>> _duration(0.0123), _duration(7.25), _duration(251)
     ('12 ms', '7.2 s', '4 min 11 s')
     """
@@ -231,7 +233,7 @@ def _role(name: str, unit: str) -> Role:
     return "accuracy" if unit == "%" or "accuracy" in low else "other"
 
 
-# ------------------------------------------------------------------------------------------------------------------ tables
+# --------------------------------------------------------------------------------------------------------------- tables
 
 
 def _view(table: Mapping[str, Any]) -> View:
@@ -289,7 +291,7 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
     return cells
 
 
-# ------------------------------------------------------------------------------------------------------------- the outcome
+# ---------------------------------------------------------------------------------------------------------- the outcome
 
 
 def _facts(report: Doc) -> list[str]:
@@ -346,9 +348,12 @@ def _tiles(summary: Doc) -> list[Tile]:
 def _ratio_tile(name: str, unit: str, role: Role, first: float, last: float) -> Tile:
     down, up = {"latency": ("faster", "slower"), "bytes": ("smaller", "larger")}.get(role, ("fewer", "more"))
     ratio = max(first / last, last / first)
-    show = {"bytes": _bytes, "latency": lambda v: f"{v:.3g} {unit}"}.get(
-        role, lambda v: charts.short(float(f"{v:.3g}"))
-    )
+
+    def show(value: float) -> str:
+        if role == "bytes":
+            return _bytes(value)
+        return f"{value:.3g} {unit}" if role == "latency" else charts.short(float(f"{value:.3g}"))
+
     text = f"{ratio:.3g}×" if ratio < 1000 else f"{ratio:,.0f}×"
     return Tile(text, f"{down if first >= last else up}, {name}", f"{show(first)} → {show(last)}")
 
@@ -381,7 +386,7 @@ def _stage_figures(summary: Doc) -> list[Figure]:
     return figures
 
 
-# -------------------------------------------------------------------------------------------------------------- the recipe
+# ----------------------------------------------------------------------------------------------------------- the recipe
 
 
 def _field(value: Any) -> str:
@@ -415,7 +420,7 @@ def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
     return charts.flow(nodes, edges)
 
 
-# --------------------------------------------------------------------------------------------------------------- the steps
+# ------------------------------------------------------------------------------------------------------------ the steps
 
 
 def _title(step: Doc) -> str:

@@ -20,7 +20,7 @@ from mapsto.nn.preprocess import prepare
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EpisodeResults", "episode_results"]
+__all__ = ["EpisodeResults", "episode_metrics", "episode_results"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,11 +31,6 @@ class EpisodeResults:
     """Share of queries that are right, 0 to 1, shape (episodes,)."""
     losses: NDArray[np.float64]
     """Mean cross-entropy of the queries, shape (episodes,)."""
-
-    @property
-    def loss(self) -> float:
-        """The mean loss."""
-        return float(self.losses.mean())
 
 
 def episode_results(
@@ -67,6 +62,19 @@ def episode_results(
             loss = torch.nn.functional.cross_entropy(scores.transpose(1, 2), labels, reduction="none")
             losses[places] = loss.double().mean(-1).numpy()
     return EpisodeResults(accuracies=accuracies, losses=losses)
+
+
+def episode_metrics(
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    adaptation: Adaptation,
+    episodes: Sequence[Episode],
+    *,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """``val_loss`` and ``val_accuracy`` (%) over episodes."""
+    results = episode_results(module, preprocessing, adaptation, episodes, device=device)
+    return {"val_loss": float(results.losses.mean()), "val_accuracy": float(results.accuracies.mean() * 100)}
 
 
 def _alike(episodes: Sequence[Episode], batch: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ from mapsto.nn.edits.head import Head
 from mapsto.nn.heads import embedding_size, head, head_path
 from mapsto.nn.source import with_output
 
-__all__ = ["example_input", "headed", "headless", "set_head"]
+__all__ = ["example_input", "fits", "headed", "headless", "set_head"]
 
 
 def example_input(network: Network, batch: int = 2) -> Tensor:
@@ -30,8 +30,8 @@ def headed(
     Returns
     -------
     tuple[Head or None, Signature]
-        The edit that was applied, None where the head fits already (the same class names, or as many and none named) and
-        `fresh` is false; and the network's new signature.
+        The edit that was applied, None where the head fits already and `fresh` is false; and the new signature. A head that
+        fits keeps its weights.
 
     Raises
     ------
@@ -39,18 +39,23 @@ def headed(
         The network has no place for a head.
     """
     linear = head(module)
-    named = network.signature.classes
-    numbered = named is None or named == tuple(map(str, range(len(named))))
-    fits = linear is not None and linear.out_features == len(classes) and (numbered or named == tuple(classes))
+    keep = not fresh and fits(network, module, classes)
     signature = with_output(network.signature, len(classes), classes)
-    if fits and not fresh and not dropout:
+    if keep and not dropout:
         return None, signature
     edit = Head(path=_place(module), inputs=_inputs(network, module), outputs=len(classes), dropout=dropout)
-    kept = (linear.weight.detach().clone(), linear.bias) if linear is not None and fits and not fresh else None
+    kept = (linear.weight.detach().clone(), linear.bias) if linear is not None and keep else None
     edit.apply(module)
     if kept is not None:
         set_head(module, *kept)
     return edit, signature
+
+
+def fits(network: Network, module: nn.Module, classes: Sequence[str]) -> bool:
+    """Whether the head of `module`, of `network`, is one for these classes: the same names, or as many and none named."""
+    linear, named = head(module), network.signature.classes
+    numbered = named is None or named == tuple(map(str, range(len(named))))
+    return linear is not None and linear.out_features == len(classes) and (numbered or named == tuple(classes))
 
 
 def headless(network: Network, module: nn.Module) -> tuple[Head | None, Signature]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mapsto.kinds import Preprocessing
+from mapsto.kinds import Preprocessing, Samples
 from mapsto.nn.heads import embed
 from mapsto.nn.preprocess import prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["compact", "embeddings", "evaluating", "forward"]
+__all__ = ["class_metrics", "compact", "embeddings", "evaluating", "forward"]
 
 
 def forward(
@@ -46,6 +46,18 @@ def embeddings(
 ) -> Tensor:
     """Embeddings of raw samples, shape (N, D), on the CPU."""
     return _batched(module, lambda batch: embed(module, batch), inputs, preprocessing, batch_size, device)
+
+
+def class_metrics(
+    module: nn.Module, samples: Samples, preprocessing: Preprocessing, *, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """``val_loss`` (mean cross-entropy) and ``val_accuracy`` (%) of a classifier."""
+    outputs = forward(module, samples.inputs, preprocessing, device=device)
+    labels = torch.as_tensor(samples.labels)
+    return {
+        "val_loss": float(nn.functional.cross_entropy(outputs, labels)),
+        "val_accuracy": float((outputs.argmax(1) == labels).double().mean() * 100),
+    }
 
 
 def _batched(

@@ -62,11 +62,12 @@ class Finetune(Optimisation, Process[Network, Network]):
     """λ, the L2 penalty of the weights."""
 
     def start(self, value: Network, ctx: Context) -> State:
+        from mapsto.nn.heading import fits
         from mapsto.nn.training import first_state
 
         samples = self._samples(ctx)
-        module, edit = self._headed(value, samples)
-        if edit is not None and self.begin == "centroid":
+        module, _ = self._headed(value, samples)
+        if self.begin == "centroid" and not fits(value, value.module(), samples.classes):
             self._set_centroids(value, module, samples, ctx)
         return first_state(module, self)
 
@@ -152,16 +153,12 @@ class Finetune(Optimisation, Process[Network, Network]):
         return torch.nn.functional.cross_entropy(call(batch), labels, label_smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
+        from mapsto.nn.inference import class_metrics
+
         if self.validation is None:
             return None
         samples = ctx.dataset(self.validation)
-
-        def validate(module: nn.Module) -> dict[str, float]:
-            from mapsto.nn.inference import class_metrics
-
-            return class_metrics(module, samples, value.signature.preprocessing, device=ctx.device)
-
-        return validate
+        return lambda module: class_metrics(module, samples, value.signature.preprocessing, device=ctx.device)
 
     def _train_mode(self, module: nn.Module) -> Any:
         """Only what is trained, and no batch norm, is put into training mode."""

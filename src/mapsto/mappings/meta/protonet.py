@@ -101,23 +101,14 @@ class Protonet(Optimisation, Process[Network, Network]):
         return Adaptation(method="centroid", settings={"scale": self.scale})
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
+        from mapsto.nn.episodes import episode_metrics
+
         if self.validation is None:
             return None
         episodes = ctx.tasks(self.validation)
-
-        def validate(module: nn.Module) -> dict[str, float]:
-            from mapsto.nn.episodes import episode_results
-
-            results = episode_results(
-                module,
-                value.signature.preprocessing,
-                self._adaptation(),
-                [episodes[number] for number in range(self.validation_episodes)],
-                device=ctx.device,
-            )
-            return {"val_loss": results.loss, "val_accuracy": float(results.accuracies.mean() * 100)}
-
-        return validate
+        chosen = [episodes[number] for number in range(self.validation_episodes)]
+        preprocessing, adaptation = value.signature.preprocessing, self._adaptation()
+        return lambda module: episode_metrics(module, preprocessing, adaptation, chosen, device=ctx.device)
 
 
 def _headless(value: Network) -> tuple[nn.Module, Head | None, Signature]:

@@ -1,0 +1,238 @@
+"""Teach a small network what a large one answers: its softened scores say how alike the classes look.
+
+``α T² · D(softmax(t / T), softmax(s / T)) + (1 − α) · CE(y, s)`` with teacher's scores t, student's s, temperature T (Hinton, Vinyals and
+Dean, "Distilling the Knowledge in a Neural Network", 2015). Over tasks, scores are those that each learner gives the queries
+after adapting to the same support. `features` adds ``‖ψ(t) − ψ(s)‖`` of the pairwise distances ψ between embeddings, in units of
+their mean, by a Huber loss (Park et al., "Relational Knowledge Distillation", 2019).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from mapsto.data.augmentation import Augmentation
+from mapsto.errors import DomainError, SpecError
+from mapsto.kinds import Adaptation, Network, Signature
+from mapsto.mapping import Context, DataSource, NetworkSource, TasksSource
+from mapsto.nn.optimisation import Optimisation
+from mapsto.process import Items, Process, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from mapsto.nn.batches import Batch, Task
+    from mapsto.nn.edits.head import Head
+    from mapsto.nn.training import Training
+
+__all__ = ["Logits"]
+
+
+class Logits(Optimisation, Process[Network, Network]):
+    """The student, the network that is given, trained to answer as `teacher` does on `data` or on `tasks`."""
+
+    teacher: NetworkSource
+    """The network to imitate: on `data` a classifier of the same classes, on `tasks` a learner or any network."""
+    data: DataSource | None = None
+    """Labelled samples; give these or `tasks`."""
+    tasks: TasksSource | None = None
+    """Episodes; the result is a learner that adapts as the teacher does."""
+    validation: DataSource | None = None
+    """Held-out data, tried at the end of each epoch (with `data`)."""
+    validation_tasks: TasksSource | None = None
+    """Held-out tasks, 100 of which are tried at the end of each epoch (with `tasks`)."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over `data`."""
+    batch_size: int = Field(default=128, ge=1)
+    """Samples of a step, with `data`."""
+    steps: int = Field(default=1000, ge=1)
+    """Gradient steps, with `tasks`."""
+    tasks_per_step: int = Field(default=4, ge=1)
+    """Tasks of a step, with `tasks`."""
+    epoch: int = Field(default=100, ge=1)
+    """Steps after which metrics are averaged and validation is run, with `tasks`."""
+    alpha: float = Field(default=0.9, ge=0, le=1)
+    """Weight of the teacher's answers; the labels weigh 1 - alpha."""
+    temperature: float = Field(default=4.0, gt=0)
+    """T: higher shows more of how the teacher ranks the wrong classes; 4 is usual for CIFAR (Tian et al., 2020)."""
+    difference: Literal["kl", "euclidean", "cosine"] = "kl"
+    """D, by which the answers differ."""
+    features: float = Field(default=0.0, ge=0)
+    """Weight of the difference between the embeddings' pairwise distances; 25 in Park et al., 0 for none."""
+    augment: Augmentation = Field(default_factory=Augmentation)
+    """Random changes of each image, the same for teacher and student."""
+    learning_rate: float = Field(default=0.05, gt=0)
+    """The highest learning rate of the schedule."""
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.tasks is None):
+            raise SpecError("give either data or tasks", where="distill.logits", hint="tasks for a learner, data for a classifier")
+
+    def start(self, value: Network, ctx: Context) -> State:
+        from mapsto.nn.training import first_state
+
+        return first_state(self._student(value, ctx)[0], self)
+
+    def items(self, value: Network, ctx: Context) -> Items:
+        from mapsto.data.checks import require_finite, require_some
+        from mapsto.nn.batches import Batches, TaskBatches
+
+        if self.tasks is not None:
+            return TaskBatches(ctx.tasks(self.tasks), self.tasks_per_step, ctx.fabric)
+        samples = require_some(ctx.dataset(self.data), where="distill.logits")
+        require_finite(samples.inputs, where="distill.logits: data")
+        return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
+
+    def open(self, value: Network, state: State, ctx: Context) -> Training:
+        from mapsto.nn.batches import Batches
+        from mapsto.nn.training import Plan, Training
+
+        items = self.items(value, ctx)
+        plan = Plan(optimisation=self, steps=self.steps, epoch=self.epoch)
+        if isinstance(items, Batches):
+            plan = Plan(optimisation=self, steps=self.epochs * items.per_epoch, epoch=items.per_epoch)
+        module = self._student(value, ctx)[0]
+        objective = _Objective(self, value, module, ctx)
+        return Training(module, state, plan=plan, fabric=ctx.fabric, loss=objective, validate=objective.validation())
+
+    def finish(self, value: Network, state: State, ctx: Context) -> Network:
+        from mapsto.nn.training import load_result
+
+        module, edit, signature = self._student(value, ctx)
+        load_result(module, state)
+        adaptation = self.adaptation(value, ctx) if self.tasks is not None else None
+        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=adaptation)
+
+    def adaptation(self, value: Network, ctx: Context) -> Adaptation:
+        """The student's own way of adapting, else the teacher's."""
+        from mapsto.nn.learners import CENTROID
+
+        if value.adaptation is not None:
+            return value.adaptation
+        own = ctx.network(self.teacher).adaptation or CENTROID
+        return dataclasses.replace(own, tensors={})
+
+    def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
+        from mapsto.nn.heading import headed, headless
+
+        module = value.module()
+        if self.tasks is not None:
+            return module, *headless(value, module)
+        classes = self._classes(ctx)
+        return module, *headed(value, module, classes)
+
+    def _classes(self, ctx: Context) -> tuple[str, ...]:
+        """The data's classes, which must be the teacher's. Raises `DomainError`."""
+        classes = ctx.dataset(self.data).classes
+        signature = ctx.network(self.teacher).signature
+        known, outputs = signature.classes, signature.outputs[0].shape[-1]
+        if (known is not None and known != classes) or outputs != len(classes):
+            given = f"the classes {', '.join(known[:5])}{', …' if len(known) > 5 else ''}" if known else f"{outputs} outputs"
+            raise DomainError(
+                f"the teacher has {given}, but the data has {len(classes)}: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}",
+                where="distill.logits: teacher",
+                hint="train the teacher on these classes, or distil over tasks",
+            )
+        return classes
+
+
+class _Objective:
+    """The loss of a step: the teacher's answers, the labels, the embeddings."""
+
+    def __init__(self, mapping: Logits, value: Network, student: nn.Module, ctx: Context) -> None:
+        from mapsto.nn.heading import headless
+        from mapsto.nn.inference import compact
+
+        self._mapping, self._ctx, self._student = mapping, ctx, student
+        teacher = ctx.network(mapping.teacher)
+        self._module = compact(teacher.module().to(ctx.device)).requires_grad_(False)
+        if mapping.tasks is not None:
+            headless(teacher, self._module)
+        self._own, self._theirs = value.signature.preprocessing, teacher.signature.preprocessing
+        self._adaptation = mapping.adaptation(value, ctx)
+        self._teachers_adaptation = teacher.adaptation or self._adaptation
+
+    def __call__(self, call: nn.Module, item: Batch | Task) -> Tensor:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from mapsto.nn.batches import Task
+        from mapsto.nn.differences import difference
+
+        mapping, device = self._mapping, self._ctx.device
+        raw = item.inputs.reshape(-1, *item.inputs.shape[2:]) if isinstance(item, Task) else item.inputs
+        own, theirs = self._inputs(raw)
+        labels = torch.as_tensor(item.query_labels if isinstance(item, Task) else item.labels, device=device).flatten()
+        answers, embedding = self._answers(call, self._student, own, item, self._adaptation)
+        with torch.no_grad():
+            targets, known = self._answers(self._module, self._module, theirs, item, self._teachers_adaptation)
+        if bool(targets.isnan().any()):
+            raise DomainError("the teacher's answers hold NaN", where="distill.logits: teacher", hint="evaluate the teacher first")
+        soft = difference(mapping.difference, answers, targets, temperature=mapping.temperature)
+        loss = mapping.alpha * soft + (1 - mapping.alpha) * cross_entropy(answers, labels)
+        if embedding is not None and known is not None:
+            loss = loss + mapping.features * _relations(embedding, known)
+        return loss
+
+    def _answers(
+        self, call: nn.Module, inner: nn.Module, inputs: Tensor, item: Batch | Task, adaptation: Adaptation
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores (N, classes), and the embeddings (M, D) where they are wanted."""
+        from mapsto.nn.batches import Task, episode_scores
+        from mapsto.nn.heads import embed_and_classify
+
+        if not isinstance(item, Task):
+            if not self._mapping.features:
+                return call(inputs), None
+            embedding, scores = embed_and_classify(inner, inputs, through=call)
+            return scores, embedding
+        seen: list[Tensor] = []
+        handle = call.register_forward_hook(lambda _module, _given, output: seen.append(output))
+        try:
+            scores = episode_scores(call, inputs, item, adaptation)
+        finally:
+            handle.remove()
+        return scores.flatten(0, 1), seen[-1] if self._mapping.features else None
+
+    def _inputs(self, raw: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Student's and teacher's input, with the same random changes."""
+        import torch
+
+        from mapsto.data import augment
+        from mapsto.nn.batches import augmented
+
+        seed = int(torch.randint(2**62, ()))
+
+        def change(batch: Tensor) -> Tensor:
+            return augment.apply(batch, self._mapping.augment, torch.Generator().manual_seed(seed))
+
+        own = augmented(raw, self._own, change, self._ctx.device)
+        return own, own if self._own == self._theirs else augmented(raw, self._theirs, change, self._ctx.device)
+
+    def validation(self) -> Callable[[nn.Module], dict[str, float]] | None:
+        """Metrics of a module on held-out data or tasks; None without any."""
+        from mapsto.nn.episodes import episode_metrics
+        from mapsto.nn.inference import class_metrics
+
+        mapping, ctx = self._mapping, self._ctx
+        if mapping.tasks is not None and mapping.validation_tasks is not None:
+            episodes = ctx.tasks(mapping.validation_tasks)
+            chosen = [episodes[number] for number in range(100)]
+            return lambda module: episode_metrics(module, self._own, self._adaptation, chosen, device=ctx.device)
+        if mapping.data is not None and mapping.validation is not None:
+            samples = ctx.dataset(mapping.validation)
+            return lambda module: class_metrics(module, samples, self._own, device=ctx.device)
+        return None
+
+
+def _relations(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber loss between the pairwise distances of two embeddings of the same samples, each in units of its mean."""
+    import torch
+
+    ours, theirs = (torch.nn.functional.pdist(embedding.float()) for embedding in (student, teacher))
+    return torch.nn.functional.smooth_l1_loss(ours / ours.mean(), theirs / theirs.mean())
