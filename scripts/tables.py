@@ -42,10 +42,25 @@ def table(name: str, file: str) -> str:
     return "\n".join(lines)
 
 
+def names(file: str) -> str:
+    """One row a family, its mappings beside it: what ``mapsto list`` prints."""
+    from mapsto import discovery
+
+    families: dict[str, list[str]] = {}
+    for name in discovery.entries("mappings"):
+        family, _, rest = name.partition(".")
+        families.setdefault(family, []).append(f"`{rest}`")
+    head = {"README.md": "| family | mappings |", "README.zh-CN.md": "| 家族 | 映射 |"}[file]
+    data = ", ".join(f"`{name}`" for name in discovery.entries("data"))
+    rows = [f"| `{family}` | {', '.join(members)} |" for family, members in families.items()]
+    return "\n".join([head, "|---|---|", *rows, f"| `data` | {data} |"])
+
+
 def filled(text: str, file: str) -> str:
     def replace(match: re.Match[str]) -> str:
         return f"<!-- table {match[1]} -->\n{table(match[1], file)}\n<!-- end -->"
 
+    text = re.sub(r"<!-- names -->\n.*?<!-- end names -->", f"<!-- names -->\n{names(file)}\n<!-- end names -->", text, flags=re.DOTALL)
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 

@@ -1,7 +1,7 @@
 """`report.html` from `report.json`: one page that needs nothing else, neither a network nor a library.
 
-`render` takes the report as it was read from JSON. What a run did not make (a confusion matrix, losses, targets) is left
-out. A cell of the summary is a number, a text, null, or ``{"value": …, "ci95": …}``; a column ``"<name> ci95"`` serves
+`render` takes the report as it was read from JSON. What a run did not make (a confusion matrix, losses, targets) is
+left out. A cell of the summary is a number, a text, null, or ``{"value": …, "ci95": …}``; a column ``"<name> ci95"`` serves
 as well.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -30,7 +30,7 @@ SCHEMA = 1
 """The version of report.json that this page is made from."""
 
 Doc: TypeAlias = "dict[str, Any]"
-Role: TypeAlias = Literal["parameters", "macs", "bytes", "latency", "accuracy", "ci95", "other"]
+Role: TypeAlias = Literal["parameters", "macs", "bytes", "latency", "accuracy", "drop", "ci95", "other"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TIMES = {"s", "ms", "µs", "us", "ns"}
@@ -115,15 +115,7 @@ def render(report: Doc) -> str:
         title=report.get("title") or report.get("name") or "mapsto report",
         facts=_facts(report),
         tiles=_tiles(summary),
-        targets=[
-            {
-                "what": t.get("what", ""),
-                "goal": _plain(t.get("goal")),
-                "measured": _plain(t.get("measured")),
-                "met": t.get("met"),
-            }
-            for t in targets
-        ],
+        targets=[_target(target) for target in targets],
         met=sum(t.get("met") is True for t in targets),
         summary=_view(summary) if summary.get("rows") else None,
         stages=_stage_figures(summary),
@@ -134,7 +126,8 @@ def render(report: Doc) -> str:
         metrics=[section for step in steps if (section := _metrics(step, titles)).metrics],
         steps=_steps(steps, titles),
         seeds=_seeds(report.get("seeds")),
-        environment=[(name.replace("_", " "), _plain(value)) for name, value in environment.items()],
+        skipped=sorted((report.get("skipped") or {}).items()),
+        environment=[(name.replace("_", " "), _plain(value)) for name, value in _flat(environment)],
         packages=sorted(packages.items()),
         schema=SCHEMA,
         script=_script(),
@@ -222,6 +215,8 @@ def _role(name: str, unit: str) -> Role:
         return "ci95"
     if unit in {"×", "x"}:
         return "other"
+    if "drop" in low.split():
+        return "drop"
     if unit.lower() in {"b", "byte", "bytes"} or low == "bytes":
         return "bytes"
     if unit in _TIMES or "latency" in low:
@@ -312,6 +307,27 @@ def _facts(report: Doc) -> list[str]:
     return facts
 
 
+def _target(target: Doc) -> Doc:
+    goal = _plain(target.get("goal")).replace(">=", "≥").replace("<=", "≤")
+    interval = _number(target.get("ci95"))
+    measured = _plain(target.get("measured")) + (f" ± {interval:.2g}" if interval is not None else "")
+    unit = target.get("unit") or ""
+    return {
+        "what": target.get("what", ""),
+        "goal": f"{goal} {unit}".strip(),
+        "measured": measured if measured == _NOTHING else f"{measured} {unit}".strip(),
+        "met": target.get("met"),
+    }
+
+
+def _flat(tree: Doc) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(cast("Doc", value))
+        else:
+            yield name, value
+
+
 def _columns(summary: Doc) -> list[tuple[str, str, Role, list[Any]]]:
     """Each column of the summary: name, unit, role, and its values with their intervals."""
     names = [str(c) for c in summary.get("columns") or []]
@@ -326,23 +342,35 @@ def _columns(summary: Doc) -> list[tuple[str, str, Role, list[Any]]]:
 
 def _tiles(summary: Doc) -> list[Tile]:
     """How many times smaller and faster the last stage is than the first, and how much worse."""
-    tiles: list[Tile] = []
-    for name, unit, role, values in _columns(summary):
-        known = [number for value in values if (number := _number(value)) is not None]
-        if len(known) < 2 or role in {"other", "ci95"}:
+    found: list[tuple[int, Tile]] = []
+    columns = _columns(summary)
+    paired = {name.removesuffix("drop").strip() for name, _, role, _ in columns if role == "drop"}
+    order: list[Role] = ["parameters", "macs", "bytes", "latency", "drop", "accuracy"]
+    for name, unit, role, values in columns:
+        known = [value for value in values if _number(value) is not None]
+        if role not in order or not known:
             continue
-        first, last = known[0], known[-1]
-        if role == "accuracy":
-            scale = 1.0 if unit == "%" or max(known) > 1 else 100.0
-            change = (last - first) * scale
-            sign = "+" if change > 0.05 else "−" if change < -0.05 else "±"
+        place, first, last = order.index(role), _number(known[0]) or 0.0, _number(known[-1]) or 0.0
+        if role == "drop":
+            found.append((place, _drop_tile(name, unit, last, _interval(known[-1]))))
+        elif len(known) > 1 and role == "accuracy" and name.removesuffix("accuracy").strip() not in paired:
+            scale = 1.0 if unit == "%" or max(first, last) > 1 else 100.0
             note = f"{first * scale:.1f} → {last * scale:.1f} %"
-            tiles.append(Tile(f"{sign}{abs(change):.1f}", f"points, {name}", note))
-        elif first > 0 and last > 0:
-            tiles.append(_ratio_tile(name, unit, role, first, last))
-    order = ["parameters", "macs", "bytes", "latency", "accuracy"]
-    roles = {name: role for name, _, role, _ in _columns(summary)}
-    return sorted(tiles, key=lambda tile: order.index(roles[tile.what.split(", ", 1)[1]]))
+            found.append((place, Tile(_signed((last - first) * scale), f"points, {name}", note)))
+        elif len(known) > 1 and role not in {"accuracy", "drop"} and first > 0 and last > 0:
+            found.append((place, _ratio_tile(name, unit, role, first, last)))
+    return [tile for _, tile in sorted(found, key=lambda pair: pair[0])]
+
+
+def _signed(value: float) -> str:
+    sign = "+" if value > 0.05 else "−" if value < -0.05 else "±"
+    return f"{sign}{abs(value):.1f}"
+
+
+def _drop_tile(name: str, unit: str, drop: float, interval: float | None) -> Tile:
+    """A paired drop: how far the last stage lies below the first, over the same episodes."""
+    note = f"± {interval:.2g}, paired" if interval is not None else "paired"
+    return Tile(_signed(-drop), f"{unit or 'points'}, {name.removesuffix('drop').strip() or name}", note)
 
 
 def _ratio_tile(name: str, unit: str, role: Role, first: float, last: float) -> Tile:
@@ -404,6 +432,8 @@ def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
             watched.setdefault(str(step["of"]), []).append(str(step.get("label") or step["name"]))
     nodes: list[charts.Node] = []
     for node in graph.get("nodes") or []:
+        if node.get("observe"):
+            continue
         fields: Doc = node.get("fields") or {}
         observed = watched.get(str(node.get("step")), [])
         nodes.append(
@@ -442,21 +472,29 @@ def _section(step: Doc, titles: Mapping[str, str]) -> Section:
 def _learning(step: Doc, titles: Mapping[str, str]) -> Section:
     """Losses and whatever else was logged, by item and by epoch."""
     section = _section(step, titles)
-    for part, table in (("item", step.get("curves")), ("epoch", step.get("epochs"))):
-        if not table or not table.get("rows"):
-            continue
-        columns: list[str] = [str(c) for c in table["columns"]]
-        rows: list[Sequence[Any]] = table["rows"]
-        numbers = [[_nan(value) for value in column] for column in zip(*rows, strict=True)]
-        for y_name, members in _grouped(columns[1:]).items():
-            if len(rows) < 2:
-                continue
-            curves = {name: (numbers[0], numbers[columns.index(name)]) for name in members}
-            svg = charts.lines(curves, x_name=columns[0], y_name=y_name)
-            section.figures.append(Figure(svg, f"{', '.join(members)} by {columns[0]}"))
-        if part == "epoch":
-            section.tables.append(("By epoch", _view(table)))
+    curves: Doc = step.get("curves") or {}
+    epochs: Doc = step.get("epochs") or {}
+    by_epoch = {"epoch", "epoch_train_loss", *(name for name in curves.get("columns") or [] if name.startswith("val_"))}
+    section.figures += _curve_figures(curves, leave_out=by_epoch if epochs.get("rows") else {"epoch"})
+    section.figures += _curve_figures(epochs, leave_out=set(curves.get("columns") or []) - by_epoch - {"train_loss"})
+    if epochs.get("rows"):
+        section.tables.append(("By epoch", _view(epochs)))
     return section
+
+
+def _curve_figures(table: Doc, *, leave_out: set[str]) -> list[Figure]:
+    """One chart for the columns that share an axis, over the first column."""
+    columns = [str(c) for c in table.get("columns") or []]
+    rows: list[Sequence[Any]] = table.get("rows") or []
+    if len(rows) < 2:
+        return []
+    numbers = {name: [_nan(row[k]) for row in rows] for k, name in enumerate(columns)}
+    figures: list[Figure] = []
+    for y_name, members in _grouped(name for name in columns[1:] if name not in leave_out).items():
+        curves = {name: (numbers[columns[0]], numbers[name]) for name in members}
+        svg = charts.lines(curves, x_name=columns[0], y_name=y_name)
+        figures.append(Figure(svg, f"{', '.join(members)} by {columns[0]}"))
+    return figures
 
 
 def _nan(value: Any) -> float:
@@ -558,9 +596,15 @@ def _seeds(seeds: Doc | None) -> View | None:
         return None
     if "columns" in seeds and "rows" in seeds:
         return _view(seeds)
-    metrics: Doc = seeds.get("metrics") or {}
     rows = [
-        [name, {"value": m.get("value"), "ci95": m.get("ci95")}, m.get("unit") or "", m.get("n")]
-        for name, m in metrics.items()
+        [name, {"value": m.get("value"), "ci95": m.get("ci95")}, m.get("unit") or "", _values(m.get("values"))]
+        for name, m in (seeds.get("metrics") or {}).items()
     ]
-    return _view({"columns": ["metric", "mean", "unit", "seeds"], "rows": rows}) if rows else None
+    if not rows:
+        return None
+    given = ", ".join(str(seed) for seed in seeds.get("seeds") or [])
+    return _view({"columns": ["metric", "mean", "unit", f"seeds {given}".strip()], "rows": rows})
+
+
+def _values(values: Sequence[Any] | None) -> str:
+    return ", ".join(_plain(value) for value in values or [])

@@ -83,12 +83,12 @@ def _enlarged(drawings: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
     from mapsto.data.ink import EXTENT
 
-    # The grid is laid into a larger blank one, of which the part that makes the image is enlarged: so no stroke is cut off.
+    # The grid lies in a larger blank one, of which the part that makes the image is enlarged: no stroke is cut off.
     grids = np.zeros((len(drawings), 24, 24), np.uint8)
     grids[:, 8:16, 8:16] = (drawings.astype(np.float32) * (255 / 16)).round()
     half = 4 / EXTENT
     box = (12 - half, 12 - half, 12 + half, 12 + half)
     images = np.empty((len(drawings), 1, size, size), np.uint8)
     for image, grid in zip(images, grids, strict=True):
-        image[0] = Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC, box=box)
+        image[0] = np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC, box=box))
     return images

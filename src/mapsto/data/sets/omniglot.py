@@ -79,7 +79,7 @@ class Omniglot(Dataset):
         """For each zip file the characters to take from it, or None for all."""
         from mapsto.data.homes import omniglot_list
 
-        if self.split == "background" or self.split == "evaluation":
+        if self.split in ("background", "evaluation"):
             return {self.split: None}
         path = omniglot_list(self.split)
         listed = json.loads(path.read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ class Omniglot(Dataset):
     def _files(self) -> list[Path]:
         from mapsto.data.homes import omniglot_list, omniglot_zip
 
-        if self.split == "background" or self.split == "evaluation":
+        if self.split in ("background", "evaluation"):
             return [omniglot_zip(self.split)]
         return [omniglot_zip("background"), omniglot_zip("evaluation"), omniglot_list(self.split)]
 

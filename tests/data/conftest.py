@@ -1,0 +1,38 @@
+"""Folders of their own for tests on data, and the real data where there is some."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One cache for all tests of a run, outside the user's own."""
+    folder = tmp_path_factory.getbasetemp() / "mapsto-cache"
+    monkeypatch.setenv("MAPSTO_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("MAPSTO_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def real(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The data folder named by MAPSTO_DATA; skips where it lacks what the test's ``needs`` names."""
+    given = os.environ.get("MAPSTO_DATA")
+    if not given:
+        pytest.skip("MAPSTO_DATA is not set: no real data to test on")
+    for name in request.param:
+        if not (Path(given) / name).exists():
+            pytest.skip(f"{name} is not in MAPSTO_DATA")
+    yield Path(given)
