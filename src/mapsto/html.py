@@ -1,8 +1,8 @@
 """`report.html` from `report.json`: one page that needs nothing else, neither a network nor a library.
 
 `render` takes the report as it was read from JSON. What a run did not make (a confusion matrix, losses, targets) is
-left out. A cell of the summary is a number, a text, null, or ``{"value": …, "ci95": …}``; a column ``"<name> ci95"`` serves
-as well.
+left out. A cell of the summary is a number, a text, null, or ``{"value": …, "ci95": …}``; a column ``"<name> ci95"``
+serves as well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,13 +78,15 @@ class Section:
     id: str
     title: str
     subtitle: str
+    digest: str
     figures: list[Figure] = field(default_factory=list[Figure])
     tables: list[tuple[str, View]] = field(default_factory=list["tuple[str, View]"])
+    plots: list[Figure] = field(default_factory=list[Figure])
     pictures: list[tuple[str, str]] = field(default_factory=list["tuple[str, str]"])
     metrics: View | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.figures or self.tables or self.pictures)
+        return bool(self.figures or self.tables or self.plots or self.pictures)
 
 
 def render(report: Doc) -> str:
@@ -104,7 +107,11 @@ def render(report: Doc) -> str:
             hint="make the report again, or install the version of mapsto that made it",
         )
     steps: list[Doc] = report.get("steps") or []
-    titles = {str(step["id"]): _title(step) for step in steps}
+    titles: dict[str, str] = {}
+    for step in steps:
+        own = str(step.get("label") or step.get("name") or step["id"])
+        watched = titles.get(str(step.get("of")))
+        titles[str(step["id"])] = f"{watched} · {own}" if watched else own
     summary: Doc = report.get("summary") or {}
     recipe: Doc = report.get("recipe") or {}
     environment: Doc = dict(report.get("environment") or {})
@@ -116,7 +123,7 @@ def render(report: Doc) -> str:
         facts=_facts(report),
         tiles=_tiles(summary),
         targets=[_target(target) for target in targets],
-        met=sum(t.get("met") is True for t in targets),
+        met=_verdicts(targets),
         summary=_view(summary) if summary.get("rows") else None,
         stages=_stage_figures(summary),
         flow=_flow(recipe.get("graph") or {}, steps),
@@ -261,7 +268,8 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
     role = _role(name, unit)
     finite = [abs(number) for value in values if (number := _number(value)) is not None]
     whole = all(number == int(number) for number in finite)
-    decimals = max(0, min(4, 3 - math.floor(math.log10(max(finite, default=0.0) or 1.0)) - 1))
+    largest = math.floor(math.log10(max(finite, default=0.0) or 1.0))
+    decimals = 1 if largest > 2 else min(4, max(2, 2 - largest))
     tiny = any(0 < number < 10.0**-decimals for number in finite)
     bars = name.lower() in {"precision", "recall", "f1", "accuracy"}
 
@@ -318,6 +326,16 @@ def _target(target: Doc) -> Doc:
         "measured": measured if measured == _NOTHING else f"{measured} {unit}".strip(),
         "met": target.get("met"),
     }
+
+
+def _verdicts(targets: Sequence[Doc]) -> str:
+    """How many targets came out how.
+
+    >>> _verdicts([{"met": True}, {"met": None}, {"met": True}])
+    '2 met, 1 not run'
+    """
+    counts = Counter({True: "met", False: "unmet"}.get(target.get("met"), "not run") for target in targets)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("met", "unmet", "not run") if counts[verdict])
 
 
 def _flat(tree: Doc) -> Iterator[tuple[str, Any]]:
@@ -453,20 +471,9 @@ def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
 # ------------------------------------------------------------------------------------------------------------ the steps
 
 
-def _title(step: Doc) -> str:
-    return str(step.get("label") or step.get("name") or step["id"])
-
-
-def _subtitle(step: Doc, titles: Mapping[str, str]) -> str:
-    name = str(step.get("name") or "")
-    parts = [name] if name != _title(step) else []
-    if step.get("of") is not None:
-        parts.append(f"after {titles.get(str(step['of']), step['of'])}")
-    return " · ".join(parts)
-
-
 def _section(step: Doc, titles: Mapping[str, str]) -> Section:
-    return Section(str(step["id"]), _title(step), _subtitle(step, titles))
+    title, name = titles[str(step["id"])], str(step.get("name") or "")
+    return Section(str(step["id"]), title, "" if title.endswith(name) else name, str(step.get("digest") or ""))
 
 
 def _learning(step: Doc, titles: Mapping[str, str]) -> Section:
@@ -527,7 +534,7 @@ def _evidence(step: Doc, titles: Mapping[str, str]) -> Section:
         xs = [_nan(x) for x in series["x"]]
         curves = {key: (xs, [_nan(y) for y in ys]) for key, ys in series["ys"].items()}
         y_name = series.get("y_name") or _words(name)
-        section.figures.append(
+        section.plots.append(
             Figure(charts.lines(curves, x_name=series.get("x_name") or "", y_name=y_name), _words(name))
         )
     section.pictures = [
@@ -577,13 +584,11 @@ def _metrics(step: Doc, titles: Mapping[str, str]) -> Section:
 def _steps(steps: Sequence[Doc], titles: Mapping[str, str]) -> list[Doc]:
     return [
         {
-            "title": _title(step),
-            "subtitle": _subtitle(step, titles),
+            "section": _section(step, titles),
             "observe": step.get("kind") == "observe",
             "kind": step.get("kind_out") or "",
             "hit": bool(step.get("hit")),
             "seconds": _duration(seconds) if (seconds := _number(step.get("seconds"))) is not None else _NOTHING,
-            "digest": str(step.get("digest") or _NOTHING),
             "key": str(step.get("key") or _NOTHING),
         }
         for step in steps

@@ -140,9 +140,7 @@ def test_a_stratified_choice_has_the_shares_of_the_whole(labels: list[int], shar
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(counts=st.lists(st.integers(1, 6), min_size=1, max_size=6), per_class=st.integers(1, 6), seed=st.integers(0, 9))
-def test_chosen_and_rest_are_disjoint_and_whole(
-    tmp_path: Path, counts: list[int], per_class: int, seed: int
-) -> None:
+def test_chosen_and_rest_are_disjoint_and_whole(tmp_path: Path, counts: list[int], per_class: int, seed: int) -> None:
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     source = saved(tmp_path / "a.npz", labels, len(counts))
     chosen = Subset(data=source, per_class=per_class, seed=seed)

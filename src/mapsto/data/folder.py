@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -155,7 +156,7 @@ def unpack(archive: Path, into: Path) -> None:
                     content = tar.extractfile(member)
                     if content is not None:
                         _write(content, into / member.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(f"not a whole tar or zip archive: {error}", where=str(archive)) from error
 
 

@@ -109,6 +109,7 @@ class Arrays(Dataset):
 def _read(path: Path, key: str) -> NDArray[Any]:
     """A ``.npy`` file, or one array of a ``.npz`` file."""
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -122,7 +123,7 @@ def _read(path: Path, key: str) -> NDArray[Any]:
             if key not in loaded:
                 raise DataError(f"there is no array '{key}'", where=str(path), hint=nearest(key, loaded.files))
             return loaded[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(
             f"not a whole file of plain arrays: {error}",
             where=str(path),

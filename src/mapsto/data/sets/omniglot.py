@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Omniglot"]
 
 
+_AGAIN = "remove it, and it is downloaded again"
 Folder = Literal["background", "evaluation"]
 
 
@@ -78,16 +79,20 @@ class Omniglot(Dataset):
     def _wanted(self) -> dict[Folder, set[str] | None]:
         """For each zip file the characters to take from it, or None for all."""
         from mapsto.data.homes import omniglot_list
+        from mapsto.errors import DataError
 
         if self.split in ("background", "evaluation"):
             return {self.split: None}
         path = omniglot_list(self.split)
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            folder: {f"{alphabet}/{character}" for alphabet in listed[folder] for character in listed[folder][alphabet]}
-            for folder in ("background", "evaluation")
-            if listed[folder]
-        }
+        try:
+            listed: dict[Folder, dict[str, list[str]]] = json.loads(path.read_text(encoding="utf-8"))
+            return {
+                folder: {f"{alphabet}/{name}" for alphabet, names in alphabets.items() for name in names}
+                for folder, alphabets in listed.items()
+                if alphabets
+            }
+        except (ValueError, AttributeError, TypeError) as error:
+            raise DataError(f"not a list of characters: {error}", where=str(path), hint=_AGAIN) from error
 
     def _files(self) -> list[Path]:
         from mapsto.data.homes import omniglot_list, omniglot_zip
@@ -100,6 +105,7 @@ class Omniglot(Dataset):
 def _drawings(path: Path, size: int) -> tuple[list[str], NDArray[np.uint8]]:
     """The characters' names in a zip file, and their drawings (characters, 20, size, size)."""
     import zipfile
+    import zlib
 
     from mapsto.data.cache import cached_array
     from mapsto.data.fingerprint import file_digest
@@ -108,13 +114,15 @@ def _drawings(path: Path, size: int) -> tuple[list[str], NDArray[np.uint8]]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = sorted(name for name in archive.namelist() if name.endswith(".png"))
+            names = list(dict.fromkeys("/".join(entry.split("/")[-3:-1]) for entry in entries))
+            if not names or len(entries) != 20 * len(names):
+                raise DataError(
+                    f"it holds {len(entries)} drawings of {len(names)} characters", where=str(path), hint=_AGAIN
+                )
             images = cached_array("omniglot", f"{file_digest(path)}-{size}", lambda: _decoded(archive, entries, size))
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(
-            f"the file is damaged: {error}", where=str(path), hint="remove it, and it is downloaded again"
-        ) from error
-    names = list(dict.fromkeys("/".join(entry.split("/")[-3:-1]) for entry in entries))
-    return names, images.reshape(len(names), -1, size, size)
+    except (zipfile.BadZipFile, zlib.error, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"the file is damaged: {error}", where=str(path), hint=_AGAIN) from error
+    return names, images.reshape(len(names), 20, size, size)
 
 
 def _decoded(archive: object, entries: list[str], size: int) -> NDArray[np.uint8]:

@@ -1,0 +1,170 @@
+"""How often a classifier is right, for which classes, and with what it confuses them.
+
+``accuracy = right / N`` with Wilson's score interval at 95 % (its half-width is reported; Wilson, "Probable Inference, the Law of
+Succession, and Statistical Inference", 1927); precision, recall and F1 of each class as usual. Several labels at once are
+judged label by label at 0.5, numbers by their root mean squared error.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Metric, Network, Report, Samples, Table
+from mapsto.mapping import Context, DataSource, Mapping
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["Accuracy"]
+
+
+class Accuracy(Mapping[Network, Report]):
+    """Accuracy (%, ± CI95) and loss of a classifier; tables by class and of confusions; example pictures."""
+
+    data: DataSource
+    """The labelled samples, never those it was trained on."""
+    batch_size: int = Field(default=256, ge=1)
+    """Samples of a forward pass."""
+    pictures: int = Field(default=6, ge=0, le=64)
+    """How many example images that it got right, and as many that it got wrong."""
+    confusion_classes: int = Field(default=100, ge=0)
+    """The table of confusions is left out where there are more classes."""
+
+    def apply(self, value: Network, ctx: Context) -> Report:
+        """Raises `DomainError` where the network has no such outputs, `DataError` for NaN or no sample."""
+        import torch
+
+        from mapsto.data.checks import require_finite, require_some
+        from mapsto.nn import losses
+        from mapsto.nn.inference import forward
+
+        samples = require_some(ctx.dataset(self.data), where="evaluate.accuracy")
+        require_finite(samples.inputs, where="evaluate.accuracy: data")
+        _require_outputs(value, samples)
+        outputs = forward(
+            value.module(), samples.inputs, value.signature.preprocessing, batch_size=self.batch_size, device=ctx.device
+        )
+        kind = losses.kind_of(samples.labels)
+        labels = torch.as_tensor(samples.labels)
+        loss = Metric(value=float(losses.loss(kind, outputs, labels)), n=len(samples))
+        if kind == "multilabel":
+            right = ((outputs > 0) == (labels > 0.5)).double().numpy()
+            return Report(metrics={"accuracy": share(int(right.sum()), right.size), "loss": loss})
+        if kind == "regression":
+            error = float((outputs - labels).double().square().mean().sqrt())
+            return Report(metrics={"rmse": Metric(value=error, n=len(samples)), "loss": loss})
+        return self._classification(samples, outputs, loss)
+
+    def _classification(self, samples: Samples, outputs: Tensor, loss: Metric) -> Report:
+        predicted = outputs.argmax(1).numpy()
+        counts = _counts(samples.labels, predicted, len(samples.classes))
+        tables = {"per_class": _per_class(counts, samples.classes)}
+        if len(samples.classes) <= self.confusion_classes:
+            rows = tuple((name, *map(int, row)) for name, row in zip(samples.classes, counts, strict=True))
+            tables["confusion"] = Table(columns=("label \\ predicted", *samples.classes), rows=rows)
+        return Report(
+            metrics={"accuracy": share(int((predicted == samples.labels).sum()), len(samples)), "loss": loss},
+            tables=tables,
+            pictures=self._examples(samples, predicted),
+        )
+
+    def _examples(self, samples: Samples, predicted: NDArray[np.int64]) -> dict[str, bytes]:
+        """The first images it got right and wrong, by name ``right_1_cat`` and ``wrong_1_cat_as_dog``."""
+        import numpy as np
+
+        if samples.inputs.ndim != 4 or samples.inputs.dtype != np.uint8:
+            return {}
+        pictures: dict[str, bytes] = {}
+        for name, right in (("right", True), ("wrong", False)):
+            places = np.flatnonzero((predicted == samples.labels) == right)
+            for number, place in enumerate(_spread(places, self.pictures), 1):
+                label = _word(samples.classes[samples.labels[place]])
+                guess = "" if right else f"_as_{_word(samples.classes[predicted[place]])}"
+                pictures[f"{name}_{number}_{label}{guess}"] = _png(samples.inputs[place])
+        return pictures
+
+
+def share(right: int, n: int) -> Metric:
+    """A share in percent with the half-width of Wilson's interval.
+
+    >>> str(share(95, 100)), str(share(100, 100))
+    ('95 ± 4.5 %', '100 ± 1.8 %')
+    """
+    z, p = 1.959964, right / n
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Metric(value=100 * p, unit="%", ci95=100 * half, n=n)
+
+
+def _require_outputs(value: Network, samples: Samples) -> None:
+    shape, known = value.signature.outputs[0].shape, value.signature.classes
+    if value.adaptation is not None or (known is None and shape[-1] != len(samples.classes)):
+        raise DomainError(
+            f"the network gives an embedding of {shape[-1]} numbers, not {len(samples.classes)} classes",
+            where="evaluate.accuracy",
+            hint="adapt it first (adapt.centroid, adapt.linear), or evaluate it by evaluate.episodes",
+        )
+    if shape[-1] != len(samples.classes):
+        raise DomainError(
+            f"the network has {shape[-1]} outputs, but the data has {len(samples.classes)} classes",
+            where="evaluate.accuracy",
+            hint="give it data with the network's classes",
+        )
+    if known is not None and known != samples.classes and set(known) == set(samples.classes):
+        raise DomainError(
+            "the network's classes are the data's, but in another order", where="evaluate.accuracy", hint="sort them alike"
+        )
+
+
+def _counts(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """How often each class (row) was taken for each (column)."""
+    import numpy as np
+
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _per_class(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Table:
+    import numpy as np
+
+    right, support, guessed = np.diag(counts).astype(float), counts.sum(1), counts.sum(0)
+    precision, recall = right / np.maximum(guessed, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(guessed + support, 1)
+    rows = tuple(
+        (name, round(100 * p, 2), round(100 * r, 2), round(100 * f, 2), int(n))
+        for name, p, r, f, n in zip(
+            classes, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True
+        )
+    )
+    return Table(
+        columns=("class", "precision", "recall", "f1", "support"),
+        rows=rows,
+        units={"precision": "%", "recall": "%", "f1": "%"},
+    )
+
+
+def _spread(places: NDArray[np.int64], count: int) -> list[int]:
+    """At most `count` of them, evenly over the whole, so that they are of different classes."""
+    import numpy as np
+
+    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    return places[chosen].tolist()
+
+
+def _word(name: str) -> str:
+    return "".join(character if character.isalnum() or character == "-" else " " for character in name).strip()
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    """An image (C, H, W) as PNG."""
+    from PIL import Image
+
+    array = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format="PNG")
+    return file.getvalue()

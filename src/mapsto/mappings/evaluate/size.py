@@ -1,0 +1,149 @@
+"""How big it is: parameters, multiply-accumulates, bytes to store, and memory at work for one sample.
+
+A network's bytes are 4 for each float32 and ``bits / 8`` for each quantized weight, with its scales; a package's are those of its
+files.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Metric, Network, Package, Report
+from mapsto.mapping import Context, Mapping, NetworkSource
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Size"]
+
+
+class Size(Mapping[Network | Package, Report]):
+    """Parameters, MACs, bytes and peak memory, and how many times smaller than a baseline.
+
+    ``peak_memory`` of a network is its tensors plus the most bytes that activations of one sample hold at once in PyTorch; of
+    a package it is measured: by how much a fresh process that only runs ONNX Runtime grows when it loads the model and
+    predicts one sample.
+    """
+
+    baseline: NetworkSource | None = None
+    """What ratios are formed against: ``parameters_ratio`` and ``macs_ratio`` are baseline over value."""
+
+    def apply(self, value: Network | Package, ctx: Context) -> Report:
+        metrics = _of_network(value) if isinstance(value, Network) else _of_package(value)
+        if self.baseline is not None:
+            other = _of_network(ctx.network(self.baseline))
+            for name in ("parameters", "macs"):
+                if not metrics[name].value:
+                    raise DomainError(f"it has no {name}", where=self.name, hint="leave the baseline out")
+                metrics[f"{name}_ratio"] = Metric(value=other[name].value / metrics[name].value, unit="×")
+        return Report(metrics=metrics)
+
+
+def _of_network(network: Network) -> dict[str, Metric]:
+    from mapsto.nn.measure import count_macs, count_parameters
+    from mapsto.nn.onnx_export import example_inputs
+
+    module = network.module()
+    inputs = example_inputs(network.signature, 1)
+    return {
+        "parameters": Metric(value=count_parameters(module)),
+        "macs": Metric(value=count_macs(module, *inputs), unit="MAC"),
+        "bytes": Metric(value=_stored_bytes(module), unit="B"),
+        "peak_memory": Metric(value=_tensor_bytes(module) + _activation_peak(module, inputs), unit="B"),
+    }
+
+
+def _stored_bytes(module: nn.Module) -> int:
+    from mapsto.nn.edits.quantizers import quantizers_of
+
+    total = _tensor_bytes(module)
+    for quantizer in quantizers_of(module):
+        if quantizer.weight:
+            weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
+            saved = weight.numel() * (weight.element_size() - quantizer.bits / 8)
+            total += 4 * len(quantizer.scale) - int(saved)
+    return total
+
+
+def _tensor_bytes(module: nn.Module) -> int:
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    persistent = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() * tensor.element_size() for key, tensor in tensors.items() if key in persistent)
+
+
+def _activation_peak(module: nn.Module, inputs: Any) -> int:
+    """The most bytes that tensors made during one forward pass hold at once."""
+    import weakref
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Watch(TorchDispatchMode):
+        now = most = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            for leaf in tree_leaves(result):
+                if isinstance(leaf, torch.Tensor):
+                    self.hold(leaf.untyped_storage())
+            return result
+
+        def hold(self, storage: Any) -> None:
+            if storage._cdata not in held:
+                held.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self.release, storage._cdata, storage.nbytes())
+
+        def release(self, key: int, size: int) -> None:
+            held.discard(key)
+            self.now -= size
+
+    held = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers(), *inputs)}
+    with torch.no_grad(), Watch() as watch:
+        module(*inputs)
+    return watch.most
+
+
+def _of_package(package: Package) -> dict[str, Metric]:
+    manifest = package.manifest()
+    return {
+        "parameters": Metric(value=manifest["parameters"]),
+        "macs": Metric(value=manifest["macs"], unit="MAC"),
+        "bytes": Metric(value=sum(path.stat().st_size for path in package.files.values()), unit="B"),
+        "peak_memory": Metric(value=_process_growth(package, manifest), unit="B", measured=True),
+    }
+
+
+_PROBE = """
+import gc, sys
+import numpy, onnxruntime, psutil
+gc.collect()
+before = psutil.Process().memory_info().rss
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+feeds = {}
+for item in session.get_inputs():
+    shape = [size if isinstance(size, int) else 1 for size in item.shape]
+    feeds[item.name] = numpy.zeros(shape, "int64" if "int64" in item.type else "float32")
+session.run(None, feeds)
+print(psutil.Process().memory_info().rss - before)
+"""
+
+
+def _process_growth(package: Package, manifest: dict[str, Any]) -> int:
+    import subprocess
+
+    model = str(package.files[manifest["model"]])
+    done = subprocess.run([sys.executable, "-c", _PROBE, model], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DomainError(
+            f"ONNX Runtime cannot run it: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
+            where="evaluate.size",
+            hint="export the package again",
+        )
+    return int(done.stdout)

@@ -1,0 +1,117 @@
+"""Export to ONNX: a folder that predicts anywhere ONNX Runtime runs, without torch and without the training half of mapsto.
+
+``package/model.onnx`` (any batch size; int8 kernels for a quantized network) and ``package/manifest.json`` (format, hashes,
+signature, parity). Parity is the greatest difference between the network in PyTorch and the file in ONNX Runtime, reported
+beside the spread of the outputs, without which it says nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from mapsto.errors import DataError, DomainError
+from mapsto.kinds import Network, Package
+from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.predict import FORMAT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["Onnx"]
+
+_BATCH = 64
+
+
+class Onnx(Mapping[Network, Package]):
+    """Write the network as ONNX and compare it with the original.
+
+    Raises `DomainError` where torch cannot export the network or the outputs are not finite, and `DataError` where the data
+    does not fit it.
+    """
+
+    data: DataSource | None = None
+    """Samples for the parity report; by default standard normal ones are generated."""
+    samples: int = Field(default=200, ge=1)
+    """How many samples the parity report is made on; of the data at most all."""
+
+    def apply(self, value: Network, ctx: Context) -> Package:
+        from mapsto.nn.onnx_export import OPSET, to_onnx
+
+        model = to_onnx(value)
+        inputs = self._inputs(value, ctx)
+        manifest = {
+            "format": FORMAT,
+            "model": "model.onnx",
+            "opset": OPSET,
+            "files": {"model.onnx": {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}},
+            "signature": dataclasses.asdict(value.signature),
+            "parameters": sum(tensor.numel() for tensor in value.module().parameters()),
+            "parity": {"on": "data" if self.data is not None else "generated", **_parity(value, model, inputs)},
+        }
+        folder = Path(tempfile.mkdtemp(prefix="mapsto-package-"))
+        (folder / "model.onnx").write_bytes(model)
+        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        (folder / "manifest.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+        return Package(files={name: folder / name for name in ("manifest.json", "model.onnx")})
+
+    def _inputs(self, value: Network, ctx: Context) -> tuple[Tensor, ...]:
+        from mapsto.nn.onnx_export import example_inputs
+        from mapsto.nn.preprocess import prepare
+
+        if self.data is None:
+            return example_inputs(value.signature, self.samples, seed=ctx.seed_for("parity"))
+        samples = ctx.dataset(self.data)
+        chosen = ctx.random("parity").permutation(len(samples))[: self.samples]
+        inputs = prepare(samples.inputs[chosen], value.signature.preprocessing)
+        wanted = value.signature.input_shape(len(chosen))
+        if len(value.signature.inputs) != 1 or tuple(inputs.shape) != wanted:
+            raise DataError(
+                f"the data gives inputs of shape {tuple(inputs.shape[1:])}, the network takes {wanted[1:]}",
+                where=self.name,
+                hint="give data like the network's own, or none",
+            )
+        return (inputs,)
+
+
+def _parity(value: Network, model: bytes, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    from mapsto.nn.onnx_export import runner
+
+    module, run = value.module(), runner(model)
+    ours: list[NDArray[np.float32]] = []
+    theirs: list[NDArray[np.float32]] = []
+    for start in range(0, len(inputs[0]), _BATCH):
+        batch = [tensor[start : start + _BATCH] for tensor in inputs]
+        with torch.inference_mode():
+            ours.append(module(*batch).numpy())
+        theirs.append(run(*(tensor.numpy() for tensor in batch)))
+    expected, given = np.concatenate(ours), np.concatenate(theirs)
+    if not (np.isfinite(expected).all() and np.isfinite(given).all()):
+        raise DomainError("the network's outputs are not all finite", where="export.onnx", hint="check its weights")
+    difference = np.abs(expected - given)
+    spread = float(expected.std(axis=0).mean())
+    agreement = float((expected.argmax(-1) == given.argmax(-1)).mean()) if value.signature.classes else None
+    return {
+        "samples": len(expected),
+        "max_abs_difference": _rounded(difference.max()),
+        "mean_abs_difference": _rounded(difference.mean()),
+        "output_std": _rounded(spread),
+        "relative_difference": _rounded(difference.max() / spread) if spread > 0 else None,
+        "top1_agreement": _rounded(agreement) if agreement is not None else None,
+    }
+
+
+def _rounded(number: Any) -> float:
+    """Three digits: more would tie a package's digest to a CPU's last bits."""
+    return float(f"{float(number):.3g}")

@@ -1,0 +1,419 @@
+"""Run a package: this file needs NumPy, Pillow and ONNX Runtime, and neither torch nor the rest of mapsto.
+
+    predictor = Predictor("runs/demo/package")
+    predictor.predict(["seven.png"])[0].label
+
+Preprocessing follows the signature, as in training: channels, ink, size, mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from mapsto.errors import DataError, DomainError, StoreError, TrustError
+from mapsto.kinds import Preprocessing, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+__all__ = ["FORMAT", "Prediction", "Predictor", "prepare", "read_input", "signature_from"]
+
+FORMAT = 1
+"""The version of the package's format that this file reads."""
+
+Input: TypeAlias = "str | Path | bytes | NDArray[Any]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a network says of one sample."""
+
+    source: str
+    """The file's name, ``<bytes>`` or ``<array>``; with ``[i]`` where it holds several samples."""
+    label: str
+    """The class of the highest score."""
+    probability: float
+    """Its softmax probability, 0 to 1."""
+    scores: dict[str, float]
+    """Class → probability, the highest first."""
+
+
+class Predictor:
+    """A package, verified and opened.
+
+    Parameters
+    ----------
+    package_folder
+        Holds ``manifest.json`` and the files it names.
+    threads
+        Threads of ONNX Runtime's pool.
+
+    Raises
+    ------
+    StoreError
+        The manifest or a file is missing or unreadable, or the package is of a later format.
+    TrustError
+        A file's content is not what the manifest says.
+    """
+
+    def __init__(self, package_folder: Path | str, *, threads: int = 1) -> None:
+        self.folder = Path(package_folder)
+        self.manifest = _verified(self.folder)
+        self.signature = signature_from(self.manifest["signature"])
+        self._session = _session(self.folder / self.manifest["model"], threads)
+
+    def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
+        """The class of each sample. Raises `DataError` naming the input that cannot be read.
+
+        An input is the path of an image, ``.npy``, ``.npz`` or CSV file, the bytes of one (standard input), or an array.
+        """
+        import numpy as np
+
+        classes = self.signature.classes
+        if classes is None:
+            raise DomainError(
+                "this package gives embeddings, not classes",
+                where=str(self.folder),
+                hint="adapt the learner to a task before exporting it, or call outputs()",
+            )
+        names: list[str] = []
+        parts: list[NDArray[np.float32]] = []
+        for given in inputs:
+            samples = read_input(given, self.signature)
+            name = _name(given)
+            names += [name] if len(samples) == 1 else [f"{name}[{i}]" for i in range(len(samples))]
+            parts.append(samples)
+        if not parts:
+            return []
+        scores = self.outputs(np.concatenate(parts), batch_size=batch_size)
+        return [_prediction(name, row, classes) for name, row in zip(names, scores, strict=True)]
+
+    def outputs(self, inputs: NDArray[np.float32], *, batch_size: int = 64) -> NDArray[np.float32]:
+        """Raw outputs (N, ...) for prepared inputs (N, ...)."""
+        import numpy as np
+
+        name, output = self.signature.inputs[0].name, self.signature.outputs[0].name
+        starts = range(0, len(inputs), batch_size)
+        return np.concatenate([self._session.run([output], {name: inputs[i : i + batch_size]})[0] for i in starts])
+
+
+def _prediction(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Prediction:
+    import numpy as np
+
+    powers = np.exp(row.astype(np.float64) - row.max())
+    probabilities = powers / powers.sum()
+    order = np.argsort(-probabilities, kind="stable")
+    scores = {classes[i]: float(probabilities[i]) for i in order}
+    best = classes[order[0]]
+    return Prediction(source=name, label=best, probability=scores[best], scores=scores)
+
+
+# ---------------------------------------------------------------------------------------------------------------- package
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version, files = int(manifest["format"]), cast("dict[str, dict[str, Any]]", manifest["files"])
+    except FileNotFoundError:
+        raise StoreError(
+            "there is no manifest.json", where=str(folder), hint="give the folder that export.onnx wrote, such as runs/demo/package"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"not a package's manifest ({error})", where=str(path), hint="export the package again") from error
+    if version > FORMAT:
+        raise StoreError(
+            f"the package has format {version}, this mapsto reads up to {FORMAT}",
+            where=str(folder),
+            hint="upgrade with: pip install --upgrade mapsto",
+        )
+    for name, entry in files.items():
+        _verify(folder, name, str(entry.get("sha256")))
+    if manifest.get("model") not in files:
+        raise StoreError("the manifest names no model", where=str(path), hint="export the package again")
+    return manifest
+
+
+def _verify(folder: Path, name: str, expected: str) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or re.search(r"[\\:]", name):
+        raise TrustError(f"the manifest names '{name}', outside the package", where=str(folder), hint="do not use this package")
+    path = folder / relative
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise StoreError(
+            f"'{name}' cannot be read ({error.strerror})", where=str(folder), hint="copy or export the package again"
+        ) from error
+    if digest != expected:
+        raise TrustError(
+            f"'{name}' is not the file that was exported: its SHA-256 is {digest[:12]}…, the manifest says {expected[:12]}…",
+            where=str(folder),
+            hint="copy or export the package again",
+        )
+
+
+def signature_from(plain: dict[str, Any]) -> Signature:
+    """A signature from its JSON form (`dataclasses.asdict`)."""
+
+    def specs(items: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(name=item["name"], dtype=item["dtype"], shape=tuple(item["shape"])) for item in items)
+
+    before = dict(plain["preprocessing"])
+    for name in ("size", "mean", "std"):
+        before[name] = tuple(before[name])
+    classes = plain["classes"]
+    return Signature(
+        inputs=specs(plain["inputs"]),
+        outputs=specs(plain["outputs"]),
+        preprocessing=Preprocessing(**before),
+        classes=tuple(classes) if classes is not None else None,
+    )
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["WeightBiasQuantization"],  # else layers left in float are quantized behind our back
+        )
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        raise StoreError(f"ONNX Runtime cannot open it ({error})", where=str(path), hint="upgrade onnxruntime") from error
+
+
+# ------------------------------------------------------------------------------------------------------------------ inputs
+
+
+def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
+    """Prepared samples, shape (N, ...), from a path, from the bytes of a file, or from an array.
+
+    Raises `DataError` that names the source and says what is wrong with it.
+    """
+    import numpy as np
+
+    name = _name(source)
+    shape = signature.inputs[0].shape[1:]
+    if isinstance(source, np.ndarray):
+        samples = cast("NDArray[Any]", source)
+    else:
+        content = source if isinstance(source, bytes) else _content(Path(source))
+        if not content:
+            raise DataError("it is empty", where=name, hint="give an image, an .npy or .npz array, or a CSV table")
+        samples = _decoded(content, name, signature.preprocessing)
+    if signature.preprocessing.kind == "image":
+        images = _images(samples, name)
+        return np.stack([prepare(image, signature.preprocessing) for image in images])
+    return _rows(samples, shape, name)
+
+
+def _name(source: Input) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return "<bytes>" if isinstance(source, bytes) else "<array>"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
+
+
+def _decoded(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray[Any]:
+    if content.startswith((b"\x93NUMPY", b"PK\x03\x04")):
+        return _array(content, name)
+    if preprocessing.kind == "image":
+        return _picture(content, name)
+    return _table(content, name)
+
+
+def _array(content: bytes, name: str) -> NDArray[Any]:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        loaded: Any = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return cast("NDArray[Any]", loaded)
+        keys: list[str] = list(loaded.files)
+        wanted = [key for key in ("inputs", "images", "x") if key in keys] or keys
+        if len(wanted) != 1 and wanted == keys:
+            raise DataError(f"holds the arrays {', '.join(keys)}", where=name, hint="name the one to use 'inputs'")
+        return loaded[wanted[0]]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"not a plain NumPy array ({error})", where=name, hint="save it with numpy.save") from error
+
+
+def _picture(content: bytes, name: str) -> NDArray[np.uint8]:
+    """An image file as (H, W, C) uint8, upright, transparency on white."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.load()
+            image = _plain(ImageOps.exif_transpose(opened))
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            "neither an image nor an array that is known", where=name, hint="give PNG, JPEG, BMP, GIF, TIFF, WebP or .npy"
+        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"a broken or truncated image ({error})", where=name, hint="save it again") from error
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _plain(image: Image) -> Image:
+    """In mode L or RGB."""
+    import numpy as np
+    from PIL import Image as images
+
+    if image.mode.startswith("I") or image.mode == "F":
+        wide = np.asarray(image, dtype=np.float64)
+        return images.fromarray((wide / (257.0 if wide.max(initial=0) > 255 else 1.0)).clip(0, 255).astype(np.uint8))
+    if image.mode == "1":
+        return image.convert("L")
+    if "A" in image.mode or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        ground = images.new("RGBA", clear.size, (255, 255, 255, 255))
+        return images.alpha_composite(ground, clear).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _table(content: bytes, name: str) -> NDArray[np.float64]:
+    import numpy as np
+
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("not a text file in UTF-8", where=name, hint="give a CSV table or an .npy array") from error
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if any(cell.strip() for cell in line)]
+    if lines and not all(_is_number(cell) for cell in lines[0]):
+        lines = lines[1:]
+    for number, line in enumerate(lines, start=1):
+        wrong = [cell for cell in line if not _is_number(cell)]
+        if wrong or len(line) != len(lines[0]):
+            what = f"'{wrong[0]}' is no number" if wrong else f"{len(line)} cells where the first row has {len(lines[0])}"
+            raise DataError(f"row {number}: {what}", where=name, hint="give one sample a row, numbers only")
+    if not lines:
+        raise DataError("holds no rows of numbers", where=name, hint="give one sample a row")
+    return np.array(lines, dtype=np.float64)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _rows(samples: NDArray[Any], shape: tuple[int | str, ...], name: str) -> NDArray[np.float32]:
+    """Samples of the signature's shape; a single one, or rows that hold as many numbers, are reshaped."""
+    import numpy as np
+
+    rows = _finite(samples, name)
+    fixed = tuple(size for size in shape if isinstance(size, int))
+    if len(fixed) == len(shape):
+        count = int(np.prod(fixed))
+        single = rows.shape == fixed or rows.shape == (count,)
+        if single or (rows.ndim > 1 and int(np.prod(rows.shape[1:])) == count):
+            return rows.reshape(-1, *fixed)
+    elif rows.ndim == len(shape) + 1:
+        return rows
+    raise DataError(
+        f"has shape {tuple(samples.shape)}, but the network takes samples of shape {shape}",
+        where=name,
+        hint="give one sample a row with the columns of the training data, without the label",
+    )
+
+
+def _finite(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
+    import numpy as np
+
+    if samples.dtype.kind not in "buif":
+        raise DataError(f"holds values of type {samples.dtype}", where=name, hint="give numbers")
+    values = samples.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError("holds NaN or infinity", where=name, hint="fill in or drop the missing values")
+    return values
+
+
+def _images(samples: NDArray[Any], name: str) -> list[NDArray[np.float32]]:
+    """One or more images of shape (C, H, W), values 0 to 1."""
+    values = _finite(samples, name)
+    if samples.dtype.kind != "f" or values.max(initial=0) > 1:
+        values = values / 255
+    if values.size == 0 or values.min() < 0 or values.max() > 1:
+        raise DataError("is no image: values must be 0 to 255, or 0 to 1", where=name, hint="scale it, or save it as a PNG")
+    if values.ndim == 2:
+        return [values[None]]
+    if values.ndim == 3:
+        if values.shape[2] in (1, 3):
+            return [values.transpose(2, 0, 1)]
+        return [values] if values.shape[0] in (1, 3) else [image[None] for image in values]
+    if values.ndim == 4 and values.shape[1] in (1, 3):
+        return list(values)
+    if values.ndim == 4 and values.shape[3] in (1, 3):
+        return list(values.transpose(0, 3, 1, 2))
+    raise DataError(
+        f"has shape {samples.shape}", where=name, hint="an image is (H, W), (H, W, C) or (C, H, W); several are stacked in front"
+    )
+
+
+def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """An image (C, H, W), C 1 or 3, values 0 to 1, as the network's input (channels, height, width).
+
+    >>> import numpy as np
+    >>> ink = Preprocessing(channels=1, size=(2, 2), ink="light")
+    >>> float(prepare(np.ones((3, 8, 8), np.float32), ink).max())  # bright ground becomes dark
+    0.0
+    """
+    import numpy as np
+
+    pixels = image.astype(np.float32)
+    if preprocessing.ink == "light" and _has_bright_border(pixels):
+        pixels = 1 - pixels
+    if pixels.shape[0] != preprocessing.channels:
+        grey = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), pixels, 1)[None] if len(pixels) == 3 else pixels
+        pixels = np.repeat(grey, preprocessing.channels, axis=0)
+    if pixels.shape[1:] != tuple(preprocessing.size):
+        pixels = np.stack([_resized(plane, preprocessing.size) for plane in pixels])
+    mean = np.array(preprocessing.mean, np.float32).reshape(-1, 1, 1)
+    std = np.array(preprocessing.std, np.float32).reshape(-1, 1, 1)
+    return ((pixels - mean) / std).astype(np.float32)
+
+
+def _has_bright_border(pixels: NDArray[np.float32]) -> bool:
+    _, height, width = pixels.shape
+    total = pixels[:, [0, -1], :].sum() + pixels[:, 1:-1, [0, -1]].sum()
+    return bool(total > 0.5 * len(pixels) * (2 * width + 2 * max(height - 2, 0)))
+
+
+def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(plane), mode="F")
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)

@@ -1,0 +1,160 @@
+"""The command line as its user meets it: real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mapsto import discovery
+
+RECIPE = """\
+schema: 1
+title: a small one
+data:
+  digits: {subset: {data: {digits: {size: 16}}, per_class: 8}}
+steps:
+  - networks.conv4: {channels: 1, size: 16, width: 8}
+  - train.supervised: {data: $digits, epochs: 2, batch_size: 16}
+    as: teacher
+    observe: {digits: {evaluate.accuracy: {data: $digits}}}
+  - prune.magnitude: {macs: 0.5}
+    as: small
+    observe: {digits: {evaluate.accuracy: {data: $digits}}, size: {evaluate.size: {baseline: $teacher}}}
+  - export.onnx: {}
+quick: {teacher.epochs: 1}
+targets:
+  - {what: fewer MACs, metric: small.size.macs_ratio, goal: ">= 1.5"}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "small.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path
+
+
+def mapsto(here: Path, *arguments: str, code: int = 0, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"MAPSTO_STORE": str(here / "store"), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mapsto", *arguments], cwd=here, env=environment, input=given, capture_output=True, timeout=300, check=False
+    )
+    out = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert out.returncode == code, out.stderr + out.stdout
+    assert "Traceback" not in out.stderr
+    return out
+
+
+def test_run_twice_then_predict_report_and_store(here: Path) -> None:
+    plan = json.loads(mapsto(here, "run", "small.yaml", "--plan", "--json").stdout)
+    assert {row["status"] for row in plan} == {"would run"}
+    first = json.loads(mapsto(here, "run", "small.yaml", "--json").stdout)
+    assert first["targets"][0]["met"] is True
+    assert (here / "runs/small/report.html").read_text(encoding="utf-8").startswith("<!doctype html")
+    assert (here / "runs/small/package/manifest.json").is_file()
+    logs = here / "runs/small/logs"
+    assert list(logs.rglob("metrics.csv"))
+    assert list(logs.rglob("events.out.tfevents.*"))
+    second = mapsto(here, "run", "small.yaml")
+    assert "from the store" in second.stderr
+    assert "fewer MACs" in second.stdout
+    digests = [step["digest"] for step in json.loads((here / "runs/small/report.json").read_text())["steps"]]
+    assert digests == [step["digest"] for step in first["steps"]]
+
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    picture = here / "digit.png"
+    Image.fromarray((load_digits().images[0] * 15).astype("uint8")).resize((64, 64)).save(picture)
+    rows = json.loads(mapsto(here, "predict", "runs/small", str(picture), "--json").stdout)
+    assert rows[0]["label"] in set("0123456789")
+    piped = json.loads(mapsto(here, "predict", "runs/small", "-", "--json", given=picture.read_bytes()).stdout)
+    assert piped[0]["label"] == rows[0]["label"]
+
+    mapsto(here, "run", "small.yaml", "--quick", "--out", "runs/quick")
+    compared = json.loads(mapsto(here, "report", "runs/small", "runs/quick", "--json").stdout)
+    assert {"a", "b", "difference"} <= set(compared[0])
+    assert "teacher" in mapsto(here, "report", "runs/small").stdout
+    assert len(json.loads(mapsto(here, "store", "ls", "--json").stdout)) >= 6
+    assert "every artifact" in mapsto(here, "store", "verify").stdout
+    assert json.loads(mapsto(here, "store", "gc", "--json").stdout)["files"] >= 0
+    assert json.loads(mapsto(here, "store", "index", "--json").stdout)["runs"] == 3
+
+
+def test_torch_is_not_imported_when_all_are_hits(here: Path) -> None:
+    mapsto(here, "run", "small.yaml")
+    code = "import sys; sys.argv = ['mapsto', 'run', 'small.yaml', '--json']\nfrom mapsto.cli import main\ntry: main()\nfinally: sys.stderr.write(f'torch={\"torch\" in sys.modules}')"
+    environment = os.environ | {"MAPSTO_STORE": str(here / "store")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True, check=True)
+    assert "torch=False" in done.stderr
+
+
+def test_seeds_give_a_mean(here: Path) -> None:
+    report = json.loads(mapsto(here, "run", "small.yaml", "--quick", "--seeds", "0,1,2", "--json").stdout)
+    pooled = report["seeds"]["metrics"]["teacher.digits.accuracy"]
+    assert len(pooled["values"]) == 3
+    assert pooled["ci95"] is not None
+    assert (here / "runs/small/seed-2/report.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "nowhere.yaml"), "there is no recipe"),
+        (("run", "small.yaml", "--set", "techer.epochs=3"), "did you mean 'teacher'"),
+        (("run", "small.yaml", "--set", "teacher.epochs=none of it"), "epochs"),
+        (("run", "small.yaml", "--set", "nonsense"), "label.field=value"),
+        (("run", "small.yaml", "--seeds", "0,0"), "different whole numbers"),
+        (("run", "small.yaml", "--seed", "1", "--seeds", "0,1"), "exclude"),
+        (("run", "small.yaml", "--out", "/proc/nothing"), "cannot write"),
+        (("run", "small.yaml", "--store", "/proc/nothing"), "store"),
+        (("run",), "RECIPE"),
+        (("runn",), "runn"),
+        (("show", "prune.talyor"), "did you mean 'prune.taylor'"),
+        (("predict", "nowhere", "x.png"), "manifest.json"),
+        (("report", "nowhere"), "no report"),
+        (("list", "zzz"), "nothing is called"),
+        (("new", "small"), "exists already"),
+    ],
+)
+def test_mistakes_exit_with_2_and_a_remedy(here: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = mapsto(here, *arguments, code=2)
+    assert message in done.stderr
+    assert not (here / "runs").exists() or not list((here / "runs").rglob("report.json"))
+
+
+def test_show_says_fields_and_ranges(here: Path) -> None:
+    text = mapsto(here, "show", "prune.magnitude").stdout
+    assert "Network → Network" in text
+    assert "macs" in text
+    tree = json.loads(mapsto(here, "show", "prune.magnitude", "--json").stdout)
+    assert {"name", "schema", "description"} <= set(tree["fields"][0])
+    assert "schema: 1" in mapsto(here, "show", "demo").stdout
+
+
+def test_list_names_everything_without_importing_torch(here: Path) -> None:
+    rows = json.loads(mapsto(here, "list", "--json").stdout)
+    assert {row["name"] for row in rows} >= {*discovery.entries("mappings"), *discovery.entries("data")}
+    assert all(row["summary"] for row in rows)
+    code = "import sys, mapsto.cli, mapsto.discovery as d\nd.entries('mappings')\nprint(any(m in sys.modules for m in ('torch', 'pydantic', 'numpy')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_every_command_has_help_with_an_example(here: Path) -> None:
+    for command in ("run", "list", "show", "new", "predict", "report", "bench", "doctor", "lock", "store ls", "store gc", "store verify", "store index"):
+        assert "Example: mapsto" in mapsto(here, *command.split(), "--help").stdout
+
+
+def test_doctor(here: Path) -> None:
+    tree = json.loads(mapsto(here, "doctor", "--json").stdout)
+    assert set(tree) == {"Packages", "Devices", "Extras", "Data", "Store"}
+
+
+def test_new_writes_a_valid_recipe(here: Path) -> None:
+    mapsto(here, "new", "mine", "--from", "demo")
+    assert "name: mine" in (here / "mine.yaml").read_text(encoding="utf-8")
