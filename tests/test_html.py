@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,18 @@ def _png(seed: int) -> str:
     from PIL import Image, ImageDraw
 
     draw = random.Random(seed)
-    image = Image.new("L", (28 * 12, 28 * 4), 255)
-    pen = ImageDraw.Draw(image)
-    for column in range(12):
-        for row in range(4):
-            box = [28 * column + draw.randint(4, 9), 28 * row + draw.randint(3, 8)]
-            pen.arc([*box, box[0] + 13, box[1] + 15], draw.randint(0, 90), draw.randint(200, 360), fill=0, width=2)
+    image = Image.new("L", (28, 28), 255)
+    corner = [draw.randint(4, 9), draw.randint(3, 8)]
+    ends = draw.randint(0, 90), draw.randint(200, 360)
+    ImageDraw.Draw(image).arc([*corner, corner[0] + 13, corner[1] + 15], *ends, fill=0, width=2)
     data = io.BytesIO()
     image.save(data, "PNG")
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _metric(value: float, unit: str = "", ci95: float | None = None, n: int | None = None, **more: Any) -> dict[str, Any]:
+def _metric(
+    value: float, unit: str = "", ci95: float | None = None, n: int | None = None, **more: Any
+) -> dict[str, Any]:
     return {"value": value, "unit": unit, "ci95": ci95, "n": n, "measured": False, **more}
 
 
@@ -68,20 +69,37 @@ def _training(seed: int, epochs: int, per_epoch: int) -> dict[str, Any]:
 def _digits_report(seed: int) -> dict[str, Any]:
     draw = random.Random(seed)
     classes = [str(k) for k in range(10)]
-    counts = [[60 + draw.randint(0, 9) if r == c else max(0, draw.randint(-4, 5)) for c in range(10)] for r in range(10)]
+    counts = [
+        [60 + draw.randint(0, 9) if r == c else max(0, draw.randint(-4, 5)) for c in range(10)] for r in range(10)
+    ]
     per_class = [[name, draw.uniform(78, 97), draw.uniform(78, 97), draw.uniform(78, 97), 72] for name in classes]
     return {
         "metrics": {"accuracy": _metric(87.63, "%", 0.34, 600), "drop": _metric(0.42, "points", 0.21, 600)},
         "tables": {
-            "confusion": {"columns": ["true", *classes], "rows": [[k, *row] for k, row in zip(classes, counts, strict=True)], "units": {}},
+            "confusion": {
+                "columns": ["label \\ predicted", *classes],
+                "rows": [[k, *row] for k, row in zip(classes, counts, strict=True)],
+                "units": {},
+            },
             "per_class": {
                 "columns": ["class", "precision", "recall", "f1", "support"],
                 "rows": per_class,
                 "units": {"precision": "%", "recall": "%", "f1": "%"},
             },
         },
-        "series": {"by_shots": {"x": [1, 2, 5, 10], "ys": {"teacher": [71, 80, 88, 91], "int8": [70, 79.2, 87.6, 90.4]}, "x_name": "shots", "y_name": "accuracy, %"}},
-        "pictures": {"examples": _png(seed)},
+        "series": {
+            "by_shots": {
+                "x": [1, 2, 5, 10],
+                "ys": {"teacher": [71, 80, 88, 91], "int8": [70, 79.2, 87.6, 90.4]},
+                "x_name": "shots",
+                "y_name": "accuracy, %",
+            }
+        },
+        "pictures": {
+            f"{name}_{k}_{k}{'_as_9' * (name == 'wrong')}": _png(9 * k + seed)
+            for name in ("right", "wrong")
+            for k in range(1, 7)
+        },
     }
 
 
@@ -108,23 +126,80 @@ steps:
 
 def sample() -> dict[str, Any]:
     """A report such as the demo leaves."""
-    names = ["networks.vgg", "meta.protonet", "prune.taylor", "distill.logits", "quantize.static", "adapt.centroid", "export.onnx"]
+    names = [
+        "networks.vgg",
+        "meta.protonet",
+        "prune.taylor",
+        "distill.logits",
+        "quantize.static",
+        "adapt.centroid",
+        "export.onnx",
+    ]
     labels = [None, *STAGES, "adapted", None]
     steps: list[dict[str, Any]] = []
     for k, (name, label) in enumerate(zip(names, labels, strict=True), start=1):
-        more = _training(k, 6, 60) if name == "meta.protonet" else _training(k, 18, 30) if name == "distill.logits" else {}
+        more = (
+            _training(k, 6, 60) if name == "meta.protonet" else _training(k, 18, 30) if name == "distill.logits" else {}
+        )
         steps.append(_step(k, name, label, **more))
     for k, stage in enumerate(STAGES, start=len(steps) + 1):
-        size = {"parameters": _metric(9_231_114 / 13 ** (k > 8)), "bytes": _metric(36_924_456, "B"), "peak_memory": _metric(81.2, "MiB", measured=True)}
-        latency = {"p50": _metric(12.41 / k, "ms", 0.08, 200, measured=True), "p99": _metric(15.9 / k, "ms", measured=True)}
-        of = {"kind": "observe", "of": steps[STAGES.index(stage) + 1]["id"], "kind_out": "Report"}
-        steps.append(_step(3 * k, "evaluate.size", "size", path=f"{stage}.size", report={"metrics": size, "tables": {}, "series": {}, "pictures": {}}, **of))
-        steps.append(_step(3 * k + 1, "evaluate.latency", "latency", path=f"{stage}.latency", report={"metrics": latency, "tables": {}, "series": {}, "pictures": {}}, **of))
+        size = {
+            "parameters": _metric(9_231_114 / 13 ** (k > 8)),
+            "macs": _metric(3_611_204, "MAC"),
+            "bytes": _metric(36_924_456, "B"),
+            "peak_memory": _metric(81.2, "MiB", measured=True),
+        }
+        latency = {
+            "p50": _metric(12.41 / k, "ms", 0.08, 200, measured=True),
+            "p99": _metric(15.9 / k, "ms", measured=True),
+        }
+        of = {"kind": "observe", "of": f"s{STAGES.index(stage) + 2}", "kind_out": "Report"}
+        steps.append(
+            _step(
+                3 * k,
+                "evaluate.size",
+                "size",
+                path=f"{stage}.size",
+                report={"metrics": size, "tables": {}, "series": {}, "pictures": {}},
+                **of,
+            )
+        )
+        steps.append(
+            _step(
+                3 * k + 1,
+                "evaluate.latency",
+                "latency",
+                path=f"{stage}.latency",
+                report={"metrics": latency, "tables": {}, "series": {}, "pictures": {}},
+                **of,
+            )
+        )
         if stage in ("teacher", "int8"):
-            steps.append(_step(3 * k + 2, "evaluate.episodes", "digits", path=f"{stage}.digits", report=_digits_report(k), **of))
-    fields = [{"depth": 11}, {"tasks": "$train", "steps": 600}, {"data": "$train", "macs": 0.1}, {"teacher": "$teacher", "data": "$train", "epochs": 12}, {"data": "$train"}, {"data": "$digits"}, {}]
-    nodes = [{"id": s["id"], "label": s["label"], "name": s["name"], "kind_out": s["kind_out"], "fields": f, "step": s["id"], "observe": False} for s, f in zip(steps, fields, strict=False)]
-    edges = [[a["id"], b["id"], "value"] for a, b in zip(nodes, nodes[1:], strict=False)] + [["s2", "s4", "ref"]]
+            steps.append(
+                _step(3 * k + 2, "evaluate.episodes", "digits", path=f"{stage}.digits", report=_digits_report(k), **of)
+            )
+    fields = [
+        {"depth": 11},
+        {"tasks": "$train", "steps": 600},
+        {"data": "$train", "macs": 0.1},
+        {"teacher": "$teacher", "data": "$train", "epochs": 12},
+        {"data": "$train"},
+        {"data": "$digits"},
+        {},
+    ]
+    nodes = [
+        {
+            "id": s["id"],
+            "label": s["label"],
+            "name": s["name"],
+            "kind_out": s["kind_out"],
+            "fields": f,
+            "step": s["id"],
+            "observe": False,
+        }
+        for s, f in zip(steps, fields, strict=False)
+    ]
+    edges = [[a["id"], b["id"], "value"] for a, b in pairwise(nodes)] + [["s2", "s4", "ref"]]
     return {
         "schema": 1,
         "name": "demo",
@@ -134,31 +209,134 @@ def sample() -> dict[str, Any]:
         "wall_s": 251.4,
         "status": "finished",
         "environment": {
-            "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "cores": 2, "threads": 2, "memory_gib": 15.6, "python": "3.11.7",
-            "platform": "Linux-6.1.0-x86_64-with-glibc2.36", "numerics": {"device": "cpu", "precision": "32-true"},
-            "packages": {"mapsto": "0.1.0", "torch": "2.13.0+cpu", "lightning": "2.6.6", "numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.32.0"},
+            "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
+            "cores": 2,
+            "threads": 2,
+            "memory_gib": 15.6,
+            "python": "3.11.7",
+            "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+            "numerics": {"device": "cpu", "precision": "32-true"},
+            "packages": {
+                "mapsto": "0.1.0",
+                "torch": "2.13.0+cpu",
+                "lightning": "2.6.6",
+                "numpy": "2.4.6",
+                "onnx": "1.23.2",
+                "onnxruntime": "1.32.0",
+            },
         },
         "recipe": {"yaml": YAML, "graph": {"nodes": nodes, "edges": edges}},
         "steps": steps,
         "summary": {
-            "columns": ["stage", "parameters", "macs", "bytes", "scripts accuracy", "digits accuracy", "digits drop", "latency p50"],
-            "rows": [
-                ["teacher", 9_231_114, 38_142_976, 36_924_456, {"value": 93.21, "ci95": 0.41}, {"value": 88.05, "ci95": 0.36}, None, {"value": 4.31, "ci95": 0.05}],
-                ["pruned", 712_330, 3_611_204, 2_849_320, {"value": 86.02, "ci95": 0.52}, {"value": 81.77, "ci95": 0.5}, {"value": 6.28, "ci95": 0.4}, {"value": 0.81, "ci95": 0.02}],
-                ["distilled", 712_330, 3_611_204, 2_849_320, {"value": 92.88, "ci95": 0.4}, {"value": 87.9, "ci95": 0.34}, {"value": 0.15, "ci95": 0.2}, {"value": 0.8, "ci95": 0.02}],
-                ["int8", 712_330, 3_611_204, 731_204, {"value": 92.7, "ci95": 0.4}, {"value": 87.63, "ci95": 0.34}, {"value": 0.42, "ci95": 0.21}, {"value": 0.19, "ci95": 0.01}],
+            "columns": [
+                "stage",
+                "parameters",
+                "macs",
+                "bytes",
+                "scripts accuracy",
+                "digits accuracy",
+                "digits drop",
+                "latency p50",
             ],
-            "units": {"bytes": "B", "scripts accuracy": "%", "digits accuracy": "%", "digits drop": "points", "latency p50": "ms"},
+            "rows": [
+                [
+                    "teacher",
+                    9_231_114,
+                    38_142_976,
+                    36_924_456,
+                    {"value": 93.21, "ci95": 0.41},
+                    {"value": 88.05, "ci95": 0.36},
+                    None,
+                    {"value": 4.31, "ci95": 0.05},
+                ],
+                [
+                    "pruned",
+                    712_330,
+                    3_611_204,
+                    2_849_320,
+                    {"value": 86.02, "ci95": 0.52},
+                    {"value": 81.77, "ci95": 0.5},
+                    {"value": 6.28, "ci95": 0.4},
+                    {"value": 0.81, "ci95": 0.02},
+                ],
+                [
+                    "distilled",
+                    712_330,
+                    3_611_204,
+                    2_849_320,
+                    {"value": 92.88, "ci95": 0.4},
+                    {"value": 87.9, "ci95": 0.34},
+                    {"value": 0.15, "ci95": 0.2},
+                    {"value": 0.8, "ci95": 0.02},
+                ],
+                [
+                    "int8",
+                    712_330,
+                    3_611_204,
+                    731_204,
+                    {"value": 92.7, "ci95": 0.4},
+                    {"value": 87.63, "ci95": 0.34},
+                    {"value": 0.42, "ci95": 0.21},
+                    {"value": 0.19, "ci95": 0.01},
+                ],
+            ],
+            "units": {
+                "macs": "MAC",
+                "bytes": "B",
+                "scripts accuracy": "%",
+                "digits accuracy": "%",
+                "digits drop": "points",
+                "latency p50": "ms",
+            },
         },
         "targets": [
-            {"what": "parameters of the teacher over those of the small network", "goal": ">= 12", "measured": 12.96, "unit": "×", "ci95": None, "met": True},
-            {"what": "drop on the digits, 10-way 5-shot, paired over 600 episodes", "goal": "<= 1", "measured": 0.42, "unit": "points", "ci95": 0.21, "met": True},
-            {"what": "faster than the teacher in ONNX Runtime, one thread", "goal": ">= 5", "measured": 4.7, "unit": "×", "ci95": None, "met": False},
-            {"what": "Omniglot, 5-way 1-shot, teacher", "goal": ">= 89", "measured": None, "unit": "", "ci95": None, "met": None},
+            {
+                "what": "parameters of the teacher over those of the small network",
+                "goal": ">= 12",
+                "measured": 12.96,
+                "unit": "×",
+                "ci95": None,
+                "met": True,
+            },
+            {
+                "what": "drop on the digits, 10-way 5-shot, paired over 600 episodes",
+                "goal": "<= 1",
+                "measured": 0.42,
+                "unit": "points",
+                "ci95": 0.21,
+                "met": True,
+            },
+            {
+                "what": "faster than the teacher in ONNX Runtime, one thread",
+                "goal": ">= 5",
+                "measured": 4.7,
+                "unit": "×",
+                "ci95": None,
+                "met": False,
+            },
+            {
+                "what": "Omniglot, 5-way 1-shot, teacher",
+                "goal": ">= 89",
+                "measured": None,
+                "unit": "",
+                "ci95": None,
+                "met": None,
+            },
         ],
         "skipped": {"omniglot": "there is no Omniglot in the data folder"},
-        "seeds": {"seeds": [0, 1, 2], "metrics": {"teacher.digits.accuracy": {"value": 88.4, "mean": 88.4, "ci95": 0.9, "values": [88.05, 88.3, 88.9], "unit": "%"}}},
-    }  # fmt: skip
+        "seeds": {
+            "seeds": [0, 1, 2],
+            "metrics": {
+                "teacher.digits.accuracy": {
+                    "value": 88.4,
+                    "mean": 88.4,
+                    "ci95": 0.9,
+                    "values": [88.05, 88.3, 88.9],
+                    "unit": "%",
+                }
+            },
+        },
+    }
 
 
 class _Text(HTMLParser):
@@ -186,3 +364,220 @@ def report() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def page(report: dict[str, Any]) -> str:
     return html.render(report)
+
+
+def test_every_metric_of_every_step_is_on_the_page(report: dict[str, Any], page: str) -> None:
+    rows = re.findall(r"<tr><td>(\w+)</td><td class=\"n\" title=\"([^\"]*)\">", page)
+    wanted = [
+        (name, repr(metric["value"]))
+        for step in report["steps"]
+        if step["report"]
+        for name, metric in step["report"]["metrics"].items()
+    ]
+    assert rows == wanted
+    assert len(wanted) > 20
+    text = " ".join(_Text(page).text)
+    for step in report["steps"]:
+        assert step["digest"] in text
+        assert step["key"] in text
+
+
+def test_the_outcome_is_in_the_header(page: str) -> None:
+    tiles = re.findall(r"<li><strong>(.*?)</strong><span>(.*?)</span><small>(.*?)</small>", page)
+    plain = [(value, re.sub(r"<.*?>", "", what), note) for value, what, note in tiles]
+    assert plain == [
+        ("13×", "fewer parameters", "9.23M → 712k"),
+        ("10.6×", "fewer macs", "38.1M → 3.61M"),
+        ("50.5×", "smaller bytes", "36.9 MB → 731 kB"),
+        ("22.7×", "faster latency p50", "4.31 ms → 0.19 ms"),
+        ("−0.4", "points digits", "± 0.21, paired"),
+        ("−0.5", "points scripts accuracy", "93.2 → 92.7 %"),
+    ]
+
+
+def test_targets_say_met_unmet_and_not_run(page: str) -> None:
+    assert "2 met, 1 unmet, 1 not run" in page
+    assert [page.count(verdict) for verdict in ("✓ met", "✗ unmet", "– not run")] == [2, 1, 1]
+    assert "≤ 1 points" in page
+    assert "there is no Omniglot in the data folder" in page
+
+
+def test_the_parts_are_drawn(report: dict[str, Any], page: str) -> None:
+    names = [attributes.get("aria-label") for tag, attributes in _Text(page).tags if tag == "svg"]
+    assert names.count("confusion matrix") == 2
+    assert names.count("the recipe as a graph") == 1
+    assert names.count("accuracy, % against bytes (log)") == 1
+    assert names.count("accuracy, % against latency p50, ms (log)") == 1
+    assert names.count("loss against step") == names.count("loss against epoch") == 2
+    flow = page[page.index('class="chart flow"') :]
+    flow = flow[: flow.index("</svg>")]
+    assert flow.count('class="wire"') == 6
+    assert flow.count('class="bus') == 1
+    assert "measured: size, latency, digits" in flow
+    assert page.count("<img ") == 24
+    assert "✗</span> 3 → 9" in page
+    losses = next(step for step in report["steps"] if step["name"] == "distill.logits")["epochs"]["rows"]
+    assert page.count("<caption>By epoch</caption>") == 2
+    assert f"{losses[-1][2]:.2f}" in page
+
+
+def _with_text_everywhere(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.startswith(("data:", ">=", "<=")) or value in {"value", "ref"} else value + SCRIPT
+    if isinstance(value, list):
+        return [_with_text_everywhere(item) for item in value]
+    return {k: _with_text_everywhere(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def test_all_text_is_escaped(report: dict[str, Any]) -> None:
+    page = html.render(_with_text_everywhere(report))
+    assert page.count("&lt;script&gt;") > 100
+    assert [tag for tag, _ in _Text(page).tags].count("script") == 1
+
+
+def test_only_png_data_is_shown(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    for step in changed["steps"]:
+        if step["report"] and step["report"]["pictures"]:
+            step["report"]["pictures"] = {
+                "a": "https://example.com/x.png",
+                "b": 'data:image/png;base64,"onerror="x',
+                "c": "data:image/svg+xml,<svg/>",
+            }
+    assert "<img" not in html.render(changed)
+
+
+def test_nothing_is_loaded_from_anywhere(page: str) -> None:
+    for tag, attributes in _Text(page).tags:
+        assert tag not in {"iframe", "object", "embed", "base", "form"}
+        for name in ("src", "href", "xlink:href", "srcset", "action"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), (tag, name, value)
+        assert not any(name.startswith("on") for name in attributes)
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_in_page_links_lead_somewhere(page: str) -> None:
+    tags = _Text(page).tags
+    known = {attributes.get("id") for _, attributes in tags}
+    links = [str(attributes["href"]) for tag, attributes in tags if tag == "a"]
+    assert len(links) == 8
+    assert {link.removeprefix("#") for link in links} <= known
+
+
+def test_without_its_optional_parts() -> None:
+    page = html.render({"schema": 1, "name": "small"})
+    assert "<h1>small</h1>" in page
+    assert not re.search(r"<(section|svg|table|img)\b", page)
+
+
+@pytest.mark.parametrize(
+    "part", ["environment", "recipe", "steps", "summary", "targets", "seeds", "skipped", "created", "wall_s"]
+)
+@pytest.mark.parametrize("empty", [True, False])
+def test_each_part_may_be_missing(report: dict[str, Any], part: str, empty: bool) -> None:
+    smaller = {name: value for name, value in report.items() if name != part} | ({part: None} if empty else {})
+    assert "</html>" in html.render(smaller)
+
+
+def test_numbers_that_are_none_of_the_finite_ones() -> None:
+    report = {
+        "schema": 1,
+        "name": "nan",
+        "summary": {
+            "columns": ["stage", "bytes", "accuracy"],
+            "rows": [["a", 0, math.nan], ["b", None, math.inf]],
+            "units": {},
+        },
+        "steps": [
+            _step(1, "train.supervised", curves={"columns": ["step", "train_loss"], "rows": [[1, math.nan], [2, None]]})
+        ],
+    }
+    page = html.render(report)
+    assert "no finite values" in page
+    assert not re.search(r'="[^"]*\b(nan|inf)\b', page)
+
+
+def test_many_classes_are_still_drawn() -> None:
+    n = 100
+    names = [f"character {k}" for k in range(n)]
+    table = {
+        "columns": ["label", *names],
+        "rows": [[name, *(int(r == c) for c in range(n))] for r, name in enumerate(names)],
+    }
+    step = _step(
+        1, "evaluate.accuracy", report={"metrics": {}, "tables": {"confusion": table}, "series": {}, "pictures": {}}
+    )
+    page = html.render({"schema": 1, "name": "many", "steps": [step]})
+    assert page.count('class="cell') == n * n
+
+
+def test_a_report_of_another_schema_is_refused() -> None:
+    with pytest.raises(SpecError, match="schema 2"):
+        html.render({"schema": 2})
+
+
+def test_rendering_needs_neither_torch_nor_numpy(report: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    code = "import json, sys; from mapsto import html; html.render(json.load(open(sys.argv[1]))); print(*sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "report.json")]
+    modules = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.split()
+    assert "jinja2" in modules
+    assert not {"torch", "numpy", "matplotlib"} & set(modules)
+
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+@pytest.mark.parametrize("width", [400, 1200])
+def test_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
+    """No message on the console, no request to anywhere, the script runs, and nothing is wider than the window."""
+    framed = json.dumps(page).replace("</", "<\\/")
+    probe = f"""<!doctype html><meta charset="utf-8"><iframe id="f" style="width:{width}px;height:3000px;border:0"></iframe>
+<script>
+const f = document.getElementById("f");
+f.addEventListener("load", () => {{
+  const d = f.contentDocument;
+  d.getElementById("expand").click();
+  document.title = JSON.stringify({{
+    wide: d.documentElement.scrollWidth,
+    loaded: f.contentWindow.performance.getEntriesByType("resource")
+      .map((e) => e.name).filter((n) => !n.startsWith("data:")),
+    open: [...d.querySelectorAll("details")].every((e) => e.open),
+    broken: [...d.images].filter((i) => !i.naturalWidth).length,
+  }});
+}});
+f.srcdoc = {framed};
+</script>"""
+    (tmp_path / "probe.html").write_text(probe, encoding="utf-8")
+    log = tmp_path / "log.txt"
+    quiet = [
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        *quiet,
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    command += ["--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1300,3000", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"file://{tmp_path / 'probe.html'}"], capture_output=True, text=True, timeout=90, check=True
+    )
+    log.write_text(done.stderr, encoding="utf-8")
+    found = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert found, done.stdout[:300]
+    assert json.loads(found[1]) == {"wide": width, "loaded": [], "open": True, "broken": 0}
+    assert "CONSOLE" not in done.stderr

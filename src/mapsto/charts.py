@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A box of a flow graph: its name, a line of detail, a badge (its label in the recipe), and what it gives."""
+    """A box of a flow graph: name, fields, badge (its label in the recipe), what it gives, and what was observed."""
 
     id: str
     name: str
@@ -250,7 +250,7 @@ def _overlap(a: _Rect, b: _Rect) -> float:
 
 def _placed(text: str, x: float, y: float, boxes: list[_Rect], top: float) -> str:
     """A label beside its point, on the side where it covers the least; adds its box to `boxes`."""
-    wide = _width(text)
+    wide = 1.2 * _width(text)
     tries = [(x + 9, y + 4), (x - 9 - wide, y + 4)]
     tries += [(x - wide / 2, y + dy) for dy in (-12, 22, -24, 34)]
     tries += [(x + 8, y + dy) for dy in (-10, 18)] + [(x - 8 - wide, y + dy) for dy in (-10, 18)]
@@ -371,7 +371,7 @@ def heat_map(counts: Sequence[Sequence[float]], classes: Sequence[str]) -> str:
 
 # ----------------------------------------------------------------------------------------------------------- flow graph
 
-BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, LANE = 250.0, 54.0, 18.0, 30.0, 14.0
+BOX_WIDTH, BOX_HEIGHT, NOTE_HEIGHT, GAP_X, GAP_Y, LANE = 250.0, 54.0, 18.0, 18.0, 30.0, 14.0
 
 
 def flow(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
@@ -386,8 +386,9 @@ def flow(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
     known = {node.id for node in nodes}
     edges = [e for e in edges if e.source in known and e.target in known]
     rows = _rows(nodes, edges)
+    tall = BOX_HEIGHT + (NOTE_HEIGHT if any(node.note for node in nodes) else 0)
     spots = {
-        node.id: (8 + column * (BOX_WIDTH + GAP_X), 8 + row * (BOX_HEIGHT + GAP_Y))
+        node.id: (8 + column * (BOX_WIDTH + GAP_X), 8 + row * (tall + GAP_Y))
         for row, members in enumerate(rows)
         for column, node in enumerate(members)
     }
@@ -398,7 +399,7 @@ def flow(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path class="tip" d="M0 0L8 4L0 8z"/></marker></defs>'
     ]
-    parts.extend(_wire(spots[e.source], spots[e.target]) for e in edges if not e.reference)
+    parts.extend(_wire(spots[e.source], spots[e.target], tall) for e in edges if not e.reference)
     entered: defaultdict[str, int] = defaultdict(int)
     for lane, source in enumerate(sources):
         ends: list[tuple[float, float]] = []
@@ -408,8 +409,8 @@ def flow(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
             entered[edge.target] += 1
         x, y = spots[source]
         parts.append(_bus((x + BOX_WIDTH, y + 13), ends, right + 16 + lane * LANE, f"s{lane % SERIES + 1}"))
-    parts.extend(_box(node, *spots[node.id]) for node in nodes)
-    height = 8 + len(rows) * (BOX_HEIGHT + GAP_Y) - GAP_Y + 8
+    parts.extend(_box(node, *spots[node.id], tall) for node in nodes)
+    height = 8 + len(rows) * (tall + GAP_Y) - GAP_Y + 8
     return _svg(right + 24 + len(sources) * LANE, height, "the recipe as a graph", parts, "chart flow")
 
 
@@ -433,8 +434,8 @@ def _rows(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
     return rows + [levels[level] for level in sorted(levels)]
 
 
-def _wire(source: tuple[float, float], target: tuple[float, float]) -> str:
-    x1, y1 = source[0] + BOX_WIDTH / 2, source[1] + BOX_HEIGHT
+def _wire(source: tuple[float, float], target: tuple[float, float], tall: float) -> str:
+    x1, y1 = source[0] + BOX_WIDTH / 2, source[1] + tall
     x2, y2 = target[0] + BOX_WIDTH / 2, target[1] - 1
     bend = (y2 - y1) / 2
     path = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {y1 + bend:.1f} {x2:.1f} {y2 - bend:.1f} {x2:.1f} {y2:.1f}"
@@ -451,7 +452,7 @@ def _bus(start: tuple[float, float], ends: Sequence[tuple[float, float]], lane: 
     return f'<path class="bus {tone}" d="{path}"/>{tips}'
 
 
-def _box(node: Node, x: float, y: float) -> str:
+def _box(node: Node, x: float, y: float, tall: float) -> str:
     badge = ""
     room = BOX_WIDTH - 24
     if node.badge:
@@ -462,10 +463,11 @@ def _box(node: Node, x: float, y: float) -> str:
         badge += _text(left + wide / 2, y + 21, text, "badge-text", "middle")
         room -= wide + 6
     kind = _text(x + BOX_WIDTH - 11, y + 42, node.kind, "muted", "end") if node.kind else ""
+    note = _text(x + 12, y + 61, _clip(node.note, BOX_WIDTH - 24), "muted note") if node.note else ""
     detail_room = BOX_WIDTH - 30 - _width(node.kind)
     return (
         f"<g><title>{escape(' · '.join(t for t in (node.name, node.detail, node.note) if t))}</title>"
-        f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="8"/>'
+        f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{BOX_WIDTH}" height="{tall}" rx="8"/>'
         f"{_text(x + 12, y + 22, _clip(node.name, room, 13.5), 'strong')}{badge}"
-        f"{_text(x + 12, y + 42, _clip(node.detail, detail_room), 'muted')}{kind}</g>"
+        f"{_text(x + 12, y + 42, _clip(node.detail, detail_room), 'muted')}{kind}{note}</g>"
     )

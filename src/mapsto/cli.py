@@ -444,7 +444,8 @@ def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None
     if as_json:
         _json([dataclasses.asdict(finding) for finding in findings])
     for finding in findings if not as_json else []:
-        _print(f"{finding.path}: {finding.what}{f' (used by {', '.join(finding.used_by)})' if finding.used_by else ''}")
+        users = f" (used by {', '.join(finding.used_by)})" if finding.used_by else ""
+        _print(f"{finding.path}: {finding.what}{users}")
     if findings:
         raise typer.Exit(2)
     if not as_json:

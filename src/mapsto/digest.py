@@ -70,10 +70,10 @@ def tensor_from_bytes(data: Any) -> Tensor:
     return torch.frombuffer(data, dtype=dtype, offset=HEADER).reshape(shape)
 
 
-def canonical(value: Any, resolve: Callable[[Ref], str], source: Callable[[MapstoMapping[Any, Any]], str]) -> Any:
+def canonical(value: Any, resolve: Callable[[Ref], str], source: Callable[[MapstoMapping[Any, Any] | Network], str]) -> Any:
     """A field's value as canonical, type-tagged JSON.
 
-    `resolve` gives the digest behind a reference, `source` the digest of what a source mapping gives.
+    `resolve` gives the digest behind a reference, `source` the digest of a network, or of what a source mapping gives.
     """
 
     def walk(value: Any) -> Any:
@@ -82,9 +82,7 @@ def canonical(value: Any, resolve: Callable[[Ref], str], source: Callable[[Mapst
         if isinstance(value, Ref):
             return {"$digest": resolve(value)}
         if isinstance(value, Network):
-            from mapsto.store import network_digest
-
-            return {"$digest": network_digest(value)}
+            return {"$digest": source(value)}
         if isinstance(value, (Dataset, Tasks, Stream)):
             return {"$data": value.fingerprint()}
         if isinstance(value, MapstoMapping):
@@ -136,7 +134,7 @@ def step_key(
     seed: int,
     numerics: Numerics,
     resolve: Callable[[Ref], str],
-    source: Callable[[MapstoMapping[Any, Any]], str],
+    source: Callable[[MapstoMapping[Any, Any] | Network], str],
 ) -> str:
     """The key of what `mapping` would give for inputs of these digests."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections import Counter
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,6 +36,7 @@ Role: TypeAlias = Literal["parameters", "macs", "bytes", "latency", "accuracy", 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TIMES = {"s", "ms", "µs", "us", "ns"}
 _NOTHING = "–"
+_PNG = "data:image/png;base64,"
 _MOST_CLASSES = 120
 
 
@@ -71,6 +72,15 @@ class Figure(NamedTuple):
     caption: str
 
 
+class Picture(NamedTuple):
+    """An image, what it shows, whether it is an example got right or wrong, and how many pixels wide to draw it."""
+
+    uri: str
+    caption: str
+    right: bool | None
+    width: int
+
+
 @dataclass
 class Section:
     """What one step has to show."""
@@ -82,7 +92,7 @@ class Section:
     figures: list[Figure] = field(default_factory=list[Figure])
     tables: list[tuple[str, View]] = field(default_factory=list["tuple[str, View]"])
     plots: list[Figure] = field(default_factory=list[Figure])
-    pictures: list[tuple[str, str]] = field(default_factory=list["tuple[str, str]"])
+    pictures: list[Picture] = field(default_factory=list[Picture])
     metrics: View | None = None
 
     def __bool__(self) -> bool:
@@ -253,7 +263,7 @@ def _view(table: Mapping[str, Any]) -> View:
         values = [_with_interval(row, name) for row in rows]
         texts = _column(name, unit, values)
         numeric.append(any(_number(v) is not None for v in values) and not any(isinstance(v, str) for v in values))
-        columns.append(f"{name}, {unit}" if unit and _role(name, unit) != "bytes" else name)
+        columns.append(f"{name}, {unit}" if unit and _role(name, unit) not in {"bytes", "macs"} else name)
         for row, text in zip(cells, texts, strict=True):
             row.append(text)
     return View(columns, numeric, cells)
@@ -334,8 +344,8 @@ def _verdicts(targets: Sequence[Doc]) -> str:
     >>> _verdicts([{"met": True}, {"met": None}, {"met": True}])
     '2 met, 1 not run'
     """
-    counts = Counter({True: "met", False: "unmet"}.get(target.get("met"), "not run") for target in targets)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("met", "unmet", "not run") if counts[verdict])
+    verdicts = ["not run" if t.get("met") is None else "met" if t["met"] else "unmet" for t in targets]
+    return ", ".join(f"{n} {verdict}" for verdict in ("met", "unmet", "not run") if (n := verdicts.count(verdict)))
 
 
 def _flat(tree: Doc) -> Iterator[tuple[str, Any]]:
@@ -414,7 +424,7 @@ def _stage_figures(summary: Doc) -> list[Figure]:
     if not accuracies:
         return []
     figures: list[Figure] = []
-    for name, unit, _, xs in chosen:
+    for name, unit, role, xs in chosen:
         series: dict[str, list[charts.Point]] = {}
         for accuracy, _, _, ys in accuracies:
             points = [
@@ -425,7 +435,7 @@ def _stage_figures(summary: Doc) -> list[Figure]:
             if points:
                 series[accuracy] = points
         if any(len(points) > 1 for points in series.values()):
-            x_name = f"{name}, {unit}" if unit and unit != name else name
+            x_name = f"{name}, {unit}" if unit and role == "latency" else name
             y_name = f"accuracy, {accuracies[0][1]}" if accuracies[0][1] else "accuracy"
             svg = charts.scatter(series, x_name=f"{x_name} (log)", y_name=y_name, log_x=True)
             figures.append(Figure(svg, f"Accuracy against {name}, after each stage; bars are 95 % intervals"))
@@ -461,7 +471,7 @@ def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
                 detail=", ".join(f"{key}={_field(value)}" for key, value in fields.items()),
                 badge=str(node.get("label") or ""),
                 kind=str(node.get("kind_out") or ""),
-                note=f"observed: {', '.join(observed)}" if observed else "",
+                note=f"measured: {', '.join(observed)}" if observed else "",
             )
         )
     edges = [charts.Edge(str(a), str(b), kind == "ref") for a, b, kind in graph.get("edges") or []]
@@ -538,11 +548,22 @@ def _evidence(step: Doc, titles: Mapping[str, str]) -> Section:
             Figure(charts.lines(curves, x_name=series.get("x_name") or "", y_name=y_name), _words(name))
         )
     section.pictures = [
-        (_words(name), str(uri))
+        _picture(name, str(uri))
         for name, uri in (report.get("pictures") or {}).items()
-        if str(uri).startswith("data:image/png;base64,")
+        if str(uri).startswith(_PNG) and re.fullmatch(r"[A-Za-z0-9+/=]*", str(uri).removeprefix(_PNG))
     ]
     return section
+
+
+def _picture(name: str, uri: str) -> Picture:
+    """A picture as drawn: a small one enlarged by a whole factor; ``wrong_1_cat_as_dog`` becomes "cat → dog"."""
+    header = base64.b64decode(uri.removeprefix(_PNG)[:32])
+    width = int.from_bytes(header[16:20], "big") or 1
+    shown = width * max(1, 84 // width)
+    example = re.fullmatch(r"(right|wrong)_\d+_(.+)", name)
+    if example is None:
+        return Picture(uri, _words(name), None, shown)
+    return Picture(uri, example[2].replace("_as_", " → ").replace("_", " "), example[1] == "right", shown)
 
 
 def _words(name: str) -> str:

@@ -495,8 +495,6 @@ class Context:
     def fabric(self) -> Fabric:
         """Lightning Fabric with this run's device, precision and strategy; made when first asked for."""
         if self._fabric is None:
-            from mapsto.process import make_fabric
-
             self._fabric = make_fabric(self.numerics)
         return self._fabric
 
@@ -542,3 +540,18 @@ def fields_of(mapping: Frozen) -> AbcMapping[str, Any]:
     import dataclasses
 
     return {f.name: getattr(mapping, f.name) for f in dataclasses.fields(cast("Any", mapping))}
+
+
+def make_fabric(numerics: Numerics) -> Fabric:
+    """Lightning Fabric for a numerics policy, launched where it spans processes."""
+    import torch
+    from lightning.fabric import Fabric
+
+    torch.set_num_threads(numerics.threads)
+    kind, _, index = numerics.device.partition(":")
+    devices: Any = [int(index)] if index else numerics.world_size
+    fabric = Fabric(
+        accelerator=kind, devices=devices, precision=numerics.precision, strategy=numerics.strategy  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric

@@ -9,14 +9,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping as AbcMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from mapsto.mapping import Context, Mapping, Numerics
+from mapsto.mapping import Context, Mapping
 
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
-__all__ = ["Foreign", "Items", "Live", "Process", "State", "make_fabric"]
+__all__ = ["Foreign", "Items", "Live", "Process", "State"]
 
 A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
@@ -79,18 +76,3 @@ class Process(Mapping[A, B]):
 
     def apply(self, value: A, ctx: Context) -> B:
         return ctx.drive(self, value)
-
-
-def make_fabric(numerics: Numerics) -> Fabric:
-    """Lightning Fabric for a numerics policy, launched where it spans processes."""
-    import torch
-    from lightning.fabric import Fabric
-
-    torch.set_num_threads(numerics.threads)
-    kind, _, index = numerics.device.partition(":")
-    devices: Any = [int(index)] if index else numerics.world_size
-    fabric = Fabric(
-        accelerator=kind, devices=devices, precision=numerics.precision, strategy=numerics.strategy  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric

@@ -21,11 +21,11 @@ from typing import Any, TextIO, TypeVar, cast
 
 from mapsto import digest
 from mapsto.errors import MapstoError, SpecError, StepError, nearest
-from mapsto.kinds import Dataset, Forked, Frozen, Report, Stream, Tasks
+from mapsto.kinds import Dataset, Forked, Frozen, Network, Report, Stream, Tasks
 from mapsto.mapping import Chain, Context, Fork, Labelled, Lazy, Mapping, Numerics, Observe, Ref
 from mapsto.process import Process
 from mapsto.spec import Recipe, load_recipe, node_of
-from mapsto.store import Record, Store, disk_error, encode, measured_of
+from mapsto.store import Record, Store, disk_error, encode, measured_of, network_digest
 
 __all__ = ["Executor", "Handle", "Listener", "RunResult", "StepResult", "execute"]
 
@@ -272,8 +272,8 @@ class Executor:
         def resolve(reference: Ref) -> str:
             return self._known(self.label(reference.label), used)
 
-        def source(inner: Mapping[Any, Any]) -> str:
-            return self._known(self.source(inner), used)
+        def source(inner: Mapping[Any, Any] | Network) -> str:
+            return network_digest(inner) if isinstance(inner, Network) else self._known(self.source(inner), used)
 
         try:
             key = digest.step_key(

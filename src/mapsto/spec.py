@@ -192,8 +192,11 @@ class _Reader:
             if label not in data:
                 self.error(("optional",), f"no data entry is labelled '{label}' ({nearest(str(label), data)})")
             elif data[label] is not None:
+                from mapsto.data.folder import offline
+
                 try:
-                    data[label].fingerprint()
+                    with offline():
+                        data[label].fingerprint()
                 except DataError as error:
                     missing[label] = str(error)
         skipped: dict[str, str] = {}

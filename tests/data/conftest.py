@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def real(request: pytest.FixtureRequest) -> Iterator[Path]:
+def real(request: pytest.FixtureRequest) -> Path:
     """The data folder named by MAPSTO_DATA; skips where it lacks what the test's ``needs`` names."""
     given = os.environ.get("MAPSTO_DATA")
     if not given:
@@ -35,4 +34,4 @@ def real(request: pytest.FixtureRequest) -> Iterator[Path]:
     for name in request.param:
         if not (Path(given) / name).exists():
             pytest.skip(f"{name} is not in MAPSTO_DATA")
-    yield Path(given)
+    return Path(given)

@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
@@ -26,7 +27,7 @@ import platformdirs
 
 from mapsto.errors import DataError
 
-__all__ = ["cache_folder", "data_folder", "find_or_download", "find_or_unpack", "locate", "unpack"]
+__all__ = ["cache_folder", "data_folder", "find_or_download", "find_or_unpack", "locate", "offline", "unpack"]
 
 _CHUNK = 1 << 18
 _TIMEOUT_S = 30
@@ -192,7 +193,22 @@ def _beside(path: Path) -> Generator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+
+
+@contextmanager
+def offline() -> Generator[None]:
+    """Within the block nothing is downloaded: what is not there is a `DataError` (as with ``MAPSTO_OFFLINE=1``)."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
+
+
 def _download(url: str, checksum: str, path: Path, what: str) -> None:
+    if _offline.get() or os.environ.get("MAPSTO_OFFLINE", "") not in ("", "0"):
+        raise DataError("nothing is downloaded here")
     digest = hashlib.md5(usedforsecurity=False) if len(checksum) == 32 else hashlib.sha256()
     request = urllib.request.Request(url, headers={"User-Agent": "mapsto"})
     received = 0

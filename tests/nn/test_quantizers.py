@@ -1,0 +1,355 @@
+"""Folding, tracing, quantizing: the simulation is exact, trains, replays and exports."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mapsto.errors import DataError, DomainError
+from mapsto.kinds import Factory, Network, Signature, TensorSpec, detached, trusting
+from mapsto.nn.calibration import Range, calibrate, clipped, plan, thin_first_layer
+from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
+from mapsto.nn.edits.quantizers import Quantizer, Quantizers, is_quantized
+from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
+from mapsto.nn.sites import INPUT, Site, trace
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def block(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+class Plain(nn.Module):
+    """VGG's shape: convolutions, max pooling, a global mean."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*block(1, 8), nn.MaxPool2d(2), *block(8, 12), *block(12, 12), nn.MaxPool2d(2))
+        self.embedding = 12
+        self.classifier = nn.Linear(12, classes) if classes else nn.Identity()
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.features(x).mean((-1, -2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.embed(x))
+
+
+class Residual(nn.Module):
+    """Padded and projected shortcuts, an in-place add, leaky and clamped rectifiers."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.conv1, self.bn1 = nn.Conv2d(8, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv3, self.bn3 = nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.short = nn.Sequential(nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16))
+        self.drop = nn.Dropout(0.1)
+        self.classifier = nn.Linear(16, classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        y += F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        x = F.leaky_relu(y, 0.1)
+        x = F.relu(self.bn3(self.conv3(x)) + self.short(x))
+        return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.drop(self.embed(x)))
+
+
+def settled(module: nn.Module) -> nn.Module:
+    """As after training: statistics that are not 0 and 1, outputs that differ from sample to sample."""
+    torch.manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, 0, 0.2)
+    module.train()
+    with torch.no_grad():
+        for _ in range(30):
+            module(images(64))
+    return module.eval()
+
+
+def images(count: int, seed: int = 1) -> Tensor:
+    """Smooth blobs, so that global means differ between images."""
+    coarse = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size=(16, 16), mode="bilinear")
+
+
+def network(kind: type[nn.Module], **arguments: int) -> Network:
+    module = settled(kind(**arguments))
+    classes = module(images(1)).shape[1]
+    return Network(
+        arch=Factory(name=f"{__name__}:{kind.__name__}", arguments=arguments),
+        tensors=detached(module.state_dict()),
+        signature=Signature(
+            inputs=(TensorSpec(name="image", dtype="float32", shape=("N", 1, 16, 16)),),
+            outputs=(TensorSpec(name="scores", dtype="float32", shape=("N", classes)),),
+        ),
+    )
+
+
+def quantized(given: Network, *, first: bool = False, **settings: object) -> Network:
+    module = given.module()
+    fold = FoldBatchNorm(pairs=foldable_pairs(module, trace(module, images(2))))
+    fold.apply(module)
+    skip = () if first else thin_first_layer(module, trace(module, images(2)))
+    attach = Quantizers(quantizers=calibrate(module, images(256).split(64), skip=skip, **settings))  # type: ignore[arg-type]
+    return given.with_module(attach.apply(module), fold, attach)
+
+
+@pytest.fixture(autouse=True)
+def _trusted():
+    with trusting(PACKAGE):
+        yield
+
+
+@pytest.fixture(scope="module", params=[Plain, Residual])
+def pair(request) -> tuple[Network, Network]:
+    with trusting(PACKAGE):
+        given = network(request.param)
+        return given, quantized(given)
+
+
+# ------------------------------------------------------------------------------------------------------------------- sites
+
+
+def test_trace_names_calls_without_a_module_of_their_own():
+    graph = trace(Residual().eval(), images(2))
+    sites = [call.site for call in graph.calls]
+    assert Site("", "add", 0) in sites
+    assert Site("", "add", 1) in sites
+    assert Site("", "pad", 0) in sites
+    assert Site("stem.2", "hardtanh", 0) in sites
+    assert len(set(sites)) == len(sites)
+    adds = {call.site.call: call.sources for call in graph.calls if call.site.function == "add"}
+    assert adds[0] == (Site("bn2", "batch_norm"), Site("", "pad"))
+
+
+def test_plan_quantizes_every_result_but_what_a_rectifier_absorbs():
+    module = Residual().eval()
+    FoldBatchNorm(pairs=foldable_pairs(module, trace(module, images(2)))).apply(module)
+    chosen = plan(trace(module, images(2)))
+    assert INPUT in chosen.observed
+    assert Site("stem.0", "conv2d") not in chosen.observed
+    assert Site("stem.2", "hardtanh") in chosen.rectified
+    assert Site("", "add", 0) in chosen.observed, "a leaky rectifier absorbs nothing"
+    assert Site("", "add", 1) not in chosen.observed
+    assert Site("classifier", "linear") not in chosen.observed, "the scores stay float"
+    assert set(chosen.weights) == {f"{name}.weight" for name in (*"stem.0 conv1 conv2 conv3 short.0 classifier".split(),)}
+
+
+def test_skipped_modules_have_no_quantizer():
+    module = Residual().eval()
+    chosen = plan(trace(module, images(2)), skip=("short", "classifier"))
+    assert "short.0.weight" not in chosen.weights
+    assert "classifier.weight" not in chosen.weights
+    assert not [site for site in chosen.observed if site.path.startswith("short")]
+
+
+# -------------------------------------------------------------------------------------------------------------------- fold
+
+
+@pytest.mark.parametrize("kind", [Plain, Residual])
+def test_folding_changes_no_output_and_drops_every_batch_norm(kind):
+    module = settled(kind())
+    before = module(images(8))
+    pairs = foldable_pairs(module, trace(module, images(2)))
+    edit = FoldBatchNorm(pairs=pairs)
+    folded = edit.apply(module)
+    assert not [part for part in folded.modules() if isinstance(part, nn.BatchNorm2d)]
+    torch.testing.assert_close(folded(images(8)), before, rtol=1e-4, atol=1e-5)
+    assert edit.follow(f"{pairs[0][1]}.weight", torch.ones(3)) is None
+    assert edit.follow(f"{pairs[0][0]}.weight", torch.ones(3)) is not None
+
+
+def test_a_shared_or_branching_convolution_is_not_folded():
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.norm(y) + y
+
+    module = Branching().eval()
+    assert foldable_pairs(module, trace(module, images(2))) == ()
+
+
+def test_folding_something_else_is_refused():
+    with pytest.raises(DomainError, match="cannot fold ReLU '2' into Conv2d '0'"):
+        FoldBatchNorm(pairs=(("0", "2"),)).apply(nn.Sequential(*block(1, 2)))
+
+
+# -------------------------------------------------------------------------------------------------------------- simulation
+
+
+def test_quantized_is_near_the_original_but_not_the_same(pair):
+    given, small = pair
+    before, after = given.module()(images(200, 2)), small.module()(images(200, 2))
+    spread = before.std(0).mean()
+    assert 1e-6 < (after - before).abs().max() < 0.3 * spread
+    assert (after.argmax(1) == before.argmax(1)).float().mean() > 0.95
+
+
+def test_tensors_keep_their_names_and_replay_is_exact(pair):
+    _, small = pair
+    module = small.module()
+    assert is_quantized(module)
+    assert not [name for name in module.state_dict() if "quantizer" in name]
+    assert torch.equal(small.module()(images(4)), module(images(4)))
+    assert torch.equal(copy.deepcopy(module)(images(4)), module(images(4)))
+
+
+def test_edits_survive_json(pair):
+    import dataclasses
+
+    _, small = pair
+    edit = small.edits[-1]
+    assert isinstance(edit, Quantizers)
+    plain = json.loads(json.dumps(dataclasses.asdict(edit)))
+    again = Quantizers(quantizers=tuple(Quantizer(**item) for item in plain["quantizers"]))
+    assert again == edit
+
+
+def test_embed_and_forward_agree(pair):
+    _, small = pair
+    module = small.module()
+    codes = module.embed(images(16))
+    [last] = [q for q in small.edits[-1].quantizers if q.function in ("mean", "adaptive_avg_pool2d")]
+    steps = codes / last.scale[0]
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
+
+
+def test_training_goes_on_and_only_moves_what_it_should(pair):
+    _, small = pair
+    module = small.module().train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    labels = torch.arange(32) % 5
+    losses = []
+    for _ in range(8):
+        loss = F.cross_entropy(module(images(32)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    assert losses[-1] < losses[0]
+
+
+def test_quantizing_twice_is_refused(pair):
+    _, small = pair
+    with pytest.raises(DomainError, match="quantized already"):
+        small.edits[-1].apply(small.module())
+
+
+def test_a_pruned_weight_no_longer_fits(pair):
+    given, small = pair
+    fold, attach = small.edits
+    module = fold.apply(given.module())
+    name = next(q.path for q in attach.quantizers if q.weight)
+    layer = module.get_submodule(name)
+    layer.weight = nn.Parameter(layer.weight[:3].clone())
+    with pytest.raises(DomainError, match="prune before quantizing"):
+        attach.apply(module)
+
+
+def test_wrong_quantizers_are_refused():
+    with pytest.raises(DomainError, match="2 scales"):
+        Quantizer(path="0", function="weight", scale=(1.0, 2.0), zero_point=(0, 0), quant_min=-128, quant_max=127)
+
+
+# ------------------------------------------------------------------------------------------------------------------- range
+
+
+def test_observers_differ_on_a_long_tail():
+    values = torch.cat([torch.randn(20000, generator=torch.Generator().manual_seed(0)), torch.tensor([60.0])])
+    seen = Range()
+    seen.widen(values)
+    seen.count(values)
+    assert clipped(seen, "minmax", 99.9, 8)[1] == 60
+    assert clipped(seen, "percentile", 99.9, 8)[1] < 10
+    assert 10 < clipped(seen, "mse", 99.9, 8)[1] < 60
+
+
+def test_nan_is_named():
+    module = settled(Plain())
+    batch = images(4)
+    batch[1, 0, 2, 2] = float("nan")
+    with pytest.raises(DataError, match="not all finite"):
+        calibrate(module, [batch])
+
+
+@pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
+def test_reduced_range_leaves_a_bit_unused(observer):
+    module = settled(Plain())
+    for quantizer in calibrate(module, [images(16)], reduce_range=True, observer=observer):
+        if quantizer.weight:
+            weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
+            codes = weight / torch.tensor(quantizer.scale).view(-1, *[1] * (weight.ndim - 1))
+            assert codes.round().clamp(quantizer.quant_min, quantizer.quant_max).abs().max() <= 64
+
+
+# ------------------------------------------------------------------------------------------------------------------ export
+
+
+def test_onnx_runtime_runs_integer_kernels_and_agrees(pair):
+    given, small = pair
+    model = to_onnx(small)
+    fused = fused_operations(model)
+    assert fused["QLinearConv"] >= 2
+    assert fused["Conv"] == 1, "only the first convolution, of one channel, stays float"
+    assert fused["QGemm"] == 1
+    assert fused["QLinearGlobalAveragePool"] == 1
+    batch = images(200, 3)
+    simulated, real = small.module()(batch).detach().numpy(), runner(model)(batch.numpy())
+    [last] = [q for q in small.edits[-1].quantizers if q.function in ("mean", "adaptive_avg_pool2d")]
+    step = last.scale[0] * float(small.tensors["classifier.weight"].abs().sum(1).max())
+    assert np.abs(simulated - real).max() <= step
+    sure = np.sort(simulated)[:, -1] - np.sort(simulated)[:, -2] > 1e-3
+    assert (simulated.argmax(1) == real.argmax(1))[sure].all()
+    assert len(model) < len(to_onnx(given))
+
+
+@pytest.mark.parametrize("settings", [{"signed": True}, {"bits": 6}, {"reduce_range": True}, {"observer": "mse"}])
+def test_other_settings_export_as_they_simulate(settings):
+    small = quantized(network(Plain), first=True, **settings)
+    batch = images(64, 3)
+    simulated, real = small.module()(batch).detach().numpy(), runner(to_onnx(small))(batch.numpy())
+    assert np.abs(simulated - real).mean() < 0.02 * simulated.std(0).mean()
+
+
+def test_skipped_layers_stay_float_in_onnx_runtime():
+    given = network(Plain)
+    module = given.module()
+    fold = FoldBatchNorm(pairs=foldable_pairs(module, trace(module, images(2))))
+    fold.apply(module)
+    attach = Quantizers(quantizers=calibrate(module, [images(64)], skip=("features.4",)))
+    small = given.with_module(attach.apply(module), fold, attach)
+    model = to_onnx(small)
+    assert fused_operations(model)["Conv"] == 1
+    batch = images(64, 3)
+    simulated, real = small.module()(batch).detach().numpy(), runner(model)(batch.numpy())
+    assert np.abs(simulated - real).max() < 0.1 * simulated.std(0).mean()
+
+
+def test_a_learner_and_a_head_put_on_afterwards():
+    small = quantized(network(Plain, classes=0))
+    module = small.module()
+    before = module(images(4))
+    module.classifier = nn.Linear(12, 3)
+    with torch.no_grad():
+        after = module(images(4))
+        torch.testing.assert_close(after, module.classifier(before))
