@@ -59,7 +59,7 @@ def stub() -> str:
             imports.append((module, cls, alias))
             lines.append(f"    {name} = {alias}")
         bodies.append("\n".join(lines))
-    exported = sorted(["__version__", *homes])
+    exported = sorted(mapsto.__all__)
     head = [f"from {module} import {name} as {alias}" for module, name, alias in sorted(imports)]
     listing = "\n".join(["__all__ = [", *(f'    "{name}",' for name in exported), "]"])
     return "\n\n".join([HEAD + "\n" + "\n".join(head), listing, *bodies]) + "\n"

@@ -38,7 +38,11 @@ def table(name: str, file: str) -> str:
         goal_text = str(entry["goal"]).replace(">=", "≥").replace("<=", "≤")
         lines.append(f"| {entry['what']} | {goal_text} | {number(entry['measured'])} | {verdict} |")
     env = tree["environment"]
-    lines += ["", f"{at} {tree['measured_at'][:10]}, {env['cpu']}, {env['cores']} cores, torch {env['packages']['torch']}, `benchmarks/results/{name}.json`."]
+    lines += [
+        "",
+        f"{at} {tree['measured_at'][:10]}, {env['cpu']}, {env['cores']} cores, torch {env['packages']['torch']}, "
+        f"`benchmarks/results/{name}.json`.",
+    ]
     return "\n".join(lines)
 
 
@@ -60,7 +64,12 @@ def filled(text: str, file: str) -> str:
     def replace(match: re.Match[str]) -> str:
         return f"<!-- table {match[1]} -->\n{table(match[1], file)}\n<!-- end -->"
 
-    text = re.sub(r"<!-- names -->\n.*?<!-- end names -->", f"<!-- names -->\n{names(file)}\n<!-- end names -->", text, flags=re.DOTALL)
+    text = re.sub(
+        r"<!-- names -->\n.*?<!-- end names -->",
+        f"<!-- names -->\n{names(file)}\n<!-- end names -->",
+        text,
+        flags=re.DOTALL,
+    )
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 

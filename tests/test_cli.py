@@ -41,7 +41,13 @@ def here(tmp_path: Path) -> Path:
 def mapsto(here: Path, *arguments: str, code: int = 0, given: bytes = b"") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"MAPSTO_STORE": str(here / "store"), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-m", "mapsto", *arguments], cwd=here, env=environment, input=given, capture_output=True, timeout=300, check=False
+        [sys.executable, "-m", "mapsto", *arguments],
+        cwd=here,
+        env=environment,
+        input=given,
+        capture_output=True,
+        timeout=300,
+        check=False,
     )
     out = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
     assert out.returncode == code, out.stderr + out.stdout
@@ -87,9 +93,15 @@ def test_run_twice_then_predict_report_and_store(here: Path) -> None:
 
 def test_torch_is_not_imported_when_all_are_hits(here: Path) -> None:
     mapsto(here, "run", "small.yaml")
-    code = "import sys; sys.argv = ['mapsto', 'run', 'small.yaml', '--json']\nfrom mapsto.cli import main\ntry: main()\nfinally: sys.stderr.write(f'torch={\"torch\" in sys.modules}')"
+    code = (
+        "import sys; sys.argv = ['mapsto', 'run', 'small.yaml', '--json']\n"
+        "from mapsto.cli import main\ntry: main()\n"
+        "finally: sys.stderr.write('torch=' + str('torch' in sys.modules))"
+    )
     environment = os.environ | {"MAPSTO_STORE": str(here / "store")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True, check=True
+    )
     assert "torch=False" in done.stderr
 
 
@@ -140,13 +152,30 @@ def test_list_names_everything_without_importing_torch(here: Path) -> None:
     rows = json.loads(mapsto(here, "list", "--json").stdout)
     assert {row["name"] for row in rows} >= {*discovery.entries("mappings"), *discovery.entries("data")}
     assert all(row["summary"] for row in rows)
-    code = "import sys, mapsto.cli, mapsto.discovery as d\nd.entries('mappings')\nprint(any(m in sys.modules for m in ('torch', 'pydantic', 'numpy')))"
+    code = (
+        "import sys, mapsto.cli, mapsto.discovery as d\nd.entries('mappings')\n"
+        "print(any(m in sys.modules for m in ('torch', 'pydantic', 'numpy')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_every_command_has_help_with_an_example(here: Path) -> None:
-    for command in ("run", "list", "show", "new", "predict", "report", "bench", "doctor", "lock", "store ls", "store gc", "store verify", "store index"):
+    for command in (
+        "run",
+        "list",
+        "show",
+        "new",
+        "predict",
+        "report",
+        "bench",
+        "doctor",
+        "lock",
+        "store ls",
+        "store gc",
+        "store verify",
+        "store index",
+    ):
         assert "Example: mapsto" in mapsto(here, *command.split(), "--help").stdout
 
 

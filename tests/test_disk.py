@@ -42,7 +42,7 @@ def test_enospc_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     execute(chain(), store=tmp_path / "counted")
     writes = count
     assert writes > 12
-    for fail_at in range(1, writes + 1, 3):  # noqa: B007 - read by `counting`
+    for fail_at in range(1, writes + 1, 3):
         count = 0
         place = tmp_path / f"full-{fail_at}"
         with pytest.raises(MapstoError, match="disk is full") as caught:
@@ -57,7 +57,9 @@ def test_enospc_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("no right to mount a tmpfs here; the injected test above covers it")
     yield place

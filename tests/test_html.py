@@ -539,7 +539,8 @@ CHROMIUM = next(
 def test_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
     """No message on the console, no request to anywhere, the script runs, and nothing is wider than the window."""
     framed = json.dumps(page).replace("</", "<\\/")
-    probe = f"""<!doctype html><meta charset="utf-8"><iframe id="f" style="width:{width}px;height:3000px;border:0"></iframe>
+    frame = f"width:{width}px;height:3000px;border:0"
+    probe = f"""<!doctype html><meta charset="utf-8"><iframe id="f" style="{frame}"></iframe>
 <script>
 const f = document.getElementById("f");
 f.addEventListener("load", () => {{
@@ -556,7 +557,6 @@ f.addEventListener("load", () => {{
 f.srcdoc = {framed};
 </script>"""
     (tmp_path / "probe.html").write_text(probe, encoding="utf-8")
-    log = tmp_path / "log.txt"
     quiet = [
         "--disable-quic",
         "--no-first-run",
@@ -572,11 +572,16 @@ f.srcdoc = {framed};
         *quiet,
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1300,3000", "--dump-dom"]
+    command += [
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=4000",
+        "--window-size=1300,3000",
+        "--dump-dom",
+    ]
     done = subprocess.run(
         [*command, f"file://{tmp_path / 'probe.html'}"], capture_output=True, text=True, timeout=90, check=True
     )
-    log.write_text(done.stderr, encoding="utf-8")
     found = re.search(r"<title>(.*?)</title>", done.stdout)
     assert found, done.stdout[:300]
     assert json.loads(found[1]) == {"wide": width, "loaded": [], "open": True, "broken": 0}

@@ -88,7 +88,11 @@ def test_errors_say_where(change: tuple[str, str], line: int, message: str) -> N
 
 
 def test_all_errors_at_once() -> None:
-    bad = GOOD.replace("epochs: 4", "epoch: 4").replace("macs: 0.5", "macs: 9").replace("prune.magnitude", "prune.magnitude")
+    bad = (
+        GOOD.replace("epochs: 4", "epoch: 4")
+        .replace("macs: 0.5", "macs: 9")
+        .replace("prune.magnitude", "prune.magnitude")
+    )
     with pytest.raises(SpecError) as caught:
         parse_recipe(bad.replace("schema: 1", "schema: 2"))
     assert str(caught.value).startswith("3 errors")
@@ -100,7 +104,9 @@ def test_not_yaml_says_where() -> None:
 
 
 def test_settings_by_label_name_and_report() -> None:
-    recipe = parse_recipe(GOOD, settings={"teacher.epochs": 9, "prune.magnitude.macs": 0.2, "digits.split": "test", "seed": 5})
+    recipe = parse_recipe(
+        GOOD, settings={"teacher.epochs": 9, "prune.magnitude.macs": 0.2, "digits.split": "test", "seed": 5}
+    )
     assert recipe.steps.steps[1].mapping.epochs == 9
     assert recipe.steps.steps[3].macs == 0.2
     assert recipe.data["digits"].split == "test"

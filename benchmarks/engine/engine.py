@@ -1,6 +1,6 @@
 """What the engine costs: a step's overhead, an advance's overhead, digests and the store, each beside the plain way.
 
-    mapsto bench engine
+mapsto bench engine
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import common
 import safetensors.torch
 import torch
+from mapsto.nn.networks.vgg import vgg
 
 from mapsto import kinds
 from mapsto.digest import digest_bytes, tensor_bytes
 from mapsto.mapping import Context, Mapping
-from mapsto.nn.networks.vgg import vgg
 from mapsto.process import Live, Process, State
 from mapsto.run import execute
 from mapsto.store import Store
@@ -87,15 +87,26 @@ def main(quick: bool = False) -> dict[str, Any]:
                 began = time.perf_counter()
                 execute(chain, store=Path(folder) / str(turn))
                 times.append((time.perf_counter() - began) / (steps + 1) * 1e3)
-        rows.append({"what": "a step that does nothing, computed", "ms": statistics.median(fresh), "low": min(fresh), "high": max(fresh)})
-        rows.append({"what": "a step that is a hit", "ms": statistics.median(hits), "low": min(hits), "high": max(hits)})
+        rows.append(
+            {
+                "what": "a step that does nothing, computed",
+                "ms": statistics.median(fresh),
+                "low": min(fresh),
+                "high": max(fresh),
+            }
+        )
+        rows.append(
+            {"what": "a step that is a hit", "ms": statistics.median(hits), "low": min(hits), "high": max(hits)}
+        )
 
         count = 2000 if quick else 20000
         idle = []
         for turn in range(rounds):
             run = execute(source >> Idle(steps=count + turn), store=Path(folder) / "idle")
             idle.append(run.steps[-1].seconds / count * 1e6)
-        rows.append({"what": "an advance that does nothing", "us": statistics.median(idle), "low": min(idle), "high": max(idle)})
+        rows.append(
+            {"what": "an advance that does nothing", "us": statistics.median(idle), "low": min(idle), "high": max(idle)}
+        )
 
         module = vgg(depth=16, classes=10)
         tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
@@ -108,7 +119,9 @@ def main(quick: bool = False) -> dict[str, Any]:
         place = Path(folder)
         times = common.side_by_side(
             {
-                "sha256 of the bytes": lambda: hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors.values())).digest(),
+                "sha256 of the bytes": lambda: hashlib.sha256(
+                    b"".join(t.numpy().tobytes() for t in tensors.values())
+                ).digest(),
                 "digest": lambda: [digest_bytes(tensor_bytes(t)) for t in tensors.values()],
                 "safetensors save": lambda: safetensors.torch.save_file(tensors, place / "peer.safetensors"),
                 "torch.save": lambda: torch.save(tensors, place / "peer.pt"),
@@ -127,12 +140,27 @@ def main(quick: bool = False) -> dict[str, Any]:
             },
             rounds=rounds,
         )
-        bases = {"digest": "sha256 of the bytes", "store save": "safetensors save", "store load, first (verified)": "safetensors load", "store load, again": "safetensors load"}
+        bases = {
+            "digest": "sha256 of the bytes",
+            "store save": "safetensors save",
+            "store load, first (verified)": "safetensors load",
+            "store load, again": "safetensors load",
+        }
         for name, seconds in times.items():
-            row = {"what": f"{name}, VGG-16, {size / 1e6:.0f} MB", "ms": statistics.median(seconds) * 1e3, "low": min(seconds) * 1e3, "high": max(seconds) * 1e3}
+            row = {
+                "what": f"{name}, VGG-16, {size / 1e6:.0f} MB",
+                "ms": statistics.median(seconds) * 1e3,
+                "low": min(seconds) * 1e3,
+                "high": max(seconds) * 1e3,
+            }
             if name in bases:
                 spread = common.ratio(seconds, times[bases[name]])
-                row |= {"beside": bases[name], "times as long": spread["ratio"], "ratio low": spread["low"], "ratio high": spread["high"]}
+                row |= {
+                    "beside": bases[name],
+                    "times as long": spread["ratio"],
+                    "ratio low": spread["low"],
+                    "ratio high": spread["high"],
+                }
             rows.append(row)
 
     listing = []
@@ -140,7 +168,14 @@ def main(quick: bool = False) -> dict[str, Any]:
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "mapsto", "list"], check=True, capture_output=True)
         listing.append(time.perf_counter() - began)
-    rows.append({"what": "mapsto list, whole process", "ms": statistics.median(listing) * 1e3, "low": min(listing) * 1e3, "high": max(listing) * 1e3})
+    rows.append(
+        {
+            "what": "mapsto list, whole process",
+            "ms": statistics.median(listing) * 1e3,
+            "low": min(listing) * 1e3,
+            "high": max(listing) * 1e3,
+        }
+    )
     tree = common.result(
         "engine",
         conditions={"rounds": rounds, "steps": steps, "threads": 1, "quick": quick},

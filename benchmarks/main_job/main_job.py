@@ -1,6 +1,6 @@
 """The main job, as its user runs it: `mapsto run demo` in a new store, again, and over three seeds.
 
-    mapsto bench main_job
+mapsto bench main_job
 """
 
 from __future__ import annotations
@@ -40,10 +40,16 @@ def main(quick: bool = False) -> dict[str, Any]:
             reports.append(json.loads((out / "report.json").read_text(encoding="utf-8")))
         began = time.perf_counter()
         again = subprocess.run(
-            [*base, "--seed", "0", "--out", str(place / "again")], check=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            [*base, "--seed", "0", "--out", str(place / "again")],
+            check=True,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         second = time.perf_counter() - began
-        imports = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines() if line.startswith("import time:")}
+        imports = {
+            line.rpartition("|")[2].strip() for line in again.stderr.splitlines() if line.startswith("import time:")
+        }
     from mapsto.report import metrics_of, t95
 
     rows: list[dict[str, Any]] = []
@@ -62,7 +68,9 @@ def main(quick: bool = False) -> dict[str, Any]:
                     "ci95 over seeds": t95(values),
                 }
             )
-    rows.append({"what": "wall time, new store", "unit": "s", "seed 0": walls[0], "mean of seeds": sum(walls) / len(walls)})
+    rows.append(
+        {"what": "wall time, new store", "unit": "s", "seed 0": walls[0], "mean of seeds": sum(walls) / len(walls)}
+    )
     rows.append({"what": "wall time, second run", "unit": "s", "seed 0": second})
     targets = [
         {key: entry[key] for key in ("what", "goal", "measured", "met")}
@@ -80,7 +88,9 @@ def main(quick: bool = False) -> dict[str, Any]:
     ):
         measured = [one[path]["value"] for one in metrics if path in one]
         targets.append(common.target(what, goal, sum(measured) / len(measured) if measured else None))
-    tree = common.result("main_job", conditions={"seeds": list(seeds), "recipe": "demo", "quick": quick}, rows=rows, targets=targets)
+    tree = common.result(
+        "main_job", conditions={"seeds": list(seeds), "recipe": "demo", "quick": quick}, rows=rows, targets=targets
+    )
     common.show(rows)
     common.show(targets)
     if not quick:

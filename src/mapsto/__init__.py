@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mapsto._version import __version__
+from mapsto._version import __version__ as __version__
 
 _HOMES = {
     "Chain": "mapsto.mapping",
@@ -37,7 +37,7 @@ _HOMES = {
     "ref": "mapsto.mapping",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = list(_HOMES)
 
 
 class _Namespace:

@@ -21,6 +21,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 44.0
 FONT = 12.0
 SERIES = 6
 
+_SMALLEST = 1e-100
+"""Beyond this and its inverse, differences of what is drawn would leave the range of a float."""
+
 _Rect: TypeAlias = "tuple[float, float, float, float]"
 """Left, top, right, bottom."""
 
@@ -64,6 +67,10 @@ def short(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.4g}{prefix}"
     return f"{value:.4g}"
+
+
+def _drawable(value: float, *, log: bool = False) -> bool:
+    return abs(value) < 1 / _SMALLEST and (value > _SMALLEST or not log)
 
 
 def _width(text: str, size: float = FONT) -> float:
@@ -135,7 +142,9 @@ def _axis(values: Sequence[float], start: float, length: float, *, log: bool = F
     if log:
         room = max((high / low) ** pad, 1.15)
         return _Axis(low / room, high * room, start, length, True)
-    room = (high - low) * pad or abs(high) * 0.05 or 1.0
+    room = (high - low) * pad
+    if room <= 1e-9 * abs(high) or room < _SMALLEST:
+        room = abs(high) * 0.05 if abs(high) > _SMALLEST else 1.0
     return _Axis(low - room, high + room, start, length)
 
 
@@ -206,8 +215,7 @@ def scatter(series: Mapping[str, Sequence[Point]], *, x_name: str, y_name: str, 
     (2, 2)
     """
     kept = {
-        name: [p for p in points if math.isfinite(p.x) and math.isfinite(p.y) and (p.x > 0 or not log_x)]
-        for name, points in series.items()
+        name: [p for p in points if _drawable(p.x, log=log_x) and _drawable(p.y)] for name, points in series.items()
     }
     kept = {name: points for name, points in kept.items() if points}
     everything = [p for points in kept.values() for p in points]
@@ -277,12 +285,12 @@ def lines(
     """
     kept: dict[str, list[tuple[float, float]]] = {}
     for name, (xs, ys) in curves.items():
-        points = [(a, b) for a, b in zip(xs, ys, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        points = [(a, b) for a, b in zip(xs, ys, strict=True) if _drawable(a) and _drawable(b)]
         if points:
             kept[name] = points
     if not kept:
         return _empty(y_name)
-    log_y = log_y and all(b > 0 for points in kept.values() for _, b in points)
+    log_y = log_y and all(_drawable(b, log=True) for points in kept.values() for _, b in points)
     legend, taken = _legend(list(kept))
     top = TOP + taken
     drawn = {name: _strokes(points) for name, points in kept.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -127,7 +126,9 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, help="The seed. [default: the recipe's]")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, as 0,1,2: mean ± CI95.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The recipe's quick settings: shows that all works.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would run, how long and how large; run nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would run, how long and how large; run nothing.")
+    ] = False,
     force: Annotated[list[str] | None, typer.Option(help="Run this step (label or name) again.")] = None,
     trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
     as_json: JsonOption = False,
@@ -182,9 +183,7 @@ def _run_seeds(
         Index(place).add(summary_of(result))
         value = result.value() if result.result.kind == "Package" else None
         report = reports.build(result)
-        reports.save(
-            report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None
-        )
+        reports.save(report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None)
         built.append(report)
     if len(built) == 1:
         return built[0]
@@ -471,7 +470,9 @@ def store_index(store: StoreOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="A benchmark; without one they are listed.")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="Small settings: shows that it works; writes no result.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small settings: shows that it works; writes no result.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark of a checkout and write its result file.
@@ -530,5 +531,3 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         _print(__version__)
         raise typer.Exit
-
-

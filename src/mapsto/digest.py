@@ -70,7 +70,9 @@ def tensor_from_bytes(data: Any) -> Tensor:
     return torch.frombuffer(data, dtype=dtype, offset=HEADER).reshape(shape)
 
 
-def canonical(value: Any, resolve: Callable[[Ref], str], source: Callable[[MapstoMapping[Any, Any] | Network], str]) -> Any:
+def canonical(
+    value: Any, resolve: Callable[[Ref], str], source: Callable[[MapstoMapping[Any, Any] | Network], str]
+) -> Any:
     """A field's value as canonical, type-tagged JSON.
 
     `resolve` gives the digest behind a reference, `source` the digest of a network, or of what a source mapping gives.

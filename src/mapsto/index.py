@@ -68,13 +68,17 @@ class Index:
         self.store = store
         self.url = url or os.environ.get("MAPSTO_DATABASE") or f"sqlite:///{store.path('index.sqlite')}"
         try:
-            self.engine = sql.create_engine(self.url, connect_args={"timeout": 30} if self.url.startswith("sqlite") else {})
+            self.engine = sql.create_engine(
+                self.url, connect_args={"timeout": 30} if self.url.startswith("sqlite") else {}
+            )
             _meta.create_all(self.engine)
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "postgres", where="MAPSTO_DATABASE") from error
         except SQLAlchemyError as error:
             place = sql.make_url(self.url).render_as_string(hide_password=True)
-            raise StoreError(f"the index database cannot be opened: {error}", where=place, hint="check MAPSTO_DATABASE") from error
+            raise StoreError(
+                f"the index database cannot be opened: {error}", where=place, hint="check MAPSTO_DATABASE"
+            ) from error
 
     def add(self, run: Mapping[str, Any]) -> None:
         """Write one run as `mapsto.run.summary_of` gives it, with the metrics of its reports; an earlier entry is replaced."""
@@ -85,7 +89,9 @@ class Index:
             for table in (_metrics, _lineage, _steps):
                 connection.execute(table.delete().where(table.c.run == run["id"]))
             connection.execute(_runs.delete().where(_runs.c.id == run["id"]))
-            connection.execute(_runs.insert(), [{name: run[name] for name in ("id", "name", "seed", "started", "seconds")}])
+            connection.execute(
+                _runs.insert(), [{name: run[name] for name in ("id", "name", "seed", "started", "seconds")}]
+            )
             for table, values in ((_steps, rows), (_lineage, lineage), (_metrics, metrics)):
                 if values:
                     connection.execute(table.insert(), values)
@@ -134,7 +140,9 @@ class Index:
 
     def seconds_of(self, name: str) -> float | None:
         """The mean time that steps of a name took when they ran, for estimates."""
-        query = sql.select(sql.func.avg(_steps.c.seconds)).where((_steps.c.name == name) & (_steps.c.hit == sql.false()))
+        query = sql.select(sql.func.avg(_steps.c.seconds)).where(
+            (_steps.c.name == name) & (_steps.c.hit == sql.false())
+        )
         with self.engine.connect() as connection:
             return connection.execute(query).scalar()
 

@@ -56,7 +56,7 @@ __all__ = [
     "trusting",
 ]
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 def _spec_error(cls: type, error: ValidationError) -> SpecError:
@@ -104,15 +104,15 @@ class Frozen:
         pydantic_dataclass(cls, frozen=True, kw_only=True, config=Frozen.config)
         validated: Callable[..., None] = cls.__init__
 
-        def __init__(self: Frozen, /, *args: Any, **values: Any) -> None:
+        def checked(self: Frozen, /, *args: Any, **values: Any) -> None:
             try:
                 validated(self, *args, **values)
             except ValidationError as error:
                 raise _spec_error(cls, error) from None
 
-        __init__.__wrapped__ = validated  # type: ignore[attr-defined]
-        __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
-        cls.__init__ = __init__  # type: ignore[method-assign]
+        checked.__wrapped__ = validated  # type: ignore[attr-defined]
+        checked.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+        cls.__init__ = checked  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------------------------------------------------------- signature
@@ -200,7 +200,9 @@ class Factory(Frozen):
             for part in attribute.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError) as error:
-            raise SpecError(f"no such factory: {error}", where=self.name, hint="check the module and the name") from error
+            raise SpecError(
+                f"no such factory: {error}", where=self.name, hint="check the module and the name"
+            ) from error
         return cast("Callable[..., nn.Module]", found)
 
     def build(self) -> nn.Module:
@@ -265,7 +267,9 @@ class Network:
         for edit in self.edits:
             module = edit.apply(module)
         load_strictly(module, self.tensors, where=self.arch.name)
-        object.__setattr__(module, "mapsto_origin", (self.arch, self.edits, self.signature, self.assets, self.adaptation))
+        object.__setattr__(
+            module, "mapsto_origin", (self.arch, self.edits, self.signature, self.assets, self.adaptation)
+        )
         return module.to(device).eval()
 
     def with_module(self, module: nn.Module, *edits: Edit, **changes: Any) -> Network:
@@ -347,7 +351,9 @@ class Network:
             try:
                 rebuilt = arch.build()
             except TypeError as error:
-                raise DomainError(str(error), where=name, hint="pass arguments={...} with its JSON arguments") from error
+                raise DomainError(
+                    str(error), where=name, hint="pass arguments={...} with its JSON arguments"
+                ) from error
         tensors = detached(module.state_dict())
         load_strictly(rebuilt, tensors, where=name)
         was_training = module.training

@@ -15,7 +15,19 @@ import types
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as AbcMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 from pydantic import Field
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -57,6 +69,7 @@ A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
 C = TypeVar("C")
 T = TypeVar("T")
+_ABSENT: Any = None
 
 KINDS: dict[str, type[Any]] = {
     "network": Network,
@@ -173,7 +186,7 @@ class Mapping(Frozen, Generic[A, B]):
     def __rshift__(self, other: Mapping[B, C]) -> Chain[A, C]:
         return Chain(steps=(*_steps(self), *_steps(other)))
 
-    def __call__(self, value: A = cast("Any", None), *, seed: int = 0) -> B:
+    def __call__(self, value: A = _ABSENT, *, seed: int = 0) -> B:
         """Apply in memory, without a store: for notebooks and tests."""
         return Context(seed=seed).apply(self, value)
 
@@ -400,7 +413,9 @@ class Numerics:
     """Lightning Fabric's strategy: ``auto``, ``ddp``, ``fsdp``."""
     world_size: int = 1
     """Processes."""
-    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    threads: int = field(
+        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    )
     """Threads of torch's own pool."""
 
 
@@ -434,7 +449,9 @@ class Context:
         value: Any = source
         if isinstance(source, Ref):
             if source.label not in self.values:
-                raise SpecError(f"no step or data entry is labelled '{source.label}'", hint=nearest(source.label, self.values))
+                raise SpecError(
+                    f"no step or data entry is labelled '{source.label}'", hint=nearest(source.label, self.values)
+                )
             value = self.values[source.label]
         elif isinstance(source, Mapping) and not issubclass(kind, Mapping):
             known = self._sources.get(id(source))  # pyright: ignore[reportUnknownArgumentType]
@@ -551,7 +568,10 @@ def make_fabric(numerics: Numerics) -> Fabric:
     kind, _, index = numerics.device.partition(":")
     devices: Any = [int(index)] if index else numerics.world_size
     fabric = Fabric(
-        accelerator=kind, devices=devices, precision=numerics.precision, strategy=numerics.strategy  # type: ignore[arg-type]
+        accelerator=kind,
+        devices=devices,
+        precision=numerics.precision,
+        strategy=numerics.strategy,  # type: ignore[arg-type]
     )
     fabric.launch()
     return fabric

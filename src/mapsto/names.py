@@ -57,7 +57,13 @@ def describe(group: str, name: str) -> dict[str, Any]:
                 "description": " ".join((info.description or "").split()),
             }
         )
-    tree: dict[str, Any] = {"name": name, "version": cls.version, "doc": module_text, "fields": fields, "schema": schema}
+    tree: dict[str, Any] = {
+        "name": name,
+        "version": cls.version,
+        "doc": module_text,
+        "fields": fields,
+        "schema": schema,
+    }
     lines = [name, ""]
     if issubclass(cls, Mapping):
         tree |= {"takes": kind_name(cls.takes), "gives": kind_name(cls.gives)}
@@ -92,7 +98,11 @@ def benchmarks() -> dict[str, Path]:
     """The benchmarks of the checkout that the current folder lies in. Raises `DataError` outside one."""
     for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
         if (folder / "benchmarks" / "results").is_dir():
-            return {path.stem: path for path in sorted((folder / "benchmarks").glob("*/*.py")) if not path.name.startswith("_")}
+            return {
+                path.stem: path
+                for path in sorted((folder / "benchmarks").glob("*/*.py"))
+                if not path.name.startswith("_")
+            }
     raise DataError("benchmarks belong to a checkout", where=str(Path.cwd()), hint="run this inside a clone of mapsto")
 
 
@@ -140,7 +150,9 @@ def doctor_report() -> dict[str, dict[str, str]]:
         "weights": "weights",
     }
     data = {"folder": f"{folder}{'' if folder.is_dir() else ' (not there; set MAPSTO_DATA, or let mapsto download)'}"}
-    data |= {name: "there" if (folder / part).exists() else f"not there: {folder / part}" for name, part in sets.items()}
+    data |= {
+        name: "there" if (folder / part).exists() else f"not there: {folder / part}" for name, part in sets.items()
+    }
     return {
         "Packages": {package: installed(package) or "missing" for package in core},
         "Devices": devices,
@@ -155,5 +167,3 @@ def _cpu_features() -> str:
     flags = set(info.read_text(encoding="utf-8").split()) if info.exists() else set[str]()
     found = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if name in flags]
     return ", ".join(found) or "no vector extensions known"
-
-

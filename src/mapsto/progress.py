@@ -95,7 +95,10 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
         table = Table(title=report["title"] or report["name"], title_justify="left")
         for column in summary["columns"]:
             unit = summary["units"].get(column, "")
-            table.add_column(f"{column}{f' [{unit}]' if unit else ''}".replace("[", r"\["), justify="left" if column == "stage" else "right")
+            table.add_column(
+                f"{column}{f' [{unit}]' if unit else ''}".replace("[", r"\["),
+                justify="left" if column == "stage" else "right",
+            )
         for stage, *cells in summary["rows"]:
             table.add_row(escape(stage), *("" if c is None else _number(c["value"], c["ci95"]) for c in cells))
         console.print(table)
@@ -138,7 +141,9 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
     known = sum(row["seconds"] or 0.0 for row in rows)
     unknown = sum(row["seconds"] is None for row in rows)
-    console.print(f"about {known:.0f} s{f', and {unknown} steps that were never timed' if unknown else ''}; nothing was run")
+    console.print(
+        f"about {known:.0f} s{f', and {unknown} steps that were never timed' if unknown else ''}; nothing was run"
+    )
 
 
 def print_store(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -96,7 +96,8 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
             "tables": {name: dataclasses.asdict(table) for name, table in value.tables.items()},
             "series": {name: dataclasses.asdict(series) for name, series in value.series.items()},
             "pictures": {
-                name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in value.pictures.items()
+                name: f"data:image/png;base64,{base64.b64encode(data).decode()}"
+                for name, data in value.pictures.items()
             },
         }
     return {
@@ -137,7 +138,13 @@ def _epochs(curves: Mapping[str, Any] | None) -> dict[str, Any] | None:
     at = {name: i for i, name in enumerate(columns)}
     renamed = {"epoch_train_loss": "train_loss"}
     wanted = [name for name in columns if name in ("epoch", "epoch_train_loss", "lr") or name.startswith("val_")]
-    wanted.sort(key=lambda name: ("epoch", "epoch_train_loss", "val_loss").index(name) if name in ("epoch", "epoch_train_loss", "val_loss") else 9)
+    wanted.sort(
+        key=lambda name: (
+            ("epoch", "epoch_train_loss", "val_loss").index(name)
+            if name in ("epoch", "epoch_train_loss", "val_loss")
+            else 9
+        )
+    )
     rows = [[row[at[name]] for name in wanted] for row in curves["rows"] if row[at["epoch"]] is not None]
     return {"columns": [renamed.get(name, name) for name in wanted], "rows": rows}
 
@@ -258,7 +265,9 @@ def combine(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return first
 
 
-def save(report: Mapping[str, Any], out: Path, *, recipe_yaml: str | None = None, package: Package | None = None) -> None:
+def save(
+    report: Mapping[str, Any], out: Path, *, recipe_yaml: str | None = None, package: Package | None = None
+) -> None:
     """Write a report's folder; each file appears whole or not at all, and a package replaces the one before at once."""
     from mapsto import html
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import math
 import os
 import secrets
 import sys
@@ -353,7 +354,9 @@ class Executor:
             known = self.store.record(step.key)
             if not holder or known is not None:
                 if known is None:
-                    raise StepError("the process that was computing it gave it up", where=place, hint="run the command again")
+                    raise StepError(
+                        "the process that was computing it gave it up", where=place, hint="run the command again"
+                    )
                 step.hit = True
                 return known
             context = _RunContext(self, step)
@@ -452,7 +455,7 @@ def _curves(rows: list[tuple[int, dict[str, float]]]) -> dict[str, Any] | None:
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or value != value or abs(value) == float("inf") else _rounded(value)
+    return None if value is None or not math.isfinite(value) else _rounded(value)
 
 
 class _log_to:  # noqa: N801 - a context manager, used as a verb
@@ -549,9 +552,7 @@ def execute(
     for data in data_of(recipe.steps):
         data.fingerprint()
     chosen = recipe.seed if seed is None else seed
-    executor = Executor(
-        place, seed=chosen, numerics=numerics, force=force, listener=listener, logs=logs, plan=plan
-    )
+    executor = Executor(place, seed=chosen, numerics=numerics, force=force, listener=listener, logs=logs, plan=plan)
     started = time.time()
     began = time.monotonic()
     result = executor.run(recipe.steps, _NOTHING)
@@ -601,5 +602,3 @@ def summary_of(run: RunResult) -> dict[str, Any]:
             for step in run.steps
         ],
     }
-
-

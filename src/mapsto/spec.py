@@ -77,7 +77,9 @@ def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError(f"there is no recipe '{source}'", hint=f"give a file, or a shipped recipe: {nearest(str(source), shipped)}") from None
+        raise DataError(
+            f"there is no recipe '{source}'", hint=f"give a file, or a shipped recipe: {nearest(str(source), shipped)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the recipe cannot be read: {error}", where=str(path)) from error
     return parse_recipe(text, where=str(source), name=path.stem, settings=settings, quick=quick)
@@ -282,7 +284,9 @@ class _Reader:
             if isinstance(node, Ref):
                 of = _marker(annotation)
                 if node.label not in known:
-                    self.error(path, f"no earlier step or data entry is labelled '{node.label}' ({nearest(node.label, known)})")
+                    self.error(
+                        path, f"no earlier step or data entry is labelled '{node.label}' ({nearest(node.label, known)})"
+                    )
                     return node
                 target = known[node.label]
                 wanted = KINDS.get(of.kind) if of is not None else None
@@ -300,7 +304,9 @@ class _Reader:
 
         def rebuilt(node: Frozen, path: Place) -> Any:
             at = path
-            if isinstance(node, (MapstoMapping, Dataset, Tasks, Stream)) and not isinstance(node, (Chain, Labelled, Observe, Fork)):
+            if isinstance(node, (MapstoMapping, Dataset, Tasks, Stream)) and not isinstance(
+                node, (Chain, Labelled, Observe, Fork)
+            ):
                 at = (*path, name_of(type(node)))
             elif isinstance(node, Observe):
                 at = (*path, "observe")
@@ -469,7 +475,9 @@ def node_of(value: Any, names: Names = ()) -> Any:
     if isinstance(value, Observe):
         return {"observe": {label: node_of(report, names) for label, report in value.reports.items()}}
     if isinstance(value, Network):
-        raise SpecError("a network held in memory cannot be written into a recipe", hint="refer to a labelled step instead")
+        raise SpecError(
+            "a network held in memory cannot be written into a recipe", hint="refer to a labelled step instead"
+        )
     if isinstance(value, (MapstoMapping, Dataset, Tasks, Stream)):
         return {name_of(type(cast("Any", value))): changed_fields(cast("Frozen", value), names)}
     if isinstance(value, Frozen):

@@ -26,7 +26,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -111,7 +111,9 @@ def encode(value: Any, put: Put) -> dict[str, Any]:
     if isinstance(value, Report):
         return {
             "kind": "Report",
-            "metrics": {k: _without_measured(dataclasses.asdict(m)) for k, m in value.metrics.items() if not m.measured},
+            "metrics": {
+                k: _without_measured(dataclasses.asdict(m)) for k, m in value.metrics.items() if not m.measured
+            },
             "tables": {k: _without_measured(dataclasses.asdict(t)) for k, t in value.tables.items() if not t.measured},
             "series": {k: _without_measured(dataclasses.asdict(s)) for k, s in value.series.items() if not s.measured},
             "pictures": {k: put(p) for k, p in value.pictures.items()},
@@ -171,7 +173,8 @@ def decode_edit(tree: dict[str, Any]) -> Edit:
     cls = discovery.find("edits", tree["name"])
     if tree["version"] > cls.version:
         raise StoreError(
-            f"edit '{tree['name']}' has version {tree['version']}, this mapsto knows {cls.version}", hint="upgrade mapsto"
+            f"edit '{tree['name']}' has version {tree['version']}, this mapsto knows {cls.version}",
+            hint="upgrade mapsto",
         )
     return cls(**tree["fields"])
 
@@ -223,7 +226,9 @@ class Store:
         try:
             found = int(json.loads(text)["format"])
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError("its FORMAT file cannot be read", where=str(self.root), hint="give another --store") from error
+            raise StoreError(
+                "its FORMAT file cannot be read", where=str(self.root), hint="give another --store"
+            ) from error
         if found > FORMAT:
             raise StoreError(
                 f"format {found} was written by a later mapsto; this one knows {FORMAT}",
@@ -337,7 +342,9 @@ class Store:
                 hint="upgrade mapsto",
             )
         if digest_json(tree) != digest:
-            raise StoreError("a manifest is damaged: it does not match its digest", where=str(self.path(relative)), hint=_RECOVER)
+            raise StoreError(
+                "a manifest is damaged: it does not match its digest", where=str(self.path(relative)), hint=_RECOVER
+            )
         return tree
 
     def load(self, digest: str, *, measured: Mapping[str, Any] | None = None) -> Any:
@@ -349,7 +356,9 @@ class Store:
         if kind == "Report":
             return self._decode_report(tree, digest, measured or {})
         if kind == "Package":
-            return Package(files={n: self.blob_path(b, used_by=f"package {digest[:12]}, {n}") for n, b in tree["files"].items()})
+            return Package(
+                files={n: self.blob_path(b, used_by=f"package {digest[:12]}, {n}") for n, b in tree["files"].items()}
+            )
         if kind == "Forked":
             return Forked(parts={label: self.load(part) for label, part in tree["parts"].items()})
         raise StoreError(f"an artifact of unknown kind '{kind}'", where=digest, hint="upgrade mapsto")
@@ -360,7 +369,9 @@ class Store:
             for name, blob in part.items():
                 first = tree["aliases"].get(name)
                 tied = first is not None and part is tree["tensors"]
-                loaded[name] = loaded[first] if tied else self.tensor(blob, used_by=f"network {digest[:12]}, tensor {name}")
+                loaded[name] = (
+                    loaded[first] if tied else self.tensor(blob, used_by=f"network {digest[:12]}, tensor {name}")
+                )
             return loaded
 
         adaptation = tree["adaptation"]
@@ -419,7 +430,9 @@ class Store:
                 )
             return _build(Record, tree, inputs=tuple(tree["inputs"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError("a record is damaged", where=str(self.path(relative)), hint="delete that file; the step runs again") from error
+            raise StoreError(
+                "a record is damaged", where=str(self.path(relative)), hint="delete that file; the step runs again"
+            ) from error
 
     def commit(self, record: Record) -> Record:
         """Write a step's record, its last act. If another got there first, the two are compared and the first one stands."""
@@ -538,7 +551,11 @@ class Store:
                 findings.append(Finding(path=str(path), what=error.what))
                 continue
             if record is not None and not self.path(_spread("artifacts", record.digest, ".json")).exists():
-                findings.append(Finding(path=str(path), what=f"its artifact {record.digest[:12]} is missing", used_by=(record.name,)))
+                findings.append(
+                    Finding(
+                        path=str(path), what=f"its artifact {record.digest[:12]} is missing", used_by=(record.name,)
+                    )
+                )
         for path in self._names("artifacts"):
             try:
                 for blob in blobs_of(self.manifest(path.stem)):
@@ -551,7 +568,11 @@ class Store:
             if not path.exists():
                 findings.append(Finding(path=str(path), what="a blob is missing", used_by=named))
             elif digest_bytes(path.read_bytes()) != blob:
-                findings.append(Finding(path=str(path), what="a blob is damaged: its content does not match its digest", used_by=named))
+                findings.append(
+                    Finding(
+                        path=str(path), what="a blob is damaged: its content does not match its digest", used_by=named
+                    )
+                )
         return findings
 
     def gc(self, *, keep_days: float = 0.0, dry_run: bool = False) -> dict[str, int]:
@@ -561,7 +582,9 @@ class Store:
         files and bytes removed.
         """
         now = time.time()
-        leased = {path.stem for path in self._names("leases") if (h := _read_lease(path)) is not None and not _is_void(h)}
+        leased = {
+            path.stem for path in self._names("leases") if (h := _read_lease(path)) is not None and not _is_void(h)
+        }
         doomed: list[Path] = []
         live_artifacts: set[str] = set()
         pending: list[str] = []
@@ -689,7 +712,10 @@ def encode_state(state: State) -> bytes:
         if isinstance(value, torch.Tensor):
             blobs.append(tensor_bytes(value))
             return {"$t": len(blobs) - 1}
-        raise StoreError(f"a process's state holds a {type(value).__name__}", hint="use tensors, numbers, strings, bytes, lists, dicts")
+        raise StoreError(
+            f"a process's state holds a {type(value).__name__}",
+            hint="use tensors, numbers, strings, bytes, lists, dicts",
+        )
 
     tree = dumps({"format": FORMAT, "tree": walk(state), "blobs": []}).encode()
     body = b"".join(len(part).to_bytes(8, "little") + part for part in (tree, *blobs))
@@ -757,7 +783,9 @@ def disk_error(error: OSError, target: Path) -> StoreError:
             where=str(target.parent),
             hint="free some space (`mapsto store gc`) or give another --store, then run the same command again: it goes on",
         )
-    return StoreError(f"cannot be written: {error.strerror}", where=str(target), hint="check the permissions, or give another --store")
+    return StoreError(
+        f"cannot be written: {error.strerror}", where=str(target), hint="check the permissions, or give another --store"
+    )
 
 
 def _create_exclusively(path: Path, data: bytes) -> None:
@@ -799,10 +827,8 @@ def _steal(path: Path, holder: Mapping[str, Any]) -> None:
         return
     taken = _read_lease(grave)
     if taken is not None and taken.get("token") != holder.get("token"):
-        try:
+        with suppress(FileExistsError):
             os.link(grave, path)
-        except FileExistsError:
-            pass
     grave.unlink(missing_ok=True)
 
 

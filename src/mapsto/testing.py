@@ -130,7 +130,9 @@ def example(cls: type[Mapping[Any, Any]]) -> Mapping[Any, Any]:
 def _marker(annotation: Any) -> Of | None:
     if isinstance(annotation, Of):
         return annotation
-    parts: tuple[Any, ...] = cast("tuple[Any, ...]", annotation) if isinstance(annotation, tuple) else get_args(annotation)
+    parts: tuple[Any, ...] = (
+        cast("tuple[Any, ...]", annotation) if isinstance(annotation, tuple) else get_args(annotation)
+    )
     return next((found for part in parts if not isinstance(part, str) and (found := _marker(part)) is not None), None)
 
 
@@ -210,7 +212,9 @@ def _yaml_round_trips(case: Case, folder: Path) -> None:
     made = case.example()
     if mapping.step_takes(made) is not type(None):
         text = dump(Recipe(steps=_Opening() >> made))
-        text = text.replace(f"- {discovery.name_of(_Opening)}: {{}}\n", "- networks.conv4: {channels: 1, size: 16, width: 4}\n")
+        text = text.replace(
+            f"- {discovery.name_of(_Opening)}: {{}}\n", "- networks.conv4: {channels: 1, size: 16, width: 4}\n"
+        )
         if not accepts(mapping.step_takes(made), Network):
             return
     else:
@@ -237,7 +241,10 @@ def _input_unchanged_and_deterministic(case: Case, folder: Path) -> None:
 def _output_kind_as_declared(case: Case, folder: Path) -> None:
     made = case.example()
     result = Context(seed=1).apply(made, _input(case))
-    _require(accepts(made.gives_for(type(None)), type(result)), f"declared {kind_name(made.gives)}, gave {type(result).__name__}")
+    _require(
+        accepts(made.gives_for(type(None)), type(result)),
+        f"declared {kind_name(made.gives)}, gave {type(result).__name__}",
+    )
 
 
 def _saved_loaded_and_run_again_agree(case: Case, folder: Path) -> None:
@@ -331,7 +338,9 @@ def _docstring_is_complete(case: Case, folder: Path) -> None:
     _require(not bare, f"fields without a docstring: {', '.join(bare)}")
     family = case.name.partition(".")[0]
     if family in ("meta", "prune", "quantize", "distill", "adapt"):
-        _require(bool(re.search(r"\b(19|20)\d\d\b", text)), "the module docstring names no source (author, year, title)")
+        _require(
+            bool(re.search(r"\b(19|20)\d\d\b", text)), "the module docstring names no source (author, year, title)"
+        )
 
 
 PROMISES: tuple[Callable[[Case, Path], None], ...] = (
@@ -360,7 +369,10 @@ def lock_hashes() -> dict[str, dict[str, Any]]:
             continue
         files = sorted(_closure(entry.path, root))
         text = "\n".join(f"{path.relative_to(root).as_posix()} {_code_hash(path)}" for path in files)
-        found[name] = {"version": discovery.find("mappings", name).version, "hash": hashlib.sha256(text.encode()).hexdigest()}
+        found[name] = {
+            "version": discovery.find("mappings", name).version,
+            "hash": hashlib.sha256(text.encode()).hexdigest(),
+        }
     return found
 
 
@@ -372,7 +384,11 @@ def _code_hash(path: Path) -> str:
             node.body = [
                 part
                 for part in node.body
-                if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str))
+                if not (
+                    isinstance(part, ast.Expr)
+                    and isinstance(part.value, ast.Constant)
+                    and isinstance(part.value.value, str)
+                )
             ]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
@@ -403,7 +419,9 @@ def _closure(path: Path, root: Path) -> set[Path]:
 def _lock_path() -> Path:
     path = Path(__file__).resolve().parents[2] / LOCK
     if not path.parent.joinpath("pyproject.toml").is_file():
-        raise DataError("the lock file belongs to a checkout", where=str(path), hint="run this inside a clone of mapsto")
+        raise DataError(
+            "the lock file belongs to a checkout", where=str(path), hint="run this inside a clone of mapsto"
+        )
     return path
 
 
@@ -417,7 +435,9 @@ def check_lock() -> list[str]:
         if before is None:
             changed.append(f"{name}: new, not locked yet")
         elif before["hash"] != now["hash"]:
-            hint = "re-lock it" if before["version"] != now["version"] else "raise its version, or re-lock with a reason"
+            hint = (
+                "re-lock it" if before["version"] != now["version"] else "raise its version, or re-lock with a reason"
+            )
             changed.append(f"{name}: its code has changed; {hint}")
     return changed + [f"{name}: locked, but gone" for name in locked if name not in discovery.entries("mappings")]
 
@@ -439,12 +459,12 @@ def write_lock(reason: str) -> list[str]:
     ]
     if same_version and not reason.strip():
         raise SpecError(
-            f"changed without a new version: {', '.join(same_version)}", where="mapsto lock", hint="give --reason, or raise the version"
+            f"changed without a new version: {', '.join(same_version)}",
+            where="mapsto lock",
+            hint="give --reason, or raise the version",
         )
     tree["mappings"] = now
     if same_version:
         tree["reasons"] = dict.fromkeys(same_version, reason.strip())
     path.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return changed
-
-

@@ -69,15 +69,14 @@ class Residual(nn.Module):
 
 def settled(module: nn.Module) -> nn.Module:
     """As after training: statistics that are not 0 and 1, outputs that differ from sample to sample."""
-    torch.manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias, 0, 0.2)
     module.train()
     with torch.no_grad():
-        for _ in range(30):
-            module(images(64))
+        for _ in range(20):
+            module(images(32))
     return module.eval()
 
 
@@ -88,6 +87,7 @@ def images(count: int, seed: int = 1) -> Tensor:
 
 
 def network(kind: type[nn.Module], **arguments: int) -> Network:
+    torch.manual_seed(0)
     module = settled(kind(**arguments))
     classes = module(images(1)).shape[1]
     return Network(
@@ -111,8 +111,11 @@ def quantized(given: Network, *, first: bool = False, **settings: object) -> Net
 
 @pytest.fixture(autouse=True)
 def _trusted():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with trusting(PACKAGE):
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[Plain, Residual])
@@ -315,11 +318,10 @@ def test_onnx_runtime_runs_integer_kernels_and_agrees(pair):
     assert fused["QLinearGlobalAveragePool"] == 1
     batch = images(200, 3)
     simulated, real = small.module()(batch).detach().numpy(), runner(model)(batch.numpy())
-    [last] = [q for q in small.edits[-1].quantizers if q.function in ("mean", "adaptive_avg_pool2d")]
-    step = last.scale[0] * float(small.tensors["classifier.weight"].abs().sum(1).max())
-    assert np.abs(simulated - real).max() <= step
-    sure = np.sort(simulated)[:, -1] - np.sort(simulated)[:, -2] > 1e-3
-    assert (simulated.argmax(1) == real.argmax(1))[sure].all()
+    difference = np.abs(simulated - real)
+    assert np.median(difference) < 1e-5, "the simulation is exact up to ties in the float layer"
+    assert difference.max() < 0.1 * simulated.std(0).mean()
+    assert (simulated.argmax(1) == real.argmax(1)).all()
     assert len(model) < len(to_onnx(given))
 
 
@@ -328,7 +330,7 @@ def test_other_settings_export_as_they_simulate(settings):
     small = quantized(network(Plain), first=True, **settings)
     batch = images(64, 3)
     simulated, real = small.module()(batch).detach().numpy(), runner(to_onnx(small))(batch.numpy())
-    assert np.abs(simulated - real).mean() < 0.02 * simulated.std(0).mean()
+    assert np.abs(simulated - real).max() < 1e-4
 
 
 def test_skipped_layers_stay_float_in_onnx_runtime():

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Episode, Episodes, Preprocessing, Samples
+from mapsto.nn.adaptation import centroid
 from mapsto.nn.learners import method
 from mapsto.nn.preprocess import prepare
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from numpy.typing import NDArray
 
-__all__ = ["Augment", "Batch", "Batches", "Task", "TaskBatches", "augmented", "episode_scores", "task_of"]
+__all__ = ["Augment", "Batch", "Batches", "Task", "TaskBatches", "augmented", "episode_scores", "scores_and_labels", "task_of"]
 
 Augment = Callable[[Tensor], Tensor]
 """A float batch (N, C, H, W) → one of the same shape, drawn from torch's global generator."""
@@ -121,3 +123,23 @@ def episode_scores(call: nn.Module, inputs: Tensor, task: Task, adaptation: Adap
     return method(adaptation.method).episode_scores(
         call, together[:, :shots], labels, together[:, shots:], task.ways, adaptation.settings, tensors
     )
+
+
+def scores_and_labels(
+    call: nn.Module, inputs: Tensor, task: Task, adaptation: Adaptation, *, leave_one_out: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Scores (M, ways) and labels (M,) of every query; with `leave_one_out` of every image, against its class's others.
+
+    Raises `DomainError` for leave-one-out with another method than ``centroid``.
+    """
+    query = torch.as_tensor(task.query_labels, device=inputs.device)
+    if not leave_one_out:
+        return episode_scores(call, inputs, task, adaptation).flatten(0, 1), query.flatten()
+    if adaptation.method != "centroid":
+        raise DomainError(
+            f"leave_one_out goes with the method centroid, not {adaptation.method}", hint="set leave_one_out to false"
+        )
+    labels = torch.cat([torch.as_tensor(task.support_labels, device=inputs.device), query], 1)
+    features: Tensor = call(inputs).unflatten(0, labels.shape)
+    scores = centroid.leave_one_out_scores(features, labels, task.ways, scale=centroid.scale_of(adaptation.settings))
+    return scores.flatten(0, 1), labels.flatten()

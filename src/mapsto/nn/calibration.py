@@ -45,6 +45,8 @@ class Plan:
     """Observed places whose values are never negative."""
     weights: dict[str, int]
     """Parameter name → the dimension of its output channels."""
+    biases: dict[str, tuple[str, Site]]
+    """Bias name → its weight's name, and the place whose quantizer the layer's input has."""
 
 
 def calibrate(
@@ -73,6 +75,9 @@ def calibrate(
     for name, axis in chosen.weights.items():
         weight = module.get_parameter(name)
         found.append(weight_quantizer(name, weight, axis=axis, bits=bits, reduce_range=reduce_range, observer=observer))
+    by_site = {quantizer.site: quantizer for quantizer in found}
+    for name, (weight, source) in chosen.biases.items():
+        found.append(bias_quantizer(name, by_site[_site_of(weight)], by_site[source]))
     return tuple(found)
 
 
@@ -93,6 +98,7 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
     observed: list[Site] = []
     follows: dict[Site, Site] = {}
     weights: dict[str, int] = {}
+    biases: dict[str, tuple[str, Site]] = {}
     source_of: dict[Site, Site] = {}
     if any(not _under(call.site.path, skipped) for call in consumers.get(INPUT, [])):
         observed.append(INPUT)
@@ -102,15 +108,17 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
         source_of[site] = source_of[call.sources[0]] if function in _RESHAPES | _SELECTIONS else site
         if _under(site.path, skipped) or function in _RESHAPES:
             continue
-        if function in _WEIGHTED:
-            weights |= {name: _WEIGHTED[function] for name in call.parameters if name.rpartition(".")[2] != "bias"}
+        if function in _WEIGHTED and call.parameters:
+            weights[call.parameters[0]] = _WEIGHTED[function]
+            if len(call.parameters) > 1 and source_of[call.sources[0]] in observed:
+                biases[call.parameters[1]] = (call.parameters[0], source_of[call.sources[0]])
         if function in _SELECTIONS:
             if source_of[site] in observed:
                 follows[site] = source_of[site]
         elif not _absorbed(site, consumers, skipped) and not (site in last and function in _FLOAT_AT_THE_END):
             observed.append(site)
     rectified = frozenset(site for site in observed if site.function in _RECTIFIERS)
-    return Plan(tuple(observed), follows, rectified, weights)
+    return Plan(tuple(observed), follows, rectified, weights, biases)
 
 
 def _under(path: str, skipped: tuple[str, ...]) -> bool:
@@ -263,10 +271,10 @@ def weight_quantizer(name: str, weight: Tensor, *, axis: int, bits: int, reduce_
         limits = _least_error(rows, limits, highest)
     limits = limits.clamp_min(float(limits.max()) / 1024 or 1.0)  # a smaller step would overflow the runtime's int32 bias
     scale = (limits / highest).float()
-    path, _, parameter = name.rpartition(".")
+    site = _site_of(name)
     return Quantizer(
-        path=path,
-        function=parameter,
+        path=site.path,
+        function=site.function,
         weight=True,
         scheme="symmetric",
         bits=bits,
@@ -276,6 +284,28 @@ def weight_quantizer(name: str, weight: Tensor, *, axis: int, bits: int, reduce_
         quant_min=-highest - 1,
         quant_max=highest,
     )
+
+
+def bias_quantizer(name: str, weight: Quantizer, source: Quantizer) -> Quantizer:
+    """A bias in units of the integer accumulator: the input's step times the weight's."""
+    site = _site_of(name)
+    return Quantizer(
+        path=site.path,
+        function=site.function,
+        weight=True,
+        scheme="symmetric",
+        bits=32,
+        scale=tuple((torch.tensor(weight.scale) * source.scale[0]).tolist()),
+        zero_point=(0,) * len(weight.scale),
+        axis=0,
+        quant_min=-(2**31),
+        quant_max=2**31 - 1,
+    )
+
+
+def _site_of(parameter: str) -> Site:
+    path, _, name = parameter.rpartition(".")
+    return Site(path, name)
 
 
 def _least_error(rows: Tensor, limits: Tensor, highest: int) -> Tensor:

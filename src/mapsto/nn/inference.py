@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.kinds import Preprocessing, Samples
+from mapsto.nn.allocator import keep_pages
 from mapsto.nn.heads import embed
 from mapsto.nn.preprocess import prepare
 
@@ -68,6 +69,7 @@ def _batched(
     batch_size: int,
     device: torch.device | str,
 ) -> Tensor:
+    keep_pages()
     with evaluating(compact(module.to(device))), torch.no_grad():
         parts = [
             call(prepare(inputs[start : start + batch_size], preprocessing, device=device)).float().cpu()

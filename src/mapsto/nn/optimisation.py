@@ -68,7 +68,7 @@ class Optimisation(Frozen):
             factor = (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
         return self.learning_rate * factor
 
-    def make(self, module: nn.Module) -> torch.optim.Optimizer:
+    def make(self, module: nn.Module, *, fused: bool = False) -> torch.optim.Optimizer:
         """The optimiser over the parameters that want gradients, in two groups: those that decay and those that do not."""
         import torch
 
@@ -81,6 +81,6 @@ class Optimisation(Frozen):
             if parameters
         ]
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0)
+            return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0, fused=fused)
         adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return adam(groups, lr=self.learning_rate)
+        return adam(groups, lr=self.learning_rate, fused=fused)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
+from mapsto.nn.allocator import keep_pages
 from mapsto.nn.inference import compact
 from mapsto.nn.optimisation import Optimisation
 from mapsto.process import Live, State
@@ -94,9 +95,11 @@ class Training(Live):
         mode: Callable[[nn.Module], object] = nn.Module.train,
     ) -> None:
         self._plan, self._fabric, self._loss, self._validate, self._mode = plan, fabric, loss, validate, mode
+        if fabric.device.type == "cpu":
+            keep_pages()
         self._module = compact(module)
         self._module.load_state_dict(state["tensors"])
-        optimizer = plan.optimisation.make(self._module)
+        optimizer = plan.optimisation.make(self._module, fused=fabric.device.type == "cpu")
         self._call, self._optimizer = fabric.setup(self._module, optimizer)
         self._restore_optimizer(state.get("optimizer", {}))
         fabric.strategy.precision.load_state_dict(state.get("precision", {}))

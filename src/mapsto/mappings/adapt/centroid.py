@@ -47,27 +47,23 @@ class Centroid(Mapping[Network, Network]):
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _scale(self, value: Network, features: Tensor, labels: Tensor) -> float:
+        from mapsto.nn.adaptation.centroid import scale_of
+
         if self.scale is not None:
             return self.scale
         if int(labels.bincount().min()) > 1:
             return _likeliest_scale(features, labels)
-        own = value.adaptation.settings.get("scale", 1.0) if value.adaptation is not None else 1.0
-        return float(own) if isinstance(own, (int, float)) else 1.0
+        return scale_of(value.adaptation.settings) if value.adaptation is not None else 1.0
 
 
 def _likeliest_scale(features: Tensor, labels: Tensor) -> float:
-    """The scale of 61 (12 a decade around 1 / mean distance) with the best likelihood, each example left out of its class's mean."""
+    """The scale with the best likelihood of each example against the means without it: of 61, twelve a decade."""
     import torch
 
-    from mapsto.nn.adaptation.centroid import centroids
+    from mapsto.nn.adaptation.centroid import leave_one_out_scores
 
-    ways = int(labels.max()) + 1
-    means, counts = centroids(features, labels, ways), labels.bincount(minlength=ways).to(features.dtype)
-    squares = (features.unsqueeze(1) - means).square().sum(-1)
-    # Leaving x out moves its class mean away from it: the distance grows by n / (n - 1).
-    own = torch.arange(len(labels)), labels
-    squares[own] = squares[own] * (counts / (counts - 1)).square()[labels]
-    typical = float(squares.mean().clamp_min(1e-12))
+    scores = leave_one_out_scores(features, labels, int(labels.max()) + 1)
+    typical = float(scores.abs().mean().clamp_min(1e-12))
     candidates = [10 ** (exponent / 12) / typical for exponent in range(-12, 49)]
-    losses = [float(torch.nn.functional.cross_entropy(-scale * squares, labels)) for scale in candidates]
+    losses = [float(torch.nn.functional.cross_entropy(scale * scores, labels)) for scale in candidates]
     return candidates[losses.index(min(losses))]

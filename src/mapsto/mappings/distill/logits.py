@@ -56,6 +56,8 @@ class Logits(Optimisation, Process[Network, Network]):
     """Tasks of a step, with `tasks`."""
     epoch: int = Field(default=100, ge=1)
     """Steps after which metrics are averaged and validation is run, with `tasks`."""
+    leave_one_out: bool = False
+    """With `tasks`: every image of a task is a query, against the mean of its class's others."""
     alpha: float = Field(default=0.9, ge=0, le=1)
     """Weight of the teacher's answers; the labels weigh 1 - alpha."""
     temperature: float = Field(default=4.0, gt=0)
@@ -164,40 +166,40 @@ class _Objective:
         from mapsto.nn.batches import Task
         from mapsto.nn.differences import difference
 
-        mapping, device = self._mapping, self._ctx.device
-        raw = item.inputs.reshape(-1, *item.inputs.shape[2:]) if isinstance(item, Task) else item.inputs
-        own, theirs = self._inputs(raw)
-        labels = torch.as_tensor(item.query_labels if isinstance(item, Task) else item.labels, device=device).flatten()
-        answers, embedding = self._answers(call, self._student, own, item, self._adaptation)
+        mapping = self._mapping
+        own, theirs = self._inputs(item.inputs.reshape(-1, *item.inputs.shape[2:]) if isinstance(item, Task) else item.inputs)
+        answers, labels, embedding = self._answers(call, self._student, own, item, self._adaptation)
         with torch.no_grad():
-            targets, known = self._answers(self._module, self._module, theirs, item, self._teachers_adaptation)
+            targets, _, known = self._answers(self._module, self._module, theirs, item, self._teachers_adaptation)
         if bool(targets.isnan().any()):
             raise DomainError("the teacher's answers hold NaN", where="distill.logits: teacher", hint="evaluate the teacher first")
         soft = difference(mapping.difference, answers, targets, temperature=mapping.temperature)
         loss = mapping.alpha * soft + (1 - mapping.alpha) * cross_entropy(answers, labels)
-        if embedding is not None and known is not None:
+        if mapping.features:
             loss = loss + mapping.features * _relations(embedding, known)
         return loss
 
     def _answers(
         self, call: nn.Module, inner: nn.Module, inputs: Tensor, item: Batch | Task, adaptation: Adaptation
-    ) -> tuple[Tensor, Tensor | None]:
-        """Scores (N, classes), and the embeddings (M, D) where they are wanted."""
-        from mapsto.nn.batches import Task, episode_scores
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (N, classes), labels (N,), and the embeddings (M, D)."""
+        import torch
+
+        from mapsto.nn.batches import Task, scores_and_labels
         from mapsto.nn.heads import embed_and_classify
 
         if not isinstance(item, Task):
-            if not self._mapping.features:
-                return call(inputs), None
             embedding, scores = embed_and_classify(inner, inputs, through=call)
-            return scores, embedding
-        seen: list[Tensor] = []
+            return scores, torch.as_tensor(item.labels, device=inputs.device), embedding
+        seen: list[Any] = []
         handle = call.register_forward_hook(lambda _module, _given, output: seen.append(output))
         try:
-            scores = episode_scores(call, inputs, item, adaptation)
+            scores, labels = scores_and_labels(
+                call, inputs, item, adaptation, leave_one_out=self._mapping.leave_one_out
+            )
         finally:
             handle.remove()
-        return scores.flatten(0, 1), seen[-1] if self._mapping.features else None
+        return scores, labels, seen[-1]
 
     def _inputs(self, raw: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Student's and teacher's input, with the same random changes."""

@@ -60,7 +60,7 @@ def _stored_bytes(module: nn.Module) -> int:
 
     total = _tensor_bytes(module)
     for quantizer in quantizers_of(module):
-        if quantizer.weight:
+        if quantizer.weight and quantizer.bits <= 8:  # a bias's scale follows from two others
             weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
             saved = weight.numel() * (weight.element_size() - quantizer.bits / 8)
             total += 4 * len(quantizer.scale) - int(saved)

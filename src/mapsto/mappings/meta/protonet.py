@@ -45,6 +45,11 @@ class Protonet(Optimisation, Process[Network, Network]):
     """Tasks of a step, in one forward pass; batch norm sees them all."""
     scale: float = Field(default=1.0, gt=0)
     """s, which multiplies the squared distance; 1 in the paper."""
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the label that is spread over all ways."""
+    leave_one_out: bool = False
+    """Every image of a task is a query, against the mean of its class's others: more learnt from
+    a forward pass. A task then is `shots` + `queries` images of each class without distinction."""
     augment: Augmentation = Field(default_factory=Augmentation)
     """Random changes of each image."""
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
@@ -68,7 +73,7 @@ class Protonet(Optimisation, Process[Network, Network]):
         import torch
 
         from mapsto.data import augment
-        from mapsto.nn.batches import augmented, episode_scores
+        from mapsto.nn.batches import augmented, scores_and_labels
         from mapsto.nn.training import Plan, Training
 
         preprocessing, adaptation = value.signature.preprocessing, self._adaptation()
@@ -80,9 +85,8 @@ class Protonet(Optimisation, Process[Network, Network]):
                 lambda batch: augment.apply(batch, self.augment, torch.default_generator),
                 ctx.device,
             )
-            scores = episode_scores(call, inputs, task, adaptation)
-            labels = torch.as_tensor(task.query_labels, device=ctx.device)
-            return torch.nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten())
+            scores, labels = scores_and_labels(call, inputs, task, adaptation, leave_one_out=self.leave_one_out)
+            return torch.nn.functional.cross_entropy(scores, labels, label_smoothing=self.smoothing)
 
         plan = Plan(optimisation=self, steps=self.steps, epoch=self.epoch)
         module, _, _ = _headless(value)

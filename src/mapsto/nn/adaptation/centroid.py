@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from mapsto.errors import DataError
 from mapsto.kinds import Json
 
-__all__ = ["centroids", "episode_scores", "feature_scores", "head", "scores"]
+__all__ = ["centroids", "episode_scores", "feature_scores", "head", "leave_one_out_scores", "scale_of", "scores"]
 
 
 def centroids(features: Tensor, labels: Tensor, ways: int) -> Tensor:
@@ -52,6 +52,24 @@ def scores(
     return scale * (2 * products - squares)
 
 
+def leave_one_out_scores(features: Tensor, labels: Tensor, ways: int, *, scale: float = 1.0) -> Tensor:
+    """Scores (..., N, ways) of features (..., N, D), each against the mean of its class's others; labels (..., N).
+
+    A class mean without x is ``n / (n − 1)`` times as far from x as the mean with it. Raises `DataError` where a class has
+    one example only.
+
+    >>> leave_one_out_scores(torch.tensor([[0.0], [2.0], [5.0], [5.0]]), torch.tensor([0, 0, 1, 1]), 2)[0]
+    tensor([ -4., -25.])
+    """
+    counts = one_hot(labels, ways).sum(-2).to(features.dtype)
+    if bool((counts == 1).any()):
+        raise DataError("a class has one example only, none is left when it is left out", hint="give two or more of each")
+    squares = -scores(features, labels, features, ways)
+    own = one_hot(labels, ways).bool()
+    farther = (counts / (counts - 1)).square().unsqueeze(-2)
+    return -scale * torch.where(own, squares * farther, squares)
+
+
 def head(features: Tensor, labels: Tensor, classes: int, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """The linear layer that ranks as `scores` does: weight (classes, D) and bias (classes,).
 
@@ -67,8 +85,13 @@ def feature_scores(
     support: Tensor, support_labels: Tensor, query: Tensor, ways: int, settings: Mapping[str, Json]
 ) -> Tensor:
     """`scores` with ``settings["scale"]``, by default 1."""
+    return scores(support, support_labels, query, ways, scale=scale_of(settings))
+
+
+def scale_of(settings: Mapping[str, Json]) -> float:
+    """``settings["scale"]``, by default 1."""
     scale = settings.get("scale", 1.0)
-    return scores(support, support_labels, query, ways, scale=float(scale) if isinstance(scale, (int, float)) else 1.0)
+    return float(scale) if isinstance(scale, (int, float)) else 1.0
 
 
 def episode_scores(

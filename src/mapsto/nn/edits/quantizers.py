@@ -35,8 +35,8 @@ class Quantizer(Frozen):
     """Whether it stands on a parameter (wherever that is used) instead of on a call's result."""
     scheme: Literal["symmetric", "asymmetric"] = "asymmetric"
     """Symmetric: every zero point is the code 0."""
-    bits: int = Field(default=8, ge=2, le=8)
-    """Bits a code."""
+    bits: int = Field(default=8, ge=2, le=32)
+    """Bits a code: up to 8, or 32 for a bias."""
     scale: tuple[float, ...] = Field(min_length=1)
     """Size of one step, in the tensor's own unit: one number, or one for each index of `axis`."""
     zero_point: tuple[int, ...] = Field(min_length=1)
@@ -202,6 +202,8 @@ class _Simulation(SiteMode):
     def quantized(self, index: int, value: Tensor) -> Tensor:
         quantizer = self._quantizers[index]
         lowest, highest = quantizer.quant_min, quantizer.quant_max
+        if torch.compiler.is_exporting() and quantizer.bits > 8:
+            return value  # a file's bias is in the accumulator's unit by itself
         if torch.compiler.is_exporting() and (lowest, highest) != quantizer.container:
             value = value if quantizer.weight else _clamped(quantizer, value)  # weights are baked before
             lowest, highest = quantizer.container

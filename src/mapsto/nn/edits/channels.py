@@ -1,0 +1,183 @@
+"""Keep some channels and drop the others: tensors are sliced along the dimensions that the channels run through.
+
+``w' = w[K₀][:, K₁]…`` with Kᵈ the kept indices of dimension d, and with the sizes that modules hold as attributes set to match.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Edit, Frozen
+
+__all__ = ["Channels"]
+
+
+class Kept(Frozen):
+    """The indices that stay, in every tensor and dimension that they run through."""
+
+    of: int = Field(ge=1)
+    """Size of the dimension before."""
+    indices: str = Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
+    """Indices in ascending order, runs as first-last: ``0-3,7``."""
+    at: tuple[tuple[str, int], ...] = Field(min_length=1)
+    """(name of a parameter or buffer, dimension)."""
+
+    def __post_init__(self) -> None:
+        found = self.numbers
+        if found[-1] >= self.of or any(a >= b for a, b in zip(found, found[1:], strict=False)):
+            raise DomainError(
+                f"'{self.indices}' is no ascending list of indices below {self.of}",
+                where=f"channels: {self.at[0][0]}",
+                hint="write runs as first-last, each index once",
+            )
+
+    @property
+    def numbers(self) -> list[int]:
+        """The indices one by one."""
+        ends = [part.partition("-") for part in self.indices.split(",")]
+        return [index for first, _, last in ends for index in range(int(first), int(last or first) + 1)]
+
+
+class Channels(Edit):
+    """Kept indices by tensor and dimension, and the sizes that follow.
+
+    The network's input, and its output unless the embedding is what is pruned, keep their shapes. Channels that pass a padded
+    shortcut (a residual network's option A) have no place of their own in the padded sum, so whoever makes the edit leaves
+    them whole and drops only channels inside the blocks.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> edit = Channels.of(
+    ...     {"0.weight": {0: [0, 2]}, "0.bias": {0: [0, 2]}, "2.weight": {1: [0, 2]}},
+    ...     sizes={"0.weight": {0: 3}, "0.bias": {0: 3}, "2.weight": {1: 3}},
+    ...     attributes={"0": {"out_features": 2}, "2": {"in_features": 2}},
+    ... )
+    >>> edit.apply(net)
+    Sequential(
+      (0): Linear(in_features=2, out_features=2, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=2, out_features=1, bias=True)
+    )
+    >>> [(kept.indices, len(kept.at)) for kept in edit.kept]
+    [('0,2', 3)]
+    """
+
+    kept: tuple[Kept, ...]
+    """What stays; a dimension that is not named stays whole."""
+    attributes: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Module path → attribute → its new value, such as ``out_channels``, ``groups`` or ``embedding``."""
+
+    @classmethod
+    def of(
+        cls,
+        keep: Mapping[str, Mapping[int, Iterable[int]]],
+        *,
+        sizes: Mapping[str, Mapping[int, int]],
+        attributes: Mapping[str, Mapping[str, int]],
+    ) -> Channels:
+        """From kept indices and former sizes by tensor name and dimension; equal lists are written once."""
+        places: dict[tuple[int, str], list[tuple[str, int]]] = defaultdict(list)
+        for name, dims in keep.items():
+            for dim, indices in dims.items():
+                places[sizes[name][dim], _runs(indices)].append((name, dim))
+        kept = tuple(Kept(of=size, indices=runs, at=tuple(at)) for (size, runs), at in places.items())
+        return cls(kept=kept, attributes={path: dict(values) for path, values in attributes.items()})
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        """Raises `DomainError` for a tensor or an attribute that is not there or has another size."""
+        own: dict[str, Tensor] = {
+            **dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False)),
+        }
+        sliced: dict[int, Tensor] = {}
+        for name, dims in self._dims().items():
+            if name not in own:
+                raise DomainError("the network has no such tensor", where=f"channels: {name}", hint=_REPLAY)
+            tensor = own[name]
+            if id(tensor) in sliced:
+                continue
+            for dim, kept in dims.items():
+                if dim >= tensor.ndim or tensor.shape[dim] != kept.of:
+                    raise DomainError(
+                        f"its shape is {tuple(tensor.shape)}, but dimension {dim} should have size {kept.of}",
+                        where=f"channels: {name}",
+                        hint=_REPLAY,
+                    )
+            sliced[id(tensor)] = _replacement(tensor, dims)
+        _replace(module, sliced)
+        self._set_attributes(module)
+        return module
+
+    def follow(self, name: str, tensor: Tensor) -> Tensor | None:
+        """A tensor shaped as the parameter is sliced as the parameter; a dimension of size 1 is broadcast and stays."""
+        dims = self._dims().get(name, {})
+        for dim, kept in dims.items():
+            if dim < tensor.ndim and tensor.shape[dim] not in (1, kept.of):
+                raise DomainError(
+                    f"a tensor of shape {tuple(tensor.shape)} follows it, but dimension {dim} has size {kept.of}",
+                    where=f"channels: {name}",
+                    hint="give it the parameter's shape, or the name of no parameter (~…)",
+                )
+        wanted = {dim: kept for dim, kept in dims.items() if dim < tensor.ndim and tensor.shape[dim] == kept.of}
+        return _slice(tensor, wanted)
+
+    def _dims(self) -> dict[str, dict[int, Kept]]:
+        found: dict[str, dict[int, Kept]] = defaultdict(dict)
+        for kept in self.kept:
+            for name, dim in kept.at:
+                found[name][dim] = kept
+        return dict(found)
+
+    def _set_attributes(self, module: nn.Module) -> None:
+        for path, values in self.attributes.items():
+            try:
+                owner = module.get_submodule(path)
+            except AttributeError as error:
+                raise DomainError(str(error), where="channels", hint=_REPLAY) from error
+            for name, value in values.items():
+                if not isinstance(getattr(owner, name, None), int):
+                    raise DomainError(f"it has no size '{name}'", where=f"channels: {path or 'the network'}", hint=_REPLAY)
+                setattr(owner, name, value)
+
+
+_REPLAY = "edits replay in the order they were made, on the factory they were made for"
+
+
+def _runs(indices: Iterable[int]) -> str:
+    """Indices as runs.
+
+    >>> _runs([0, 1, 2, 5, 7, 8])
+    '0-2,5,7-8'
+    """
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
+
+
+def _slice(tensor: Tensor, dims: Mapping[int, Kept]) -> Tensor:
+    for dim, kept in dims.items():
+        tensor = tensor.index_select(dim, torch.tensor(kept.numbers, device=tensor.device))
+    return tensor
+
+
+def _replacement(tensor: Tensor, dims: Mapping[int, Kept]) -> Tensor:
+    values = _slice(tensor.detach(), dims)
+    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
+
+
+def _replace(module: nn.Module, sliced: Mapping[int, Tensor]) -> None:
+    """Put the slices in the place of the tensors wherever those are held, so that tied weights stay tied."""
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            for name, tensor in held.items():
+                if id(tensor) in sliced:
+                    setattr(part, name, sliced[id(tensor)])
