@@ -60,7 +60,6 @@ __all__ = [
     "Report",
     "Store",
     "Tasks",
-    "__version__",
     "execute",
     "fork",
     "load_recipe",

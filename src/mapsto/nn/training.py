@@ -169,11 +169,16 @@ class Training(Live):
             state["best"] = self._best
         return state
 
-    def _restore_optimizer(self, slots: Mapping[str, Any]) -> None:
-        if slots:
-            whole = self._optimizer.state_dict()
-            whole["state"] = {int(index): dict(values) for index, values in slots.items()}
-            self._optimizer.load_state_dict(whole)
+    def _restore_optimizer(self, slots: Mapping[str, Mapping[str, Any]]) -> None:
+        if not slots:
+            return
+        whole = self._optimizer.state_dict()
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        whole["state"] = {
+            int(index): {name: _laid_out_as(parameters[int(index)], value) for name, value in values.items()}
+            for index, values in slots.items()
+        }
+        self._optimizer.load_state_dict(whole)
 
     def _update_average(self) -> None:
         if self._average is None:
@@ -211,3 +216,10 @@ class Training(Live):
         if self._factor < plan.lowest_rate:
             self._stopped = True
         return metrics
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """`value` with the strides of its parameter: a fused optimiser walks through both as they lie in memory."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter, requires_grad=False).copy_(value)
+    return value

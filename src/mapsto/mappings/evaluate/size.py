@@ -56,14 +56,12 @@ def _of_network(network: Network) -> dict[str, Metric]:
 
 
 def _stored_bytes(module: nn.Module) -> int:
-    from mapsto.nn.edits.quantizers import quantizers_of
+    from mapsto.nn.edits.quantizers import quantized_weights
 
     total = _tensor_bytes(module)
-    for quantizer in quantizers_of(module):
-        if quantizer.weight and quantizer.bits <= 8:  # a bias's scale follows from two others
-            weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
-            saved = weight.numel() * (weight.element_size() - quantizer.bits / 8)
-            total += 4 * len(quantizer.scale) - int(saved)
+    for _, quantizer, weight in quantized_weights(module):
+        if quantizer.bits <= 8:  # a bias's scale follows from two others
+            total += 4 * len(quantizer.scale) - int(weight.numel() * (weight.element_size() - quantizer.bits / 8))
     return total
 
 

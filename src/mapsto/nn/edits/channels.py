@@ -178,6 +178,6 @@ def _replace(module: nn.Module, sliced: Mapping[int, Tensor]) -> None:
     """Put the slices in the place of the tensors wherever those are held, so that tied weights stay tied."""
     for part in module.modules():
         for held in (part._parameters, part._buffers):
-            for name, tensor in held.items():
+            for name, tensor in list(held.items()):
                 if id(tensor) in sliced:
                     setattr(part, name, sliced[id(tensor)])

@@ -6,7 +6,7 @@ et al., "Quantization and Training of Neural Networks for Efficient Integer-Arit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Literal, cast
@@ -86,7 +86,7 @@ class Quantizers(Edit):
         if is_quantized(module):
             raise DomainError("the network is quantized already", where="quantizers", hint="quantize it once, at the end")
         for index, quantizer in enumerate(self.quantizers):
-            if quantizer.axis is not None:
+            if quantizer.weight:
                 _attach_scales(module, index, quantizer)
         base: Any = type(module)
         methods = {
@@ -112,27 +112,37 @@ def quantizers_of(module: nn.Module) -> tuple[Quantizer, ...]:
     return getattr(module, "mapsto_quantizers", ())
 
 
+def quantized_weights(module: nn.Module) -> Iterator[tuple[int, Quantizer, Tensor]]:
+    """The quantizers on parameters: number, quantizer, parameter. A layer put in place of a quantized one has none."""
+    for index, quantizer in enumerate(quantizers_of(module)):
+        if quantizer.weight:
+            owner = module.get_submodule(quantizer.path)
+            if quantizer.function in getattr(owner, "mapsto_quantized", ()):
+                yield index, quantizer, getattr(owner, quantizer.function)
+
+
 def bake_weights(module: nn.Module) -> None:
     """Round the stored weights of a quantized module to what their quantizers make of them; its output stays the same."""
     simulation = _Simulation(module)
     with torch.no_grad():
-        for index, quantizer in enumerate(quantizers_of(module)):
-            if quantizer.weight:
-                weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
-                weight.copy_(simulation.quantized(index, weight))
+        for index, _, weight in list(quantized_weights(module)):
+            weight.copy_(simulation.quantized(index, weight))
 
 
 def _attach_scales(module: nn.Module, index: int, quantizer: Quantizer) -> None:
     try:
-        weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
+        owner = module.get_submodule(quantizer.path)
+        weight = owner.get_parameter(quantizer.function)
     except AttributeError as error:
         raise DomainError(str(error), where=str(quantizer.site), hint="edits replay in the order they were made") from error
-    if weight.shape[quantizer.axis or 0] != len(quantizer.scale):
+    if quantizer.axis is not None and weight.shape[quantizer.axis] != len(quantizer.scale):
         raise DomainError(
             f"{len(quantizer.scale)} scales for a weight of shape {tuple(weight.shape)} along dimension {quantizer.axis}",
             where=str(quantizer.site),
             hint="prune before quantizing",
         )
+    marks: tuple[str, ...] = getattr(owner, "mapsto_quantized", ())
+    object.__setattr__(owner, "mapsto_quantized", (*marks, quantizer.function))
     device = weight.device
     module.register_buffer(_scale_name(index), torch.tensor(quantizer.scale, device=device), persistent=False)
     zeros = torch.tensor(quantizer.zero_point, dtype=torch.int32, device=device)
@@ -175,15 +185,10 @@ class _Simulation(SiteMode):
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__(root)
-        self._sites: dict[Site, int] = {}
-        self._weights: dict[int, int] = {}
         self._quantizers = quantizers_of(root)
-        for index, quantizer in enumerate(self._quantizers):
-            if quantizer.weight:
-                weight = getattr(root.get_submodule(quantizer.path), quantizer.function)
-                self._weights[id(weight)] = index
-            else:
-                self._sites[quantizer.site] = index
+        places = enumerate(self._quantizers)
+        self._sites = {quantizer.site: index for index, quantizer in places if not quantizer.weight}
+        self._weights = {id(weight): index for index, _, weight in quantized_weights(root)}
 
     def quantized_input(self, value: Any) -> Any:
         index = self._sites.get(INPUT)

@@ -1,0 +1,128 @@
+"""A network from someone else's weights: a factory and a file of tensors, loaded without unpickling any code.
+
+``θ ← file``: a ``.pt``, ``.pth`` or ``.th`` file by ``torch.load(weights_only=True)``, or a ``.safetensors`` file; nothing else is tried. The
+``module.`` that data-parallel training puts before names, and a nesting under ``state_dict`` or ``model``, are seen through.
+Reference: PyTorch documentation, "torch.load" (weights_only), 2024.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field
+
+from mapsto.errors import DataError, TrustError
+from mapsto.kinds import Network, Preprocessing
+from mapsto.mapping import Context, DataSource, Mapping
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Checkpoint"]
+
+_NESTS = ("state_dict", "model_state_dict", "model", "net")
+
+
+class Checkpoint(Mapping[None, Network]):
+    """The factory's network with the file's tensors; it enters keys by the file's content, not by its path."""
+
+    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    """``package.module:callable``; one outside mapsto needs ``--trust package``."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """What the factory is called with; JSON values."""
+    file: str
+    """The file of tensors: a path, or a path inside the data folder."""
+    strip_prefix: str | None = None
+    """What is cut off the tensors' names; None: ``module.`` where all have it."""
+    channels: int = Field(default=3, ge=1)
+    """Channels of its input images."""
+    size: int = Field(default=32, ge=1)
+    """Height and width of its input images, pixels."""
+    mean: tuple[float, ...] = (0.0,)
+    """By channel, after division by 255."""
+    std: tuple[float, ...] = (1.0,)
+    """By channel, after division by 255."""
+    data: DataSource | None = None
+    """A data set whose class names, and if it holds images whose input form, the network has."""
+    classes: tuple[str, ...] | None = None
+    """Names of its outputs; by default those of `data`."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file's content."""
+        from mapsto.data.fingerprint import file_digest
+
+        return file_digest(self._path())
+
+    def apply(self, value: None, ctx: Context) -> Network:
+        """Raises `DataError` for a missing or broken file, `TrustError` for one with code, `DomainError` for a misfit."""
+        from mapsto.nn.source import network_of
+
+        samples = ctx.dataset(self.data) if self.data is not None else None
+        preprocessing = Preprocessing(
+            channels=self.channels, size=(self.size, self.size), mean=self.mean, std=self.std
+        )
+        if samples is not None:
+            preprocessing = samples.preprocessing
+        return network_of(
+            self.factory,
+            self.arguments,
+            preprocessing,
+            classes=self.classes or (samples.classes if samples is not None else None),
+            tensors=self._tensors(),
+        )
+
+    def _path(self) -> Path:
+        from mapsto.data.folder import locate
+
+        return locate(self.file, what="the checkpoint")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        import torch
+
+        path = self._path()
+        tree = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+        for nest in _NESTS:
+            inner = tree.get(nest)
+            if isinstance(inner, dict):
+                tree = cast("dict[str, Any]", inner)
+                break
+        tensors = {name: value for name, value in tree.items() if isinstance(value, torch.Tensor)}
+        if not tensors:
+            raise DataError("it holds no tensors by name", where=str(path), hint="save module.state_dict()")
+        prefix = self.strip_prefix
+        if prefix is None:
+            prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"not a whole safetensors file: {error}", where=str(path), hint="fetch it again") from error
+
+
+def _torch(path: Path) -> dict[str, Any]:
+    import pickle
+
+    import torch
+
+    try:
+        tree: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL [\w.]+|Unsupported operand \d+", str(error))
+        raise TrustError(
+            f"refused: it holds code or objects besides tensors, or is damaged ({found.group() if found else 'not weights only'})",
+            where=str(path),
+            hint="ask for a state_dict or a .safetensors file; nothing of it was executed",
+        ) from error
+    except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
+        raise DataError(f"not a whole checkpoint: {error}"[:300], where=str(path), hint="fetch it again") from error
+    if not isinstance(tree, dict):
+        raise DataError(f"it holds a {type(tree).__name__}, not tensors by name", where=str(path), hint="save module.state_dict()")
+    return cast("dict[str, Any]", tree)

@@ -1,0 +1,206 @@
+"""How small a pruned network must be, and which channels go so that it is: the least important ones of all, one by one, until
+the budget is met.
+
+The cost falls with every channel that goes, so the number of channels is found by bisection. This file imports neither torch nor
+NumPy before there is work to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mapsto.errors import DomainError, SpecError
+from mapsto.kinds import Frozen
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Budget", "Budgeted", "Limits", "search"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One limit on what a pruned network costs."""
+
+    kind: Literal["macs", "parameters", "bytes", "latency_ms"]
+    limit: float
+    """A share of the original's, or bytes, or milliseconds."""
+    unit: Literal["share", "bytes", "ms"] = "share"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What keeps a layer from being emptied."""
+
+    min_channels: int = 1
+    max_prune: float = 1.0
+    multiple_of: int = 1
+
+    def kept(self, wanted: int, channels: int) -> int:
+        """How many of `channels` stay where `wanted` should.
+
+        >>> Limits(min_channels=2, multiple_of=8).kept(9, 64), Limits(max_prune=0.5).kept(0, 64)
+        (16, 32)
+        """
+        floor = max(self.min_channels, _ceil((1 - self.max_prune) * channels))
+        rounded = -(-max(wanted, floor) // self.multiple_of) * self.multiple_of
+        return min(rounded, channels)
+
+
+def _ceil(value: float) -> int:
+    """The next whole number, forgiving the last digits of a product."""
+    return -int(-(value - 1e-9) // 1)
+
+
+class Budgeted(Frozen):
+    """The fields of every mapping that prunes to a budget; exactly one of the four budgets is given."""
+
+    macs: float | None = Field(
+        default=None, gt=0, le=1, description="Multiply-accumulates of one sample, as a share of the original's, 0 to 1."
+    )
+    parameters: float | None = Field(
+        default=None, gt=0, le=1, description="Number of parameters, as a share of the original's, 0 to 1."
+    )
+    bytes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Size of all tensors in their own dtype: up to 1 a share of the original's, above it bytes.",
+    )
+    latency_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time of one sample in ONNX Runtime on one thread of this machine, milliseconds (median).",
+    )
+    ranking: Literal["global", "per_layer"] = Field(
+        default="global",
+        description="`global` compares channels of all layers; `per_layer` takes the same share of each layer.",
+    )
+    min_channels: int = Field(default=1, ge=1, description="Channels that every layer keeps.")
+    max_prune: float = Field(default=1.0, gt=0, le=1, description="Largest share of a layer's channels that goes, 0 to 1.")
+    multiple_of: int = Field(
+        default=1, ge=1, description="Kept channels are rounded up to a multiple of it; integer kernels like 4, 8 or 16."
+    )
+    prune_embedding: bool = Field(
+        default=False,
+        description="Whether a learner's embedding may become narrower; the output of a classifier never changes.",
+    )
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+
+    @property
+    def budget(self) -> Budget:
+        """The one budget. Raises `SpecError` for none or several."""
+        given: dict[str, float | None] = {
+            "macs": self.macs, "parameters": self.parameters, "bytes": self.bytes, "latency_ms": self.latency_ms
+        }  # fmt: skip
+        found = {kind: limit for kind, limit in given.items() if limit is not None}
+        if len(found) != 1:
+            raise SpecError(
+                f"{'no budget is' if not found else ' and '.join(found) + ' are'} given",
+                where=type(self).__name__.lower(),
+                hint="give exactly one of macs, parameters, bytes, latency_ms, as in macs=0.25",
+            )
+        if self.latency_ms is not None:
+            return Budget("latency_ms", self.latency_ms, "ms")
+        if self.bytes is not None and self.bytes > 1:
+            return Budget("bytes", self.bytes, "bytes")
+        ((_, limit),) = found.items()
+        return Budget("macs" if self.macs else "parameters" if self.parameters else "bytes", limit)
+
+    @property
+    def limits(self) -> Limits:
+        """What every layer keeps."""
+        return Limits(min_channels=self.min_channels, max_prune=self.max_prune, multiple_of=self.multiple_of)
+
+
+def search(
+    scores: Mapping[str, NDArray[np.float64]],
+    cost: Callable[[Mapping[str, NDArray[np.bool_]]], float],
+    budget: Budget,
+    *,
+    ranking: Literal["global", "per_layer"] = "global",
+    limits: Limits | None = None,
+    where: str = "prune",
+) -> dict[str, NDArray[np.bool_]]:
+    """Which channels stay so that the cost is within the budget and the sum of what goes is small.
+
+    Parameters
+    ----------
+    scores
+        Group → importance of each of its channels, shape (channels,); comparable between groups if `ranking` is global.
+    cost
+        Masks → what the network so pruned costs, in the budget's unit; called about log2(all channels) times.
+    limits
+        What every group keeps; by default one channel.
+
+    Returns
+    -------
+    dict of masks
+        Group → which channels stay, shape (channels,), bool.
+
+    Raises
+    ------
+    DomainError
+        Even what `limits` lets go is not enough; the message has the smallest cost there is.
+
+    >>> import numpy as np
+    >>> scores = {"a": np.array([3.0, 1.0, 2.0]), "b": np.array([0.5, 4.0])}
+    >>> kept = search(scores, lambda masks: sum(map(np.sum, masks.values())) / 5, Budget("parameters", 0.6))
+    >>> {name: mask.astype(int).tolist() for name, mask in kept.items()}
+    {'a': [1, 0, 1], 'b': [0, 1]}
+    """
+    import numpy as np
+
+    limits = limits or Limits()
+    levels = {name: _levels(values, ranking) for name, values in scores.items()}
+    steps = np.unique(np.concatenate([np.zeros(0), *levels.values()]))
+
+    def masks(step: int) -> dict[str, NDArray[np.bool_]]:
+        """The masks after everything up to the `step`-th lowest level went."""
+        gone = steps[step - 1] if step else -np.inf
+        return {name: _mask(scores[name], int((level > gone).sum()), limits) for name, level in levels.items()}
+
+    low, high = 0, len(steps)
+    if cost(masks(low)) <= budget.limit:
+        return masks(low)
+    least = cost(masks(high))
+    if least > budget.limit:
+        raise DomainError(
+            f"the budget {budget.kind} = {_shown(budget.limit, budget)} is out of reach: the smallest is {_shown(least, budget)}",
+            where=where,
+            hint="allow more, or lower min_channels or multiple_of, or raise max_prune",
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(masks(middle)) <= budget.limit else (middle, high)
+    return masks(high)
+
+
+def _levels(values: NDArray[np.float64], ranking: str) -> NDArray[np.float64]:
+    """By what channels are compared: their scores, or their places within their own group, 0 to 1."""
+    import numpy as np
+
+    if ranking == "global":
+        return values
+    places = np.empty(len(values))
+    places[np.argsort(values, kind="stable")] = (np.arange(len(values)) + 0.5) / len(values)
+    return places
+
+
+def _mask(values: NDArray[np.float64], wanted: int, limits: Limits) -> NDArray[np.bool_]:
+    """The best channels, the earlier one of equals."""
+    import numpy as np
+
+    kept = np.zeros(len(values), np.bool_)
+    kept[np.argsort(-values, kind="stable")[: limits.kept(wanted, len(values))]] = True
+    return kept
+
+
+def _shown(value: float, budget: Budget) -> str:
+    return {"share": f"{value:.4g}", "bytes": f"{value:,.0f} bytes", "ms": f"{value:.3g} ms"}[budget.unit]

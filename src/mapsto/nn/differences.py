@@ -1,0 +1,58 @@
+"""How far a student's answers are from a teacher's: differentiable, each the mean over a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional
+
+from mapsto.errors import DomainError, nearest
+
+__all__ = ["DIFFERENCES", "cosine", "difference", "euclidean", "kl"]
+
+
+def kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """``T² KL(softmax(t / T) ‖ softmax(s / T))`` of logits (N, C); T² keeps the gradient's size (Hinton et al., 2015).
+
+    >>> import torch
+    >>> kl(torch.zeros(1, 3), torch.zeros(1, 3)).item()
+    0.0
+    """
+    ours = functional.log_softmax(student / temperature, dim=-1)
+    theirs = functional.log_softmax(teacher / temperature, dim=-1)
+    return functional.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
+
+
+def euclidean(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Mean squared distance of logits (N, C) over their temperature (Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014).
+
+    >>> import torch
+    >>> euclidean(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])).item()
+    12.5
+    """
+    return functional.mse_loss(student / temperature, teacher / temperature)
+
+
+def cosine(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """One minus the cosine of the centred logits (N, C): their scale and offset do not matter, nor does the temperature.
+
+    >>> import torch
+    >>> round(cosine(torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])).item(), 6)
+    0.0
+    """
+    ours = student - student.mean(-1, keepdim=True)
+    theirs = teacher - teacher.mean(-1, keepdim=True)
+    return (1 - functional.cosine_similarity(ours, theirs, dim=-1)).mean()
+
+
+DIFFERENCES: dict[str, Callable[..., Tensor]] = {"cosine": cosine, "euclidean": euclidean, "kl": kl}
+
+
+def difference(name: str, student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """The difference of that name. Raises `DomainError` with the nearest known, or where the shapes differ."""
+    if name not in DIFFERENCES:
+        raise DomainError(f"unknown difference '{name}'", hint=nearest(name, DIFFERENCES))
+    if student.shape != teacher.shape:
+        raise DomainError(f"the student answers {tuple(student.shape)}, the teacher {tuple(teacher.shape)}")
+    return DIFFERENCES[name](student, teacher, temperature=temperature)

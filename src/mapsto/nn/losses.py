@@ -1,0 +1,72 @@
+"""Losses: plain differentiable functions of a batch, each its mean."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mapsto.errors import DomainError
+
+__all__ = ["class_weights", "classification", "multilabel", "regression"]
+
+
+def classification(logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of logits (N, C) against labels (N,), int64.
+
+    `weights` (C,) multiplies each class's loss; `smoothing` spreads that share of each label over all classes (Szegedy et al.,
+    "Rethinking the Inception Architecture", 2016).
+
+    >>> round(classification(torch.zeros(1, 4), torch.tensor([2])).item(), 4)
+    1.3863
+    """
+    return functional.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+
+
+def multilabel(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of logits (N, C) against targets (N, C) of 0 and 1; `weights` (C,) multiplies the positives' loss.
+
+    >>> round(multilabel(torch.zeros(1, 2), torch.ones(1, 2)).item(), 4)
+    0.6931
+    """
+    return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+
+
+def regression(outputs: Tensor, targets: Tensor, *, kind: Literal["mse", "mae", "huber"] = "mse") -> Tensor:
+    """Distance of outputs from targets of the same shape: squared, absolute, or Huber's (1964).
+
+    >>> regression(torch.tensor([3.0]), torch.tensor([1.0])).item(), regression(torch.tensor([3.0]), torch.tensor([1.0]), kind="mae").item()
+    (4.0, 2.0)
+    """
+    losses = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.smooth_l1_loss}
+    return losses[kind](outputs, targets)
+
+
+def class_weights(
+    labels: Tensor, classes: int, *, scheme: Literal["none", "balanced", "effective"] = "balanced", beta: float = 0.999
+) -> Tensor:
+    """One weight a class, shape (C,), of mean 1 over the samples.
+
+    ``balanced``: inverse to the class's count; ``effective``: inverse to its effective number ``(1 − βⁿ) / (1 − β)`` (Cui et al.,
+    "Class-Balanced Loss Based on Effective Number of Samples", 2019).
+
+    Raises
+    ------
+    DomainError
+        A label is not from 0 to C - 1, or a class has no sample.
+
+    >>> class_weights(torch.tensor([0, 0, 0, 1]), 2)
+    tensor([0.6667, 2.0000])
+    """
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise DomainError(f"labels are {int(labels.min())} to {int(labels.max())}", hint=f"give labels from 0 to {classes - 1}")
+    counts = torch.bincount(labels, minlength=classes).float()
+    if bool((counts == 0).any()):
+        empty = [int(i) for i in (counts == 0).nonzero().flatten()[:5]]
+        raise DomainError(f"no sample of class {', '.join(map(str, empty))}", hint="drop the class, or use no class weights")
+    if scheme == "none":
+        return torch.ones(classes)
+    weights = 1 / counts if scheme == "balanced" else (1 - beta) / (1 - beta**counts)
+    return weights * len(labels) / (weights * counts).sum()

@@ -1,0 +1,83 @@
+"""Text encoders of transformers, from a configuration or a local folder (extra ``text``); never from a hub.
+
+Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", 2020. The embedding is the mean of the last hidden states over
+the tokens that are not padding (Reimers and Gurevych, "Sentence-BERT", 2019).
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mapsto.errors import DataError, DomainError, MissingExtra
+from mapsto.nn.networks._checks import classifier_of
+
+__all__ = ["hf_text"]
+
+
+class TextEncoder(nn.Module):
+    """Token ids to a mean-pooled embedding, and a classifier."""
+
+    def __init__(self, encoder: nn.Module, embedding: int, padding: int, classes: int | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.padding = padding
+        self.embedding = embedding
+        self.classifier = classifier_of(embedding, classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Token ids (N, L), int64, padded with the padding id → embeddings (N, D)."""
+        mask = (x != self.padding).to(x.dtype)
+        hidden: Tensor = self.encoder(input_ids=x, attention_mask=mask).last_hidden_state
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.embed(x))
+
+
+def hf_text(
+    *, config: dict[str, Any] | None = None, folder: str | None = None, classes: int | None = None
+) -> nn.Module:
+    """A transformers encoder.
+
+    Parameters
+    ----------
+    config
+        As in ``config.json``, with ``model_type``: the encoder gets fresh weights.
+    folder
+        A local folder with ``config.json`` and ``model.safetensors``: the encoder gets those.
+    classes
+        Outputs of the classifier; None for the embedding.
+
+    Raises
+    ------
+    MissingExtra
+        transformers is not installed.
+    DomainError
+        Neither or both of `config` and `folder` are given, or the configuration names no known model.
+    DataError
+        The folder is not there or lacks a file.
+    """
+    try:
+        library: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingExtra("transformers", "text", where="hf_text") from error
+    if (config is None) == (folder is None):
+        raise DomainError("give either config or folder", where="hf_text", hint="config for fresh weights, folder for trained ones")
+    if folder is not None:
+        if not (Path(folder) / "config.json").is_file():
+            raise DataError("there is no config.json here", where=folder, hint="give a folder saved by transformers")
+        encoder = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    else:
+        fields = dict(config or {})
+        kind = fields.pop("model_type", None)
+        try:
+            encoder = library.AutoModel.from_config(library.AutoConfig.for_model(kind, **fields))
+        except (KeyError, ValueError) as error:
+            raise DomainError(f"model_type is {kind!r}", where="hf_text", hint="give one that transformers knows") from error
+    made: Any = encoder.config
+    return TextEncoder(encoder, int(made.hidden_size), int(made.pad_token_id or 0), classes)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mapsto.errors import DataError, DomainError, SpecError
+from mapsto.kinds import Forked, Network
+from mapsto.mapping import Mapping
+from mapsto.mappings.adapt.centroid import Centroid
+from mapsto.mappings.adapt.linear import Linear
+from mapsto.mappings.choose.best import Best
+from mapsto.mappings.choose.branch import Branch
+from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.nn.adaptation import centroid
+from mapsto.nn.edits.quantizers import Quantizer, Quantizers
+from mapsto.nn.inference import embeddings, forward
+from tests.mappings.small import PREPROCESSING, Corners, context, network
+
+pytestmark = pytest.mark.usefixtures("trusted")
+
+FEW, TEST = Corners(per_class=5), Corners(seed=1)
+
+
+def accuracy(value: Network) -> float:
+    return context().apply(Accuracy(data=TEST), value).metrics["accuracy"].value
+
+
+@pytest.mark.parametrize("mapping", [Centroid(data=FEW), Linear(data=FEW)], ids=["centroid", "linear"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_classifier_from_a_few_examples(mapping: Mapping[Network, Network], quantized: bool) -> None:
+    value = network()
+    if quantized:
+        step = Quantizer(path="norm", function="batch_norm", scale=(0.1,), zero_point=(0,), quant_min=-128, quant_max=127)
+        value = value.edited(Quantizers(quantizers=(step,)))
+    result = context().apply(mapping, value)
+    assert accuracy(result) > 90
+    assert result.signature.classes == FEW.open().classes
+    assert result.adaptation is None
+    assert [type(edit).__name__ for edit in result.edits] == ["Quantizers"] * quantized + ["Head"]
+
+
+def test_the_head_ranks_as_distances_do_and_its_scale_makes_it_sure_where_it_is_right() -> None:
+    value, few, test = network(), FEW.open(), TEST.open()
+    result = context().apply(Centroid(data=FEW), value)
+    support, query = (embeddings(value.module(), samples.inputs, PREPROCESSING) for samples in (few, test))
+    distances = centroid.scores(support, torch.as_tensor(few.labels), query, 4)
+    outputs = forward(result.module(), test.inputs, PREPROCESSING)
+    assert torch.equal(distances.argmax(1), outputs.argmax(1))
+    surety = outputs.softmax(1).amax(1).mean()
+    assert 0.8 < surety
+    assert forward(context().apply(Centroid(data=FEW, scale=1e-6), value).module(), test.inputs, PREPROCESSING).softmax(
+        1
+    ).amax(1).mean() < 0.3
+
+
+def test_two_classes_get_two_outputs() -> None:
+    result = context().apply(Linear(data=Corners(classes=2, per_class=5)), network())
+    assert context().apply(Accuracy(data=Corners(classes=2, seed=1)), result).metrics["accuracy"].value > 90
+
+
+def test_a_module_without_embed_gets_a_new_last_layer() -> None:
+    from mapsto.nn.source import network_of
+
+    value = network_of("tests.mappings.small:Plain", {}, PREPROCESSING)
+    result = context().apply(Linear(data=FEW), value)
+    assert accuracy(result) > 90
+    assert result.tensors["3.weight"].shape == (4, 12)
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(DataError, match="only one class"):
+        context().apply(Centroid(data=Corners(labels="one")), network())
+
+
+def test_the_report_of_a_classifier() -> None:
+    result = context().apply(Centroid(data=FEW), network())
+    report = context().apply(Accuracy(data=TEST, pictures=2), result)
+    predicted = forward(result.module(), TEST.open().inputs, PREPROCESSING).argmax(1).numpy()
+    right = predicted == TEST.open().labels
+    metric = report.metrics["accuracy"]
+    assert metric.value == pytest.approx(100 * right.mean())
+    assert metric.n == 48
+    assert metric.ci95 is not None
+    confusion = np.array([row[1:] for row in report.tables["confusion"].rows])
+    assert confusion.sum() == 48
+    assert np.trace(confusion) == right.sum()
+    assert report.tables["per_class"].columns == ("class", "precision", "recall", "f1", "support")
+    name, png = next(iter(report.pictures.items()))
+    assert name.startswith("right_1_corner")
+    assert Image.open(io.BytesIO(png)).size == (8, 8)
+
+
+def test_an_embedding_is_no_classifier() -> None:
+    with pytest.raises(DomainError, match="adapt it first"):
+        accuracy(network())
+    with pytest.raises(DomainError, match="3 outputs"):
+        accuracy(network(3))
+
+
+def test_choosing_a_branch() -> None:
+    good = context().apply(Centroid(data=FEW), network())
+    parts = {"bad": network(4), "good": good}
+    assert context().apply(Branch(label="good"), Forked(parts=parts)) is good
+    assert context().apply(Best(by=Accuracy(data=TEST)), Forked(parts=parts)) is good
+    worst = context().apply(Best(by=Accuracy(data=TEST), maximize=False), Forked(parts=parts))
+    assert worst is parts["bad"]
+    with pytest.raises(SpecError, match="did you mean 'good'"):
+        context().apply(Branch(label="goood"), Forked(parts=parts))
+    with pytest.raises(SpecError, match="did you mean 'accuracy'"):
+        context().apply(Best(by=Accuracy(data=TEST), metric="acuracy"), Forked(parts=parts))

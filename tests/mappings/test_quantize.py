@@ -1,0 +1,108 @@
+"""`quantize.static`: from a network to one that computes in integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mapsto.errors import DataError, DomainError, SpecError
+from mapsto.kinds import Dataset, Preprocessing, Samples, trusting
+from mapsto.mappings.quantize.static import Static
+from mapsto.nn.edits.quantizers import Quantizers
+from mapsto.nn.onnx_export import fused_operations, to_onnx
+from tests.nets import Blobs, Plain, Residual, images, network
+
+
+@pytest.fixture(autouse=True)
+def _trusted():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with trusting("tests"):
+        yield
+    torch.set_num_threads(threads)
+
+
+class Rows(Dataset):
+    """Rows where images are wanted, or images with a hole."""
+
+    nan: bool = False
+    """Images with NaN instead."""
+
+    def fingerprint(self) -> str:
+        return "rows"
+
+    def open(self) -> Samples:
+        inputs = images(20).numpy() if self.nan else np.zeros((20, 3), np.float32)
+        if self.nan:
+            inputs[:, 0, 3, 3] = np.nan
+        kind = Preprocessing(channels=1, size=(16, 16)) if self.nan else Preprocessing(kind="none")
+        return Samples(inputs=inputs, labels=np.zeros(20, np.int64), classes=("a",), preprocessing=kind)
+
+
+@pytest.mark.parametrize("kind", [Plain, Residual])
+def test_quantized_predicts_the_same_with_integer_kernels(kind):
+    given = network(kind)
+    tensors = {name: tensor.clone() for name, tensor in given.tensors.items()}
+    small = Static(data=Blobs(), samples=200)(given)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in given.tensors.items())
+    assert small.signature == given.signature
+    before, after = given.module()(images(200, 5)), small.module()(images(200, 5))
+    assert (before.argmax(1) == after.argmax(1)).float().mean() > 0.95
+    assert fused_operations(to_onnx(small))["QLinearConv"] >= 2
+
+
+def test_a_learner_is_quantized_too():
+    given = network(Plain, classes=0)
+    small = Static(data=Blobs(), samples=64)(given)
+    before, after = given.module()(images(50, 5)), small.module()(images(50, 5))
+    assert torch.nn.functional.cosine_similarity(before, after).min() > 0.99
+
+
+def test_same_seed_same_scales():
+    given = network(Plain)
+    once, twice, other = (Static(data=Blobs(), samples=32)(given, seed=seed) for seed in (1, 1, 2))
+    assert once.edits == twice.edits
+    assert once.edits != other.edits
+
+
+def test_the_first_layer_and_skipped_ones():
+    given = network(Plain)
+
+    def weights(**fields) -> set[str]:
+        edit = Static(data=Blobs(), samples=32, **fields)(given).edits[-1]
+        assert isinstance(edit, Quantizers)
+        return {q.path for q in edit.quantizers if q.weight}
+
+    assert weights() == {"features.4", "features.7", "classifier"}
+    assert weights(first="int") == {"features.0", "features.4", "features.7", "classifier"}
+    assert weights(skip=("classifier",)) == {"features.4", "features.7"}
+    with pytest.raises(DomainError, match="'head' in skip is no module"):
+        weights(skip=("head",))
+    with pytest.raises(DomainError, match="no convolution or linear layer is left"):
+        weights(skip=("features", "classifier"))
+
+
+def test_the_range_is_reduced_where_the_cpu_needs_it(monkeypatch):
+    given = network(Plain)
+    highest = {}
+    for lacks_vnni in (False, True):
+        monkeypatch.setattr("mapsto.mappings.quantize.static._needs_reduced_range", lambda value=lacks_vnni: value)
+        edit = Static(data=Blobs(), samples=32)(given).edits[-1]
+        highest[lacks_vnni] = {q.quant_max for q in edit.quantizers if q.weight and q.bits == 8}
+    assert highest == {False: {127}, True: {63}}
+
+
+def test_what_cannot_be_quantized_is_refused():
+    given = network(Plain)
+    small = Static(data=Blobs(), samples=32)(given)
+    with pytest.raises(DomainError, match="quantized already"):
+        Static(data=Blobs(), samples=32)(small)
+    with pytest.raises(DataError, match="601 samples are asked for but the data holds 600"):
+        Static(data=Blobs(), samples=601)(given)
+    with pytest.raises(DataError, match=r"expected images of shape"):
+        Static(data=Rows(), samples=10)(given)
+    with pytest.raises(DataError, match="not all finite"):
+        Static(data=Rows(nan=True), samples=10)(given)
+    with pytest.raises(SpecError, match="bits"):
+        Static(data=Blobs(), bits=1)

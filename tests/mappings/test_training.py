@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mapsto.data.augmentation import Augmentation
+from mapsto.data.sets.episodes import EpisodesOf
+from mapsto.errors import DataError, DomainError, SpecError
+from mapsto.kinds import Network
+from mapsto.mappings.adapt.finetune import Finetune
+from mapsto.mappings.distill.logits import Logits
+from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.mappings.evaluate.episodes import Episodes
+from mapsto.mappings.meta.protonet import Protonet
+from mapsto.mappings.train.supervised import Supervised
+from mapsto.process import Process
+from mapsto.store import network_digest
+from tests.mappings.small import Corners, context, network, trained
+
+pytestmark = pytest.mark.usefixtures("trusted")
+
+DATA = Corners()
+TEST = Corners(seed=1)
+TASKS = EpisodesOf(data=Corners(), ways=3, shots=2, queries=3)
+AUGMENT = Augmentation(crop_padding=1, noise=0.1, degrees=5)
+
+
+def accuracy(value: Network) -> float:
+    return context().apply(Accuracy(data=TEST), value).metrics["accuracy"].value
+
+
+PROCESSES: dict[str, Process[Network, Network]] = {
+    "sgd": Supervised(data=DATA, epochs=2, batch_size=16, augment=AUGMENT, ema=0.9, clip=1.0, smoothing=0.1),
+    "adamw": Supervised(data=DATA, validation=TEST, epochs=2, batch_size=16, optimizer="adamw", schedule="plateau"),
+    "protonet": Protonet(tasks=TASKS, steps=7, epoch=3, augment=AUGMENT, schedule="onecycle"),
+    "leave one out": Protonet(tasks=TASKS, steps=7, epoch=3, leave_one_out=True, optimizer="adamw"),
+    "finetune": Finetune(data=DATA, epochs=3, batch_size=16, dropout=0.3),
+    "logits": Logits(data=DATA, teacher=network(4, seed=3), epochs=2, batch_size=16, augment=AUGMENT, features=1.0),
+    "tasks": Logits(tasks=TASKS, teacher=network(seed=3), steps=7, epoch=3, augment=AUGMENT, features=1.0),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_stopped_run_ends_with_the_same_bits(name: str) -> None:
+    value = network(4)
+    before = network_digest(value)
+    whole, metrics = trained(PROCESSES[name], value)
+    stop = 1 + sum(map(ord, name)) % (len(metrics) - 1)
+    stopped, _ = trained(PROCESSES[name], value, stop=stop)
+    assert network_digest(stopped) == network_digest(whole)
+    assert network_digest(whole) != before == network_digest(value)
+    whole.module()
+
+
+def test_supervised_learns_replaces_the_head_and_reports_epochs() -> None:
+    process = Supervised(data=DATA, validation=TEST, epochs=6, batch_size=16)
+    result, metrics = trained(process, network())
+    assert accuracy(result) > 90
+    assert result.signature.classes == DATA.open().classes
+    assert result.signature.outputs[0].shape == ("N", 4)
+    ends = [m for m in metrics if "epoch" in m]
+    assert [m["epoch"] for m in ends] == [1, 2, 3, 4, 5, 6]
+    assert set(ends[-1]) == {"train_loss", "lr", "epoch", "epoch_train_loss", "val_loss", "val_accuracy"}
+    assert math.isclose(ends[0]["epoch_train_loss"], float(np.mean([m["train_loss"] for m in metrics[:3]])))
+    again, _ = trained(Supervised(data=DATA, epochs=1), result)
+    assert len(again.edits) == 1, "the head fits already"
+
+
+@pytest.mark.parametrize("labels", ["multilabel", "regression"])
+def test_supervised_learns_other_targets(labels: str) -> None:
+    _, metrics = trained(Supervised(data=Corners(labels=labels), epochs=8, batch_size=16, learning_rate=0.05), network())
+    assert metrics[-1]["epoch_train_loss"] < 0.5 * metrics[0]["train_loss"]
+
+
+def test_balanced_weights_change_the_loss() -> None:
+    data = Corners()
+    plain, weighted = (
+        trained(Supervised(data=data, epochs=1, class_weights=weights), network())[1] for weights in ("none", "balanced")
+    )
+    assert plain[0] == pytest.approx(weighted[0], rel=1e-5), "the classes are balanced already"
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(DataError, match="only one class"):
+        trained(Supervised(data=Corners(labels="one")), network())
+    with pytest.raises(DataError, match="nan"):
+        trained(Supervised(data=Corners(labels="nan")), network())
+    with pytest.raises(DomainError, match=r"diverged at step \d+: the loss is"):
+        trained(Supervised(data=DATA, learning_rate=1e20, schedule="constant"), network())
+    with pytest.raises(SpecError, match="learning_rate"):
+        Supervised(data=DATA, learning_rate=0)
+    with pytest.raises(SpecError, match="either data or tasks"):
+        Logits(teacher=network(), data=DATA, tasks=TASKS)
+    with pytest.raises(DomainError, match="teacher has 3 outputs"):
+        trained(Logits(teacher=network(3), data=DATA), network())
+    with pytest.raises(DomainError, match="teacher's answers hold NaN"):
+        broken = network(4)
+        broken.tensors["norm.weight"].fill_(math.nan)
+        trained(Logits(teacher=broken, data=DATA), network())
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_protonet_learns_a_learner(leave_one_out: bool) -> None:
+    value = network(width=2)
+    process = Protonet(tasks=TASKS, validation=TASKS, steps=40, epoch=20, learning_rate=0.01, leave_one_out=leave_one_out)
+    result, metrics = trained(process, value)
+    assert result.adaptation is not None
+    assert result.signature.classes is None
+    report = context().apply(Episodes(tasks=TASKS, episodes=50, baseline=value), result)
+    assert report.metrics["drop"].value + report.metrics["drop"].ci95 < 0
+    assert report.metrics["accuracy"].n == 50
+    assert metrics[-1]["val_accuracy"] > 90
+
+
+def test_a_student_comes_near_its_teacher() -> None:
+    teacher, _ = trained(Supervised(data=DATA, epochs=6, batch_size=16), network())
+    student, _ = trained(Logits(teacher=teacher, data=DATA, epochs=6, batch_size=16, alpha=1.0), network(width=4))
+    assert accuracy(student) > 90
+    learner, metrics = trained(
+        Logits(teacher=teacher, tasks=TASKS, steps=30, epoch=10, optimizer="adam", learning_rate=0.01), network(width=4)
+    )
+    assert learner.adaptation is not None
+    assert metrics[-1]["epoch_train_loss"] < 0.5 * metrics[0]["train_loss"]
+
+
+def test_finetuning_stops_once_converged() -> None:
+    few = Corners(per_class=3)
+    result, metrics = trained(Finetune(data=few, epochs=500, patience=1, stop_after=500), network())
+    assert len(metrics) < 500
+    assert metrics[-1]["lr"] < 1e-5
+    assert accuracy(result) > 90
+
+
+def test_finetuning_leaves_a_frozen_embedding_alone() -> None:
+    value = network()
+    result, _ = trained(Finetune(data=DATA, epochs=2, freeze="embedding", begin="random"), value)
+    changed = {name for name, tensor in value.tensors.items() if not torch.equal(tensor, result.tensors[name])}
+    assert changed == set()
+    assert {"classifier.weight", "classifier.bias"} <= result.tensors.keys()

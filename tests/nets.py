@@ -1,0 +1,122 @@
+"""Small convolutional networks whose batch norms are settled, as after training, and images that they tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mapsto.kinds import Dataset, Factory, Network, Preprocessing, Samples, Signature, TensorSpec, detached
+from mapsto.nn.calibration import calibrate, thin_first_layer
+from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
+from mapsto.nn.edits.quantizers import Quantizers
+from mapsto.nn.sites import trace
+
+
+def block(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+class Plain(nn.Module):
+    """VGG's shape: convolutions, max pooling, a global mean."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*block(1, 8), nn.MaxPool2d(2), *block(8, 12), *block(12, 12), nn.MaxPool2d(2))
+        self.embedding = 12
+        self.classifier = nn.Linear(12, classes) if classes else nn.Identity()
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.features(x).mean((-1, -2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.embed(x))
+
+
+class Residual(nn.Module):
+    """Padded and projected shortcuts, an in-place add, leaky and clamped rectifiers."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.conv1, self.bn1 = nn.Conv2d(8, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv3, self.bn3 = nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.short = nn.Sequential(nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16))
+        self.drop = nn.Dropout(0.1)
+        self.classifier = nn.Linear(16, classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        y += F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        x = F.leaky_relu(y, 0.1)
+        x = F.relu(self.bn3(self.conv3(x)) + self.short(x))
+        return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.drop(self.embed(x)))
+
+
+def settled(module: nn.Module) -> nn.Module:
+    """As after training: statistics that are not 0 and 1, outputs that differ from sample to sample."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, 0, 0.2)
+    module.train()
+    with torch.no_grad():
+        for _ in range(20):
+            module(images(32))
+    return module.eval()
+
+
+def images(count: int, seed: int = 1) -> Tensor:
+    """Smooth blobs, so that global means differ between images."""
+    coarse = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size=(16, 16), mode="bilinear")
+
+
+def network(kind: type[nn.Module], **arguments: int) -> Network:
+    torch.manual_seed(0)
+    module = settled(kind(**arguments))
+    classes = module(images(1)).shape[1]
+    return Network(
+        arch=Factory(name=f"{__name__}:{kind.__name__}", arguments=arguments),
+        tensors=detached(module.state_dict()),
+        signature=Signature(
+            inputs=(TensorSpec(name="image", dtype="float32", shape=("N", 1, 16, 16)),),
+            outputs=(TensorSpec(name="scores", dtype="float32", shape=("N", classes)),),
+            preprocessing=Preprocessing(channels=1, size=(16, 16), mean=(0.5,), std=(0.25,), ink="light"),
+            classes=tuple("abcdefgh"[:classes]) if module.classifier.__class__ is nn.Linear else None,
+        ),
+    )
+
+
+def quantized(given: Network, *, first: bool = False, **settings: object) -> Network:
+    module = given.module()
+    fold = FoldBatchNorm(pairs=foldable_pairs(module, trace(module, images(2))))
+    fold.apply(module)
+    skip = () if first else thin_first_layer(module, trace(module, images(2)))
+    attach = Quantizers(quantizers=calibrate(module, images(256).split(64), skip=skip, **settings))  # type: ignore[arg-type]
+    return given.with_module(attach.apply(module), fold, attach)
+
+
+class Blobs(Dataset):
+    """Smooth blobs as pictures."""
+
+    count: int = 600
+    """How many."""
+
+    def fingerprint(self) -> str:
+        return f"blobs {self.count}"
+
+    def open(self) -> Samples:
+        pixels = images(self.count).mul(64).add(128).clamp(0, 255).numpy().astype(np.uint8)
+        return Samples(
+            inputs=pixels,
+            labels=np.arange(self.count) % 5,
+            classes=tuple("abcde"),
+            preprocessing=Preprocessing(channels=1, size=(16, 16), mean=(0.5,), std=(0.25,), ink="light"),
+        )
