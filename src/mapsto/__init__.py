@@ -37,7 +37,7 @@ _HOMES = {
     "ref": "mapsto.mapping",
 }
 
-__all__ = list(_HOMES)
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them
 
 
 class _Namespace:

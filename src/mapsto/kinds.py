@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -168,7 +168,7 @@ _ALLOWED_PACKAGES = frozenset({"mapsto"})
 
 
 @contextmanager
-def trusting(*modules: str) -> Iterator[None]:
+def trusting(*modules: str) -> Generator[None]:
     """Allow factories of these top-level modules to be imported within the block (the command line's ``--trust``)."""
     token = _trusted.set(_trusted.get() | frozenset(modules))
     try:
@@ -446,7 +446,7 @@ def _constructor_arguments(module: nn.Module, name: str) -> dict[str, Json]:
                 where=name,
                 hint="pass arguments={...}",
             ) from None
-        found[parameter.name] = value
+        found[parameter.name] = cast("Json", value)
     return found
 
 

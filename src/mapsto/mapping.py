@@ -463,7 +463,7 @@ class Context:
             value = value()
         if not isinstance(value, kind):
             raise SpecError(f"expected a {kind.__name__}, got {type(value).__name__}", where=repr(source)[:80])
-        return value
+        return cast("T", value)
 
     def dataset(self, source: Any) -> kinds.Samples:
         """The opened samples of a data field."""
@@ -570,8 +570,8 @@ def make_fabric(numerics: Numerics) -> Fabric:
     fabric = Fabric(
         accelerator=kind,
         devices=devices,
-        precision=numerics.precision,
-        strategy=numerics.strategy,  # type: ignore[arg-type]
+        precision=cast("Any", numerics.precision),
+        strategy=numerics.strategy,
     )
     fabric.launch()
     return fabric

@@ -54,7 +54,9 @@ class Progress(Listener):
         if self.task is None:
             return
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
-        self.bars.update(self.task, completed=done, total=total, **({"metrics": escape(shown)} if shown else {}))
+        self.bars.update(self.task, completed=done, total=total)
+        if shown:
+            self.bars.update(self.task, metrics=escape(shown))
         now = time.monotonic()
         if not self.console.is_terminal and now - self.spoken > 10:
             self.spoken = now

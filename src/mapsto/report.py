@@ -316,16 +316,17 @@ def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     for path in dict.fromkeys([*a, *b]):
         first, second = a.get(path), b.get(path)
-        values = [None if m is None else m["value"] for m in (first, second)]
+        left_value, right_value = (None if m is None else float(m["value"]) for m in (first, second))
+        difference = None if left_value is None or right_value is None else right_value - left_value
         rows.append(
             {
                 "metric": path,
-                "a": values[0],
-                "b": values[1],
+                "a": left_value,
+                "b": right_value,
                 "ci95_a": None if first is None else first["ci95"],
                 "ci95_b": None if second is None else second["ci95"],
                 "unit": (first or second or {}).get("unit", ""),
-                "difference": None if None in values else values[1] - values[0],
+                "difference": difference,
             }
         )
     return rows

@@ -335,8 +335,9 @@ class Executor:
         return handle.digest
 
     def _is_forced(self, step: StepResult) -> bool:
-        named = self.force & {step.name, step.label, report_path(self.steps, step) if step.of is not None else None}
-        self._forced |= cast("set[str]", named)
+        path = report_path(self.steps, step) if step.of is not None else step.name
+        named = self.force & {step.name, step.label or step.name, path}
+        self._forced |= named
         return bool(named)
 
     def unused_force(self) -> set[str]:
@@ -547,7 +548,7 @@ def execute(
     if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe)
     elif isinstance(recipe, Mapping):
-        recipe = Recipe(steps=cast("Mapping[Any, Any]", recipe))
+        recipe = Recipe(steps=recipe)
     place = store if isinstance(store, Store) else Store(store)
     for data in data_of(recipe.steps):
         data.fingerprint()

@@ -368,10 +368,10 @@ class Store:
             loaded: dict[str, Tensor] = {}
             for name, blob in part.items():
                 first = tree["aliases"].get(name)
-                tied = first is not None and part is tree["tensors"]
-                loaded[name] = (
-                    loaded[first] if tied else self.tensor(blob, used_by=f"network {digest[:12]}, tensor {name}")
-                )
+                if first is not None and part is tree["tensors"]:
+                    loaded[name] = loaded[first]
+                else:
+                    loaded[name] = self.tensor(blob, used_by=f"network {digest[:12]}, tensor {name}")
             return loaded
 
         adaptation = tree["adaptation"]

@@ -49,7 +49,7 @@ class Corners(Dataset):
     seed: int = 0
     """Of the noise."""
     labels: str = "classes"
-    """Or ``one`` (all of class 0), ``multilabel``, ``regression``, ``nan`` (float images with a NaN)."""
+    """Or ``one`` (all of class 0), ``noise`` (drawn at random), ``multilabel``, ``regression``, ``nan`` (float images with a NaN)."""
 
     def fingerprint(self) -> str:
         return repr(self)
@@ -66,6 +66,8 @@ class Corners(Dataset):
         inputs: Any = images
         if self.labels == "one":
             targets = labels * 0
+        elif self.labels == "noise":
+            targets = random.permutation(labels)
         elif self.labels == "multilabel":
             targets = np.eye(self.classes, dtype=np.float32)[labels]
         elif self.labels == "regression":

@@ -97,8 +97,8 @@ def test_the_report_of_a_classifier() -> None:
 def test_an_embedding_is_no_classifier() -> None:
     with pytest.raises(DomainError, match="adapt it first"):
         accuracy(network())
-    with pytest.raises(DomainError, match="3 outputs"):
-        accuracy(network(3))
+    with pytest.raises(DomainError, match="3 outputs, but the data has 4"):
+        accuracy(context().apply(Centroid(data=Corners(classes=3)), network()))
 
 
 def test_choosing_a_branch() -> None:

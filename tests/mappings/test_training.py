@@ -72,7 +72,7 @@ def test_supervised_learns_replaces_the_head_and_reports_epochs() -> None:
 @pytest.mark.parametrize("labels", ["multilabel", "regression"])
 def test_supervised_learns_other_targets(labels: str) -> None:
     _, metrics = trained(Supervised(data=Corners(labels=labels), epochs=8, batch_size=16, learning_rate=0.05), network())
-    assert metrics[-1]["epoch_train_loss"] < 0.5 * metrics[0]["train_loss"]
+    assert metrics[-1]["epoch_train_loss"] < 0.7 * metrics[0]["train_loss"]
 
 
 def test_balanced_weights_change_the_loss() -> None:
@@ -109,10 +109,19 @@ def test_protonet_learns_a_learner(leave_one_out: bool) -> None:
     result, metrics = trained(process, value)
     assert result.adaptation is not None
     assert result.signature.classes is None
-    report = context().apply(Episodes(tasks=TASKS, episodes=50, baseline=value), result)
-    assert report.metrics["drop"].value + report.metrics["drop"].ci95 < 0
-    assert report.metrics["accuracy"].n == 50
+    before, after = (context().apply(Episodes(tasks=TASKS, episodes=50), each).metrics for each in (value, result))
+    assert after["loss"].value < 0.2 * before["loss"].value
     assert metrics[-1]["val_accuracy"] > 90
+
+
+def test_the_drop_is_paired() -> None:
+    one, other = network(width=1), network(width=1, seed=4)
+    mapping = Episodes(tasks=EpisodesOf(data=Corners(), ways=4, shots=1, queries=5), episodes=40, baseline=other)
+    report = context().apply(mapping, one).metrics
+    assert report["drop"].value == pytest.approx(report["baseline"].value - report["accuracy"].value)
+    assert report["drop"].n == 40
+    assert 0 < report["accuracy"].ci95 < 10
+    assert context().apply(mapping, other).metrics["drop"].value == 0
 
 
 def test_a_student_comes_near_its_teacher() -> None:
@@ -127,11 +136,14 @@ def test_a_student_comes_near_its_teacher() -> None:
 
 
 def test_finetuning_stops_once_converged() -> None:
-    few = Corners(per_class=3)
-    result, metrics = trained(Finetune(data=few, epochs=500, patience=1, stop_after=500), network())
-    assert len(metrics) < 500
-    assert metrics[-1]["lr"] < 1e-5
-    assert accuracy(result) > 90
+    few, noise = Corners(per_class=3), Corners(labels="noise")
+    _, metrics = trained(Finetune(data=few, validation=noise, epochs=500, patience=1, stop_after=500), network())
+    assert len(metrics) < 100
+    assert metrics[-1]["lr"] == pytest.approx(1e-6)
+    best = min(range(len(metrics)), key=lambda step: metrics[step]["val_loss"])
+    _, shorter = trained(Finetune(data=few, validation=noise, epochs=500, patience=100, stop_after=4), network())
+    assert len(shorter) - 1 - min(range(len(shorter)), key=lambda step: shorter[step]["val_loss"]) == 4
+    assert best < len(metrics) - 1
 
 
 def test_finetuning_leaves_a_frozen_embedding_alone() -> None:

@@ -158,15 +158,13 @@ def search(
     import numpy as np
 
     limits = limits or Limits()
-    levels = {name: _levels(values, ranking) for name, values in scores.items()}
-    steps = np.unique(np.concatenate([np.zeros(0), *levels.values()]))
+    turns = _turns(scores, ranking)
 
-    def masks(step: int) -> dict[str, NDArray[np.bool_]]:
-        """The masks after everything up to the `step`-th lowest level went."""
-        gone = steps[step - 1] if step else -np.inf
-        return {name: _mask(scores[name], int((level > gone).sum()), limits) for name, level in levels.items()}
+    def masks(gone: int) -> dict[str, NDArray[np.bool_]]:
+        """The masks once the turn of so many channels has come."""
+        return {name: _mask(scores[name], int((turn >= gone).sum()), limits) for name, turn in turns.items()}
 
-    low, high = 0, len(steps)
+    low, high = 0, sum(map(len, scores.values()))
     if cost(masks(low)) <= budget.limit:
         return masks(low)
     least = cost(masks(high))
@@ -182,12 +180,21 @@ def search(
     return masks(high)
 
 
-def _levels(values: NDArray[np.float64], ranking: str) -> NDArray[np.float64]:
-    """By what channels are compared: their scores, or their places within their own group, 0 to 1."""
+def _turns(scores: Mapping[str, NDArray[np.float64]], ranking: str) -> dict[str, NDArray[np.int64]]:
+    """When the turn of each channel to go comes, from 0; of equals in the order of the layers."""
     import numpy as np
 
-    if ranking == "global":
-        return values
+    levels = np.concatenate([values if ranking == "global" else _places(values) for values in scores.values()])
+    turns = np.empty(len(levels), np.int64)
+    turns[np.argsort(levels, kind="stable")] = np.arange(len(levels))
+    ends = np.cumsum([len(values) for values in scores.values()])
+    return dict(zip(scores, np.split(turns, ends[:-1]), strict=True))
+
+
+def _places(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The place of each value among them, 0 to 1."""
+    import numpy as np
+
     places = np.empty(len(values))
     places[np.argsort(values, kind="stable")] = (np.arange(len(values)) + 0.5) / len(values)
     return places

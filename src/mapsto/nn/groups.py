@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.nn.edits.channels import Channels
-from mapsto.nn.heads import head_path
+from mapsto.nn.heads import head
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -174,12 +174,16 @@ def _embedding_width(
     for group in groups:
         if group.features and group.name in kept:
             return int(kept[group.name].sum()) * group.features
-    return attributes.get(head_path(module) or "", {}).get("in_features")
+    linear = head(module)
+    return next(
+        (values["in_features"] for path, values in attributes.items()
+         if module.get_submodule(path) is linear and "in_features" in values),
+        None,
+    )  # fmt: skip
 
 
 def _is_embedding(module: nn.Module) -> bool:
-    path = head_path(module)
-    return path is None or isinstance(module.get_submodule(path), nn.Identity)
+    return head(module) is None
 
 
 def _makers(group: Group) -> list[str]:
@@ -313,7 +317,6 @@ class _Trial:
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._generator = torch.Generator().manual_seed(0)
         self.module = copy.deepcopy(module).cpu().double().eval().requires_grad_(True)
-        self._head = head_path(module)
         self._disturb()
         self.inputs = example.cpu()
         if example.is_floating_point():

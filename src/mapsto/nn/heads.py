@@ -15,15 +15,18 @@ from mapsto.errors import DomainError
 
 __all__ = ["embed", "embed_and_classify", "embedding_size", "head", "head_path"]
 
+_NAMES = ("classifier", "linear", "fc", "head")
+
 
 def head_path(module: nn.Module) -> str | None:
-    """The dotted path of the head: ``classifier`` by convention, else the last `nn.Linear`; None where there is neither.
+    """The dotted path of the head: ``classifier``, or another usual name, else the last `nn.Linear`; None without any.
 
     >>> head_path(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
     '2'
     """
-    if isinstance(getattr(module, "classifier", None), (nn.Linear, nn.Identity)):
-        return "classifier"
+    for name in _NAMES:
+        if isinstance(getattr(module, name, None), (nn.Linear, nn.Identity)):
+            return name
     return next((name for name, part in reversed(list(module.named_modules())) if isinstance(part, nn.Linear)), None)
 
 
@@ -54,8 +57,7 @@ def embed_and_classify(
     path = head_path(module)
     seen: list[Tensor] = []
     if path is None:
-        output: Tensor = (through or module)(inputs)
-        return _matrix(output), output
+            return _matrix(output), output
     handle = module.get_submodule(path).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
         output = (through or module)(inputs)

@@ -61,11 +61,15 @@ def class_weights(
     tensor([0.6667, 2.0000])
     """
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise DomainError(f"labels are {int(labels.min())} to {int(labels.max())}", hint=f"give labels from 0 to {classes - 1}")
+        raise DomainError(
+            f"labels are {int(labels.min())} to {int(labels.max())}", hint=f"give labels from 0 to {classes - 1}"
+        )
     counts = torch.bincount(labels, minlength=classes).float()
     if bool((counts == 0).any()):
         empty = [int(i) for i in (counts == 0).nonzero().flatten()[:5]]
-        raise DomainError(f"no sample of class {', '.join(map(str, empty))}", hint="drop the class, or use no class weights")
+        raise DomainError(
+            f"no sample of class {', '.join(map(str, empty))}", hint="drop the class, or use no class weights"
+        )
     if scheme == "none":
         return torch.ones(classes)
     weights = 1 / counts if scheme == "balanced" else (1 - beta) / (1 - beta**counts)

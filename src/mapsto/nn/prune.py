@@ -16,6 +16,7 @@ from mapsto.kinds import Network
 from mapsto.nn.budget import Budget, Budgeted, search
 from mapsto.nn.edits.quantizers import is_quantized
 from mapsto.nn.groups import Group, Mask, Member, channels_edit, find_groups
+from mapsto.nn.measure import count_macs
 from mapsto.nn.source import with_output
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class _Costs:
     """Multiply-accumulates, parameters or bytes after pruning, counted from shapes.
 
     A convolution or linear layer multiplies each weight once at each position of its output (of its input, where it is
-    transposed); pruning leaves the positions as they are.
+    transposed); pruning leaves the positions as they are. What else multiplies (attention) is taken to stay as it is, too.
     """
 
     def __init__(self, module: nn.Module, example: Tensor, groups: Sequence[Group], budget: Budget) -> None:
@@ -131,15 +132,18 @@ class _Costs:
         for group in groups:
             for member in group.members:
                 self._places[member.name, member.dim].append((group.name, member))
-        tensors: dict[str, Tensor] = dict(module.named_parameters())
-        if budget.kind == "bytes":
-            tensors |= dict(module.named_buffers())
+        tensors: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self._weights: Mapping[str, float] = {name: 1.0 for name in tensors}
-        if budget.kind == "bytes":
-            self._weights = {name: tensor.element_size() for name, tensor in tensors.items()}
-        elif budget.kind == "macs":
+        self._rest = 0.0
+        self._weights: Mapping[str, float]
+        if budget.kind == "macs":
             self._weights = _positions(module, example)
+            self._rest = count_macs(module, example) - self._total({})
+        elif budget.kind == "bytes":
+            saved = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+            self._weights = {name: tensor.element_size() for name, tensor in tensors.items() if id(tensor) in saved}
+        else:
+            self._weights = {name: 1.0 for name, _ in module.named_parameters()}
         self._whole = max(self._total({}), 1.0) if budget.unit == "share" else 1.0
 
     def __call__(self, kept: Mapping[str, Mask]) -> float:
@@ -151,7 +155,7 @@ class _Costs:
             masks = [member.mask(kept[group]) for group, member in members if group in kept]
             if masks and name in sizes:
                 sizes[name][dim] = int(np.logical_and.reduce(masks).sum())
-        return sum(weight * math.prod(sizes[name]) for name, weight in self._weights.items())
+        return self._rest + sum(weight * math.prod(sizes[name]) for name, weight in self._weights.items())
 
 
 def _positions(module: nn.Module, example: Tensor) -> dict[str, float]:

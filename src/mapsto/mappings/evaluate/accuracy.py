@@ -42,8 +42,8 @@ class Accuracy(Mapping[Network, Report]):
         import torch
 
         from mapsto.data.checks import require_finite, require_some
-        from mapsto.nn import losses
         from mapsto.nn.inference import forward
+        from mapsto.nn.targets import kind_of, loss
 
         samples = require_some(ctx.dataset(self.data), where="evaluate.accuracy")
         require_finite(samples.inputs, where="evaluate.accuracy: data")
@@ -51,16 +51,16 @@ class Accuracy(Mapping[Network, Report]):
         outputs = forward(
             value.module(), samples.inputs, value.signature.preprocessing, batch_size=self.batch_size, device=ctx.device
         )
-        kind = losses.kind_of(samples.labels)
+        kind = kind_of(samples.labels)
         labels = torch.as_tensor(samples.labels)
-        loss = Metric(value=float(losses.loss(kind, outputs, labels)), n=len(samples))
+        mean = Metric(value=float(loss(kind, outputs, labels)), n=len(samples))
         if kind == "multilabel":
             right = ((outputs > 0) == (labels > 0.5)).double().numpy()
-            return Report(metrics={"accuracy": share(int(right.sum()), right.size), "loss": loss})
+            return Report(metrics={"accuracy": share(int(right.sum()), right.size), "loss": mean})
         if kind == "regression":
             error = float((outputs - labels).double().square().mean().sqrt())
-            return Report(metrics={"rmse": Metric(value=error, n=len(samples)), "loss": loss})
-        return self._classification(samples, outputs, loss)
+            return Report(metrics={"rmse": Metric(value=error, n=len(samples)), "loss": mean})
+        return self._classification(samples, outputs, mean)
 
     def _classification(self, samples: Samples, outputs: Tensor, loss: Metric) -> Report:
         predicted = outputs.argmax(1).numpy()

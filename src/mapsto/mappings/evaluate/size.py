@@ -49,7 +49,7 @@ def _of_network(network: Network) -> dict[str, Metric]:
     inputs = example_inputs(network.signature, 1)
     return {
         "parameters": Metric(value=count_parameters(module)),
-        "macs": Metric(value=count_macs(module, *inputs), unit="MAC"),
+        "macs": Metric(value=count_macs(module, inputs[0]), unit="MAC"),
         "bytes": Metric(value=_stored_bytes(module), unit="B"),
         "peak_memory": Metric(value=_tensor_bytes(module) + _activation_peak(module, inputs), unit="B"),
     }

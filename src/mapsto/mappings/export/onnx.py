@@ -44,7 +44,8 @@ class Onnx(Mapping[Network, Package]):
     """How many samples the parity report is made on; of the data at most all."""
 
     def apply(self, value: Network, ctx: Context) -> Package:
-        from mapsto.nn.onnx_export import OPSET, to_onnx
+        from mapsto.nn.measure import count_macs, count_parameters
+        from mapsto.nn.onnx_export import OPSET, example_inputs, to_onnx
 
         model = to_onnx(value)
         inputs = self._inputs(value, ctx)
@@ -54,7 +55,8 @@ class Onnx(Mapping[Network, Package]):
             "opset": OPSET,
             "files": {"model.onnx": {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}},
             "signature": dataclasses.asdict(value.signature),
-            "parameters": sum(tensor.numel() for tensor in value.module().parameters()),
+            "parameters": count_parameters(value.module()),
+            "macs": count_macs(value.module(), example_inputs(value.signature, 1)[0]),
             "parity": {"on": "data" if self.data is not None else "generated", **_parity(value, model, inputs)},
         }
         folder = Path(tempfile.mkdtemp(prefix="mapsto-package-"))

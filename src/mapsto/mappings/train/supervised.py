@@ -42,7 +42,7 @@ class Supervised(Optimisation, Process[Network, Network]):
     loss: Literal["auto", "classification", "multilabel", "regression"] = "auto"
     """`auto`: by the labels, whole numbers are classes, floats of only 0 and 1 several labels at once, others numbers."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: each class weighs as much as any other, however few its samples."""
+    """`balanced`: each class weighs as much as any other, however few its samples. For classes only."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over all classes; 0.1 is usual."""
     augment: Augmentation = Field(default_factory=Augmentation)
@@ -104,14 +104,17 @@ class _Objective:
     """The loss of a batch, and the validation that goes with it."""
 
     def __init__(self, mapping: Supervised, network: Network, samples: Samples, ctx: Context) -> None:
-        from mapsto.nn import losses
+        import torch
+
+        from mapsto.nn.losses import class_weights
+        from mapsto.nn.targets import kind_of
 
         self._mapping, self._ctx = mapping, ctx
         self._preprocessing = network.signature.preprocessing
-        self._kind = losses.kind_of(samples.labels) if mapping.loss == "auto" else mapping.loss
+        self._kind = kind_of(samples.labels) if mapping.loss == "auto" else mapping.loss
         self._weights: Tensor | None = None
-        if mapping.class_weights == "balanced":
-            self._weights = losses.balanced_weights(samples.labels, len(samples.classes)).to(ctx.device)
+        if mapping.class_weights == "balanced" and self._kind == "classification":
+            self._weights = class_weights(torch.as_tensor(samples.labels), len(samples.classes)).to(ctx.device)
 
     def __call__(self, call: nn.Module, item: Batch) -> Tensor:
         import torch
@@ -152,6 +155,6 @@ class _Objective:
     def _loss(
         self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
     ) -> Tensor:
-        from mapsto.nn import losses
+        from mapsto.nn.targets import loss
 
-        return losses.loss(self._kind, outputs, labels, weights=weights, smoothing=smoothing)
+        return loss(self._kind, outputs, labels, weights=weights, smoothing=smoothing)

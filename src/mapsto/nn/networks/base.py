@@ -94,7 +94,9 @@ def require_whole(where: str, **values: object) -> None:
 
 def require_classes(where: str, classes: object) -> None:
     """Raises `DomainError` unless `classes` is None or an integer of at least 1."""
-    require(where, "classes", classes, "an integer of at least 1, or null for none", classes is None or is_whole(classes))
+    require(
+        where, "classes", classes, "an integer of at least 1, or null for none", classes is None or is_whole(classes)
+    )
 
 
 def require_size(where: str, size: int, poolings: int, *, remedy: str) -> int:

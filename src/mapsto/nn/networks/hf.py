@@ -67,7 +67,9 @@ def hf_text(
     except ImportError as error:
         raise MissingExtra("transformers", "text", where="hf_text") from error
     if (config is None) == (folder is None):
-        raise DomainError("give either config or folder", where="hf_text", hint="config for fresh weights, folder for trained ones")
+        raise DomainError(
+            "give either config or folder", where="hf_text", hint="config for fresh weights, folder for trained ones"
+        )
     if folder is not None:
         if not (Path(folder) / "config.json").is_file():
             raise DataError("there is no config.json here", where=folder, hint="give a folder saved by transformers")
@@ -78,6 +80,8 @@ def hf_text(
         try:
             encoder = library.AutoModel.from_config(library.AutoConfig.for_model(kind, **fields))
         except (KeyError, ValueError) as error:
-            raise DomainError(f"model_type is {kind!r}", where="hf_text", hint="give one that transformers knows") from error
+            raise DomainError(
+                f"model_type is {kind!r}", where="hf_text", hint="give one that transformers knows"
+            ) from error
     made: Any = encoder.config
     return TextEncoder(encoder, int(made.hidden_size), int(made.pad_token_id or 0), classes)

@@ -59,6 +59,8 @@ def timm(*, name: str, classes: int | None = None, channels: int = 3, pretrained
     except ImportError as error:
         raise MissingExtra("timm (with torchvision)", "timm", where="networks.timm") from error
     if name not in library.list_models():
-        raise DomainError(f"timm has no model '{name}'", where="networks.timm", hint=nearest(name, library.list_models()))
+        raise DomainError(
+            f"timm has no model '{name}'", where="networks.timm", hint=nearest(name, library.list_models())
+        )
     body = library.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0)
     return Timm(body, classes)

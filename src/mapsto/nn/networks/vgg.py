@@ -99,6 +99,8 @@ def vgg(
         counts = CONVOLUTIONS[depth][:stages]
         plan = [[width * multiple] * count for multiple, count in zip(MULTIPLES, counts, strict=False)]
     if not plan or not all(plan) or min(min(stage) for stage in plan) < 1:
-        raise DomainError(f"plan is {plan!r}", where=where, hint="give at least one convolution a stage, of at least one channel")
+        raise DomainError(
+            f"plan is {plan!r}", where=where, hint="give at least one convolution a stage, of at least one channel"
+        )
     at_least(size, 2 ** (len(plan) - 1), name="size", where=where)
     return Vgg(channels=channels, plan=plan, classes=classes, dropout=dropout)

@@ -1,0 +1,35 @@
+"""Which loss labels ask for: whole numbers are classes, floats of only 0 and 1 several labels at once, others numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from mapsto.nn import losses
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Kind", "kind_of", "loss"]
+
+Kind: TypeAlias = Literal["classification", "multilabel", "regression"]
+
+
+def kind_of(labels: NDArray[Any]) -> Kind:
+    """The kind of labels (N,) or targets (N, K).
+
+    >>> kind_of(np.array([2, 0])), kind_of(np.array([[0.0, 1.0]])), kind_of(np.array([[0.5]]))
+    ('classification', 'multilabel', 'regression')
+    """
+    if labels.ndim == 1 and labels.dtype.kind in "iu":
+        return "classification"
+    return "multilabel" if bool(np.isin(labels, (0, 1)).all()) else "regression"
+
+
+def loss(kind: Kind, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """The mean loss of that kind; `smoothing` is for classes, `weights` not for numbers."""
+    if kind == "classification":
+        return losses.classification(outputs, targets, weights=weights, smoothing=smoothing)
+    return losses.multilabel(outputs, targets, weights=weights) if kind == "multilabel" else losses.regression(outputs, targets)

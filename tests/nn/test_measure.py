@@ -1,0 +1,114 @@
+"""Sizes: parameters, multiply-accumulates against hand computation, bytes, the table of layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mapsto.nn.measure import count_macs, count_parameters, layer_table, state_bytes
+from mapsto.nn.networks.resnet_cifar import resnet_cifar
+from mapsto.nn.networks.vgg import vgg
+
+IMAGE = torch.zeros(2, 3, 32, 32)
+
+
+def by_hand(plan: list[tuple[int, int, int]]) -> int:
+    """Multiply-accumulates of 3×3 convolutions given as (inputs, outputs, side of the output)."""
+    return sum(9 * inputs * outputs * side * side for inputs, outputs, side in plan)
+
+
+def test_vgg16_as_by_hand() -> None:
+    widths = [[64, 64], [128, 128], [256] * 3, [512] * 3, [512] * 3]
+    plan: list[tuple[int, int, int]] = []
+    inputs = 3
+    for stage, outputs in enumerate(widths):
+        for width in outputs:
+            plan.append((inputs, width, 32 >> stage))
+            inputs = width
+    assert count_macs(vgg(), IMAGE) == by_hand(plan) + 512 * 10 == 313_201_664
+
+
+@pytest.mark.parametrize(("depth", "macs"), [(20, 40_551_040), (56, 125_485_696)])
+def test_resnets_as_by_hand(depth: int, macs: int) -> None:
+    blocks = (depth - 2) // 6
+    plan = [(3, 16, 32)] + [(16, 16, 32)] * 2 * blocks
+    plan += [(16, 32, 16)] + [(32, 32, 16)] * (2 * blocks - 1) + [(32, 64, 8)] + [(64, 64, 8)] * (2 * blocks - 1)
+    assert count_macs(resnet_cifar(depth=depth), IMAGE) == by_hand(plan) + 640 == macs
+
+
+class Functional(nn.Module):
+    """Everything by functional calls, attention among it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(6, 2, 3, 3))
+        self.part = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.conv2d(x, self.weight, padding=1, groups=2)  # (N, 6, 4, 4)
+        x = functional.linear(x, torch.zeros(5, 4))  # (N, 6, 4, 5)
+        x = functional.scaled_dot_product_attention(x, x, x)
+        x = torch.einsum("nchw,wv->nchv", x, torch.zeros(5, 4))
+        return self.part(x)
+
+
+def test_functional_calls_count() -> None:
+    conv, linear, attention = 6 * 16 * 2 * 9, 6 * 4 * 5 * 4, 2 * 6 * 4 * 4 * 5
+    total = conv + linear + attention + 6 * 4 * 4 * 5 + 6 * 4 * 4 * 4
+    module = Functional()
+    assert count_macs(module, torch.zeros(3, 4, 4, 4)) == total
+    rows = layer_table(module, torch.zeros(3, 4, 4, 4))
+    assert [(row.path, row.macs) for row in rows] == [("part", 384), ("", total - 384)]
+
+
+def test_depthwise_and_transposed_convolutions() -> None:
+    x = torch.zeros(1, 8, 10, 10)
+    assert count_macs(nn.Conv2d(8, 8, 3, padding=1, groups=8), x) == 8 * 100 * 9
+    assert count_macs(nn.ConvTranspose2d(8, 4, 2, stride=2), x) == 100 * 8 * 4 * 4
+
+
+def test_the_module_stays_as_it_was() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
+    module[2].eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    count_macs(module, IMAGE)
+    layer_table(module, IMAGE)
+    assert [part.training for part in module.modules()] == [True, True, True, False]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert not module._forward_hooks
+    assert not module[0]._forward_pre_hooks
+
+
+def test_it_stays_as_it_was_after_a_failure_too() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(1, 1))
+    with pytest.raises(RuntimeError):
+        layer_table(module, IMAGE)
+    assert module.training
+    assert not module[0]._forward_hooks
+
+
+def test_the_table_adds_up() -> None:
+    network = resnet_cifar(depth=8, shortcut="B")
+    rows = layer_table(network, IMAGE)
+    assert sum(row.macs for row in rows) == count_macs(network, IMAGE)
+    assert sum(row.parameters for row in rows) == count_parameters(network)
+    assert rows[0] == ("conv1", "Conv2d", (1, 16, 32, 32), 432, 442_368)
+    assert rows[-1] == ("linear", "Linear", (1, 10), 650, 640)
+
+
+def test_shared_tensors_count_once_but_work_each_time() -> None:
+    layer = nn.Linear(4, 4)
+    twice = nn.Sequential(layer, layer)
+    assert count_parameters(twice) == 20
+    assert state_bytes(twice) == 80
+    assert count_macs(twice, torch.zeros(1, 4)) == 32
+    assert sum(row.macs for row in layer_table(twice, torch.zeros(1, 4))) == 32
+
+
+def test_bytes_follow_the_type_and_hold_what_is_saved() -> None:
+    assert state_bytes(nn.Linear(3, 4).half()) == 32
+    module = nn.Linear(3, 4)
+    module.register_buffer("scratch", torch.zeros(100), persistent=False)
+    assert state_bytes(module) == 64
