@@ -4,62 +4,56 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, PositiveInt
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Factory, Json, Network, Preprocessing, Signature, TensorSpec, detached
+from mapsto.kinds import Factory, Frozen, Json, Network, Preprocessing, Signature, TensorSpec, detached, load_strictly
+from mapsto.mapping import Context, DataSource
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.kinds import Samples
-
-__all__ = ["ImageInput", "image_input", "network_of", "with_output"]
+__all__ = ["ForImages", "count", "network_of", "with_output"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageInput:
-    """What a network is built for."""
+class ForImages(Frozen):
+    """The fields of every network for images."""
 
-    preprocessing: Preprocessing
-    classes: tuple[str, ...] | None
-
-    @property
-    def channels(self) -> int:
-        """Of the prepared image."""
-        return self.preprocessing.channels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the prepared image, pixels."""
-        return self.preprocessing.size
-
-
-def image_input(
-    samples: Samples | None,
-    *,
-    channels: int | None,
-    size: int | None,
-    classes: int | str | None,
-    default: Preprocessing,
-) -> ImageInput:
-    """Channels, size, preprocessing and class names from fields, else from data, else from `default`.
-
-    Raises `DomainError` where class names are asked of data that is not given, or the data holds no images.
-    """
-    base = samples.preprocessing if samples is not None else default
-    if base.kind != "image":
-        raise DomainError("the data holds no images", where="data", hint="choose a network for rows, or another data set")
-    if classes == "data" and samples is None:
-        raise DomainError("class names are asked of the data, but there is none", where="classes", hint="give data")
-    wanted = channels or base.channels
-    mean, std = (_spread(values, wanted) for values in (base.mean, base.std))
-    preprocessing = dataclasses.replace(
-        base, channels=wanted, size=(size, size) if size else base.size, mean=mean, std=std
+    channels: int | None = Field(
+        default=None, ge=1, le=3, description="Channels of the image; by default those of `data`, else the network's usual."
     )
-    if isinstance(classes, int):
-        return ImageInput(preprocessing=preprocessing, classes=tuple(str(index) for index in range(classes)))
-    return ImageInput(preprocessing=preprocessing, classes=samples.classes if classes == "data" and samples else None)
+    size: int | None = Field(
+        default=None, ge=1, description="Height and width in pixels; by default those of `data`, else the network's usual."
+    )
+    classes: PositiveInt | Literal["data"] | None = Field(
+        default=None,
+        description="Outputs: a number, `data` for the classes of `data`, or none: the output is the embedding.",
+    )
+    data: DataSource | None = Field(
+        default=None, description="A data set that gives channels, size, normalisation and class names."
+    )
+
+    def image_input(self, ctx: Context, *, usual: Preprocessing) -> tuple[Preprocessing, tuple[str, ...] | None]:
+        """The preprocessing and the class names, from the fields, else from `data`, else as `usual`.
+
+        Raises `DomainError` where class names are asked of data that is not given, or the data holds no images.
+        """
+        where = type(self).__name__
+        samples = ctx.dataset(self.data) if self.data is not None else None
+        base = samples.preprocessing if samples is not None else usual
+        if base.kind != "image":
+            raise DomainError("the data holds no images", where=where, hint="choose a network for rows, or another data set")
+        if self.classes == "data" and samples is None:
+            raise DomainError("classes are asked of the data, but there is none", where=where, hint="give data")
+        channels = self.channels or base.channels
+        mean, std = (_spread(values, channels) for values in (base.mean, base.std))
+        size = (self.size, self.size) if self.size else base.size
+        preprocessing = dataclasses.replace(base, channels=channels, size=size, mean=mean, std=std)
+        if isinstance(self.classes, int):
+            return preprocessing, tuple(str(index) for index in range(self.classes))
+        return preprocessing, samples.classes if self.classes == "data" and samples is not None else None
 
 
 def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -67,6 +61,11 @@ def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if len(values) in (1, channels):
         return values if len(values) == channels else values * channels
     return (sum(values) / len(values),) * channels
+
+
+def count(classes: Sequence[str] | None) -> int | None:
+    """How many classes, for a factory's argument."""
+    return None if classes is None else len(classes)
 
 
 def network_of(
@@ -98,8 +97,6 @@ def network_of(
         The tensors do not fit, or the outputs are not as many as the class names.
     """
     import torch
-
-    from mapsto.kinds import load_strictly
 
     arch = Factory(name=factory, arguments=dict(arguments))
     module = arch.build().eval()

@@ -1,0 +1,40 @@
+"""Conv4, the network that few-shot papers share: blocks of 3×3 convolution, batch norm, ReLU and 2×2 max-pooling.
+
+``f(x) = flatten(pool(relu(norm(W * x))) …)`` (Vinyals et al., "Matching Networks for One Shot Learning", 2016; Snell, Swersky and Zemel,
+"Prototypical Networks for Few-shot Learning", 2017).
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Network, Preprocessing
+from mapsto.mapping import Context, Mapping
+from mapsto.nn.source import ForImages, count, network_of
+
+__all__ = ["Conv4"]
+
+
+class Conv4(ForImages, Mapping[None, Network]):
+    """A fresh Conv4 for square images, by default grey of 28 pixels."""
+
+    width: int = Field(default=64, ge=1)
+    """Channels of every convolution; 64 in Snell et al."""
+    blocks: int = Field(default=4, ge=1, le=8)
+    """Blocks, each of which halves the size."""
+
+    def apply(self, value: None, ctx: Context) -> Network:
+        """Raises `DomainError` where the image is not square or too small for the blocks."""
+        preprocessing, classes = self.image_input(ctx, usual=Preprocessing(channels=1, size=(28, 28)))
+        height, width = preprocessing.size
+        if height != width:
+            raise DomainError(f"the images are {height} × {width}", where="networks.conv4", hint="set size to make them square")
+        arguments = {
+            "channels": preprocessing.channels,
+            "size": height,
+            "width": self.width,
+            "blocks": self.blocks,
+            "classes": count(classes),
+        }
+        return network_of("mapsto.nn.networks.conv4:conv4", arguments, preprocessing, classes=classes)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mapsto.data.sets.cifar10 import Cifar10
+from mapsto.errors import DataError, DomainError, MissingExtra, SpecError, TrustError
+from mapsto.kinds import Network
+from mapsto.mapping import Mapping
+from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.mappings.networks.checkpoint import Checkpoint
+from mapsto.mappings.networks.conv4 import Conv4
+from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0
+from mapsto.mappings.networks.hf_text import HfText
+from mapsto.mappings.networks.resnet12 import Resnet12
+from mapsto.mappings.networks.resnet_cifar import ResnetCifar
+from mapsto.mappings.networks.timm import Timm
+from mapsto.mappings.networks.vgg import Vgg
+from tests.mappings.small import Corners, context
+
+RESNET = "mapsto.nn.networks.resnet_cifar:resnet_cifar"
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+
+
+def made(mapping: Mapping[None, Network]) -> Network:
+    return context().apply(mapping, None)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "shape"),
+    [
+        (Conv4(width=8), ("N", 8)),
+        (Conv4(width=8, data=Corners(), blocks=2, classes="data"), ("N", 4)),
+        (Vgg(depth=11, width=4, classes=7), ("N", 7)),
+        (Vgg(plan=((4,), (8, 8), (12,)), data=Corners()), ("N", 12)),
+        (ResnetCifar(depth=8, width=4), ("N", 16)),
+        (ResnetCifar(depth=8, width=4, shortcut="B", classes=10), ("N", 10)),
+        (Resnet12(width=4, size=16), ("N", 40)),
+        (EfficientnetLite0(size=32), ("N", 1280)),
+        (Timm(size=32), ("N", 512)),
+        (HfText(config=CONFIG, length=8), ("N", 16)),
+        (HfText(config=CONFIG, length=8, classes=3), ("N", 3)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Mapping) else None,
+)
+def test_a_source_gives_a_network_that_can_be_rebuilt(mapping: Mapping[None, Network], shape: tuple[str, int]) -> None:
+    try:
+        network = made(mapping)
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    spec = network.signature.inputs[0]
+    example = torch.ones(network.signature.input_shape(2), dtype=getattr(torch, spec.dtype))
+    assert network.signature.outputs[0].shape == shape
+    assert network.module()(example).shape == (2, shape[1])
+    assert all(torch.equal(tensor, made(mapping).tensors[name]) for name, tensor in network.tensors.items())
+
+
+def test_the_data_gives_form_and_names() -> None:
+    signature = made(Vgg(plan=((4,), (8,)), data=Corners(), classes="data")).signature
+    assert signature.preprocessing == Corners().open().preprocessing
+    assert signature.classes == Corners().open().classes
+    colour = made(Vgg(plan=((4,), (8,)), data=Corners(), channels=3, size=16)).signature
+    assert (colour.preprocessing.mean, colour.preprocessing.size) == ((0.5, 0.5, 0.5), (16, 16))
+    with pytest.raises(DomainError, match="give data"):
+        made(Vgg(classes="data"))
+    with pytest.raises(SpecError, match="depth"):
+        Vgg(depth=12)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_text_encoder_from_a_folder(tmp_path: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers", reason="the extra text is not installed")
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**CONFIG))
+    model.save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\nword\n")
+    network = made(HfText(folder=str(tmp_path), length=8))
+    assert network.assets["vocab.txt"].startswith(b"[PAD]")
+    ids = torch.tensor([[5, 6, 7, 0]])
+    hidden = model.eval()(input_ids=ids, attention_mask=(ids > 0).long()).last_hidden_state
+    assert torch.allclose(network.module()(ids), hidden[:, :3].mean(1), atol=1e-6)
+    before = HfText(folder=str(tmp_path)).fingerprint()
+    (tmp_path / "vocab.txt").write_text("[PAD]\nother\n")
+    assert HfText(folder=str(tmp_path)).fingerprint() != before
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        made(HfText(folder=str(tmp_path)))
+
+
+class _Bomb:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path(os.environ["MAPSTO_TEST_BOMB"]),))
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    return Checkpoint(factory=RESNET, arguments={"depth": 8, "width": 4}, file=str(path))
+
+
+@pytest.mark.parametrize("form", ["plain", "parallel", "nested", "safetensors"])
+def test_someones_weights(form: str, tmp_path: Path) -> None:
+    source = made(ResnetCifar(depth=8, width=4, classes=10))
+    tensors: dict[str, Any] = dict(source.tensors)
+    path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.th")
+    if form == "safetensors":
+        save_file(tensors, path)
+    elif form == "plain":
+        torch.save(tensors, path)
+    else:
+        parallel = {f"module.{name}": tensor for name, tensor in tensors.items()}
+        torch.save(parallel if form == "parallel" else {"epoch": 3, "state_dict": parallel}, path)
+    network = made(_checkpoint(path))
+    assert all(torch.equal(tensor, network.tensors[name]) for name, tensor in source.tensors.items())
+    assert network.signature.outputs[0].shape == ("N", 10)
+
+
+def test_the_content_of_the_file_is_the_key(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.th", tmp_path / "b.th"
+    torch.save({"w": torch.ones(1)}, first)
+    second.write_bytes(first.read_bytes())
+    assert _checkpoint(first).fingerprint() == _checkpoint(second).fingerprint()
+    torch.save({"w": torch.zeros(1)}, second)
+    assert _checkpoint(first).fingerprint() != _checkpoint(second).fingerprint()
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_a_pickle_bomb_is_refused(protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_TEST_BOMB", str(tmp_path / "boom"))
+    path = tmp_path / "bomb.pth"
+    torch.save({"state_dict": {"w": torch.ones(1)}, "extra": _Bomb()}, path, pickle_protocol=protocol)
+    with pytest.raises(TrustError, match="refused"):
+        made(_checkpoint(path))
+    path.write_bytes(pickle.dumps(_Bomb(), protocol=2))
+    with pytest.raises(TrustError, match="refused"):
+        made(_checkpoint(path))
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_or_is_broken(tmp_path: Path) -> None:
+    tensors = dict(made(ResnetCifar(depth=8, width=4, classes=10)).tensors)
+    path = tmp_path / "weights.pt"
+    tensors["surplus"] = tensors.pop("conv1.weight")
+    tensors["linear.bias"] = torch.zeros(3)
+    torch.save(tensors, path)
+    with pytest.raises(DomainError, match=r"missing: conv1\.weight; unknown: surplus; misshapen: linear\.bias is \(3,\)"):
+        made(_checkpoint(path))
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"not a checkpoint at all", b""):
+        path.write_bytes(content)
+        with pytest.raises((DataError, TrustError), match=r"weights\.pt"):
+            made(_checkpoint(path))
+    buffer = io.BytesIO()
+    torch.save(torch.ones(2), buffer)
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match="not tensors by name"):
+        made(_checkpoint(path))
+    with pytest.raises(DataError, match="missing"):
+        made(_checkpoint(tmp_path / "none.pt"))
+    (tmp_path / "bad.safetensors").write_bytes(b"junk")
+    with pytest.raises(DataError, match="safetensors"):
+        made(_checkpoint(tmp_path / "bad.safetensors"))
+
+
+def test_code_outside_the_list_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, path)
+    checkpoint = Checkpoint(factory="tests.mappings.small:Small", file=str(path))
+    with pytest.raises(TrustError, match="--trust tests"):
+        made(checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "file", "figure"), [(20, "20-12fca82f", 91.73), (32, "32-d509ac18", 92.63), (56, "56-4bfd9763", 93.39)])
+def test_published_weights_give_the_published_accuracy(depth: int, file: str, figure: float) -> None:
+    folder = Path(os.environ.get("MAPSTO_DATA", "/nowhere"))
+    if not (folder / "weights" / f"cifar10_resnet{file}.th").is_file():
+        pytest.skip("MAPSTO_DATA holds no weights/cifar10_resnet*.th")
+    data = Cifar10(split="test")
+    checkpoint = Checkpoint(
+        factory=RESNET, arguments={"depth": depth}, file=f"weights/cifar10_resnet{file}.th", data=data
+    )
+    report = context().apply(Accuracy(data=data), made(checkpoint))
+    assert report.metrics["accuracy"].value == pytest.approx(figure, abs=0.011)
