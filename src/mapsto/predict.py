@@ -128,10 +128,14 @@ def _verified(folder: Path) -> dict[str, Any]:
         version, files = int(manifest["format"]), cast("dict[str, dict[str, Any]]", manifest["files"])
     except FileNotFoundError:
         raise StoreError(
-            "there is no manifest.json", where=str(folder), hint="give the folder that export.onnx wrote, such as runs/demo/package"
+            "there is no manifest.json",
+            where=str(folder),
+            hint="give the folder that export.onnx wrote, such as runs/demo/package",
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"not a package's manifest ({error})", where=str(path), hint="export the package again") from error
+        raise StoreError(
+            f"not a package's manifest ({error})", where=str(path), hint="export the package again"
+        ) from error
     if version > FORMAT:
         raise StoreError(
             f"the package has format {version}, this mapsto reads up to {FORMAT}",
@@ -148,7 +152,9 @@ def _verified(folder: Path) -> dict[str, Any]:
 def _verify(folder: Path, name: str, expected: str) -> None:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or re.search(r"[\\:]", name):
-        raise TrustError(f"the manifest names '{name}', outside the package", where=str(folder), hint="do not use this package")
+        raise TrustError(
+            f"the manifest names '{name}', outside the package", where=str(folder), hint="do not use this package"
+        )
     path = folder / relative
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -196,7 +202,9 @@ def _session(path: Path, threads: int) -> Any:
             disabled_optimizers=["WeightBiasQuantization"],  # else layers left in float are quantized behind our back
         )
     except Exception as error:  # ONNX Runtime's errors have no common base class
-        raise StoreError(f"ONNX Runtime cannot open it ({error})", where=str(path), hint="upgrade onnxruntime") from error
+        raise StoreError(
+            f"ONNX Runtime cannot open it ({error})", where=str(path), hint="upgrade onnxruntime"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------------------------ inputs
@@ -212,7 +220,7 @@ def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
     name = _name(source)
     shape = signature.inputs[0].shape[1:]
     if isinstance(source, np.ndarray):
-        samples = cast("NDArray[Any]", source)
+        samples = source
     else:
         content = source if isinstance(source, bytes) else _content(Path(source))
         if not content:
@@ -274,7 +282,9 @@ def _picture(content: bytes, name: str) -> NDArray[np.uint8]:
             image = _plain(ImageOps.exif_transpose(opened))
     except Image.UnidentifiedImageError as error:
         raise DataError(
-            "neither an image nor an array that is known", where=name, hint="give PNG, JPEG, BMP, GIF, TIFF, WebP or .npy"
+            "neither an image nor an array that is known",
+            where=name,
+            hint="give PNG, JPEG, BMP, GIF, TIFF, WebP or .npy",
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"a broken or truncated image ({error})", where=name, hint="save it again") from error
@@ -314,7 +324,9 @@ def _table(content: bytes, name: str) -> NDArray[np.float64]:
     for number, line in enumerate(lines, start=1):
         wrong = [cell for cell in line if not _is_number(cell)]
         if wrong or len(line) != len(lines[0]):
-            what = f"'{wrong[0]}' is no number" if wrong else f"{len(line)} cells where the first row has {len(lines[0])}"
+            what = (
+                f"'{wrong[0]}' is no number" if wrong else f"{len(line)} cells where the first row has {len(lines[0])}"
+            )
             raise DataError(f"row {number}: {what}", where=name, hint="give one sample a row, numbers only")
     if not lines:
         raise DataError("holds no rows of numbers", where=name, hint="give one sample a row")
@@ -337,7 +349,7 @@ def _rows(samples: NDArray[Any], shape: tuple[int | str, ...], name: str) -> NDA
     fixed = tuple(size for size in shape if isinstance(size, int))
     if len(fixed) == len(shape):
         count = int(np.prod(fixed))
-        single = rows.shape == fixed or rows.shape == (count,)
+        single = rows.shape in (fixed, (count,))
         if single or (rows.ndim > 1 and int(np.prod(rows.shape[1:])) == count):
             return rows.reshape(-1, *fixed)
     elif rows.ndim == len(shape) + 1:
@@ -362,11 +374,15 @@ def _finite(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
 
 def _images(samples: NDArray[Any], name: str) -> list[NDArray[np.float32]]:
     """One or more images of shape (C, H, W), values 0 to 1."""
-    values = _finite(samples, name)
+    import numpy as np
+
+    values: NDArray[np.float32] = _finite(samples, name)
     if samples.dtype.kind != "f" or values.max(initial=0) > 1:
-        values = values / 255
+        values = np.divide(values, 255, dtype=np.float32)
     if values.size == 0 or values.min() < 0 or values.max() > 1:
-        raise DataError("is no image: values must be 0 to 255, or 0 to 1", where=name, hint="scale it, or save it as a PNG")
+        raise DataError(
+            "is no image: values must be 0 to 255, or 0 to 1", where=name, hint="scale it, or save it as a PNG"
+        )
     if values.ndim == 2:
         return [values[None]]
     if values.ndim == 3:
@@ -378,7 +394,9 @@ def _images(samples: NDArray[Any], name: str) -> list[NDArray[np.float32]]:
     if values.ndim == 4 and values.shape[3] in (1, 3):
         return list(values.transpose(0, 3, 1, 2))
     raise DataError(
-        f"has shape {samples.shape}", where=name, hint="an image is (H, W), (H, W, C) or (C, H, W); several are stacked in front"
+        f"has shape {samples.shape}",
+        where=name,
+        hint="an image is (H, W), (H, W, C) or (C, H, W); several are stacked in front",
     )
 
 
@@ -396,7 +414,9 @@ def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.flo
     if preprocessing.ink == "light" and _has_bright_border(pixels):
         pixels = 1 - pixels
     if pixels.shape[0] != preprocessing.channels:
-        grey = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), pixels, 1)[None] if len(pixels) == 3 else pixels
+        grey = (
+            np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), pixels, 1)[None] if len(pixels) == 3 else pixels
+        )
         pixels = np.repeat(grey, preprocessing.channels, axis=0)
     if pixels.shape[1:] != tuple(preprocessing.size):
         pixels = np.stack([_resized(plane, preprocessing.size) for plane in pixels])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.mappings.small import PREPROCESSING, Corners, context, network
 
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Forked, Network
@@ -18,7 +19,6 @@ from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.nn.adaptation import centroid
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
 from mapsto.nn.inference import embeddings, forward
-from tests.mappings.small import PREPROCESSING, Corners, context, network
 
 pytestmark = pytest.mark.usefixtures("trusted")
 
@@ -50,8 +50,7 @@ def test_the_head_ranks_as_distances_do_and_its_scale_makes_it_sure_where_it_is_
     distances = centroid.scores(support, torch.as_tensor(few.labels), query, 4)
     outputs = forward(result.module(), test.inputs, PREPROCESSING)
     assert torch.equal(distances.argmax(1), outputs.argmax(1))
-    surety = outputs.softmax(1).amax(1).mean()
-    assert 0.8 < surety
+    assert outputs.softmax(1).amax(1).mean() > 0.8
     assert forward(context().apply(Centroid(data=FEW, scale=1e-6), value).module(), test.inputs, PREPROCESSING).softmax(
         1
     ).amax(1).mean() < 0.3

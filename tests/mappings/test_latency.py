@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from tests.nets import Blobs, Plain, Residual, network
 
 from mapsto.kinds import trusting
 from mapsto.mapping import Context
@@ -14,7 +15,6 @@ from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.timing import interleaved, speedup, torch_threads
-from tests.nets import Blobs, Plain, Residual, network
 
 
 @pytest.fixture(autouse=True)

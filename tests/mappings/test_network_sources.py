@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.mappings.small import Corners, context
 
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.errors import DataError, DomainError, MissingExtra, SpecError, TrustError
@@ -23,7 +24,6 @@ from mapsto.mappings.networks.resnet12 import Resnet12
 from mapsto.mappings.networks.resnet_cifar import ResnetCifar
 from mapsto.mappings.networks.timm import Timm
 from mapsto.mappings.networks.vgg import Vgg
-from tests.mappings.small import Corners, context
 
 RESNET = "mapsto.nn.networks.resnet_cifar:resnet_cifar"
 CONFIG = {
@@ -52,8 +52,8 @@ def made(mapping: Mapping[None, Network]) -> Network:
         (Resnet12(width=4, size=16), ("N", 40)),
         (EfficientnetLite0(size=32), ("N", 1280)),
         (Timm(size=32), ("N", 512)),
-        (HfText(config=CONFIG, length=8), ("N", 16)),
-        (HfText(config=CONFIG, length=8, classes=3), ("N", 3)),
+        (HfText(configuration=CONFIG, length=8), ("N", 16)),
+        (HfText(configuration=CONFIG, length=8, classes=3), ("N", 3)),
     ],
     ids=lambda value: value.name if isinstance(value, Mapping) else None,
 )
@@ -66,7 +66,8 @@ def test_a_source_gives_a_network_that_can_be_rebuilt(mapping: Mapping[None, Net
     example = torch.ones(network.signature.input_shape(2), dtype=getattr(torch, spec.dtype))
     assert network.signature.outputs[0].shape == shape
     assert network.module()(example).shape == (2, shape[1])
-    assert all(torch.equal(tensor, made(mapping).tensors[name]) for name, tensor in network.tensors.items())
+    again = made(mapping).tensors
+    assert all(torch.equal(tensor, again[name]) for name, tensor in network.tensors.items())
 
 
 def test_the_data_gives_form_and_names() -> None:
@@ -135,6 +136,7 @@ def test_the_content_of_the_file_is_the_key(tmp_path: Path) -> None:
     assert _checkpoint(first).fingerprint() != _checkpoint(second).fingerprint()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_a_pickle_bomb_is_refused(protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAPSTO_TEST_BOMB", str(tmp_path / "boom"))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.nets import Blobs, Plain, Residual, images, network
 
+from mapsto.discovery import find
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Dataset, Preprocessing, Samples, trusting
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizers
-from mapsto.nn.onnx_export import fused_operations, to_onnx
-from tests.nets import Blobs, Plain, Residual, images, network
+from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
+from mapsto.nn.preprocess import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +108,54 @@ def test_what_cannot_be_quantized_is_refused():
         Static(data=Rows(nan=True), samples=10)(given)
     with pytest.raises(SpecError, match="bits"):
         Static(data=Blobs(), bits=1)
+
+
+SOURCES = {
+    "conv4": {"width": 16},
+    "vgg": {"plan": ((8, 8), (16, 16))},
+    "resnet_cifar A": {"depth": 8, "width": 8, "shortcut": "A"},
+    "resnet_cifar B": {"depth": 8, "width": 8, "shortcut": "B"},
+    "resnet12": {"width": 8},
+    "efficientnet_lite0": {"pretrained": False},
+}
+
+
+class Noise(Dataset):
+    """Coarse colour noise."""
+
+    size: int = 32
+    """Height and width in pixels."""
+
+    def fingerprint(self) -> str:
+        return f"noise {self.size}"
+
+    def open(self) -> Samples:
+        coarse = torch.rand(64, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        pixels = torch.nn.functional.interpolate(coarse, size=(self.size, self.size), mode="bilinear")
+        return Samples(
+            inputs=pixels.mul(255).to(torch.uint8).numpy(),
+            labels=np.arange(64) % 4,
+            classes=tuple("abcd"),
+            preprocessing=Preprocessing(size=(self.size, self.size), mean=(0.5,) * 3, std=(0.25,) * 3),
+        )
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_network_of_ours_runs_in_integers(name):
+    if name == "efficientnet_lite0":
+        pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'vision' is not installed")
+    data = Noise(size=64 if name == "efficientnet_lite0" else 32)
+    given = find("mappings", f"networks.{name.split()[0]}")(data=data, **SOURCES[name])()
+    module = given.module().train()
+    inputs = prepare(data.open().inputs, given.signature.preprocessing)
+    with torch.no_grad():
+        for _ in range(3):
+            module(inputs[:32])
+    given = given.with_module(module.eval())
+    small = Static(data=data, samples=32)(given)
+    model = to_onnx(small)
+    fused = fused_operations(model)
+    assert fused["QLinearConv"] >= 3
+    assert fused["Conv"] == 1, "the first layer alone is float"
+    simulated, real = small.module()(inputs).detach().numpy(), runner(model)(inputs.numpy())
+    assert np.median(np.abs(simulated - real)) < 0.05 * simulated.std(0).mean()

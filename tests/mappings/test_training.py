@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.mappings.small import Corners, context, network, trained
 
 from mapsto.data.augmentation import Augmentation
 from mapsto.data.sets.episodes import EpisodesOf
@@ -18,7 +19,6 @@ from mapsto.mappings.meta.protonet import Protonet
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.process import Process
 from mapsto.store import network_digest
-from tests.mappings.small import Corners, context, network, trained
 
 pytestmark = pytest.mark.usefixtures("trusted")
 
@@ -96,9 +96,9 @@ def test_what_is_refused() -> None:
         Logits(teacher=network(), data=DATA, tasks=TASKS)
     with pytest.raises(DomainError, match="teacher has 3 outputs"):
         trained(Logits(teacher=network(3), data=DATA), network())
+    broken = network(4)
+    broken.tensors["norm.weight"].fill_(math.nan)
     with pytest.raises(DomainError, match="teacher's answers hold NaN"):
-        broken = network(4)
-        broken.tensors["norm.weight"].fill_(math.nan)
         trained(Logits(teacher=broken, data=DATA), network())
 
 

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.nets import Plain, Residual, block, images, network, quantized, settled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers, is_quantized
 from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
 from mapsto.nn.sites import INPUT, Site, trace
-from tests.nets import Plain, Residual, block, images, network, quantized, settled
+
 
 @pytest.fixture(autouse=True)
 def _trusted():
@@ -61,7 +62,9 @@ def test_plan_quantizes_every_result_but_what_a_rectifier_absorbs():
     assert Site("", "add", 0) in chosen.observed, "a leaky rectifier absorbs nothing"
     assert Site("", "add", 1) not in chosen.observed
     assert Site("classifier", "linear") not in chosen.observed, "the scores stay float"
-    assert set(chosen.weights) == {f"{name}.weight" for name in (*"stem.0 conv1 conv2 conv3 short.0 classifier".split(),)}
+    assert set(chosen.weights) == {
+        f"{name}.weight" for name in ("stem.0", "conv1", "conv2", "conv3", "short.0", "classifier")
+    }
 
 
 def test_skipped_modules_have_no_quantizer():

@@ -8,7 +8,7 @@ vanishes into the clamp; a pooling that only selects keeps its input's codes; an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -26,7 +26,19 @@ Observer: TypeAlias = Literal["minmax", "percentile", "mse"]
 _WEIGHTED = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0, "conv_transpose1d": 1, "conv_transpose2d": 1}
 _RECTIFIERS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
 _RESHAPES = frozenset(
-    {"flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "to", "dropout", "getitem"}
+    {
+        "flatten",
+        "view",
+        "reshape",
+        "squeeze",
+        "unsqueeze",
+        "permute",
+        "transpose",
+        "contiguous",
+        "to",
+        "dropout",
+        "getitem",
+    }
 )
 _SELECTIONS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d", "pad"})
 _FLOAT_AT_THE_END = frozenset({*_WEIGHTED, "softmax", "log_softmax", "sigmoid", "tanh", "normalize", "div"})
@@ -83,7 +95,7 @@ def calibrate(
 
 def thin_first_layer(module: nn.Module, graph: Trace, *, always: bool = False) -> tuple[str, ...]:
     """The path of the convolution that takes the input itself, if that has fewer than 4 channels (or `always`)."""
-    for call in graph.consumers().get(INPUT, []):
+    for call in _users(INPUT, graph.consumers()):
         layer = module.get_submodule(call.site.path)
         if isinstance(layer, nn.Conv2d) and (always or layer.in_channels < 4):
             return (call.site.path,)
@@ -100,7 +112,7 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
     weights: dict[str, int] = {}
     biases: dict[str, tuple[str, Site]] = {}
     source_of: dict[Site, Site] = {}
-    if any(not _under(call.site.path, skipped) for call in consumers.get(INPUT, [])):
+    if any(not _under(call.site.path, skipped) for call in _users(INPUT, consumers)):
         observed.append(INPUT)
     source_of[INPUT] = INPUT
     for call in graph.calls:
@@ -119,6 +131,15 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
             observed.append(site)
     rectified = frozenset(site for site in observed if site.function in _RECTIFIERS)
     return Plan(tuple(observed), follows, rectified, weights, biases)
+
+
+def _users(site: Site, consumers: dict[Site, list[Call]]) -> Iterator[Call]:
+    """The calls that compute with a result, seen through those that only rearrange or select."""
+    for call in consumers.get(site, []):
+        if call.site.function in _RESHAPES | _SELECTIONS:
+            yield from _users(call.site, consumers)
+        else:
+            yield call
 
 
 def _under(path: str, skipped: tuple[str, ...]) -> bool:
@@ -151,8 +172,10 @@ class Range:
     counts: Tensor | None = None
 
     def widen(self, values: Tensor) -> None:
-        """Take in the extremes of `values`; 0 is always within."""
-        low, high = (extreme.item() for extreme in torch.aminmax(values))
+        """Take in the extremes of `values`; 0 is always within. Raises `ValueError` where one is NaN or infinite."""
+        low, high = (float(extreme) for extreme in torch.aminmax(values))
+        if not math.isfinite(high - low):
+            raise ValueError(f"the values reach from {low} to {high}")
         self.low, self.high = min(self.low, low), max(self.high, high)
 
     def count(self, values: Tensor) -> None:
@@ -169,13 +192,11 @@ class _Watch(SiteMode):
 
     def see(self, site: Site, values: Tensor) -> None:
         if site in self.ranges:
-            if not self.counting and not bool(torch.isfinite(values).all()):
-                raise DataError(
-                    "the values there are not all finite (NaN or infinity)",
-                    where=str(site),
-                    hint="check the calibration data and the weights",
-                )
-            (self.ranges[site].count if self.counting else self.ranges[site].widen)(values)
+            try:
+                (self.ranges[site].count if self.counting else self.ranges[site].widen)(values)
+            except ValueError as error:
+                hint = "check the calibration data and the weights"
+                raise DataError(f"not all finite: {error}", where=str(site), hint=hint) from error
 
     def visit(self, site: Site, function: object, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         result = super().visit(site, function, args, kwargs)  # type: ignore[arg-type]
@@ -184,7 +205,9 @@ class _Watch(SiteMode):
         return result
 
 
-def observe(module: nn.Module, batches: Sequence[Tensor], sites: Iterable[Site], *, histogram: bool) -> dict[Site, Range]:
+def observe(
+    module: nn.Module, batches: Sequence[Tensor], sites: Iterable[Site], *, histogram: bool
+) -> dict[Site, Range]:
     """The ranges of the values at `sites` over batches of shape (N, ...), which are gone through once or, for histograms, twice.
 
     Raises `DataError` where a value is not finite.
@@ -193,8 +216,9 @@ def observe(module: nn.Module, batches: Sequence[Tensor], sites: Iterable[Site],
     with torch.no_grad():
         for counting in (False, True) if histogram else (False,):
             for batch in batches:
-                with _Watch(module, ranges, counting) as watch:
-                    watch.see(INPUT, batch)
+                watch = _Watch(module, ranges, counting)
+                watch.see(INPUT, batch)
+                with watch:
                     module(batch)
     return ranges
 
@@ -256,7 +280,9 @@ def _float32_below(value: float) -> float:
     return float(single)
 
 
-def weight_quantizer(name: str, weight: Tensor, *, axis: int, bits: int, reduce_range: bool, observer: Observer) -> Quantizer:
+def weight_quantizer(
+    name: str, weight: Tensor, *, axis: int, bits: int, reduce_range: bool, observer: Observer
+) -> Quantizer:
     """A symmetric quantizer with one scale for each index of `axis`.
 
     With `reduce_range` one bit is left unused, so that pairs of products fit 16 bits on CPUs without VNNI. `observer` "mse"
@@ -269,7 +295,9 @@ def weight_quantizer(name: str, weight: Tensor, *, axis: int, bits: int, reduce_
     limits = rows.abs().amax(1)
     if observer == "mse":
         limits = _least_error(rows, limits, highest)
-    limits = limits.clamp_min(float(limits.max()) / 1024 or 1.0)  # a smaller step would overflow the runtime's int32 bias
+    limits = limits.clamp_min(
+        float(limits.max()) / 1024 or 1.0
+    )  # a smaller step would overflow the runtime's int32 bias
     scale = (limits / highest).float()
     site = _site_of(name)
     return Quantizer(

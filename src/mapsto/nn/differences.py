@@ -25,13 +25,16 @@ def kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
 
 
 def euclidean(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Mean squared distance of logits (N, C) over their temperature (Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014).
+    """``T² ‖softmax(t / T) − softmax(s / T)‖²`` of logits (N, C): the Brier score of the student against the teacher.
+
+    Brier, "Verification of forecasts expressed in terms of probability", 1950.
 
     >>> import torch
-    >>> euclidean(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])).item()
-    12.5
+    >>> round(euclidean(torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])).item(), 2)
+    2.0
     """
-    return functional.mse_loss(student / temperature, teacher / temperature)
+    ours, theirs = (functional.softmax(logits / temperature, dim=-1) for logits in (student, teacher))
+    return (ours - theirs).square().sum(-1).mean() * temperature**2
 
 
 def cosine(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:

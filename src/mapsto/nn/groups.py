@@ -220,7 +220,8 @@ def _proposals(module: nn.Module, inputs: Tensor) -> tuple[list[Group], dict[str
                 obstacle = str(reason)
         channels = 1 + max((int(member.owner.max()) for member in members), default=-1)
         if obstacle or channels < 2:
-            whole[path] = obstacle or "it has one channel only"
+            reason = obstacle or "it has one channel only"
+            whole |= dict.fromkeys((path, *names.makers(graph, proposal)), reason)
         else:
             groups.append(Group(name=path, channels=channels, members=tuple(_merged(members))))
     reached = {path for group in groups for path in (group.name, *_makers(group))} | whole.keys()
@@ -253,6 +254,11 @@ class _Names:
             return  # an operation without tensors
         for tensor, dim, role in _dims(part, out=bool(graph.is_out_channel_pruning_fn(item.dep.handler))):
             yield self._member(tensor, dim, indices, channels, role)
+
+    def makers(self, graph: Any, proposal: Any) -> list[str]:
+        """Paths of the layers whose outputs a group slices."""
+        nodes = [item.dep.target for item in proposal.items if graph.is_out_channel_pruning_fn(item.dep.handler)]
+        return [self.modules[id(node.module)] for node in nodes if isinstance(node.module, _LAYERS)]
 
     def _member(
         self,

@@ -6,7 +6,8 @@ flows into it is the embedding.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def embed(module: nn.Module, inputs: Tensor) -> Tensor:
     >>> embed(net, torch.ones(2, 1, 2, 2)).shape
     torch.Size([2, 8])
     """
-    own: Any = getattr(module, "embed", None)
+    own = cast("Callable[[Tensor], Tensor] | None", getattr(module, "embed", None))
     return _matrix(own(inputs)) if callable(own) else embed_and_classify(module, inputs)[0]
 
 
@@ -57,7 +58,8 @@ def embed_and_classify(
     path = head_path(module)
     seen: list[Tensor] = []
     if path is None:
-            return _matrix(output), output
+        output: Tensor = (through or module)(inputs)
+        return _matrix(output), output
     handle = module.get_submodule(path).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
         output = (through or module)(inputs)
@@ -69,13 +71,13 @@ def embed_and_classify(
 
 
 def embedding_size(module: nn.Module, example: Tensor) -> int:
-    """D, from the head's inputs or else from one forward pass over `example`, shape (N, ...), in evaluation mode."""
+    """D, from the head's inputs or else from one forward pass over `example`, shape (N, ...), in evaluation mode.
+
+    An attribute ``embedding`` is not relied on: pruning changes D.
+    """
     linear = head(module)
     if linear is not None:
         return linear.in_features
-    declared: Any = getattr(module, "embedding", None)
-    if isinstance(declared, int):
-        return declared
     with torch.no_grad():
         return embed(module, example).shape[1]
 

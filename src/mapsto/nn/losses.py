@@ -40,6 +40,8 @@ def regression(outputs: Tensor, targets: Tensor, *, kind: Literal["mse", "mae", 
     >>> regression(torch.tensor([3.0]), torch.tensor([1.0])).item(), regression(torch.tensor([3.0]), torch.tensor([1.0]), kind="mae").item()
     (4.0, 2.0)
     """
+    if outputs.shape != targets.shape:
+        raise DomainError(f"outputs are {tuple(outputs.shape)}, targets {tuple(targets.shape)}", hint="give one target an output")
     losses = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.smooth_l1_loss}
     return losses[kind](outputs, targets)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Layer", "count_macs", "count_parameters", "layer_table", "state_bytes"]
@@ -34,19 +37,27 @@ def count_macs(module: nn.Module, example: Tensor) -> int:
     >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(2, 3, 4, 4))
     3456
     """
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module(example)
-    finally:
-        module.train(training)
+    with _evaluating(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(example)
     return counter.get_total_flops() // 2 // len(example)
 
 
 def state_bytes(module: nn.Module) -> int:
-    """Bytes of all parameters and buffers as they are."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    """Bytes of all parameters and buffers as they are; tied ones count once."""
+    own = {(tensor.data_ptr(), tensor.numel()): tensor for tensor in module.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in own.values())
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Generator[None]:
+    """In evaluation mode within the block; afterwards every part is as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 class Layer(NamedTuple):
@@ -61,7 +72,7 @@ class Layer(NamedTuple):
 
 
 def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
-    """Every module without children, in the order of their calls.
+    """Every module without children, in the order of their calls, and a last row for what is computed outside of them.
 
     >>> [(row.kind, row.parameters, row.macs) for row in layer_table(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(1, 3))]
     [('Linear', 8, 6), ('ReLU', 0, 0)]
@@ -76,18 +87,15 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
 
         return hook
 
-    training = module.training
-    module.eval()
     for path, layer in module.named_modules():
         if not list(layer.children()):
             handles.append(layer.register_forward_hook(note(path)))
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with _evaluating(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             module(example)
     finally:
         for handle in handles:
             handle.remove()
-        module.train(training)
     root = type(module).__name__
     counts: dict[str, Any] = counter.get_flop_counts()
     done: set[str] = set()
@@ -96,4 +104,7 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
         flops = 0 if row.path in done else sum(counts.get(f"{root}.{row.path}" if row.path else root, {}).values())
         done.add(row.path)
         table.append(row._replace(macs=flops // 2 // len(example)))
+    rest = counter.get_total_flops() // 2 // len(example) - sum(row.macs for row in table)
+    if rest > 0:
+        table.append(Layer("", root, (), 0, rest))
     return table

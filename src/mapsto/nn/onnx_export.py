@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,9 @@ def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[
         shape = [batch if isinstance(size, str) else size for size in spec.shape]
         dtype: torch.dtype = getattr(torch, spec.dtype)
         floating = dtype.is_floating_point
-        found.append(torch.randn(shape, generator=generator, dtype=dtype) if floating else torch.zeros(shape, dtype=dtype))
+        found.append(
+            torch.randn(shape, generator=generator, dtype=dtype) if floating else torch.zeros(shape, dtype=dtype)
+        )
     return tuple(found)
 
 
@@ -85,12 +87,14 @@ def _exported(module: nn.Module, signature: Signature) -> Any:
                 hint="replace the operation, or one whose result depends on values",
             ) from error
     if program is None:
-        raise DomainError("torch gave no ONNX program", where="export.onnx", hint="check torch.onnx.export on the module")
+        raise DomainError(
+            "torch gave no ONNX program", where="export.onnx", hint="check torch.onnx.export on the module"
+        )
     return program.model_proto
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without the exporter's notices about packages that it does not need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -104,7 +108,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _fake_kernels() -> Iterator[None]:
+def _fake_kernels() -> Generator[None]:
     """Shapes of fake quantization's results, which torch 2.13 does not know for a symbolic batch."""
 
     def shaped(value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -196,9 +200,10 @@ class _Lowering:
         name = f"{node.output[0]}_bias"
         self._constant(f"{name}_codes", codes.astype(np.int32))
         self._constant(f"{name}_scale", step if step.size > 1 else step.reshape(()))
-        axis = {"axis": 0} if step.size > 1 else {}
-        inputs = [f"{name}_codes", f"{name}_scale"]
-        self._add(helper.make_node("DequantizeLinear", inputs, [name], name=f"node_{name}", **axis))
+        made = helper.make_node("DequantizeLinear", [f"{name}_codes", f"{name}_scale"], [name], name=f"node_{name}")
+        if step.size > 1:
+            made.attribute.append(helper.make_attribute("axis", 0))
+        self._add(made)
         node.input[2] = name
 
     def _step(self, name: str) -> NDArray[Any] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,7 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["INPUT", "Call", "Site", "SiteMode", "Trace", "trace"]
 
-_ALIASES = {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "isub": "sub", "itruediv": "div", "truediv": "div"}
+_ALIASES = {
+    "iadd": "add",
+    "radd": "add",
+    "imul": "mul",
+    "rmul": "mul",
+    "isub": "sub",
+    "itruediv": "div",
+    "truediv": "div",
+}
 _SILENT = frozenset({"get", "set", "size", "dim", "detach", "is_floating_point", "requires_grad", "numel", "stride"})
 
 
@@ -175,13 +182,3 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (tuple, list)):
             yield from _tensors(value)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
-    """`module` in evaluation mode for the block."""
-    was_training = module.training
-    try:
-        yield module.eval()
-    finally:
-        module.train(was_training)

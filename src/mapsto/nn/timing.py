@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -97,7 +97,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
+def _without_collection() -> Generator[None]:
     """A garbage collection in the middle of a call would be counted as its own time."""
     was_enabled = gc.isenabled()
     gc.collect()
@@ -110,7 +110,7 @@ def _without_collection() -> Iterator[None]:
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Generator[None]:
     """So many threads in torch's pool for the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -113,13 +113,14 @@ def _table(timings: dict[str, Timing]) -> Table:
     from mapsto.nn.timing import speedup
 
     rows: list[tuple[str | float, ...]] = []
+    columns = ("what", "p50", "p99", "mean", "least median", "most median", "speed-up", "least", "most")
+    units: dict[str, str] = {name: "ms" if number < 6 else "×" for number, name in enumerate(columns) if number}
     for name, timing in timings.items():
         ratios = speedup(timing, timings["value"])
         rows.append((name, timing.p50, timing.p99, timing.mean, min(timing.medians), max(timing.medians), *ratios))
     return Table(
-        columns=("what", "p50", "p99", "mean", "least median", "most median", "speed-up", "least", "most"),
+        columns=columns,
         rows=tuple(rows),
-        units=dict.fromkeys(("p50", "p99", "mean", "least median", "most median"), "ms")
-        | dict.fromkeys(("speed-up", "least", "most"), "×"),
+        units=units,
         measured=True,
     )

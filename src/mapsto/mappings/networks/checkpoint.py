@@ -1,7 +1,7 @@
 """A network from someone else's weights: a factory and a file of tensors, loaded without unpickling any code.
 
-``θ ← file``: a ``.pt``, ``.pth`` or ``.th`` file by ``torch.load(weights_only=True)``, or a ``.safetensors`` file; nothing else is tried. The
-``module.`` that data-parallel training puts before names, and a nesting under ``state_dict`` or ``model``, are seen through.
+``θ ← file``: a ``.pt``, ``.pth`` or ``.th`` file by ``torch.load(weights_only=True)``, or a ``.safetensors`` file; nothing else is
+tried. The ``module.`` that data-parallel training puts before names, and a nesting under ``state_dict`` or ``model``, are seen through.
 Reference: PyTorch documentation, "torch.load" (weights_only), 2024.
 """
 

@@ -27,7 +27,7 @@ _DROPPED = ("architectures", "transformers_version", "torch_dtype", "dtype", "_n
 class HfText(Mapping[None, Network]):
     """An encoder of token ids (N, L), padded with the padding id; its tokenizer travels with it as assets."""
 
-    config: dict[str, Any] | None = None
+    configuration: dict[str, Any] | None = None
     """As in ``config.json``, with ``model_type``: fresh weights. Give this or `folder`."""
     folder: str | None = None
     """A folder saved by transformers, with ``config.json`` and ``model.safetensors``: a path, or one inside the data folder."""
@@ -37,8 +37,8 @@ class HfText(Mapping[None, Network]):
     """Outputs; none: the output is the embedding."""
 
     def __post_init__(self) -> None:
-        if (self.config is None) == (self.folder is None):
-            raise SpecError("give either config or folder", where="networks.hf_text", hint="folder for trained weights")
+        if (self.configuration is None) == (self.folder is None):
+            raise SpecError("give either configuration or folder", where="networks.hf_text", hint="folder for trained weights")
 
     def fingerprint(self) -> str:
         """A digest of the folder's content; empty without one."""
@@ -56,7 +56,7 @@ class HfText(Mapping[None, Network]):
 
         from mapsto.kinds import Factory
 
-        config, tensors, assets = self.config, None, dict[str, bytes]()
+        config, tensors, assets = self.configuration, None, dict[str, bytes]()
         factory = "mapsto.nn.networks.hf:hf_text"
         if self.folder is not None:
             folder = self._folder()

@@ -7,7 +7,7 @@ queries on `tasks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as AbcMapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,11 +40,12 @@ class Taylor(Budgeted, Mapping[Network, Network]):
     tasks: TasksSource | None = None
     """Episodes, for a learner."""
     batches: int = Field(default=20, ge=1)
-    """Batches (or episodes) that gradients are taken over; 10 to 50 do (Molchanov et al. 2019 use one epoch's share)."""
+    """Batches (or episodes) that gradients are taken over; 10 to 50 do."""
     batch_size: int = Field(default=64, ge=1)
     """Samples of a batch, with `data`."""
     normalise: bool = True
-    """Importance in units of its layer's mean, as DepGraph does; without, changes of the loss are compared as they are."""
+    """Importance in units of its layer's mean, as DepGraph does. Without, the changes of the loss are compared as they are; whole
+    layers were then emptied in our measurements."""
 
     contract: ClassVar[dict[str, Any]] = {"macs": 0.5, "batches": 2, "data": {"subset": {"data": "digits", "per_class": 4}}}
 
@@ -54,12 +55,13 @@ class Taylor(Budgeted, Mapping[Network, Network]):
             raise SpecError("give either data or tasks", where="prune.taylor", hint="tasks for a learner, data for a classifier")
 
     def apply(self, value: Network, ctx: Context) -> Network:
+        from mapsto.nn.inference import compact
         from mapsto.nn.prune import pruned
 
         def importance(module: nn.Module, groups: Sequence[Group]) -> AbcMapping[str, NDArray[np.float64]]:
-            module = module.to(ctx.device)
+            module = compact(module.to(ctx.device))
             losses = self._episode_losses(value, module, ctx) if self.tasks is not None else self._losses(value, module, ctx)
-            return _changes(module, groups, losses, normalise=self.normalise)
+            return _changes(module, groups, ctx.track(losses, what="gradients"), normalise=self.normalise)
 
         return pruned(value, self, importance, where=self.name, log=ctx.log)
 
@@ -109,7 +111,7 @@ class Taylor(Budgeted, Mapping[Network, Network]):
 
 
 def _changes(
-    module: nn.Module, groups: Sequence[Group], losses: Iterator[Tensor], *, normalise: bool
+    module: nn.Module, groups: Sequence[Group], losses: Iterable[Tensor], *, normalise: bool
 ) -> dict[str, NDArray[np.float64]]:
     """Group → mean over losses of the absolute first-order change of each channel, shape (channels,)."""
     import numpy as np

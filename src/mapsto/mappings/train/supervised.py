@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.batches import Batch, Batches
     from mapsto.nn.edits.head import Head
+    from mapsto.nn.targets import Kind
     from mapsto.nn.training import Training
 
 __all__ = ["Supervised"]
@@ -111,7 +112,7 @@ class _Objective:
 
         self._mapping, self._ctx = mapping, ctx
         self._preprocessing = network.signature.preprocessing
-        self._kind = kind_of(samples.labels) if mapping.loss == "auto" else mapping.loss
+        self._kind: Kind = kind_of(samples.labels) if mapping.loss == "auto" else mapping.loss
         self._weights: Tensor | None = None
         if mapping.class_weights == "balanced" and self._kind == "classification":
             self._weights = class_weights(torch.as_tensor(samples.labels), len(samples.classes)).to(ctx.device)

@@ -62,7 +62,7 @@ def is_foldable(module: nn.Module) -> bool:
     return isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.running_mean is not None
 
 
-def _fold(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d) -> None:
+def _fold(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear, norm: nn.BatchNorm2d) -> None:
     mean, variance = cast("Tensor", norm.running_mean), cast("Tensor", norm.running_var)
     with torch.no_grad():
         gain = torch.rsqrt(variance.double() + norm.eps)

@@ -49,7 +49,11 @@ class Quantizer(Frozen):
     """The highest code."""
 
     def __post_init__(self) -> None:
-        if min(self.scale) <= 0 or len(self.scale) != len(self.zero_point) or (self.axis is None and len(self.scale) > 1):
+        if (
+            min(self.scale) <= 0
+            or len(self.scale) != len(self.zero_point)
+            or (self.axis is None and len(self.scale) > 1)
+        ):
             raise DomainError(
                 f"{len(self.scale)} scales from {min(self.scale)} up and {len(self.zero_point)} zero points, axis {self.axis}",
                 where=str(self.site),
@@ -84,13 +88,17 @@ class Quantizers(Edit):
 
     def apply(self, module: nn.Module) -> nn.Module:
         if is_quantized(module):
-            raise DomainError("the network is quantized already", where="quantizers", hint="quantize it once, at the end")
+            raise DomainError(
+                "the network is quantized already", where="quantizers", hint="quantize it once, at the end"
+            )
         for index, quantizer in enumerate(self.quantizers):
             if quantizer.weight:
                 _attach_scales(module, index, quantizer)
         base: Any = type(module)
         methods = {
-            name: _simulating(getattr(base, name)) for name in ("forward", "embed") if callable(getattr(base, name, None))
+            name: _simulating(getattr(base, name))
+            for name in ("forward", "embed")
+            if callable(getattr(base, name, None))
         }
         attributes = {"__module__": base.__module__, "__doc__": base.__doc__, **methods}
         cast("Any", module).__class__ = type(base.__name__, (_Simulated, base), attributes)
@@ -134,7 +142,9 @@ def _attach_scales(module: nn.Module, index: int, quantizer: Quantizer) -> None:
         owner = module.get_submodule(quantizer.path)
         weight = owner.get_parameter(quantizer.function)
     except AttributeError as error:
-        raise DomainError(str(error), where=str(quantizer.site), hint="edits replay in the order they were made") from error
+        raise DomainError(
+            str(error), where=str(quantizer.site), hint="edits replay in the order they were made"
+        ) from error
     if quantizer.axis is not None and weight.shape[quantizer.axis] != len(quantizer.scale):
         raise DomainError(
             f"{len(quantizer.scale)} scales for a weight of shape {tuple(weight.shape)} along dimension {quantizer.axis}",

@@ -27,5 +27,5 @@ def classifier_of(embedding: int, classes: int | None) -> nn.Module:
     """A linear layer of `classes` outputs, or the identity for an embedding."""
     if classes is None:
         return nn.Identity()
-    at_least(classes, 1, name="classes", where="classifier")
+    at_least(classes, 1, name="classes", where="network")
     return nn.Linear(embedding, classes)

@@ -59,7 +59,10 @@ def efficientnet_lite0(*, classes: int | None = 1000, pretrained: bool = False) 
         raise MissingExtra("efficientnet-lite-pytorch", "vision", where="efficientnet_lite0") from error
     if classes is not None:
         at_least(classes, 1, name="classes", where="efficientnet_lite0")
-    made: Any = package.EfficientNet.from_name("efficientnet-lite0")
+    made: Any = package.EfficientNet.from_name("efficientnet-lite0", image_size=None)  # padding by the input's own size
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in")
     if pretrained:
         made.load_state_dict(_weights())
     head: nn.Linear = made._fc

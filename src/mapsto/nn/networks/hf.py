@@ -73,15 +73,27 @@ def hf_text(
     if folder is not None:
         if not (Path(folder) / "config.json").is_file():
             raise DataError("there is no config.json here", where=folder, hint="give a folder saved by transformers")
-        encoder = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        try:
+            encoder = library.AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+        except OSError as error:
+            raise DataError(str(error), where=folder, hint="give a folder saved by transformers") from error
     else:
         fields = dict(config or {})
         kind = fields.pop("model_type", None)
         try:
             encoder = library.AutoModel.from_config(library.AutoConfig.for_model(kind, **fields))
-        except (KeyError, ValueError) as error:
+        except Exception as error:  # transformers raises errors of many kinds for one wrong field
             raise DomainError(
-                f"model_type is {kind!r}", where="hf_text", hint="give one that transformers knows"
+                f"transformers refuses this configuration of model_type {kind!r}: {error}",
+                where="hf_text",
+                hint="give a model_type that transformers knows, with its own fields",
             ) from error
     made: Any = encoder.config
-    return TextEncoder(encoder, int(made.hidden_size), int(made.pad_token_id or 0), classes)
+    if getattr(made, "hidden_size", None) is None or getattr(made, "vocab_size", None) is None:
+        raise DomainError(
+            f"model_type {made.model_type!r} is no text encoder", where="hf_text", hint="give one with a vocabulary"
+        )
+    padding = made.pad_token_id
+    return TextEncoder(encoder, int(made.hidden_size), -1 if padding is None else int(padding), classes)

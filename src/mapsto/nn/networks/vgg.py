@@ -86,7 +86,7 @@ def vgg(
         An argument is out of range; the message says which.
 
     >>> sum(p.numel() for p in vgg(depth=16).parameters())
-    14723722
+    14724042
     """
     where = "vgg"
     at_least(channels, 1, name="channels", where=where)
