@@ -10,6 +10,7 @@ class MyNet(nn.Module):
     def __init__(self, width: int, bias: bool = True) -> None:
         super().__init__()
         self.width = width
+        self.bias = bias
         self.body = nn.Linear(4, width, bias=bias)
         self.head = nn.Linear(width, 3)
         self.head.weight.data.zero_()

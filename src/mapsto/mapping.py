@@ -139,7 +139,8 @@ class Of:
                 return data_from_node(node)
             return chain_from_nodes(node) if isinstance(node, list) else step_from_node(node)
         except SpecError as error:
-            details = error.details or (((), str(error)),)
+            whole = f"{error.what} ({error.hint})" if error.hint else error.what
+            details = error.details or (((), whole),)
             raise PydanticCustomError("nested", "{message}", {"message": error.what, "details": details}) from error
         except MapstoError as error:
             raise PydanticCustomError("nested", "{message}", {"message": str(error)}) from error
@@ -432,6 +433,7 @@ class Context:
         self.values: dict[str, Any] = {}
         self.observed: dict[str, Report] = {}
         self._sources: dict[int, tuple[Any, Any]] = {}
+        self._opened: dict[int, tuple[Any, Any]] = {}
         self._fabric: Fabric | None = None
 
     # -- values
@@ -466,12 +468,17 @@ class Context:
         return cast("T", value)
 
     def dataset(self, source: Any) -> kinds.Samples:
-        """The opened samples of a data field."""
-        return self.resolve(source, Dataset).open()
+        """The opened samples of a data field; a data set is opened once."""
+        return self._once(self.resolve(source, Dataset))
 
     def tasks(self, source: Any) -> kinds.Episodes:
-        """The opened episodes of a tasks field."""
-        return self.resolve(source, Tasks).open()
+        """The opened episodes of a tasks field; tasks are opened once."""
+        return self._once(self.resolve(source, Tasks))
+
+    def _once(self, reference: Any) -> Any:
+        if id(reference) not in self._opened:
+            self._opened[id(reference)] = (reference, reference.open())  # keeps `reference` alive: ids recur
+        return self._opened[id(reference)][1]
 
     def network(self, source: Any) -> Network:
         """The network of a network field."""

@@ -23,7 +23,7 @@ from typing import Any, TextIO, TypeVar, cast
 from mapsto import digest
 from mapsto.errors import MapstoError, SpecError, StepError, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Report, Stream, Tasks
-from mapsto.mapping import Chain, Context, Fork, Labelled, Lazy, Mapping, Numerics, Observe, Ref
+from mapsto.mapping import Chain, Context, Fork, Labelled, Lazy, Mapping, Numerics, Observe, Ref, fields_of
 from mapsto.process import Process
 from mapsto.spec import Recipe, load_recipe, node_of
 from mapsto.store import Record, Store, disk_error, encode, measured_of, network_digest
@@ -296,7 +296,7 @@ class Executor:
             kind="observe" if of is not None else "step",
             of=of,
             inputs=tuple(dict.fromkeys(used)),
-            fields=next(iter(node_of(mapping).values()), {}),
+            fields=_shown(mapping),
             key=key,
         )
         self.steps.append(step)
@@ -407,6 +407,14 @@ class Executor:
     def log_file(self, step: StepResult, rows: list[tuple[int, dict[str, float]]]) -> Any:
         """A context manager that gives a function which logs one row to CSV and TensorBoard."""
         return _log_to(self.logs / _slug(self.steps, step) if self.logs is not None else None, rows)
+
+
+def _shown(mapping: Mapping[Any, Any]) -> Any:
+    """A mapping's fields for people; a network held in memory has no name there."""
+    try:
+        return next(iter(node_of(mapping).values()), {})
+    except SpecError:
+        return {name: repr(value)[:80] for name, value in fields_of(mapping).items()}
 
 
 def _not_run() -> Any:

@@ -241,7 +241,8 @@ class _Reader:
         return built
 
     def _details(self, place: Place, error: SpecError) -> None:
-        for inner, message in error.details or (((), error.what),):
+        whole = f"{error.what} ({error.hint})" if error.hint else error.what
+        for inner, message in error.details or (((), whole),):
             self.error((*place, *inner), message)
 
     def _steps(self, nodes: list[Any], data: Mapping[str, Any]) -> AnyMapping | None:
@@ -293,6 +294,7 @@ class _Reader:
                 kind = target if node.label in labels else type(target)
                 if wanted is not None and target is not None and not accepts(wanted, kind):
                     self.error(path, f"${node.label} is a {kind_name(kind)}, but a {kind_name(wanted)} is needed here")
+                    return node
                 return node if node.label in labels or target is None else target
             if isinstance(node, Frozen):
                 return rebuilt(node, path)

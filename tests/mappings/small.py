@@ -88,7 +88,9 @@ def context(seed: int = 0) -> Context:
     return Context(seed=seed, numerics=Numerics(threads=1))
 
 
-def trained(process: Process[Network, Network], value: Network, *, stop: int | None = None) -> tuple[Network, list[dict[str, float]]]:
+def trained(
+    process: Process[Network, Network], value: Network, *, stop: int | None = None
+) -> tuple[Network, list[dict[str, float]]]:
     """The result and the metrics of each step; stopped after `stop` steps, written, read and opened again."""
     ctx = context()
     ctx.seed_everything("start")

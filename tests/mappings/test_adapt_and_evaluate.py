@@ -34,7 +34,9 @@ def accuracy(value: Network) -> float:
 def test_a_classifier_from_a_few_examples(mapping: Mapping[Network, Network], quantized: bool) -> None:
     value = network()
     if quantized:
-        step = Quantizer(path="norm", function="batch_norm", scale=(0.1,), zero_point=(0,), quant_min=-128, quant_max=127)
+        step = Quantizer(
+            path="norm", function="batch_norm", scale=(0.1,), zero_point=(0,), quant_min=-128, quant_max=127
+        )
         value = value.edited(Quantizers(quantizers=(step,)))
     result = context().apply(mapping, value)
     assert accuracy(result) > 90
@@ -51,9 +53,13 @@ def test_the_head_ranks_as_distances_do_and_its_scale_makes_it_sure_where_it_is_
     outputs = forward(result.module(), test.inputs, PREPROCESSING)
     assert torch.equal(distances.argmax(1), outputs.argmax(1))
     assert outputs.softmax(1).amax(1).mean() > 0.8
-    assert forward(context().apply(Centroid(data=FEW, scale=1e-6), value).module(), test.inputs, PREPROCESSING).softmax(
-        1
-    ).amax(1).mean() < 0.3
+    assert (
+        forward(context().apply(Centroid(data=FEW, scale=1e-6), value).module(), test.inputs, PREPROCESSING)
+        .softmax(1)
+        .amax(1)
+        .mean()
+        < 0.3
+    )
 
 
 def test_two_classes_get_two_outputs() -> None:

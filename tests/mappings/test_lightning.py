@@ -66,9 +66,7 @@ def fit(module: Lit, *callbacks: Callback) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_mapping_is_applied_in_the_middle_of_a_users_training() -> None:
     module, watch = Lit(), Watch()
-    apply = ApplyMapping(
-        Centroid(data=Corners()), "net", torch.zeros(2, 1, 8, 8), epoch=1, preprocessing=PREPROCESSING
-    )
+    apply = ApplyMapping(Centroid(data=Corners()), "net", torch.zeros(2, 1, 8, 8), epoch=1, preprocessing=PREPROCESSING)
     fit(module, apply, watch)
     assert watch.outputs == [3, 4, 4]
     assert watch.trained == [True, True, True]

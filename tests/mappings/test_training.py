@@ -71,14 +71,17 @@ def test_supervised_learns_replaces_the_head_and_reports_epochs() -> None:
 
 @pytest.mark.parametrize("labels", ["multilabel", "regression"])
 def test_supervised_learns_other_targets(labels: str) -> None:
-    _, metrics = trained(Supervised(data=Corners(labels=labels), epochs=8, batch_size=16, learning_rate=0.05), network())
+    _, metrics = trained(
+        Supervised(data=Corners(labels=labels), epochs=8, batch_size=16, learning_rate=0.05), network()
+    )
     assert metrics[-1]["epoch_train_loss"] < 0.7 * metrics[0]["train_loss"]
 
 
 def test_balanced_weights_change_the_loss() -> None:
     data = Corners()
     plain, weighted = (
-        trained(Supervised(data=data, epochs=1, class_weights=weights), network())[1] for weights in ("none", "balanced")
+        trained(Supervised(data=data, epochs=1, class_weights=weights), network())[1]
+        for weights in ("none", "balanced")
     )
     assert plain[0] == pytest.approx(weighted[0], rel=1e-5), "the classes are balanced already"
 
@@ -105,7 +108,9 @@ def test_what_is_refused() -> None:
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_protonet_learns_a_learner(leave_one_out: bool) -> None:
     value = network(width=2)
-    process = Protonet(tasks=TASKS, validation=TASKS, steps=40, epoch=20, learning_rate=0.01, leave_one_out=leave_one_out)
+    process = Protonet(
+        tasks=TASKS, validation=TASKS, steps=40, epoch=20, learning_rate=0.01, leave_one_out=leave_one_out
+    )
     result, metrics = trained(process, value)
     assert result.adaptation is not None
     assert result.signature.classes is None

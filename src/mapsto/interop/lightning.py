@@ -82,5 +82,7 @@ class ApplyMapping(Callback):
             return pl_module.get_submodule(self.attribute)
         except AttributeError as error:
             raise DomainError(
-                str(error), where=f"ApplyMapping(attribute={self.attribute!r})", hint="name a submodule of the LightningModule"
+                str(error),
+                where=f"ApplyMapping(attribute={self.attribute!r})",
+                hint="name a submodule of the LightningModule",
             ) from error

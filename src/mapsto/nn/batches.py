@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from numpy.typing import NDArray
 
-__all__ = ["Augment", "Batch", "Batches", "Task", "TaskBatches", "augmented", "episode_scores", "scores_and_labels", "task_of"]
+__all__ = [
+    "Augment",
+    "Batch",
+    "Batches",
+    "Task",
+    "TaskBatches",
+    "augmented",
+    "episode_scores",
+    "scores_and_labels",
+    "task_of",
+]
 
 Augment = Callable[[Tensor], Tensor]
 """A float batch (N, C, H, W) → one of the same shape, drawn from torch's global generator."""

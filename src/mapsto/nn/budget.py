@@ -1,8 +1,7 @@
-"""How small a pruned network must be, and which channels go so that it is: the least important ones of all, one by one, until
-the budget is met.
+"""How small a pruned network must be, and which channels go: the least important of all, one by one, until the budget is met.
 
-The cost falls with every channel that goes, so the number of channels is found by bisection. This file imports neither torch nor
-NumPy before there is work to do.
+The cost falls with every channel that goes, so the number of channels is found by bisection. This file imports neither torch
+nor NumPy before there is work to do.
 """
 
 from __future__ import annotations
@@ -155,8 +154,6 @@ def search(
     >>> {name: mask.astype(int).tolist() for name, mask in kept.items()}
     {'a': [1, 0, 1], 'b': [0, 1]}
     """
-    import numpy as np
-
     limits = limits or Limits()
     turns = _turns(scores, ranking)
 
@@ -170,7 +167,8 @@ def search(
     least = cost(masks(high))
     if least > budget.limit:
         raise DomainError(
-            f"the budget {budget.kind} = {_shown(budget.limit, budget)} is out of reach: the smallest is {_shown(least, budget)}",
+            f"the budget {budget.kind} = {_shown(budget.limit, budget)} is out of reach: "
+            f"the smallest is {_shown(least, budget)}",
             where=where,
             hint="allow more, or lower min_channels or multiple_of, or raise max_prune",
         )

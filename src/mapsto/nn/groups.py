@@ -1,9 +1,10 @@
 """Channels that can only be dropped together: which index of which tensor belongs to which channel.
 
-torch-pruning's dependency graph proposes the groups (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023). It takes
-operations that it does not know for elementwise ones, so each proposal is tried before it is believed: a random half of the
-channels is sliced away from a copy in double precision, which must then compute what the whole network computes once nothing reads those
-channels. What fails (padded shortcuts, channel shuffles, attention heads, norms over channels) is left whole, and named.
+torch-pruning's dependency graph proposes the groups (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023). It
+takes operations that it does not know for elementwise ones, so each proposal is tried before it is believed: a random half of
+the channels is sliced away from a copy in double precision, which must then compute what the whole network computes once
+nothing reads those channels. What fails (padded shortcuts, channel shuffles, attention heads, norms over channels) is left
+whole, and named.
 """
 
 from __future__ import annotations
@@ -100,18 +101,19 @@ def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False) 
     """
     trial = _Trial(module, example)
     proposals, whole = _proposals(trial.module, trial.inputs)
-    accepted = trial.passing(proposals)
+    paths = dict(module.named_modules(remove_duplicate=False))
+    linear = head(module)
+    inner = [group for group in proposals if linear is None or all(paths[path] is not linear for path in _makers(group))]
+    accepted = trial.passing(inner)
     outputs: list[Group] = []
     for group in proposals:
         if group in accepted:
             continue
-        features = trial.output_features(group)
-        reason = "its channels cannot be followed through the network" if not features else _OUTPUT
-        if features and _is_embedding(module):
-            reason = "its channels are the embedding"
-            if embedding:
-                outputs.append(replace(group, features=features))
-                continue
+        features = trial.output_features(group) if group in inner and linear is None else 0
+        if features and embedding:
+            outputs.append(replace(group, features=features))
+            continue
+        reason = _OUTPUT if group not in inner else _EMBEDDING if features else _LOST
         for path in _makers(group):
             whole.setdefault(path, reason)
     order = {path: place for place, (path, _) in enumerate(module.named_modules())}
@@ -120,6 +122,8 @@ def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False) 
 
 
 _OUTPUT = "its output is the output of the network"
+_EMBEDDING = "its channels are the embedding"
+_LOST = "its channels cannot be followed through the network"
 
 
 def channels_edit(module: nn.Module, groups: Sequence[Group], kept: Mapping[str, Mask]) -> Channels:
@@ -180,10 +184,6 @@ def _embedding_width(
          if module.get_submodule(path) is linear and "in_features" in values),
         None,
     )  # fmt: skip
-
-
-def _is_embedding(module: nn.Module) -> bool:
-    return head(module) is None
 
 
 def _makers(group: Group) -> list[str]:
@@ -334,7 +334,7 @@ class _Trial:
             for tensor in self.module.parameters():
                 scale = float(tensor.std()) if tensor.numel() > 1 else 0.0
                 noise = torch.randn(tensor.shape, generator=self._generator, dtype=tensor.dtype)
-                tensor += 0.1 * (scale or 1.0) * noise
+                tensor.add_(noise, alpha=0.1 * (scale or 1.0))
 
     def passing(self, groups: Sequence[Group]) -> tuple[Group, ...]:
         """The groups that stand the trial, all at once or else half by half."""

@@ -51,9 +51,7 @@ def embed(module: nn.Module, inputs: Tensor) -> Tensor:
     return _matrix(own(inputs)) if callable(own) else embed_and_classify(module, inputs)[0]
 
 
-def embed_and_classify(
-    module: nn.Module, inputs: Tensor, *, through: nn.Module | None = None
-) -> tuple[Tensor, Tensor]:
+def embed_and_classify(module: nn.Module, inputs: Tensor, *, through: nn.Module | None = None) -> tuple[Tensor, Tensor]:
     """The embedding (N, D) and the output of one forward pass, made by calling `through` (a wrapper of `module`)."""
     path = head_path(module)
     seen: list[Tensor] = []

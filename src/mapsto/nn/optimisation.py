@@ -81,6 +81,8 @@ class Optimisation(Frozen):
             if parameters
         ]
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0, fused=fused)
+            return torch.optim.SGD(
+                groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0, fused=fused
+            )
         adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return adam(groups, lr=self.learning_rate, fused=fused)

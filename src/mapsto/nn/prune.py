@@ -50,13 +50,16 @@ def pruned(
     Raises
     ------
     DomainError
-        The network is quantized, has several inputs, has no channels to prune, or cannot be made as small as the budget asks.
+        The network is quantized, not finite, has several inputs, no channels to prune, or cannot be made as small as asked.
     """
     module = network.module()
     if is_quantized(module):
         raise DomainError("the network is quantized", where=where, hint="prune before quantizing")
     if len(network.signature.inputs) != 1:
         raise DomainError(f"the network has {len(network.signature.inputs)} inputs", where=where, hint="give it one")
+    broken = [name for name, tensor in network.tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise DomainError(f"its tensors are not finite: {', '.join(broken[:5])}", where=where, hint="train it anew")
     example = _example(network)
     found = find_groups(module, example, embedding=settings.prune_embedding)
     for reason, count in Counter(found.whole.values()).items():
@@ -70,7 +73,7 @@ def pruned(
         )
     scores = importance(module, found.groups)
     if not all(np.isfinite(values).all() for values in scores.values()):
-        raise DomainError("the channels' importance is not finite", where=where, hint="look for NaN in weights and data")
+        raise DomainError("the channels' importance is not finite", where=where, hint="look for NaN in the data")
 
     def shrunk(kept: Mapping[str, Mask]) -> Network:
         return _shrunk(network, found.groups, kept)
@@ -100,24 +103,18 @@ def _example(network: Network) -> Tensor:
     return torch.zeros(network.signature.input_shape(2), dtype=dtype)
 
 
-# --------------------------------------------------------------------------------------------------------------- importance
-
-
 def channel_sums(tensor: Tensor, member: Member, channels: int) -> NDArray[np.float64]:
     """Sums over what belongs to each channel, shape (channels,), of a tensor shaped as the member's."""
     along = tensor.detach().movedim(member.dim, 0).flatten(1) if tensor.ndim > 1 else tensor.detach().unsqueeze(1)
     sums = along.double().sum(1).cpu().numpy()
     mine = member.owner >= 0
-    return np.bincount(member.owner[mine], weights=sums[mine], minlength=channels)
+    return np.bincount(member.owner[mine], weights=sums[mine], minlength=channels).astype(np.float64)
 
 
 def mean_normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values in units of their mean, so that layers of any scale compare; zeros stay zeros."""
     mean = values.mean()
     return values / mean if mean > 0 else values
-
-
-# --------------------------------------------------------------------------------------------------------------------- cost
 
 
 class _Costs:
@@ -185,9 +182,16 @@ def _positions(module: nn.Module, example: Tensor) -> dict[str, float]:
 
 
 def _latency(shrunk: Callable[[Mapping[str, Mask]], Network]) -> Callable[[Mapping[str, Mask]], float]:
-    """Milliseconds of one sample in ONNX Runtime on one thread, the median of medians."""
+    """Milliseconds of one sample in ONNX Runtime on one thread, the median of medians; each network is measured once."""
+    known: dict[tuple[bytes, ...], float] = {}
 
     def cost(kept: Mapping[str, Mask]) -> float:
+        key = tuple(mask.tobytes() for mask in kept.values())
+        if key not in known:
+            known[key] = measured(kept)
+        return known[key]
+
+    def measured(kept: Mapping[str, Mask]) -> float:
         from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
         from mapsto.nn.timing import interleaved
 

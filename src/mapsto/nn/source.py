@@ -22,10 +22,15 @@ class ForImages(Frozen):
     """The fields of every network for images."""
 
     channels: int | None = Field(
-        default=None, ge=1, le=3, description="Channels of the image; by default those of `data`, else the network's usual."
+        default=None,
+        ge=1,
+        le=3,
+        description="Channels of the image; by default those of `data`, else the network's usual.",
     )
     size: int | None = Field(
-        default=None, ge=1, description="Height and width in pixels; by default those of `data`, else the network's usual."
+        default=None,
+        ge=1,
+        description="Height and width in pixels; by default those of `data`, else the network's usual.",
     )
     classes: PositiveInt | Literal["data"] | None = Field(
         default=None,
@@ -44,7 +49,9 @@ class ForImages(Frozen):
         samples = ctx.dataset(self.data) if self.data is not None else None
         base = samples.preprocessing if samples is not None else usual
         if base.kind != "image":
-            raise DomainError("the data holds no images", where=where, hint="choose a network for rows, or another data set")
+            raise DomainError(
+                "the data holds no images", where=where, hint="choose a network for rows, or another data set"
+            )
         if self.classes == "data" and samples is None:
             raise DomainError("classes are asked of the data, but there is none", where=where, hint="give data")
         channels = self.channels or base.channels
@@ -141,7 +148,9 @@ def _forward(module: nn.Module, batch: Tensor, factory: str) -> Tensor:
         ) from error
     if not isinstance(output, torch.Tensor):
         raise DomainError(
-            f"its output is a {type(output).__name__}, not a tensor", where=factory, hint="wrap it in a module that gives one"
+            f"its output is a {type(output).__name__}, not a tensor",
+            where=factory,
+            hint="wrap it in a module that gives one",
         )
     return output
 

@@ -28,8 +28,14 @@ def kind_of(labels: NDArray[Any]) -> Kind:
     return "multilabel" if bool(np.isin(labels, (0, 1)).all()) else "regression"
 
 
-def loss(kind: Kind, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+def loss(
+    kind: Kind, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """The mean loss of that kind; `smoothing` is for classes, `weights` not for numbers."""
     if kind == "classification":
         return losses.classification(outputs, targets, weights=weights, smoothing=smoothing)
-    return losses.multilabel(outputs, targets, weights=weights) if kind == "multilabel" else losses.regression(outputs, targets)
+    return (
+        losses.multilabel(outputs, targets, weights=weights)
+        if kind == "multilabel"
+        else losses.regression(outputs, targets)
+    )

@@ -43,7 +43,9 @@ class Centroid(Mapping[Network, Network]):
         labels = torch.as_tensor(samples.labels)
         module.cpu()
         edit, signature = headed(value, module, samples.classes, fresh=True)
-        set_head(module, *centroid.head(features, labels, len(samples.classes), scale=self._scale(value, features, labels)))
+        set_head(
+            module, *centroid.head(features, labels, len(samples.classes), scale=self._scale(value, features, labels))
+        )
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _scale(self, value: Network, features: Tensor, labels: Tensor) -> float:

@@ -7,6 +7,7 @@ Assessment of Statistical Predictions", 1974). Choose on validation data; a figu
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Forked, Network, Report
@@ -25,18 +26,26 @@ class Best(Mapping[Forked, Network]):
     maximize: bool = True
     """Whether more is better."""
 
+    contract: ClassVar[dict[str, Any]] = {"metric": "parameters"}
+
     def apply(self, value: Forked, ctx: Context) -> Network:
         """Raises `SpecError` for an unknown metric or a branch that gives no network, `DomainError` where all are NaN."""
         best: tuple[float, Network] | None = None
         for label, network in value.parts.items():
             if not isinstance(network, Network):
-                raise SpecError(f"branch '{label}' gives a {type(network).__name__}, not a Network", where="choose.best")
+                raise SpecError(
+                    f"branch '{label}' gives a {type(network).__name__}, not a Network", where="choose.best"
+                )
             report = ctx.apply(self.by, network)
             if not isinstance(report, Report):
-                raise SpecError(f"{self.by.name} gives no report", where="choose.best: by", hint="choose by an evaluate.* mapping")
+                raise SpecError(
+                    f"{self.by.name} gives no report", where="choose.best: by", hint="choose by an evaluate.* mapping"
+                )
             if self.metric not in report.metrics:
                 raise SpecError(
-                    f"{self.by.name} reports no '{self.metric}'", where="choose.best", hint=nearest(self.metric, report.metrics)
+                    f"{self.by.name} reports no '{self.metric}'",
+                    where="choose.best",
+                    hint=nearest(self.metric, report.metrics),
                 )
             found = report.metrics[self.metric].value
             ctx.log(f"{label}: {self.metric} {report.metrics[self.metric]}")

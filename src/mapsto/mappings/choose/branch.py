@@ -6,6 +6,8 @@ source to cite beyond the library's own fork.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from mapsto.errors import SpecError, nearest
@@ -21,11 +23,17 @@ class Branch(Mapping[Forked, Network]):
     label: str = Field(min_length=1)
     """The branch's label."""
 
+    contract: ClassVar[dict[str, Any]] = {"label": "a"}
+
     def apply(self, value: Forked, ctx: Context) -> Network:
         """Raises `SpecError` for an unknown label, or a branch that gives no network."""
         if self.label not in value.parts:
-            raise SpecError(f"no branch is labelled '{self.label}'", where="choose.branch", hint=nearest(self.label, value.parts))
+            raise SpecError(
+                f"no branch is labelled '{self.label}'", where="choose.branch", hint=nearest(self.label, value.parts)
+            )
         chosen = value.parts[self.label]
         if not isinstance(chosen, Network):
-            raise SpecError(f"branch '{self.label}' gives a {type(chosen).__name__}, not a Network", where="choose.branch")
+            raise SpecError(
+                f"branch '{self.label}' gives a {type(chosen).__name__}, not a Network", where="choose.branch"
+            )
         return chosen

@@ -9,7 +9,7 @@ their mean, by a Huber loss (Park et al., "Relational Knowledge Distillation", 2
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -71,9 +71,15 @@ class Logits(Optimisation, Process[Network, Network]):
     learning_rate: float = Field(default=0.05, gt=0)
     """The highest learning rate of the schedule."""
 
+    contract: ClassVar[dict[str, Any]] = {
+        "data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}},
+    }
+
     def __post_init__(self) -> None:
         if (self.data is None) == (self.tasks is None):
-            raise SpecError("give either data or tasks", where="distill.logits", hint="tasks for a learner, data for a classifier")
+            raise SpecError(
+                "give either data or tasks", where="distill.logits", hint="tasks for a learner, data for a classifier"
+            )
 
     def start(self, value: Network, ctx: Context) -> State:
         from mapsto.nn.training import first_state
@@ -134,7 +140,11 @@ class Logits(Optimisation, Process[Network, Network]):
         signature = ctx.network(self.teacher).signature
         known, outputs = signature.classes, signature.outputs[0].shape[-1]
         if (known is not None and known != classes) or outputs != len(classes):
-            given = f"the classes {', '.join(known[:5])}{', …' if len(known) > 5 else ''}" if known else f"{outputs} outputs"
+            given = (
+                f"the classes {', '.join(known[:5])}{', …' if len(known) > 5 else ''}"
+                if known
+                else f"{outputs} outputs"
+            )
             raise DomainError(
                 f"the teacher has {given}, but the data has {len(classes)}: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}",
                 where="distill.logits: teacher",
@@ -167,12 +177,16 @@ class _Objective:
         from mapsto.nn.differences import difference
 
         mapping = self._mapping
-        own, theirs = self._inputs(item.inputs.reshape(-1, *item.inputs.shape[2:]) if isinstance(item, Task) else item.inputs)
+        own, theirs = self._inputs(
+            item.inputs.reshape(-1, *item.inputs.shape[2:]) if isinstance(item, Task) else item.inputs
+        )
         answers, labels, embedding = self._answers(call, self._student, own, item, self._adaptation)
         with torch.no_grad():
             targets, _, known = self._answers(self._module, self._module, theirs, item, self._teachers_adaptation)
         if bool(targets.isnan().any()):
-            raise DomainError("the teacher's answers hold NaN", where="distill.logits: teacher", hint="evaluate the teacher first")
+            raise DomainError(
+                "the teacher's answers hold NaN", where="distill.logits: teacher", hint="evaluate the teacher first"
+            )
         soft = difference(mapping.difference, answers, targets, temperature=mapping.temperature)
         loss = mapping.alpha * soft + (1 - mapping.alpha) * cross_entropy(answers, labels)
         if mapping.features:

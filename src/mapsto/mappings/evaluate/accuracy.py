@@ -118,7 +118,9 @@ def _require_outputs(value: Network, samples: Samples) -> None:
         )
     if known is not None and known != samples.classes and set(known) == set(samples.classes):
         raise DomainError(
-            "the network's classes are the data's, but in another order", where="evaluate.accuracy", hint="sort them alike"
+            "the network's classes are the data's, but in another order",
+            where="evaluate.accuracy",
+            hint="sort them alike",
         )
 
 

@@ -50,7 +50,9 @@ class Episodes(Mapping[Network, Report]):
             metrics["baseline"] = _mean(100 * other.accuracies, "%")
             metrics["drop"] = _mean(100 * (other.accuracies - own.accuracies), "points")
         form = (source.ways, source.shots, source.queries, len(episodes))
-        return Report(metrics=metrics, tables={"episodes": Table(columns=("ways", "shots", "queries", "n"), rows=(form,))})
+        return Report(
+            metrics=metrics, tables={"episodes": Table(columns=("ways", "shots", "queries", "n"), rows=(form,))}
+        )
 
 
 def _results(network: Network, episodes: list[Episode], ctx: Context) -> EpisodeResults:

@@ -97,9 +97,7 @@ class Protonet(Optimisation, Process[Network, Network]):
 
         module, edit, signature = _headless(value)
         load_result(module, state)
-        return value.with_module(
-            module, *([edit] if edit else []), signature=signature, adaptation=self._adaptation()
-        )
+        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=self._adaptation())
 
     def _adaptation(self) -> Adaptation:
         return Adaptation(method="centroid", settings={"scale": self.scale})

@@ -7,9 +7,10 @@ Reference: PyTorch documentation, "torch.load" (weights_only), 2024.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -36,18 +37,24 @@ class Checkpoint(Mapping[None, Network]):
     """The file of tensors: a path, or a path inside the data folder."""
     strip_prefix: str | None = None
     """What is cut off the tensors' names; None: ``module.`` where all have it."""
-    channels: int = Field(default=3, ge=1)
-    """Channels of its input images."""
-    size: int = Field(default=32, ge=1)
-    """Height and width of its input images, pixels."""
-    mean: tuple[float, ...] = (0.0,)
-    """By channel, after division by 255."""
-    std: tuple[float, ...] = (1.0,)
-    """By channel, after division by 255."""
+    channels: int | None = Field(default=None, ge=1, le=3)
+    """Channels of its input images; by default those of `data`, else 3."""
+    size: int | None = Field(default=None, ge=1)
+    """Height and width of its input images, pixels; by default those of `data`, else 32."""
+    mean: tuple[float, ...] | None = None
+    """By channel, after division by 255, as in the weights' own training; by default those of `data`, else 0."""
+    std: tuple[float, ...] | None = None
+    """By channel, after division by 255, as in the weights' own training; by default those of `data`, else 1."""
     data: DataSource | None = None
-    """A data set whose class names, and if it holds images whose input form, the network has."""
+    """A data set that gives class names, and the form of the input where the fields above do not."""
     classes: tuple[str, ...] | None = None
     """Names of its outputs; by default those of `data`."""
+
+    contract: ClassVar[dict[str, Any]] = {"factory": "mapsto.nn.networks.conv4:conv4", "file": "weights.pt"}
+    exempt: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("input unchanged and deterministic", "output kind as declared", "saved loaded and run again agree"),
+        "it needs a file of someone else's; its own tests write one",
+    )
 
     def fingerprint(self) -> str:
         """SHA-256 of the file's content."""
@@ -60,17 +67,22 @@ class Checkpoint(Mapping[None, Network]):
         from mapsto.nn.source import network_of
 
         samples = ctx.dataset(self.data) if self.data is not None else None
-        preprocessing = Preprocessing(
-            channels=self.channels, size=(self.size, self.size), mean=self.mean, std=self.std
+        given = {
+            "channels": self.channels,
+            "size": (self.size, self.size) if self.size else None,
+            "mean": self.mean,
+            "std": self.std,
+        }
+        preprocessing = dataclasses.replace(
+            samples.preprocessing if samples is not None else Preprocessing(),
+            **{name: entry for name, entry in given.items() if entry is not None},
         )
-        if samples is not None:
-            preprocessing = samples.preprocessing
         return network_of(
             self.factory,
             self.arguments,
             preprocessing,
             classes=self.classes or (samples.classes if samples is not None else None),
-            tensors=self._tensors(),
+            tensors=_with_counters(self._tensors()),
         )
 
     def _path(self) -> Path:
@@ -95,6 +107,15 @@ class Checkpoint(Mapping[None, Network]):
         if prefix is None:
             prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Files of PyTorch before 0.4.1 lack batch norm's count of batches, which no forward pass uses."""
+    import torch
+
+    norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
+    counters = {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
+    return {**counters, **tensors}
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
@@ -124,5 +145,7 @@ def _torch(path: Path) -> dict[str, Any]:
     except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
         raise DataError(f"not a whole checkpoint: {error}"[:300], where=str(path), hint="fetch it again") from error
     if not isinstance(tree, dict):
-        raise DataError(f"it holds a {type(tree).__name__}, not tensors by name", where=str(path), hint="save module.state_dict()")
+        raise DataError(
+            f"it holds a {type(tree).__name__}, not tensors by name", where=str(path), hint="save module.state_dict()"
+        )
     return cast("dict[str, Any]", tree)

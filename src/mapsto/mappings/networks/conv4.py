@@ -29,7 +29,9 @@ class Conv4(ForImages, Mapping[None, Network]):
         preprocessing, classes = self.image_input(ctx, usual=Preprocessing(channels=1, size=(28, 28)))
         height, width = preprocessing.size
         if height != width:
-            raise DomainError(f"the images are {height} × {width}", where="networks.conv4", hint="set size to make them square")
+            raise DomainError(
+                f"the images are {height} × {width}", where="networks.conv4", hint="set size to make them square"
+            )
         arguments = {
             "channels": preprocessing.channels,
             "size": height,

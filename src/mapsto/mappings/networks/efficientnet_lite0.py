@@ -33,7 +33,9 @@ class EfficientnetLite0(ForImages, Mapping[None, Network]):
         preprocessing, classes = self.image_input(ctx, usual=usual)
         if preprocessing.channels != 3:
             raise DomainError(
-                f"it takes 3 channels, not {preprocessing.channels}", where="networks.efficientnet_lite0", hint="set channels to 3"
+                f"it takes 3 channels, not {preprocessing.channels}",
+                where="networks.efficientnet_lite0",
+                hint="set channels to 3",
             )
         if self.pretrained:
             preprocessing = dataclasses.replace(preprocessing, mean=_MEAN, std=_STD)

@@ -6,7 +6,7 @@ et al., "Transformers: State-of-the-Art Natural Language Processing", 2020).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -36,9 +36,22 @@ class HfText(Mapping[None, Network]):
     classes: int | None = Field(default=None, ge=1)
     """Outputs; none: the output is the embedding."""
 
+    contract: ClassVar[dict[str, Any]] = {
+        "configuration": {
+            "model_type": "bert",
+            "vocab_size": 16,
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "intermediate_size": 8,
+        }
+    }
+
     def __post_init__(self) -> None:
         if (self.configuration is None) == (self.folder is None):
-            raise SpecError("give either configuration or folder", where="networks.hf_text", hint="folder for trained weights")
+            raise SpecError(
+                "give either configuration or folder", where="networks.hf_text", hint="folder for trained weights"
+            )
 
     def fingerprint(self) -> str:
         """A digest of the folder's content; empty without one."""

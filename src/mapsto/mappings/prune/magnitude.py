@@ -1,7 +1,7 @@
 """Drop the channels whose weights are smallest: over all tensors that a channel runs through, in units of its layer's mean.
 
-``I_c = Σ_m ‖w_m[c]‖_p^p / mean_c'(Σ_m ‖w_m[c']‖_p^p)`` with m over the weights that make, scale and read channel c (Fang et al.,
-"DepGraph: Towards Any Structural Pruning", 2023). It needs no data; train or distil afterwards.
+``I_c = Σ_m ‖w_m[c]‖_p^p / mean_c'(Σ_m ‖w_m[c']‖_p^p)`` with m over the weights that make, scale and read channel c (Fang
+et al., "DepGraph: Towards Any Structural Pruning", 2023). It needs no data; train or distil afterwards.
 """
 
 from __future__ import annotations
@@ -44,12 +44,15 @@ class Magnitude(Budgeted, Mapping[Network, Network]):
         return pruned(value, self, self._importance, where=self.name, log=ctx.log)
 
     def _importance(self, module: nn.Module, groups: Sequence[Group]) -> AbcMapping[str, NDArray[np.float64]]:
+        import numpy as np
+
         from mapsto.nn.prune import channel_sums, mean_normalised
 
         weights = dict(module.named_parameters())
         found: dict[str, NDArray[np.float64]] = {}
         for group in groups:
             members = [m for m in group.members if m.name in weights and not m.name.endswith("bias")]
-            sums = sum(channel_sums(weights[m.name].abs() ** self.norm, m, group.channels) for m in members)
+            norms = (channel_sums(weights[m.name].abs() ** self.norm, m, group.channels) for m in members)
+            sums = sum(norms, np.zeros(group.channels))
             found[group.name] = mean_normalised(sums)
         return found

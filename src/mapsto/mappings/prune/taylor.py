@@ -1,8 +1,8 @@
 """Drop the channels that the loss would miss least, by its first-order change if a channel's weights were zero.
 
-``I_c = mean over batches |Σ_m Σ_{w ∈ m[c]} ∂L/∂w · w| / M`` with m over the M tensors that make, scale and read channel c (Molchanov et al.,
-"Importance Estimation for Neural Network Pruning", 2019). The loss is the cross-entropy of a classifier on `data`, or of a learner's
-queries on `tasks`.
+``I_c = mean over batches |Σ_m Σ_{w ∈ m[c]} ∂L/∂w · w| / M`` with m over the M tensors that make, scale and read channel c
+(Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019). The loss is the cross-entropy of a classifier
+on `data`, or of a learner's queries on `tasks`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = ["Taylor"]
 class Taylor(Budgeted, Mapping[Network, Network]):
     """The network with the channels that matter least to the loss dropped until the budget is met.
 
-    Raises `SpecError` unless exactly one budget and one of `data` and `tasks` are given, `DataError` for data without classes,
-    and `DomainError` for a network that the data does not fit, that is quantized, or that cannot be made as small.
+    Raises `SpecError` unless exactly one budget and one of `data` and `tasks` are given, `DataError` for data without
+    classes, and `DomainError` for a network that the data does not fit, that is quantized, or that cannot be made as small.
     """
 
     data: DataSource | None = None
@@ -44,15 +44,21 @@ class Taylor(Budgeted, Mapping[Network, Network]):
     batch_size: int = Field(default=64, ge=1)
     """Samples of a batch, with `data`."""
     normalise: bool = True
-    """Importance in units of its layer's mean, as DepGraph does. Without, the changes of the loss are compared as they are; whole
-    layers were then emptied in our measurements."""
+    """Importance in units of its layer's mean, as DepGraph does. Without, changes of the loss are compared as they are;
+    whole layers were then emptied in our measurements."""
 
-    contract: ClassVar[dict[str, Any]] = {"macs": 0.5, "batches": 2, "data": {"subset": {"data": "digits", "per_class": 4}}}
+    contract: ClassVar[dict[str, Any]] = {
+        "macs": 0.5,
+        "batches": 2,
+        "data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 4}},
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.data is None) == (self.tasks is None):
-            raise SpecError("give either data or tasks", where="prune.taylor", hint="tasks for a learner, data for a classifier")
+            raise SpecError(
+                "give either data or tasks", where="prune.taylor", hint="tasks for a learner, data for a classifier"
+            )
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.inference import compact
@@ -60,7 +66,7 @@ class Taylor(Budgeted, Mapping[Network, Network]):
 
         def importance(module: nn.Module, groups: Sequence[Group]) -> AbcMapping[str, NDArray[np.float64]]:
             module = compact(module.to(ctx.device))
-            losses = self._episode_losses(value, module, ctx) if self.tasks is not None else self._losses(value, module, ctx)
+            losses = (self._losses if self.tasks is None else self._episode_losses)(value, module, ctx)
             return _changes(module, groups, ctx.track(losses, what="gradients"), normalise=self.normalise)
 
         return pruned(value, self, importance, where=self.name, log=ctx.log)
@@ -75,7 +81,7 @@ class Taylor(Budgeted, Mapping[Network, Network]):
         if len(samples) == 0 or samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
             raise DataError("the data holds no samples labelled with classes", where="prune.taylor: data", hint="give some")
         if value.signature.classes is None and value.adaptation is not None:
-            raise DomainError("the network is a learner, which has no classes", where="prune.taylor", hint="give tasks, not data")
+            raise DomainError("the network is a learner without classes", where="prune.taylor", hint="give tasks, not data")
         if outputs != len(samples.classes):
             raise DomainError(
                 f"the network has {outputs} outputs, the data {len(samples.classes)} classes",
@@ -128,7 +134,7 @@ def _changes(
         products = {
             name: weight * gradient
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-            if gradient is not None
+            if gradient is not None  # pyright: ignore[reportUnnecessaryComparison]
         }
         for group in groups:
             members = [member for member in group.members if member.name in products]

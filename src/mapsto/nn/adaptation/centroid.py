@@ -63,7 +63,9 @@ def leave_one_out_scores(features: Tensor, labels: Tensor, ways: int, *, scale: 
     """
     counts = one_hot(labels, ways).sum(-2).to(features.dtype)
     if bool((counts == 1).any()):
-        raise DataError("a class has one example only, none is left when it is left out", hint="give two or more of each")
+        raise DataError(
+            "a class has one example only, none is left when it is left out", hint="give two or more of each"
+        )
     squares = -scores(features, labels, features, ways)
     own = one_hot(labels, ways).bool()
     farther = (counts / (counts - 1)).square().unsqueeze(-2)

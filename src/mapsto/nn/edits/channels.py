@@ -1,12 +1,13 @@
 """Keep some channels and drop the others: tensors are sliced along the dimensions that the channels run through.
 
-``w' = w[K₀][:, K₁]…`` with Kᵈ the kept indices of dimension d, and with the sizes that modules hold as attributes set to match.
+``w' = w[K₀][:, K₁]…`` with K_d the kept indices of dimension d; the sizes that modules hold as attributes are set to match.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import torch
 from pydantic import Field
@@ -30,7 +31,7 @@ class Kept(Frozen):
 
     def __post_init__(self) -> None:
         found = self.numbers
-        if found[-1] >= self.of or any(a >= b for a, b in zip(found, found[1:], strict=False)):
+        if found[-1] >= self.of or any(a >= b for a, b in pairwise(found)):
             raise DomainError(
                 f"'{self.indices}' is no ascending list of indices below {self.of}",
                 where=f"channels: {self.at[0][0]}",
@@ -47,9 +48,9 @@ class Kept(Frozen):
 class Channels(Edit):
     """Kept indices by tensor and dimension, and the sizes that follow.
 
-    The network's input, and its output unless the embedding is what is pruned, keep their shapes. Channels that pass a padded
-    shortcut (a residual network's option A) have no place of their own in the padded sum, so whoever makes the edit leaves
-    them whole and drops only channels inside the blocks.
+    The network's input, and its output unless the embedding is what is pruned, keep their shapes. Channels that pass a
+    padded shortcut (a residual network's option A) have no place of their own in the padded sum, so whoever makes the edit
+    leaves them whole and drops only channels inside the blocks.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> edit = Channels.of(
