@@ -36,7 +36,17 @@ from mapsto.store import Store, decode_state, encode_state
 
 __all__ = ["Case", "cases", "check_lock", "contract_network", "write_lock"]
 
-SMALL: dict[str, Any] = {"epochs": 1, "steps": 2, "episodes": 3, "batch_size": 8, "rounds": 1, "samples": 16, "seconds": 0.01, "runs": 3, "warmup": 1}
+SMALL: dict[str, Any] = {
+    "epochs": 1,
+    "steps": 2,
+    "episodes": 3,
+    "batch_size": 8,
+    "rounds": 1,
+    "samples": 16,
+    "seconds": 0.01,
+    "runs": 3,
+    "warmup": 1,
+}
 """Values that make any mapping quick, for fields of these names."""
 
 

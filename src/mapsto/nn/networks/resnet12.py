@@ -6,6 +6,8 @@ et al., "DropBlock: A regularization method for convolutional networks", 2018) i
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,7 +48,7 @@ class Block(nn.Module):
         super().__init__()
         widths = (inputs, outputs, outputs, outputs)
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 1, 1, bias=False) for a, b in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(a, b, 3, 1, 1, bias=False) for a, b in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(3))
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
