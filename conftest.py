@@ -1,8 +1,9 @@
-"""Tests and doctests keep what they cache inside the checkout."""
+"""Tests and doctests keep what they cache inside the checkout, and their threads do not spin."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MAPSTO_CACHE", str(Path(__file__).parent / ".data" / "cache"))

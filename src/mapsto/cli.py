@@ -43,6 +43,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 def main() -> NoReturn:
     """The entry point: runs a command and turns errors into messages and exit codes."""
+    # Threads that spin at OpenMP's barriers make two runs at once many times slower than one after the other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(standalone_mode=False)
         code = 0

@@ -68,7 +68,8 @@ class Handle:
 
     digest: str | None
     kind: str
-    step: int | None
+    steps: tuple[int, ...]
+    """The steps that gave it: none for nothing, several for a fork."""
     load: Callable[[], Any]
 
 
@@ -246,7 +247,7 @@ class Executor:
             return handle
         if isinstance(mapping, Observe):
             for name, report in mapping.reports.items():
-                self.run(report, given, label=name, of=given.step if of is None else of)
+                self.run(report, given, label=name, of=given.steps[0] if of is None and given.steps else of)
             return given
         if isinstance(mapping, Fork):
             return self._fork(mapping, given)
@@ -256,19 +257,19 @@ class Executor:
         parts = {label: self.run(branch, given) for label, branch in mapping.branches.items()}
         self.labels.update(parts)
         for label, part in parts.items():
-            if part.step is not None and self.steps[part.step].label is None:
-                self.steps[part.step].label = label
+            for step in part.steps:
+                self.steps[step].label = self.steps[step].label or label
         digests = {label: part.digest for label, part in parts.items()}
         known = None if None in digests.values() else digest.digest_json({"kind": "Forked", "parts": digests})
         return Handle(
             digest=known,
             kind="Forked",
-            step=given.step,
+            steps=tuple(step for part in parts.values() for step in part.steps),
             load=Lazy(lambda: Forked(parts={label: part.load() for label, part in parts.items()})),
         )
 
     def _leaf(self, mapping: Mapping[Any, Any], given: Handle, label: str | None, of: int | None) -> Handle:
-        used: list[int] = [] if given.step is None else [given.step]
+        used: list[int] = list(given.steps)
 
         def resolve(reference: Ref) -> str:
             return self._known(self.label(reference.label), used)
@@ -309,7 +310,7 @@ class Executor:
             step.hit, step.status = True, "hit"
         elif self.plan:
             self.listener.finished(step)
-            return Handle(digest=None, kind="", step=step.id, load=_not_run)
+            return Handle(digest=None, kind="", steps=(step.id,), load=_not_run)
         else:
             self.listener.started(step)
             record = self._compute(mapping, given, step)
@@ -321,15 +322,14 @@ class Executor:
         handle = Handle(
             digest=final.digest,
             kind=final.kind,
-            step=step.id,
+            steps=(step.id,),
             load=Lazy(lambda: self.store.load(final.digest, measured=final.measured)),
         )
         self._by_key[key] = handle
         return handle
 
     def _known(self, handle: Handle, used: list[int]) -> str:
-        if handle.step is not None:
-            used.append(handle.step)
+        used.extend(handle.steps)
         if handle.digest is None:
             raise _Unknown
         return handle.digest
@@ -425,7 +425,7 @@ class _Unknown(Exception):
     """A digest that a plan cannot know, because its step would have to run."""
 
 
-_NOTHING = Handle(digest=None, kind="nothing", step=None, load=lambda: None)
+_NOTHING = Handle(digest=None, kind="nothing", steps=(), load=lambda: None)
 _OURS = "this looks like a fault of mapsto or of the mapping: run with MAPSTO_DEBUG=1 for the traceback, and report it"
 
 

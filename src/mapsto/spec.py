@@ -437,7 +437,11 @@ def dump(recipe: Recipe | AnyMapping) -> str:
         tree["title"] = given.title
     tree["seed"] = given.seed
     if given.data:
-        tree["data"] = {label: node_of(entry) for label, entry in given.data.items()}
+        entries = list(given.data.items())
+        tree["data"] = {
+            label: node_of(entry, [(known, name) for name, known in entries[:i]])
+            for i, (label, entry) in enumerate(entries)
+        }
     names = [(entry, label) for label, entry in given.data.items()]
     tree["steps"] = nodes_of(given.steps, names)
     if given.quick:

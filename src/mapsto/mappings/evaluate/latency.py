@@ -1,14 +1,14 @@
 """Time one image at a time, and against other networks: median and 99th percentile, one thread and all threads.
 
 Candidates take turns within each round, and a speed-up is the median over rounds of the ratio of their medians in that round:
-whatever else runs on the machine slows both sides of a ratio alike. A network is timed in PyTorch, a package in ONNX Runtime, a
+whatever else runs on the machine slows both sides of a ratio alike. A network is timed in either, a package in ONNX Runtime, a
 baseline in both (there in float32, unless it is quantized itself).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ class Latency(Mapping[Network | Package, Report]):
     """Length of one turn; at least 10 calls."""
     all_threads: bool = True
     """Measure with all threads of this run too."""
+    runtime: Literal["pytorch", "onnxruntime"] = "pytorch"
+    """What a network itself is timed in; a package is always timed in ONNX Runtime."""
 
     def apply(self, value: Network | Package, ctx: Context) -> Report:
         from mapsto.nn.onnx_export import to_onnx
@@ -49,7 +51,7 @@ class Latency(Mapping[Network | Package, Report]):
         if not self.all_threads or ctx.numerics.threads == 1:
             del counts["_all_threads"]
         for suffix, threads in counts.items():
-            calls: _Calls = {"value": _call(value, threads)}
+            calls: _Calls = {"value": self._call(value, threads)}
             for name, network in networks.items():
                 calls[f"{name}_pytorch"] = _in_pytorch(network)
                 calls[f"{name}_ort"] = _in_onnx_runtime(models[name], network.signature, threads)
@@ -59,15 +61,19 @@ class Latency(Mapping[Network | Package, Report]):
             tables[f"latency{suffix}"] = _table(timings)
         return Report(metrics=metrics, tables=tables)
 
+    def _call(self, value: Network | Package, threads: int) -> Callable[[], object]:
+        from mapsto.nn.onnx_export import to_onnx
+        from mapsto.predict import signature_from
 
-def _call(value: Network | Package, threads: int) -> Callable[[], object]:
-    if isinstance(value, Network):
-        return _in_pytorch(value)
-    from mapsto.predict import signature_from
+        if isinstance(value, Network):
+            if self.runtime == "pytorch":
+                return _in_pytorch(value)
+            return _in_onnx_runtime(to_onnx(value), value.signature, threads)
+        manifest = value.manifest()
+        model = value.files[manifest["model"]].read_bytes()
+        return _in_onnx_runtime(model, signature_from(manifest["signature"]), threads)
 
-    manifest = value.manifest()
-    model = value.files[manifest["model"]].read_bytes()
-    return _in_onnx_runtime(model, signature_from(manifest["signature"]), threads)
+
 
 
 def _example(signature: Signature) -> tuple[Tensor, ...]:
