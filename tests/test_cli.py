@@ -124,7 +124,7 @@ def test_seeds_give_a_mean(here: Path) -> None:
         (("run", "small.yaml", "--seed", "1", "--seeds", "0,1"), "exclude"),
         (("run", "small.yaml", "--out", "/proc/nothing"), "cannot write"),
         (("run", "small.yaml", "--store", "/proc/nothing"), "store"),
-        (("run",), "RECIPE"),
+        (("run",), "recipe"),
         (("runn",), "runn"),
         (("show", "prune.talyor"), "did you mean 'prune.taylor'"),
         (("predict", "nowhere", "x.png"), "manifest.json"),

@@ -39,6 +39,16 @@ from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
 from mapsto.mappings.export.onnx import Onnx as _export_onnx
 from mapsto.mappings.meta.protonet import Protonet as _meta_protonet
+from mapsto.mappings.networks.checkpoint import Checkpoint as _networks_checkpoint
+from mapsto.mappings.networks.conv4 import Conv4 as _networks_conv4
+from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0 as _networks_efficientnet_lite0
+from mapsto.mappings.networks.hf_text import HfText as _networks_hf_text
+from mapsto.mappings.networks.resnet12 import Resnet12 as _networks_resnet12
+from mapsto.mappings.networks.resnet_cifar import ResnetCifar as _networks_resnet_cifar
+from mapsto.mappings.networks.timm import Timm as _networks_timm
+from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
+from mapsto.mappings.prune.magnitude import Magnitude as _prune_magnitude
+from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
 from mapsto.mappings.quantize.static import Static as _quantize_static
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
 from mapsto.process import Process as Process
@@ -104,6 +114,20 @@ class export:
 
 class meta:
     protonet = _meta_protonet
+
+class networks:
+    checkpoint = _networks_checkpoint
+    conv4 = _networks_conv4
+    efficientnet_lite0 = _networks_efficientnet_lite0
+    hf_text = _networks_hf_text
+    resnet12 = _networks_resnet12
+    resnet_cifar = _networks_resnet_cifar
+    timm = _networks_timm
+    vgg = _networks_vgg
+
+class prune:
+    magnitude = _prune_magnitude
+    taylor = _prune_taylor
 
 class quantize:
     static = _quantize_static

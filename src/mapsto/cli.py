@@ -6,6 +6,7 @@ surroundings, 1 our failure, 130 Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ import typer
 
 from mapsto import discovery
 from mapsto._version import __version__
-from mapsto.errors import DataError, MapstoError, SpecError, nearest
+from mapsto.errors import DataError, MapstoError, SpecError, is_of_surroundings, nearest
 
 if TYPE_CHECKING:
     from mapsto.run import RunResult
@@ -46,8 +47,8 @@ def main() -> NoReturn:
     # Threads that spin at OpenMP's barriers make two runs at once many times slower than one after the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(standalone_mode=False)
-        code = 0
+        ended = app(standalone_mode=False)
+        code = ended if isinstance(ended, int) else 0  # what `typer.Exit` was raised with
     except MapstoError as error:
         if os.environ.get("MAPSTO_DEBUG"):
             raise
@@ -63,10 +64,20 @@ def main() -> NoReturn:
         code = 0
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            _fail(f"{getattr(error, 'format_message')()}; see mapsto --help")  # noqa: B009 - click's usage errors
+            text = getattr(error, "format_message")()  # noqa: B009 - click's usage errors
+            if type(error).__name__ == "NoArgsIsHelpError":
+                sys.stderr.write(f"{text}\n")
+            else:
+                _fail(f"{text}; see mapsto --help")
             code = 2
-        elif isinstance(error, OSError) and error.errno in (28, 122):
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"the disk is full: {error.filename or error}; free some space, then run the same command again")
+            code = 2
+        elif isinstance(error, OSError) and is_of_surroundings(error):
+            _fail(f"{error.filename}: {error.strerror}; check the path and the permissions")
+            code = 2
+        elif isinstance(error, MemoryError):
+            _fail(f"out of memory: {error or 'a value is too large for this machine'}")
             code = 2
         else:
             if os.environ.get("MAPSTO_DEBUG"):
@@ -92,26 +103,25 @@ def _json(value: Any) -> None:
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
-    import yaml
+    from mapsto.spec import read_yaml
 
     found: dict[str, Any] = {}
     for text in given:
         target, sign, value = text.partition("=")
         if not sign or not target:
             raise SpecError(f"'{text}' is not like label.field=value", where="--set")
-        try:
-            found[target.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise SpecError(f"'{value}' is not a YAML value: {error}", where=f"--set {target}") from error
+        found[target.strip()] = read_yaml(value, where=f"--set {target}")[1]
     return found
 
 
 def _seeds(text: str) -> list[int]:
+    from mapsto.spec import LARGEST_SEED
+
     try:
         seeds = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) != len(seeds):
         raise SpecError(f"'{text}' is not a list of different whole numbers such as 0,1,2", where="--seeds")
     return seeds
 
@@ -125,7 +135,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, mps.")] = "cpu",
     precision: Annotated[str, typer.Option(help="Lightning Fabric's precision.")] = "32-true",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The seed. [default: the recipe's]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The seed. [default: the recipe's]")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, as 0,1,2: mean ± CI95.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The recipe's quick settings: shows that all works.")] = False,
     plan: Annotated[
@@ -176,13 +186,14 @@ def _run_seeds(
 
     _writable(folder)
     place = Store(store)
+    index = Index(place)
     built: list[dict[str, Any]] = []
     for seed in seeds:
         part = folder if len(seeds) == 1 else folder / f"seed-{seed}"
         result: RunResult = execute(
             recipe, store=place, seed=seed, numerics=numerics, force=force, listener=listener, logs=part / "logs"
         )
-        Index(place).add(summary_of(result))
+        index.add(summary_of(result))
         value = result.value() if result.result.kind == "Package" else None
         report = reports.build(result)
         reports.save(report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None)
@@ -323,6 +334,8 @@ def new(
     origin = shipped.get(source) or Path(source)
     if not origin.is_file():
         raise SpecError(f"there is no recipe '{source}'", where="--from", hint=nearest(source, shipped))
+    if not Path(name).name:
+        raise SpecError("the new recipe needs a name", where="mapsto new", hint="mapsto new mine --from demo")
     target = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if target.exists():
         raise DataError("this file exists already", where=str(target), hint="give another name, or delete it first")

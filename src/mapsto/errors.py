@@ -16,6 +16,7 @@ a traceback and exits with `exit_code`: 2 for the user's input or surroundings, 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -29,8 +30,15 @@ __all__ = [
     "StepError",
     "StoreError",
     "TrustError",
+    "is_of_surroundings",
     "nearest",
 ]
+
+_SURROUNDINGS = frozenset(
+    getattr(errno, name)
+    for name in "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR ENAMETOOLONG ELOOP EMFILE ENFILE EIO ENOENT EEXIST".split()
+    if hasattr(errno, name)
+)
 
 
 class MapstoError(Exception):
@@ -107,6 +115,17 @@ class MissingExtra(MapstoError):
         )
         self.package = package
         self.extra = extra
+
+
+def is_of_surroundings(error: OSError) -> bool:
+    """Whether an `OSError` about a file comes from the user's surroundings (rights, a full disk) and not from mapsto.
+
+    >>> is_of_surroundings(PermissionError(13, "Permission denied", "/etc/shadow"))
+    True
+    >>> is_of_surroundings(OSError(22, "Invalid argument"))
+    False
+    """
+    return error.errno in _SURROUNDINGS and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,17 +7,19 @@ of its own: `rebuild` makes it again from the store.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from mapsto.errors import MapstoError, MissingExtra, StoreError
 from mapsto.store import Store
 
 __all__ = ["Index"]
 
+_REMEDY = "it holds nothing of its own: delete it (or check MAPSTO_DATABASE), then `mapsto store index` makes it again"
 _meta = sql.MetaData()
 _runs = sql.Table(
     "runs",
@@ -71,13 +73,16 @@ class Index:
             self.engine = sql.create_engine(
                 self.url, connect_args={"timeout": 30} if self.url.startswith("sqlite") else {}
             )
-            _meta.create_all(self.engine)
+            try:
+                _meta.create_all(self.engine)
+            except OperationalError:
+                _meta.create_all(self.engine)  # another process made the tables at the same moment
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "postgres", where="MAPSTO_DATABASE") from error
         except SQLAlchemyError as error:
             place = sql.make_url(self.url).render_as_string(hide_password=True)
             raise StoreError(
-                f"the index database cannot be opened: {error}", where=place, hint="check MAPSTO_DATABASE"
+                f"the index database cannot be opened: {str(error).splitlines()[0]}", where=place, hint=_REMEDY
             ) from error
 
     def add(self, run: Mapping[str, Any]) -> None:
@@ -85,7 +90,7 @@ class Index:
         rows = [{**_step_row(step), "run": run["id"]} for step in run["steps"]]
         lineage = [{"run": run["id"], "position": s["id"], "takes": t} for s in run["steps"] for t in s["inputs"]]
         metrics = [row for step in run["steps"] for row in self._metric_rows(run["id"], step)]
-        with self.engine.begin() as connection:
+        with self._explained(), self.engine.begin() as connection:
             for table in (_metrics, _lineage, _steps):
                 connection.execute(table.delete().where(table.c.run == run["id"]))
             connection.execute(_runs.delete().where(_runs.c.id == run["id"]))
@@ -95,6 +100,16 @@ class Index:
             for table, values in ((_steps, rows), (_lineage, lineage), (_metrics, metrics)):
                 if values:
                     connection.execute(table.insert(), values)
+
+    @contextmanager
+    def _explained(self) -> Generator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            place = self.engine.url.render_as_string(hide_password=True)
+            raise StoreError(
+                f"the index database cannot be written: {str(error).splitlines()[0]}", where=place, hint=_REMEDY
+            ) from error
 
     def _metric_rows(self, run: str, step: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
@@ -112,8 +127,9 @@ class Index:
 
     def rebuild(self) -> int:
         """Make the database again from the store; gives the number of runs."""
-        _meta.drop_all(self.engine)
-        _meta.create_all(self.engine)
+        with self._explained():
+            _meta.drop_all(self.engine)
+            _meta.create_all(self.engine)
         runs = list(self.store.runs())
         for run in runs:
             self.add(run)

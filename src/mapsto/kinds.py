@@ -164,7 +164,8 @@ class Signature:
 # ------------------------------------------------------------------------------------------------------------------ network
 
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
-_ALLOWED_PACKAGES = frozenset({"mapsto"})
+_ALLOWED = "mapsto.nn.networks."
+"""Where mapsto's own factories live. Not the whole package: through its modules' imports a name would reach anything."""
 
 
 @contextmanager
@@ -189,7 +190,8 @@ class Factory(Frozen):
         """The callable. Raises `TrustError` for a module the user has not named, `SpecError` where there is none."""
         path, _, attribute = self.name.partition(":")
         package = path.partition(".")[0]
-        if package not in _ALLOWED_PACKAGES | _trusted.get():
+        own = path.startswith(_ALLOWED) and "." not in attribute
+        if not own and package not in _trusted.get():
             raise TrustError(
                 f"building this network would run code of '{path}', which is not on the list of trusted modules",
                 where=self.name,
@@ -203,11 +205,38 @@ class Factory(Frozen):
             raise SpecError(
                 f"no such factory: {error}", where=self.name, hint="check the module and the name"
             ) from error
+        if own and getattr(found, "__module__", path) != path and package not in _trusted.get():
+            raise TrustError(
+                f"'{attribute}' is only imported by '{path}', it is no factory of mapsto",
+                where=self.name,
+                hint="name the module that defines it, and pass --trust if you trust it",
+            )
+        if not callable(found):
+            raise SpecError(
+                f"a {type(found).__name__} is no factory", where=self.name, hint="name a function or a class"
+            )
         return cast("Callable[..., nn.Module]", found)
 
     def build(self) -> nn.Module:
-        """A fresh module. Its initial weights are drawn from torch's global generator."""
-        return self.load()(**self.arguments)
+        """A fresh module. Its initial weights are drawn from torch's global generator.
+
+        Raises `SpecError` where the arguments are not the factory's, or what it gives is no module.
+        """
+        from torch import nn
+
+        call = self.load()
+        try:
+            inspect.signature(call).bind(**self.arguments)
+        except TypeError as error:
+            raise SpecError(str(error), where=self.name, hint="check arguments against the factory's own") from error
+        except ValueError:
+            pass  # a callable written in C may have no signature to check
+        module: Any = call(**self.arguments)
+        if not isinstance(module, nn.Module):
+            raise SpecError(
+                f"it gives a {type(module).__name__}, not a torch.nn.Module", where=self.name, hint="name another factory"
+            )
+        return module
 
 
 class Edit(Frozen):
@@ -350,9 +379,9 @@ class Network:
         with trusting(name.partition(".")[0].partition(":")[0]), torch.random.fork_rng(devices=[]):
             try:
                 rebuilt = arch.build()
-            except TypeError as error:
+            except (TypeError, SpecError) as error:
                 raise DomainError(
-                    str(error), where=name, hint="pass arguments={...} with its JSON arguments"
+                    getattr(error, "what", str(error)), where=name, hint="pass arguments={...} with its JSON arguments"
                 ) from error
         tensors = detached(module.state_dict())
         load_strictly(rebuilt, tensors, where=name)

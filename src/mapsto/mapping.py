@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import types
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as AbcMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -298,7 +300,7 @@ class Labelled(Mapping[A, B]):
 class Observe(Mapping[C, C]):
     """Stores named reports about a value and passes the value through; ``observe:`` in YAML."""
 
-    reports: dict[str, MappingField] = Field(min_length=1)
+    reports: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], MappingField] = Field(min_length=1)
     """Report name → a mapping that gives a `Report`."""
 
     def __post_init__(self) -> None:
@@ -322,8 +324,12 @@ class Observe(Mapping[C, C]):
 class Fork(Mapping[C, Forked]):
     """Applies several mappings to one value and gives their labelled results."""
 
-    branches: dict[str, MappingField] = Field(min_length=1)
+    branches: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], MappingField] = Field(min_length=1)
     """Label → mapping; every branch takes the same value."""
+
+    @property
+    def name(self) -> str:
+        return "fork"
 
     def apply(self, value: C, ctx: Context) -> Forked:
         parts = {label: ctx.apply(mapping, value) for label, mapping in self.branches.items()}
@@ -402,6 +408,9 @@ def fork(**branches: Mapping[C, Any]) -> Fork[C]:
 # ------------------------------------------------------------------------------------------------------------------ context
 
 
+PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
     """The policy that decides the last bits of a result: it enters every key, and is never a mapping's field."""
@@ -418,6 +427,14 @@ class Numerics:
         default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     )
     """Threads of torch's own pool."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(cpu|cuda|mps|tpu|auto)(:\d+)?", self.device):
+            raise SpecError(f"unknown device '{self.device}'", where="--device", hint="cpu, cuda, cuda:0 or mps")
+        if self.precision not in PRECISIONS:
+            raise SpecError(
+                f"unknown precision '{self.precision}'", where="--precision", hint=nearest(self.precision, PRECISIONS)
+            )
 
 
 class Context:
@@ -537,12 +554,24 @@ class Context:
             live.advance(items[live.step])
         return process.finish(value, live.snapshot(), self)
 
+    def scratch(self) -> Path:
+        """A new folder for files of a result; it lasts until this process ends, the store keeps its own copies."""
+        import tempfile
+
+        folder = tempfile.TemporaryDirectory(prefix="mapsto-")
+        _SCRATCH.append(folder)
+        return Path(folder.name)
+
     def log(self, text: str) -> None:
         """A line for the user, shown beside the progress bar."""
 
     def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
         """Iterate with progress, for long work that is not a process."""
         return work
+
+
+_SCRATCH: list[Any] = []
+"""Temporary folders, removed when the interpreter ends."""
 
 
 class Lazy:
@@ -567,18 +596,29 @@ def fields_of(mapping: Frozen) -> AbcMapping[str, Any]:
 
 
 def make_fabric(numerics: Numerics) -> Fabric:
-    """Lightning Fabric for a numerics policy, launched where it spans processes."""
+    """Lightning Fabric for a numerics policy, launched where it spans processes.
+
+    Raises `SpecError` where this machine lacks the device, or Fabric refuses the precision or the strategy on it.
+    """
     import torch
     from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     torch.set_num_threads(numerics.threads)
     kind, _, index = numerics.device.partition(":")
     devices: Any = [int(index)] if index else numerics.world_size
-    fabric = Fabric(
-        accelerator=kind,
-        devices=devices,
-        precision=cast("Any", numerics.precision),
-        strategy=numerics.strategy,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=kind,
+            devices=devices,
+            precision=cast("Any", numerics.precision),
+            strategy=numerics.strategy,
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise SpecError(
+            f"{numerics.device} with {numerics.precision} and {numerics.strategy} does not work here: {error}",
+            where="--device, --precision",
+            hint="`mapsto doctor` says which devices there are",
+        ) from error
     fabric.launch()
     return fabric

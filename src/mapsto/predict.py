@@ -69,7 +69,14 @@ class Predictor:
     def __init__(self, package_folder: Path | str, *, threads: int = 1) -> None:
         self.folder = Path(package_folder)
         self.manifest = _verified(self.folder)
-        self.signature = signature_from(self.manifest["signature"])
+        try:
+            self.signature = signature_from(self.manifest["signature"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise StoreError(
+                f"its manifest holds no whole signature ({type(error).__name__}: {error})",
+                where=str(self.folder / "manifest.json"),
+                hint="export the package again",
+            ) from error
         self._session = _session(self.folder / self.manifest["model"], threads)
 
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
@@ -96,6 +103,18 @@ class Predictor:
         if not parts:
             return []
         scores = self.outputs(np.concatenate(parts), batch_size=batch_size)
+        if scores.ndim != 2 or scores.shape[1] != len(classes):
+            raise StoreError(
+                f"its model gives scores of shape {scores.shape[1:]} for {len(classes)} classes",
+                where=str(self.folder),
+                hint="export the package again",
+            )
+        if not np.isfinite(scores).all():
+            raise DomainError(
+                "its model gives NaN or infinity for this input",
+                where=str(self.folder),
+                hint="look for extreme values in the input, or export the package again",
+            )
         return [_prediction(name, row, classes) for name, row in zip(names, scores, strict=True)]
 
     def outputs(self, inputs: NDArray[np.float32], *, batch_size: int = 64) -> NDArray[np.float32]:
@@ -104,7 +123,14 @@ class Predictor:
 
         name, output = self.signature.inputs[0].name, self.signature.outputs[0].name
         starts = range(0, len(inputs), batch_size)
-        return np.concatenate([self._session.run([output], {name: inputs[i : i + batch_size]})[0] for i in starts])
+        try:
+            return np.concatenate([self._session.run([output], {name: inputs[i : i + batch_size]})[0] for i in starts])
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            raise StoreError(
+                f"its model does not take what its signature says ({str(error).splitlines()[0]})",
+                where=str(self.folder),
+                hint="export the package again",
+            ) from error
 
 
 def _prediction(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Prediction:
@@ -125,7 +151,8 @@ def _verified(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version, files = int(manifest["format"]), cast("dict[str, dict[str, Any]]", manifest["files"])
+        version = int(manifest["format"])
+        hashes = {str(name): str(entry["sha256"]) for name, entry in dict(manifest["files"]).items()}
     except FileNotFoundError:
         raise StoreError(
             "there is no manifest.json",
@@ -134,7 +161,7 @@ def _verified(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"not a package's manifest ({error})", where=str(path), hint="export the package again"
+            f"not a package's manifest ({type(error).__name__}: {error})", where=str(path), hint="export the package again"
         ) from error
     if version > FORMAT:
         raise StoreError(
@@ -142,9 +169,9 @@ def _verified(folder: Path) -> dict[str, Any]:
             where=str(folder),
             hint="upgrade with: pip install --upgrade mapsto",
         )
-    for name, entry in files.items():
-        _verify(folder, name, str(entry.get("sha256")))
-    if manifest.get("model") not in files:
+    for name, expected in hashes.items():
+        _verify(folder, name, expected)
+    if str(manifest.get("model")) not in hashes:
         raise StoreError("the manifest names no model", where=str(path), hint="export the package again")
     return manifest
 
@@ -180,6 +207,8 @@ def signature_from(plain: dict[str, Any]) -> Signature:
     for name in ("size", "mean", "std"):
         before[name] = tuple(before[name])
     classes = plain["classes"]
+    if not plain["inputs"] or not plain["outputs"]:
+        raise ValueError("it names no input or no output")
     return Signature(
         inputs=specs(plain["inputs"]),
         outputs=specs(plain["outputs"]),
@@ -255,6 +284,7 @@ def _decoded(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray
 
 def _array(content: bytes, name: str) -> NDArray[Any]:
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -267,7 +297,7 @@ def _array(content: bytes, name: str) -> NDArray[Any]:
         if len(wanted) != 1 and wanted == keys:
             raise DataError(f"holds the arrays {', '.join(keys)}", where=name, hint="name the one to use 'inputs'")
         return loaded[wanted[0]]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"not a plain NumPy array ({error})", where=name, hint="save it with numpy.save") from error
 
 

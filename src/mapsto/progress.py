@@ -76,17 +76,20 @@ class Progress(Listener):
 
 def _title(step: StepResult) -> str:
     label = f" ({step.label})" if step.label else ""
-    return f"{'  ' if step.of is not None else ''}{step.name}{label}"
+    return escape(f"{'  ' if step.of is not None else ''}{step.name}{label}")
 
 
 def _number(value: Any, ci95: Any = None) -> str:
     if value is None:
         return "–"
+    if ci95 is not None:
+        return f"{value:.2f} ± {ci95:.2f}"
+    if abs(value) >= 10_000:
+        size = 1e6 if abs(value) >= 1e6 else 1e3
+        return f"{value / size:.3g} {'M' if size == 1e6 else 'k'}"
     if isinstance(value, float) and not value.is_integer():
-        text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
-    else:
-        text = f"{int(value):,}"
-    return text + (f" ± {ci95:.2f}" if ci95 is not None else "")
+        return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    return f"{int(value):,}"
 
 
 def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
@@ -94,13 +97,11 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     summary = report["summary"]
     if summary["rows"]:
-        table = Table(title=report["title"] or report["name"], title_justify="left")
+        table = Table(title=escape(report["title"] or report["name"]), title_justify="left", padding=(0, 0), pad_edge=False)
         for column in summary["columns"]:
             unit = summary["units"].get(column, "")
-            table.add_column(
-                f"{column}{f' [{unit}]' if unit else ''}".replace("[", r"\["),
-                justify="left" if column == "stage" else "right",
-            )
+            head = escape(column.replace(" ", "\n") + (f"\n{unit}" if unit and unit not in ("MAC",) else ""))
+            table.add_column(head, justify="left" if column == "stage" else "right", no_wrap=True)
         for stage, *cells in summary["rows"]:
             table.add_row(escape(stage), *("" if c is None else _number(c["value"], c["ci95"]) for c in cells))
         console.print(table)
@@ -117,7 +118,9 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     console.print(f"took {report['wall_s']:.1f} s; report: [bold]{escape(str(folder / 'report.html'))}[/]")
     if (folder / "package" / "manifest.json").is_file():
         console.print("try next:")
-        console.print(f"  mapsto predict {folder} YOUR_IMAGE.png", markup=False)
+        images = folder / "package" / "examples"
+        what = f"{images}/*.png" if images.is_dir() else "YOUR_FILE"
+        console.print(f"  mapsto predict {folder} {what}", markup=False)
     else:
         console.print("try next:")
     console.print(f"  mapsto run {report['name']} --plan", markup=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import math
-import operator
 import os
 import platform
 import re
@@ -13,18 +13,19 @@ import secrets
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mapsto._version import __version__
 from mapsto.digest import dumps
-from mapsto.errors import DataError, MapstoError, SpecError
+from mapsto.errors import DataError
 from mapsto.kinds import Package, Report
 from mapsto.run import RunResult, StepResult, report_path
-from mapsto.spec import dump
-from mapsto.store import write_atomically
+from mapsto.spec import dump, goal_of
+from mapsto.store import disk_error, write_atomically
 
 __all__ = ["build", "combine", "environment", "load", "metrics_of", "save", "t95"]
 
@@ -182,7 +183,7 @@ def metrics_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-_COLUMNS = ("parameters", "macs", "bytes", "accuracy", "drop", "p50")
+_ORDER = ("parameters", "macs", "bytes", "p50", "accuracy", "drop")
 
 
 def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -194,12 +195,12 @@ def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             continue
         stage, _, report = str(step["path"]).rpartition(".")
         for name, metric in step["report"]["metrics"].items():
-            if name not in _COLUMNS:
+            if name not in _ORDER:
                 continue
             column = name if name in ("parameters", "macs", "bytes") else f"{report} {name}"
             columns.setdefault(column, metric["unit"])
             rows.setdefault(stage, {})[column] = {"value": metric["value"], "ci95": metric["ci95"]}
-    order = sorted(columns, key=lambda c: 0 if c in ("parameters", "macs", "bytes") else 1)
+    order = sorted(columns, key=lambda column: _ORDER.index(column.rpartition(" ")[2]))
     return {
         "columns": ["stage", *order],
         "rows": [[stage, *(cells.get(column) for column in order)] for stage, cells in rows.items()],
@@ -207,19 +208,9 @@ def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-
-
 def _target(target: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """One line of the targets table; a metric that was not measured in this run is neither met nor missed."""
-    symbol, _, bound = str(target["goal"]).strip().partition(" ")
-    if symbol not in _COMPARE:
-        raise SpecError(f"goal {target['goal']!r} is not like '>= 87'", where=f"target {target.get('what')!r}")
+    meets, bound = goal_of(target["goal"])
     metric = metrics.get(str(target["metric"]))
     value = None if metric is None else float(metric["value"])
     return {
@@ -229,7 +220,7 @@ def _target(target: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]])
         "measured": value,
         "unit": "" if metric is None else metric.get("unit", ""),
         "ci95": None if metric is None else metric.get("ci95"),
-        "met": None if value is None else _COMPARE[symbol](value, float(bound)),
+        "met": None if value is None else meets(value, bound),
     }
 
 
@@ -286,16 +277,27 @@ def save_package(package: Package, folder: Path) -> None:
     try:
         for name, source in package.files.items():
             write_atomically(fresh / name, Path(source).read_bytes())
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
+        for attempt in range(10):
+            with suppress(FileNotFoundError):
+                folder.rename(old)
+            try:
+                fresh.rename(folder)
+                break
+            except OSError as error:
+                if attempt == 9 or error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    with suppress(OSError):
+                        old.rename(folder)
+                    raise
+                shutil.rmtree(old, ignore_errors=True)  # another run put its package here at the same moment
+    except OSError as error:
+        raise disk_error(error, folder) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load(place: Path) -> dict[str, Any]:
-    """A ``report.json``, given itself or the folder of a run. Raises `DataError` where there is none."""
+    """A ``report.json``, given itself or the folder of a run. Raises `DataError` where there is none, or it is broken."""
     import json
 
     path = place / "report.json" if place.is_dir() else place
@@ -304,10 +306,29 @@ def load(place: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError("there is no report here", where=str(path), hint="give the --out folder of a run") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"not a report: {error}", where=str(path)) from error
-    if tree.get("schema") != 1:
-        raise MapstoError(f"report schema {tree.get('schema')!r} is not known", where=str(path), hint="upgrade mapsto")
-    return tree
+        raise DataError(f"not a report: {error}", where=str(path), hint=_AGAIN) from error
+    if not isinstance(tree, dict):
+        raise DataError(f"not a report: it holds a {type(tree).__name__}", where=str(path), hint=_AGAIN)
+    report = cast("dict[str, Any]", tree)
+    schema = report.get("schema")
+    if type(schema) is int and schema > 1:
+        raise DataError(f"report schema {schema} was written by a later mapsto", where=str(path), hint="upgrade mapsto")
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(report.get(name), kind)]
+    if schema != 1 or wrong:
+        lacking = f"it lacks {', '.join(wrong)}" if wrong else f"its schema is {schema!r}"
+        raise DataError(f"not a whole report: {lacking}", where=str(path), hint=_AGAIN)
+    return report
+
+
+_AGAIN = "give the --out folder of a run; running its recipe again writes the report again"
+_PARTS: dict[str, Any] = {
+    "name": str,
+    "title": str,
+    "wall_s": (int, float),
+    "steps": list,
+    "summary": dict,
+    "targets": list,
+}
 
 
 def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[dict[str, Any]]:

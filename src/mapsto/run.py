@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import errno
 import math
 import os
+import re
 import secrets
 import sys
 import time
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 from mapsto import digest
-from mapsto.errors import MapstoError, SpecError, StepError, nearest
+from mapsto.errors import MapstoError, SpecError, StepError, is_of_surroundings, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Report, Stream, Tasks
 from mapsto.mapping import Chain, Context, Fork, Labelled, Lazy, Mapping, Numerics, Observe, Ref, fields_of
 from mapsto.process import Process
@@ -375,17 +375,17 @@ class Executor:
                 raised.exit_code = error.exit_code
                 raise raised from error
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if is_of_surroundings(error):
                     full = disk_error(error, Path(error.filename or self.store.root))
                     raised = StepError(str(full), where=place)
                     raised.exit_code = full.exit_code
                     raise raised from error
                 raise StepError(f"{type(error).__name__}: {error}", where=place, hint=_OURS) from error
-            except MemoryError as error:
-                raised = StepError("out of memory", where=place, hint="lower batch_size or use a smaller network")
-                raised.exit_code = 2
-                raise raised from error
             except Exception as error:
+                if _is_out_of_memory(error):
+                    raised = StepError("out of memory", where=place, hint="lower batch_size or use a smaller network")
+                    raised.exit_code = 2
+                    raise raised from error
                 raise StepError(f"{type(error).__name__}: {error}", where=place, hint=_OURS) from error
             record = self.store.commit(
                 Record(
@@ -415,6 +415,39 @@ def _shown(mapping: Mapping[Any, Any]) -> Any:
         return next(iter(node_of(mapping).values()), {})
     except SpecError:
         return {name: repr(value)[:80] for name, value in fields_of(mapping).items()}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own error, CUDA's, or what torch's CPU allocator raises for a size that it cannot give or count."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and bool(
+        re.search(r"can't allocate memory|not enough memory|calculation overflow|multiplication overflow", str(error))
+    )
+
+
+def names_of(value: Any) -> Iterator[str]:
+    """What ``--force`` can name: every mapping's name and label in a mapping, and every report's name."""
+    if isinstance(value, Labelled):
+        yield value.label
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[Any, Any]", value)
+        if not isinstance(value, (Chain, Labelled, Fork, Observe)):
+            yield mapping.name
+        if isinstance(value, Observe):
+            yield from value.reports
+        if isinstance(value, Fork):
+            yield from value.branches
+    for part in _parts(value):
+        yield from names_of(part)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Frozen):
+        return [getattr(value, f.name) for f in dataclasses.fields(cast("Any", value))]
+    if isinstance(value, dict):
+        return cast("dict[Any, Any]", value).values()
+    return cast("Iterable[Any]", value) if isinstance(value, (tuple, list)) else ()
 
 
 def _not_run() -> Any:
@@ -484,7 +517,7 @@ class _log_to:  # noqa: N801 - a context manager, used as a verb
 
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob("events.out.tfevents.*"):
-            stale.unlink()
+            stale.unlink(missing_ok=True)
         self.file = (self.folder / "metrics.csv").open("w", newline="", encoding="utf-8")
         self.board = SummaryWriter(str(self.folder))
         for step, metrics in self.rows:
@@ -526,15 +559,9 @@ def data_of(value: Any) -> Iterator[Any]:
     """Every data set, tasks and stream in a mapping's fields, however deep."""
     if isinstance(value, (Dataset, Tasks, Stream)):
         yield value
-    elif isinstance(value, Frozen):
-        for f in dataclasses.fields(cast("Any", value)):
-            yield from data_of(getattr(value, f.name))
-    elif isinstance(value, dict):
-        for part in cast("dict[Any, Any]", value).values():
-            yield from data_of(part)
-    elif isinstance(value, (tuple, list)):
-        for part in cast("tuple[Any, ...]", value):
-            yield from data_of(part)
+        return
+    for part in _parts(value):
+        yield from data_of(part)
 
 
 def execute(
@@ -558,17 +585,19 @@ def execute(
     elif isinstance(recipe, Mapping):
         recipe = Recipe(steps=recipe)
     place = store if isinstance(store, Store) else Store(store)
+    chosen_steps, known = set(force), set(names_of(recipe.steps))
+    for name in sorted(chosen_steps):
+        if name not in known and name.rpartition(".")[2] not in known:
+            raise SpecError(f"--force names no step: {name}", hint=nearest(name, known))
     for data in data_of(recipe.steps):
         data.fingerprint()
     chosen = recipe.seed if seed is None else seed
-    executor = Executor(place, seed=chosen, numerics=numerics, force=force, listener=listener, logs=logs, plan=plan)
+    executor = Executor(place, seed=chosen, numerics=numerics, force=chosen_steps, listener=listener, logs=logs, plan=plan)
     started = time.time()
     began = time.monotonic()
     result = executor.run(recipe.steps, _NOTHING)
-    unused = executor.unused_force()
-    if unused:
-        known = {name for s in executor.steps for name in (s.name, s.label) if name}
-        raise SpecError(f"--force names no step: {', '.join(sorted(unused))}", hint=nearest(sorted(unused)[0], known))
+    for name in sorted(executor.unused_force()):
+        executor.listener.note(f"--force {name}: no step of this run has that name")
     run = RunResult(
         id=f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))}-{secrets.token_hex(3)}",
         recipe=recipe,

@@ -18,7 +18,9 @@ All errors of a recipe are reported at once, each with its line and column.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -32,9 +34,23 @@ from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
 from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name, step_takes
 from mapsto.mapping import Mapping as MapstoMapping
 
-__all__ = ["SCHEMA", "Recipe", "dump", "load_recipe", "parse_recipe", "shipped_recipes"]
+__all__ = [
+    "LARGEST_SEED",
+    "SCHEMA",
+    "Recipe",
+    "dump",
+    "goal_of",
+    "load_recipe",
+    "parse_recipe",
+    "read_yaml",
+    "shipped_recipes",
+]
 
 SCHEMA = 1
+LARGEST_SEED = 2**63 - 1
+_LARGEST = 100_000
+"""Nodes of a document with its aliases written out: a few lines of aliases can stand for more than any memory holds."""
+_DEEPEST = 100
 _TOP = ("schema", "name", "title", "seed", "data", "optional", "steps", "quick", "targets")
 AnyMapping = MapstoMapping[Any, Any]
 Place = tuple[str | int, ...]
@@ -80,8 +96,15 @@ def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None
         raise DataError(
             f"there is no recipe '{source}'", hint=f"give a file, or a shipped recipe: {nearest(str(source), shipped)}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the recipe cannot be read: {error}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"this is no recipe: not a text in UTF-8 ({error.reason} at byte {error.start})",
+            where=str(path),
+            hint="give a YAML file",
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"the recipe cannot be read: {reason}", where=str(path)[:200], hint="give a file") from error
     return parse_recipe(text, where=str(source), name=path.stem, settings=settings, quick=quick)
 
 
@@ -94,17 +117,71 @@ def parse_recipe(
     quick: bool = False,
 ) -> Recipe:
     """A recipe from YAML text; see `load_recipe`."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        raise SpecError(f"not valid YAML: {getattr(error, 'problem', error)}", where=place) from error
+    root, tree = read_yaml(text, where=where)
     reader = _Reader(where, root)
     recipe = reader.read(tree, name, dict(settings or {}), quick)
     reader.raise_all()
     return recipe
+
+
+def read_yaml(text: str, *, where: str) -> tuple[Any, Any]:
+    """A document's nodes and its plain values. Raises `SpecError` with line and column for what is not safe, plain YAML."""
+    try:
+        root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+        _measured(root, where)
+        return root, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SpecError(f"not valid YAML: {problem}", where=place) from error
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise SpecError(f"not valid YAML: {problem}", where=where) from error
+
+
+def _measured(root: Any, where: str) -> None:
+    """Refuse a document that is larger with its aliases written out than any recipe, or that holds itself."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any, depth: int) -> int:
+        if id(node) not in sizes:
+            parts: list[Any] = []
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in cast("list[tuple[Any, Any]]", node.value) for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                parts = node.value
+            sizes[id(node)] = _LARGEST + 1  # what an alias to a node that is not finished counts
+            total = 1 + sum(size(part, depth + 1) for part in parts)
+            if depth > _DEEPEST or total > _LARGEST:
+                mark = node.start_mark
+                raise SpecError(
+                    "nested too deeply, or aliases (*name) repeat too much of it",
+                    where=f"{where}:{mark.line + 1}:{mark.column + 1}",
+                    hint="write it without aliases",
+                )
+            sizes[id(node)] = total
+        return sizes[id(node)]
+
+    if root is not None:
+        size(root, 0)
+
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def goal_of(goal: Any) -> tuple[Callable[[float, float], bool], float]:
+    """A target's goal such as ``">= 87"`` as a comparison and its bound. Raises `SpecError` where it is not like that."""
+    symbol, _, bound = str(goal).strip().partition(" ")
+    try:
+        return _COMPARE[symbol], float(bound)
+    except (KeyError, ValueError):
+        raise SpecError(f"goal {goal!r} is not like '>= 87'", hint="write >=, <=, > or <, and a number") from None
 
 
 class _Reader:
@@ -147,17 +224,18 @@ class _Reader:
             self.error((), "a recipe is a mapping with the entries schema, data and steps")
             return empty
         document = cast("dict[str, Any]", tree)
+        self._no_duplicates()
         for key in document:
             if key not in _TOP:
                 self.error((key,), f"unknown entry '{key}' ({nearest(str(key), _TOP)})")
-        if document.get("schema") != SCHEMA:
-            later = isinstance(document.get("schema"), int) and document["schema"] > SCHEMA
+        schema = document.get("schema")
+        if type(schema) is not int or schema != SCHEMA:
+            later = type(schema) is int and schema > SCHEMA
             remedy = "upgrade mapsto" if later else f"write `schema: {SCHEMA}`"
-            self.error(("schema",), f"schema {document.get('schema')!r} is not known; {remedy}")
+            self.error(("schema",), f"schema {schema!r} is not known; {remedy}" if schema is not None else remedy)
+        if not self._plain_entries(document):
+            return empty
         seed: Any = document.get("seed", 0)
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            self.error(("seed",), f"seed: a whole number from 0, got {seed!r}")
-            seed = 0
         nodes: Any = document.get("steps")
         if not isinstance(nodes, list) or not nodes:
             self.error(("steps",), "steps: a list of at least one step")
@@ -173,6 +251,9 @@ class _Reader:
                 problem = _assign(document, target, value)
                 if problem:
                     self.error(("quick", target) if origin == "quick" else (), f"{origin} {target}: {problem}")
+        if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+            self.error(("seed",), f"seed: a whole number from 0 to {LARGEST_SEED}, got {seed!r}"[:200])
+            seed = 0
         data = self._data(document.get("data") or {})
         skipped = self._skip(nodes, data, document.get("optional") or [])
         steps = self._steps(cast("list[Any]", nodes), data)
@@ -186,6 +267,54 @@ class _Reader:
             targets=tuple(document.get("targets") or ()),
             skipped=skipped,
         )
+
+    def _no_duplicates(self) -> None:
+        """An entry that is written twice: YAML would keep the last in silence."""
+        pending, seen = [self.root], set[int]()
+        while pending:
+            node = pending.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.SequenceNode):
+                pending += node.value
+            elif isinstance(node, yaml.MappingNode):
+                names: set[str] = set()
+                for key, value in cast("list[tuple[Any, Any]]", node.value):
+                    pending.append(value)
+                    if isinstance(key, yaml.ScalarNode):
+                        if key.value in names:
+                            mark = key.start_mark
+                            self.errors.append((mark.line + 1, mark.column + 1, f"'{key.value}' is written twice"))
+                        names.add(key.value)
+
+    def _plain_entries(self, document: dict[str, Any]) -> bool:
+        """Whether the entries besides data and steps are of their types; notes an error for each that is not."""
+        before = len(self.errors)
+        name = document.get("name")
+        if name is not None and not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,99}", name)):
+            self.error(("name",), f"name: letters, digits, _, . and -, at most 100, got {name!r}"[:200])
+        if not isinstance(document.get("title") or "", str):
+            self.error(("title",), f"title: a text, got {document['title']!r}"[:200])
+        quick = document.get("quick") or {}
+        if not isinstance(quick, dict):
+            self.error(("quick",), f"quick: label.field → value, got {quick!r}"[:200])
+        optional = document.get("optional") or []
+        if not isinstance(optional, list) or not all(isinstance(x, str) for x in cast("list[Any]", optional)):
+            self.error(("optional",), f"optional: a list of labels of data, got {optional!r}"[:200])
+        targets = document.get("targets") or []
+        if not isinstance(targets, list):
+            self.error(("targets",), f"targets: a list of {{what, metric, goal}}, got {targets!r}"[:200])
+            targets = []
+        for index, target in enumerate(cast("list[Any]", targets)):
+            if not isinstance(target, dict) or set(cast("dict[Any, Any]", target)) != {"what", "metric", "goal"}:
+                self.error(("targets", index), f"a target is {{what, metric, goal}}, got {target!r}"[:200])
+                continue
+            try:
+                goal_of(cast("dict[str, Any]", target)["goal"])
+            except SpecError as error:
+                self.error(("targets", index, "goal"), f"{error.what}; {error.hint}")
+        return len(self.errors) == before
 
     def _skip(self, nodes: Any, data: Mapping[str, Any], optional: Any) -> dict[str, str]:
         """Drop the reports that rest on optional data which are not there."""
@@ -229,15 +358,15 @@ class _Reader:
             self.error(("data",), "data: label → {data set: {fields}}")
             return {}
         built: dict[str, Any] = {}
-        for label, node in cast("dict[str, Any]", nodes).items():
+        for label, node in cast("dict[Any, Any]", nodes).items():
+            if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z_]\w*", label):
+                self.error(("data", str(label)), f"a label is letters, digits and _, not first a digit; got {label!r}")
+                continue
             try:
-                built[label] = language.data_from_node(node)
+                built[label] = self._bind(language.data_from_node(node), dict(built), {}, ("data", label))
             except SpecError as error:
                 self._details(("data", label), error)
                 built[label] = None
-        for label, entry in built.items():
-            if entry is not None:
-                built[label] = self._bind(entry, {k: v for k, v in built.items() if k != label}, {}, ("data", label))
         return built
 
     def _details(self, place: Place, error: SpecError) -> None:
@@ -257,16 +386,22 @@ class _Reader:
             except SpecError as error:
                 self._details(place, error)
                 broken = True
-                for label in [node.get("as")] if isinstance(node, dict) else []:
-                    labels[cast("str", label)] = Any
+                label = cast("dict[str, Any]", node).get("as") if isinstance(node, dict) else None
+                if isinstance(label, str):
+                    labels[label] = Any
                 continue
             step = self._bind(step, data, labels, place)
             if not broken and not accepts(step_takes(step), given):
-                before = chain[-1].name if chain else "nothing"
+                before = f"{chain[-1].name} gives {kind_name(given)}" if chain else "it is the first step"
+                remedy = (
+                    "take one of them away, or put a step between them that turns the one into the other"
+                    if chain
+                    else "begin with a networks.* step"
+                )
                 self.error(
                     place,
-                    f"these steps do not compose: {before} gives {kind_name(given)}, "
-                    f"but {_title(step)} takes {kind_name(step_takes(step))}",
+                    f"these steps do not compose: {before}, "
+                    f"but {_title(step)} takes {kind_name(step_takes(step))}; {remedy}",
                 )
                 broken = True
             given = step.gives_for(given)
@@ -372,9 +507,13 @@ def _mentions(node: Any, label: str) -> bool:
 def _assign(document: dict[str, Any], target: str, value: Any) -> str | None:
     """Set ``label.field`` in a document; gives what is wrong, or None."""
     address, _, path = target.partition(".")
+    if not all(target.split(".")):
+        return "it is not like label.field"
     places = list(_addresses(document))
     known = sorted({name for name, _ in places})
     candidates = sorted((name for name in known if target.startswith(f"{name}.")), key=len)
+    if not candidates and target in known:
+        return f"name a field of it, as in {target}.field"
     if not candidates:
         return f"no step or data entry is called '{address}' ({nearest(address, known)})"
     name = candidates[-1]

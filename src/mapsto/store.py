@@ -21,6 +21,7 @@ import errno
 import json
 import mmap
 import os
+import re
 import secrets
 import socket
 import threading
@@ -200,6 +201,8 @@ class Store:
 
     def __init__(self, root: Path | str | None = None) -> None:
         given = str(root) if root is not None else str(default_store())
+        if not given.strip():
+            raise StoreError("the store's place is empty", where="--store", hint="give a folder or an fsspec URL")
         self.url = given if "://" in given else None
         if self.url is not None:
             import platformdirs
@@ -252,6 +255,13 @@ class Store:
         """Whether the store itself has a file; what lies in the cache of a remote one does not count."""
         return self.path(relative).exists() if self._remote is None else self._remote.exists(relative)
 
+    def _holds(self, relative: str, data: bytes | memoryview) -> bool:
+        """Whether a file is there and undamaged: computing a value again must mend what was."""
+        path = self.path(relative)
+        if not self._exists(relative):
+            return False
+        return not path.exists() or (path.stat().st_size == len(data) and path.read_bytes() == data)
+
     def _read(self, relative: str) -> bytes | None:
         if self._remote is not None and relative.startswith(("keys/", "states/")):
             return self._remote.get(relative)
@@ -260,7 +270,11 @@ class Store:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise StoreError(f"cannot be read: {error.strerror}", where=str(self.path(relative))) from error
+            raise StoreError(
+                f"cannot be read: {error.strerror}",
+                where=str(self.path(relative)),
+                hint="check the permissions, or give another --store",
+            ) from error
         if self._remote is None:
             return None
         data = self._remote.get(relative)
@@ -284,7 +298,7 @@ class Store:
         data = _blob_bytes(blob)
         digest = digest_bytes(data)
         relative = _spread("blobs", digest)
-        if not self._exists(relative):
+        if not self._holds(relative, data):
             self._write(relative, data)
         return digest
 
@@ -320,7 +334,7 @@ class Store:
         text = dumps({"format": FORMAT, **manifest})
         digest = digest_json(manifest)
         relative = _spread("artifacts", digest, ".json")
-        if not self._exists(relative):
+        if not self._holds(relative, text.encode()):
             self._write(relative, text.encode(), durable=True)
         return digest
 
@@ -332,8 +346,8 @@ class Store:
             raise StoreError("an artifact is missing", where=str(self.path(relative)), hint=_RECOVER)
         try:
             tree = json.loads(data)
-            version = tree.pop("format")
-        except (ValueError, KeyError, AttributeError) as error:
+            version = int(tree.pop("format"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError("a manifest is damaged", where=str(self.path(relative)), hint=_RECOVER) from error
         if version > FORMAT:
             raise StoreError(
@@ -350,11 +364,21 @@ class Store:
     def load(self, digest: str, *, measured: Mapping[str, Any] | None = None) -> Any:
         """The value of that digest; a report gets its measured values from a step's record."""
         tree = self.manifest(digest)
+        try:
+            return self._decoded(tree, digest, measured or {})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StoreError(
+                f"a manifest is not as this mapsto writes it ({type(error).__name__}: {error})",
+                where=str(self.path(_spread("artifacts", digest, ".json"))),
+                hint="upgrade mapsto, or run again with --force and the step that made it",
+            ) from error
+
+    def _decoded(self, tree: dict[str, Any], digest: str, measured: Mapping[str, Any]) -> Any:
         kind = tree["kind"]
         if kind == "Network":
             return self._decode_network(tree, digest)
         if kind == "Report":
-            return self._decode_report(tree, digest, measured or {})
+            return self._decode_report(tree, digest, measured)
         if kind == "Package":
             return Package(
                 files={n: self.blob_path(b, used_by=f"package {digest[:12]}, {n}") for n, b in tree["files"].items()}
@@ -428,10 +452,12 @@ class Store:
                     where=str(self.path(relative)),
                     hint="upgrade mapsto",
                 )
+            if not re.fullmatch(r"[0-9a-f]{64}", tree["digest"]):
+                raise ValueError("not a digest")
             return _build(Record, tree, inputs=tuple(tree["inputs"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                "a record is damaged", where=str(self.path(relative)), hint="delete that file; the step runs again"
+                "a record is damaged", where=str(self.path(relative)), hint="delete that file: its step runs again"
             ) from error
 
     def commit(self, record: Record) -> Record:
@@ -479,7 +505,10 @@ class Store:
         """Hold a key while computing it. Gives True to its holder; False after waiting for another who has committed it."""
         relative = f"leases/{key}.json"
         path = self.path(relative)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, path) from error
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
         while True:
             try:
@@ -626,10 +655,13 @@ class Store:
     def runs(self) -> Iterator[dict[str, Any]]:
         """Every run, oldest first."""
         for path in self._names("runs"):
-            yield json.loads(path.read_bytes())
+            try:
+                yield json.loads(path.read_bytes())
+            except ValueError as error:
+                raise StoreError("a run's file is damaged", where=str(path), hint="delete that file") from error
 
 
-_RECOVER = "run `mapsto store verify` for all of it; delete the file and the step's record to compute it again"
+_RECOVER = "`mapsto store verify` finds all that is damaged; run again with --force and the step that made it"
 
 
 T = TypeVar("T")
@@ -779,12 +811,14 @@ def disk_error(error: OSError, target: Path) -> StoreError:
     """What went wrong with a write, with the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
-            f"the disk is full: {len(str(target)) and target.name} could not be written",
+            f"the disk is full: {target.name} could not be written",
             where=str(target.parent),
-            hint="free some space (`mapsto store gc`) or give another --store, then run the same command again: it goes on",
+            hint="free some space (`mapsto store gc`) or give another --store or --out, then run the same command again: it goes on",
         )
     return StoreError(
-        f"cannot be written: {error.strerror}", where=str(target), hint="check the permissions, or give another --store"
+        f"cannot be written: {error.strerror}",
+        where=str(target),
+        hint="check the permissions, or give another --store or --out",
     )
 
 
@@ -846,7 +880,10 @@ class _Remote:
     def __init__(self, url: str) -> None:
         import fsspec
 
-        self.fs, self.base = cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
+        try:
+            self.fs, self.base = cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"{error}", where=url, hint="give a folder, or a URL that fsspec knows") from error
 
     def put(self, relative: str, data: bytes) -> None:
         path = f"{self.base}/{relative}"

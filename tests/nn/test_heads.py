@@ -123,6 +123,23 @@ def test_leaving_one_out_is_the_mean_of_the_others() -> None:
         centroid.leave_one_out_scores(features[:2], labels[:2], 2)
 
 
+def test_cosine_compares_directions() -> None:
+    features, labels = torch.randn(8, 3), torch.arange(8) % 2
+    unit = torch.nn.functional.normalize(features, dim=1)
+    angles = centroid.scores(features, labels, 7 * features, 2, cosine=True)
+    means = torch.nn.functional.normalize(torch.stack([unit[labels == way].mean(0) for way in range(2)]), dim=1)
+    assert torch.allclose(angles, 2 * unit @ means.T - 2, atol=1e-5)
+    left_out = centroid.leave_one_out_scores(features, labels, 2, cosine=True)
+    for place in range(8):
+        others = torch.arange(8) != place
+        expected = centroid.scores(features[others], labels[others], features[place : place + 1], 2, cosine=True)
+        assert torch.allclose(left_out[place], expected[0], atol=1e-5)
+    weight, bias = centroid.head(features, labels, 2, cosine=True)
+    assert torch.equal((features @ weight.T + bias).argmax(1), angles.argmax(1))
+    through = centroid.feature_scores(features[None], labels[None], features[None], 2, {"distance": "cosine"})
+    assert torch.allclose(through[0], angles, atol=1e-5)
+
+
 def test_a_class_without_support_is_refused() -> None:
     with pytest.raises(DataError, match="class 1 has no example"):
         centroid.scores(torch.ones(2, 3), torch.tensor([0, 2]), torch.ones(1, 3), 3)

@@ -50,6 +50,8 @@ def locate(path: str, *, what: str) -> Path:
 
     Raises `DataError` that names both places where neither holds it.
     """
+    if not path.strip() or "\0" in path:
+        raise DataError(f"{what} is missing: {path!r} is no path", hint="name a file or a folder")
     given = Path(path).expanduser()
     inside = data_folder() / given
     for candidate in (given, inside):

@@ -151,5 +151,11 @@ def scores_and_labels(
         )
     labels = torch.cat([torch.as_tensor(task.support_labels, device=inputs.device), query], 1)
     features: Tensor = call(inputs).unflatten(0, labels.shape)
-    scores = centroid.leave_one_out_scores(features, labels, task.ways, scale=centroid.scale_of(adaptation.settings))
+    scores = centroid.leave_one_out_scores(
+        features,
+        labels,
+        task.ways,
+        scale=centroid.scale_of(adaptation.settings),
+        cosine=centroid.is_cosine(adaptation.settings),
+    )
     return scores.flatten(0, 1), labels.flatten()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Arrays"]
 
+_MOST_CLASSES = 10_000
+"""Labels may leave gaps up to this many classes; beyond, there must be as many samples."""
+
 
 class Arrays(Dataset):
     """Inputs (N, ...) and labels.
@@ -59,6 +62,8 @@ class Arrays(Dataset):
                 where=str(files[0]),
                 hint="give inputs of shape (N, ...) and N labels",
             )
+        if inputs.dtype.kind not in "buif":
+            raise DataError(f"inputs of type {inputs.dtype} are no numbers", where=str(files[0]), hint="give real numbers")
         require_finite(inputs, where=str(files[0]))
         inputs, is_image = _as_images(inputs)
         labels, classes = self._labels(raw, str(files[-1]))
@@ -92,7 +97,13 @@ class Arrays(Dataset):
             return numbers.astype(np.int64), tuple(names.tolist())
         if raw.ndim == 1 and raw.dtype.kind in "iub":
             labels = raw.astype(np.int64)
-            count = len(self.classes) if self.classes else int(labels.max(initial=-1)) + 1
+            count = len(self.classes) if self.classes else max(int(labels.max(initial=0)) + 1, 1)
+            if not self.classes and count > max(_MOST_CLASSES, len(labels)):
+                raise DataError(
+                    f"label {count - 1} is far beyond {len(labels)} samples",
+                    where=where,
+                    hint="number the classes from 0 without gaps, or give floats for other targets",
+                )
             require_in_range(labels, count, where=where)
             return labels, self.classes or tuple(map(str, range(count)))
         if raw.ndim in (1, 2) and raw.dtype.kind in "fiub":

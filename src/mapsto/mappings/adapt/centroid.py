@@ -6,7 +6,7 @@ Swersky and Zemel, "Prototypical Networks for Few-shot Learning", 2017).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ class Centroid(Mapping[Network, Network]):
     """The labelled examples, at least one of each class."""
     scale: float | None = Field(default=None, gt=0)
     """s: larger is surer. None: what makes held-out examples (each in turn) likeliest, or the learner's own with one a class."""
+    distance: Literal["euclidean", "cosine"] | None = None
+    """Which class mean is nearest: of squared distances, or of angles. None: the learner's own way, else `euclidean`."""
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
@@ -43,28 +45,30 @@ class Centroid(Mapping[Network, Network]):
         labels = torch.as_tensor(samples.labels)
         module.cpu()
         edit, signature = headed(value, module, samples.classes, fresh=True)
-        set_head(
-            module, *centroid.head(features, labels, len(samples.classes), scale=self._scale(value, features, labels))
-        )
+        cosine = self.distance == "cosine"
+        if self.distance is None and value.adaptation is not None:
+            cosine = centroid.is_cosine(value.adaptation.settings)
+        scale = self._scale(value, features, labels, cosine=cosine)
+        set_head(module, *centroid.head(features, labels, len(samples.classes), scale=scale, cosine=cosine))
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
-    def _scale(self, value: Network, features: Tensor, labels: Tensor) -> float:
+    def _scale(self, value: Network, features: Tensor, labels: Tensor, *, cosine: bool) -> float:
         from mapsto.nn.adaptation.centroid import scale_of
 
         if self.scale is not None:
             return self.scale
         if int(labels.bincount().min()) > 1:
-            return _likeliest_scale(features, labels)
+            return _likeliest_scale(features, labels, cosine=cosine)
         return scale_of(value.adaptation.settings) if value.adaptation is not None else 1.0
 
 
-def _likeliest_scale(features: Tensor, labels: Tensor) -> float:
+def _likeliest_scale(features: Tensor, labels: Tensor, *, cosine: bool) -> float:
     """The scale with the best likelihood of each example against the means without it: of 61, twelve a decade."""
     import torch
 
     from mapsto.nn.adaptation.centroid import leave_one_out_scores
 
-    scores = leave_one_out_scores(features, labels, int(labels.max()) + 1)
+    scores = leave_one_out_scores(features, labels, int(labels.max()) + 1, cosine=cosine)
     typical = float(scores.abs().mean().clamp_min(1e-12))
     candidates = [10 ** (exponent / 12) / typical for exponent in range(-12, 49)]
     losses = [float(torch.nn.functional.cross_entropy(scale * scores, labels)) for scale in candidates]

@@ -7,11 +7,11 @@ have in common: ``mean(a_i − b_i) ± 1.96 · s(a_i − b_i) / √n`` (Vinyals 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mapsto.kinds import Episode, Metric, Network, Preprocessing, Report, Table
+from mapsto.kinds import Adaptation, Episode, Metric, Network, Report, Table
 from mapsto.mapping import Context, Mapping, NetworkSource, TasksSource
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Episodes(Mapping[Network, Report]):
     """Where the episodes come from; they are numbers 0 to `episodes` - 1 of it."""
     episodes: int = Field(default=600, ge=2)
     """How many; 600 is the field's standard."""
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """How a network that is no learner compares embeddings; a learner has its own way. ImageNet's do better with `cosine`."""
     baseline: NetworkSource | None = None
     """A network to compare with over the same episodes; ``drop`` is by how much this one is worse."""
 
@@ -40,13 +42,13 @@ class Episodes(Mapping[Network, Report]):
         source = ctx.tasks(self.tasks)
         require_finite(source.samples.inputs, where="evaluate.episodes: tasks")
         episodes = [source[number] for number in range(self.episodes)]
-        own = _results(value, episodes, ctx)
+        own = self._results(value, episodes, ctx)
         metrics = {
             "accuracy": _mean(100 * own.accuracies, "%"),
             "loss": _mean(own.losses, ""),
         }
         if self.baseline is not None:
-            other = _results(ctx.network(self.baseline), episodes, ctx)
+            other = self._results(ctx.network(self.baseline), episodes, ctx)
             metrics["baseline"] = _mean(100 * other.accuracies, "%")
             metrics["drop"] = _mean(100 * (other.accuracies - own.accuracies), "points")
         form = (source.ways, source.shots, source.queries, len(episodes))
@@ -54,14 +56,13 @@ class Episodes(Mapping[Network, Report]):
             metrics=metrics, tables={"episodes": Table(columns=("ways", "shots", "queries", "n"), rows=(form,))}
         )
 
+    def _results(self, network: Network, episodes: list[Episode], ctx: Context) -> EpisodeResults:
+        from mapsto.nn.episodes import episode_results
 
-def _results(network: Network, episodes: list[Episode], ctx: Context) -> EpisodeResults:
-    from mapsto.nn.episodes import episode_results
-    from mapsto.nn.learners import CENTROID
-
-    preprocessing: Preprocessing = network.signature.preprocessing
-    adaptation = network.adaptation or CENTROID
-    return episode_results(network.module(), preprocessing, adaptation, episodes, device=ctx.device)
+        adaptation = network.adaptation or Adaptation(method="centroid", settings={"distance": self.distance})
+        return episode_results(
+            network.module(), network.signature.preprocessing, adaptation, episodes, device=ctx.device
+        )
 
 
 def _mean(values: NDArray[np.float64], unit: str) -> Metric:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tempfile
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Onnx"]
 
 _BATCH = 64
+_EXAMPLES = 10
 
 
 class Onnx(Mapping[Network, Package]):
@@ -39,7 +39,7 @@ class Onnx(Mapping[Network, Package]):
     """
 
     data: DataSource | None = None
-    """Samples for the parity report; by default standard normal ones are generated."""
+    """Samples for the parity report, and images to try the package on; by default standard normal inputs, and no images."""
     samples: int = Field(default=200, ge=1)
     """How many samples the parity report is made on; of the data at most all."""
 
@@ -49,21 +49,46 @@ class Onnx(Mapping[Network, Package]):
 
         model = to_onnx(value)
         inputs = self._inputs(value, ctx)
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "model": "model.onnx",
             "opset": OPSET,
-            "files": {"model.onnx": {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}},
             "signature": dataclasses.asdict(value.signature),
             "parameters": count_parameters(value.module()),
             "macs": count_macs(value.module(), example_inputs(value.signature, 1)[0]),
             "parity": {"on": "data" if self.data is not None else "generated", **_parity(value, model, inputs)},
         }
-        folder = Path(tempfile.mkdtemp(prefix="mapsto-package-"))
-        (folder / "model.onnx").write_bytes(model)
+        contents = {"model.onnx": model, **self._examples(ctx)}
+        manifest["files"] = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
+        }
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        (folder / "manifest.json").write_text(text + "\n", encoding="utf-8", newline="\n")
-        return Package(files={name: folder / name for name in ("manifest.json", "model.onnx")})
+        contents["manifest.json"] = f"{text}\n".encode()
+        folder = ctx.scratch()
+        for name, data in contents.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        return Package(files={name: folder / name for name in contents})
+
+    def _examples(self, ctx: Context) -> dict[str, bytes]:
+        """``examples/<class>.png``: the first image of each of a few classes, to try the package on."""
+        import io
+
+        import numpy as np
+        from PIL import Image
+
+        samples = ctx.dataset(self.data) if self.data is not None else None
+        if samples is None or samples.inputs.dtype != np.uint8 or samples.inputs.ndim != 4 or samples.labels.ndim != 1:
+            return {}
+        found: dict[str, bytes] = {}
+        for label in np.unique(samples.labels)[:_EXAMPLES]:
+            pixels = samples.inputs[int(np.argmax(samples.labels == label))].transpose(1, 2, 0)
+            image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG")
+            name = re.sub(r"[^\w-]+", "_", samples.classes[int(label)])
+            found[f"examples/{name}.png"] = buffer.getvalue()
+        return found
 
     def _inputs(self, value: Network, ctx: Context) -> tuple[Tensor, ...]:
         from mapsto.nn.onnx_export import example_inputs

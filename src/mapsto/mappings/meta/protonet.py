@@ -44,7 +44,9 @@ class Protonet(Optimisation, Process[Network, Network]):
     tasks_per_step: int = Field(default=4, ge=1)
     """Tasks of a step, in one forward pass; batch norm sees them all."""
     scale: float = Field(default=1.0, gt=0)
-    """s, which multiplies the squared distance; 1 in the paper."""
+    """s, which multiplies the squared distance; 1 in the paper. With `cosine` about 10."""
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """`cosine` gives embeddings and class means length 1 first; the paper found `euclidean` better for networks trained so."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over all ways."""
     leave_one_out: bool = False
@@ -100,7 +102,7 @@ class Protonet(Optimisation, Process[Network, Network]):
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=self._adaptation())
 
     def _adaptation(self) -> Adaptation:
-        return Adaptation(method="centroid", settings={"scale": self.scale})
+        return Adaptation(method="centroid", settings={"scale": self.scale, "distance": self.distance})
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
         from mapsto.nn.episodes import episode_metrics

@@ -100,7 +100,7 @@ class Checkpoint(Mapping[None, Network]):
             if isinstance(inner, dict):
                 tree = cast("dict[str, Any]", inner)
                 break
-        tensors = {name: value for name, value in tree.items() if isinstance(value, torch.Tensor)}
+        tensors = {str(name): value for name, value in tree.items() if isinstance(value, torch.Tensor)}
         if not tensors:
             raise DataError("it holds no tensors by name", where=str(path), hint="save module.state_dict()")
         prefix = self.strip_prefix
@@ -130,11 +130,14 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 def _torch(path: Path) -> dict[str, Any]:
     import pickle
+    import warnings
 
     import torch
 
     try:
-        tree: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # the file is refused or fine all the same
+            tree: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL [\w.]+|Unsupported operand \d+", str(error))
         raise TrustError(
@@ -142,8 +145,9 @@ def _torch(path: Path) -> dict[str, Any]:
             where=str(path),
             hint="ask for a state_dict or a .safetensors file; nothing of it was executed",
         ) from error
-    except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"not a whole checkpoint: {error}"[:300], where=str(path), hint="fetch it again") from error
+    except (EOFError, RuntimeError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
+        reason = str(error).partition(". ")[0] if isinstance(error, (RuntimeError, OSError)) else "it is no file of tensors"
+        raise DataError(f"not a whole checkpoint: {reason}"[:300], where=str(path), hint="fetch it again") from error
     if not isinstance(tree, dict):
         raise DataError(
             f"it holds a {type(tree).__name__}, not tensors by name", where=str(path), hint="save module.state_dict()"

