@@ -54,11 +54,9 @@ def main() -> NoReturn:
             raise
         _fail(str(error))
         code = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # click turns the one into the other
         _fail("stopped; the same command goes on from here")
         code = 130
-    except (typer.Abort, typer.Exit) as end:
-        code = getattr(end, "exit_code", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
