@@ -48,16 +48,20 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         ended = app(standalone_mode=False)
-        code = ended if isinstance(ended, int) else 0  # what `typer.Exit` was raised with
+        code = ended if isinstance(ended, int) else 0  # what `typer.Exit` was raised with; 130 for Ctrl-C
+        if code == 130:
+            raise KeyboardInterrupt
     except MapstoError as error:
         if os.environ.get("MAPSTO_DEBUG"):
             raise
         _fail(str(error))
         code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):  # click turns the one into the other
+    except KeyboardInterrupt:
         _fail("stopped; the same command goes on from here")
         code = 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise  # typer exits with 1 for a closed pipe, as of `mapsto list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:

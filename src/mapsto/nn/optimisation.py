@@ -41,6 +41,10 @@ class Optimisation(Frozen):
     decay_norms: bool = Field(
         default=False, description="Whether biases and the parameters of normalisations decay too."
     )
+    keep_statistics: bool = Field(
+        default=False,
+        description="Whether batch norms keep their means and variances: for pretrained networks, whose own are better.",
+    )
     clip: float | None = Field(default=None, gt=0, description="Highest norm of the gradient; None for no limit.")
     ema: float = Field(
         default=0.0,

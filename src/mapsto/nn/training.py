@@ -128,6 +128,10 @@ class Training(Live):
         for group in optimizer.param_groups:
             group["lr"] = rate
         self._mode(self._module)
+        if plan.optimisation.keep_statistics:
+            for part in self._module.modules():
+                if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+                    part.eval()
         optimizer.zero_grad()
         loss = self._loss(self._call, item)
         value = float(loss.detach())
