@@ -116,6 +116,7 @@ def run_benchmark(name: str, *, quick: bool) -> dict[str, Any]:
         raise DataError("cannot be loaded", where=str(known[name]))
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(known[name].parents[1]))
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module.main(quick)
 
