@@ -528,7 +528,11 @@ class Context:
         if "torch" in sys.modules:
             import torch
 
-            torch.manual_seed(seed)
+            # torch.manual_seed also asks every kind of accelerator, which takes a hundred times as long.
+            if self.numerics.device == "cpu":
+                torch.default_generator.manual_seed(seed)
+            else:
+                torch.manual_seed(seed)
 
     # -- work
 
