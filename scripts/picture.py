@@ -1,6 +1,6 @@
 """Draw the README's picture from a run's report: accuracy against latency and size after each step.
 
-    python scripts/picture.py runs/demo docs/images/demo.svg
+python scripts/picture.py runs/demo docs/images/demo.svg
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def panel(summary: dict[str, Any], x: str, x_name: str) -> str:
         for row in summary["rows"]:
             cells = dict(zip(columns, row, strict=True))
             if cells.get(x) and cells.get(name):
-                points.append(charts.Point(cells["stage"], cells[x]["value"], cells[name]["value"], cells[name]["ci95"]))
+                points.append(
+                    charts.Point(cells["stage"], cells[x]["value"], cells[name]["value"], cells[name]["ci95"])
+                )
         if len(points) > 1:
             series[name.removesuffix(" accuracy")] = points
     return charts.scatter(series, x_name=f"{x_name} (log)", y_name="accuracy, %", log_x=True)
@@ -51,7 +53,9 @@ def main() -> None:
     body = "".join(parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}">'
-    target.write_text(f"{head}<style>{light}</style><rect width='100%' height='100%' fill='#fff'/>{body}</svg>\n", encoding="utf-8")
+    target.write_text(
+        f"{head}<style>{light}</style><rect width='100%' height='100%' fill='#fff'/>{body}</svg>\n", encoding="utf-8"
+    )
     print(f"wrote {target}")
 
 

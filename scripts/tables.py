@@ -37,6 +37,7 @@ def table(name: str, file: str) -> str:
         verdict = {True: yes, False: no, None: not_run}[entry["met"]]
         goal_text = str(entry["goal"]).replace(">=", "≥").replace("<=", "≤")
         lines.append(f"| {entry['what']} | {goal_text} | {number(entry['measured'])} | {verdict} |")
+    lines += detail(tree["rows"], file)
     env = tree["environment"]
     lines += [
         "",
@@ -44,6 +45,51 @@ def table(name: str, file: str) -> str:
         f"`benchmarks/results/{name}.json`.",
     ]
     return "\n".join(lines)
+
+
+DETAIL = {
+    "README.md": (
+        "figure",
+        "seed 0 ± CI95",
+        "n",
+        "mean of seeds ± CI95",
+        "median",
+        "least – most",
+        "beside the peer",
+        "times",
+    ),
+    "README.zh-CN.md": ("指标", "种子 0 ± CI95", "n", "各种子均值 ± CI95", "中位数", "最小 – 最大", "与对照相比", "倍"),
+}
+
+
+def detail(rows: list[dict[str, Any]], file: str) -> list[str]:
+    """The rows behind the targets: accuracies and drops with their intervals, or times with their spread."""
+    figure, seed, n, mean, median, spread, beside, times = DETAIL[file]
+
+    def pm(value: Any, ci95: Any) -> str:
+        return number(value) + (f" ± {number(ci95)}" if ci95 is not None else "")
+
+    sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
+    timed = [row for row in rows if "ms" in row or "us" in row]
+    lines: list[str] = []
+    if sampled:
+        lines += ["", f"| {figure} | {seed} | {n} | {mean} |", "|---|---|---|---|"]
+        for row in sampled:
+            unit = row["unit"]
+            one = pm(row["seed 0"], row.get("ci95 within seed 0"))
+            many = pm(row["mean of seeds"], row.get("ci95 over seeds"))
+            lines.append(f"| `{row['what']}` | {one} {unit} | {row['n']} | {many} {unit} |")
+    if timed:
+        lines += ["", f"| {figure} | {median} | {spread} | {beside} |", "|---|---|---|---|"]
+        for row in timed:
+            unit = "ms" if "ms" in row else "µs"
+            ratio = ""
+            if "beside" in row:
+                low, high = number(row["ratio low"]), number(row["ratio high"])
+                ratio = f"{number(row['times as long'])} {times} ({low} – {high}), {row['beside']}"
+            value = number(row.get("ms", row.get("us")))
+            lines.append(f"| {row['what']} | {value} {unit} | {number(row['low'])} – {number(row['high'])} | {ratio} |")
+    return lines
 
 
 def names(file: str) -> str:

@@ -36,7 +36,7 @@ __all__ = [
 
 _SURROUNDINGS = frozenset(
     getattr(errno, name)
-    for name in "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR ENAMETOOLONG ELOOP EMFILE ENFILE EIO ENOENT EEXIST".split()
+    for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP", "EMFILE", "ENFILE", "EIO", "ENOENT", "EEXIST"]
     if hasattr(errno, name)
 )
 
