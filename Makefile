@@ -29,6 +29,7 @@ test: lint ## every check: lint, types, layers, tests and doctests
 
 lint: $(DEV) ## ruff, pyright, import-linter, generated files up to date
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/python scripts/stubs.py --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports

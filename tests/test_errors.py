@@ -124,7 +124,10 @@ BAD_RECIPES: dict[str, tuple[str | bytes, str]] = {
     "a string": ("hello", "a recipe is a mapping"),
     "a list": ("[1, 2]", "a recipe is a mapping"),
     "two documents": (HEAD + "  - networks.conv4: {}\n---\na: 1\n", "x.yaml:4:1: not valid YAML"),
-    "python object": (HEAD + "  - !!python/object/apply:os.system ['touch fired']", "could not determine a constructor"),
+    "python object": (
+        HEAD + "  - !!python/object/apply:os.system ['touch fired']",
+        "could not determine a constructor",
+    ),
     "alias bomb": ("schema: 1\n" + LAUGHS + "steps: *i\n", "write it without aliases"),
     "alias of itself": ("schema: 1\nsteps: &s [*s]", "x.yaml:2:8: nested too deeply"),
     "deep": ("schema: 1\nsteps: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
@@ -397,9 +400,7 @@ class Bomb:
         (lambda x, y: x / 255, lambda y: y, "expected images of shape"),
     ],
 )
-def test_arrays(
-    inputs: Callable[[Any, Any], Any], labels: Callable[[Any], Any], message: str
-) -> None:
+def test_arrays(inputs: Callable[[Any, Any], Any], labels: Callable[[Any], Any], message: str) -> None:
     x, y = np.random.default_rng(0).integers(0, 256, (12, 16, 16), dtype=np.uint8), np.arange(12) % 2
     np.savez("a.npz", inputs=inputs(x, y), labels=labels(y))
     done = learning("{arrays: {file: a.npz}}")
@@ -455,7 +456,9 @@ def test_checkpoints_that_do_not_fit_or_are_bombs() -> None:
     assert "step 1, networks.checkpoint" in text
     assert "missing: features.0.0.weight, features.0.1.bias" in text
     assert "unknown: bias, weight" in text
-    text = checkpoint("factory: 'torch.nn:Linear', arguments: {in_features: 4, out_features: 2}, file: linear.pt", "--trust", "torch")
+    text = checkpoint(
+        "factory: 'torch.nn:Linear', arguments: {in_features: 4, out_features: 2}, file: linear.pt", "--trust", "torch"
+    )
     assert "misshapen: weight is (2, 3), expected (2, 4)" in text
     Path("raw.pt").write_bytes(pickle.dumps({"weight": Bomb()}))
     torch.save({"state_dict": {"weight": Bomb()}}, "zipped.pt")
@@ -548,7 +551,11 @@ def test_our_own_fault_is_told_from_the_users(made: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Size, "apply", fault)
     Path("x.yaml").write_text(GOOD)
-    with pytest.raises(SystemExit) as ended, redirect_stderr(io.StringIO()) as err, pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.raises(SystemExit) as ended,
+        redirect_stderr(io.StringIO()) as err,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(sys, "argv", ["mapsto", "run", "x.yaml", "--threads", "1", "--force", "size"])
         cli.main()
     assert ended.value.code == 1
@@ -604,14 +611,26 @@ class Damage:
 LATER: dict[str, tuple[Callable[[Damage], object], str]] = {
     "store": (lambda d: (d.root / "FORMAT").write_text('{"format": 99}'), "format 99 was written by a later mapsto"),
     "store's format": (lambda d: (d.root / "FORMAT").write_text("junk"), "its FORMAT file cannot be read"),
-    "record": (lambda d: changed(d.record, lambda t: t.update(format=99)), "a record has format 99; this mapsto knows 1"),
-    "record of junk": (lambda d: d.record.write_text("junk"), "a record is damaged; delete that file: its step runs again"),
+    "record": (
+        lambda d: changed(d.record, lambda t: t.update(format=99)),
+        "a record has format 99; this mapsto knows 1",
+    ),
+    "record of junk": (
+        lambda d: d.record.write_text("junk"),
+        "a record is damaged; delete that file: its step runs again",
+    ),
     "record of a list": (lambda d: d.record.write_text("[]"), "a record is damaged"),
-    "record of another digest": (lambda d: changed(d.record, lambda t: t.update(digest="../../x")), "a record is damaged"),
+    "record of another digest": (
+        lambda d: changed(d.record, lambda t: t.update(digest="../../x")),
+        "a record is damaged",
+    ),
     "record of a number": (lambda d: changed(d.record, lambda t: t.update(digest=3)), "a record is damaged"),
     "artifact": (lambda d: changed(d.artifact, lambda t: t.update(format=99)), "an artifact has format 99"),
     "artifact of junk": (lambda d: d.artifact.write_text("junk"), "a manifest is damaged"),
-    "artifact of another format": (lambda d: changed(d.artifact, lambda t: t.update(format=[])), "a manifest is damaged"),
+    "artifact of another format": (
+        lambda d: changed(d.artifact, lambda t: t.update(format=[])),
+        "a manifest is damaged",
+    ),
     "artifact gone": (lambda d: d.artifact.unlink(), "an artifact is missing"),
     "edit": (
         lambda d: d.forge(lambda t: t["edits"].append({"name": "head", "version": 99, "fields": {}})),
@@ -629,7 +648,9 @@ LATER: dict[str, tuple[Callable[[Damage], object], str]] = {
         "pass --trust os",
     ),
     "factory through mapsto": (
-        lambda d: d.forge(lambda t: t["arch"].update(name="mapsto.cli:os.system", arguments={"command": "touch fired"})),
+        lambda d: d.forge(
+            lambda t: t["arch"].update(name="mapsto.cli:os.system", arguments={"command": "touch fired"})
+        ),
         "not on the list of trusted modules",
     ),
     "tensor gone": (lambda d: d.forge(lambda t: t["tensors"].popitem()), "the tensors do not fit the network (missing"),
@@ -809,7 +830,9 @@ def test_a_file_too_many_in_a_package_is_never_read(package: Path, picture: Path
 def test_reports_that_are_none(made: Path) -> None:
     Path("r").mkdir()
     whole = json.loads((made / "out/report.json").read_text())
-    broken = {name: json.dumps({k: v for k, v in whole.items() if k != name}) for name in ("steps", "summary", "targets")}
+    broken = {
+        name: json.dumps({k: v for k, v in whole.items() if k != name}) for name in ("steps", "summary", "targets")
+    }
     for text, message in {
         "": "not a report",
         "junk": "not a report",

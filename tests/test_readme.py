@@ -38,7 +38,9 @@ def test_the_python_chain_composes_and_equals_the_recipe() -> None:
 
 
 def test_tables_are_made_from_the_result_files() -> None:
-    done = subprocess.run([sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 

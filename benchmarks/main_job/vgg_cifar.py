@@ -1,6 +1,6 @@
 """The recipe `vgg_cifar` whole, on one GPU: what is left of VGG-16 after pruning, distillation and quantization on CIFAR-10.
 
-    mapsto bench vgg_cifar
+mapsto bench vgg_cifar
 """
 
 from __future__ import annotations
@@ -21,10 +21,23 @@ from mapsto.errors import DomainError
 
 def main(quick: bool = False) -> dict[str, Any]:
     if not quick and not torch.cuda.is_available():
-        raise DomainError("the whole of it takes one GPU, and there is none here", hint="give --quick for a trial on the CPU")
+        raise DomainError(
+            "the whole of it takes one GPU, and there is none here", hint="give --quick for a trial on the CPU"
+        )
     how = ["--quick"] if quick else ["--device", "cuda", "--precision", "bf16-mixed"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "mapsto", "run", "vgg_cifar", "--store", f"{folder}/store", "--out", f"{folder}/out", *how]
+        command = [
+            sys.executable,
+            "-m",
+            "mapsto",
+            "run",
+            "vgg_cifar",
+            "--store",
+            f"{folder}/store",
+            "--out",
+            f"{folder}/out",
+            *how,
+        ]
         began = time.perf_counter()
         subprocess.run(command, check=True)
         wall = time.perf_counter() - began

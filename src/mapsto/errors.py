@@ -34,11 +34,8 @@ __all__ = [
     "nearest",
 ]
 
-_SURROUNDINGS = frozenset(
-    getattr(errno, name)
-    for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP", "EMFILE", "ENFILE", "EIO", "ENOENT", "EEXIST"]
-    if hasattr(errno, name)
-)
+_NAMES = "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR ENAMETOOLONG ELOOP EMFILE ENFILE EIO ENOENT EEXIST"
+_SURROUNDINGS = frozenset(getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name))
 
 
 class MapstoError(Exception):

@@ -234,7 +234,9 @@ class Factory(Frozen):
         module: Any = call(**self.arguments)
         if not isinstance(module, nn.Module):
             raise SpecError(
-                f"it gives a {type(module).__name__}, not a torch.nn.Module", where=self.name, hint="name another factory"
+                f"it gives a {type(module).__name__}, not a torch.nn.Module",
+                where=self.name,
+                hint="name another factory",
             )
         return module
 

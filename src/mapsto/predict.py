@@ -161,7 +161,9 @@ def _verified(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"not a package's manifest ({type(error).__name__}: {error})", where=str(path), hint="export the package again"
+            f"not a package's manifest ({type(error).__name__}: {error})",
+            where=str(path),
+            hint="export the package again",
         ) from error
     if version > FORMAT:
         raise StoreError(

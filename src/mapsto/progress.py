@@ -97,7 +97,9 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     summary = report["summary"]
     if summary["rows"]:
-        table = Table(title=escape(report["title"] or report["name"]), title_justify="left", padding=(0, 0), pad_edge=False)
+        table = Table(
+            title=escape(report["title"] or report["name"]), title_justify="left", padding=(0, 0), pad_edge=False
+        )
         for column in summary["columns"]:
             unit = summary["units"].get(column, "")
             head = escape(column.replace(" ", "\n") + (f"\n{unit}" if unit and unit not in ("MAC",) else ""))

@@ -592,7 +592,9 @@ def execute(
     for data in data_of(recipe.steps):
         data.fingerprint()
     chosen = recipe.seed if seed is None else seed
-    executor = Executor(place, seed=chosen, numerics=numerics, force=chosen_steps, listener=listener, logs=logs, plan=plan)
+    executor = Executor(
+        place, seed=chosen, numerics=numerics, force=chosen_steps, listener=listener, logs=logs, plan=plan
+    )
     started = time.time()
     began = time.monotonic()
     result = executor.run(recipe.steps, _NOTHING)

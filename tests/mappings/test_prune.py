@@ -190,9 +190,7 @@ def test_a_learner_keeps_its_embedding_unless_told_otherwise() -> None:
     tasks = EpisodesOf(data=DATA, ways=3, shots=1, queries=3)
     whole = run(Taylor(macs=0.5, tasks=tasks, batches=3), learner)
     assert whole.signature.outputs[0].shape == ("N", 64)
-    narrow = run(
-        Taylor(macs=0.3, tasks=tasks, batches=3, prune_embedding=True, ranking="per_layer"), learner
-    )
+    narrow = run(Taylor(macs=0.3, tasks=tasks, batches=3, prune_embedding=True, ranking="per_layer"), learner)
     width = narrow.signature.outputs[0].shape[1]
     assert width < 64
     assert narrow.module().embedding == width
@@ -203,7 +201,9 @@ def test_a_learner_keeps_its_embedding_unless_told_otherwise() -> None:
 def test_an_adaptation_follows() -> None:
     learner = network("conv4", classes=None)
     rates = {name: tensor.clone() for name, tensor in learner.tensors.items() if name.endswith(".weight")}
-    learner = dataclasses.replace(learner, adaptation=Adaptation(method="centroid", tensors={**rates, "~free": torch.ones(7)}))
+    learner = dataclasses.replace(
+        learner, adaptation=Adaptation(method="centroid", tensors={**rates, "~free": torch.ones(7)})
+    )
     pruned = Magnitude(macs=0.4, prune_embedding=True)(learner)
     assert pruned.adaptation is not None
     assert len(pruned.adaptation.tensors["~free"]) == 7
@@ -283,7 +283,9 @@ def test_the_log_names_what_is_left_whole() -> None:
     ctx.log = lines.append  # type: ignore[method-assign]
     Magnitude(macs=0.6).apply(network("resnet_cifar"), ctx)
     assert lines[0] == "left whole: linear (its output is the output of the network)"
-    assert lines[1].startswith("left whole: conv1, layer1.0.conv2, layer1.1.conv2 and 7 more (its channels cannot be followed")
+    assert lines[1].startswith(
+        "left whole: conv1, layer1.0.conv2, layer1.1.conv2 and 7 more (its channels cannot be followed"
+    )
     assert lines[2].endswith("channels stay in 9 groups")
 
 
@@ -352,7 +354,9 @@ def test_data_that_does_not_fit_is_refused() -> None:
 
 def test_networks_that_cannot_be_pruned_are_refused() -> None:
     whole = network("vgg", plan=((4,),), classes=None)
-    with pytest.raises(DomainError, match=r"no layer of it can be pruned \(features.0: its channels are the embedding\)"):
+    with pytest.raises(
+        DomainError, match=r"no layer of it can be pruned \(features.0: its channels are the embedding\)"
+    ):
         Magnitude(macs=0.5)(whole)
     step = Quantizer(path="features.0", function="conv2d", scale=(1.0,), zero_point=(0,), quant_min=0, quant_max=255)
     with pytest.raises(DomainError, match="quantized"):
@@ -365,7 +369,9 @@ def test_networks_that_cannot_be_pruned_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra vision is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra vision is not installed"
+)
 def test_an_efficientnet_lite0_is_pruned() -> None:
     whole = network_of(
         "mapsto.nn.networks.efficientnet_lite0:efficientnet_lite0",

@@ -271,7 +271,12 @@ def test_gradients_types_and_ties_are_kept() -> None:
     module = Tied().half()
     module.left.weight.requires_grad_(False)
     edit = Channels.of(
-        {"left.weight": {0: [0, 5]}, "left.bias": {0: [0, 5]}, "right.bias": {0: [0, 5]}, "classifier.weight": {1: [0, 5]}},
+        {
+            "left.weight": {0: [0, 5]},
+            "left.bias": {0: [0, 5]},
+            "right.bias": {0: [0, 5]},
+            "classifier.weight": {1: [0, 5]},
+        },
         sizes={"left.weight": {0: 6}, "left.bias": {0: 6}, "right.bias": {0: 6}, "classifier.weight": {1: 6}},
         attributes={"left": {"out_features": 2}},
     )

@@ -60,7 +60,10 @@ class Budgeted(Frozen):
     """The fields of every mapping that prunes to a budget; exactly one of the four budgets is given."""
 
     macs: float | None = Field(
-        default=None, gt=0, le=1, description="Multiply-accumulates of one sample, as a share of the original's, 0 to 1."
+        default=None,
+        gt=0,
+        le=1,
+        description="Multiply-accumulates of one sample, as a share of the original's, 0 to 1.",
     )
     parameters: float | None = Field(
         default=None, gt=0, le=1, description="Number of parameters, as a share of the original's, 0 to 1."
@@ -80,9 +83,13 @@ class Budgeted(Frozen):
         description="`global` compares channels of all layers; `per_layer` takes the same share of each layer.",
     )
     min_channels: int = Field(default=1, ge=1, description="Channels that every layer keeps.")
-    max_prune: float = Field(default=1.0, gt=0, le=1, description="Largest share of a layer's channels that goes, 0 to 1.")
+    max_prune: float = Field(
+        default=1.0, gt=0, le=1, description="Largest share of a layer's channels that goes, 0 to 1."
+    )
     multiple_of: int = Field(
-        default=1, ge=1, description="Kept channels are rounded up to a multiple of it; integer kernels like 4, 8 or 16."
+        default=1,
+        ge=1,
+        description="Kept channels are rounded up to a multiple of it; integer kernels like 4, 8 or 16.",
     )
     prune_embedding: bool = Field(
         default=False,

@@ -103,7 +103,9 @@ def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False) 
     proposals, whole = _proposals(trial.module, trial.inputs)
     paths = dict(module.named_modules(remove_duplicate=False))
     linear = head(module)
-    inner = [group for group in proposals if linear is None or all(paths[path] is not linear for path in _makers(group))]
+    inner = [
+        group for group in proposals if linear is None or all(paths[path] is not linear for path in _makers(group))
+    ]
     accepted = trial.passing(inner)
     outputs: list[Group] = []
     for group in proposals:

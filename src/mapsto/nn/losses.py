@@ -41,7 +41,9 @@ def regression(outputs: Tensor, targets: Tensor, *, kind: Literal["mse", "mae", 
     (4.0, 2.0)
     """
     if outputs.shape != targets.shape:
-        raise DomainError(f"outputs are {tuple(outputs.shape)}, targets {tuple(targets.shape)}", hint="give one target an output")
+        raise DomainError(
+            f"outputs are {tuple(outputs.shape)}, targets {tuple(targets.shape)}", hint="give one target an output"
+        )
     losses = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.smooth_l1_loss}
     return losses[kind](outputs, targets)
 

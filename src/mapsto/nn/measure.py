@@ -91,7 +91,12 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
         if not list(layer.children()):
             handles.append(layer.register_forward_hook(note(path)))
     try:
-        with _evaluating(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with (
+            _evaluating(module),
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
             module(example)
     finally:
         for handle in handles:

@@ -63,7 +63,9 @@ class Arrays(Dataset):
                 hint="give inputs of shape (N, ...) and N labels",
             )
         if inputs.dtype.kind not in "buif":
-            raise DataError(f"inputs of type {inputs.dtype} are no numbers", where=str(files[0]), hint="give real numbers")
+            raise DataError(
+                f"inputs of type {inputs.dtype} are no numbers", where=str(files[0]), hint="give real numbers"
+            )
         require_finite(inputs, where=str(files[0]))
         inputs, is_image = _as_images(inputs)
         labels, classes = self._labels(raw, str(files[-1]))

@@ -74,8 +74,6 @@ class Latency(Mapping[Network | Package, Report]):
         return _in_onnx_runtime(model, signature_from(manifest["signature"]), threads)
 
 
-
-
 def _example(signature: Signature) -> tuple[Tensor, ...]:
     from mapsto.nn.onnx_export import example_inputs
 

@@ -136,7 +136,9 @@ def _torch(path: Path) -> dict[str, Any]:
 
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # the file is refused or fine all the same
+            warnings.filterwarnings(
+                "ignore", message="Detected pickle protocol"
+            )  # the file is refused or fine all the same
             tree: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL [\w.]+|Unsupported operand \d+", str(error))
@@ -146,7 +148,9 @@ def _torch(path: Path) -> dict[str, Any]:
             hint="ask for a state_dict or a .safetensors file; nothing of it was executed",
         ) from error
     except (EOFError, RuntimeError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
-        reason = str(error).partition(". ")[0] if isinstance(error, (RuntimeError, OSError)) else "it is no file of tensors"
+        reason = (
+            str(error).partition(". ")[0] if isinstance(error, (RuntimeError, OSError)) else "it is no file of tensors"
+        )
         raise DataError(f"not a whole checkpoint: {reason}"[:300], where=str(path), hint="fetch it again") from error
     if not isinstance(tree, dict):
         raise DataError(

@@ -79,9 +79,13 @@ class Taylor(Budgeted, Mapping[Network, Network]):
 
         samples, outputs = ctx.dataset(self.data), value.signature.outputs[0].shape[-1]
         if len(samples) == 0 or samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
-            raise DataError("the data holds no samples labelled with classes", where="prune.taylor: data", hint="give some")
+            raise DataError(
+                "the data holds no samples labelled with classes", where="prune.taylor: data", hint="give some"
+            )
         if value.signature.classes is None and value.adaptation is not None:
-            raise DomainError("the network is a learner without classes", where="prune.taylor", hint="give tasks, not data")
+            raise DomainError(
+                "the network is a learner without classes", where="prune.taylor", hint="give tasks, not data"
+            )
         if outputs != len(samples.classes):
             raise DomainError(
                 f"the network has {outputs} outputs, the data {len(samples.classes)} classes",

@@ -142,7 +142,9 @@ class Channels(Edit):
                 raise DomainError(str(error), where="channels", hint=_REPLAY) from error
             for name, value in values.items():
                 if not isinstance(getattr(owner, name, None), int):
-                    raise DomainError(f"it has no size '{name}'", where=f"channels: {path or 'the network'}", hint=_REPLAY)
+                    raise DomainError(
+                        f"it has no size '{name}'", where=f"channels: {path or 'the network'}", hint=_REPLAY
+                    )
                 setattr(owner, name, value)
 
 

@@ -47,9 +47,7 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, drop: nn.Module) -> None:
         super().__init__()
         widths = (inputs, outputs, outputs, outputs)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 1, 1, bias=False) for a, b in pairwise(widths)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 1, 1, bias=False) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(3))
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.drop = drop
