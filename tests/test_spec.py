@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mapsto import fork, networks, observe, prune, ref
 from mapsto.errors import DataError, SpecError
 from mapsto.mapping import Chain
-from mapsto.spec import Recipe, dump, load_recipe, parse_recipe, shipped_recipes
+from mapsto.run import data_of
+from mapsto.spec import Recipe, dump, load_recipe, node_of, parse_recipe, shipped_recipes
 
 GOOD = """\
 schema: 1
@@ -131,11 +132,20 @@ def test_missing_file_offers_shipped() -> None:
 def test_optional_data_that_are_missing_drop_their_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MAPSTO_DATA", str(tmp_path))
     monkeypatch.setenv("MAPSTO_OFFLINE", "1")
-    text = GOOD.replace("data:\n", "optional: [omniglot]\ndata:\n  omniglot: {omniglot: {}}\n", 1)
-    text = text.replace("observe: {", "observe: {omniglot: {evaluate.accuracy: {data: $omniglot}}, ")
-    recipe = parse_recipe(text)
-    assert list(recipe.skipped) == ["teacher.omniglot"]
+    entries = "  omniglot: {omniglot: {}}\n  tasks: {episodes: {data: $omniglot}}\n"
+    text = GOOD.replace("data:\n", f"optional: [omniglot]\ndata:\n{entries}", 1)
+    reports = "omniglot: {evaluate.accuracy: {data: $omniglot}}, tasks: {evaluate.episodes: {tasks: $tasks}}"
+    recipe = parse_recipe(text.replace("observe: {", f"observe: {{{reports}, "))
+    assert list(recipe.skipped) == ["teacher.omniglot", "teacher.tasks"]
     assert list(recipe.steps.steps[2].reports) == ["digits"]
+
+
+def test_the_demo_needs_nothing_that_is_not_built_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MAPSTO_DATA", str(tmp_path))
+    monkeypatch.setenv("MAPSTO_OFFLINE", "1")
+    recipe = load_recipe("demo")
+    assert list(recipe.skipped) == ["teacher.omniglot", "int8.omniglot"]
+    assert not [data for data in data_of(recipe.steps) if "omniglot" in str(node_of(data))]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -255,7 +255,7 @@ class _Reader:
             self.error(("seed",), f"seed: a whole number from 0 to {LARGEST_SEED}, got {seed!r}"[:200])
             seed = 0
         data = self._data(document.get("data") or {})
-        skipped = self._skip(nodes, data, document.get("optional") or [])
+        skipped = self._skip(nodes, data, document.get("data") or {}, document.get("optional") or [])
         steps = self._steps(cast("list[Any]", nodes), data)
         return Recipe(
             steps=steps if steps is not None else empty.steps,
@@ -316,8 +316,8 @@ class _Reader:
                 self.error(("targets", index, "goal"), f"{error.what}; {error.hint}")
         return len(self.errors) == before
 
-    def _skip(self, nodes: Any, data: Mapping[str, Any], optional: Any) -> dict[str, str]:
-        """Drop the reports that rest on optional data which are not there."""
+    def _skip(self, nodes: Any, data: Mapping[str, Any], entries: Any, optional: Any) -> dict[str, str]:
+        """Drop the reports that rest, directly or through other entries, on optional data which are not there."""
         missing: dict[str, str] = {}
         for label in cast("list[str]", optional):
             if label not in data:
@@ -330,6 +330,10 @@ class _Reader:
                         data[label].fingerprint()
                 except DataError as error:
                     missing[label] = str(error)
+        for label, entry in cast("dict[str, Any]", entries if isinstance(entries, dict) else {}).items():
+            lacking = [other for other in missing if _mentions(entry, other)]
+            if lacking:
+                missing[label] = missing[lacking[0]]
         skipped: dict[str, str] = {}
 
         def visit(steps: Any) -> None:
