@@ -132,11 +132,11 @@ def test_missing_file_offers_shipped() -> None:
 def test_optional_data_that_are_missing_drop_their_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MAPSTO_DATA", str(tmp_path))
     monkeypatch.setenv("MAPSTO_OFFLINE", "1")
-    entries = "  omniglot: {omniglot: {}}\n  tasks: {episodes: {data: $omniglot}}\n"
+    entries = "  omniglot: {omniglot: {}}\n  drawn: {episodes: {data: $omniglot}}\n"
     text = GOOD.replace("data:\n", f"optional: [omniglot]\ndata:\n{entries}", 1)
-    reports = "omniglot: {evaluate.accuracy: {data: $omniglot}}, tasks: {evaluate.episodes: {tasks: $tasks}}"
+    reports = "omniglot: {evaluate.accuracy: {data: $omniglot}}, drawn: {evaluate.episodes: {tasks: $drawn}}"
     recipe = parse_recipe(text.replace("observe: {", f"observe: {{{reports}, "))
-    assert list(recipe.skipped) == ["teacher.omniglot", "teacher.tasks"]
+    assert list(recipe.skipped) == ["teacher.omniglot", "teacher.drawn"]
     assert list(recipe.steps.steps[2].reports) == ["digits"]
 
 

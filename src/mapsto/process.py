@@ -31,7 +31,10 @@ class Foreign:
 
 
 class Items(Protocol):
-    """What a process advances over: `items[step]` is the same whenever it is asked for."""
+    """What a process advances over: `items[step]` is the same whenever it is asked for.
+
+    Items that take a while to make may have an attribute `workers`: that many threads make the next ones ahead.
+    """
 
     def __getitem__(self, step: int, /) -> Any: ...
 

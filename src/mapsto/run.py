@@ -16,11 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as AbcMapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 from mapsto import digest
+from mapsto.data.prefetch import Prefetched
 from mapsto.errors import MapstoError, SpecError, StepError, is_of_surroundings, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Report, Stream, Tasks
 from mapsto.mapping import Chain, Context, Fork, Labelled, Lazy, Mapping, Numerics, Observe, Ref, fields_of
@@ -156,7 +158,10 @@ class _RunContext(Context):
         items = process.items(value, self)
         if saved is not None:
             executor.listener.note(f"{self._step.name} goes on from item {live.step}")
-        with executor.log_file(self._step, self.rows) as log:
+        with ExitStack() as stack:
+            log = stack.enter_context(executor.log_file(self._step, self.rows))
+            if workers := int(getattr(items, "workers", 0)):
+                items = stack.enter_context(Prefetched(items, workers))
             last, cost = time.monotonic(), 0.0
             executor.listener.advanced(self._step, live.step, live.total, {})
             while not live.done:

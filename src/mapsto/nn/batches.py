@@ -58,6 +58,8 @@ class Batches:
         Where there are several ranks, each gets its share of every batch.
     """
 
+    workers = 1
+
     def __init__(
         self, samples: Samples, batch_size: int, generator: Callable[[int], np.random.Generator], fabric: Fabric
     ) -> None:
@@ -73,9 +75,11 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         epoch, place = divmod(step, self.per_epoch)
-        if self._order[0] != epoch:
-            self._order = epoch, self._generator(epoch).permutation(len(self._samples))
-        chosen = self._order[1][place * self._size : (place + 1) * self._size][self._rank :: self._world]
+        known, order = self._order  # read once: threads that work ahead may be an epoch apart
+        if known != epoch:
+            order = self._generator(epoch).permutation(len(self._samples))
+            self._order = epoch, order
+        chosen = order[place * self._size : (place + 1) * self._size][self._rank :: self._world]
         return Batch(self._samples.inputs[chosen], self._samples.labels[chosen])
 
 
@@ -106,6 +110,8 @@ def task_of(episodes: list[Episode]) -> Task:
 
 class TaskBatches:
     """`per_step` tasks a step, never one twice."""
+
+    workers = 1
 
     def __init__(self, episodes: Episodes, per_step: int, fabric: Fabric) -> None:
         self._episodes, self._per_step = episodes, per_step
