@@ -203,6 +203,39 @@ BAD_RECIPES: dict[str, tuple[str | bytes, str]] = {
         DATA + NET + "  - export.onnx: {}\n  - prune.magnitude: {macs: 0.5}",
         "x.yaml:8:5: these steps do not compose: export.onnx gives Package, but prune.magnitude takes Network; take one",
     ),
+    "a report that does not compose": (
+        DATA + NET + "  - export.onnx: {}\n    observe: {a: {evaluate.accuracy: {data: $d}}}",
+        "x.yaml:8:15: export.onnx gives Package, but evaluate.accuracy takes Network",
+    ),
+    "steps of a branch that do not compose": (
+        DATA + NET + "  - fork:\n      a:\n        - export.onnx: {}\n        - prune.magnitude: {macs: 0.5}",
+        "x.yaml:10:11: export.onnx gives Package, but prune.magnitude takes Network",
+    ),
+    "a branch that does not compose": (
+        DATA + NET + "  - fork: {a: {networks.conv4: {}}}\n  - choose.branch: {label: a}",
+        "x.yaml:7:12: these steps do not compose: networks.conv4 gives Network, but networks.conv4 takes nothing",
+    ),
+    "choose of no branch": (
+        DATA + NET + "  - fork: {mild: {prune.magnitude: {macs: 0.5}}}\n  - choose.branch: {label: mold}",
+        "x.yaml:8:5: these steps do not compose: fork gives Forked, but choose.branch takes the branch 'mold', which is none "
+        "of its branches (did you mean 'mild'?)",
+    ),
+    "choose of a package": (
+        DATA + NET + "  - fork: {a: {export.onnx: {}}}\n  - choose.branch: {label: a}",
+        "choose.branch takes a Network: branch 'a' gives Package",
+    ),
+    "best of a package": (
+        DATA + NET + "  - fork: {a: {export.onnx: {}}}\n  - choose.best: {by: {evaluate.size: {}}}",
+        "choose.best takes Networks: branch 'a' gives Package",
+    ),
+    "errors in a branch": (
+        DATA
+        + NET
+        + "  - fork:\n      a:\n        - prune.magnitude: {macs: 2}\n          as: x\n        - prune.talyor: {}\n"
+        "  - choose.branch: {label: a}\n  - distill.logits: {teacher: $x, data: $d}",
+        "2 errors x.yaml:9:29: field 'macs': input should be less than or equal to 1, got 2 "
+        "x.yaml:11:11: unknown mapping 'prune.talyor'",
+    ),
     "no network to begin with": (HEAD + "  - prune.magnitude: {macs: 0.5}", "begin with a networks.* step"),
     "missing data": (
         "schema: 1\ndata: {d: {omniglot: {}}}\n" + NET + TRAIN,
@@ -250,7 +283,10 @@ SETTINGS = {
     "t.data=3": "field 'data': should be a dataset",
     "d.data.digits.size=4": "greater than or equal to 8",
     "d=3": "name a field of it, as in d.field",
-    "techer.epochs=3": "known: d, networks.conv4, t, t.size, three",
+    "techer.epochs=3": "known: d, networks.conv4, t, t.size, three, train.supervised, train.supervised.size",
+    "train.supervisd.epochs=3": "called 'train.supervisd' (did you mean 'train.supervised'?)",
+    "train.supervised.epochs=0": "got 0, by --set train.supervised.epochs",
+    "d.per_class=0": "got 0, by --set d.per_class",
     "seed=x": "seed: a whole number",
     "seed=-4": "seed: a whole number",
     "seed=[1]": "seed: a whole number",
@@ -359,7 +395,7 @@ def test_folders_of_images() -> None:
     (folder / "c1/huge.png").write_bytes(huge_png())
     done = learning("{images: {folder: some, size: 16, channels: 1}}")
     assert "step 2, train.supervised (t)" in done.err
-    assert "3 files are not whole images, starting with" in done.err
+    assert "3 files are not whole images: " in done.err
     assert "some/c0/0.png" in done.err
     assert "set skip_broken: true" in done.err
     done = learning("{images: {folder: some, size: 16, channels: 1, skip_broken: true}}", code=0)
@@ -449,6 +485,21 @@ def checkpoint(fields: str, *more: object) -> str:
     return done.err
 
 
+def test_a_trusted_factory_in_a_file_of_this_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place != str(Path.cwd())])
+    Path("my_rows.py").write_text("from torch import nn\n\ndef mine():\n    return nn.Linear(2, 2)\n")
+    Path("rows.csv").write_text("a,b,y\n" + "1,2,no\n3,4,yes\n" * 5)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), "linear.pt")
+    recipe = (
+        "schema: 1\ndata: {t: {table: {file: rows.csv, target: y}}}\nsteps:\n"
+        "  - networks.checkpoint: {factory: 'my_rows:mine', file: linear.pt, data: $t}\n"
+        "    observe: {t: {evaluate.accuracy: {data: $t}}}\n"
+    )
+    assert "pass --trust my_rows" in run(recipe).err
+    assert "runs/x" not in run(recipe, "--trust", "my_rows", code=0).out
+    assert "recipe.yaml --plan" in run(recipe, "--trust", "my_rows", code=0).out
+
+
 def test_checkpoints_that_do_not_fit_or_are_bombs() -> None:
     tensors = torch.nn.Linear(3, 2).state_dict()
     torch.save(tensors, "linear.pt")
@@ -521,7 +572,6 @@ BAD_STEPS: dict[str, tuple[str, str]] = {
         DATA + NET + TRAIN + "  - prune.magnitude: {macs: 0.001}",
         "the budget macs = 0.001 is out of reach: the smallest is",
     ),
-    "too few samples": (DATA + NET + "  - quantize.static: {data: $d}", "set samples to 40 or fewer"),
     "a class that is not there": (
         DATA.replace("'2'", "zz") + NET + "  - train.supervised: {data: $three}",
         "the data has no class 'zz'",
@@ -749,7 +799,7 @@ def test_inputs_that_cannot_be_predicted(package: Path, picture: Path) -> None:
     Path("vast.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header)
     assert "vast.npy: not a plain NumPy array" in mapsto("predict", package, "vast.npy").err
     assert "nowhere.png: cannot be read (No such file or directory)" in mapsto("predict", package, "nowhere.png").err
-    assert "Is a directory" in mapsto("predict", package, package).err
+    assert "is a folder; give the files in it" in mapsto("predict", package, package).err
     assert "it is empty" in mapsto("predict", package, "-").err
     assert mapsto("predict", package, picture, "nowhere.png", "--json").out == ""
     assert not Path("fired").exists()

@@ -164,7 +164,7 @@ def test_every_mode_of_image_gives_the_same(predictor):
     for mode, prediction in found.items():
         assert prediction.label == reference.label, mode
         assert prediction.probability == pytest.approx(reference.probability, abs=0.08), mode
-        assert prediction.source == "<bytes>"
+        assert prediction.source == "standard input"
 
 
 def test_arrays_and_files_of_arrays(predictor, tmp_path):
@@ -232,6 +232,30 @@ def test_tables_with_and_without_a_header(table_folder, tmp_path, text):
     found = Predictor(table_folder).predict([tmp_path / "rows.csv"])
     assert [item.label for item in found] == ["no", "yes"]
     assert found[0].probability == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("answers", "label", "probability"),
+    [("labels", "no, yes", 1 / (1 + np.exp(-2))), ("values", "no 2  yes 2", None)],
+)
+def test_labels_and_values_are_no_classes(tmp_path, answers, label, probability):
+    with trusting("torch"):
+        given = Network.from_module(nn.Linear(3, 2), torch.zeros(2, 3), classes=("no", "yes"))
+        given = dataclasses.replace(
+            given,
+            tensors={"weight": torch.eye(2, 3) * 2, "bias": torch.zeros(2)},
+            signature=dataclasses.replace(given.signature, answers=answers),
+        )
+        folder = unpacked(Onnx(samples=4)(given), tmp_path / "package")
+    found = Predictor(folder).predict([np.array([[1, 1, 0], [-5, -5, 0]], np.float32)])
+    assert found[0].label == label
+    assert found[0].probability == (pytest.approx(probability) if probability else None)
+    assert found[1].label == ("none" if answers == "labels" else "no -10  yes -10")
+
+
+def test_a_folder_is_no_file(folder, tmp_path):
+    with pytest.raises(DataError, match=r"is a folder; give the files in it, as in .*/\*"):
+        Predictor(folder).predict([tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_the_python_chain_composes_and_equals_the_recipe() -> None:
     assert isinstance(chain, Chain)
     written = parse_recipe(block("README.md", "yaml")).steps
     assert isinstance(written, Chain)
-    assert [step.name for step in chain.steps if "Observe" not in step.name] == [step.name for step in written.steps]
+    assert [step.name for step in chain.steps if step.name != "observe"] == [step.name for step in written.steps]
 
 
 def test_tables_are_made_from_the_result_files() -> None:

@@ -19,9 +19,19 @@ from mapsto.data.folder import offline
 from mapsto.errors import DataError
 from mapsto.spec import dump, load_recipe, node_of, parse_recipe, shipped_recipes
 
+META = [
+    "meta_cross_domain",
+    "meta_maml",
+    "meta_optimizer",
+    "meta_protonet",
+    "meta_r2d2",
+    "meta_regression",
+    "meta_umtra",
+]
+
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar"}
+    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar", *META}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -41,6 +51,16 @@ def test_quick(name: str, tmp_path: Path) -> None:
     report = run(name, tmp_path)
     check_report(report, name)
     check_package(tmp_path / "package")
+
+
+@pytest.mark.parametrize("name", META)
+@pytest.mark.timeout(300)
+def test_quick_learners(name: str, tmp_path: Path) -> None:
+    report = run(name, tmp_path)
+    metrics = {metric for step in report["steps"] if step["report"] for metric in step["report"]["metrics"]}
+    assert metrics & {"accuracy", "error"}
+    assert any(step["name"].startswith("meta.") for step in report["steps"])
+    assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
 def require_data_of(name: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from mapsto.errors import ComposeError, SpecError, StepError, StoreError
 from mapsto.mapping import Fork, fork, observe, ref
 from mapsto.report import build
-from mapsto.run import Executor, Listener, execute
+from mapsto.run import Executor, Listener, execute, path_of
 from mapsto.spec import Recipe
 from mapsto.store import Store
 from tests import toys
@@ -219,3 +219,17 @@ def test_later_format_is_refused(store_folder: Path) -> None:
     (store_folder / "FORMAT").write_text('{"format": 99}')
     with pytest.raises(StoreError, match="later mapsto"):
         Store(store_folder)
+
+
+def test_stages_without_labels_have_names_of_their_own(store_folder: Path) -> None:
+    chain = (
+        Toy() >> Walk(steps=3) >> observe(size=Norm(data=Rows())) >> Walk(steps=4) >> observe(size=Norm(data=Rows()))
+    )
+    run = execute(chain, store=store_folder)
+    assert [path_of(run.steps, step) for step in run.steps if step.of is not None] == [
+        f"{Walk(steps=3).name}.size",
+        f"{Walk(steps=3).name}#2.size",
+    ]
+    assert len(build(run)["summary"]["rows"]) in (0, 2)
+    again = execute(chain, store=store_folder, force=[f"{Walk(steps=3).name}#2"])
+    assert [step.hit for step in again.steps] == [True, True, True, False, True]

@@ -6,13 +6,18 @@ from mapsto.data.sets.cifar10 import Cifar10 as _datasets_cifar10
 from mapsto.data.sets.cifar100 import Cifar100 as _datasets_cifar100
 from mapsto.data.sets.cifar_fs import CifarFs as _datasets_cifar_fs
 from mapsto.data.sets.class_split import ClassSplit as _datasets_class_split
+from mapsto.data.sets.clustered import Clustered as _datasets_clustered
 from mapsto.data.sets.digits import Digits as _datasets_digits
 from mapsto.data.sets.episodes import EpisodesOf as _datasets_episodes
 from mapsto.data.sets.glyphs import Glyphs as _datasets_glyphs
 from mapsto.data.sets.images import Images as _datasets_images
+from mapsto.data.sets.linear_dynamics import LinearDynamics as _datasets_linear_dynamics
 from mapsto.data.sets.omniglot import Omniglot as _datasets_omniglot
+from mapsto.data.sets.sinusoids import Sinusoids as _datasets_sinusoids
 from mapsto.data.sets.subset import Subset as _datasets_subset
 from mapsto.data.sets.table import Table as _datasets_table
+from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augmented
+from mapsto.data.sets.umtra import Umtra as _datasets_umtra
 from mapsto.errors import MapstoError as MapstoError
 from mapsto.kinds import Dataset as Dataset
 from mapsto.kinds import Edit as Edit
@@ -29,7 +34,10 @@ from mapsto.mapping import observe as observe
 from mapsto.mapping import ref as ref
 from mapsto.mappings.adapt.centroid import Centroid as _adapt_centroid
 from mapsto.mappings.adapt.finetune import Finetune as _adapt_finetune
+from mapsto.mappings.adapt.learner import Learner as _adapt_learner
 from mapsto.mappings.adapt.linear import Linear as _adapt_linear
+from mapsto.mappings.adapt.lora import Lora as _adapt_lora
+from mapsto.mappings.adapt.merge_lora import MergeLora as _adapt_merge_lora
 from mapsto.mappings.choose.best import Best as _choose_best
 from mapsto.mappings.choose.branch import Branch as _choose_branch
 from mapsto.mappings.distill.logits import Logits as _distill_logits
@@ -38,14 +46,36 @@ from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
 from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
 from mapsto.mappings.export.onnx import Onnx as _export_onnx
+from mapsto.mappings.meta.alfa import Alfa as _meta_alfa
+from mapsto.mappings.meta.anil import Anil as _meta_anil
+from mapsto.mappings.meta.baseline import Baseline as _meta_baseline
+from mapsto.mappings.meta.boil import Boil as _meta_boil
+from mapsto.mappings.meta.cactus import Cactus as _meta_cactus
+from mapsto.mappings.meta.feature_wise import FeatureWise as _meta_feature_wise
+from mapsto.mappings.meta.imaml import Imaml as _meta_imaml
+from mapsto.mappings.meta.maml import Maml as _meta_maml
+from mapsto.mappings.meta.mamlpp import Mamlpp as _meta_mamlpp
+from mapsto.mappings.meta.matching import Matching as _meta_matching
+from mapsto.mappings.meta.metaoptnet import Metaoptnet as _meta_metaoptnet
+from mapsto.mappings.meta.metasgd import Metasgd as _meta_metasgd
+from mapsto.mappings.meta.optimizer import Optimizer as _meta_optimizer
+from mapsto.mappings.meta.protomaml import Protomaml as _meta_protomaml
 from mapsto.mappings.meta.protonet import Protonet as _meta_protonet
+from mapsto.mappings.meta.r2d2 import R2d2 as _meta_r2d2
+from mapsto.mappings.meta.relation import Relation as _meta_relation
+from mapsto.mappings.meta.reptile import Reptile as _meta_reptile
+from mapsto.mappings.meta.semi import Semi as _meta_semi
+from mapsto.mappings.meta.transductive import Transductive as _meta_transductive
+from mapsto.mappings.meta.umtra import Umtra as _meta_umtra
 from mapsto.mappings.networks.checkpoint import Checkpoint as _networks_checkpoint
 from mapsto.mappings.networks.conv4 import Conv4 as _networks_conv4
 from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0 as _networks_efficientnet_lite0
 from mapsto.mappings.networks.hf_text import HfText as _networks_hf_text
+from mapsto.mappings.networks.mlp import Mlp as _networks_mlp
 from mapsto.mappings.networks.resnet12 import Resnet12 as _networks_resnet12
 from mapsto.mappings.networks.resnet_cifar import ResnetCifar as _networks_resnet_cifar
 from mapsto.mappings.networks.timm import Timm as _networks_timm
+from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
 from mapsto.mappings.prune.magnitude import Magnitude as _prune_magnitude
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
@@ -80,7 +110,10 @@ __all__ = [
 class adapt:
     centroid = _adapt_centroid
     finetune = _adapt_finetune
+    learner = _adapt_learner
     linear = _adapt_linear
+    lora = _adapt_lora
+    merge_lora = _adapt_merge_lora
 
 class choose:
     best = _choose_best
@@ -92,13 +125,18 @@ class datasets:
     cifar100 = _datasets_cifar100
     cifar_fs = _datasets_cifar_fs
     class_split = _datasets_class_split
+    clustered = _datasets_clustered
     digits = _datasets_digits
     episodes = _datasets_episodes
     glyphs = _datasets_glyphs
     images = _datasets_images
+    linear_dynamics = _datasets_linear_dynamics
     omniglot = _datasets_omniglot
+    sinusoids = _datasets_sinusoids
     subset = _datasets_subset
     table = _datasets_table
+    task_augmented = _datasets_task_augmented
+    umtra = _datasets_umtra
 
 class distill:
     logits = _distill_logits
@@ -113,16 +151,38 @@ class export:
     onnx = _export_onnx
 
 class meta:
+    alfa = _meta_alfa
+    anil = _meta_anil
+    baseline = _meta_baseline
+    boil = _meta_boil
+    cactus = _meta_cactus
+    feature_wise = _meta_feature_wise
+    imaml = _meta_imaml
+    maml = _meta_maml
+    mamlpp = _meta_mamlpp
+    matching = _meta_matching
+    metaoptnet = _meta_metaoptnet
+    metasgd = _meta_metasgd
+    optimizer = _meta_optimizer
+    protomaml = _meta_protomaml
     protonet = _meta_protonet
+    r2d2 = _meta_r2d2
+    relation = _meta_relation
+    reptile = _meta_reptile
+    semi = _meta_semi
+    transductive = _meta_transductive
+    umtra = _meta_umtra
 
 class networks:
     checkpoint = _networks_checkpoint
     conv4 = _networks_conv4
     efficientnet_lite0 = _networks_efficientnet_lite0
     hf_text = _networks_hf_text
+    mlp = _networks_mlp
     resnet12 = _networks_resnet12
     resnet_cifar = _networks_resnet_cifar
     timm = _networks_timm
+    update_rule = _networks_update_rule
     vgg = _networks_vgg
 
 class prune:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["Edge", "Node", "Point", "flow", "heat_map", "lines", "scatter", "short"]
 
 WIDTH, HEIGHT = 480.0, 310.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 14.0, 44.0
 FONT = 12.0
 SERIES = 6
 

@@ -137,6 +137,8 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, mps.")] = "cpu",
     precision: Annotated[str, typer.Option(help="Lightning Fabric's precision.")] = "32-true",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share each step's work, one a device.")] = 1,
+    strategy: Annotated[str, typer.Option(help="How they do: auto, ddp, fsdp. [default: ddp]")] = "auto",
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The seed. [default: the recipe's]")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, as 0,1,2: mean ± CI95.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The recipe's quick settings: shows that all works.")] = False,
@@ -159,15 +161,21 @@ def run(
         raise SpecError("--seed and --seeds exclude each other", where="mapsto run", hint="give one of them")
     loaded = load_recipe(recipe, settings=_settings(settings or []), quick=quick)
     chosen = _seeds(seeds) if seeds is not None else [loaded.seed if seed is None else seed]
+    if processes > 1 and strategy == "auto":
+        strategy = "ddp"
     policy = {"device": device, "precision": precision} | ({} if threads is None else {"threads": threads})
-    numerics = Numerics(**policy)  # type: ignore[arg-type]
+    numerics = Numerics(**policy, strategy=strategy, world_size=processes)  # type: ignore[arg-type]
     folder = out or Path("runs") / loaded.name
     listener = progress.Progress(enabled=not as_json)
+    if trust and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a trusted module may be a file of this folder; last, so that it hides no other
     with kinds.trusting(*(trust or [])), listener:
         if plan:
             _plan(loaded, chosen, store, numerics, force or [], as_json)
             return
         report = _run_seeds(loaded, chosen, folder, store, numerics, force or [], listener)
+    if report is None:
+        return
     if as_json:
         _json(report)
     else:
@@ -178,7 +186,8 @@ def run(
 
 def _run_seeds(
     recipe: Recipe, seeds: list[int], folder: Path, store: str | None, numerics: Any, force: list[str], listener: Any
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """The report, saved; None in a process that only computes along with the one that writes it."""
     from mapsto import report as reports
     from mapsto.index import Index
     from mapsto.kinds import Package
@@ -190,16 +199,22 @@ def _run_seeds(
     place = Store(store)
     index = Index(place)
     built: list[dict[str, Any]] = []
+    leads = True
     for seed in seeds:
         part = folder if len(seeds) == 1 else folder / f"seed-{seed}"
         result: RunResult = execute(
             recipe, store=place, seed=seed, numerics=numerics, force=force, listener=listener, logs=part / "logs"
         )
+        leads = leads and result.leads
+        if not leads:
+            continue
         index.add(summary_of(result))
         value = result.value() if result.result.kind == "Package" else None
         report = reports.build(result)
         reports.save(report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None)
         built.append(report)
+    if not leads:
+        return None
     if len(built) == 1:
         return built[0]
     combined = reports.combine(built)
@@ -221,7 +236,7 @@ def _writable(folder: Path) -> None:
 def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, force: list[str], as_json: bool) -> None:
     from mapsto import progress
     from mapsto.index import Index
-    from mapsto.run import execute
+    from mapsto.run import execute, path_of
     from mapsto.store import Store
 
     place = Store(store)
@@ -232,12 +247,13 @@ def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, fo
     index = Index(place)
     rows: list[dict[str, Any]] = []
     for seed in seeds:
-        for step in execute(recipe, store=place, seed=seed, numerics=numerics, force=force, plan=True).steps:
+        steps = execute(recipe, store=place, seed=seed, numerics=numerics, force=force, plan=True).steps
+        for step in steps:
             past = sizes.get(step.name)
             rows.append(
                 {
                     "seed": seed,
-                    "step": step.label or step.name,
+                    "step": path_of(steps, step),
                     "name": step.name,
                     "status": "hit" if step.hit else "would run",
                     "key": step.key or None,
@@ -372,21 +388,63 @@ def predict(
         given = sys.stdin.buffer.read() if name == "-" else Path(name)
         for i, prediction in enumerate(predictor.predict([given])):
             scores = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
+            probability = prediction.probability
             rows.append(
                 {
                     "file": name,
                     "index": i,
                     "label": prediction.label,
-                    "probability": round(prediction.probability, 4),
-                    "top": {label: round(score, 4) for label, score in scores},
+                    "probability": None if probability is None else round(probability, 4),
+                    "top": {label: float(f"{score:.4g}") for label, score in scores},
                 }
             )
     if as_json:
         _json(rows)
         return
     for row in rows:
-        others = "  ".join(f"{label} {score:.2f}" for label, score in list(row["top"].items())[1:])
+        if row["probability"] is None:
+            _print(f"{row['file']}: {row['label']}")
+            continue
+        others = "  ".join(f"{label} {score:.2f}" for label, score in row["top"].items() if label != row["label"])
         _print(f"{row['file']}: {row['label']} ({row['probability']:.2f})   {others}")
+
+
+@app.command()
+def adapt(
+    learner: Annotated[Path, typer.Argument(help="The --out folder of a run that trained a learner, or its package.")],
+    examples: Annotated[
+        Path, typer.Argument(help="A folder with a folder of images for each class; an .npz archive or a table.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where the package goes; by default runs/adapted.")] = None,
+    step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last learner.")] = None,
+    store: StoreOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds what the learner draws.")] = 0,
+    trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Adapt a learner to a few labelled examples, in its own way, and export the classifier that comes out.
+
+    Example: mapsto adapt runs/meta_protonet photos --out runs/mine
+    """
+    from mapsto import kinds
+    from mapsto import report as reports
+    from mapsto.adapting import adapt_to, examples_in, find_learner
+    from mapsto.mapping import Context
+
+    folder = out or Path("runs") / "adapted"
+    _writable(folder)
+    with kinds.trusting(*(trust or [])):
+        network, name = find_learner(learner, store=store, label=step)
+        package, found = adapt_to(network, examples_in(examples, network), Context(seed=seed))
+    reports.save_package(package, folder / "package")
+    if as_json:
+        _json({"learner": name, **found, "package": str(folder / "package")})
+        return
+    for title, count in found["classes"].items():
+        _print(f"  {title}: {count} examples")
+    share = found["right_of_examples_percent"]
+    _print(f"'{name}' adapted by {found['method']}; it gets {share:.4g} % of its own examples right")
+    _print(f"wrote {folder / 'package'}; try it with: mapsto predict {folder} FILE")
 
 
 @app.command()
@@ -490,6 +548,7 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small settings: shows that it works; writes no result.")
     ] = False,
+    only: Annotated[str, typer.Option(help="Only rows whose name holds this, where a benchmark has rows.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark of a checkout and write its result file.
@@ -502,7 +561,7 @@ def bench(
     if not name:
         _json(sorted(known)) if as_json else _print("\n".join(sorted(known)))
         return
-    result = run_benchmark(name, quick=quick)
+    result = run_benchmark(name, quick=quick, only=only)
     if as_json:
         _json(result)
 

@@ -155,6 +155,36 @@ class Signature:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     classes: tuple[str, ...] | None = None
     """Names of the outputs' classes in order; None for an embedding."""
+    answers: Literal["classes", "labels", "values"] = "classes"
+    """What the outputs are: scores of classes of which one is right, of labels each by itself, or numbers."""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON; `answers` is left out where it is the default, so that digests are those from before it was there."""
+        tree = dataclasses.asdict(self)
+        return tree if self.answers != "classes" else {name: part for name, part in tree.items() if name != "answers"}
+
+    @staticmethod
+    def from_plain(tree: Mapping[str, Any]) -> Signature:
+        """A signature from its JSON form. Raises `ValueError`, `KeyError` or `TypeError` where it is not whole."""
+
+        def specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+            return tuple(TensorSpec(name=x["name"], dtype=x["dtype"], shape=tuple(x["shape"])) for x in items)
+
+        before = dict(tree["preprocessing"])
+        for name in ("size", "mean", "std"):
+            before[name] = tuple(before[name])
+        if not tree["inputs"] or not tree["outputs"]:
+            raise ValueError("it names no input or no output")
+        classes, answers = tree["classes"], tree.get("answers", "classes")
+        if answers not in ("classes", "labels", "values"):
+            raise ValueError(f"its answers are {answers!r}")
+        return Signature(
+            inputs=specs(tree["inputs"]),
+            outputs=specs(tree["outputs"]),
+            preprocessing=Preprocessing(**before),
+            classes=tuple(classes) if classes is not None else None,
+            answers=answers,
+        )
 
     def input_shape(self, batch: int = 1) -> tuple[int, ...]:
         """The first input's shape with every symbolic dimension set to `batch`."""
@@ -263,8 +293,8 @@ class Edit(Frozen):
 class Adaptation:
     """How a learner adapts: the method's name, its settings, and its own tensors.
 
-    `method` is a file in ``mapsto/nn/adaptation/``. A tensor named as a parameter follows it (pruning slices it too); one
-    whose name starts with ``~`` is free.
+    `method` is a file in ``mapsto/nn/adaptation/``. A tensor named as a parameter or buffer follows it (pruning slices it too),
+    as does one named so with ``@`` and something after it; one whose name starts with ``~`` is free.
     """
 
     method: str
@@ -314,7 +344,7 @@ class Network:
             for name, tensor in adaptation.tensors.items():
                 kept: Tensor | None = tensor
                 for edit in () if name.startswith("~") else edits:
-                    kept = edit.follow(name, kept) if kept is not None else None
+                    kept = edit.follow(name.partition("@")[0], kept) if kept is not None else None
                 if kept is not None:
                     tensors[name] = kept
             network = dataclasses.replace(network, adaptation=dataclasses.replace(adaptation, tensors=tensors))
@@ -386,7 +416,7 @@ class Network:
                     getattr(error, "what", str(error)), where=name, hint="pass arguments={...} with its JSON arguments"
                 ) from error
         tensors = detached(module.state_dict())
-        load_strictly(rebuilt, tensors, where=name)
+        load_strictly(rebuilt, tensors, where=name, hint="pass arguments={...} with what its class was called with")
         was_training = module.training
         module.eval()
         try:
@@ -429,7 +459,13 @@ def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+def load_strictly(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    where: str,
+    hint: str = "check the factory's arguments against the checkpoint",
+) -> None:
     """Copy `tensors` into `module`. Raises `DomainError` that names every missing, unknown or misshapen tensor."""
     import torch
 
@@ -450,7 +486,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: st
         raise DomainError(
             f"the tensors do not fit the network ({'; '.join(findings)})",
             where=where,
-            hint="check the factory's arguments against the checkpoint",
+            hint=hint,
         )
     with torch.no_grad():
         for name, tensor in own.items():
@@ -528,16 +564,24 @@ class Dataset(Frozen):
 class Episode:
     """One task: a labelled support set and a query set, as indices into the samples it was drawn from.
 
-    Labels are 0 to ways - 1, int64; support has shape (ways × shots,), query (ways × queries,).
+    Labels are 0 to ways - 1, int64, of shape (ways × shots,) and (ways × queries,); a regression task has targets instead,
+    float32, of shape (shots, K) and (queries, K), and no classes.
     """
 
     samples: Samples
     support_indices: NDArray[np.int64]
-    support_labels: NDArray[np.int64]
+    support_labels: NDArray[Any]
     query_indices: NDArray[np.int64]
-    query_labels: NDArray[np.int64]
+    query_labels: NDArray[Any]
     classes: tuple[int, ...]
     """The data set's label of each way."""
+    unlabelled_indices: NDArray[np.int64] | None = None
+    """Samples that are given without labels, of the episode's classes and of others; None where there are none."""
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a prediction consists of: one a class, or K."""
+        return len(self.classes) or int(self.support_labels.shape[-1])
 
     @property
     def support(self) -> NDArray[Any]:
@@ -551,7 +595,11 @@ class Episode:
 
 
 class Episodes:
-    """An opened distribution of tasks: `episodes[i]` is deterministic in (seed, i)."""
+    """An opened distribution of tasks: `episodes[i]` is deterministic in (seed, i).
+
+    `samples` are those that tasks are drawn from; of tasks that are made rather than drawn, those of the first one. `ways` is 0
+    for regression.
+    """
 
     samples: Samples
     ways: int

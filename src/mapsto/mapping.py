@@ -10,12 +10,13 @@ compose with ``>>``, which is associative and checks kinds when it is written:
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as AbcMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from mapsto.process import Process
 
 __all__ = [
+    "Branches",
     "Chain",
     "Context",
     "DataSource",
@@ -54,6 +56,7 @@ __all__ = [
     "Labelled",
     "Mapping",
     "MappingField",
+    "Misfit",
     "NetworkSource",
     "Numerics",
     "Observe",
@@ -63,6 +66,7 @@ __all__ = [
     "TasksSource",
     "fork",
     "kind_name",
+    "misfits",
     "observe",
     "ref",
 ]
@@ -141,9 +145,8 @@ class Of:
                 return data_from_node(node)
             return chain_from_nodes(node) if isinstance(node, list) else step_from_node(node)
         except SpecError as error:
-            whole = f"{error.what} ({error.hint})" if error.hint else error.what
-            details = error.details or (((), whole),)
-            raise PydanticCustomError("nested", "{message}", {"message": error.what, "details": details}) from error
+            found = {"message": error.what, "details": _details(error)}
+            raise PydanticCustomError("nested", "{message}", found) from error
         except MapstoError as error:
             raise PydanticCustomError("nested", "{message}", {"message": str(error)}) from error
 
@@ -176,6 +179,10 @@ class Mapping(Frozen, Generic[A, B]):
     def gives_for(self, given: Any) -> Any:
         """The kind of the result for an input of kind `given`."""
         return self.gives
+
+    def misfit(self, given: Any) -> str | None:
+        """Why a value of kind `given` cannot be the input, to be read after the mapping's name; None where it can."""
+        return None if accepts(self.takes, given) else f"takes {kind_name(self.takes)}"
 
     @property
     def name(self) -> str:
@@ -210,13 +217,23 @@ def kind_name(kind: Any) -> str:
         return "nothing"
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(kind_name(part) for part in get_args(kind))
-    return getattr(kind, "__name__", str(kind))
+    return Forked.__name__ if isinstance(kind, Branches) else getattr(kind, "__name__", str(kind))
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The kind of a fork's result: `Forked`, with what is known of its parts before any of them is computed."""
+
+    kinds: dict[str, Any]
+    """Label → the kind that the branch gives."""
 
 
 def accepts(takes: Any, given: Any) -> bool:
     """Whether a mapping that takes `takes` can be given `given`."""
     if takes is Any or given is Any or takes is given:
         return True
+    if isinstance(given, Branches):
+        given = Forked
     if get_origin(takes) in (Union, types.UnionType):
         return any(accepts(part, given) for part in get_args(takes))
     return isinstance(takes, type) and isinstance(given, type) and issubclass(given, takes)
@@ -240,15 +257,13 @@ class Chain(Mapping[A, B]):
     """The mappings in order; a chain inside a chain is flattened."""
 
     def __post_init__(self) -> None:
-        kind = self.takes_first
-        for before, step in zip((None, *self.steps), self.steps, strict=False):
-            if before is not None and not accepts(step_takes(step), kind):
-                raise ComposeError(
-                    f"{before.name} gives {kind_name(kind)}, but {step.name} takes {kind_name(step_takes(step))}",
-                    where=f"{before.name} >> {step.name}",
-                    hint="put a mapping between them that turns the one into the other",
-                )
-            kind = step.gives_for(kind)
+        for misfit in misfits(self, self.takes_first):
+            raise ComposeError(
+                misfit.problem,
+                where=f"{misfit.before} >> {misfit.name}",
+                hint="put a mapping between them that turns the one into the other",
+                details=((misfit.path, misfit.problem),),
+            )
 
     @property
     def takes_first(self) -> Any:
@@ -274,6 +289,42 @@ def step_takes(mapping: Mapping[Any, Any]) -> Any:
     if isinstance(mapping, Labelled):
         return step_takes(mapping.mapping)
     return mapping.takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misfit:
+    """A part of a mapping that cannot take what it would be given."""
+
+    path: tuple[str | int, ...]
+    """Where the part stands, as in the YAML of the mapping: steps by number, branches and reports by label."""
+    before: str
+    """The name of the mapping that gives the value; empty for what is given from outside."""
+    name: str
+    problem: str
+
+
+def misfits(mapping: Mapping[Any, Any], given: Any, before: str = "") -> Iterator[Misfit]:
+    """What of a mapping does not fit a value of kind `given`, looking into chains, forks and reports."""
+    if isinstance(mapping, Chain):
+        node = -1
+        for step in mapping.steps:
+            node += 0 if isinstance(step, Observe) else 1
+            found = [replace(misfit, path=(max(node, 0), *misfit.path)) for misfit in misfits(step, given, before)]
+            yield from found
+            if found:
+                return  # what it would give is not known
+            if not isinstance(step, Observe):
+                given, before = step.gives_for(given), step.name
+    elif isinstance(mapping, Labelled):
+        yield from misfits(mapping.mapping, given, before)
+    elif isinstance(mapping, (Observe, Fork)):
+        inner = mapping.reports if isinstance(mapping, Observe) else mapping.branches
+        for label, part in inner.items():
+            for misfit in misfits(part, given, before):
+                yield replace(misfit, path=(mapping.name, label, *misfit.path))
+    elif reason := mapping.misfit(given):
+        source = f"{before} gives {kind_name(given)}" if before else "it is the first step"
+        yield Misfit(path=(), before=before, name=mapping.name, problem=f"{source}, but {mapping.name} {reason}")
 
 
 class Labelled(Mapping[A, B]):
@@ -306,11 +357,17 @@ class Observe(Mapping[C, C]):
     def __post_init__(self) -> None:
         for label, mapping in self.reports.items():
             if mapping.gives_for(Any) is not Report:
+                problem = f"'{label}' is {mapping.name}, which gives {kind_name(mapping.gives_for(Any))}, not a Report"
                 raise ComposeError(
-                    f"'{label}' is {mapping.name}, which gives {kind_name(mapping.gives_for(Any))}, not a Report",
+                    problem,
                     where="observe",
                     hint="observe with evaluate.* mappings",
+                    details=((("reports", label), f"{problem} (observe with evaluate.* mappings)"),),
                 )
+
+    @property
+    def name(self) -> str:
+        return "observe"
 
     def gives_for(self, given: Any) -> Any:
         return given
@@ -331,6 +388,9 @@ class Fork(Mapping[C, Forked]):
     def name(self) -> str:
         return "fork"
 
+    def gives_for(self, given: Any) -> Any:
+        return Branches({label: branch.gives_for(given) for label, branch in self.branches.items()})
+
     def apply(self, value: C, ctx: Context) -> Forked:
         parts = {label: ctx.apply(mapping, value) for label, mapping in self.branches.items()}
         ctx.values.update(parts)
@@ -350,32 +410,53 @@ def step_from_node(node: Any) -> Mapping[Any, Any]:
     rest = dict(cast("dict[str, Any]", node))
     label, reports = rest.pop("as", None), rest.pop("observe", None)
     name, fields = _one_name(rest)
-    details: list[tuple[tuple[str | int, ...], str]] = []
+    details: list[Detail] = []
     found: list[Mapping[Any, Any]] = []
 
-    def attempt(path: tuple[str | int, ...], build: Callable[[], Mapping[Any, Any]]) -> None:
+    def attempt(path: tuple[str | int, ...], build: Callable[[], Mapping[Any, Any]], *, within: int = 0) -> None:
+        """Build a part; its errors stand at `path`, without the first `within` names of their own, which YAML has not."""
         try:
             found.append(build())
         except SpecError as error:
-            details.extend(((*path, *inner), message) for inner, message in error.details or (((), str(error)),))
+            details.extend(((*path, *inner[within:]), message) for inner, message in _details(error))
 
     if name == "fork":
-        attempt((name,), lambda: Fork(branches=fields))
+        attempt((name,), lambda: Fork(branches=fields), within=1)
     else:
         attempt((name,), lambda: _construct(discovery.find("mappings", name), name, fields))
     if label is not None and found:
-        attempt(("as",), lambda: Labelled(mapping=found.pop(), label=label))
+        attempt(("as",), lambda: Labelled(mapping=found.pop(), label=label), within=1)
     if reports is not None:
-        attempt(("observe",), lambda: Observe(reports=reports))
+        attempt(("observe",), lambda: Observe(reports=reports), within=1)
     if details:
         raise SpecError("; ".join(message for _, message in details), where=name, details=details)
-    return found[0] if len(found) == 1 else Chain(steps=tuple(found))
+    try:
+        return found[0] if len(found) == 1 else Chain(steps=tuple(found))
+    except SpecError as error:
+        error.details = tuple((path[1:], message) for path, message in error.details)  # its steps are one node in YAML
+        raise
 
 
 def chain_from_nodes(nodes: Any) -> Mapping[Any, Any]:
-    """The chain of a list of step nodes; one step stays itself."""
-    steps = tuple(step for node in nodes for step in _steps(step_from_node(node)))
-    return steps[0] if len(steps) == 1 else Chain(steps=steps)
+    """The chain of a list of step nodes; one step stays itself. All of their errors at once."""
+    details: list[Detail] = []
+    steps: list[Mapping[Any, Any]] = []
+    for index, node in enumerate(nodes):
+        try:
+            steps.extend(_steps(step_from_node(node)))
+        except SpecError as error:
+            details.extend(((index, *inner), message) for inner, message in _details(error))
+    if details:
+        raise SpecError("; ".join(message for _, message in details), details=details)
+    return steps[0] if len(steps) == 1 else Chain(steps=tuple(steps))
+
+
+Detail: TypeAlias = tuple[tuple[str | int, ...], str]
+
+
+def _details(error: SpecError) -> Sequence[Detail]:
+    """An error's findings, each with its path; the error itself where it has none."""
+    return error.details or (((), f"{error.what} ({error.hint})" if error.hint else error.what),)
 
 
 def _one_name(node: Any) -> tuple[str, dict[str, Any]]:
@@ -457,6 +538,7 @@ class Context:
 
     def apply(self, mapping: Mapping[A, T], value: A) -> T:
         """Apply a mapping to a value within this context, its generators seeded from this context's key."""
+        importlib.import_module("torch")  # its generator can be seeded only once it is there
         self.seed_everything(mapping.name)
         return mapping.apply(value, self)
 
@@ -517,22 +599,18 @@ class Context:
     def seed_everything(self, *parts: object) -> None:
         """Seed the global generators of random, NumPy and torch from this step's key and `parts`."""
         import random
-        import sys
+
+        import numpy as np
+        import torch
 
         seed = self.seed_for(*parts)
         random.seed(seed)
-        if "numpy" in sys.modules:
-            import numpy as np
-
-            np.random.seed(seed & 0xFFFFFFFF)
-        if "torch" in sys.modules:
-            import torch
-
-            # torch.manual_seed also asks every kind of accelerator, which takes a hundred times as long.
-            if self.numerics.device == "cpu":
-                torch.default_generator.manual_seed(seed)
-            else:
-                torch.manual_seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        # torch.manual_seed also asks every kind of accelerator, which takes a hundred times as long.
+        if self.numerics.device == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     # -- work
 

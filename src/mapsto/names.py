@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import os
 import sys
 import textwrap
@@ -106,8 +107,8 @@ def benchmarks() -> dict[str, Path]:
     raise DataError("benchmarks belong to a checkout", where=str(Path.cwd()), hint="run this inside a clone of mapsto")
 
 
-def run_benchmark(name: str, *, quick: bool) -> dict[str, Any]:
-    """Run ``benchmarks/<area>/<name>.py``'s ``main(quick)`` and give its result."""
+def run_benchmark(name: str, *, quick: bool, only: str = "") -> dict[str, Any]:
+    """Run ``benchmarks/<area>/<name>.py``'s ``main(quick)``, or ``main(quick, only)``, and give its result."""
     known = benchmarks()
     if name not in known:
         raise SpecError(f"unknown benchmark '{name}'", hint=nearest(name, known))
@@ -118,7 +119,9 @@ def run_benchmark(name: str, *, quick: bool) -> dict[str, Any]:
     sys.path.insert(0, str(known[name].parents[1]))
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module.main(quick)
+    if only and "only" not in inspect.signature(module.main).parameters:
+        raise SpecError(f"benchmark '{name}' has no rows to choose from", where="--only", hint="leave it out")
+    return module.main(quick, only) if only else module.main(quick)
 
 
 def doctor_report() -> dict[str, dict[str, str]]:
@@ -143,16 +146,18 @@ def doctor_report() -> dict[str, dict[str, str]]:
         extras[extra] = remedy if missing else "installed: " + ", ".join(f"{p} {installed(p)}" for p in packages)
     core = ("mapsto", "torch", "lightning", "onnxruntime", "onnx", "torch-pruning", "scikit-learn", "pydantic")
     folder = data_folder()
+    fetched, given = "comes when first used, or put it there", "put it there; only recipes that name it need it"
     sets = {
-        "omniglot": "omniglot-py",
-        "cifar10": "cifar-10-batches-bin",
-        "cifar100": "cifar-100-binary",
-        "class splits": "splits",
-        "weights": "weights",
+        "omniglot": ("omniglot-py", fetched),
+        "cifar10": ("cifar-10-batches-bin", fetched),
+        "cifar100": ("cifar-100-binary", fetched),
+        "class splits": ("splits", given),
+        "weights": ("weights", given),
     }
     data = {"folder": f"{folder}{'' if folder.is_dir() else ' (not there; set MAPSTO_DATA, or let mapsto download)'}"}
     data |= {
-        name: "there" if (folder / part).exists() else f"not there: {folder / part}" for name, part in sets.items()
+        name: "there" if (folder / part).exists() else f"not there: {folder / part} ({remedy})"
+        for name, (part, remedy) in sets.items()
     }
     return {
         "Packages": {package: installed(package) or "missing" for package in core},

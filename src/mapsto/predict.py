@@ -13,20 +13,20 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from mapsto.errors import DataError, DomainError, StoreError, TrustError
-from mapsto.kinds import Preprocessing, Signature, TensorSpec
+from mapsto.kinds import Preprocessing, Signature
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["FORMAT", "Prediction", "Predictor", "prepare", "read_input", "signature_from"]
+__all__ = ["FORMAT", "Adapted", "Prediction", "Predictor", "prepare", "read_input"]
 
 FORMAT = 1
 """The version of the package's format that this file reads."""
@@ -39,13 +39,13 @@ class Prediction:
     """What a network says of one sample."""
 
     source: str
-    """The file's name, ``<bytes>`` or ``<array>``; with ``[i]`` where it holds several samples."""
+    """The file's name, ``standard input`` or ``<array>``; with ``[i]`` where it holds several samples."""
     label: str
-    """The class of the highest score."""
-    probability: float
-    """Its softmax probability, 0 to 1."""
+    """The class of the highest score; of labels that stand by themselves those from 0.5 up; the values of a regression."""
+    probability: float | None
+    """Of the class by softmax, or of the likeliest label by the logistic function, 0 to 1; None for values."""
     scores: dict[str, float]
-    """Class → probability, the highest first."""
+    """Class → probability, the highest first; for values name → value."""
 
 
 class Predictor:
@@ -70,7 +70,7 @@ class Predictor:
         self.folder = Path(package_folder)
         self.manifest = _verified(self.folder)
         try:
-            self.signature = signature_from(self.manifest["signature"])
+            self.signature = Signature.from_plain(self.manifest["signature"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise StoreError(
                 f"its manifest holds no whole signature ({type(error).__name__}: {error})",
@@ -84,15 +84,63 @@ class Predictor:
 
         An input is the path of an image, ``.npy``, ``.npz`` or CSV file, the bytes of one (standard input), or an array.
         """
-        import numpy as np
-
         classes = self.signature.classes
         if classes is None:
             raise DomainError(
                 "this package gives embeddings, not classes",
                 where=str(self.folder),
-                hint="adapt the learner to a task before exporting it, or call outputs()",
+                hint="give it examples first: `mapsto adapt`, or Predictor.adapt(); or call outputs()",
             )
+        return self._predictions(inputs, classes, lambda prepared: self.outputs(prepared, batch_size=batch_size))
+
+    def adapt(self, inputs: Sequence[Input], labels: Sequence[str]) -> Adapted:
+        """A classifier from a few labelled examples, by the package's own map from examples to a head; no torch is needed.
+
+        Parameters
+        ----------
+        inputs
+            As for `predict`; one that holds several samples gives each its label.
+        labels
+            The class of each input.
+
+        Raises
+        ------
+        DataError
+            Fewer than two classes, or not one label an input.
+        DomainError
+            The package holds no such map.
+        """
+        import numpy as np
+
+        described = self.manifest.get("adaptation") or {}
+        if "model" not in described:
+            raise DomainError(
+                "this package holds no map from examples to a head",
+                where=str(self.folder),
+                hint="export a learner whose result is a linear layer, or use `mapsto adapt` where mapsto is installed",
+            )
+        if len(inputs) != len(labels):
+            raise DataError(f"{len(inputs)} inputs but {len(labels)} labels", hint="give one label an input")
+        classes = tuple(dict.fromkeys(map(str, labels)))
+        if len(classes) < 2:
+            raise DataError("the examples are of fewer than two classes", hint="give examples of two classes or more")
+        parts = [read_input(given, self.signature) for given in inputs]
+        numbers = np.repeat([classes.index(str(label)) for label in labels], [len(part) for part in parts])
+        features = self.outputs(np.concatenate(parts))
+        members = np.eye(len(classes), dtype=np.float32)[numbers]
+        weight, bias = _session(self.folder / described["model"], 1).run(
+            ["weight", "bias"], {"features": features, "members": members}
+        )
+        return Adapted(package=self, classes=classes, weight=weight, bias=bias)
+
+    def _predictions(
+        self,
+        inputs: Sequence[Input],
+        classes: tuple[str, ...],
+        score: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    ) -> list[Prediction]:
+        import numpy as np
+
         names: list[str] = []
         parts: list[NDArray[np.float32]] = []
         for given in inputs:
@@ -102,7 +150,7 @@ class Predictor:
             parts.append(samples)
         if not parts:
             return []
-        scores = self.outputs(np.concatenate(parts), batch_size=batch_size)
+        scores = score(np.concatenate(parts))
         if scores.ndim != 2 or scores.shape[1] != len(classes):
             raise StoreError(
                 f"its model gives scores of shape {scores.shape[1:]} for {len(classes)} classes",
@@ -115,7 +163,8 @@ class Predictor:
                 where=str(self.folder),
                 hint="look for extreme values in the input, or export the package again",
             )
-        return [_prediction(name, row, classes) for name, row in zip(names, scores, strict=True)]
+        says = _SAYS[self.signature.answers]
+        return [says(name, row, classes) for name, row in zip(names, scores, strict=True)]
 
     def outputs(self, inputs: NDArray[np.float32], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Raw outputs (N, ...) for prepared inputs (N, ...)."""
@@ -133,6 +182,26 @@ class Predictor:
             ) from error
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adapted:
+    """A package's embedding with a head made of examples."""
+
+    package: Predictor
+    classes: tuple[str, ...]
+    weight: NDArray[np.float32]
+    """Shape (classes, D)."""
+    bias: NDArray[np.float32]
+    """Shape (classes,)."""
+
+    def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
+        """The class of each sample, as `Predictor.predict` gives it."""
+
+        def score(prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+            return self.package.outputs(prepared, batch_size=batch_size) @ self.weight.T + self.bias
+
+        return self.package._predictions(inputs, self.classes, score)
+
+
 def _prediction(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Prediction:
     import numpy as np
 
@@ -142,6 +211,24 @@ def _prediction(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -
     scores = {classes[i]: float(probabilities[i]) for i in order}
     best = classes[order[0]]
     return Prediction(source=name, label=best, probability=scores[best], scores=scores)
+
+
+def _labels(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Prediction:
+    import numpy as np
+
+    probabilities = 1 / (1 + np.exp(-row.astype(np.float64).clip(-700, 700)))
+    scores = {classes[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}
+    there = [label for label, score in scores.items() if score >= 0.5]
+    return Prediction(source=name, label=", ".join(there) or "none", probability=max(scores.values()), scores=scores)
+
+
+def _values(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Prediction:
+    values = dict(zip(classes, map(float, row), strict=True))
+    shown = "  ".join(f"{label} {value:.4g}" for label, value in values.items())
+    return Prediction(source=name, label=shown, probability=None, scores=values)
+
+
+_SAYS = {"classes": _prediction, "labels": _labels, "values": _values}
 
 
 # ---------------------------------------------------------------------------------------------------------------- package
@@ -199,26 +286,6 @@ def _verify(folder: Path, name: str, expected: str) -> None:
         )
 
 
-def signature_from(plain: dict[str, Any]) -> Signature:
-    """A signature from its JSON form (`dataclasses.asdict`)."""
-
-    def specs(items: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(name=item["name"], dtype=item["dtype"], shape=tuple(item["shape"])) for item in items)
-
-    before = dict(plain["preprocessing"])
-    for name in ("size", "mean", "std"):
-        before[name] = tuple(before[name])
-    classes = plain["classes"]
-    if not plain["inputs"] or not plain["outputs"]:
-        raise ValueError("it names no input or no output")
-    return Signature(
-        inputs=specs(plain["inputs"]),
-        outputs=specs(plain["outputs"]),
-        preprocessing=Preprocessing(**before),
-        classes=tuple(classes) if classes is not None else None,
-    )
-
-
 def _session(path: Path, threads: int) -> Any:
     import onnxruntime
 
@@ -266,12 +333,14 @@ def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
 def _name(source: Input) -> str:
     if isinstance(source, (str, Path)):
         return str(source)
-    return "<bytes>" if isinstance(source, bytes) else "<array>"
+    return "standard input" if isinstance(source, bytes) else "<array>"
 
 
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except IsADirectoryError as error:
+        raise DataError("is a folder", where=str(path), hint=f"give the files in it, as in {path}/*") from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
 

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from mapsto.run import Listener, StepResult
+from mapsto.spec import shipped_recipes
 
 __all__ = ["Progress", "print_comparison", "print_outcome", "print_plan", "print_store"]
 
@@ -125,8 +126,10 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
         console.print(f"  mapsto predict {folder} {what}", markup=False)
     else:
         console.print("try next:")
-    console.print(f"  mapsto run {report['name']} --plan", markup=False)
-    console.print(f"  mapsto new mine --from {report['name']}", markup=False)
+    kept = folder / "recipe.yaml"
+    recipe = report["name"] if report["name"] in shipped_recipes() or not kept.is_file() else kept
+    console.print(f"  mapsto run {recipe} --plan", markup=False)
+    console.print(f"  mapsto new mine --from {recipe}", markup=False)
 
 
 def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -146,11 +149,11 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
             "unknown" if size is None else f"{size / 2**20:.2f} MiB",
         )
     console.print(table)
-    known = sum(row["seconds"] or 0.0 for row in rows)
+    seconds = sum(row["seconds"] or 0.0 for row in rows)
+    size = sum(row["bytes"] or 0 for row in rows)
     unknown = sum(row["seconds"] is None for row in rows)
-    console.print(
-        f"about {known:.0f} s{f', and {unknown} steps that were never timed' if unknown else ''}; nothing was run"
-    )
+    never = f"; {unknown} of {len(rows)} steps were never timed" if unknown else ""
+    console.print(f"about {seconds:.0f} s and {size / 2**20:.1f} MiB{never}; nothing was run")
 
 
 def print_store(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from mapsto._version import __version__
 from mapsto.digest import dumps
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Report
-from mapsto.run import RunResult, StepResult, report_path
+from mapsto.run import RunResult, StepResult, path_of
 from mapsto.spec import dump, goal_of
 from mapsto.store import disk_error, write_atomically
 
@@ -105,7 +105,7 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
         "id": step.id,
         "name": step.name,
         "label": step.label,
-        "path": report_path(run.steps, step) if step.of is not None else step.label or step.name,
+        "path": path_of(run.steps, step),
         "kind": step.kind,
         "of": step.of,
         "inputs": list(step.inputs),

@@ -19,18 +19,33 @@ from collections.abc import Mapping as AbcMapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from mapsto import digest
 from mapsto.data.prefetch import Prefetched
 from mapsto.errors import MapstoError, SpecError, StepError, is_of_surroundings, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Report, Stream, Tasks
-from mapsto.mapping import Chain, Context, Fork, Labelled, Lazy, Mapping, Numerics, Observe, Ref, fields_of
+from mapsto.mapping import (
+    Chain,
+    Context,
+    Fork,
+    Labelled,
+    Lazy,
+    Mapping,
+    Numerics,
+    Observe,
+    Ref,
+    fields_of,
+    make_fabric,
+)
 from mapsto.process import Process
 from mapsto.spec import Recipe, load_recipe, node_of
 from mapsto.store import Record, Store, disk_error, encode, measured_of, network_digest
 
-__all__ = ["Executor", "Handle", "Listener", "RunResult", "StepResult", "execute"]
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["Executor", "Handle", "Listener", "RunResult", "StepResult", "execute", "path_of"]
 
 CHECKPOINT_SECONDS = 5.0
 """At most this much work of a process is lost to a kill, unless a checkpoint takes longer than a twentieth of it."""
@@ -88,6 +103,8 @@ class RunResult:
     seconds: float
     result: Handle
     store: Store
+    leads: bool = True
+    """Whether this process is the one of several that writes."""
 
     def value(self) -> Any:
         """The last step's result, loaded."""
@@ -95,19 +112,24 @@ class RunResult:
 
     def report(self, path: str) -> Report:
         """A report by ``stage.report``. Raises `SpecError` with the nearest known."""
-        reports = {report_path(self.steps, step): step for step in self.steps if step.kind == "observe"}
+        reports = {path_of(self.steps, step): step for step in self.steps if step.kind == "observe"}
         if path not in reports:
             raise SpecError(f"the run has no report '{path}'", hint=nearest(path, reports))
         step = reports[path]
         return self.store.load(step.digest, measured=step.measured)
 
 
-def report_path(steps: list[StepResult], step: StepResult) -> str:
-    """``stage.report``: the label (or name) of the step that a report is about, and the report's name."""
-    if step.of is None:
-        return str(step.label)
-    stage = steps[step.of]
-    return f"{stage.label or stage.name}.{step.label}"
+def path_of(steps: list[StepResult], step: StepResult) -> str:
+    """The one name of a step in a run: its label, or its name, as ``train.supervised#2`` for the second of several without.
+
+    For a report ``stage.report``: the path of the step that it is about, and the report's name.
+    """
+    if step.of is not None:
+        return f"{path_of(steps, steps[step.of])}.{step.label}"
+    if step.label is not None:
+        return step.label
+    before = sum(other.name == step.name and other.label is None for other in steps[: step.id] if other.of is None)
+    return f"{step.name}#{before + 1}" if before else step.name
 
 
 class Listener:
@@ -126,6 +148,30 @@ class Listener:
         """Something that the user may want to know."""
 
 
+class _Team:
+    """The processes of a run (Fabric's ranks): the first decides and writes, the others compute along with it."""
+
+    def __init__(self, numerics: Numerics) -> None:
+        self._numerics = numerics
+        self._fabric: Fabric | None = None
+
+    @property
+    def fabric(self) -> Fabric:
+        """The one Fabric of the run; launched when first asked for."""
+        if self._fabric is None:
+            self._fabric = make_fabric(self._numerics)
+        return self._fabric
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._numerics.world_size == 1 or self.fabric.global_rank == 0
+
+    def share(self, value: T) -> T:
+        """The first process's value, in all of them."""
+        return value if self._numerics.world_size == 1 else self.fabric.broadcast(value)
+
+
 class _RunContext(Context):
     """The context of one step: references through the executor, checkpoints in the store, metrics to the logs."""
 
@@ -136,6 +182,10 @@ class _RunContext(Context):
         self._drives = 0
         self.rows: list[tuple[int, dict[str, float]]] = []
 
+    @property
+    def fabric(self) -> Fabric:
+        return self._executor.team.fabric
+
     def resolve(self, source: Any, kind: type[T]) -> T:
         if isinstance(source, Ref):
             source = self._executor.label(source.label).load()
@@ -144,13 +194,14 @@ class _RunContext(Context):
         return super().resolve(source, kind)
 
     def drive(self, process: Process[A, T], value: A) -> T:
-        executor, store = self._executor, self._executor.store
+        executor, store, team = self._executor, self._executor.store, self._executor.team
         name = self.key if self._drives == 0 else f"{self.key}-{self._drives}"
         self._drives += 1
-        saved = store.load_state(name)
+        saved = team.share(store.load_state(name) if team.leads else None)
         if saved is None:
-            state, self.rows = process.start(value, self), []
-            store.save_state(name, {"state": state, "rows": []})
+            state, self.rows = team.share(process.start(value, self)), []
+            if team.leads:
+                store.save_state(name, {"state": state, "rows": []})
         else:
             state = saved["state"]
             self.rows = [(int(n), dict(metrics)) for n, metrics in saved["rows"]]
@@ -171,7 +222,7 @@ class _RunContext(Context):
                 log(live.step, metrics)
                 executor.listener.advanced(self._step, live.step, live.total, metrics)
                 now = time.monotonic()
-                if now - last > max(executor.checkpoint_seconds, 20 * cost):
+                if team.leads and now - last > max(executor.checkpoint_seconds, 20 * cost):
                     store.save_state(name, {"state": live.snapshot(), "rows": [[n, m] for n, m in self.rows]})
                     last, cost = time.monotonic(), time.monotonic() - now
         return process.finish(value, live.snapshot(), self)
@@ -203,8 +254,9 @@ class Executor:
         self.seed = seed
         self.numerics = numerics or Numerics()
         self.force = set(force)
-        self.listener = listener or Listener()
-        self.logs = logs
+        self.team = _Team(self.numerics)
+        self.listener = listener if listener is not None and self.team.leads else Listener()
+        self.logs = logs if self.team.leads else None
         self.plan = plan
         self.checkpoint_seconds = float(os.environ.get("MAPSTO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
         self.steps: list[StepResult] = []
@@ -306,9 +358,9 @@ class Executor:
             key=key,
         )
         self.steps.append(step)
-        record = self.store.record(key) if key else None
+        record = self.team.share(self.store.record(key) if key else None)
         if record is not None and self._is_forced(step):
-            if not self.plan:
+            if not self.plan and self.team.leads:
                 self.store.forget(key)
             record = None
         if record is not None:
@@ -340,8 +392,7 @@ class Executor:
         return handle.digest
 
     def _is_forced(self, step: StepResult) -> bool:
-        path = report_path(self.steps, step) if step.of is not None else step.name
-        named = self.force & {step.name, step.label or step.name, path}
+        named = self.force & {step.name, step.label or step.name, path_of(self.steps, step)}
         self._forced |= named
         return bool(named)
 
@@ -356,8 +407,11 @@ class Executor:
         def waiting(holder: str) -> None:
             self.listener.note(f"{place}: waiting for {holder}, which is computing it")
 
-        with self.store.lease(step.key, waiting=_once(waiting)) as holder:
-            known = self.store.record(step.key)
+        with ExitStack() as stack:
+            holder = True
+            if self.team.leads:
+                holder = stack.enter_context(self.store.lease(step.key, waiting=_once(waiting)))
+            known, holder = self.team.share((self.store.record(step.key), holder))
             if not holder or known is not None:
                 if known is None:
                     raise StepError(
@@ -372,6 +426,8 @@ class Executor:
                 _set_threads(self.numerics)
                 context.seed_everything(mapping.name)
                 result = mapping.apply(value, context)
+                if not self.team.leads:
+                    return cast("Record", self.team.share(cast("Any", None)))
                 known_digest = self.store.save(result)
             except StepError:
                 raise
@@ -407,7 +463,7 @@ class Executor:
                 )
             )
             self.store.drop_state(step.key)
-            return record
+            return self.team.share(record)
 
     def log_file(self, step: StepResult, rows: list[tuple[int, dict[str, float]]]) -> Any:
         """A context manager that gives a function which logs one row to CSV and TensorBoard."""
@@ -486,7 +542,7 @@ def _set_threads(numerics: Numerics) -> None:
 
 
 def _slug(steps: list[StepResult], step: StepResult) -> str:
-    return f"{step.id + 1:02d}-{report_path(steps, step) if step.of is not None else step.label or step.name}"
+    return f"{step.id + 1:02d}-{path_of(steps, step)}"
 
 
 def _rounded(value: float) -> float:
@@ -592,7 +648,7 @@ def execute(
     place = store if isinstance(store, Store) else Store(store)
     chosen_steps, known = set(force), set(names_of(recipe.steps))
     for name in sorted(chosen_steps):
-        if name not in known and name.rpartition(".")[2] not in known:
+        if not known & {name, name.rpartition(".")[2], name.partition("#")[0]}:
             raise SpecError(f"--force names no step: {name}", hint=nearest(name, known))
     for data in data_of(recipe.steps):
         data.fingerprint()
@@ -615,8 +671,9 @@ def execute(
         seconds=time.monotonic() - began,
         result=result,
         store=place,
+        leads=executor.team.leads,
     )
-    if not plan:
+    if not plan and run.leads:
         place.save_run(summary_of(run))
     return run
 

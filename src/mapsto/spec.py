@@ -31,7 +31,7 @@ from mapsto import mapping as language
 from mapsto.discovery import name_of
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
-from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name, step_takes
+from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name
 from mapsto.mapping import Mapping as MapstoMapping
 
 __all__ = [
@@ -190,6 +190,9 @@ class _Reader:
     def __init__(self, where: str, root: Any) -> None:
         self.where = where
         self.root = root
+        self.document: Any = None
+        self.assigned: dict[tuple[int, str], str] = {}
+        """(which dict, which key of it) → what set it, as ``--set teacher.epochs``: its line in the file says something else."""
         self.errors: list[tuple[int, int, str]] = []
 
     def error(self, place: Place, message: str) -> None:
@@ -209,7 +212,20 @@ class _Reader:
                 break
             node = found
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        self.errors.append((line, column, message))
+        origin = self._origin(place)
+        self.errors.append((line, column, f"{message}, by {origin}" if origin else message))
+
+    def _origin(self, place: Place) -> str | None:
+        """What set the value at a path in the document, where that is not the file."""
+        node = self.document
+        for part in place:
+            if isinstance(node, dict):
+                if (id(cast("Any", node)), str(part)) in self.assigned:
+                    return self.assigned[id(cast("Any", node)), str(part)]
+                node = cast("dict[Any, Any]", node).get(part)
+            elif isinstance(node, list) and isinstance(part, int) and part < len(cast("list[Any]", node)):
+                node = cast("list[Any]", node)[part]
+        return None
 
     def raise_all(self) -> None:
         """One `SpecError` for all errors, in the order of the document."""
@@ -223,7 +239,7 @@ class _Reader:
         if not isinstance(tree, dict):
             self.error((), "a recipe is a mapping with the entries schema, data and steps")
             return empty
-        document = cast("dict[str, Any]", tree)
+        document = self.document = cast("dict[str, Any]", tree)
         self._no_duplicates()
         for key in document:
             if key not in _TOP:
@@ -248,7 +264,7 @@ class _Reader:
                 if target == "seed":
                     seed = value
                     continue
-                problem = _assign(document, target, value)
+                problem = self._assign(document, target, value, f"{origin} {target}")
                 if problem:
                     self.error(("quick", target) if origin == "quick" else (), f"{origin} {target}: {problem}")
         if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
@@ -267,6 +283,39 @@ class _Reader:
             targets=tuple(document.get("targets") or ()),
             skipped=skipped,
         )
+
+    def _assign(self, document: dict[str, Any], target: str, value: Any, origin: str) -> str | None:
+        """Set ``label.field`` in a document; gives what is wrong, or None."""
+        address, _, path = target.partition(".")
+        if not all(target.split(".")):
+            return "it is not like label.field"
+        places = list(_addresses(document))
+        known = sorted({name for name, _ in places})
+        candidates = sorted((name for name in known if target.startswith(f"{name}.")), key=len)
+        if not candidates and target in known:
+            return f"name a field of it, as in {target}.field"
+        if not candidates:
+            asked = target.rpartition(".")[0] if any(name.startswith(f"{address}.") for name in known) else address
+            return f"no step or data entry is called '{asked}' ({nearest(asked, known)})"
+        name = candidates[-1]
+        path = target[len(name) + 1 :]
+        nodes = [node for label, node in places if label == name]
+        if len(nodes) > 1:
+            labels = ", ".join(str(step["as"]) for step, _ in nodes if "as" in step)
+            labelled = f"; labelled are {labels}" if labels else ""
+            return f"'{name}' names {len(nodes)} steps; give the one you mean a label with `as:`{labelled}"
+        holder, key = nodes[0]
+        if holder[key] is None:
+            holder[key] = {}
+        *parents, leaf = path.split(".")
+        fields: Any = holder[key]
+        for parent in parents:
+            fields = fields.setdefault(parent, {})
+            if not isinstance(fields, dict):
+                return f"'{parent}' holds no fields"
+        fields[leaf] = value
+        self.assigned[id(fields), leaf] = origin
+        return None
 
     def _no_duplicates(self) -> None:
         """An entry that is written twice: YAML would keep the last in silence."""
@@ -369,7 +418,9 @@ class _Reader:
             try:
                 built[label] = self._bind(language.data_from_node(node), dict(built), {}, ("data", label))
             except SpecError as error:
-                self._details(("data", label), error)
+                self._details(
+                    ("data", label, *(list(cast("dict[Any, Any]", node)) if isinstance(node, dict) else ())), error
+                )
                 built[label] = None
         return built
 
@@ -390,23 +441,18 @@ class _Reader:
             except SpecError as error:
                 self._details(place, error)
                 broken = True
-                label = cast("dict[str, Any]", node).get("as") if isinstance(node, dict) else None
-                if isinstance(label, str):
-                    labels[label] = Any
+                labels.update(dict.fromkeys(_written_labels(node), Any))
                 continue
             step = self._bind(step, data, labels, place)
-            if not broken and not accepts(step_takes(step), given):
-                before = f"{chain[-1].name} gives {kind_name(given)}" if chain else "it is the first step"
+            before = next((part.name for part in reversed(chain) if not isinstance(part, Observe)), "")
+            for misfit in () if broken else language.misfits(step, given, before):
                 remedy = (
                     "take one of them away, or put a step between them that turns the one into the other"
-                    if chain
+                    if misfit.before
                     else "begin with a networks.* step"
                 )
-                self.error(
-                    place,
-                    f"these steps do not compose: {before}, "
-                    f"but {_title(step)} takes {kind_name(step_takes(step))}; {remedy}",
-                )
+                inner = misfit.path[1:] if isinstance(step, Chain) else misfit.path
+                self.error((*place, *inner), f"these steps do not compose: {misfit.problem}; {remedy}")
                 broken = True
             given = step.gives_for(given)
             for label, kind in _labels(step, given):
@@ -465,8 +511,20 @@ class _Reader:
         return walk(value, None, place)
 
 
-def _title(step: AnyMapping) -> str:
-    return step.steps[0].name if isinstance(step, Chain) else step.name
+def _written_labels(node: Any) -> Iterator[str]:
+    """The labels in the YAML of a step that cannot be built, so that references to them are no errors of their own."""
+    if isinstance(node, list):
+        for part in cast("list[Any]", node):
+            yield from _written_labels(part)
+    if not isinstance(node, dict):
+        return
+    step = cast("dict[str, Any]", node)
+    if isinstance(step.get("as"), str):
+        yield step["as"]
+    if isinstance(step.get("fork"), dict):
+        for label, branch in cast("dict[str, Any]", step["fork"]).items():
+            yield str(label)
+            yield from _written_labels(branch)
 
 
 def _labels(step: AnyMapping, given: Any) -> Iterator[tuple[str, Any]]:
@@ -508,36 +566,6 @@ def _mentions(node: Any, label: str) -> bool:
     return node == f"${label}"
 
 
-def _assign(document: dict[str, Any], target: str, value: Any) -> str | None:
-    """Set ``label.field`` in a document; gives what is wrong, or None."""
-    address, _, path = target.partition(".")
-    if not all(target.split(".")):
-        return "it is not like label.field"
-    places = list(_addresses(document))
-    known = sorted({name for name, _ in places})
-    candidates = sorted((name for name in known if target.startswith(f"{name}.")), key=len)
-    if not candidates and target in known:
-        return f"name a field of it, as in {target}.field"
-    if not candidates:
-        return f"no step or data entry is called '{address}' ({nearest(address, known)})"
-    name = candidates[-1]
-    path = target[len(name) + 1 :]
-    nodes = [node for label, node in places if label == name]
-    if len(nodes) > 1:
-        return f"'{name}' names {len(nodes)} steps; give the one you mean a label with `as:`"
-    holder, key = nodes[0]
-    if holder[key] is None:
-        holder[key] = {}
-    *parents, leaf = path.split(".")
-    fields: Any = holder[key]
-    for parent in parents:
-        fields = fields.setdefault(parent, {})
-        if not isinstance(fields, dict):
-            return f"'{parent}' holds no fields"
-    fields[leaf] = value
-    return None
-
-
 def _addresses(document: dict[str, Any]) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:
     """What ``--set`` can name: (label or name, (the dict, the key) whose value holds its fields)."""
     for label, node in cast("dict[str, Any]", document.get("data") or {}).items():
@@ -557,14 +585,16 @@ def _step_addresses(nodes: list[Any]) -> Iterator[tuple[str, tuple[dict[str, Any
             if key == "fork" and isinstance(fields, dict):
                 for branch in cast("dict[str, Any]", fields).values():
                     yield from _step_addresses(cast("list[Any]", branch if isinstance(branch, list) else [branch]))
-            yield (str(step["as"]) if "as" in step else key), (step, key)
+            for name in dict.fromkeys((str(step.get("as") or key), key)):
+                yield name, (step, key)
         reports = step.get("observe")
         if isinstance(reports, dict):
-            stage = step.get("as") or next((key for key in step if key not in ("as", "observe")), "")
+            key = next((key for key in step if key not in ("as", "observe")), "")
             for label, report in cast("dict[str, Any]", reports).items():
                 if isinstance(report, dict) and len(cast("dict[str, Any]", report)) == 1:
                     name = next(iter(cast("dict[str, Any]", report)))
-                    yield f"{stage}.{label}", (cast("dict[str, Any]", report), name)
+                    for stage in dict.fromkeys((str(step.get("as") or key), key)):
+                        yield f"{stage}.{label}", (cast("dict[str, Any]", report), name)
 
 
 # --------------------------------------------------------------------------------------------------------------------- dump

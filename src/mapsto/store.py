@@ -32,24 +32,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from mapsto import discovery
 from mapsto.digest import digest_bytes, digest_json, dumps, tensor_bytes, tensor_from_bytes
 from mapsto.errors import MapstoError, StoreError
 from mapsto.kinds import (
-    Adaptation,
-    Edit,
-    Factory,
     Forked,
     Metric,
     Network,
     Package,
-    Preprocessing,
     Report,
     Series,
-    Signature,
     Table,
-    TensorSpec,
 )
+from mapsto.nn import portable
 from mapsto.process import Foreign, State
 
 if TYPE_CHECKING:
@@ -108,7 +102,7 @@ Put = Callable[[Any], str]
 def encode(value: Any, put: Put) -> dict[str, Any]:
     """A value's manifest; `put` stores a tensor or bytes and gives its digest. Measured values are left out."""
     if isinstance(value, Network):
-        return _encode_network(value, put)
+        return portable.encode(value, put)
     if isinstance(value, Report):
         return {
             "kind": "Report",
@@ -128,56 +122,6 @@ def encode(value: Any, put: Put) -> dict[str, Any]:
 
 def _without_measured(tree: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in tree.items() if k != "measured"}
-
-
-def _encode_network(value: Network, put: Put) -> dict[str, Any]:
-    return {
-        "kind": "Network",
-        "arch": {"name": value.arch.name, "arguments": value.arch.arguments},
-        "edits": [encode_edit(edit) for edit in value.edits],
-        "tensors": {name: put(tensor) for name, tensor in sorted(value.tensors.items())},
-        "aliases": _aliases(value.tensors),
-        "signature": dataclasses.asdict(value.signature),
-        "assets": {name: put(data) for name, data in sorted(value.assets.items())},
-        "adaptation": None
-        if value.adaptation is None
-        else {
-            "method": value.adaptation.method,
-            "settings": dict(value.adaptation.settings),
-            "tensors": {name: put(tensor) for name, tensor in sorted(value.adaptation.tensors.items())},
-        },
-    }
-
-
-def _aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Tied weights: name → the first name of the same tensor."""
-    first: dict[int, str] = {}
-    found: dict[str, str] = {}
-    for name, tensor in sorted(tensors.items()):
-        if id(tensor) in first:
-            found[name] = first[id(tensor)]
-        else:
-            first[id(tensor)] = name
-    return found
-
-
-def encode_edit(edit: Edit) -> dict[str, Any]:
-    """An edit as JSON: its name, version and fields."""
-    import pydantic
-
-    fields = pydantic.TypeAdapter(type(edit)).dump_python(edit, mode="json")
-    return {"name": discovery.name_of(type(edit)), "version": type(edit).version, "fields": fields}
-
-
-def decode_edit(tree: dict[str, Any]) -> Edit:
-    """The edit; one of a later version is refused."""
-    cls = discovery.find("edits", tree["name"])
-    if tree["version"] > cls.version:
-        raise StoreError(
-            f"edit '{tree['name']}' has version {tree['version']}, this mapsto knows {cls.version}",
-            hint="upgrade mapsto",
-        )
-    return cls(**tree["fields"])
 
 
 def network_digest(value: Network) -> str:
@@ -388,31 +332,11 @@ class Store:
         raise StoreError(f"an artifact of unknown kind '{kind}'", where=digest, hint="upgrade mapsto")
 
     def _decode_network(self, tree: dict[str, Any], digest: str) -> Network:
-        def tensors(part: dict[str, str]) -> dict[str, Tensor]:
-            loaded: dict[str, Tensor] = {}
-            for name, blob in part.items():
-                first = tree["aliases"].get(name)
-                if first is not None and part is tree["tensors"]:
-                    loaded[name] = loaded[first]
-                else:
-                    loaded[name] = self.tensor(blob, used_by=f"network {digest[:12]}, tensor {name}")
-            return loaded
-
-        adaptation = tree["adaptation"]
-        return Network(
-            arch=Factory(**tree["arch"]),
-            edits=tuple(decode_edit(edit) for edit in tree["edits"]),
-            tensors=tensors(tree["tensors"]),
-            signature=decode_signature(tree["signature"]),
-            assets={
-                name: self.blob_path(blob, used_by=f"network {digest[:12]}, asset {name}").read_bytes()
-                for name, blob in tree["assets"].items()
-            },
-            adaptation=None
-            if adaptation is None
-            else Adaptation(
-                method=adaptation["method"], settings=adaptation["settings"], tensors=tensors(adaptation["tensors"])
-            ),
+        of = f"network {digest[:12]}"
+        return portable.decode(
+            tree,
+            lambda blob, name: self.tensor(blob, used_by=f"{of}, tensor {name}"),
+            lambda blob, name: self.blob_path(blob, used_by=f"{of}, asset {name}").read_bytes(),
         )
 
     def _decode_report(self, tree: dict[str, Any], digest: str, measured: Mapping[str, Any]) -> Report:
@@ -688,23 +612,6 @@ def blobs_of(manifest: Mapping[str, Any]) -> list[str]:
 def parts_of(manifest: Mapping[str, Any]) -> list[str]:
     """The digests of the artifacts that a manifest refers to."""
     return list(manifest["parts"].values()) if manifest["kind"] == "Forked" else []
-
-
-def decode_signature(tree: Mapping[str, Any]) -> Signature:
-    """A signature from JSON."""
-
-    def spec(part: Mapping[str, Any]) -> TensorSpec:
-        return TensorSpec(name=part["name"], dtype=part["dtype"], shape=tuple(part["shape"]))
-
-    pre = dict(tree["preprocessing"])
-    for name in ("size", "mean", "std"):
-        pre[name] = tuple(pre[name])
-    return Signature(
-        inputs=tuple(spec(part) for part in tree["inputs"]),
-        outputs=tuple(spec(part) for part in tree["outputs"]),
-        preprocessing=Preprocessing(**pre),
-        classes=tuple(tree["classes"]) if tree["classes"] is not None else None,
-    )
 
 
 def measured_of(value: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -16,6 +17,7 @@ from mapsto.mappings.adapt.linear import Linear
 from mapsto.mappings.choose.best import Best
 from mapsto.mappings.choose.branch import Branch
 from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.mappings.quantize.static import Static
 from mapsto.nn.adaptation import centroid
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
 from mapsto.nn.inference import embeddings, forward
@@ -104,6 +106,29 @@ def test_an_embedding_is_no_classifier() -> None:
         accuracy(network())
     with pytest.raises(DomainError, match="3 outputs, but the data has 4"):
         accuracy(context().apply(Centroid(data=Corners(classes=3)), network()))
+
+
+def test_classes_in_another_order_are_not_compared_by_number() -> None:
+    value = context().apply(Centroid(data=FEW), network())
+    names = ("corner 1", "corner 0", "corner 2", "corner 3")
+    other = dataclasses.replace(value, signature=dataclasses.replace(value.signature, classes=names))
+    with pytest.raises(DataError, match="class 'corner 0' is number 0 of the data but number 1 of the network"):
+        accuracy(other)
+    gap = ("corner 0", "corner 2", "corner 3", "corner 4")
+    other = dataclasses.replace(value, signature=dataclasses.replace(value.signature, classes=gap))
+    with pytest.raises(DataError, match="class 'corner 2' is number 2 of the data but number 1"):
+        accuracy(other)
+
+
+def test_a_head_with_quantized_weights_gives_way_to_a_float_one() -> None:
+    value = context().apply(Centroid(data=FEW), network())
+    small = context().apply(Static(data=FEW, samples=20), value)
+    again = context().apply(Centroid(data=Corners(classes=3, per_class=5)), small)
+    assert again.signature.outputs[0].shape == ("N", 3)
+    assert [type(edit).__name__ for edit in again.edits][-2:] == ["Quantizers", "Head"]
+    rebuilt = dataclasses.replace(again, tensors=dict(again.tensors)).module()
+    inputs = torch.rand(3, *again.signature.input_shape()[1:])
+    assert torch.equal(rebuilt(inputs), again.module()(inputs))
 
 
 def test_choosing_a_branch() -> None:

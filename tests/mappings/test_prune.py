@@ -24,8 +24,8 @@ from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.prune.taylor import Taylor
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
 from mapsto.nn.measure import count_macs, count_parameters, state_bytes
+from mapsto.nn.portable import decode_edit, encode_edit
 from mapsto.nn.source import network_of
-from mapsto.store import decode_edit, encode_edit
 
 DATA = Subset(data=Digits(), per_class=8)
 SIZE = 16

@@ -14,6 +14,7 @@ from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizers
 from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
 from mapsto.nn.preprocess import prepare
+from mapsto.store import network_digest
 
 
 @pytest.fixture(autouse=True)
@@ -100,14 +101,18 @@ def test_what_cannot_be_quantized_is_refused():
     small = Static(data=Blobs(), samples=32)(given)
     with pytest.raises(DomainError, match="quantized already"):
         Static(data=Blobs(), samples=32)(small)
-    with pytest.raises(DataError, match="601 samples are asked for but the data holds 600"):
-        Static(data=Blobs(), samples=601)(given)
     with pytest.raises(DataError, match=r"expected images of shape"):
         Static(data=Rows(), samples=10)(given)
     with pytest.raises(DataError, match="not all finite"):
         Static(data=Rows(nan=True), samples=10)(given)
     with pytest.raises(SpecError, match="bits"):
         Static(data=Blobs(), bits=1)
+
+
+def test_fewer_samples_than_asked_for_are_all_taken():
+    given = network(Plain)
+    more, all_of_them = (Static(data=Blobs(), samples=samples)(given) for samples in (601, 600))
+    assert network_digest(more) == network_digest(all_of_them)
 
 
 SOURCES = {

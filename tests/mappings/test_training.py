@@ -10,7 +10,7 @@ from tests.mappings.small import Corners, context, network, trained
 from mapsto.data.augmentation import Augmentation
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.errors import DataError, DomainError, SpecError
-from mapsto.kinds import Network
+from mapsto.kinds import Network, Signature
 from mapsto.mappings.adapt.finetune import Finetune
 from mapsto.mappings.distill.logits import Logits
 from mapsto.mappings.evaluate.accuracy import Accuracy
@@ -69,12 +69,15 @@ def test_supervised_learns_replaces_the_head_and_reports_epochs() -> None:
     assert len(again.edits) == 1, "the head fits already"
 
 
-@pytest.mark.parametrize("labels", ["multilabel", "regression"])
-def test_supervised_learns_other_targets(labels: str) -> None:
-    _, metrics = trained(
+@pytest.mark.parametrize(("labels", "answers"), [("multilabel", "labels"), ("regression", "values")])
+def test_supervised_learns_other_targets(labels: str, answers: str) -> None:
+    result, metrics = trained(
         Supervised(data=Corners(labels=labels), epochs=8, batch_size=16, learning_rate=0.05), network()
     )
     assert metrics[-1]["epoch_train_loss"] < 0.7 * metrics[0]["train_loss"]
+    assert result.signature.answers == answers
+    assert Signature.from_plain(result.signature.plain()) == result.signature
+    assert "answers" not in network().signature.plain(), "digests of classifiers are as they were"
 
 
 def test_balanced_weights_change_the_loss() -> None:
@@ -95,6 +98,14 @@ def test_what_is_refused() -> None:
         trained(Supervised(data=DATA, learning_rate=1e20, schedule="constant"), network())
     with pytest.raises(SpecError, match="learning_rate"):
         Supervised(data=DATA, learning_rate=0)
+    with pytest.raises(
+        DomainError, match=r"loss is classification, but the labels, float32 of shape \(48, 4\), are for mul"
+    ):
+        trained(Supervised(data=Corners(labels="multilabel"), loss="classification"), network())
+    with pytest.raises(DomainError, match="loss is regression, but the labels"):
+        trained(Supervised(data=DATA, loss="regression"), network())
+    with pytest.raises(DomainError, match="class_weights: balanced, but the labels are not one class each"):
+        trained(Supervised(data=Corners(labels="regression"), class_weights="balanced"), network())
     with pytest.raises(SpecError, match="either data or tasks"):
         Logits(teacher=network(), data=DATA, tasks=TASKS)
     with pytest.raises(DomainError, match="teacher has 3 outputs"):

@@ -26,7 +26,7 @@ from mapsto.nn.networks.efficientnet_lite0 import efficientnet_lite0
 from mapsto.nn.networks.resnet12 import resnet12
 from mapsto.nn.networks.resnet_cifar import resnet_cifar
 from mapsto.nn.networks.vgg import vgg
-from mapsto.store import decode_edit, encode_edit
+from mapsto.nn.portable import decode_edit, encode_edit
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -134,9 +134,9 @@ def test_cosine_compares_directions() -> None:
         others = torch.arange(8) != place
         expected = centroid.scores(features[others], labels[others], features[place : place + 1], 2, cosine=True)
         assert torch.allclose(left_out[place], expected[0], atol=1e-5)
-    weight, bias = centroid.head(features, labels, 2, cosine=True)
+    weight, bias = centroid.head(features, labels, 2, {"distance": "cosine"}, {})
     assert torch.equal((features @ weight.T + bias).argmax(1), angles.argmax(1))
-    through = centroid.feature_scores(features[None], labels[None], features[None], 2, {"distance": "cosine"})
+    through = centroid.feature_scores(features[None], labels[None], features[None], 2, {"distance": "cosine"}, {})
     assert torch.allclose(through[0], angles, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mapsto.errors import DataError
 from mapsto.kinds import Samples
 
-__all__ = ["require_classes", "require_finite", "require_in_range", "require_labelled", "require_some"]
+__all__ = ["require_alike", "require_classes", "require_finite", "require_in_range", "require_labelled", "require_some"]
 
 
 def require_some(samples: Samples, *, where: str) -> Samples:
@@ -53,6 +53,23 @@ def require_classes(samples: Samples, at_least: int = 2, *, where: str = "data")
             hint="add samples of other classes",
         )
     return samples
+
+
+def require_alike(known: Sequence[str] | None, classes: Sequence[str], *, where: str) -> None:
+    """Raises `DataError` where a class of both has another number in each: outputs and labels would be of different classes.
+
+    >>> require_alike(("cat", "dog"), ("ant", "cat"), where="test")
+    Traceback (most recent call last):
+    mapsto.errors.DataError: test: class 'cat' is number 1 of the data but number 0 of the network; ...
+    """
+    places = {name: i for i, name in enumerate(known or ())}
+    for number, name in enumerate(classes):
+        if places.get(name, number) != number:
+            raise DataError(
+                f"class '{name}' is number {number} of the data but number {places[name]} of the network",
+                where=where,
+                hint="give data with the network's classes in its order (for image folders: the same folders, empty ones too)",
+            )
 
 
 def require_finite(inputs: NDArray[Any], *, where: str, columns: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Episode, Episodes, Preprocessing, Samples
 from mapsto.nn.adaptation import centroid
-from mapsto.nn.learners import method
+from mapsto.nn.learners import task_scores
 from mapsto.nn.preprocess import prepare
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "TaskBatches",
     "augmented",
     "episode_scores",
+    "indices_of",
     "scores_and_labels",
     "task_of",
 ]
@@ -88,24 +89,35 @@ class Task:
     """A batch of B tasks of one form."""
 
     inputs: NDArray[Any]
-    """Support then query of each task, shape (B, S + Q, ...)."""
-    support_labels: NDArray[np.int64]
-    """(B, S)"""
-    query_labels: NDArray[np.int64]
-    """(B, Q)"""
+    """Support, query, then unlabelled samples of each task, shape (B, S + Q + U, ...); U is 0 unless they are asked for."""
+    support_labels: NDArray[Any]
+    """Classes (B, S) int64, or targets (B, S, K) float32."""
+    query_labels: NDArray[Any]
+    """(B, Q), or (B, Q, K)."""
     ways: int
+    """Outputs: classes of a task, or K."""
 
 
-def task_of(episodes: list[Episode]) -> Task:
-    """Episodes of one form side by side."""
+def task_of(episodes: list[Episode], *, unlabelled: bool = False) -> Task:
+    """Episodes of one form side by side, with their unlabelled samples where these are asked for."""
     first = episodes[0]
-    chosen = np.stack([np.concatenate([episode.support_indices, episode.query_indices]) for episode in episodes])
+    chosen = np.stack([indices_of(episode, unlabelled=unlabelled) for episode in episodes])
+    if all(episode.samples is first.samples for episode in episodes):
+        inputs = first.samples.inputs[chosen.ravel()].reshape(*chosen.shape, *first.samples.inputs.shape[1:])
+    else:
+        inputs = np.stack([episode.samples.inputs[part] for episode, part in zip(episodes, chosen, strict=True)])
     return Task(
-        inputs=first.samples.inputs[chosen.ravel()].reshape(*chosen.shape, *first.samples.inputs.shape[1:]),
+        inputs=inputs,
         support_labels=np.stack([episode.support_labels for episode in episodes]),
         query_labels=np.stack([episode.query_labels for episode in episodes]),
-        ways=len(first.classes),
+        ways=first.outputs,
     )
+
+
+def indices_of(episode: Episode, *, unlabelled: bool = False) -> NDArray[np.int64]:
+    """Its support, query and, where they are asked for, unlabelled samples."""
+    rest = episode.unlabelled_indices if unlabelled else None
+    return np.concatenate([episode.support_indices, episode.query_indices, *([] if rest is None else [rest])])
 
 
 class TaskBatches:
@@ -113,13 +125,14 @@ class TaskBatches:
 
     workers = 1
 
-    def __init__(self, episodes: Episodes, per_step: int, fabric: Fabric) -> None:
-        self._episodes, self._per_step = episodes, per_step
+    def __init__(self, episodes: Episodes, per_step: int, fabric: Fabric, *, unlabelled: bool = False) -> None:
+        self._episodes, self._per_step, self._unlabelled = episodes, per_step, unlabelled
         self._rank, self._world = fabric.global_rank, fabric.world_size
 
     def __getitem__(self, step: int) -> Task:
         first = (step * self._world + self._rank) * self._per_step
-        return task_of([self._episodes[first + number] for number in range(self._per_step)])
+        chosen = [self._episodes[first + number] for number in range(self._per_step)]
+        return task_of(chosen, unlabelled=self._unlabelled)
 
 
 def augmented(
@@ -131,14 +144,12 @@ def augmented(
 
 
 def episode_scores(call: nn.Module, inputs: Tensor, task: Task, adaptation: Adaptation) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks whose inputs (B · (S + Q), ...) are prepared; `call` is the learner."""
+    """Scores (B, Q, ways) of a batch of tasks whose inputs (B · (S + Q + U), ...) are prepared; `call` is the learner."""
     labels = torch.as_tensor(task.support_labels, device=inputs.device)
     together = inputs.unflatten(0, task.inputs.shape[:2])
-    shots = labels.shape[1]
     tensors = {name: tensor.to(inputs.device) for name, tensor in adaptation.tensors.items()}
-    return method(adaptation.method).episode_scores(
-        call, together[:, :shots], labels, together[:, shots:], task.ways, adaptation.settings, tensors
-    )
+    queries = task.query_labels.shape[1]
+    return task_scores(adaptation.method, call, together, labels, queries, task.ways, adaptation.settings, tensors)
 
 
 def scores_and_labels(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.nn.edits.channels import Channels
+from mapsto.nn.edits.lora import adapted_layers, without_adapters
 from mapsto.nn.heads import head
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False) 
     {'2': 'its output is the output of the network'}
     """
     trial = _Trial(module, example)
-    proposals, whole = _proposals(trial.module, trial.inputs)
+    proposals, whole = _proposals(without_adapters(trial.module), trial.inputs)
+    adapted = set(adapted_layers(module))
+    proposals = [replace(group, members=(*group.members, *_of_adapters(group, adapted))) for group in proposals]
     paths = dict(module.named_modules(remove_duplicate=False))
     linear = head(module)
     inner = [
@@ -186,6 +189,15 @@ def _embedding_width(
          if module.get_submodule(path) is linear and "in_features" in values),
         None,
     )  # fmt: skip
+
+
+def _of_adapters(group: Group, adapted: set[str]) -> Iterator[Member]:
+    """Low-rank adapters are sliced as the weights that they change."""
+    for member in group.members:
+        path, _, name = member.name.rpartition(".")
+        if path in adapted and name == "weight":
+            adapter = "lora_b" if member.dim == 0 else "lora_a"
+            yield replace(member, name=f"{path}.{adapter}" if path else adapter)
 
 
 def _makers(group: Group) -> list[str]:

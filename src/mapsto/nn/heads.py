@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 
-__all__ = ["embed", "embed_and_classify", "embedding_size", "head", "head_path"]
+__all__ = ["embed", "embed_and_classify", "embedding_size", "episode_features", "head", "head_path"]
 
 _NAMES = ("classifier", "linear", "fc", "head")
 
@@ -66,6 +66,18 @@ def embed_and_classify(module: nn.Module, inputs: Tensor, *, through: nn.Module 
     if not seen:
         raise DomainError(f"the head '{path}' is never called", hint="give the module an embed(x) method")
     return _matrix(seen[-1]), output
+
+
+def episode_features(module: nn.Module, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, S, D) and (B, Q, D) of a batch of tasks in one forward pass; `module` gives embeddings.
+
+    >>> [part.shape for part in episode_features(nn.Flatten(), torch.ones(2, 5, 1, 2, 2), torch.ones(2, 3, 1, 2, 2))]
+    [torch.Size([2, 5, 4]), torch.Size([2, 3, 4])]
+    """
+    tasks, shots = support.shape[:2]
+    together = torch.cat([support, query], 1)
+    features: Tensor = module(together.flatten(0, 1)).unflatten(0, (tasks, together.shape[1]))
+    return features[:, :shots], features[:, shots:]
 
 
 def embedding_size(module: nn.Module, example: Tensor) -> int:

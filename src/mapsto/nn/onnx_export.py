@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Network, Signature
+from mapsto.kinds import Json, Network, Signature, TensorSpec
 from mapsto.nn.edits.quantizers import bake_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["OPSET", "example_inputs", "fused_operations", "runner", "session", "to_onnx"]
+    from mapsto.nn.learners import LinearMethod
+
+__all__ = ["OPSET", "example_inputs", "fused_operations", "runner", "session", "to_adapting_onnx", "to_onnx"]
 
 OPSET = 20
 
@@ -46,6 +48,53 @@ def to_onnx(network: Network) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
+def to_adapting_onnx(network: Network) -> bytes | None:
+    """The map from a learner's support set to its head as an ONNX model, for any number of examples S and of ways.
+
+    Inputs ``features`` (S, D), the support set's embeddings as the learner's own model gives them, and ``members`` (S, ways),
+    1 where an example is of a class, else 0; outputs ``weight`` (ways, D) and ``bias`` (ways,). None where what the learner makes
+    of examples is no linear layer.
+    """
+    from mapsto.nn.learners import linear_method
+
+    learner = network.adaptation
+    if learner is None:
+        return None
+    linear = linear_method(learner.method)
+    if linear is None:
+        return None
+    size = int(network.signature.outputs[0].shape[-1])
+    inputs = (
+        TensorSpec(name="features", dtype="float32", shape=("S", size)),
+        TensorSpec(name="members", dtype="float32", shape=("S", "ways")),
+    )
+    outputs = (
+        TensorSpec(name="weight", dtype="float32", shape=("ways", size)),
+        TensorSpec(name="bias", dtype="float32", shape=("ways",)),
+    )
+    examples = (torch.randn(6, size, generator=torch.Generator().manual_seed(0)), torch.eye(3).repeat(2, 1))
+    model = _exported(
+        _Adapting(linear, learner.settings, learner.tensors), Signature(inputs=inputs, outputs=outputs), examples
+    )
+    _strip(model)
+    return model.SerializeToString(deterministic=True)
+
+
+class _Adapting(nn.Module):
+    """Features and members of a support set → the head's weight and bias."""
+
+    def __init__(self, linear: LinearMethod, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._linear, self._settings = linear, settings
+        self._names = list(tensors)
+        for number, tensor in enumerate(tensors.values()):
+            self.register_buffer(f"tensor_{number}", tensor)
+
+    def forward(self, features: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+        tensors = {name: self.get_buffer(f"tensor_{number}") for number, name in enumerate(self._names)}
+        return self._linear.head(features, members.argmax(1), members.shape[1], self._settings, tensors)
+
+
 def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[Tensor, ...]:
     """Inputs of the signature's shapes and types: standard normal floats, zeros for integers."""
     generator = torch.Generator().manual_seed(seed)
@@ -60,7 +109,7 @@ def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[
     return tuple(found)
 
 
-def _exported(module: nn.Module, signature: Signature) -> Any:
+def _exported(module: nn.Module, signature: Signature, examples: tuple[Tensor, ...] | None = None) -> Any:
     names = {size for spec in signature.inputs for size in spec.shape if isinstance(size, str)}
     dimensions = {name: torch.export.Dim(name) for name in sorted(names)}
     shapes = [
@@ -71,7 +120,7 @@ def _exported(module: nn.Module, signature: Signature) -> Any:
         try:
             program = torch.onnx.export(
                 module.eval(),
-                example_inputs(signature, 2),
+                examples or example_inputs(signature, 2),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,

@@ -7,11 +7,13 @@ goes on as if it had never stopped. This file imports torch only when an optimis
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
-from mapsto.kinds import Frozen
+from mapsto.errors import SpecError
+from mapsto.kinds import Frozen, Network
+from mapsto.mapping import Context, NetworkSource
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +25,15 @@ __all__ = ["Optimisation"]
 class Optimisation(Frozen):
     """The fields of every mapping that trains by gradients."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = Field(
-        default="sgd", description="`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999)."
+    optimizer: Literal["sgd", "adam", "adamw", "learned"] = Field(
+        default="sgd",
+        description=(
+            "`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999); `learned` runs `rule`, at the default "
+            "learning rate as it was trained, at twice that with steps twice as long."
+        ),
+    )
+    rule: NetworkSource | None = Field(
+        default=None, description="With `learned`: the update rule, as `meta.optimizer` gives it."
     )
     learning_rate: float = Field(default=0.1, gt=0, description="The highest learning rate of the schedule.")
     schedule: Literal["cosine", "onecycle", "constant", "plateau"] = Field(
@@ -53,6 +62,20 @@ class Optimisation(Frozen):
         description="Decay of an average of the weights over steps, which then is the result; 0 for none. Such as 0.999.",
     )
 
+    def __post_init__(self) -> None:
+        if (self.optimizer == "learned") != (self.rule is not None):
+            given = "optimizer is learned, but there is no rule" if self.rule is None else "there is a rule"
+            needed = "" if self.rule is None else f", but optimizer is {self.optimizer}"
+            raise SpecError(
+                given + needed,
+                where=type(self).__name__,
+                hint="give both optimizer: learned and rule, what meta.optimizer has trained, or neither",
+            )
+
+    def update_rule(self, ctx: Context) -> Network | None:
+        """The rule of `optimizer: learned`, for the plan of a training; None for another optimiser."""
+        return ctx.network(self.rule) if self.rule is not None else None
+
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step 0 … steps - 1, before any lowering on a plateau.
 
@@ -72,8 +95,11 @@ class Optimisation(Frozen):
             factor = (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
         return self.learning_rate * factor
 
-    def make(self, module: nn.Module, *, fused: bool = False) -> torch.optim.Optimizer:
-        """The optimiser over the parameters that want gradients, in two groups: those that decay and those that do not."""
+    def make(self, module: nn.Module, *, fused: bool = False, rule: Network | None = None) -> torch.optim.Optimizer:
+        """The optimiser over the parameters that want gradients, in two groups: those that decay and those that do not.
+
+        `rule` is what `update_rule` gave. Raises `SpecError` where `learned` is not given one, `DomainError` where it is none.
+        """
         import torch
 
         wanted = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -88,5 +114,18 @@ class Optimisation(Frozen):
             return torch.optim.SGD(
                 groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0, fused=fused
             )
+        if self.optimizer == "learned":
+            from mapsto.nn.learned_optimizer import LearnedOptimizer, updating_module
+
+            if rule is None:
+                raise SpecError("optimizer is learned, but its rule was not resolved", where=type(self).__name__)
+            learned = updating_module(rule, where=f"{type(self).__name__}: rule")
+            return LearnedOptimizer(groups, learned, lr=self.learning_rate, base=_usual_rate(type(self)))
         adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return adam(groups, lr=self.learning_rate, fused=fused)
+
+
+def _usual_rate(cls: type[Optimisation]) -> float:
+    """The default learning rate of a mapping: a learned rule's steps are then as it was trained."""
+    fields: dict[str, Any] = cast("Any", cls).__pydantic_fields__
+    return float(fields["learning_rate"].default)

@@ -127,11 +127,20 @@ def network_of(
     return Network(arch=arch, tensors=detached(module.state_dict()), signature=signature, assets=dict(assets or {}))
 
 
-def with_output(signature: Signature, outputs: int, classes: Sequence[str] | None) -> Signature:
+def with_output(
+    signature: Signature,
+    outputs: int,
+    classes: Sequence[str] | None,
+    *,
+    answers: Literal["classes", "labels", "values"] = "classes",
+) -> Signature:
     """The signature after the head was replaced: `outputs` numbers, of these classes or none (an embedding)."""
     output = dataclasses.replace(signature.outputs[0], shape=("N", outputs))
     return dataclasses.replace(
-        signature, outputs=(output, *signature.outputs[1:]), classes=tuple(classes) if classes is not None else None
+        signature,
+        outputs=(output, *signature.outputs[1:]),
+        classes=tuple(classes) if classes is not None else None,
+        answers=answers,
     )
 
 

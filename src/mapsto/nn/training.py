@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
+from mapsto.kinds import Network
 from mapsto.nn.allocator import keep_pages
 from mapsto.nn.inference import compact
 from mapsto.nn.optimisation import Optimisation
@@ -45,11 +46,15 @@ class Plan:
     """Epochs without a better loss (validation, else training) after which it stops; the best epoch is the result."""
     lowest_rate: float = 0.0
     """It stops once a plateau has lowered the factor of the rate below this: it has converged."""
+    rule: Network | None = None
+    """What `Optimisation.update_rule` gives."""
 
 
-def first_state(module: nn.Module, optimisation: Optimisation) -> State:
-    """The state of a training that has not begun."""
+def first_state(module: nn.Module, optimisation: Optimisation, chosen: Mapping[str, Any] | None = None) -> State:
+    """The state of a training that has not begun; `chosen` is what was found by measuring, and stays in it."""
     state: State = {"step": 0, "tensors": module.state_dict()}
+    if chosen:
+        state["chosen"] = dict(chosen)
     if optimisation.ema:
         state["average"] = module.state_dict()
     return state
@@ -99,7 +104,7 @@ class Training(Live):
             keep_pages()
         self._module = compact(module)
         self._module.load_state_dict(state["tensors"])
-        optimizer = plan.optimisation.make(self._module, fused=fabric.device.type == "cpu")
+        optimizer = plan.optimisation.make(self._module, fused=fabric.device.type == "cpu", rule=plan.rule)
         self._call, self._optimizer = fabric.setup(self._module, optimizer)
         self._restore_optimizer(state.get("optimizer", {}))
         fabric.strategy.precision.load_state_dict(state.get("precision", {}))
@@ -114,6 +119,7 @@ class Training(Live):
         self._since_lowered = int(state.get("since_lowered", 0))
         self._best: dict[str, Tensor] | None = state.get("best")
         self._stopped = bool(state.get("stopped", False))
+        self._chosen: State = state.get("chosen", {})
         self.step = int(state["step"])
         self.total = plan.steps
 
@@ -171,6 +177,8 @@ class Training(Live):
             state["average"] = self._average.state_dict()
         if self._best is not None:
             state["best"] = self._best
+        if self._chosen:
+            state["chosen"] = self._chosen
         return state
 
     def _restore_optimizer(self, slots: Mapping[str, Mapping[str, Any]]) -> None:

@@ -33,15 +33,28 @@ class EpisodesOf(Tasks):
     """Query samples of each class; 15 is usual."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides every episode."""
+    unlabelled: int = Field(default=0, ge=0)
+    """Samples of each class that are given without labels, for learners that use them (`meta.semi`)."""
+    distractors: int = Field(default=0, ge=0)
+    """Other classes that give as many unlabelled samples, which belong to none of the episode's."""
 
     def fingerprint(self) -> str:
         from mapsto.data.fingerprint import fingerprint_of
 
-        return fingerprint_of(self)
+        labelled = not (self.unlabelled or self.distractors)
+        return fingerprint_of(self, without=("unlabelled", "distractors") if labelled else ())
 
     def open(self) -> Episodes:
         from mapsto.data.episodes import DrawnEpisodes
         from mapsto.data.fingerprint import dataset_of
 
         samples = dataset_of(self.data, where="episodes.data").open()
-        return DrawnEpisodes(samples, ways=self.ways, shots=self.shots, queries=self.queries, seed=self.seed)
+        return DrawnEpisodes(
+            samples,
+            ways=self.ways,
+            shots=self.shots,
+            queries=self.queries,
+            seed=self.seed,
+            unlabelled=self.unlabelled,
+            distractors=self.distractors,
+        )

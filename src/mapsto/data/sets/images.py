@@ -123,10 +123,11 @@ class Images(Dataset):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(paths))))
         if broken and not self.skip_broken:
-            first = min(broken)
+            named = ", ".join(f"{paths[i]} ({broken[i]})" for i in sorted(broken)[:5])
+            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
             count = "1 file is" if len(broken) == 1 else f"{len(broken)} files are"
             raise DataError(
-                f"{count} not whole images, starting with {paths[first]} ({broken[first]})",
+                f"{count} not whole images: {named}{more}",
                 where=self.folder,
                 hint="remove what is broken, or set skip_broken: true",
             )

@@ -45,21 +45,19 @@ class Centroid(Mapping[Network, Network]):
         labels = torch.as_tensor(samples.labels)
         module.cpu()
         edit, signature = headed(value, module, samples.classes, fresh=True)
-        cosine = self.distance == "cosine"
-        if self.distance is None and value.adaptation is not None:
-            cosine = centroid.is_cosine(value.adaptation.settings)
-        scale = self._scale(value, features, labels, cosine=cosine)
-        set_head(module, *centroid.head(features, labels, len(samples.classes), scale=scale, cosine=cosine))
+        own = value.adaptation.settings if value.adaptation and value.adaptation.method == "centroid" else {}
+        distance = self.distance or ("cosine" if centroid.is_cosine(own) else "euclidean")
+        scale = self._scale(centroid.scale_of(own), features, labels, cosine=distance == "cosine")
+        settings = {"scale": scale, "distance": distance}
+        set_head(module, *centroid.head(features, labels, len(samples.classes), settings, {}))
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
-    def _scale(self, value: Network, features: Tensor, labels: Tensor, *, cosine: bool) -> float:
-        from mapsto.nn.adaptation.centroid import scale_of
-
+    def _scale(self, own: float, features: Tensor, labels: Tensor, *, cosine: bool) -> float:
         if self.scale is not None:
             return self.scale
         if int(labels.bincount().min()) > 1:
             return _likeliest_scale(features, labels, cosine=cosine)
-        return scale_of(value.adaptation.settings) if value.adaptation is not None else 1.0
+        return own
 
 
 def _likeliest_scale(features: Tensor, labels: Tensor, *, cosine: bool) -> float:

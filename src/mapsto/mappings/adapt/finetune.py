@@ -52,8 +52,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     """Share of the label that is spread over all classes."""
     augment: Augmentation = Field(default_factory=Augmentation)
     """Random changes of each image."""
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    """`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999)."""
+    optimizer: Literal["sgd", "adam", "adamw", "learned"] = "adam"
+    """`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999); `learned` runs `rule`."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Where the learning rate begins."""
     schedule: Literal["cosine", "onecycle", "constant", "plateau"] = "plateau"
@@ -87,7 +87,12 @@ class Finetune(Optimisation, Process[Network, Network]):
             module.requires_grad_(False)
             last.requires_grad_(True)
         plan = Plan(
-            optimisation=self, steps=self.epochs * epoch, epoch=epoch, stop_after=self.stop_after, lowest_rate=0.9e-3
+            optimisation=self,
+            rule=self.update_rule(ctx),
+            steps=self.epochs * epoch,
+            epoch=epoch,
+            stop_after=self.stop_after,
+            lowest_rate=0.9e-3,
         )
         return Training(
             module,
@@ -133,7 +138,7 @@ class Finetune(Optimisation, Process[Network, Network]):
 
         features = embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=ctx.device)
         labels = torch.as_tensor(samples.labels)
-        weight, bias = head(features, labels, len(samples.classes))
+        weight, bias = head(features, labels, len(samples.classes), {}, {})
         spread = float((features @ weight.T + bias).std(1).mean().clamp_min(1e-6))
         set_head(module, 2 * weight / spread, 2 * bias / spread)
 

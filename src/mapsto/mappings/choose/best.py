@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Forked, Network, Report
-from mapsto.mapping import Context, Mapping, MappingField
+from mapsto.mapping import Branches, Context, Mapping, MappingField, accepts, kind_name
 
 __all__ = ["Best"]
 
@@ -27,6 +27,14 @@ class Best(Mapping[Forked, Network]):
     """Whether more is better."""
 
     contract: ClassVar[dict[str, Any]] = {"metric": "parameters"}
+
+    def misfit(self, given: Any) -> str | None:
+        if not isinstance(given, Branches):
+            return super().misfit(given)
+        for label, kind in given.kinds.items():
+            if not accepts(Network, kind):
+                return f"takes Networks: branch '{label}' gives {kind_name(kind)}"
+        return None
 
     def apply(self, value: Forked, ctx: Context) -> Network:
         """Raises `SpecError` for an unknown metric or a branch that gives no network, `DomainError` where all are NaN."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mapsto.errors import SpecError, nearest
 from mapsto.kinds import Forked, Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Branches, Context, Mapping, accepts, kind_name
 
 __all__ = ["Branch"]
 
@@ -24,6 +24,16 @@ class Branch(Mapping[Forked, Network]):
     """The branch's label."""
 
     contract: ClassVar[dict[str, Any]] = {"label": "a"}
+
+    def misfit(self, given: Any) -> str | None:
+        if not isinstance(given, Branches):
+            return super().misfit(given)
+        if self.label not in given.kinds:
+            return (
+                f"takes the branch '{self.label}', which is none of its branches ({nearest(self.label, given.kinds)})"
+            )
+        kind = given.kinds[self.label]
+        return None if accepts(Network, kind) else f"takes a Network: branch '{self.label}' gives {kind_name(kind)}"
 
     def apply(self, value: Forked, ctx: Context) -> Network:
         """Raises `SpecError` for an unknown label, or a branch that gives no network."""

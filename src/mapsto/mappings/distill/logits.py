@@ -76,6 +76,7 @@ class Logits(Optimisation, Process[Network, Network]):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.data is None) == (self.tasks is None):
             raise SpecError(
                 "give either data or tasks", where="distill.logits", hint="tasks for a learner, data for a classifier"
@@ -101,9 +102,14 @@ class Logits(Optimisation, Process[Network, Network]):
         from mapsto.nn.training import Plan, Training
 
         items = self.items(value, ctx)
-        plan = Plan(optimisation=self, steps=self.steps, epoch=self.epoch)
+        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
         if isinstance(items, Batches):
-            plan = Plan(optimisation=self, steps=self.epochs * items.per_epoch, epoch=items.per_epoch)
+            plan = Plan(
+                optimisation=self,
+                rule=self.update_rule(ctx),
+                steps=self.epochs * items.per_epoch,
+                epoch=items.per_epoch,
+            )
         module = self._student(value, ctx)[0]
         objective = _Objective(self, value, module, ctx)
         return Training(module, state, plan=plan, fabric=ctx.fabric, loss=objective, validate=objective.validation())

@@ -103,6 +103,8 @@ def share(right: int, n: int) -> Metric:
 
 
 def _require_outputs(value: Network, samples: Samples) -> None:
+    from mapsto.data.checks import require_alike
+
     shape, known = value.signature.outputs[0].shape, value.signature.classes
     if value.adaptation is not None or (known is None and shape[-1] != len(samples.classes)):
         raise DomainError(
@@ -116,12 +118,7 @@ def _require_outputs(value: Network, samples: Samples) -> None:
             where="evaluate.accuracy",
             hint="give it data with the network's classes",
         )
-    if known is not None and known != samples.classes and set(known) == set(samples.classes):
-        raise DomainError(
-            "the network's classes are the data's, but in another order",
-            where="evaluate.accuracy",
-            hint="sort them alike",
-        )
+    require_alike(known, samples.classes, where="evaluate.accuracy")
 
 
 def _counts(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:

@@ -6,63 +6,152 @@ have in common: ``mean(a_i − b_i) ± 1.96 · s(a_i − b_i) / √n`` (Vinyals 
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
-from mapsto.kinds import Adaptation, Episode, Metric, Network, Report, Table
+from mapsto.errors import DomainError
+from mapsto.kinds import Adaptation, Episode, Metric, Network, Report, Series, Table, Tasks
 from mapsto.mapping import Context, Mapping, NetworkSource, TasksSource
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mapsto.kinds import Episodes as OpenedEpisodes
     from mapsto.nn.episodes import EpisodeResults
 
 __all__ = ["Episodes"]
 
 
 class Episodes(Mapping[Network, Report]):
-    """Accuracy (%, ± CI95) of a learner over episodes; another network learns by nearest class mean of its embedding."""
+    """Accuracy (%, ± CI95) of a learner over episodes; another network learns by nearest class mean of its embedding.
+
+    For regression tasks the mean squared error, as ``error``, stands in its place.
+
+    Several numbers of ways and shots are evaluated in one run: metrics without a suffix are of the first, the others end in
+    ``_20w5s`` and the like, and a series shows accuracy against shots.
+    """
 
     tasks: TasksSource
     """Where the episodes come from; they are numbers 0 to `episodes` - 1 of it."""
     episodes: int = Field(default=600, ge=2)
     """How many; 600 is the field's standard."""
+    ways: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Classes of an episode, each in turn; by default those of `tasks`."""
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Support samples of a class, each in turn; by default those of `tasks`."""
+    batch_norm: Literal["own", "both"] = "own"
+    """Which statistics batch norms take: the learner's own way, or once more `transductive` (a query sees the other
+    queries) and `inductive` (it does not), as metrics of these names."""
+    curve: int = Field(default=0, ge=0)
+    """Inner steps up to which a series of accuracies is made, for learners that adapt step by step; 0 for none."""
     distance: Literal["euclidean", "cosine"] = "euclidean"
     """How a network that is no learner compares embeddings; a learner has its own way. ImageNet's do better with `cosine`."""
     baseline: NetworkSource | None = None
     """A network to compare with over the same episodes; ``drop`` is by how much this one is worse."""
 
     def apply(self, value: Network, ctx: Context) -> Report:
-        """Raises `DataError` where the data cannot give such episodes, or holds NaN."""
+        """Raises `DataError` where the data cannot give such episodes, or holds NaN; `DomainError` for ways that do not fit."""
+        metrics: dict[str, Metric] = {}
+        rows: list[tuple[Any, ...]] = []
+        curves: dict[int, list[float]] = {}
+        series: dict[str, Series] = {}
+        for number, source in enumerate(self._sources(ctx)):
+            episodes = [source[index] for index in range(self.episodes)]
+            found = self._metrics(value, episodes, ctx)
+            suffix = f"_{source.ways}w{source.shots}s" if number else ""
+            metrics |= {f"{name}{suffix}": metric for name, metric in found.items()}
+            judged = found.get("accuracy") or found["error"]
+            rows.append((source.ways, source.shots, source.queries, len(episodes), judged.value, judged.ci95))
+            curves.setdefault(source.ways, []).append(judged.value)
+            if self.curve and not number:
+                series |= self._curve(value, source, episodes, ctx)
+        if len(self.shots) > 1:
+            ys = {f"{ways}-way": tuple(values) for ways, values in curves.items()}
+            series["accuracy by shots"] = Series(x=self.shots, ys=ys, x_name="shots", y_name="accuracy, %")
+        columns = ("ways", "shots", "queries", "n", "accuracy" if rows[0][0] else "error", "ci95")
+        return Report(metrics=metrics, series=series, tables={"episodes": Table(columns=columns, rows=tuple(rows))})
+
+    def _sources(self, ctx: Context) -> Iterator[OpenedEpisodes]:
+        """The tasks with each number of ways and shots that is asked for."""
         from mapsto.data.checks import require_finite
 
-        source = ctx.tasks(self.tasks)
-        require_finite(source.samples.inputs, where="evaluate.episodes: tasks")
-        episodes = [source[number] for number in range(self.episodes)]
-        own = self._results(value, episodes, ctx)
-        metrics = {
-            "accuracy": _mean(100 * own.accuracies, "%"),
-            "loss": _mean(own.losses, ""),
-        }
-        if self.baseline is not None:
-            other = self._results(ctx.network(self.baseline), episodes, ctx)
-            metrics["baseline"] = _mean(100 * other.accuracies, "%")
-            metrics["drop"] = _mean(100 * (other.accuracies - own.accuracies), "points")
-        form = (source.ways, source.shots, source.queries, len(episodes))
-        return Report(
-            metrics=metrics, tables={"episodes": Table(columns=("ways", "shots", "queries", "n"), rows=(form,))}
-        )
+        tasks = ctx.resolve(self.tasks, Tasks)
+        for wanted, name in ((self.ways, "ways"), (self.shots, "shots")):
+            if wanted and not hasattr(tasks, name):
+                raise DomainError(
+                    f"these tasks have no field '{name}'", where="evaluate.episodes", hint=f"leave {name} out"
+                )
+        for ways in self.ways or (None,):
+            for shots in self.shots or (None,):
+                changes = {"ways": ways} if ways else {}
+                changes |= {"shots": shots} if shots else {}
+                source = ctx.tasks(dataclasses.replace(cast("Any", tasks), **changes) if changes else tasks)
+                require_finite(source.samples.inputs, where="evaluate.episodes: tasks")
+                yield source
 
-    def _results(self, network: Network, episodes: list[Episode], ctx: Context) -> EpisodeResults:
+    def _metrics(self, value: Network, episodes: list[Episode], ctx: Context) -> dict[str, Metric]:
+        own = self._results(value, episodes, ctx)
+        regression = own.errors is not None
+        name, unit = ("error", "MSE") if regression else ("accuracy", "%")
+        metrics = {name: _mean(_judged(own), unit)}
+        if not regression:
+            metrics["loss"] = _mean(own.losses, "")
+        if self.batch_norm == "both":
+            for statistics in ("transductive", "inductive"):
+                metrics[statistics] = _mean(_judged(self._results(value, episodes, ctx, statistics)), unit)
+        if self.baseline is not None:
+            other = _judged(self._results(ctx.network(self.baseline), episodes, ctx))
+            worse = _judged(own) - other if regression else other - _judged(own)
+            metrics["baseline"] = _mean(other, unit)
+            metrics["drop"] = _mean(worse, unit if regression else "points")
+        return metrics
+
+    def _results(
+        self,
+        network: Network,
+        episodes: list[Episode],
+        ctx: Context,
+        statistics: Literal["own", "transductive", "inductive"] = "own",
+    ) -> EpisodeResults:
         from mapsto.nn.episodes import episode_results
 
-        adaptation = network.adaptation or Adaptation(method="centroid", settings={"distance": self.distance})
         return episode_results(
-            network.module(), network.signature.preprocessing, adaptation, episodes, device=ctx.device
+            network.module(),
+            network.signature.preprocessing,
+            self._adaptation(network),
+            episodes,
+            device=ctx.device,
+            statistics=statistics,
         )
+
+    def _adaptation(self, network: Network) -> Adaptation:
+        return network.adaptation or Adaptation(method="centroid", settings={"distance": self.distance})
+
+    def _curve(
+        self, value: Network, source: OpenedEpisodes, episodes: list[Episode], ctx: Context
+    ) -> dict[str, Series]:
+        """Accuracy (of regression the error) before the first inner step and after each; nothing for a learner without inner steps."""
+        from mapsto.nn.episodes import accuracies_by_step
+
+        own = self._adaptation(value)
+        longer = dataclasses.replace(own, settings={**own.settings, "steps": self.curve})
+        found = accuracies_by_step(value.module(), value.signature.preprocessing, longer, episodes, device=ctx.device)
+        if found is None:
+            return {}
+        name, unit, scale = ("error", "mean squared error", 1) if not source.ways else ("accuracy", "accuracy, %", 100)
+        ys = {name: tuple(float(mean) for mean in scale * found.mean(1))}
+        steps = tuple(float(step) for step in range(len(found)))
+        return {f"{name} by inner steps": Series(x=steps, ys=ys, x_name="inner steps", y_name=unit)}
+
+
+def _judged(results: EpisodeResults) -> NDArray[np.float64]:
+    """Accuracies in %, or mean squared errors of regression tasks, shape (episodes,)."""
+    return 100 * results.accuracies if results.errors is None else results.errors
 
 
 def _mean(values: NDArray[np.float64], unit: str) -> Metric:

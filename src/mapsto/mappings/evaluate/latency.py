@@ -62,8 +62,8 @@ class Latency(Mapping[Network | Package, Report]):
         return Report(metrics=metrics, tables=tables)
 
     def _call(self, value: Network | Package, threads: int) -> Callable[[], object]:
+        from mapsto.kinds import Signature
         from mapsto.nn.onnx_export import to_onnx
-        from mapsto.predict import signature_from
 
         if isinstance(value, Network):
             if self.runtime == "pytorch":
@@ -71,7 +71,7 @@ class Latency(Mapping[Network | Package, Report]):
             return _in_onnx_runtime(to_onnx(value), value.signature, threads)
         manifest = value.manifest()
         model = value.files[manifest["model"]].read_bytes()
-        return _in_onnx_runtime(model, signature_from(manifest["signature"]), threads)
+        return _in_onnx_runtime(model, Signature.from_plain(manifest["signature"]), threads)
 
 
 def _example(signature: Signature) -> tuple[Tensor, ...]:

@@ -2,12 +2,13 @@
 
 ``package/model.onnx`` (any batch size; int8 kernels for a quantized network) and ``package/manifest.json`` (format, hashes,
 signature, parity). Parity is the greatest difference between the network in PyTorch and the file in ONNX Runtime, reported
-beside the spread of the outputs, without which it says nothing.
+beside the spread of the outputs, without which it says nothing. A learner's package also carries ``learner/`` for hosts that have
+mapsto and, where its result is a linear layer, ``adapt.onnx``, the map from examples' embeddings to that layer, with which a
+device adapts by itself; the manifest says which.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -53,12 +54,15 @@ class Onnx(Mapping[Network, Package]):
             "format": FORMAT,
             "model": "model.onnx",
             "opset": OPSET,
-            "signature": dataclasses.asdict(value.signature),
+            "signature": value.signature.plain(),
             "parameters": count_parameters(value.module()),
             "macs": count_macs(value.module(), example_inputs(value.signature, 1)[0]),
             "parity": {"on": "data" if self.data is not None else "generated", **_parity(value, model, inputs)},
         }
         contents = {"model.onnx": model, **self._examples(ctx)}
+        if value.adaptation is not None:
+            learner, manifest["adaptation"] = self._learner(value)
+            contents |= learner
         manifest["files"] = {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
         }
@@ -69,6 +73,23 @@ class Onnx(Mapping[Network, Package]):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
         return Package(files={name: folder / name for name in contents})
+
+    def _learner(self, value: Network) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """What lets a device adapt: ``adapt.onnx``, support → head, where the method allows it; and ``learner/`` for mapsto."""
+        from mapsto.nn.onnx_export import to_adapting_onnx
+        from mapsto.nn.portable import saved
+
+        adaptation = value.adaptation
+        files = {f"learner/{name}": content for name, content in saved(value).items()}
+        described: dict[str, Any] = {
+            "method": adaptation.method if adaptation is not None else "",
+            "learner": "learner/",
+        }
+        model = to_adapting_onnx(value)
+        if model is not None:
+            files["adapt.onnx"] = model
+            described["model"] = "adapt.onnx"
+        return files, described
 
     def _examples(self, ctx: Context) -> dict[str, bytes]:
         """``examples/<class>.png``: the first image of each of a few classes, to try the package on."""
@@ -128,7 +149,8 @@ def _parity(value: Network, model: bytes, inputs: tuple[Tensor, ...]) -> dict[st
         raise DomainError("the network's outputs are not all finite", where="export.onnx", hint="check its weights")
     difference = np.abs(expected - given)
     spread = float(expected.std(axis=0).mean())
-    agreement = float((expected.argmax(-1) == given.argmax(-1)).mean()) if value.signature.classes else None
+    named = value.signature.classes is not None and value.signature.answers == "classes"
+    agreement = float((expected.argmax(-1) == given.argmax(-1)).mean()) if named else None
     return {
         "samples": len(expected),
         "max_abs_difference": _rounded(difference.max()),

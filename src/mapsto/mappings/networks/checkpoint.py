@@ -64,6 +64,7 @@ class Checkpoint(Mapping[None, Network]):
 
     def apply(self, value: None, ctx: Context) -> Network:
         """Raises `DataError` for a missing or broken file, `TrustError` for one with code, `DomainError` for a misfit."""
+        from mapsto.nn.preprocess import prepare
         from mapsto.nn.source import network_of
 
         samples = ctx.dataset(self.data) if self.data is not None else None
@@ -77,12 +78,14 @@ class Checkpoint(Mapping[None, Network]):
             samples.preprocessing if samples is not None else Preprocessing(),
             **{name: entry for name, entry in given.items() if entry is not None},
         )
+        images = preprocessing.kind == "image"
         return network_of(
             self.factory,
             self.arguments,
             preprocessing,
             classes=self.classes or (samples.classes if samples is not None else None),
             tensors=_with_counters(self._tensors()),
+            example=prepare(samples.inputs[:2], preprocessing) if samples is not None and not images else None,
         )
 
     def _path(self) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mapsto.errors import DataError, DomainError
+from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Network
 from mapsto.mapping import Context, DataSource, Mapping
 
@@ -28,14 +28,14 @@ _BATCH = 64
 class Static(Mapping[Network, Network]):
     """Fold batch norm, calibrate, attach quantizers.
 
-    Raises `DomainError` for a network that is quantized already or that the data does not fit, and `DataError` for fewer
-    samples than asked for or for values that are not finite.
+    Raises `DomainError` for a network that is quantized already or that the data does not fit, and `DataError` for data
+    without a sample or with values that are not finite.
     """
 
     data: DataSource
     """Calibration data; its labels are not used."""
     samples: int = Field(default=512, ge=1)
-    """How many samples are drawn for calibration; 100 to 1000 do (Krishnamoorthi 2018)."""
+    """How many samples are drawn for calibration, of the data at most all; 100 to 1000 do (Krishnamoorthi 2018)."""
     bits: int = Field(default=8, ge=2, le=8)
     """Bits of weights and activations; ONNX Runtime's integer kernels are for 8."""
     signed: bool = False
@@ -97,15 +97,10 @@ class Static(Mapping[Network, Network]):
 
     def _batches(self, value: Network, ctx: Context) -> list[Tensor]:
         """The drawn samples as inputs of the network, a few batches of shape (up to 64, ...)."""
+        from mapsto.data.checks import require_some
         from mapsto.nn.preprocess import prepare
 
-        samples = ctx.dataset(self.data)
-        if len(samples) < self.samples:
-            raise DataError(
-                f"{self.samples} samples are asked for but the data holds {len(samples)}",
-                where=self.name,
-                hint=f"set samples to {len(samples)} or fewer, or give more data",
-            )
+        samples = require_some(ctx.dataset(self.data), where=self.name)
         chosen = ctx.random("calibration").permutation(len(samples))[: self.samples]
         inputs = prepare(samples.inputs[chosen], value.signature.preprocessing)
         wanted = value.signature.input_shape(len(chosen))

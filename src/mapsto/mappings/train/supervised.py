@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from mapsto.data.augmentation import Augmentation
+from mapsto.errors import DomainError
 from mapsto.kinds import Network, Samples
 from mapsto.mapping import Context, DataSource
 from mapsto.nn.optimisation import Optimisation
@@ -66,7 +67,7 @@ class Supervised(Optimisation, Process[Network, Network]):
         samples = self._samples(ctx)
         module, _ = self._headed(value, samples)
         epoch = self.items(value, ctx).per_epoch
-        plan = Plan(optimisation=self, steps=self.epochs * epoch, epoch=epoch)
+        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
         objective = _Objective(self, value, samples, ctx)
         return Training(
             module, state, plan=plan, fabric=ctx.fabric, loss=objective, validate=objective.validation(self.validation)
@@ -74,16 +75,18 @@ class Supervised(Optimisation, Process[Network, Network]):
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
         from mapsto.nn.source import with_output
+        from mapsto.nn.targets import ANSWERS
         from mapsto.nn.training import load_result
 
         samples = self._samples(ctx)
         module, edit = self._headed(value, samples)
         load_result(module, state)
-        signature = with_output(value.signature, len(samples.classes), samples.classes)
+        answers = ANSWERS[self._kind(samples)]
+        signature = with_output(value.signature, len(samples.classes), samples.classes, answers=answers)
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _samples(self, ctx: Context) -> Samples:
-        """The data, after a look at it: no NaN, and more than one class. Raises `DataError`."""
+        """The data, after a look at it: no NaN, more than one class, labels for the loss. Raises `DataError` or `DomainError`."""
         from mapsto.data.checks import require_classes, require_finite, require_some
 
         samples = require_some(ctx.dataset(self.data), where="train.supervised")
@@ -91,7 +94,18 @@ class Supervised(Optimisation, Process[Network, Network]):
         require_finite(samples.labels, where="train.supervised: labels")
         if samples.labels.ndim == 1 and samples.labels.dtype.kind in "iu":
             require_classes(samples, where="train.supervised")
+        if self._kind(samples) != "classification" and self.class_weights != "none":
+            raise DomainError(
+                f"class_weights: {self.class_weights}, but the labels are not one class each",
+                where="train.supervised",
+                hint="leave class_weights out",
+            )
         return samples
+
+    def _kind(self, samples: Samples) -> Kind:
+        from mapsto.nn.targets import chosen_kind
+
+        return chosen_kind(self.loss, samples.labels, where="train.supervised")
 
     def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
         from mapsto.nn.heading import headed
@@ -108,13 +122,12 @@ class _Objective:
         import torch
 
         from mapsto.nn.losses import class_weights
-        from mapsto.nn.targets import kind_of
 
         self._mapping, self._ctx = mapping, ctx
         self._preprocessing = network.signature.preprocessing
-        self._kind: Kind = kind_of(samples.labels) if mapping.loss == "auto" else mapping.loss
+        self._kind: Kind = mapping._kind(samples)
         self._weights: Tensor | None = None
-        if mapping.class_weights == "balanced" and self._kind == "classification":
+        if mapping.class_weights == "balanced":
             self._weights = class_weights(torch.as_tensor(samples.labels), len(samples.classes)).to(ctx.device)
 
     def __call__(self, call: nn.Module, item: Batch) -> Tensor:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from mapsto.errors import DataError
 from mapsto.kinds import Json
+from mapsto.nn.heads import episode_features
 
 __all__ = [
     "centroids",
@@ -23,23 +24,35 @@ __all__ = [
     "feature_scores",
     "head",
     "is_cosine",
+    "layer",
     "leave_one_out_scores",
+    "members",
     "scale_of",
     "scores",
 ]
 
 
-def centroids(features: Tensor, labels: Tensor, ways: int) -> Tensor:
+def members(labels: Tensor, ways: int) -> Tensor:
+    """Whether each sample is of each class, shape (..., S, ways), of labels (..., S).
+
+    >>> members(torch.tensor([1, 0]), 2).tolist()
+    [[False, True], [True, False]]
+    """
+    return labels.unsqueeze(-1) == torch.arange(ways, device=labels.device)
+
+
+def centroids(features: Tensor, labels: Tensor, ways: int, *, checked: bool = True) -> Tensor:
     """Class means, shape (..., ways, D), of features (..., S, D) with labels (..., S) from 0 to ways - 1.
 
-    Raises `DataError` where a class has no example.
+    Raises `DataError` where a class has no example; not under `torch.func.vmap`, which needs `checked` to be false, and not
+    in an exported program.
     """
-    members = one_hot(labels, ways).to(features.dtype)
-    counts = members.sum(-2)
-    if bool((counts == 0).any()):
+    own = members(labels, ways).to(features.dtype)
+    counts = own.sum(-2)
+    if checked and not torch.compiler.is_exporting() and bool((counts == 0).any()):
         empty = int((counts == 0).nonzero()[0, -1])
         raise DataError(f"class {empty} has no example in the support set", hint="give at least one example of each")
-    return members.transpose(-1, -2) @ features / counts.unsqueeze(-1)
+    return own.transpose(-1, -2) @ features / counts.unsqueeze(-1)
 
 
 def scores(
@@ -78,12 +91,12 @@ def leave_one_out_scores(
     >>> leave_one_out_scores(torch.tensor([[0.0], [2.0], [5.0], [5.0]]), torch.tensor([0, 0, 1, 1]), 2)[0]
     tensor([ -4., -25.])
     """
-    counts = one_hot(labels, ways).sum(-2).to(features.dtype)
+    own = members(labels, ways)
+    counts = own.sum(-2).to(features.dtype)
     if bool((counts == 1).any()):
         raise DataError(
             "a class has one example only, none is left when it is left out", hint="give two or more of each"
         )
-    own = one_hot(labels, ways).bool()
     if cosine:
         return -scale * _squares_without_oneself(normalize(features, dim=-1), own)
     squares = -scores(features, labels, features, ways)
@@ -93,33 +106,44 @@ def leave_one_out_scores(
 
 def _squares_without_oneself(units: Tensor, own: Tensor) -> Tensor:
     """Squared distances (..., N, ways) of unit vectors (..., N, D) to the directions of the means of each class's others."""
-    members = own.to(units.dtype)
-    sums = members.transpose(-1, -2) @ units
-    products = units @ sums.transpose(-1, -2) - members
-    squares = sums.square().sum(-1).unsqueeze(-2) - members * (2 * products + 1)
+    mine = own.to(units.dtype)
+    sums = mine.transpose(-1, -2) @ units
+    products = units @ sums.transpose(-1, -2) - mine
+    squares = sums.square().sum(-1).unsqueeze(-2) - mine * (2 * products + 1)
     return 2 - 2 * products / squares.clamp_min(1e-12).sqrt()
 
 
-def head(
-    features: Tensor, labels: Tensor, classes: int, *, scale: float = 1.0, cosine: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The linear layer that ranks as `scores` does: weight (classes, D) and bias (classes,).
-
-    With `cosine` an embedding as long as the examples' are on average gets their scale, a longer one a larger.
-
-    >>> weight, bias = head(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), 2)
-    >>> torch.tensor([[0.5]]) @ weight.T + bias
-    tensor([[ 0., -2.]])
-    """
-    if cosine:
-        means = normalize(centroids(normalize(features, dim=-1), labels, classes), dim=-1)
-        return 2 * scale * means / features.norm(dim=-1).mean().clamp_min(1e-12), means.new_zeros(classes)
-    means = centroids(features, labels, classes)
+def layer(means: Tensor, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The linear layer that ranks as squared distances to `means` (..., ways, D) do: weight (..., ways, D), bias (..., ways)."""
     return 2 * scale * means, -scale * means.square().sum(-1)
 
 
+def head(
+    features: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The linear layer that ranks as `scores` does: weight (ways, D) and bias (ways,) from features (S, D), labels (S,).
+
+    With the distance `cosine` an embedding as long as the examples' are on average gets their scale, a longer one a larger.
+
+    >>> weight, bias = head(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), 2, {}, {})
+    >>> torch.tensor([[0.5]]) @ weight.T + bias
+    tensor([[ 0., -2.]])
+    """
+    scale = scale_of(settings)
+    if is_cosine(settings):
+        means = normalize(centroids(normalize(features, dim=-1), labels, ways), dim=-1)
+        length = features.norm(dim=-1).mean(-1)[..., None, None].clamp_min(1e-12)
+        return 2 * scale * means / length, means.new_zeros(means.shape[:-1])
+    return layer(centroids(features, labels, ways), scale=scale)
+
+
 def feature_scores(
-    support: Tensor, support_labels: Tensor, query: Tensor, ways: int, settings: Mapping[str, Json]
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    ways: int,
+    settings: Mapping[str, Json],
+    tensors: Mapping[str, Tensor],
 ) -> Tensor:
     """`scores` with ``settings["scale"]``, by default 1, and ``settings["distance"]``, by default euclidean."""
     return scores(support, support_labels, query, ways, scale=scale_of(settings), cosine=is_cosine(settings))
@@ -146,7 +170,5 @@ def episode_scores(
     tensors: Mapping[str, Tensor],
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    tasks, shots = support.shape[:2]
-    together = torch.cat([support, query], 1)
-    features: Tensor = module(together.flatten(0, 1)).unflatten(0, (tasks, together.shape[1]))
-    return feature_scores(features[:, :shots], support_labels, features[:, shots:], ways, settings)
+    support, query = episode_features(module, support, query)
+    return feature_scores(support, support_labels, query, ways, settings, tensors)

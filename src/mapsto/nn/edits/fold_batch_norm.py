@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit
+from mapsto.nn.edits.lora import require_none
 from mapsto.nn.sites import Trace
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class FoldBatchNorm(Edit):
     """(path of the layer, path of the batch norm that alone takes its output), in any order."""
 
     def apply(self, module: nn.Module) -> nn.Module:
+        require_none(module, where="fold_batch_norm")
         for layer_path, norm_path in self.pairs:
             layer, norm = module.get_submodule(layer_path), module.get_submodule(norm_path)
             if not isinstance(layer, _LAYERS) or not is_foldable(norm):

@@ -38,7 +38,10 @@ class Head(Edit):
     """Share of the embedding dropped in training, 0 to 1."""
 
     def apply(self, module: nn.Module) -> nn.Module:
-        """Raises `DomainError` where the head is not there, has another width, or is quantized."""
+        """Raises `DomainError` where the head is not there or has another width, or where its result is quantized.
+
+        A head with quantized weights gives way to one in float.
+        """
         place, _, name = self.path.rpartition(".")
         try:
             parent, old = module.get_submodule(place), module.get_submodule(self.path)
@@ -46,8 +49,12 @@ class Head(Edit):
             raise DomainError(str(error), where=self.path, hint="name a module of the network as the head") from error
         if isinstance(old, nn.Linear) and old.in_features != self.inputs:
             raise DomainError(f"the head takes {old.in_features} inputs, not {self.inputs}", where=self.path)
-        if any(quantizer.path == self.path for quantizer in getattr(module, "mapsto_quantizers", ())):
-            raise DomainError("the head is quantized", where=self.path, hint="replace the head before quantizing")
+        if any(q.path == self.path and not q.weight for q in getattr(module, "mapsto_quantizers", ())):
+            raise DomainError(
+                "the head's result is quantized to the old one's range",
+                where=self.path,
+                hint="replace the head before quantizing",
+            )
         new = nn.Identity()
         if self.outputs is not None:
             first = next(module.parameters(), torch.empty(0))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Frozen
+from mapsto.nn.edits.lora import require_none
 from mapsto.nn.sites import INPUT, Site, SiteMode
 
 __all__ = ["Quantizers"]
@@ -91,6 +92,7 @@ class Quantizers(Edit):
             raise DomainError(
                 "the network is quantized already", where="quantizers", hint="quantize it once, at the end"
             )
+        require_none(module, where="quantizers")
         for index, quantizer in enumerate(self.quantizers):
             if quantizer.weight:
                 _attach_scales(module, index, quantizer)

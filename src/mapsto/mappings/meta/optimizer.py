@@ -1,0 +1,184 @@
+"""Learn how to optimise: train an update rule on many small trainings, so that networks it has not seen are trained faster by it.
+
+``min_θ E_tasks mean_t log(ℓ(w_t) / ℓ₀ + 0.01)`` with ``w_{t+1} = w_t + Δ_θ(∇ℓ(w_t), …)``, its gradient estimated over truncated unrolls
+by persistent evolution strategies (Metz et al., "Tasks, Stability, Architecture, and Compute: Training More Effective Learned Optimizers,
+and Using Them to Train Themselves", 2020; Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs
+with Persistent Evolution Strategies", 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from mapsto.kinds import Network
+from mapsto.mapping import Context, DataSource
+from mapsto.nn.optimisation import Optimisation
+from mapsto.process import Items, Live, Process, State
+
+if TYPE_CHECKING:
+    from mapsto.nn.networks.update_rule import UpdateRule
+    from mapsto.nn.training import Training
+    from mapsto.nn.unrolls import Distribution, Population
+
+__all__ = ["Optimizer"]
+
+
+class Optimizer(Optimisation, Process[Network, Network]):
+    """An update rule (of `networks.update_rule`) trained on small networks; others run it as `optimizer: learned`.
+
+    The tasks are classifiers of a few classes of `data` and regressions of sinusoids, by perceptrons and convolutional networks of
+    random depth, width, activation, first weights and batch size, at a rate that falls by half a cosine over each.
+
+    On networks much wider than those of its tasks a rule's steps are too long, and training may fail at the default learning rate: in
+    `benchmarks/results/meta_optimizer.json` the recipe's rule, trained up to a width of 32, needs an eighth to a sixteenth of it.
+
+    A rule whose steps are far too short learns to make longer ones, and then trains a network that it has not seen further:
+
+    >>> from mapsto import evaluate, networks, train
+    >>> few = {"subset": {"data": {"digits": {"size": 8}}, "per_class": 16}}
+    >>> timid = networks.update_rule(hidden=4, rate=1e-4)()
+    >>> small = {"horizon": 10, "unroll": 5, "groups": 3, "pairs": 3, "width": 8}
+    >>> bold = Optimizer(data=few, steps=30, learning_rate=0.1, **small)(timid)
+    >>> reader = networks.conv4(channels=1, size=8, blocks=3, width=8, classes=10)
+    >>> def loss_by(rule):
+    ...     trained = (reader >> train.supervised(data=few, epochs=4, batch_size=16, optimizer="learned", rule=rule))()
+    ...     return evaluate.accuracy(data=few, pictures=0)(trained).metrics["loss"].value
+    >>> loss_by(bold) < loss_by(timid) - 0.2
+    True
+    """
+
+    data: DataSource | None = None
+    """Images of the classes that tasks are made of; by default 300 printed characters, 12 pixels."""
+    steps: int = Field(default=2000, ge=1)
+    """Gradient steps of the rule; each is one truncation of one group."""
+    epoch: int = Field(default=100, ge=1)
+    """Steps over which metrics are averaged."""
+    estimator: Literal["pes", "es", "backprop"] = "pes"
+    """`pes`: persistent evolution strategies, unbiased; `es`: each truncation by itself; `backprop`: through the truncation."""
+    unroll: int = Field(default=20, ge=1)
+    """Steps of a truncation; Metz et al. use 20 and more."""
+    horizon: int = Field(default=200, ge=1)
+    """Steps of the longest tasks; others are down to a quarter of it."""
+    groups: int = Field(default=8, ge=1)
+    """Tasks that are at work in turn, each with its own network."""
+    pairs: int = Field(default=4, ge=1)
+    """Antithetic pairs of rules in a group, each with its own data and first weights; with `backprop` as many copies."""
+    sigma: float = Field(default=0.01, gt=0)
+    """Standard deviation of the rules' perturbations; 0.01 in Metz et al."""
+    measured_on: Literal["training", "validation"] = "training"
+    """Whose loss the rule is judged by: that of the batches it is given, or of a quarter of the samples that are held out."""
+    width: int = Field(default=32, ge=1)
+    """The widest layer of the tasks' networks."""
+    regression: float = Field(default=0.2, ge=0, le=1)
+    """Share of tasks that are sinusoids."""
+    convolutional: float = Field(default=0.4, ge=0, le=1)
+    """Share of the classifiers that are convolutional."""
+    optimizer: Literal["sgd", "adam", "adamw", "learned"] = "adam"
+    """By which the rule itself is trained."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """The highest learning rate of the schedule of the rule's own training."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """L2 penalty of the rule's weights."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Highest norm of the estimated gradient: a task that diverges shall not decide."""
+
+    contract: ClassVar[dict[str, Any]] = {
+        "data": {"subset": {"data": {"digits": {"size": 8}}, "per_class": 8}},
+        "steps": 5,
+        "unroll": 2,
+        "horizon": 5,
+        "groups": 2,
+        "pairs": 2,
+        "width": 6,
+    }
+
+    @staticmethod
+    def contract_input() -> Network:
+        """An untrained rule, what this maps from."""
+        from mapsto import discovery
+
+        return discovery.find("mappings", "networks.update_rule")(hidden=4)(seed=0)
+
+    def start(self, value: Network, ctx: Context) -> State:
+        """Raises `DomainError` where `value` is no update rule."""
+        from mapsto.nn.training import first_state
+
+        return {**first_state(self._rule(value), self), "groups": {}}
+
+    def items(self, value: Network, ctx: Context) -> Items:
+        return range(self.steps)
+
+    def open(self, value: Network, state: State, ctx: Context) -> _Learning:
+        from mapsto.nn.training import Plan, Training
+        from mapsto.nn.unrolls import Population
+
+        rule = self._rule(value).to(ctx.device)
+        population = Population(
+            rule,
+            self._distribution(ctx),
+            lambda group, episode: ctx.random("task", group, episode),
+            state["groups"],
+            groups=self.groups,
+            unroll=self.unroll,
+            sigma=self.sigma,
+            estimator=self.estimator,
+            held_out=self.measured_on == "validation",
+            device=ctx.device,
+        )
+        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
+        training = Training(rule, state, plan=plan, fabric=ctx.fabric, loss=lambda _call, turn: population.loss(turn))
+        return _Learning(training, population)
+
+    def finish(self, value: Network, state: State, ctx: Context) -> Network:
+        from mapsto.nn.training import load_result
+
+        return value.with_module(load_result(self._rule(value), state))
+
+    def _rule(self, value: Network) -> UpdateRule:
+        from mapsto.nn.learned_optimizer import updating_module
+
+        return updating_module(value, where="meta.optimizer")
+
+    def _distribution(self, ctx: Context) -> Distribution:
+        from mapsto.data.checks import require_classes, require_finite
+        from mapsto.data.sets.glyphs import Glyphs
+        from mapsto.nn.unrolls import Distribution, Images
+
+        source = self.data if self.data is not None else Glyphs(characters=300, size=12)
+        samples = require_classes(ctx.dataset(source), where="meta.optimizer: data")
+        require_finite(samples.inputs, where="meta.optimizer: data")
+        return Distribution(
+            images=Images(samples),
+            pairs=self.pairs,
+            horizon=self.horizon,
+            width=self.width,
+            regression=self.regression,
+            convolutional=self.convolutional,
+        )
+
+
+class _Learning(Live):
+    """The training of the rule, and the tasks that it is in the midst of."""
+
+    def __init__(self, training: Training, population: Population) -> None:
+        self._training, self._population = training, population
+        self.total = training.total
+
+    @property
+    def step(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Steps done."""
+        return self._training.step
+
+    @property
+    def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all are."""
+        return self._training.done
+
+    def advance(self, item: int) -> Mapping[str, float]:
+        return self._training.advance(item)
+
+    def snapshot(self) -> State:
+        return {**self._training.snapshot(), "groups": self._population.state()}

@@ -1,0 +1,147 @@
+"""The outer gradient over a batch of tasks, task by task or vectorised, with memory bounded by a chunk of tasks.
+
+The gradient of each task's loss is found on its own and added up in the order of the tasks, so that only one chunk's graph is held
+at a time. What comes out is a loss whose backward pass hands out the gradients that are there already: to an optimiser, a
+precision plugin or DDP it looks like any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from mapsto.nn.taskwise import per_task
+
+__all__ = ["Engine", "TaskLoss", "by_chunks", "by_tasks", "fastest", "precomputed"]
+
+Engine: TypeAlias = Literal["loop", "threads", "fused", "vmap"]
+"""How the gradients of a step's tasks are found: one task after another, each on all cores; a task a core; so with fused
+operations; all at once, vectorised."""
+TaskLoss: TypeAlias = Callable[[Mapping[str, Tensor], int], Tensor]
+"""(parameters by name, number of the task) → its loss, a scalar."""
+Gradients: TypeAlias = tuple[Tensor, list[Tensor | None]]
+
+
+def by_tasks(
+    parameters: Mapping[str, Tensor],
+    loss: TaskLoss,
+    tasks: int,
+    *,
+    threads: int | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """The mean loss of tasks 0 … tasks - 1, differentiable in `parameters`.
+
+    Parameters
+    ----------
+    parameters
+        By name.
+    loss
+        Called once a task; under `threads` from several at once (see `per_task`).
+    tasks
+        How many.
+    threads
+        None: one task after another, each on all cores. Else so many at once, each on one core.
+    chunk
+        With threads: tasks whose gradients are held at once; None for all.
+
+    >>> w = torch.tensor(2.0, requires_grad=True)
+    >>> mean = by_tasks({"w": w}, lambda at, number: at["w"] ** 2 * number, 3)
+    >>> mean.backward()
+    >>> mean.item(), w.grad.item()
+    (4.0, 4.0)
+    """
+    names, values = list(parameters), list(parameters.values())
+
+    def single(number: int) -> Gradients:
+        leaves = [value.detach().requires_grad_() for value in values]
+        with torch.enable_grad():
+            found = loss(dict(zip(names, leaves, strict=True)), number)
+        return found.detach(), list(torch.autograd.grad(found, leaves, allow_unused=True))
+
+    def found() -> Iterator[Gradients]:
+        if threads is None:
+            yield from map(single, range(tasks))
+            return
+        for first in range(0, tasks, chunk or tasks):
+            count = min(chunk or tasks, tasks - first)
+            yield from per_task(partial(_offset, single, first), count, threads)
+
+    return precomputed(values, found(), tasks)
+
+
+def _offset(call: Callable[[int], Gradients], first: int, number: int) -> Gradients:
+    return call(first + number)
+
+
+def by_chunks(
+    parameters: Mapping[str, Tensor], loss: Callable[[Mapping[str, Tensor], slice], Tensor], tasks: int, chunk: int
+) -> Tensor:
+    """The mean loss of tasks, `chunk` of them at a time: `loss` gives the sum over a slice of them."""
+    names, values = list(parameters), list(parameters.values())
+
+    def single(part: slice) -> Gradients:
+        leaves = [value.detach().requires_grad_() for value in values]
+        with torch.enable_grad():
+            found = loss(dict(zip(names, leaves, strict=True)), part)
+        return found.detach(), list(torch.autograd.grad(found, leaves, allow_unused=True))
+
+    parts = [slice(first, min(first + chunk, tasks)) for first in range(0, tasks, chunk)]
+    return precomputed(values, (single(part) for part in parts), tasks)
+
+
+def precomputed(parameters: Sequence[Tensor], found: Any, count: int) -> Tensor:
+    """A mean loss from the (loss, gradients) of its parts, added up in their order and divided by `count`."""
+    total: Tensor | None = None
+    sums: list[Tensor | None] = [None] * len(parameters)
+    for part, gradients in cast("Sequence[Gradients]", found):
+        total = part if total is None else total + part
+        for place, gradient in enumerate(gradients):
+            if gradient is not None:
+                before = sums[place]
+                sums[place] = gradient if before is None else before + gradient
+    if total is None:
+        raise ValueError("there is not one task")
+    means = [None if gradient is None else gradient / count for gradient in sums]
+    return cast("Tensor", _Precomputed.apply(total / count, means, *parameters))
+
+
+class _Precomputed(torch.autograd.Function):
+    """A loss whose gradients are known."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        return (None, None, *(None if found is None else outputs[0] * found for found in ctx.gradients))
+
+
+def fastest(candidates: Mapping[str, Callable[[], object]]) -> str:
+    """The name of the quickest, by one call after one to warm up; a candidate that fails is passed over.
+
+    >>> fastest({"slow": lambda: time.sleep(0.01), "quick": lambda: None, "broken": lambda: 1 / 0})
+    'quick'
+    """
+    times: dict[str, float] = {}
+    for name, call in candidates.items():
+        try:
+            call()
+            began = time.perf_counter()
+            call()
+            times[name] = time.perf_counter() - began
+        except (RuntimeError, ArithmeticError):
+            continue
+    return min(times, key=lambda name: times[name]) if times else next(iter(candidates))
+
+
+def trained(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters that want gradients, by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,26 @@
+"""Gradient descent at one rate: ``θ ← θ − α g`` (Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning", 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+__all__ = ["update"]
+
+
+def update(
+    point: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    step: int,
+    rate: float,
+    tensors: Mapping[str, Tensor],
+    memory: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Every parameter moved against its gradient.
+
+    >>> import torch
+    >>> update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)}, 0, 0.5, {}, {})
+    {'w': tensor(0.7500)}
+    """
+    return {name: point[name] - rate * gradient for name, gradient in gradients.items()}

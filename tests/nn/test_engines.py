@@ -1,0 +1,64 @@
+"""Every engine of the gradient-based learners gives the same outer gradient, in float64 to 1e-9."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mapsto import datasets, meta, networks
+from mapsto.errors import SpecError
+from mapsto.mapping import Context, Numerics
+from mapsto.nn.fused import compiled_kernels
+from mapsto.nn.outer import trained
+
+DIGITS = datasets.digits(size=16)
+TASKS = datasets.episodes(data=DIGITS, ways=3, shots=2, queries=3)
+
+
+def gradient(engine: str, method: Any = None, **fields: Any) -> dict[str, torch.Tensor]:
+    train = (method or meta.maml)(
+        tasks=TASKS, tasks_per_step=5, inner_rate=0.1, engine=engine, **{"inner_steps": 2, **fields}
+    )
+    context = Context(numerics=Numerics(threads=2))
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    network = networks.conv4(data=DIGITS, width=16)(seed=0)
+    learner, _, _ = train.learner(network, context)
+    learner.double()
+    assert engine in train.engines(learner, context)
+    task = train.items(network, context)[0]
+    inputs = train._prepared(network, context)(task).double()
+    train._loss(learner, inputs, task, 0, engine).backward()
+    return {name: parameter.grad for name, parameter in trained(learner).items() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("fields", [{}, {"first_order": True}, {"inner_steps": 3}, {"head": "zero"}], ids=str)
+@pytest.mark.parametrize("engine", ["threads", "fused", "vmap"])
+def test_engines_agree(engine: str, fields: dict[str, Any]) -> None:
+    if engine == "fused" and not compiled_kernels():
+        pytest.skip("no C++ compiler")
+    base, other = gradient("loop", **fields), gradient(engine, **fields)
+    assert base.keys() == other.keys()
+    for name, expected in base.items():
+        assert torch.allclose(other[name], expected, rtol=1e-7, atol=1e-9), name
+
+
+@pytest.mark.parametrize("engine", ["threads", "fused"])
+def test_chunks_of_tasks_change_nothing(engine: str) -> None:
+    if engine == "fused" and not compiled_kernels():
+        pytest.skip("no C++ compiler")
+    whole, chunked = gradient(engine), gradient(engine, chunk_size=2)
+    assert all(torch.equal(whole[name], chunked[name]) for name in whole)
+
+
+def test_threads_give_the_same_bits_every_time() -> None:
+    first, second = gradient("threads"), gradient("threads")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_engine_that_does_not_fit_is_refused() -> None:
+    train = meta.maml(tasks=TASKS, engine="fused", batch_norm="inductive")
+    with pytest.raises(SpecError, match="'fused' does not go with"):
+        train.start(networks.conv4(data=DIGITS, width=8)(seed=0), Context())

@@ -1,0 +1,167 @@
+"""A learner on disk adapts to a folder of a few images, in another process, and on a device without mapsto's training half."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mapsto import adapt, datasets, evaluate, export, meta, networks
+from mapsto.cli import app
+from mapsto.errors import DataError, DomainError
+from mapsto.kinds import Network
+from mapsto.nn import portable
+from mapsto.predict import Predictor
+from mapsto.report import save_package
+
+DIGITS = datasets.digits(size=16)
+TASKS = datasets.episodes(data=DIGITS, ways=3, shots=2, queries=2)
+LEARNERS: dict[str, Any] = {
+    "protonet": lambda: meta.protonet(tasks=TASKS, steps=3),
+    "maml": lambda: meta.maml(tasks=TASKS, steps=2, inner_steps=2, engine="loop"),
+    "maml_zero": lambda: meta.maml(tasks=TASKS, steps=2, inner_steps=2, engine="loop", head="zero", inner_rate=0.1),
+}
+
+
+def learner(name: str) -> Network:
+    return LEARNERS[name]()(networks.conv4(data=DIGITS, width=8)())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes of two images each."""
+    samples = DIGITS.open()
+    for label in (0, 1, 7):
+        place = tmp_path / "photos" / f"digit {label}"
+        place.mkdir(parents=True)
+        for number, index in enumerate(np.flatnonzero(samples.labels == label)[:2]):
+            Image.fromarray(255 - samples.inputs[index, 0]).save(place / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def package_of(value: Network, folder: Path) -> Path:
+    save_package(export.onnx()(value), folder / "package")
+    return folder / "package"
+
+
+def test_a_network_survives_as_files(tmp_path: Path) -> None:
+    value = learner("maml")
+    for name, content in portable.saved(value).items():
+        (tmp_path / name).write_bytes(content)
+    again = portable.load(tmp_path)
+    few = datasets.episodes(data=DIGITS, ways=3, shots=2, queries=5)
+    report = evaluate.episodes(tasks=few, episodes=10)
+    assert report(again) == report(value)
+    (tmp_path / "tensors.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(Exception, match="no whole network is here"):
+        portable.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_from_a_package_in_another_process(name: str, folder: Path, tmp_path: Path) -> None:
+    package_of(learner(name), tmp_path)
+    out = tmp_path / "mine"
+    command = [sys.executable, "-m", "mapsto", "adapt", str(tmp_path), str(folder), "--out", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["classes"] == {"digit 0": 2, "digit 1": 2, "digit 7": 2}
+    if name == "protonet":
+        assert found["right_of_examples_percent"] > 80
+    assert Predictor(out / "package").predict([folder / "digit 7" / "0.png"])[0].label.startswith("digit")
+
+
+def test_adapting_gives_what_evaluation_scores() -> None:
+    """The classifier made of one episode's support set answers its queries as the episode's scores do."""
+    import torch
+
+    from mapsto.nn.batches import episode_scores, task_of
+    from mapsto.nn.inference import forward
+    from mapsto.nn.preprocess import prepare
+
+    value = meta.maml(tasks=TASKS, steps=2, inner_steps=2, engine="loop", head="zero", batch_norm="inductive")(
+        networks.conv4(data=DIGITS, width=8)()
+    )
+    episode = TASKS.open()[5]
+    task = task_of([episode])
+    adaptation = value.adaptation
+    assert adaptation is not None
+    inputs = prepare(task.inputs[0], value.signature.preprocessing)
+    scores = episode_scores(value.module(), inputs, task, adaptation)[0]
+    from mapsto.kinds import Preprocessing, Samples
+    from mapsto.mapping import Context
+
+    class Support:
+        classes = tuple(str(way) for way in range(3))
+
+    samples = Samples(
+        inputs=episode.support, labels=episode.support_labels, classes=Support.classes, preprocessing=Preprocessing()
+    )
+    context = Context()
+    context.dataset = lambda source: samples  # type: ignore[method-assign]
+    reader = adapt.learner(data=DIGITS).apply(value, context)
+    answers = forward(reader.module(), episode.query, value.signature.preprocessing)
+    assert torch.allclose(answers, scores, atol=1e-4)
+
+
+def test_a_device_adapts_without_torch(folder: Path, tmp_path: Path) -> None:
+    value = learner("protonet")
+    package = package_of(value, tmp_path)
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+from mapsto.predict import Predictor
+files = sorted(Path({str(folder)!r}).glob("*/*.png"))
+reader = Predictor({str(package)!r}).adapt(files, [file.parent.name for file in files])
+print([prediction.label == file.parent.name for file, prediction in zip(files, reader.predict(files))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("True") >= 5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda place: None, "no such folder or file"),
+        (lambda place: (place / "one").mkdir(parents=True), "no folder with images"),
+        (lambda place: place.write_text("x"), "not read here"),
+    ],
+)
+def test_bad_examples(make: Any, message: str, tmp_path: Path) -> None:
+    package_of(learner("protonet"), tmp_path)
+    place = tmp_path / "examples"
+    make(place)
+    done = CliRunner().invoke(app, ["adapt", str(tmp_path), str(place), "--out", str(tmp_path / "out")])
+    assert done.exit_code != 0
+    assert isinstance(done.exception, DataError)
+    assert message in str(done.exception)
+    assert not (tmp_path / "out" / "package").exists()
+
+
+def test_no_learner_is_there(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["adapt", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, DataError)
+    assert "no learner is here" in str(done.exception)
+
+
+def test_another_number_of_ways_than_the_head_has(folder: Path) -> None:
+    five = datasets.episodes(data=DIGITS, ways=5, shots=1, queries=1)
+    value = meta.maml(tasks=five, steps=1, inner_steps=1, engine="loop")(networks.conv4(data=DIGITS, width=4)())
+    three = datasets.images(folder=str(folder), size=16, channels=1, ink="light")
+    with pytest.raises(DomainError, match="5 outputs, the task asks for 3"):
+        adapt.learner(data=three)(value)
+
+
+def test_a_package_of_a_learner_without_a_linear_head_says_so(tmp_path: Path, folder: Path) -> None:
+    package = package_of(learner("maml"), tmp_path)
+    with pytest.raises(DomainError, match="no map from examples to a head"):
+        Predictor(package).adapt([folder / "digit 0" / "0.png"], ["a"])
