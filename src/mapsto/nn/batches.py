@@ -97,6 +97,11 @@ class Task:
     ways: int
     """Outputs: classes of a task, or K."""
 
+    def first(self, count: int) -> Task:
+        """The first tasks alone."""
+        labels = self.support_labels[:count], self.query_labels[:count]
+        return Task(inputs=self.inputs[:count], support_labels=labels[0], query_labels=labels[1], ways=self.ways)
+
 
 def task_of(episodes: list[Episode], *, unlabelled: bool = False) -> Task:
     """Episodes of one form side by side, with their unlabelled samples where these are asked for."""

@@ -29,7 +29,7 @@ class Alfa(GradientBased):
     >>> digits = datasets.digits(size=16)
     >>> tasks = datasets.episodes(data=digits, ways=3, shots=1, queries=5)
     >>> network = networks.conv4(data=digits, width=8, blocks=3)(seed=0)
-    >>> learner = Alfa(tasks=tasks, steps=20, inner_steps=2, inner_rate=0.1, learning_rate=0.01, engine="loop")(network)
+    >>> learner = Alfa(tasks=tasks, steps=20, inner_steps=2, inner_rate=0.1, learning_rate=0.01, engine="threads")(network)
     >>> bool(learner.adaptation.tensors["~alfa.second.weight"].abs().max() > 0)
     True
     >>> new = evaluate.episodes(tasks=datasets.episodes(data=digits, ways=3, shots=1, queries=5, seed=1), episodes=20)

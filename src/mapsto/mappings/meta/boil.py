@@ -22,7 +22,7 @@ class Boil(GradientBased):
     >>> digits = datasets.digits(size=16)
     >>> tasks = datasets.episodes(data=digits, ways=3, shots=1, queries=5)
     >>> network = networks.conv4(data=digits, width=8, blocks=3)(seed=0)
-    >>> learner = Boil(tasks=tasks, steps=20, learning_rate=0.01, engine="loop")(network)
+    >>> learner = Boil(tasks=tasks, steps=20, learning_rate=0.01, engine="threads")(network)
     >>> new = evaluate.episodes(tasks=datasets.episodes(data=digits, ways=3, shots=1, queries=5, seed=1), episodes=20)
     >>> bool(new(learner).metrics["accuracy"].value > 45)
     True

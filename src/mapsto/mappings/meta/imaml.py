@@ -33,7 +33,7 @@ class Imaml(GradientBased):
     >>> digits = datasets.digits(size=16)
     >>> tasks = datasets.episodes(data=digits, ways=3, shots=1, queries=5)
     >>> network = networks.conv4(data=digits, width=8, blocks=3)(seed=0)
-    >>> learner = Imaml(tasks=tasks, steps=10, inner_steps=8, solver_steps=2, engine="loop")(network)
+    >>> learner = Imaml(tasks=tasks, steps=10, inner_steps=8, solver_steps=2, engine="threads")(network)
     >>> new = evaluate.episodes(tasks=datasets.episodes(data=digits, ways=3, shots=1, queries=5, seed=1), episodes=20)
     >>> bool(new(learner).metrics["accuracy"].value > 50)
     True

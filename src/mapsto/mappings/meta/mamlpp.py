@@ -35,7 +35,7 @@ class Mamlpp(GradientBased):
     >>> digits = datasets.digits(size=16)
     >>> tasks = datasets.episodes(data=digits, ways=3, shots=1, queries=5)
     >>> network = networks.conv4(data=digits, width=8, blocks=3)(seed=0)
-    >>> learner = Mamlpp(tasks=tasks, steps=30, inner_steps=2, learning_rate=0.01)(network)
+    >>> learner = Mamlpp(tasks=tasks, steps=8, inner_steps=2, learning_rate=0.01)(network)
     >>> learner.adaptation.tensors["~rates.features.0.0.weight"].shape
     torch.Size([2])
     >>> new = evaluate.episodes(tasks=datasets.episodes(data=digits, ways=3, shots=1, queries=5, seed=1), episodes=20,

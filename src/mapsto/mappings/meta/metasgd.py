@@ -29,7 +29,7 @@ class Metasgd(GradientBased):
     >>> digits = datasets.digits(size=16)
     >>> tasks = datasets.episodes(data=digits, ways=3, shots=1, queries=5)
     >>> network = networks.conv4(data=digits, width=8, blocks=3)(seed=0)
-    >>> learner = Metasgd(tasks=tasks, steps=20, learning_rate=0.01, engine="loop")(network)
+    >>> learner = Metasgd(tasks=tasks, steps=20, learning_rate=0.01, engine="threads")(network)
     >>> rates = learner.adaptation.tensors["features.0.0.weight"]
     >>> rates.shape == learner.tensors["features.0.0.weight"].shape, bool(rates.std() > 0)
     (True, True)

@@ -37,7 +37,7 @@ class Reptile(GradientBased):
     >>> digits = datasets.digits(size=16)
     >>> tasks = datasets.episodes(data=digits, ways=3, shots=5, queries=5)
     >>> network = networks.conv4(data=digits, width=8, blocks=3)(seed=0)
-    >>> learner = Reptile(tasks=tasks, steps=10, inner_rate=0.01, test_steps=10, engine="loop")(network)
+    >>> learner = Reptile(tasks=tasks, steps=10, inner_rate=0.01, test_steps=10, engine="threads")(network)
     >>> new = evaluate.episodes(tasks=datasets.episodes(data=digits, ways=3, shots=5, queries=5, seed=1), episodes=20)
     >>> bool(new(learner).metrics["accuracy"].value > 60)
     True
