@@ -78,6 +78,27 @@ def test_from_a_package_in_another_process(name: str, folder: Path, tmp_path: Pa
     assert Predictor(out / "package").predict([folder / "digit 7" / "0.png"])[0].label.startswith("digit")
 
 
+def test_from_a_run_and_its_store(folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    lessons = "{episodes: {data: {digits: {size: 16}}, ways: 3, shots: 1, queries: 2}}"
+    recipe.write_text(
+        f"schema: 1\nsteps:\n  - networks.conv4: {{data: {{digits: {{size: 16}}}}, width: 4}}\n"
+        f"  - meta.protonet: {{tasks: {lessons}, steps: 2}}\n    as: learner\n",
+        encoding="utf-8",
+    )
+    run, store = tmp_path / "run", str(tmp_path / "store")
+    runner = CliRunner()
+    assert runner.invoke(app, ["run", str(recipe), "--out", str(run), "--store", store]).exit_code == 0
+    command = ["adapt", str(run), str(folder), "--out", str(tmp_path / "mine")]
+    done = runner.invoke(app, [*command, "--store", store, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["learner"] == "learner"
+    wrong = runner.invoke(app, [*command, "--store", store, "--step", "teacher"])
+    assert "its networks: networks.conv4, learner" in str(wrong.exception)
+    elsewhere = runner.invoke(app, [*command, "--store", str(tmp_path / "other")])
+    assert "name the run's store with --store" in str(elsewhere.exception)
+
+
 def test_adapting_gives_what_evaluation_scores() -> None:
     """The classifier made of one episode's support set answers its queries as the episode's scores do."""
     import torch

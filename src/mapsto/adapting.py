@@ -54,14 +54,12 @@ def _of_run(place: Path, store: str | None, label: str | None) -> tuple[Network,
     from mapsto.store import Store
 
     steps = cast("list[dict[str, Any]]", reports.load(place)["steps"])
-    chosen = [step for step in steps if step["kind"] == "Network" and label in (None, step["label"], step["name"])]
+    networks = [step for step in steps if step["kind_out"] == "Network"]
+    chosen = [step for step in networks if label in (None, step["path"], step["label"], step["name"])]
     if not chosen:
-        labels = ", ".join(
-            dict.fromkeys(str(step["label"] or step["name"]) for step in steps if step["kind"] == "Network")
-        )
-        raise DataError(
-            f"the run has no network '{label}' (it has {labels})", where=str(place), hint="name one of these"
-        )
+        known = ", ".join(str(step["path"]) for step in networks) or "none"
+        what = f"the run has no network '{label}'" if label is not None else "the run has no network"
+        raise DataError(f"{what}; its networks: {known}", where=str(place), hint="name one of them with --step")
     kept = Store(store)
     for step in reversed(chosen):
         try:
@@ -73,7 +71,7 @@ def _of_run(place: Path, store: str | None, label: str | None) -> tuple[Network,
                 hint="name the run's store with --store, or run the recipe again",
             ) from error
         if isinstance(network, Network) and (label is not None or network.adaptation is not None):
-            return network, str(step["label"] or step["name"])
+            return network, str(step["path"])
     raise DataError(
         "none of the run's networks is a learner", where=str(place), hint="choose a network with --step, or another run"
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, linear, mse_loss
 
-from mapsto import datasets, evaluate, kinds, meta, prune
+from mapsto import datasets, evaluate, kinds, meta, networks, prune
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network
 from mapsto.nn.adaptation import gradient, head_gradient
@@ -599,3 +599,17 @@ def test_a_learner_learns() -> None:
     ):
         found = context().apply(judge, context().apply(mapping, network())).metrics["accuracy"].value
         assert found > 90, mapping.name
+
+
+def test_anil_on_waves() -> None:
+    waves = datasets.sinusoids(shots=10, queries=10, phase=(0.0, 0.5))
+    network = networks.mlp()(seed=0)
+    judge = evaluate.episodes(tasks=datasets.sinusoids(shots=10, queries=10, phase=(0.0, 0.5), seed=1), episodes=40)
+
+    def error(steps: int) -> float:
+        train = meta.anil(
+            tasks=waves, steps=steps, tasks_per_step=10, inner_rate=0.05, inner_steps=3, learning_rate=0.01
+        )
+        return judge(train(network)).metrics["error"].value
+
+    assert error(150) < 0.5 * error(1)

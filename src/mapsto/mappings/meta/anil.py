@@ -63,6 +63,9 @@ class Anil(Episodic):
         tensors = {} if learner is None else learner.detached()
         return Adaptation(method="head_gradient", settings=settings, tensors=tensors)
 
+    def predicts_values(self) -> bool:
+        return True
+
     def learner(self, value: Network, ctx: Context) -> tuple[Learner, tuple[Edit, ...], Signature]:
         from mapsto.nn.learner import Learner
 

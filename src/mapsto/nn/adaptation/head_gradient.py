@@ -21,6 +21,9 @@ from mapsto.nn.heads import episode_features
 
 __all__ = ["BIAS", "WEIGHT", "episode_scores", "feature_scores", "head", "path", "path_scores", "settings_of"]
 
+PREDICTS_VALUES = True
+"""Targets of numbers are followed by the squared error."""
+
 WEIGHT, BIAS = "~head.weight", "~head.bias"
 """The learner's tensors: the head that tasks begin with, shapes (ways, D) and (ways,); without them it begins at 0."""
 Head: TypeAlias = tuple[Tensor, Tensor]
