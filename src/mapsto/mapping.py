@@ -688,11 +688,13 @@ def make_fabric(numerics: Numerics) -> Fabric:
 
     torch.set_num_threads(numerics.threads)
     kind, _, index = numerics.device.partition(":")
-    devices: Any = [int(index)] if index else numerics.world_size
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", numerics.world_size))  # torchrun says how many are on this machine
+    devices: Any = [int(index)] if index else here
     try:
         fabric = Fabric(
             accelerator=kind,
             devices=devices,
+            num_nodes=max(1, numerics.world_size // here),
             precision=cast("Any", numerics.precision),
             strategy=numerics.strategy,
         )
