@@ -23,7 +23,7 @@ HEADS = {
 def number(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def table(name: str, file: str) -> str:
