@@ -291,8 +291,7 @@ class GradientBased(Episodic):
 
     def _first_statistics(self, value: Network) -> dict[str, Tensor]:
         """Mean 0 and variance 1 of every batch norm at every inner step and after the last."""
-        from mapsto.nn.adaptation.gradient import statistics_names
-        from mapsto.nn.norms import norm_paths
+        from mapsto.nn.norms import norm_paths, statistics_names
 
         found: dict[str, Tensor] = {}
         for path in norm_paths(value.module()):

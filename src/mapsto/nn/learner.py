@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mapsto.kinds import Adaptation
 from mapsto.nn.learners import task_scores
+from mapsto.nn.norms import statistics_names
 
 if TYPE_CHECKING:
     from mapsto.nn.batches import Task
@@ -90,13 +91,13 @@ class Learner(nn.Module):
 
     def keep(self, statistics: Mapping[int, Mapping[str, tuple[Tensor, Tensor]]], momentum: float = 0.1) -> None:
         """Move the running statistics of each inner step towards those that were met."""
+        running = dict(self.kept.named_buffers())
         for step, found in statistics.items():
             for place, met in found.items():
-                prefix = f"{place}." if place else ""
-                for name, tensor in zip(("running_mean", "running_var"), met, strict=True):
-                    hidden = _hidden(f"{prefix}{name}@{step}")
-                    if hidden in dict(self.kept.named_buffers()):
-                        self.kept.get_buffer(hidden).lerp_(tensor, momentum)
+                for name, tensor in zip(statistics_names(place), met, strict=True):
+                    hidden = _hidden(f"{name}@{step}")
+                    if hidden in running:
+                        running[hidden].lerp_(tensor, momentum)
 
     def scores(self, inputs: Tensor, task: Task) -> Tensor:
         """Scores (B, Q, ways) of the queries of tasks whose samples (B, S + Q + U, ...) are prepared."""

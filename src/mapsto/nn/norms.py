@@ -28,6 +28,7 @@ __all__ = [
     "averaged",
     "norm_paths",
     "recording",
+    "statistics_names",
     "task_norms",
     "using",
 ]
@@ -83,6 +84,12 @@ def _normalised(
 def norm_paths(module: nn.Module) -> list[str]:
     """The paths of the batch norms of a module, in order."""
     return [path for path, part in module.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def statistics_names(place: str) -> tuple[str, str]:
+    """The names of a batch norm's running mean and variance, to which ``@step`` is added."""
+    prefix = f"{place}." if place else ""
+    return f"{prefix}running_mean", f"{prefix}running_var"
 
 
 @contextmanager

@@ -8,9 +8,9 @@ precision plugin or DDP it looks like any other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,13 @@ from mapsto.nn.taskwise import per_task
 
 __all__ = ["Engine", "TaskLoss", "by_chunks", "by_tasks", "fastest", "precomputed"]
 
+T = TypeVar("T")
 Engine: TypeAlias = Literal["loop", "threads", "fused", "vmap"]
 """How the gradients of a step's tasks are found: one task after another, each on all cores; a task a core; so with fused
 operations; all at once, vectorised."""
 TaskLoss: TypeAlias = Callable[[Mapping[str, Tensor], int], Tensor]
 """(parameters by name, number of the task) → its loss, a scalar."""
-Gradients: TypeAlias = tuple[Tensor, list[Tensor | None]]
+Gradients: TypeAlias = tuple[Tensor, Sequence[Tensor | None]]
 
 
 def by_tasks(
@@ -56,13 +57,7 @@ def by_tasks(
     >>> mean.item(), w.grad.item()
     (4.0, 4.0)
     """
-    names, values = list(parameters), list(parameters.values())
-
-    def single(number: int) -> Gradients:
-        leaves = [value.detach().requires_grad_() for value in values]
-        with torch.enable_grad():
-            found = loss(dict(zip(names, leaves, strict=True)), number)
-        return found.detach(), list(torch.autograd.grad(found, leaves, allow_unused=True))
+    single = partial(_loss_and_gradients, parameters, loss)
 
     def found() -> Iterator[Gradients]:
         if threads is None:
@@ -72,34 +67,37 @@ def by_tasks(
             count = min(chunk or tasks, tasks - first)
             yield from per_task(partial(_offset, single, first), count, threads)
 
-    return precomputed(values, found(), tasks)
+    return precomputed(list(parameters.values()), found(), tasks)
 
 
 def _offset(call: Callable[[int], Gradients], first: int, number: int) -> Gradients:
     return call(first + number)
 
 
+def _loss_and_gradients(
+    parameters: Mapping[str, Tensor], loss: Callable[[Mapping[str, Tensor], T], Tensor], part: T
+) -> Gradients:
+    """The loss of a part of the tasks and its gradients, in the order of the parameters, which stay as they are."""
+    leaves = [value.detach().requires_grad_() for value in parameters.values()]
+    with torch.enable_grad():
+        found = loss(dict(zip(parameters, leaves, strict=True)), part)
+    return found.detach(), list(torch.autograd.grad(found, leaves, allow_unused=True))
+
+
 def by_chunks(
     parameters: Mapping[str, Tensor], loss: Callable[[Mapping[str, Tensor], slice], Tensor], tasks: int, chunk: int
 ) -> Tensor:
     """The mean loss of tasks, `chunk` of them at a time: `loss` gives the sum over a slice of them."""
-    names, values = list(parameters), list(parameters.values())
-
-    def single(part: slice) -> Gradients:
-        leaves = [value.detach().requires_grad_() for value in values]
-        with torch.enable_grad():
-            found = loss(dict(zip(names, leaves, strict=True)), part)
-        return found.detach(), list(torch.autograd.grad(found, leaves, allow_unused=True))
-
     parts = [slice(first, min(first + chunk, tasks)) for first in range(0, tasks, chunk)]
-    return precomputed(values, (single(part) for part in parts), tasks)
+    found = (_loss_and_gradients(parameters, loss, part) for part in parts)
+    return precomputed(list(parameters.values()), found, tasks)
 
 
-def precomputed(parameters: Sequence[Tensor], found: Any, count: int) -> Tensor:
+def precomputed(parameters: Sequence[Tensor], found: Iterable[Gradients], count: int) -> Tensor:
     """A mean loss from the (loss, gradients) of its parts, added up in their order and divided by `count`."""
     total: Tensor | None = None
     sums: list[Tensor | None] = [None] * len(parameters)
-    for part, gradients in cast("Sequence[Gradients]", found):
+    for part, gradients in found:
         total = part if total is None else total + part
         for place, gradient in enumerate(gradients):
             if gradient is not None:

@@ -40,7 +40,6 @@ __all__ = [
     "path",
     "path_scores",
     "query_scores",
-    "statistics_names",
     "task_loss",
     "update_rule",
 ]
@@ -179,7 +178,7 @@ class Call:
             return None
         found: norms.Statistics = {}
         for place in self._norms:
-            mean, variance = statistics_names(place)
+            mean, variance = norms.statistics_names(place)
             trained = [int(name.rpartition("@")[2]) for name in self.tensors if name.startswith(f"{mean}@")]
             if not trained:
                 raise DomainError(
@@ -198,12 +197,6 @@ class Call:
                 if steps:
                     found[parameter] = max(steps)
         return found
-
-
-def statistics_names(place: str) -> tuple[str, str]:
-    """The names of a batch norm's running mean and variance, to which ``@step`` is added."""
-    prefix = f"{place}." if place else ""
-    return f"{prefix}running_mean", f"{prefix}running_var"
 
 
 def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -461,7 +454,7 @@ def adapted(
                 call(points[last], support, last)
     changed = {name: tensor for name, tensor in points[last].items() if name not in HEAD}
     for place, (mean, variance) in (statistics or {}).items():
-        changed |= dict(zip(statistics_names(place), (mean.detach(), variance.detach()), strict=True))
+        changed |= dict(zip(norms.statistics_names(place), (mean.detach(), variance.detach()), strict=True))
     head = (points[last][HEAD[0]], points[last][HEAD[1]]) if HEAD[0] in points[last] else None
     return changed, head
 
