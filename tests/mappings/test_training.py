@@ -16,7 +16,10 @@ from mapsto.mappings.distill.logits import Logits
 from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.evaluate.episodes import Episodes
 from mapsto.mappings.meta.protonet import Protonet
+from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.train.supervised import Supervised
+from mapsto.nn import training
+from mapsto.nn.fused import compiled_kernels, fuse
 from mapsto.process import Process
 from mapsto.store import network_digest
 
@@ -128,6 +131,28 @@ def test_protonet_learns_a_learner(leave_one_out: bool) -> None:
     before, after = (context().apply(Episodes(tasks=TASKS, episodes=50), each).metrics for each in (value, result))
     assert after["loss"].value < 0.2 * before["loss"].value
     assert metrics[-1]["val_accuracy"] > 90
+
+
+@pytest.mark.skipif(not compiled_kernels(), reason="no compiler")
+@pytest.mark.parametrize("name", ["sgd", "protonet", "tasks"])
+def test_layers_in_one_pass_train_to_the_same_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = context().apply(Conv4(data=DATA, width=16, blocks=2), None)
+    process = PROCESSES[name]
+    if name == "tasks":
+        process = Logits(tasks=TASKS, teacher=value, steps=7, epoch=3)
+    made: list[torch.nn.Module] = []
+    monkeypatch.setattr(training, "fuse", lambda *given, **named: made.append(fuse(*given, **named)) or made[-1])
+    fast, metrics = trained(process, value)
+    stopped, _ = trained(process, value, stop=4)
+    assert len(made) == 3, "each start of a training"
+    assert network_digest(stopped) == network_digest(fast)
+    monkeypatch.setattr(training, "is_fusable", lambda _: False)
+    plain, expected = trained(process, value)
+    assert len(made) == 3
+    assert metrics[-1]["train_loss"] == pytest.approx(expected[-1]["train_loss"], rel=1e-2)
+    assert fast.tensors.keys() == plain.tensors.keys()
+    for tensor, other in zip(fast.tensors.values(), plain.tensors.values(), strict=True):
+        torch.testing.assert_close(tensor, other, rtol=0.02, atol=0.02)
 
 
 def test_the_drop_is_paired() -> None:

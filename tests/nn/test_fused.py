@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy, max_pool2d, relu
 
 from mapsto.errors import DomainError
-from mapsto.nn import fused
+from mapsto.nn import fused, native
 from mapsto.nn.fused import FastConv, FirstConv, FusedNorm, channels_last, fuse, norm_relu_pool
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.resnet12 import resnet12
@@ -191,6 +191,35 @@ def test_meta_gradients_are_those_of_the_plain_network(steps, channels, size, wi
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize("compiled", KERNELS)
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_are_kept_and_gone_by_as_batch_norm_does(compiled, momentum):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16, momentum=momentum),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16, momentum=momentum),
+        nn.ReLU(),
+    ).double()
+    twin = fuse(copy.deepcopy(net), compiled=compiled, statistics="running")
+    for _ in range(3):
+        x = torch.randn(4, 1, 24, 24, dtype=torch.float64) * 2 + 1
+        found, expected = twin(x), net(x)
+        torch.testing.assert_close(found, expected)
+        for module, y in ((twin, found), (net, expected)):
+            module.zero_grad()
+            y.square().sum().backward()
+        for ours, theirs in zip(twin.parameters(), net.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+    for (name, ours), theirs in zip(twin.named_buffers(), net.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    torch.testing.assert_close(twin.eval()(x), net.eval()(x))
+    assert int(twin[1].num_batches_tracked) == 3
+
+
 compiled_only = pytest.mark.skipif(not fused.compiled_kernels(), reason="no compiler")
 
 
@@ -302,7 +331,7 @@ def test_a_compiler_that_hangs_is_given_up(fresh, monkeypatch):
     def hang(*_: object, **__: object) -> None:
         raise subprocess.TimeoutExpired("c++", 300)
 
-    monkeypatch.setattr(fused.subprocess, "run", hang)
+    monkeypatch.setattr(native.subprocess, "run", hang)
     assert not fused.compiled_kernels()
 
 
@@ -310,7 +339,7 @@ def compile_in(folder: str, results: multiprocessing.Queue[str]) -> None:
     import os
 
     os.environ["MAPSTO_CACHE"] = folder
-    results.put(str(fused._library()))
+    results.put(str(native.library(fused.SOURCES)))
 
 
 @pytest.mark.slow

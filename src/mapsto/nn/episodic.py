@@ -89,6 +89,12 @@ class Episodic(Optimisation, Process[Network, Network]):
 
         return loss_of(scores.flatten(0, 1), labels.flatten(0, 1))
 
+    def is_whole(self, learner: Learner) -> bool:
+        """Whether the loss calls the network as a whole, and looks for none of its layers."""
+        from mapsto.nn.learners import feature_method
+
+        return not self.feature_noise and feature_method(learner.adaptation.method) is not None
+
     # -- the process
 
     def start(self, value: Network, ctx: Context) -> State:
@@ -106,7 +112,7 @@ class Episodic(Optimisation, Process[Network, Network]):
 
         learner, _, _ = self.learner(value, ctx)
         learner.chosen = state.get("chosen", {})
-        learner.objective = lambda inputs, task, step: self._objective(learner, inputs, task, step, value, ctx)
+        learner.objective = lambda learner, inputs, task, step: self._objective(learner, inputs, task, step, value, ctx)
         prepared = self._prepared(value, ctx)
         training: Training
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
@@ -117,6 +123,7 @@ class Episodic(Optimisation, Process[Network, Network]):
             fabric=ctx.fabric,
             loss=lambda call, task: call(prepared(task), task, training.step),
             validate=self._validation(value, ctx),
+            fused=self.is_whole(learner),
         )
         return training
 

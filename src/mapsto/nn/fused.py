@@ -11,25 +11,18 @@ PyTorch operations.
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
-import platformdirs
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, max_pool2d, relu
 
 from mapsto.errors import DomainError
+from mapsto.nn.native import library
 
 __all__ = [
     "FastConv",
@@ -38,13 +31,12 @@ __all__ = [
     "channels_last",
     "compiled_kernels",
     "fuse",
+    "is_fusable",
     "norm_relu_pool",
     "why_not_compiled",
 ]
 
-_SOURCES = tuple(Path(__file__).parent / "kernels" / name for name in ("conv3x3.cpp", "norm_pool.cpp"))
-_TIMEOUT_S = 300
-_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+SOURCES = tuple(Path(__file__).parent / "kernels" / name for name in ("conv3x3.cpp", "norm_pool.cpp"))
 _LAST = torch.channels_last
 _LARGE, _WIDE = 800, 10
 """Pixels of a batch, and of the shorter side of an image, from which `FastConv` has been found to gain."""
@@ -144,13 +136,26 @@ def norm_relu_pool(
             where="norm_relu_pool",
             hint="give more images or larger ones",
         )
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or _transformed():
+    if not _is_known(x):
         found = relu(batch_norm(x, None, None, weight, bias, True, 0.0, eps))
         return max_pool2d(found, pool) if pool > 1 else found
+    return _fused(x, weight, bias, eps, pool, compiled)[0]
+
+
+def _is_known(x: Tensor) -> bool:
+    """Whether the fused path can be taken."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not _transformed()
+
+
+def _fused(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, pool: int, compiled: bool | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and the mean (C,) and 1 / standard deviation (C,) of the batch."""
     scale = x.new_ones(x.shape[1]) if weight is None else weight
     shift = x.new_zeros(x.shape[1]) if bias is None else bias
     native = _native() if compiled is not False else None
-    return cast("Tensor", _NormReluPool.apply(x, scale, shift, eps, pool, _PLAIN if native is None else native))
+    found = _NormReluPool.apply(x, scale, shift, eps, pool, _PLAIN if native is None else native)
+    return cast("tuple[Tensor, Tensor, Tensor]", found)
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -172,15 +177,16 @@ def _transformed() -> bool:
 
 
 class _NormReluPool(torch.autograd.Function):
-    """The forward pass, whose backward pass is a function of its own."""
+    """The forward pass, whose backward pass is a function of its own; mean and 1 / standard deviation come along."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: int, kernels: _Kernels) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: int, kernels: _Kernels) -> Any:
         dense = x.contiguous(memory_format=_LAST)
         y, picked, mean, rstd = kernels.forward(dense, weight.contiguous(), bias.contiguous(), eps, pool)
         ctx.save_for_backward(x, weight, bias, picked, mean, rstd)
+        ctx.mark_non_differentiable(mean, rstd)
         ctx.pool, ctx.kernels = pool, kernels
-        return y
+        return y, mean, rstd
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
@@ -223,11 +229,12 @@ class _ConvNormReluPool(torch.autograd.Function):
     """As `_NormReluPool`, with the convolution before it, whose output is never kept; compiled only."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
         given = (x.contiguous(), kernel.contiguous(), weight.contiguous(), bias.contiguous())
         y, moments, mean, rstd = torch.ops.mapsto_norm_pool.first_forward(*given, eps)
         ctx.save_for_backward(x, kernel, weight, bias, moments, mean, rstd)
-        return y
+        ctx.mark_non_differentiable(mean, rstd)
+        return y, mean, rstd
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
@@ -425,89 +432,15 @@ def _native() -> _Kernels | None:
 
 
 def _load() -> _Kernels:
-    library = _library()
-    torch.ops.load_library(str(library))
+    place = library(SOURCES)
+    torch.ops.load_library(str(place))
     kernels = cast("_Kernels", torch.ops.mapsto_norm_pool)
     x = torch.arange(150.0).mul(0.7).sin().view(2, 3, 5, 5).contiguous(memory_format=_LAST)
     weight, bias = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.0, -0.1])
     expected, found = (which.forward(x, weight, bias, 1e-5, 2)[0] for which in (_PLAIN, kernels))
     if not torch.allclose(expected, found, atol=1e-5):
-        raise RuntimeError(f"{library} computes wrong values")
+        raise RuntimeError(f"{place} computes wrong values")
     return kernels
-
-
-def _library() -> Path:
-    """The compiled library, which is compiled where it is not there yet.
-
-    It is compiled beside its place and renamed into it, so that processes that do so at once do not meet.
-    """
-    sources = b"".join(path.read_bytes() for path in _SOURCES)
-    parts = (sources, torch.__version__.encode(), " ".join(_FLAGS).encode(), _processor().encode())
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    folder = _folder()
-    place = folder / f"kernels-{digest.hexdigest()[:20]}.so"
-    if place.is_file():
-        return place
-    command = _compiler()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as temporary:
-        made = Path(temporary) / "kernels.so"
-        done = subprocess.run(
-            [*command, *map(str, _SOURCES), "-o", str(made), *_links()],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise RuntimeError(f"{command[0]} failed: {lines[0] if lines else f'exit code {done.returncode}'}")
-        os.replace(made, place)
-    return place
-
-
-def _folder() -> Path:
-    """As `mapsto.data.folder.cache_folder`, which this package cannot import."""
-    given = os.environ.get("MAPSTO_CACHE")
-    return (Path(given).expanduser() if given else platformdirs.user_cache_path("mapsto")) / "kernels"
-
-
-def _compiler() -> list[str]:
-    if sys.platform == "win32":
-        raise RuntimeError("they are not compiled on Windows")
-    given = os.environ.get("CXX")
-    if given:
-        return [*shlex.split(given), *_FLAGS]
-    for name in ("c++", "g++", "clang++"):
-        found = shutil.which(name)
-        if found:
-            return [found, *_FLAGS]
-    raise RuntimeError("there is no C++ compiler (c++, g++ or clang++)")
-
-
-def _links() -> list[str]:
-    """PyTorch's headers and libraries; its OpenMP is the one that is used, so that there is one set of threads."""
-    root = Path(torch.__file__).parent
-    include, libraries = root / "include", root / "lib"
-    return [
-        *(f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"),
-        *("-ltorch", "-ltorch_cpu", "-lc10"),
-        *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-fopenmp",)),
-    ]
-
-
-def _processor() -> str:
-    """What ``-march=native`` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    wanted = ("model name", "flags", "Features", "CPU part")
-    first = {line.split(":")[0].strip(): line for line in reversed(lines) if line.startswith(wanted)}
-    return "\n".join([platform.machine(), platform.processor(), *(first[key] for key in sorted(first))])
 
 
 # -- networks
@@ -531,13 +464,17 @@ class FirstConv(nn.Module):
     ----------
     conv
         Whose tensors it shares: 3 × 3, stride and padding 1, no bias, at most 3 input channels.
+    tracks
+        Whether the `FusedNorm` behind it goes by running statistics when it does not train.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, *, tracks: bool = False) -> None:
         super().__init__()
-        self.weight = conv.weight
+        self.weight, self.tracks, self.training = conv.weight, tracks, conv.training
 
     def forward(self, x: Tensor) -> Tensor | _Images:
+        if self.tracks and not self.training:
+            return conv2d(x, self.weight, padding=1)
         fits = x.ndim == 4 and x.device.type == "cpu" and x.dtype == self.weight.dtype and min(x.shape[2:]) > 1
         known = x.dtype in (torch.float32, torch.float64) and not x.requires_grad and not _transformed()
         if fits and known and x.shape[1] == self.weight.shape[1] and x.shape[0]:
@@ -573,10 +510,10 @@ class FastConv(nn.Module):
 
 
 class FusedNorm(nn.Module):
-    """A batch norm with the ReLU and the pooling that follow it, always by the statistics of the batch.
+    """A batch norm with the ReLU and the pooling that follow it.
 
-    It has the parameters and buffers of a `torch.nn.BatchNorm2d` under the same names, and never changes its running
-    statistics. As it is none, what changes the mode of batch norms passes it by.
+    It has the parameters and buffers of a `torch.nn.BatchNorm2d` under the same names. As it is none, what changes the mode of
+    batch norms passes it by.
 
     Parameters
     ----------
@@ -586,14 +523,19 @@ class FusedNorm(nn.Module):
         2 or 1, as for `norm_relu_pool`.
     compiled
         As for `norm_relu_pool`.
+    tracks
+        Whether it keeps running statistics in training and goes by them otherwise, as `norm` does; else it always goes by the
+        statistics of the batch, and keeps none.
     """
 
     weight: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, norm: nn.BatchNorm2d, pool: int, compiled: bool | None = None) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, pool: int, compiled: bool | None = None, *, tracks: bool = False) -> None:
         super().__init__()
         self.eps, self.pool, self.compiled = norm.eps, pool, compiled
+        self.tracks = tracks and norm.running_mean is not None
+        self.momentum = norm.momentum
         for name in ("weight", "bias"):
             self.register_parameter(name, getattr(norm, name))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
@@ -601,16 +543,44 @@ class FusedNorm(nn.Module):
         self.training = norm.training
 
     def forward(self, x: Tensor | _Images) -> Tensor:
-        if isinstance(x, Tensor):
+        if not self.tracks and isinstance(x, Tensor):
             return norm_relu_pool(x, self.weight, self.bias, self.eps, self.pool, compiled=self.compiled)
-        weight, bias = cast("Tensor", self.weight), cast("Tensor", self.bias)
-        return cast("Tensor", _ConvNormReluPool.apply(x.images, x.kernel, weight, bias, self.eps))
+        if isinstance(x, _Images):
+            weight, bias = cast("Tensor", self.weight), cast("Tensor", self.bias)
+            found = _ConvNormReluPool.apply(x.images, x.kernel, weight, bias, self.eps)
+            y, mean, rstd = cast("tuple[Tensor, Tensor, Tensor]", found)
+            values = x.images.shape[0] * x.images.shape[2] * x.images.shape[3]
+        elif self.training and _is_known(x):
+            y, mean, rstd = _fused(x, self.weight, self.bias, self.eps, self.pool, self.compiled)
+            values = x.numel() // x.shape[1]
+        else:
+            running = self.get_buffer("running_mean"), self.get_buffer("running_var")
+            found = relu(batch_norm(x, *running, self.weight, self.bias, self.training, self._factor(), self.eps))
+            return max_pool2d(found, self.pool) if self.pool > 1 else found
+        if self.tracks:
+            self._keep(mean, rstd, values)
+        return y
+
+    def _factor(self) -> float:
+        """How far running statistics move; counts the batch."""
+        if self.training:
+            self.get_buffer("num_batches_tracked").add_(1)
+        return 1 / int(self.get_buffer("num_batches_tracked")) if self.momentum is None else self.momentum
+
+    def _keep(self, mean: Tensor, rstd: Tensor, values: int) -> None:
+        with torch.no_grad():
+            factor = self._factor()
+            variance = (rstd.double().pow(-2) - self.eps).clamp(min=0) * (values / max(values - 1, 1))
+            self.get_buffer("running_mean").lerp_(mean, factor)
+            self.get_buffer("running_var").lerp_(variance.to(mean.dtype), factor)
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}, pool={self.pool}"
 
 
-def fuse(module: nn.Module, *, compiled: bool | None = None) -> nn.Module:
+def fuse(
+    module: nn.Module, *, compiled: bool | None = None, statistics: Literal["batch", "running"] = "batch"
+) -> nn.Module:
     """A copy of a network, which shares its tensors, with every batch norm, ReLU and 2 × 2 max-pooling (if any) fused.
 
     Looked for is BatchNorm2d, ReLU, MaxPool2d(2), or the first two, one after another in an `nn.Sequential`; the ReLU and the
@@ -623,6 +593,8 @@ def fuse(module: nn.Module, *, compiled: bool | None = None) -> nn.Module:
         Any network; unchanged.
     compiled
         As for `norm_relu_pool`.
+    statistics
+        ``batch``: those of the batch, always, and none are kept; ``running``: as the module's batch norms do.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
     >>> fused, x = fuse(net, compiled=False), torch.randn(2, 1, 6, 6)
@@ -639,24 +611,38 @@ def fuse(module: nn.Module, *, compiled: bool | None = None) -> nn.Module:
     """
     tensors = [*module.parameters(), *module.buffers()]
     fused = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
-    for part in fused.modules():
-        if not isinstance(part, nn.Sequential):
-            continue
-        layers = list(part)
-        for at, layer in enumerate(layers[:-1]):
-            if not (_is(layer, nn.BatchNorm2d) and _is(layers[at + 1], nn.ReLU)):
-                continue
-            pooled = at + 2 < len(layers) and _halves(layers[at + 2])
-            part[at] = FusedNorm(cast("nn.BatchNorm2d", layer), 2 if pooled else 1, compiled)
-            if at and compiled is not False and compiled_kernels() and _is_plain(layers[at - 1]):
-                conv = cast("nn.Conv2d", layers[at - 1])
-                if pooled and conv.in_channels <= 3 and cast("nn.BatchNorm2d", layer).affine:
-                    part[at - 1] = FirstConv(conv)
-                elif conv.in_channels % 16 == 0 and conv.out_channels % 16 == 0:
-                    part[at - 1] = FastConv(conv)
-            for dropped in range(at + 1, at + 2 + pooled):
-                part[dropped] = nn.Identity()
+    tracks = statistics == "running"
+    for part, at, pooled in list(_sites(fused)):
+        norm = cast("nn.BatchNorm2d", part[at])
+        part[at] = FusedNorm(norm, 2 if pooled else 1, compiled, tracks=tracks)
+        if at and compiled is not False and compiled_kernels() and _is_plain(part[at - 1]):
+            conv = cast("nn.Conv2d", part[at - 1])
+            if pooled and conv.in_channels <= 3 and norm.affine:
+                part[at - 1] = FirstConv(conv, tracks=tracks)
+            elif conv.in_channels % 16 == 0 and conv.out_channels % 16 == 0:
+                part[at - 1] = FastConv(conv)
+        for dropped in range(at + 1, at + 2 + pooled):
+            part[dropped] = nn.Identity()
     return fused
+
+
+def is_fusable(module: nn.Module) -> bool:
+    """Whether `fuse` would find anything.
+
+    >>> is_fusable(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())), is_fusable(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    (True, False)
+    """
+    return next(_sites(module), None) is not None
+
+
+def _sites(module: nn.Module) -> Iterator[tuple[nn.Sequential, int, bool]]:
+    """Where in a sequence a batch norm stands with a ReLU behind it, and whether a max-pooling follows."""
+    for part in module.modules():
+        if isinstance(part, nn.Sequential):
+            layers = list(part)
+            for at, layer in enumerate(layers[:-1]):
+                if _is(layer, nn.BatchNorm2d) and _is(layers[at + 1], nn.ReLU):
+                    yield part, at, at + 2 < len(layers) and _halves(layers[at + 2])
 
 
 def _is(module: nn.Module, kind: type[nn.Module]) -> bool:

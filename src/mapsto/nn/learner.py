@@ -48,7 +48,7 @@ class Learner(nn.Module):
         self._copies: ThreadCopies | None = None
         self.threads: tuple[str, ThreadCopies] | None = None
         self.chosen: Mapping[str, Any] = {}
-        self.objective: Callable[[Tensor, Task, int], Tensor] | None = None
+        self.objective: Callable[[Learner, Tensor, Task, int], Tensor] | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -117,7 +117,7 @@ class Learner(nn.Module):
         """The loss of a batch of tasks."""
         if self.objective is None:
             raise RuntimeError("a learner in training needs an objective")
-        return self.objective(inputs, task, step)
+        return self.objective(self, inputs, task, step)
 
 
 def _hidden(name: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.allocator import keep_pages
+from mapsto.nn.fused import compiled_kernels, fuse, is_fusable
 from mapsto.nn.inference import compact
 from mapsto.nn.optimisation import Optimisation
 from mapsto.process import Live, State
@@ -81,6 +82,8 @@ class Training(Live):
         Run at the end of each epoch, on the average of the weights where there is one.
     mode
         Puts the module into training mode, by default the whole of it; what is frozen stays in evaluation mode.
+    fused
+        Whether the loss calls the module as a whole, so that on a CPU batch norm, ReLU and pooling may run in one pass.
 
     Raises
     ------
@@ -98,6 +101,7 @@ class Training(Live):
         loss: Loss,
         validate: Validate | None = None,
         mode: Callable[[nn.Module], object] = nn.Module.train,
+        fused: bool = False,
     ) -> None:
         self._plan, self._fabric, self._loss, self._validate, self._mode = plan, fabric, loss, validate, mode
         if fabric.device.type == "cpu":
@@ -105,7 +109,11 @@ class Training(Live):
         self._module = compact(module)
         self._module.load_state_dict(state["tensors"])
         optimizer = plan.optimisation.make(self._module, fused=fabric.device.type == "cpu", rule=plan.rule)
-        self._call, self._optimizer = fabric.setup(self._module, optimizer)
+        fused = fused and fabric.device.type == "cpu" and not plan.optimisation.keep_statistics
+        fused = fused and is_fusable(self._module) and compiled_kernels()
+        self._worked = fuse(self._module, statistics="running") if fused else self._module
+        """What steps are made with: the module, or one that shares its tensors."""
+        self._call, self._optimizer = fabric.setup(self._worked, optimizer)
         self._restore_optimizer(state.get("optimizer", {}))
         fabric.strategy.precision.load_state_dict(state.get("precision", {}))
         self._average: nn.Module | None = None
@@ -133,9 +141,9 @@ class Training(Live):
         rate = self._factor * plan.optimisation.rate(self.step, plan.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        self._mode(self._module)
+        self._mode(self._worked)
         if plan.optimisation.keep_statistics:
-            for part in self._module.modules():
+            for part in self._worked.modules():
                 if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
                     part.eval()
         optimizer.zero_grad()

@@ -112,7 +112,15 @@ class Logits(Optimisation, Process[Network, Network]):
             )
         module = self._student(value, ctx)[0]
         objective = _Objective(self, value, module, ctx)
-        return Training(module, state, plan=plan, fabric=ctx.fabric, loss=objective, validate=objective.validation())
+        return Training(
+            module,
+            state,
+            plan=plan,
+            fabric=ctx.fabric,
+            loss=objective,
+            validate=objective.validation(),
+            fused=self.tasks is not None or not self.features,
+        )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
         from mapsto.nn.training import load_result
@@ -208,6 +216,9 @@ class _Objective:
         from mapsto.nn.batches import Task, scores_and_labels
         from mapsto.nn.heads import embed_and_classify
 
+        if not isinstance(item, Task) and not self._mapping.features:
+            scores = call(inputs)
+            return scores, torch.as_tensor(item.labels, device=inputs.device), scores
         if not isinstance(item, Task):
             embedding, scores = embed_and_classify(inner, inputs, through=call)
             return scores, torch.as_tensor(item.labels, device=inputs.device), embedding

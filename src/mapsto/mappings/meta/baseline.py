@@ -90,6 +90,7 @@ class Baseline(Optimisation, Process[Network, Network]):
             fabric=ctx.fabric,
             loss=lambda call, item: self._loss(value, call, item, ctx),
             validate=self._validation(value, ctx),
+            fused=True,
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:

@@ -70,7 +70,13 @@ class Supervised(Optimisation, Process[Network, Network]):
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
         objective = _Objective(self, value, samples, ctx)
         return Training(
-            module, state, plan=plan, fabric=ctx.fabric, loss=objective, validate=objective.validation(self.validation)
+            module,
+            state,
+            plan=plan,
+            fabric=ctx.fabric,
+            loss=objective,
+            validate=objective.validation(self.validation),
+            fused=True,
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:

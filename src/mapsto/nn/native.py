@@ -1,0 +1,102 @@
+"""C++ kernels, compiled once for each machine, PyTorch and source into the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import platformdirs
+import torch
+
+__all__ = ["library"]
+
+_TIMEOUT_S = 300
+_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+
+
+def library(sources: Iterable[Path]) -> Path:
+    """The library of these C++ sources, which is compiled where it is not there yet.
+
+    It is compiled beside its place and renamed into it, so that processes that do so at once do not meet.
+
+    Raises
+    ------
+    RuntimeError
+        There is no compiler, or it fails.
+    """
+    files = tuple(sources)
+    text = b"".join(path.read_bytes() for path in files)
+    parts = (text, torch.__version__.encode(), " ".join(_FLAGS).encode(), _processor().encode())
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    folder = _folder()
+    place = folder / f"kernels-{digest.hexdigest()[:20]}.so"
+    if place.is_file():
+        return place
+    command = _compiler()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as temporary:
+        made = Path(temporary) / "kernels.so"
+        done = subprocess.run(
+            [*command, *map(str, files), "-o", str(made), *_links()],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+            raise RuntimeError(f"{command[0]} failed: {lines[0] if lines else f'exit code {done.returncode}'}")
+        os.replace(made, place)
+    return place
+
+
+def _folder() -> Path:
+    """As `mapsto.data.folder.cache_folder`, which this package cannot import."""
+    given = os.environ.get("MAPSTO_CACHE")
+    return (Path(given).expanduser() if given else platformdirs.user_cache_path("mapsto")) / "kernels"
+
+
+def _compiler() -> list[str]:
+    if sys.platform == "win32":
+        raise RuntimeError("they are not compiled on Windows")
+    given = os.environ.get("CXX")
+    if given:
+        return [*shlex.split(given), *_FLAGS]
+    for name in ("c++", "g++", "clang++"):
+        found = shutil.which(name)
+        if found:
+            return [found, *_FLAGS]
+    raise RuntimeError("there is no C++ compiler (c++, g++ or clang++)")
+
+
+def _links() -> list[str]:
+    """PyTorch's headers and libraries; its OpenMP is the one that is used, so that there is one set of threads."""
+    root = Path(torch.__file__).parent
+    include, libraries = root / "include", root / "lib"
+    return [
+        *(f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"),
+        *("-ltorch", "-ltorch_cpu", "-lc10"),
+        *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-fopenmp",)),
+    ]
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    wanted = ("model name", "flags", "Features", "CPU part")
+    first = {line.split(":")[0].strip(): line for line in reversed(lines) if line.startswith(wanted)}
+    return "\n".join([platform.machine(), platform.processor(), *(first[key] for key in sorted(first))])
