@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, linear, mse_loss
 
 from mapsto import datasets, evaluate, kinds, meta, networks, prune
 from mapsto.errors import DataError, DomainError, SpecError
-from mapsto.kinds import Network
+from mapsto.kinds import Adaptation, Network
 from mapsto.nn.adaptation import gradient, head_gradient
 from mapsto.nn.batches import Task
 from mapsto.nn.gradient_learning import GradientBased
@@ -162,7 +162,7 @@ def test_inductive_queries_do_not_see_each_other() -> None:
         episode = TASKS.open()[5]
         x, q = (torch.tensor(part).float()[None] / 255 for part in (episode.support, episode.query))
         y = torch.tensor(episode.support_labels)[None]
-        own = (WAYS, learner.adaptation.settings, learner.adaptation.tensors)
+        own = (WAYS, learner.adaptation)
         whole = gradient.episode_scores(learner.module(), x, y, q, *own)
         first = gradient.episode_scores(learner.module(), x, y, q[:, :1], *own)
         assert torch.allclose(whole[:, :1], first, atol=1e-5) == alone, mode
@@ -239,9 +239,11 @@ def test_divergence_names_step_loss_and_rate() -> None:
     net = nn.Linear(2, 1)
     x, y = torch.full((1, 4, 2), 1e3), torch.ones(1, 4, 1)
     with pytest.raises(DomainError, match=r"inner step \d+ is (inf|nan) at an inner rate of 100"):
-        gradient.episode_scores(net, x, y, x, 1, {"steps": 30, "rate": 100.0}, {})
+        gradient.episode_scores(net, x, y, x, 1, Adaptation(method="gradient", settings={"steps": 30, "rate": 100.0}))
     with pytest.raises(DomainError, match=r"inner step \d+ is (inf|nan) at an inner rate of 100"):
-        head_gradient.feature_scores(x, y, x, 1, {"steps": 30, "rate": 100.0}, {})
+        head_gradient.feature_scores(
+            x, y, x, 1, Adaptation(method="head_gradient", settings={"steps": 30, "rate": 100.0})
+        )
     for engine in ("loop", "vmap"):
         mapping = meta.maml(tasks=TASKS, inner_steps=3, inner_rate=1e200, batch_norm="none", engine=engine)
         learner, inputs, task = opened(mapping)
@@ -252,14 +254,20 @@ def test_divergence_names_step_loss_and_rate() -> None:
 def test_bad_support_sets_and_settings_are_refused() -> None:
     net, x = nn.Linear(2, 3), torch.ones(1, 4, 2)
     with pytest.raises(DataError, match="labels go from 0 to 3"):
-        gradient.episode_scores(net, x, torch.tensor([[0, 1, 2, 3]]), x, 3, {}, {})
+        gradient.episode_scores(net, x, torch.tensor([[0, 1, 2, 3]]), x, 3, Adaptation(method="gradient"))
     with pytest.raises(DataError, match="labels go from -1 to 2"):
-        head_gradient.feature_scores(x, torch.tensor([[0, 1, 2, -1]]), x, 3, {}, {})
+        head_gradient.feature_scores(x, torch.tensor([[0, 1, 2, -1]]), x, 3, Adaptation(method="head_gradient"))
     with pytest.raises(DomainError, match="3 outputs, the task asks for 2"):
-        gradient.episode_scores(net, x, torch.tensor([[0, 1, 0, 1]]), x, 2, {}, {})
+        gradient.episode_scores(net, x, torch.tensor([[0, 1, 0, 1]]), x, 2, Adaptation(method="gradient"))
     with pytest.raises(DomainError, match="3 ways and embeddings of 2, the task has 2 ways"):
         own = {head_gradient.WEIGHT: torch.ones(3, 2), head_gradient.BIAS: torch.ones(3)}
-        head_gradient.feature_scores(x, torch.tensor([[0, 1, 0, 1]]), x, 2, {"head": "learned"}, own)
+        head_gradient.feature_scores(
+            x,
+            torch.tensor([[0, 1, 0, 1]]),
+            x,
+            2,
+            Adaptation(method="head_gradient", settings={"head": "learned"}, tensors=own),
+        )
     with pytest.raises(SpecError, match="'engine': vmap does not go with batch_norm: per_step"):
         meta.mamlpp(tasks=TASKS, engine="vmap")
     with pytest.raises(SpecError, match="'engine': vmap does not go with checkpointing"):
@@ -286,7 +294,9 @@ def test_the_analytic_head_is_the_general_inner_loop_over_the_head(first_order: 
     settings = head_gradient.settings_of(steps=4, rate=0.3, head=head, first_order=first_order)
     own = {head_gradient.WEIGHT: last.weight, head_gradient.BIAS: last.bias} if head == "learned" else {}
     parameters = [*body.parameters(), *own.values()]
-    scores = head_gradient.episode_scores(body, x, y, q, 3, settings, own)
+    scores = head_gradient.episode_scores(
+        body, x, y, q, 3, Adaptation(method="head_gradient", settings=settings, tensors=own)
+    )
     found = torch.autograd.grad(cross_entropy(scores.flatten(0, 1), wanted.flatten()), parameters)
 
     whole = nn.Sequential(*body, last) if head == "learned" else body
@@ -314,7 +324,7 @@ def test_the_analytic_head_for_numbers() -> None:
             at.detach().sub(0.1 * slope).requires_grad_() for at, slope in zip((weight, bias), slopes, strict=True)
         )
     settings = head_gradient.settings_of(steps=3, rate=0.1, head="zero", first_order=False)
-    found = head_gradient.head(x[0], y[0], 2, settings, {})
+    found = head_gradient.head(x[0], y[0], 2, Adaptation(method="head_gradient", settings=settings))
     torch.testing.assert_close(found[0], weight.detach(), rtol=0, atol=1e-12)
     torch.testing.assert_close(found[1], bias.detach(), rtol=0, atol=1e-12)
 
@@ -324,7 +334,9 @@ class _Adapting(nn.Module):
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
         settings = head_gradient.settings_of(steps=3, rate=0.5, head="zero", first_order=False)
-        return head_gradient.feature_scores(support, labels, query, 3, settings, {})
+        return head_gradient.feature_scores(
+            support, labels, query, 3, Adaptation(method="head_gradient", settings=settings)
+        )
 
 
 def test_the_analytic_head_is_exported() -> None:
@@ -586,7 +598,7 @@ def test_steps_in_use_may_be_more_than_in_training() -> None:
     x, q = (torch.tensor(part).float()[None] / 255 for part in (episode.support, episode.query))
     x, q = (nn.functional.interpolate(part[0], 16)[None] for part in (x, q))
     y = torch.tensor(episode.support_labels)[None]
-    own = (WAYS, learner.adaptation.settings, learner.adaptation.tensors)
+    own = (WAYS, learner.adaptation)
     assert gradient.path_scores(learner.module(), x, y, q, *own).shape == (8, 1, q.shape[1], WAYS)
 
 

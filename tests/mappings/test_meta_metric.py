@@ -50,14 +50,18 @@ def clusters(*, samples: int = WAYS * SHOTS, spread: float = 0.7) -> tuple[Tenso
 
 def test_matching_is_a_softmax_over_the_support_set() -> None:
     support, query = clusters()
-    scores = matching.feature_scores(support[None], LABELS[None], query[None], WAYS, {"scale": 3.0}, {})[0]
+    scores = matching.feature_scores(
+        support[None], LABELS[None], query[None], WAYS, Adaptation(method="matching", settings={"scale": 3.0})
+    )[0]
     for row, sample in zip(scores, query, strict=True):
         likeness = torch.stack([3 * torch.nn.functional.cosine_similarity(sample, other, dim=0) for other in support])
         attention = likeness.exp() / likeness.exp().sum()
         expected = torch.stack([attention[way == LABELS].sum() for way in range(WAYS)])
         assert torch.allclose(row.exp(), expected, atol=1e-12)
     targets = torch.randn(1, len(support), 2, dtype=torch.float64)
-    means = matching.feature_scores(support[None], targets, support[None], 2, {"scale": 1e5}, {})
+    means = matching.feature_scores(
+        support[None], targets, support[None], 2, Adaptation(method="matching", settings={"scale": 1e5})
+    )
     assert torch.allclose(means, targets, atol=1e-6)
 
 
@@ -66,13 +70,15 @@ def test_ridge_is_the_solution_of_the_normal_equations(size: int) -> None:
     torch.manual_seed(0)
     features, query = torch.randn(2, WAYS * SHOTS, size, dtype=torch.float64)
     tensors = ridge.first_tensors(penalty=0.3, scale=2.0) | {"~bias": torch.tensor(0.5)}
-    weight, bias = ridge.head(features, LABELS, WAYS, {}, tensors)
+    weight, bias = ridge.head(features, LABELS, WAYS, Adaptation(method="ridge", tensors=tensors))
     padded = np.c_[features.numpy(), np.ones(len(features))]
     targets = np.eye(WAYS)[LABELS.numpy()]
     expected = 2 * np.linalg.solve(padded.T @ padded + 0.3 * np.eye(size + 1), padded.T @ targets)
     assert np.allclose(weight.T, expected[:-1], atol=1e-6)
     assert np.allclose(bias, expected[-1] + 0.5, atol=1e-6)
-    scores = ridge.feature_scores(features[None], LABELS[None], query[None], WAYS, {}, tensors)[0]
+    scores = ridge.feature_scores(
+        features[None], LABELS[None], query[None], WAYS, Adaptation(method="ridge", tensors=tensors)
+    )[0]
     assert torch.allclose(scores, query @ weight.T + bias)
 
 
@@ -80,7 +86,9 @@ def test_ridge_predicts_numbers() -> None:
     torch.manual_seed(0)
     features = torch.randn(1, 30, 4, dtype=torch.float64)
     targets = features @ torch.randn(4, 2, dtype=torch.float64) + 3.0
-    found = ridge.feature_scores(features, targets, features, 2, {}, ridge.first_tensors(penalty=1e-9, scale=7.0))
+    found = ridge.feature_scores(
+        features, targets, features, 2, Adaptation(method="ridge", tensors=ridge.first_tensors(penalty=1e-9, scale=7.0))
+    )
     assert torch.allclose(found, targets, atol=1e-6)
 
 
@@ -100,12 +108,14 @@ def test_the_machine_is_that_of_liblinear(strength: float, spread: float) -> Non
     from sklearn.svm import LinearSVC
 
     support, query = clusters(spread=spread)
-    weight, bias = svm.head(support, LABELS, WAYS, {"strength": strength}, {})
+    weight, bias = svm.head(support, LABELS, WAYS, Adaptation(method="svm", settings={"strength": strength}))
     peer: Any = LinearSVC(multi_class="crammer_singer", fit_intercept=False, C=strength, tol=1e-10, max_iter=1_000_000)
     peer.fit(support.numpy(), LABELS.numpy())
     assert np.allclose(weight, peer.coef_, atol=1e-5)
     assert not bias.any()
-    scores = svm.feature_scores(support[None], LABELS[None], query[None], WAYS, {"strength": strength}, {})[0]
+    scores = svm.feature_scores(
+        support[None], LABELS[None], query[None], WAYS, Adaptation(method="svm", settings={"strength": strength})
+    )[0]
     assert np.array_equal(scores.argmax(1), peer.predict(query.numpy()))
 
 
@@ -116,14 +126,14 @@ def test_the_gradient_through_the_machine(strength: float) -> None:
     labels, query = torch.tensor([[0, 1, 2, 0, 1, 2], [2, 1, 0, 0, 1, 2]]), torch.randn(2, 3, 4, dtype=torch.float64)
 
     def call(support: Tensor) -> Tensor:
-        return svm.feature_scores(support, labels, query, 3, {"strength": strength}, {})
+        return svm.feature_scores(support, labels, query, 3, Adaptation(method="svm", settings={"strength": strength}))
 
     assert torch.autograd.gradcheck(call, (features,), atol=1e-5, rtol=1e-4)
 
 
 def test_a_machine_on_what_is_not_finite_is_refused() -> None:
     with pytest.raises((DomainError, RuntimeError)):
-        svm.head(torch.full((6, 2), torch.nan), torch.arange(6) % 3, 3, {}, {})
+        svm.head(torch.full((6, 2), torch.nan), torch.arange(6) % 3, 3, Adaptation(method="svm"))
 
 
 def test_soft_kmeans_is_the_papers_formula() -> None:
@@ -142,9 +152,13 @@ def test_soft_kmeans_is_the_papers_formula() -> None:
     found = soft_kmeans.refined(support, LABELS, others, WAYS, log_radius=log_radius)
     assert torch.allclose(found, numerator / denominator, atol=1e-10)
     tensors = {"~log_radius": log_radius}
-    scores = soft_kmeans.unlabelled_scores(support[None], LABELS[None], query[None], others[None], WAYS, {}, tensors)
+    scores = soft_kmeans.unlabelled_scores(
+        support[None], LABELS[None], query[None], others[None], WAYS, Adaptation(method="soft_kmeans", tensors=tensors)
+    )
     assert torch.allclose(scores[0], -torch.cdist(query, found).square(), atol=1e-8)
-    plain = soft_kmeans.feature_scores(support[None], LABELS[None], query[None], WAYS, {}, tensors)
+    plain = soft_kmeans.feature_scores(
+        support[None], LABELS[None], query[None], WAYS, Adaptation(method="soft_kmeans", tensors=tensors)
+    )
     assert torch.allclose(plain[0], -torch.cdist(query, means).square(), atol=1e-8)
 
 
@@ -190,9 +204,17 @@ def test_relation_compares_each_query_with_each_class() -> None:
         tensors = relation.first_tensors(size=size, hidden=4, channels=channels)
         settings: Any = {} if channels is None else {"channels": channels}
         support, query = torch.randn(1, len(LABELS), size), torch.randn(1, 5, size)
-        whole = relation.feature_scores(support, LABELS[None], query, WAYS, settings, tensors)
+        whole = relation.feature_scores(
+            support, LABELS[None], query, WAYS, Adaptation(method="relation", settings=settings, tensors=tensors)
+        )
         assert whole.shape == (1, 5, WAYS)
-        one = relation.feature_scores(support, LABELS[None], query[:, 2:3], WAYS, settings, tensors)
+        one = relation.feature_scores(
+            support,
+            LABELS[None],
+            query[:, 2:3],
+            WAYS,
+            Adaptation(method="relation", settings=settings, tensors=tensors),
+        )
         assert torch.allclose(whole[:, 2:3], one, atol=1e-5)
 
 
@@ -214,9 +236,11 @@ def test_a_head_ranks_as_the_method_does(name: str, settings: dict[str, Any], te
     support, query = clusters(spread=2.0)
     method = linear_method(name)
     assert method is not None
-    weight, bias = method.head(support, LABELS, WAYS, settings, tensors)
+    weight, bias = method.head(support, LABELS, WAYS, Adaptation(method=name, settings=settings, tensors=tensors))
     assert (weight.shape, bias.shape) == ((WAYS, SIZE), (WAYS,))
-    scores = method.feature_scores(support[None], LABELS[None], query[None], WAYS, settings, tensors)[0]
+    scores = method.feature_scores(
+        support[None], LABELS[None], query[None], WAYS, Adaptation(method=name, settings=settings, tensors=tensors)
+    )[0]
     logits = query @ weight.T + bias
     if name == "cosine" or settings.get("distance") == "cosine":
         assert torch.equal(logits.argmax(1), scores.argmax(1))
@@ -236,7 +260,9 @@ class _HeadOf(nn.Module):
         method = linear_method(self.name)
         assert method is not None
         tensors = {name: self.get_buffer(f"tensor_{number}") for number, name in enumerate(self.names)}
-        return method.head(features, labels, WAYS, self.settings, tensors)
+        return method.head(
+            features, labels, WAYS, Adaptation(method=self.name, settings=self.settings, tensors=tensors)
+        )
 
 
 @pytest.mark.parametrize(("name", "settings", "tensors"), [head for head in HEADS if head[0] != "svm"])
@@ -357,8 +383,7 @@ def test_unlabelled_samples_are_used_in_evaluation() -> None:
             features[None, 3:12],
             features[None, 12:],
             3,
-            {"scale": 0.5},
-            {},
+            Adaptation(method="soft_kmeans", settings={"scale": 0.5}),
         )
         right.append(float((scores.argmax(-1).numpy() == task.query_labels).mean()))
     assert report.metrics["accuracy"].value == pytest.approx(100 * np.mean(right), abs=1e-6)
@@ -390,4 +415,6 @@ def test_wrong_fields_are_named() -> None:
 
 def test_a_class_without_support_is_refused() -> None:
     with pytest.raises(DataError, match="class 1 has no example"):
-        cosine.feature_scores(torch.ones(1, 2, 3), torch.tensor([[0, 2]]), torch.ones(1, 1, 3), 3, {}, {})
+        cosine.feature_scores(
+            torch.ones(1, 2, 3), torch.tensor([[0, 2]]), torch.ones(1, 1, 3), 3, Adaptation(method="cosine")
+        )

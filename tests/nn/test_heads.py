@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DataError, DomainError, SpecError
-from mapsto.kinds import Preprocessing
+from mapsto.kinds import Adaptation, Preprocessing
 from mapsto.nn.adaptation import centroid
 from mapsto.nn.edits.head import Head
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
@@ -108,7 +108,9 @@ def test_centroid_scores_over_tasks_are_those_of_each_task_alone() -> None:
     for task in range(3):
         assert torch.allclose(together[task], brute_force(support[task], labels[task], query[task], 2), atol=1e-5)
     module = nn.Linear(5, 4)
-    scores = centroid.episode_scores(module, support, labels, query, 2, {"scale": 0.5}, {})
+    scores = centroid.episode_scores(
+        module, support, labels, query, 2, Adaptation(method="centroid", settings={"scale": 0.5})
+    )
     assert torch.allclose(scores, centroid.scores(module(support), labels, module(query), 2, scale=0.5), atol=1e-5)
 
 
@@ -134,9 +136,11 @@ def test_cosine_compares_directions() -> None:
         others = torch.arange(8) != place
         expected = centroid.scores(features[others], labels[others], features[place : place + 1], 2, cosine=True)
         assert torch.allclose(left_out[place], expected[0], atol=1e-5)
-    weight, bias = centroid.head(features, labels, 2, {"distance": "cosine"}, {})
+    weight, bias = centroid.head(features, labels, 2, Adaptation(method="centroid", settings={"distance": "cosine"}))
     assert torch.equal((features @ weight.T + bias).argmax(1), angles.argmax(1))
-    through = centroid.feature_scores(features[None], labels[None], features[None], 2, {"distance": "cosine"}, {})
+    through = centroid.feature_scores(
+        features[None], labels[None], features[None], 2, Adaptation(method="centroid", settings={"distance": "cosine"})
+    )
     assert torch.allclose(through[0], angles, atol=1e-5)
 
 

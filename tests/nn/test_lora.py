@@ -158,9 +158,7 @@ def test_maml_over_adapters(freeze: bool, tmp_path: Path) -> None:
 
     assert learner.adaptation is not None
     with task_norms(module):
-        _, points = gradient.fit(
-            module, torch.randn(6, 1, 16, 16), torch.tensor([0, 1, 2] * 2), 3, learner.adaptation.settings, {}
-        )
+        _, points = gradient.fit(module, torch.randn(6, 1, 16, 16), torch.tensor([0, 1, 2] * 2), 3, learner.adaptation)
     changed = {name for name in points[0] if not torch.equal(points[0][name], points[-1][name])}
     assert {name.rpartition(".")[2] for name in changed if not name.startswith("classifier")} == {"lora_a", "lora_b"}
     assert {"classifier.weight", "classifier.bias"} < changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -153,8 +154,8 @@ def episode_scores(call: nn.Module, inputs: Tensor, task: Task, adaptation: Adap
     labels = torch.as_tensor(task.support_labels, device=inputs.device)
     together = inputs.unflatten(0, task.inputs.shape[:2])
     tensors = {name: tensor.to(inputs.device) for name, tensor in adaptation.tensors.items()}
-    queries = task.query_labels.shape[1]
-    return task_scores(adaptation.method, call, together, labels, queries, task.ways, adaptation.settings, tensors)
+    learner = dataclasses.replace(adaptation, tensors=tensors)
+    return task_scores(call, together, labels, task.query_labels.shape[1], task.ways, learner)
 
 
 def scores_and_labels(

@@ -115,9 +115,7 @@ def accuracies_by_step(
             inputs = inputs.unflatten(0, task.inputs.shape[:2])
             labels = torch.as_tensor(task.support_labels, device=inputs.device)
             shots = labels.shape[1]
-            scores = stepwise.path_scores(
-                module, inputs[:, :shots], labels, inputs[:, shots:], task.ways, adaptation.settings, adaptation.tensors
-            )
+            scores = stepwise.path_scores(module, inputs[:, :shots], labels, inputs[:, shots:], task.ways, adaptation)
             wanted = torch.as_tensor(task.query_labels)
             if regression:
                 right = _squares(scores.float().cpu(), wanted).numpy()
@@ -194,9 +192,7 @@ def _by_features(
 def _feature_scores(features: Tensor, labels: NDArray[Any], queries: int, ways: int, adaptation: Adaptation) -> Tensor:
     """Scores from the embeddings (B, S + Q + U, D) of tasks with support labels (B, S, ...)."""
     support_labels = torch.as_tensor(labels, device=features.device)
-    return feature_task_scores(
-        adaptation.method, features, support_labels, queries, ways, adaptation.settings, adaptation.tensors
-    )
+    return feature_task_scores(features, support_labels, queries, ways, adaptation)
 
 
 def _each_by_features(

@@ -102,16 +102,7 @@ class Learner(nn.Module):
     def scores(self, inputs: Tensor, task: Task) -> Tensor:
         """Scores (B, Q, ways) of the queries of tasks whose samples (B, S + Q + U, ...) are prepared."""
         labels = torch.as_tensor(task.support_labels, device=inputs.device)
-        return task_scores(
-            self._adaptation.method,
-            self.network,
-            inputs,
-            labels,
-            task.query_labels.shape[1],
-            task.ways,
-            self._adaptation.settings,
-            self.tensors,
-        )
+        return task_scores(self.network, inputs, labels, task.query_labels.shape[1], task.ways, self.adaptation)
 
     def forward(self, inputs: Tensor, task: Task, step: int) -> Tensor:
         """The loss of a batch of tasks."""

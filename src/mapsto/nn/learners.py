@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError, SpecError, nearest
-from mapsto.kinds import Adaptation, Json
+from mapsto.kinds import Adaptation
 from mapsto.nn import adaptation
 
 __all__ = [
@@ -49,8 +48,7 @@ class Method(Protocol):
         support_labels: Tensor,
         query: Tensor,
         ways: int,
-        settings: Mapping[str, Json],
-        tensors: Mapping[str, Tensor],
+        learner: Adaptation,
     ) -> Tensor:
         """Scores (B, Q, ways) for support (B, S, ...), labels (B, S) int64, query (B, Q, ...), prepared as input."""
         ...
@@ -65,8 +63,7 @@ class FeatureMethod(Method, Protocol):
         support_labels: Tensor,
         query: Tensor,
         ways: int,
-        settings: Mapping[str, Json],
-        tensors: Mapping[str, Tensor],
+        learner: Adaptation,
     ) -> Tensor:
         """Scores (B, Q, ways) from embeddings: support (B, S, D), labels (B, S), query (B, Q, D)."""
         ...
@@ -80,8 +77,7 @@ class LinearMethod(FeatureMethod, Protocol):
         features: Tensor,
         labels: Tensor,
         ways: int,
-        settings: Mapping[str, Json],
-        tensors: Mapping[str, Tensor],
+        learner: Adaptation,
     ) -> tuple[Tensor, Tensor]:
         """Weight (ways, D) and bias (ways,) from the support set's embeddings (S, D) and labels (S,)."""
         ...
@@ -97,8 +93,7 @@ class UnlabelledMethod(FeatureMethod, Protocol):
         query: Tensor,
         unlabelled: Tensor,
         ways: int,
-        settings: Mapping[str, Json],
-        tensors: Mapping[str, Tensor],
+        learner: Adaptation,
     ) -> Tensor:
         """Scores (B, Q, ways) from embeddings: support (B, S, D), labels (B, S), query (B, Q, D), unlabelled (B, U, D)."""
         ...
@@ -113,8 +108,7 @@ class TensorMethod(Method, Protocol):
         support: Tensor,
         labels: Tensor,
         ways: int,
-        settings: Mapping[str, Json],
-        tensors: Mapping[str, Tensor],
+        learner: Adaptation,
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """The tensors that differ, by name, and the head where the module gives embeddings."""
         ...
@@ -130,8 +124,7 @@ class StepwiseMethod(Method, Protocol):
         support_labels: Tensor,
         query: Tensor,
         ways: int,
-        settings: Mapping[str, Json],
-        tensors: Mapping[str, Tensor],
+        learner: Adaptation,
     ) -> Tensor:
         """Scores (steps + 1, B, Q, ways) before the first step and after each."""
         ...
@@ -172,42 +165,38 @@ def predicts_values(name: str) -> bool:
 
 
 def task_scores(
-    name: str,
     call: nn.Module,
     inputs: Tensor,
     support_labels: Tensor,
     queries: int,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
-    """Scores (B, Q, ways) by a method for support, query and unlabelled samples side by side, (B, S + Q + U, ...), prepared."""
+    """Scores (B, Q, ways) by a learner for support, query and unlabelled samples side by side, (B, S + Q + U, ...), prepared."""
     shots = support_labels.shape[1]
-    if inputs.shape[1] > shots + queries and unlabelled_method(name) is not None:
+    if inputs.shape[1] > shots + queries and unlabelled_method(learner.method) is not None:
         features: Tensor = call(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
-        return feature_task_scores(name, features, support_labels, queries, ways, settings, tensors)
+        return feature_task_scores(features, support_labels, queries, ways, learner)
     support, query = inputs[:, :shots], inputs[:, shots : shots + queries]
-    return method(name).episode_scores(call, support, support_labels, query, ways, settings, tensors)
+    return method(learner.method).episode_scores(call, support, support_labels, query, ways, learner)
 
 
 def feature_task_scores(
-    name: str,
     features: Tensor,
     support_labels: Tensor,
     queries: int,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """As `task_scores`, from embeddings (B, S + Q + U, D)."""
-    found = feature_method(name)
+    found = feature_method(learner.method)
     if found is None:
-        raise DomainError(f"the method {name} does not work on embeddings")
+        raise DomainError(f"the method {learner.method} does not work on embeddings")
     shots = support_labels.shape[1]
     support, query, rest = features.tensor_split((shots, shots + queries), 1)
-    if rest.shape[1] and (semi := unlabelled_method(name)) is not None:
-        return semi.unlabelled_scores(support, support_labels, query, rest, ways, settings, tensors)
-    return found.feature_scores(support, support_labels, query, ways, settings, tensors)
+    if rest.shape[1] and (semi := unlabelled_method(learner.method)) is not None:
+        return semi.unlabelled_scores(support, support_labels, query, rest, ways, learner)
+    return found.feature_scores(support, support_labels, query, ways, learner)
 
 
 def linear_method(name: str) -> LinearMethod | None:

@@ -8,11 +8,12 @@ GlobalAveragePool. The bytes hold no paths, times or traces: the same network gi
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Json, Network, Signature, TensorSpec
+from mapsto.kinds import Adaptation, Network, Signature, TensorSpec
 from mapsto.nn.edits.quantizers import bake_weights
 
 if TYPE_CHECKING:
@@ -73,9 +74,7 @@ def to_adapting_onnx(network: Network) -> bytes | None:
         TensorSpec(name="bias", dtype="float32", shape=("ways",)),
     )
     examples = (torch.randn(6, size, generator=torch.Generator().manual_seed(0)), torch.eye(3).repeat(2, 1))
-    model = _exported(
-        _Adapting(linear, learner.settings, learner.tensors), Signature(inputs=inputs, outputs=outputs), examples
-    )
+    model = _exported(_Adapting(linear, learner), Signature(inputs=inputs, outputs=outputs), examples)
     _strip(model)
     return model.SerializeToString(deterministic=True)
 
@@ -83,16 +82,16 @@ def to_adapting_onnx(network: Network) -> bytes | None:
 class _Adapting(nn.Module):
     """Features and members of a support set → the head's weight and bias."""
 
-    def __init__(self, linear: LinearMethod, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, linear: LinearMethod, learner: Adaptation) -> None:
         super().__init__()
-        self._linear, self._settings = linear, settings
-        self._names = list(tensors)
-        for number, tensor in enumerate(tensors.values()):
+        self._linear, self._learner = linear, learner
+        for number, tensor in enumerate(learner.tensors.values()):
             self.register_buffer(f"tensor_{number}", tensor)
 
     def forward(self, features: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-        tensors = {name: self.get_buffer(f"tensor_{number}") for number, name in enumerate(self._names)}
-        return self._linear.head(features, members.argmax(1), members.shape[1], self._settings, tensors)
+        tensors = {name: self.get_buffer(f"tensor_{number}") for number, name in enumerate(self._learner.tensors)}
+        learner = dataclasses.replace(self._learner, tensors=tensors)
+        return self._linear.head(features, members.argmax(1), members.shape[1], learner)
 
 
 def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[Tensor, ...]:

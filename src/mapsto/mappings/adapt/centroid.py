@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mapsto.kinds import Network
+from mapsto.kinds import Adaptation, Network
 from mapsto.mapping import Context, DataSource, Mapping
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Centroid(Mapping[Network, Network]):
         own = value.adaptation.settings if value.adaptation and value.adaptation.method == "centroid" else {}
         distance = self.distance or ("cosine" if centroid.is_cosine(own) else "euclidean")
         scale = self._scale(centroid.scale_of(own), features, labels, cosine=distance == "cosine")
-        settings = {"scale": scale, "distance": distance}
-        set_head(module, *centroid.head(features, labels, len(samples.classes), settings, {}))
+        learner = Adaptation(method="centroid", settings={"scale": scale, "distance": distance})
+        set_head(module, *centroid.head(features, labels, len(samples.classes), learner))
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _scale(self, own: float, features: Tensor, labels: Tensor, *, cosine: bool) -> float:

@@ -135,10 +135,11 @@ class Finetune(Optimisation, Process[Network, Network]):
         from mapsto.nn.adaptation.centroid import head
         from mapsto.nn.heading import set_head
         from mapsto.nn.inference import embeddings
+        from mapsto.nn.learners import CENTROID
 
         features = embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=ctx.device)
         labels = torch.as_tensor(samples.labels)
-        weight, bias = head(features, labels, len(samples.classes), {}, {})
+        weight, bias = head(features, labels, len(samples.classes), CENTROID)
         spread = float((features @ weight.T + bias).std(1).mean().clamp_min(1e-6))
         set_head(module, 2 * weight / spread, 2 * bias / spread)
 

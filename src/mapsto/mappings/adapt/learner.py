@@ -50,17 +50,13 @@ class Learner(Mapping[Network, Network]):
         labels, ways = torch.as_tensor(samples.labels), len(samples.classes)
         if (linear := linear_method(adaptation.method)) is not None:
             features = self._features(value, samples, ctx.device)
-            return self._headed(
-                value, samples, linear.head(features, labels, ways, adaptation.settings, adaptation.tensors)
-            )
+            return self._headed(value, samples, linear.head(features, labels, ways, adaptation))
         if (whole := tensor_method(adaptation.method)) is not None:
             from mapsto.nn.preprocess import prepare
 
             module = value.module(device=ctx.device)
             inputs = prepare(samples.inputs, value.signature.preprocessing, device=ctx.device)
-            changed, head = whole.adapted(
-                module, inputs, labels.to(ctx.device), ways, adaptation.settings, adaptation.tensors
-            )
+            changed, head = whole.adapted(module, inputs, labels.to(ctx.device), ways, adaptation)
             module.load_state_dict(changed, strict=False)
             return self._headed(value.with_module(module.cpu()), samples, head)
         raise DomainError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mapsto.errors import DataError
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation, Json
 from mapsto.nn.heads import episode_features
 
 __all__ = [
@@ -118,19 +118,17 @@ def layer(means: Tensor, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     return 2 * scale * means, -scale * means.square().sum(-1)
 
 
-def head(
-    features: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer that ranks as `scores` does: weight (ways, D) and bias (ways,) from features (S, D), labels (S,).
 
     With the distance `cosine` an embedding as long as the examples' are on average gets their scale, a longer one a larger.
 
-    >>> weight, bias = head(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), 2, {}, {})
+    >>> weight, bias = head(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), 2, Adaptation(method="centroid"))
     >>> torch.tensor([[0.5]]) @ weight.T + bias
     tensor([[ 0., -2.]])
     """
-    scale = scale_of(settings)
-    if is_cosine(settings):
+    scale = scale_of(learner.settings)
+    if is_cosine(learner.settings):
         means = normalize(centroids(normalize(features, dim=-1), labels, ways), dim=-1)
         length = features.norm(dim=-1).mean(-1)[..., None, None].clamp_min(1e-12)
         return 2 * scale * means / length, means.new_zeros(means.shape[:-1])
@@ -142,11 +140,12 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """`scores` with ``settings["scale"]``, by default 1, and ``settings["distance"]``, by default euclidean."""
-    return scores(support, support_labels, query, ways, scale=scale_of(settings), cosine=is_cosine(settings))
+    return scores(
+        support, support_labels, query, ways, scale=scale_of(learner.settings), cosine=is_cosine(learner.settings)
+    )
 
 
 def scale_of(settings: Mapping[str, Json]) -> float:
@@ -166,9 +165,8 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation, Json
 from mapsto.nn.adaptation.centroid import centroids, members, scale_of
 from mapsto.nn.heads import episode_features
 
@@ -56,14 +56,12 @@ def _directions(features: Tensor, labels: Tensor, ways: int, settings: Mapping[s
     return fitted(normalize(features, dim=-1), labels, ways, scale=scale, steps=steps, rate=rate), scale
 
 
-def head(
-    features: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer that ranks as the cosine classifier does: weight (ways, D) and a bias of 0.
 
     An embedding as long as the examples' are on average gets their scale, a longer one a larger.
     """
-    weight, scale = _directions(features, labels, ways, settings)
+    weight, scale = _directions(features, labels, ways, learner.settings)
     length = features.norm(dim=-1).mean(-1)[..., None, None].clamp_min(1e-12)
     return scale * weight / length, weight.new_zeros(weight.shape[:-1])
 
@@ -73,11 +71,10 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) with ``settings``' ``scale`` (by default 1), ``steps`` (100) and ``rate`` (0.01)."""
-    weight, scale = _directions(support, support_labels, ways, settings)
+    weight, scale = _directions(support, support_labels, ways, learner.settings)
     return scale * normalize(query, dim=-1) @ weight.transpose(-1, -2)
 
 
@@ -87,9 +84,8 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, mse_loss
 
 from mapsto.errors import DataError, DomainError, SpecError, nearest
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation, Json
 from mapsto.nn import norms, updates
 from mapsto.nn.adaptation.centroid import centroids, layer
 from mapsto.nn.heads import head as head_layer
@@ -412,11 +412,10 @@ def fit(
     support: Tensor,
     labels: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> tuple[Call, list[Point]]:
     """Adapt to one support set: the function that the points are given to, and every point of the path."""
-    call = Call(module, Inner.of(settings), tensors)
+    call = Call(module, Inner.of(learner.settings), learner.tensors)
     _check(labels, ways)
     start = {name: tensor.detach().requires_grad_() for name, tensor in module.named_parameters()}
     with torch.enable_grad():
@@ -438,15 +437,14 @@ def adapted(
     support: Tensor,
     labels: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
     """What the support set (S, ...) makes of a module: its changed parameters and statistics, and the head where it has none.
 
     Batch norms that took the task's statistics keep those of the support set, so that the result is an ordinary classifier.
     """
     with norms.task_norms(module):
-        call, points = fit(module, support, labels, ways, settings, tensors)
+        call, points = fit(module, support, labels, ways, learner)
         last = len(points) - 1
         statistics = call.statistics(last)
         if statistics is None and call.inner.batch_norm != "none":
@@ -465,11 +463,10 @@ def path_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (steps + 1, B, Q, ways) before the first inner step and after each."""
-    return _scores(module, support, support_labels, query, ways, settings, tensors, whole=True)
+    return _scores(module, support, support_labels, query, ways, learner, whole=True)
 
 
 def episode_scores(
@@ -478,8 +475,7 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks, each adapted to on its own.
 
@@ -488,7 +484,7 @@ def episode_scores(
     >>> episode_scores(net, x, y, x, 2, {"steps": 20, "rate": 1.0}, {}).argmax(-1).tolist()
     [[0, 1]]
     """
-    return _scores(module, support, support_labels, query, ways, settings, tensors, whole=False)[-1]
+    return _scores(module, support, support_labels, query, ways, learner, whole=False)[-1]
 
 
 def _scores(
@@ -497,15 +493,14 @@ def _scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
     *,
     whole: bool,
 ) -> Tensor:
     found: list[Tensor] = []
     with norms.task_norms(module):
         for inputs, labels, queries in zip(support, support_labels, query, strict=True):
-            call, points = fit(module, inputs, labels, ways, settings, tensors)
+            call, points = fit(module, inputs, labels, ways, learner)
             first = 0 if whole else len(points) - 1
             with torch.no_grad():
                 scores = [query_scores(call, points[at], inputs, queries, at) for at in range(first, len(points))]

@@ -8,7 +8,7 @@ from products and softmax alone, so that it can be exported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from mapsto.errors import DataError, DomainError
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation, Json
 from mapsto.nn.heads import episode_features
 
 __all__ = ["BIAS", "WEIGHT", "episode_scores", "feature_scores", "head", "path", "path_scores", "settings_of"]
@@ -46,9 +46,7 @@ def settings_of(*, steps: int, rate: float, head: Literal["learned", "zero"], fi
     return {"steps": steps, "rate": rate, "head": head, "first_order": first_order}
 
 
-def path(
-    support: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> Iterator[Head]:
+def path(support: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> Iterator[Head]:
     """Weight (..., ways, D) and bias (..., ways) before the first step and after each.
 
     Parameters
@@ -63,8 +61,11 @@ def path(
     DomainError
         The learner's head is for another number of ways or another size of embedding.
     """
-    steps, rate = int(cast("Any", settings.get("steps", 5))), float(cast("Any", settings.get("rate", 0.4)))
-    weight, bias = _first(support, ways, settings, tensors)
+    steps, rate = (
+        int(cast("Any", learner.settings.get("steps", 5))),
+        float(cast("Any", learner.settings.get("rate", 0.4))),
+    )
+    weight, bias = _first(support, ways, learner)
     yield weight, bias
     regression = labels.is_floating_point()
     wanted = labels if regression else _one_hot(labels, ways, support)
@@ -73,27 +74,26 @@ def path(
         outputs = _linear(support, (weight, bias))
         errors = factor * ((outputs if regression else outputs.softmax(-1)) - wanted)
         by_weight, by_bias = errors.transpose(-1, -2) @ support, errors.sum(-2)
-        if settings.get("first_order"):
+        if learner.settings.get("first_order"):
             by_weight, by_bias = by_weight.detach(), by_bias.detach()
         weight, bias = weight - rate * by_weight, bias - rate * by_bias
         yield weight, bias
 
 
-def head(
-    features: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> Head:
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> Head:
     """The adapted head: weight (..., ways, D) and bias (..., ways), for support embeddings (..., S, D) and labels (..., S).
 
     Raises `DomainError` where the inner loop diverges: names the step, the loss and the rate.
 
     >>> settings = settings_of(steps=1, rate=1.0, head="zero", first_order=False)
-    >>> head(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]), 2, settings, {})
+    >>> learner = Adaptation(method="head_gradient", settings=settings)
+    >>> head(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]), 2, learner)
     (tensor([[-0.5000],
             [ 0.5000]]), tensor([0., 0.]))
     """
-    weight, bias = list(path(features, labels, ways, settings, tensors))[-1]
+    weight, bias = list(path(features, labels, ways, learner))[-1]
     if not torch.compiler.is_exporting() and not bool(weight.isfinite().all()):
-        _diverged(features, labels, ways, settings, tensors)
+        _diverged(features, labels, ways, learner)
     return weight, bias
 
 
@@ -102,11 +102,10 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of query embeddings (B, Q, D) by the head that the support set gives."""
-    return _linear(query, head(support, support_labels, ways, settings, tensors))
+    return _linear(query, head(support, support_labels, ways, learner))
 
 
 def episode_scores(
@@ -115,12 +114,11 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)
 
 
 def path_scores(
@@ -129,12 +127,11 @@ def path_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (steps + 1, B, Q, ways) before the first inner step and after each."""
     support, query = episode_features(module, support, query)
-    return torch.stack([_linear(query, found) for found in path(support, support_labels, ways, settings, tensors)])
+    return torch.stack([_linear(query, found) for found in path(support, support_labels, ways, learner)])
 
 
 def _linear(features: Tensor, by: Head) -> Tensor:
@@ -151,11 +148,11 @@ def _one_hot(labels: Tensor, ways: int, like: Tensor) -> Tensor:
     return (labels.unsqueeze(-1) == torch.arange(ways, device=labels.device)).to(like.dtype)
 
 
-def _first(support: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Head:
+def _first(support: Tensor, ways: int, learner: Adaptation) -> Head:
     tasks, size = support.shape[:-2], support.shape[-1]
-    if settings.get("head", "zero") == "zero":
+    if learner.settings.get("head", "zero") == "zero":
         return support.new_zeros(*tasks, ways, size), support.new_zeros(*tasks, ways)
-    weight, bias = (tensors[name].to(support.device, support.dtype) for name in (WEIGHT, BIAS))
+    weight, bias = (learner.tensors[name].to(support.device, support.dtype) for name in (WEIGHT, BIAS))
     if tuple(weight.shape) != (ways, size):
         raise DomainError(
             f"the learner's head is for {weight.shape[0]} ways and embeddings of {weight.shape[1]}, "
@@ -165,16 +162,14 @@ def _first(support: Tensor, ways: int, settings: Mapping[str, Json], tensors: Ma
     return weight.expand(*tasks, ways, size), bias.expand(*tasks, ways)
 
 
-def _diverged(
-    support: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> None:
-    for step, found in enumerate(path(support, labels, ways, settings, tensors)):
+def _diverged(support: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> None:
+    for step, found in enumerate(path(support, labels, ways, learner)):
         outputs = _linear(support, found)
         loss = mse_loss(outputs, labels) if labels.is_floating_point() else cross_entropy(outputs.mT, labels)
         if not bool(loss.isfinite()):
             raise DomainError(
                 f"the inner loop diverged: the loss at inner step {step} is {loss.item()} at an inner rate of "
-                f"{float(cast('Any', settings.get('rate', 0.4))):g}",
+                f"{float(cast('Any', learner.settings.get('rate', 0.4))):g}",
                 hint="lower the inner rate, or take fewer inner steps",
             )
     raise DomainError(

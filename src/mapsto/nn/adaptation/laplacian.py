@@ -9,14 +9,13 @@ Few-Shot Learning", 2020).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation
 from mapsto.nn.adaptation import centroid
 from mapsto.nn.adaptation.soft_kmeans import refined
 from mapsto.nn.heads import episode_features
@@ -56,18 +55,17 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Log-probabilities (B, Q, ways) of the queries of a task, which depend on each other.
 
-    ``settings``: ``scale`` and ``distance`` as for class means, ``weight`` (λ, by default 1), ``neighbours`` (3), ``steps`` (20) and
-    ``rectify`` (true).
+    Its settings: ``scale`` and ``distance`` as for class means, ``weight`` (λ, by default 1), ``neighbours`` (3), ``steps`` (20)
+    and ``rectify`` (true).
     """
-    scale, cosine = centroid.scale_of(settings), centroid.is_cosine(settings)
+    scale, cosine = centroid.scale_of(learner.settings), centroid.is_cosine(learner.settings)
     if cosine:
         support, query = normalize(support, dim=-1), normalize(query, dim=-1)
-    if settings.get("rectify", True):
+    if learner.settings.get("rectify", True):
         query = query + support.mean(-2, keepdim=True) - query.mean(-2, keepdim=True)
         means = refined(support, support_labels, query, ways, scale=scale)
     else:
@@ -75,8 +73,8 @@ def feature_scores(
     if cosine:
         means, query = normalize(means, dim=-1), normalize(query, dim=-1)
     squares = torch.cdist(query, means).square()
-    affinity = neighbours(query, cast("int", settings.get("neighbours", 3)))
-    weight, steps = cast("float", settings.get("weight", 1.0)), cast("int", settings.get("steps", 20))
+    affinity = neighbours(query, cast("int", learner.settings.get("neighbours", 3)))
+    weight, steps = cast("float", learner.settings.get("weight", 1.0)), cast("int", learner.settings.get("steps", 20))
     return propagated(scale * squares, affinity, weight=weight, steps=steps)
 
 
@@ -86,9 +84,8 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)

@@ -6,13 +6,11 @@ Shot Learning", 2016). Scores are ``log p``. Of targets that are numbers it is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation
 from mapsto.nn.adaptation.centroid import members, scale_of
 from mapsto.nn.heads import episode_features
 
@@ -26,16 +24,15 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Log-probabilities (B, Q, ways) with ``settings["scale"]`` for s, by default 1; of targets (B, S, K) their means (B, Q, K).
 
     >>> support, labels = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[0, 1]])
-    >>> feature_scores(support, labels, torch.tensor([[[1.0, 1.0]]]), 2, {}, {}).exp()
+    >>> feature_scores(support, labels, torch.tensor([[[1.0, 1.0]]]), 2, Adaptation(method="matching")).exp()
     tensor([[[0.5000, 0.5000]]])
     """
-    likeness = scale_of(settings) * normalize(query, dim=-1) @ normalize(support, dim=-1).transpose(-1, -2)
+    likeness = scale_of(learner.settings) * normalize(query, dim=-1) @ normalize(support, dim=-1).transpose(-1, -2)
     if support_labels.is_floating_point():
         return likeness.softmax(-1) @ support_labels.to(likeness.dtype)
     attention = likeness.log_softmax(-1).unsqueeze(-1)
@@ -49,9 +46,8 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)

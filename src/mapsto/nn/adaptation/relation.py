@@ -9,14 +9,13 @@ are given ``|c_k − f(q)|`` too, without which they learn to compare slowly. It
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, group_norm, linear, max_pool2d
 
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation
 from mapsto.nn.adaptation.centroid import centroids
 from mapsto.nn.heads import episode_features
 
@@ -72,15 +71,14 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """What g gives before the sigmoid, the log-odds of belonging together, shape (B, Q, ways), for support (B, S, D), query (B, Q, D)."""
-    own = {name.removeprefix("~"): tensor.to(query) for name, tensor in tensors.items()}
+    own = {name.removeprefix("~"): tensor.to(query) for name, tensor in learner.tensors.items()}
     classes = centroids(support, support_labels, ways)
     shape = (*query.shape[:-1], ways, query.shape[-1])
     pairs = (classes.unsqueeze(-3).expand(shape), query.unsqueeze(-2).expand(shape))
-    channels = cast("int | None", settings.get("channels"))
+    channels = cast("int | None", learner.settings.get("channels"))
     if channels is None:
         joined = torch.cat([*pairs, (pairs[0] - pairs[1]).abs()], -1)
         hidden = linear(joined, own["first.weight"], own["first.bias"]).relu()
@@ -102,9 +100,8 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)

@@ -8,12 +8,11 @@ Closed-form Solvers", 2019). X has a column of ones, so that a bias is fitted to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation
 from mapsto.nn.adaptation.centroid import members
 from mapsto.nn.heads import episode_features
 
@@ -75,20 +74,18 @@ def ridge(features: Tensor, targets: Tensor, penalty: Tensor | float) -> Tensor:
     return solve(across @ features + penalty * identity, across @ targets)
 
 
-def head(
-    features: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer that was fitted: weight (..., ways, D) and bias (..., ways).
 
     Features are (..., S, D), labels (..., S) of classes or targets (..., S, ways).
 
     >>> x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
-    >>> weight, bias = head(x, y, 2, {}, first_tensors(penalty=1e-6))
+    >>> weight, bias = head(x, y, 2, Adaptation(method="ridge", tensors=first_tensors(penalty=1e-6)))
     >>> (x @ weight.T + bias).round(decimals=4)
     tensor([[1., 0.],
             [0., 1.]])
     """
-    own = {name: tensor.to(features) for name, tensor in tensors.items()}
+    own = {name: tensor.to(features) for name, tensor in learner.tensors.items()}
     classes = not labels.is_floating_point()
     targets = members(labels, ways).to(features.dtype) if classes else labels.to(features.dtype)
     padded = torch.cat([features, torch.ones_like(features[..., :1])], -1)
@@ -105,11 +102,10 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways), or predicted numbers where the labels are numbers."""
-    weight, bias = head(support, support_labels, ways, settings, tensors)
+    weight, bias = head(support, support_labels, ways, learner)
     return query @ weight.transpose(-1, -2) + bias.unsqueeze(-2)
 
 
@@ -119,9 +115,8 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)

@@ -8,13 +8,12 @@ Semi-Supervised Few-Shot Classification", 2018). Without unlabelled samples it i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation
 from mapsto.nn.adaptation import centroid
 
 __all__ = ["episode_scores", "feature_scores", "first_tensors", "head", "refined", "unlabelled_scores"]
@@ -74,22 +73,19 @@ def unlabelled_scores(
     query: Tensor,
     unlabelled: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) with samples (B, U, D) without labels; ``settings``: ``scale`` (by default 1) and ``steps`` (1)."""
-    scale = centroid.scale_of(settings)
-    radius = tensors["~log_radius"].to(support) if "~log_radius" in tensors else None
-    steps = cast("int", settings.get("steps", 1))
+    scale = centroid.scale_of(learner.settings)
+    radius = learner.tensors["~log_radius"].to(support) if "~log_radius" in learner.tensors else None
+    steps = cast("int", learner.settings.get("steps", 1))
     means = refined(support, support_labels, unlabelled, ways, scale=scale, steps=steps, log_radius=radius)
     return -scale * _squares(query, means)
 
 
-def head(
-    features: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer where there are no unlabelled samples: that of the nearest class mean."""
-    return centroid.head(features, labels, ways, {"scale": centroid.scale_of(settings)}, {})
+    return centroid.head(features, labels, ways, learner)
 
 
 def feature_scores(
@@ -97,11 +93,10 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) where there are no unlabelled samples."""
-    return centroid.scores(support, support_labels, query, ways, scale=centroid.scale_of(settings))
+    return centroid.feature_scores(support, support_labels, query, ways, learner)
 
 
 def episode_scores(
@@ -110,10 +105,7 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) where there are no unlabelled samples; `module` gives embeddings."""
-    return centroid.episode_scores(
-        module, support, support_labels, query, ways, {"scale": centroid.scale_of(settings)}, tensors
-    )
+    return centroid.episode_scores(module, support, support_labels, query, ways, learner)

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Json
+from mapsto.kinds import Adaptation
 from mapsto.nn.adaptation.centroid import members
 from mapsto.nn.heads import episode_features
 
@@ -127,20 +126,18 @@ def dual(features: Tensor, labels: Tensor, ways: int, strength: float) -> Tensor
     return cast("Tensor", _Dual.apply(precise @ precise.transpose(-1, -2), own, strength))
 
 
-def head(
-    features: Tensor, labels: Tensor, ways: int, settings: Mapping[str, Json], tensors: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer of the machine, times γ: weight (..., ways, D), and a bias of 0.
 
     >>> x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
-    >>> weight, _ = head(x, y, 2, {"strength": 10.0}, first_tensors())
+    >>> weight, _ = head(x, y, 2, Adaptation(method="svm", settings={"strength": 10.0}, tensors=first_tensors()))
     >>> (x @ weight.T).round(decimals=4)
     tensor([[ 0.5000, -0.5000],
             [-0.5000,  0.5000]])
     """
-    strength = cast("float", settings.get("strength", 0.1))
+    strength = cast("float", learner.settings.get("strength", 0.1))
     alpha = dual(features, labels, ways, strength).to(features.dtype)
-    scale = tensors["~log_scale"].to(features).exp() if "~log_scale" in tensors else 1.0
+    scale = learner.tensors["~log_scale"].to(features).exp() if "~log_scale" in learner.tensors else 1.0
     weight = scale * alpha.transpose(-1, -2) @ features
     return weight, weight.new_zeros(weight.shape[:-1])
 
@@ -150,11 +147,10 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) with ``settings["strength"]`` for C, by default 0.1."""
-    weight, bias = head(support, support_labels, ways, settings, tensors)
+    weight, bias = head(support, support_labels, ways, learner)
     return query @ weight.transpose(-1, -2) + bias.unsqueeze(-2)
 
 
@@ -164,9 +160,8 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    settings: Mapping[str, Json],
-    tensors: Mapping[str, Tensor],
+    learner: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
     support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, settings, tensors)
+    return feature_scores(support, support_labels, query, ways, learner)
