@@ -481,7 +481,8 @@ def episode_scores(
 
     >>> net = nn.Linear(1, 2)
     >>> x, y = torch.tensor([[[-1.0], [1.0]]]), torch.tensor([[0, 1]])
-    >>> episode_scores(net, x, y, x, 2, {"steps": 20, "rate": 1.0}, {}).argmax(-1).tolist()
+    >>> learner = Adaptation(method="gradient", settings={"steps": 20, "rate": 1.0})
+    >>> episode_scores(net, x, y, x, 2, learner).argmax(-1).tolist()
     [[0, 1]]
     """
     return _scores(module, support, support_labels, query, ways, learner, whole=False)[-1]
