@@ -23,7 +23,7 @@ def start(folder: Path, recipe: str, *more: str) -> subprocess.Popen[bytes]:
 
 
 def finish(run: subprocess.Popen[bytes], folder: Path) -> list[str]:
-    _, err = run.communicate(timeout=900)
+    _, err = run.communicate(timeout=1800)
     assert run.returncode == 0, err.decode()
     report = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
     return [f"{step['path']} {step['digest']}" for step in report["steps"]]
@@ -67,7 +67,7 @@ def test_twenty_kills_of_every_kind_of_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(5400)
 def test_three_kills_of_the_demo(tmp_path: Path) -> None:
     whole, took = undisturbed(tmp_path / "whole", "demo")
     rng = random.Random(1)
