@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -232,6 +234,18 @@ def test_tables_with_and_without_a_header(table_folder, tmp_path, text):
     found = Predictor(table_folder).predict([tmp_path / "rows.csv"])
     assert [item.label for item in found] == ["no", "yes"]
     assert found[0].probability == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
+
+
+def test_parquet_tables(table_folder, tmp_path):
+    place = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1, 0], "b": [0.0, 2.0], "c": [5, 5]}), place)
+    assert [item.label for item in Predictor(table_folder).predict([place])] == ["no", "yes"]
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["one"], "b": [0.0], "c": [5]}), place)
+    with pytest.raises(DataError, match="not a Parquet table of numbers"):
+        Predictor(table_folder).predict([place])
+    place.write_bytes(place.read_bytes()[:60])
+    with pytest.raises(DataError, match="not a Parquet table of numbers"):
+        Predictor(table_folder).predict([place])
 
 
 @pytest.mark.parametrize(

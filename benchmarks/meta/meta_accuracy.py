@@ -54,7 +54,7 @@ PAPERS: dict[str, tuple[str, str, dict[str, Figure]]] = {
     "anil_omniglot_20w5s": ("anil", "Raghu et al., 2020, table 1", {"w20s5": (98.0, 0)}),
     "fomaml_omniglot_5w1s": ("fomaml", "Finn, Abbeel and Levine, 2017; Nichol et al., 2018", {"w5s1": (98.3, 0)}),
     "metasgd_omniglot_5w1s": ("metasgd", "Li et al., 2017", {"w5s1": (None, 0)}),
-    "mamlpp_omniglot_5w1s": ("mamlpp", "Antoniou, Edwards and Storkey, 2019", {"w5s1": (None, 0)}),
+    "mamlpp_omniglot_5w1s": ("mamlpp", "Antoniou, Edwards and Storkey, 2019", {"w5s1": (99.47, 0)}),
     "relation_omniglot": (
         "relation",
         "Sung et al., 2018, table 1",

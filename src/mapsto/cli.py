@@ -371,7 +371,9 @@ def new(
 @app.command()
 def predict(
     package: Annotated[Path, typer.Argument(help="A package's folder, or the --out folder of a run that made one.")],
-    files: Annotated[list[str], typer.Argument(help="Images, .npy/.npz arrays, CSV tables, or - for standard input.")],
+    files: Annotated[
+        list[str], typer.Argument(help="Images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     as_json: JsonOption = False,
 ) -> None:

@@ -82,7 +82,7 @@ class Predictor:
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
         """The class of each sample. Raises `DataError` naming the input that cannot be read.
 
-        An input is the path of an image, ``.npy``, ``.npz`` or CSV file, the bytes of one (standard input), or an array.
+        An input is the path of an image, ``.npy``, ``.npz``, CSV or Parquet file, the bytes of one (standard input), or an array.
         """
         classes = self.signature.classes
         if classes is None:
@@ -322,7 +322,9 @@ def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
     else:
         content = source if isinstance(source, bytes) else _content(Path(source))
         if not content:
-            raise DataError("it is empty", where=name, hint="give an image, an .npy or .npz array, or a CSV table")
+            raise DataError(
+                "it is empty", where=name, hint="give an image, an .npy or .npz array, or a CSV or Parquet table"
+            )
         samples = _decoded(content, name, signature.preprocessing)
     if signature.preprocessing.kind == "image":
         images = _images(samples, name)
@@ -350,7 +352,7 @@ def _decoded(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray
         return _array(content, name)
     if preprocessing.kind == "image":
         return _picture(content, name)
-    return _table(content, name)
+    return _parquet(content, name) if content.startswith(b"PAR1") else _table(content, name)
 
 
 def _array(content: bytes, name: str) -> NDArray[Any]:
@@ -432,6 +434,20 @@ def _table(content: bytes, name: str) -> NDArray[np.float64]:
     if not lines:
         raise DataError("holds no rows of numbers", where=name, hint="give one sample a row")
     return np.array(lines, dtype=np.float64)
+
+
+def _parquet(content: bytes, name: str) -> NDArray[np.float64]:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        return np.stack([column.cast(pa.float64()).to_numpy() for column in table.columns], 1)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"not a Parquet table of numbers ({error})", where=name, hint="give one sample a row, numbers only"
+        ) from error
 
 
 def _is_number(cell: str) -> bool:
