@@ -450,6 +450,82 @@ def adapt(
 
 
 @app.command()
+def compress(
+    model: Annotated[
+        str,
+        typer.Argument(help="The --out folder of a run, a recipe, or package.module:factory=weights.pt."),
+    ],
+    data: Annotated[
+        str, typer.Option(help="A folder of class folders, an .npz archive, or a data set as in a recipe.")
+    ],
+    target: Annotated[str, typer.Option(help="latency=0.5ms, bytes=200kB, macs=10M or parameters=50k.")],
+    test: Annotated[str | None, typer.Option(help="Data that are only reported on, as --data.")] = None,
+    shares: Annotated[str, typer.Option(help="Shares of the multiply-accumulates to try.")] = "1,0.5,0.25,0.125",
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of distillation for each share.")] = 10,
+    step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last network.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for recipe, report and package. [default: runs/compress]")
+    ] = None,
+    store: StoreOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed.")] = 0,
+    trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the most accurate small network within a limit: prune, distil and quantize at several sizes, export the best.
+
+    Example: mapsto compress runs/vgg_cifar --data '{cifar10: {split: train}}' --target latency=0.5ms
+    """
+    from mapsto import compressing
+
+    wanted = compressing.parse_target(target)
+    tried = _shares(shares)
+    folder = out or Path("runs") / "compress"
+    _writable(folder)
+    text = compressing.compression_recipe(
+        model=compressing.model_nodes(model, step),
+        data=compressing.data_node(data),
+        test=compressing.data_node(test) if test is not None else None,
+        target=wanted,
+        shares=tried,
+        epochs=epochs,
+        seed=seed,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    run(
+        str(recipe),
+        settings=None,
+        out=folder,
+        store=store,
+        device="cpu",
+        precision="32-true",
+        threads=None,
+        processes=1,
+        strategy="auto",
+        seed=None,
+        seeds=None,
+        quick=False,
+        plan=False,
+        force=None,
+        trust=trust,
+        as_json=as_json,
+    )
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if not found or len(set(found)) != len(found) or not all(0 < share <= 1 for share in found):
+        raise SpecError(
+            f"'{text}' is not a list of different shares above 0 and up to 1", where="--shares", hint="0.5,0.25"
+        )
+    return found
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One --out folder to show, or two to compare.")],
     as_json: JsonOption = False,

@@ -1,0 +1,125 @@
+"""`mapsto compress`: a recipe from a network, data and a target, which is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from mapsto import compressing
+from mapsto.cli import app, main
+from mapsto.errors import DataError, MapstoError, SpecError
+
+DIGITS = "{subset: {data: {digits: {}}, per_class: 40}}"
+RECIPE = """\
+schema: 1
+name: tiny
+data: {few: {subset: {data: {digits: {}}, per_class: 40}}}
+steps:
+  - networks.vgg: {plan: [[16], [16]], data: $few, classes: data}
+  - train.supervised: {data: $few, epochs: 8, batch_size: 32, learning_rate: 0.05}
+    as: teacher
+"""
+
+
+@given(st.floats(1e-3, 1e6), st.sampled_from([("latency", "us", 1e-3), ("bytes", "kB", 1e3), ("macs", "M", 1e6)]))
+def test_a_target_is_read_in_its_unit(value: float, given_unit: tuple[str, str, float]) -> None:
+    kind, unit, factor = given_unit
+    text = f"{value:.6f}"
+    found = compressing.parse_target(f"{kind}={text}{unit}")
+    assert (found.kind, found.limit) == (kind, pytest.approx(float(text) * factor))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency", "'latency' is no target"),
+        ("latencies=3ms", "did you mean 'latency'"),
+        ("latency=3", "units: ms, us, µs, s"),
+        ("latency=0ms", "a number above 0"),
+        ("bytes=3ms", "units: none, b, kb"),
+        ("macs=1.2.3M", "a number above 0"),
+    ],
+)
+def test_other_targets_are_refused(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        compressing.parse_target(text)
+
+
+def test_data_are_a_folder_an_archive_or_an_entry(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert compressing.data_node(str(tmp_path)) == {"images": {"folder": str(tmp_path)}}
+    (tmp_path / "x.npz").write_bytes(b"")
+    assert list(compressing.data_node(str(tmp_path / "x.npz"))) == ["arrays"]
+    (tmp_path / "x.csv").write_bytes(b"")
+    for text, message in (
+        (str(tmp_path / "x.csv"), "needs its target"),
+        ("digit", "did you mean 'digits'"),
+        ("[1, 2]", "neither a path nor one data set"),
+    ):
+        with pytest.raises(MapstoError, match=message):
+            compressing.data_node(text)
+
+
+def test_the_network_comes_from_a_recipe_or_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE)
+    data, steps = compressing.model_nodes(str(path))
+    assert list(data) == ["few"]
+    assert [next(iter(step)) for step in steps] == ["networks.vgg", "train.supervised"]
+    assert len(compressing.model_nodes(str(path), "networks.vgg")[1]) == 1
+    with pytest.raises(SpecError, match="there is no step 'techer'; did you mean 'teacher'"):
+        compressing.model_nodes(str(path), "techer")
+    with pytest.raises(DataError, match="there is no such file"):
+        compressing.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'none.pt'}")
+    (tmp_path / "w.pt").write_bytes(b"")
+    (step,) = compressing.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'w.pt'}")[1]
+    assert step["networks.checkpoint"]["factory"] == "mapsto.nn.networks.vgg:vgg"
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(DataError, match="has 9 samples; give at least 10 of each class"):
+        compressing.held_out({"subset": {"data": {"digits": {}}, "per_class": 9}})
+
+
+def test_the_best_network_within_the_target_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    recipe.write_text(RECIPE)
+    command = ["compress", str(recipe), "--data", DIGITS, "--epochs", "4", "--shares", "1,0.5", "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--target", "bytes=2.5kB", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads((out / "report.json").read_text())
+    sizes = {step["label"]: step for step in report["steps"]}
+    assert sizes["chosen"]["digest"] == sizes["macs_0_5"]["digest"], "the whole network has more than 2.5 kB"
+    assert all(target["met"] for target in report["targets"])
+    assert (out / "package" / "manifest.json").is_file()
+    written = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert written["data"]["learn"]["subset"]["part"] == "rest"
+    with pytest.raises(MapstoError, match=r"no branch has bytes at most 10; the smallest reached is \d+"):
+        CliRunner().invoke(app, [*command, "--target", "bytes=10"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--target", "latency=1ms", "--shares", "2"], "'2' is not a list of different shares"),
+        (["--target", "latency=1"], "'1' is no limit on latency"),
+        (["--target", "latency=1ms", "--step", "nobody"], "there is no step 'nobody'"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_work(
+    more: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["mapsto", "compress", "demo", "--data", "digits", "--out", str(out), *more])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(out.glob("*"))
