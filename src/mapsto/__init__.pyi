@@ -41,6 +41,7 @@ from mapsto.mappings.adapt.merge_lora import MergeLora as _adapt_merge_lora
 from mapsto.mappings.choose.best import Best as _choose_best
 from mapsto.mappings.choose.branch import Branch as _choose_branch
 from mapsto.mappings.distill.logits import Logits as _distill_logits
+from mapsto.mappings.distill.meta import Meta as _distill_meta
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
 from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
@@ -78,6 +79,7 @@ from mapsto.mappings.networks.timm import Timm as _networks_timm
 from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
 from mapsto.mappings.prune.magnitude import Magnitude as _prune_magnitude
+from mapsto.mappings.prune.meta import Meta as _prune_meta
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
 from mapsto.mappings.quantize.static import Static as _quantize_static
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
@@ -140,6 +142,7 @@ class datasets:
 
 class distill:
     logits = _distill_logits
+    meta = _distill_meta
 
 class evaluate:
     accuracy = _evaluate_accuracy
@@ -187,6 +190,7 @@ class networks:
 
 class prune:
     magnitude = _prune_magnitude
+    meta = _prune_meta
     taylor = _prune_taylor
 
 class quantize:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mapsto.errors import DomainError, nearest
 
-__all__ = ["DIFFERENCES", "cosine", "difference", "euclidean", "kl"]
+__all__ = ["DIFFERENCES", "cosine", "difference", "euclidean", "kl", "relations"]
 
 
 def kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -47,6 +47,20 @@ def cosine(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Ten
     ours = student - student.mean(-1, keepdim=True)
     theirs = teacher - teacher.mean(-1, keepdim=True)
     return (1 - functional.cosine_similarity(ours, theirs, dim=-1)).mean()
+
+
+def relations(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber loss between the pairwise distances of two embeddings (N, D), (N, E) of the same samples, each in units of its mean.
+
+    Park et al., "Relational Knowledge Distillation", 2019.
+
+    >>> import torch
+    >>> line = torch.tensor([[0.0], [1.0], [3.0]])
+    >>> relations(line, 5 * line).item()
+    0.0
+    """
+    ours, theirs = (functional.pdist(embedding.float()) for embedding in (student, teacher))
+    return functional.smooth_l1_loss(ours / ours.mean(), theirs / theirs.mean())
 
 
 DIFFERENCES: dict[str, Callable[..., Tensor]] = {"cosine": cosine, "euclidean": euclidean, "kl": kl}

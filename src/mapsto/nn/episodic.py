@@ -112,7 +112,7 @@ class Episodic(Optimisation, Process[Network, Network]):
 
         learner, _, _ = self.learner(value, ctx)
         learner.chosen = state.get("chosen", {})
-        learner.objective = lambda learner, inputs, task, step: self._objective(learner, inputs, task, step, value, ctx)
+        learner.objective = self.objective(value, ctx)
         prepared = self._prepared(value, ctx)
         training: Training
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
@@ -162,6 +162,10 @@ class Episodic(Optimisation, Process[Network, Network]):
                 hint="give it layers (networks.mlp: widths), or use it as it is: evaluate.episodes compares its embeddings",
             )
         return learner, (edit,) if edit else (), signature
+
+    def objective(self, value: Network, ctx: Context) -> Callable[[Learner, Tensor, Task, int], Tensor]:
+        """The loss of a step, of (learner, inputs, task, step); what it needs besides is made here, once."""
+        return lambda learner, inputs, task, step: self._objective(learner, inputs, task, step, value, ctx)
 
     def _objective(
         self, learner: Learner, inputs: Tensor, task: Task, step: int, value: Network, ctx: Context

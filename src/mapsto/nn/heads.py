@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 
-__all__ = ["embed", "embed_and_classify", "embedding_size", "episode_features", "head", "head_path"]
+__all__ = ["Embedding", "embed", "embed_and_classify", "embedding_size", "episode_features", "head", "head_path"]
 
 _NAMES = ("classifier", "linear", "fc", "head")
 
@@ -49,6 +49,17 @@ def embed(module: nn.Module, inputs: Tensor) -> Tensor:
     """
     own = cast("Callable[[Tensor], Tensor] | None", getattr(module, "embed", None))
     return _matrix(own(inputs)) if callable(own) else embed_and_classify(module, inputs)[0]
+
+
+class Embedding(nn.Module):
+    """A network as one that gives its embedding, with the same tensors."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return embed(self.module, inputs)
 
 
 def embed_and_classify(module: nn.Module, inputs: Tensor, *, through: nn.Module | None = None) -> tuple[Tensor, Tensor]:

@@ -188,7 +188,7 @@ class _Objective:
         from torch.nn.functional import cross_entropy
 
         from mapsto.nn.batches import Task
-        from mapsto.nn.differences import difference
+        from mapsto.nn.differences import difference, relations
 
         mapping = self._mapping
         own, theirs = self._inputs(
@@ -204,7 +204,7 @@ class _Objective:
         soft = difference(mapping.difference, answers, targets, temperature=mapping.temperature)
         loss = mapping.alpha * soft + (1 - mapping.alpha) * cross_entropy(answers, labels)
         if mapping.features:
-            loss = loss + mapping.features * _relations(embedding, known)
+            loss = loss + mapping.features * relations(embedding, known)
         return loss
 
     def _answers(
@@ -261,11 +261,3 @@ class _Objective:
             samples = ctx.dataset(mapping.validation)
             return lambda module: class_metrics(module, samples, self._own, device=ctx.device)
         return None
-
-
-def _relations(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss between the pairwise distances of two embeddings of the same samples, each in units of its mean."""
-    import torch
-
-    ours, theirs = (torch.nn.functional.pdist(embedding.float()) for embedding in (student, teacher))
-    return torch.nn.functional.smooth_l1_loss(ours / ours.mean(), theirs / theirs.mean())

@@ -1,0 +1,161 @@
+"""Teach a small learner to adapt as a large one does: the same answers after each inner step, not only the same answers in the end.
+
+``α T² mean_k D(softmax(t_k / T), softmax(s_k / T)) + (1 − α) · CE(y, s_K) + β ‖ψ(t) − ψ(s)‖`` with the scores t_k, s_k that teacher and
+student give the queries of a task after k steps of adapting to its support set (a learner in closed form has one), and ψ the pairwise
+distances of the embeddings of support and query (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015; Park et
+al., "Relational Knowledge Distillation", 2019; that whole paths of adaptation are matched is ours).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Adaptation, Episodes, Network, Signature
+from mapsto.mapping import Context, NetworkSource
+from mapsto.nn.episodic import Episodic
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mapsto.kinds import Edit
+    from mapsto.nn.batches import Task
+    from mapsto.nn.learner import Learner
+
+__all__ = ["Meta"]
+
+
+class Meta(Episodic):
+    """The learner that is given, trained to adapt as `teacher` does; how it adapts stays, what it holds for that is trained too."""
+
+    teacher: NetworkSource
+    """The learner to imitate; what is no learner adapts by its embeddings' class means."""
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the teacher's answers; the labels weigh 1 - alpha."""
+    temperature: float = Field(default=4.0, gt=0)
+    """T: higher shows more of how the teacher ranks the wrong classes."""
+    difference: Literal["kl", "euclidean", "cosine"] = "kl"
+    """D, by which the answers differ."""
+    path: bool = True
+    """Whether answers are compared after every inner step, or only after the last."""
+    features: float = Field(default=1.0, ge=0)
+    """β, weight of the difference between the embeddings' pairwise distances."""
+
+    contract: ClassVar[dict[str, Any]] = {"steps": 3, "epoch": 2}
+
+    def ways(self, episodes: Episodes) -> int | None:
+        return None
+
+    def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
+        from mapsto.nn.learners import CENTROID
+
+        own = value.adaptation or CENTROID
+        return own if learner is None else dataclasses.replace(own, tensors=learner.detached())
+
+    def predicts_values(self) -> bool:
+        return True
+
+    def is_whole(self, learner: Learner) -> bool:
+        """Embeddings are read off the network's own layers."""
+        return False
+
+    def learner(self, value: Network, ctx: Context) -> tuple[Learner, tuple[Edit, ...], Signature]:
+        """The student, which keeps its head if that adapts."""
+        from mapsto.nn.heading import headless
+        from mapsto.nn.learner import Learner
+
+        module, adaptation = value.module(), self.adaptation(value, None)
+        if _by_features(adaptation) is None:
+            return Learner(module, adaptation), (), value.signature
+        edit, signature = headless(value, module)
+        return Learner(module, adaptation), (edit,) if edit else (), signature
+
+    def objective(self, value: Network, ctx: Context) -> Callable[[Learner, Tensor, Task, int], Tensor]:
+        import torch
+
+        from mapsto.nn.heading import headless
+        from mapsto.nn.inference import compact
+        from mapsto.nn.learners import CENTROID
+
+        teacher = ctx.network(self.teacher)
+        module, adaptation = teacher.module(), teacher.adaptation or CENTROID
+        if _by_features(adaptation) is not None:
+            headless(teacher, module)
+        module = compact(module.to(ctx.device)).requires_grad_(False)
+        if value.signature.preprocessing != teacher.signature.preprocessing:
+            raise DomainError(
+                "teacher and student prepare their input differently",
+                where="distill.meta: teacher",
+                hint="give them networks of one preprocessing",
+            )
+
+        def loss(learner: Learner, inputs: Tensor, task: Task, step: int) -> Tensor:
+            with torch.no_grad():
+                target = self._answers(module, adaptation, inputs, task)
+            if not bool(target[0].isfinite().all()):
+                raise DomainError(
+                    "the teacher's answers are not finite",
+                    where="distill.meta: teacher",
+                    hint="evaluate the teacher first",
+                )
+            return self._compared(self._answers(learner.network, learner.adaptation, inputs, task), target, task)
+
+        return loss
+
+    def _answers(
+        self, module: nn.Module, adaptation: Adaptation, inputs: Tensor, task: Task
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores (K, B, Q, ways), and the embeddings (B · (S + Q), D) where they are compared."""
+        from mapsto.nn.adapted import adapted_path
+        from mapsto.nn.heads import embed
+
+        if not self.features:
+            return adapted_path(module, adaptation, inputs, task), None
+        if _by_features(adaptation) is None:
+            return adapted_path(module, adaptation, inputs, task), embed(module, inputs.flatten(0, 1))
+        seen: list[Tensor] = []
+
+        def note(_module: nn.Module, _given: object, output: Tensor) -> None:
+            seen.append(output)
+
+        handle = module.register_forward_hook(note)
+        try:
+            return adapted_path(module, adaptation, inputs, task), seen[0]
+        finally:
+            handle.remove()
+
+    def _compared(self, ours: tuple[Tensor, Tensor | None], theirs: tuple[Tensor, Tensor | None], task: Task) -> Tensor:
+        import torch
+
+        from mapsto.nn.adaptation.gradient import loss_of
+        from mapsto.nn.differences import difference, relations
+
+        path, goal = ours[0], theirs[0]
+        labels = torch.as_tensor(task.query_labels, device=path.device)
+        last = len(path) - 1
+        steps = range(1, last + 1) if self.path and last else [last]
+        soft = [
+            difference(
+                self.difference,
+                path[step].flatten(0, 1),
+                goal[round(step * (len(goal) - 1) / max(last, 1)) if last else -1].flatten(0, 1),
+                temperature=self.temperature,
+            )
+            for step in steps
+        ]
+        loss = self.alpha * torch.stack(soft).mean()
+        loss = loss + (1 - self.alpha) * loss_of(path[last].flatten(0, 1), labels.flatten(0, 1))
+        if ours[1] is not None and theirs[1] is not None:
+            loss = loss + self.features * relations(ours[1], theirs[1])
+        return loss
+
+
+def _by_features(adaptation: Adaptation) -> object | None:
+    """What it adapts by, if by embeddings alone."""
+    from mapsto.nn.learners import feature_method
+
+    return feature_method(adaptation.method)

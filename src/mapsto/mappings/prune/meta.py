@@ -1,0 +1,121 @@
+"""Drop the channels that a learner would miss least once it has adapted: importance is measured behind the adaptation, over tasks.
+
+``I_c = mean_t (Σ_{w ∈ readers of c} w · ∂L_query(A(θ, support_t)) / ∂w)²``: the squared effect, to first order, of silencing channel c in
+support and query alike on the queries' loss after the adaptation A, through which the gradient flows (all inner steps of a learner that
+adapts by descent, whose readers are taken to stay where they were). Squares of gradients stand for the curvature, as in Theis et al.,
+"Faster gaze prediction with dense networks and Fisher pruning", 2018; that the loss is the adapted learner's is ours. What is left is
+judged anew in each of `rounds`: a VGG trained on printed characters, pruned to half and to a quarter of its multiply-accumulates, kept 77
+and 55 % of held-out 5-way 1-shot episodes right so, 74 and 45 in one round, 64 and 42 by `prune.taylor`, 64 and 45 by magnitude.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as AbcMapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from pydantic import Field
+
+from mapsto.errors import SpecError
+from mapsto.kinds import Network
+from mapsto.mapping import Context, Mapping, TasksSource
+from mapsto.nn.budget import Budgeted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from mapsto.nn.groups import Group
+
+__all__ = ["Meta"]
+
+
+class Meta(Budgeted, Mapping[Network, Network]):
+    """The learner with the channels dropped that matter least to it after it has adapted; a classifier adapts by its embeddings.
+
+    Raises `SpecError` unless exactly one budget is given, and for several rounds towards a budget that is no share; `DomainError` for a
+    quantized network, or one that cannot be made as small.
+    """
+
+    tasks: TasksSource
+    """What it adapts to; tasks of the kind it is used on."""
+    episodes: int = Field(default=40, ge=1)
+    """Tasks of each round; on glyphs the ranking hardly moved beyond 40."""
+    rounds: int = Field(default=5, ge=1, le=50)
+    """Times that importance is measured, on what the rounds before have left; the budget is approached by equal factors."""
+
+    contract: ClassVar[dict[str, Any]] = {"macs": 0.5, "episodes": 2, "rounds": 2}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds > 1 and self.budget.unit != "share":
+            raise SpecError(
+                f"{self.rounds} rounds need a budget that is a share of the original",
+                where="prune.meta",
+                hint="give macs or parameters, or set rounds to 1",
+            )
+
+    def apply(self, value: Network, ctx: Context) -> Network:
+        from mapsto.nn.prune import pruned
+
+        budget = self.budget
+        for number in range(self.rounds):
+            share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
+            step = dataclasses.replace(self, **share)
+            current = value
+
+            def importance(
+                module: nn.Module, groups: Sequence[Group], network: Network = current, number: int = number
+            ) -> AbcMapping[str, NDArray[np.float64]]:
+                losses = self._losses(network, module.to(ctx.device), ctx, number)
+                return _squared_effects(module, groups, ctx.track(losses, what="tasks"))
+
+            value = pruned(value, step, importance, where=self.name, log=ctx.log)
+        return value
+
+    def _losses(self, value: Network, module: nn.Module, ctx: Context, turn: int) -> Iterator[Tensor]:
+        """The queries' loss of each task after adaptation."""
+        from mapsto.nn.adapted import adapted_loss
+        from mapsto.nn.batches import task_of
+        from mapsto.nn.heads import Embedding, head
+        from mapsto.nn.inference import compact
+        from mapsto.nn.learners import CENTROID, feature_method
+
+        adaptation = value.adaptation or CENTROID
+        episodes, called = ctx.tasks(self.tasks), compact(module)
+        if feature_method(adaptation.method) is not None and head(module) is not None:
+            called = Embedding(called)
+        for number in range(self.episodes):
+            task = task_of([episodes[turn * self.episodes + number]])
+            yield adapted_loss(called, adaptation, task, value.signature.preprocessing, device=ctx.device)
+
+
+def _squared_effects(
+    module: nn.Module, groups: Sequence[Group], losses: Iterable[Tensor]
+) -> dict[str, NDArray[np.float64]]:
+    """Group → mean over tasks of each channel's squared effect on the loss, shape (channels,), in units of the group's mean."""
+    import numpy as np
+    import torch
+
+    from mapsto.nn.prune import channel_sums, mean_normalised
+
+    weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    totals = {group.name: np.zeros(group.channels) for group in groups}
+    for loss in losses:
+        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        gradients = cast("tuple[Tensor | None, ...]", found)
+        products = {
+            name: weight * gradient
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+            if gradient is not None
+        }
+        for group in groups:
+            known = [member for member in group.members if member.name in products]
+            readers = [member for member in known if member.role == "in"]
+            scales = [member for member in known if member.role == "along"]
+            members = readers or scales or known
+            sums = sum((channel_sums(products[m.name], m, group.channels) for m in members), np.zeros(group.channels))
+            totals[group.name] += sums**2
+    return {name: mean_normalised(total) for name, total in totals.items()}
