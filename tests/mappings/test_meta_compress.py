@@ -122,7 +122,7 @@ def test_the_loss_is_that_of_its_parts(adaptation: Adaptation) -> None:
 
 def test_a_student_learns_to_adapt_and_resumes() -> None:
     teacher, _ = trained(meta.protonet(tasks=TASKS, steps=40, learning_rate=0.01), learner(16))
-    process = distill.meta(teacher=teacher, tasks=TASKS, steps=12, epoch=4, learning_rate=0.01)
+    process = distill.meta(teacher=teacher, tasks=TASKS, steps=12, epoch=4, learning_rate=0.01, leave_one_out=True)
     student, metrics = trained(process, learner(4, teacher.adaptation))
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
     assert student.adaptation is not None

@@ -42,6 +42,8 @@ class Meta(Episodic):
     """D, by which the answers differ."""
     path: bool = True
     """Whether answers are compared after every inner step, or only after the last."""
+    leave_one_out: bool = False
+    """Every image of a task is a query, against the mean of its class's others; for learners that adapt by class means."""
     features: float = Field(default=1.0, ge=0)
     """β, weight of the difference between the embeddings' pairwise distances."""
 
@@ -77,6 +79,7 @@ class Meta(Episodic):
     def objective(self, value: Network, ctx: Context) -> Callable[[Learner, Tensor, Task, int], Tensor]:
         import torch
 
+        from mapsto.nn.differences import relations
         from mapsto.nn.heading import headless
         from mapsto.nn.inference import compact
         from mapsto.nn.learners import CENTROID
@@ -95,28 +98,32 @@ class Meta(Episodic):
 
         def loss(learner: Learner, inputs: Tensor, task: Task, step: int) -> Tensor:
             with torch.no_grad():
-                target = self._answers(module, adaptation, inputs, task)
-            if not bool(target[0].isfinite().all()):
+                goal, _, known = self._answers(module, adaptation, inputs, task)
+            if not bool(goal.isfinite().all()):
                 raise DomainError(
                     "the teacher's answers are not finite",
                     where="distill.meta: teacher",
                     hint="evaluate the teacher first",
                 )
-            return self._compared(self._answers(learner.network, learner.adaptation, inputs, task), target, task)
+            path, labels, embedding = self._answers(learner.network, learner.adaptation, inputs, task)
+            loss = self._compared(path, goal, labels)
+            if embedding is not None and known is not None:
+                loss = loss + self.features * relations(embedding, known)
+            return loss
 
         return loss
 
     def _answers(
         self, module: nn.Module, adaptation: Adaptation, inputs: Tensor, task: Task
-    ) -> tuple[Tensor, Tensor | None]:
-        """Scores (K, B, Q, ways), and the embeddings (B · (S + Q), D) where they are compared."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scores (K, N, ways), labels (N,), and the embeddings (B · (S + Q), D) where they are compared."""
         from mapsto.nn.adapted import adapted_path
+        from mapsto.nn.batches import scores_and_labels
         from mapsto.nn.heads import embed
 
-        if not self.features:
-            return adapted_path(module, adaptation, inputs, task), None
         if _by_features(adaptation) is None:
-            return adapted_path(module, adaptation, inputs, task), embed(module, inputs.flatten(0, 1))
+            path = adapted_path(module, adaptation, inputs, task).flatten(1, 2)
+            return path, _labels(task, inputs), embed(module, inputs.flatten(0, 1)) if self.features else None
         seen: list[Tensor] = []
 
         def note(_module: nn.Module, _given: object, output: Tensor) -> None:
@@ -124,34 +131,38 @@ class Meta(Episodic):
 
         handle = module.register_forward_hook(note)
         try:
-            return adapted_path(module, adaptation, inputs, task), seen[0]
+            if self.leave_one_out:
+                scores, labels = scores_and_labels(module, inputs.flatten(0, 1), task, adaptation, leave_one_out=True)
+            else:
+                scores, labels = adapted_path(module, adaptation, inputs, task)[0].flatten(0, 1), _labels(task, inputs)
         finally:
             handle.remove()
+        return scores.unsqueeze(0), labels, seen[0] if self.features else None
 
-    def _compared(self, ours: tuple[Tensor, Tensor | None], theirs: tuple[Tensor, Tensor | None], task: Task) -> Tensor:
+    def _compared(self, path: Tensor, goal: Tensor, labels: Tensor) -> Tensor:
         import torch
 
         from mapsto.nn.adaptation.gradient import loss_of
-        from mapsto.nn.differences import difference, relations
+        from mapsto.nn.differences import difference
 
-        path, goal = ours[0], theirs[0]
-        labels = torch.as_tensor(task.query_labels, device=path.device)
         last = len(path) - 1
         steps = range(1, last + 1) if self.path and last else [last]
         soft = [
             difference(
                 self.difference,
-                path[step].flatten(0, 1),
-                goal[round(step * (len(goal) - 1) / max(last, 1)) if last else -1].flatten(0, 1),
+                path[step],
+                goal[round(step * (len(goal) - 1) / last) if last else -1],
                 temperature=self.temperature,
             )
             for step in steps
         ]
-        loss = self.alpha * torch.stack(soft).mean()
-        loss = loss + (1 - self.alpha) * loss_of(path[last].flatten(0, 1), labels.flatten(0, 1))
-        if ours[1] is not None and theirs[1] is not None:
-            loss = loss + self.features * relations(ours[1], theirs[1])
-        return loss
+        return self.alpha * torch.stack(soft).mean() + (1 - self.alpha) * loss_of(path[last], labels)
+
+
+def _labels(task: Task, inputs: Tensor) -> Tensor:
+    import torch
+
+    return torch.as_tensor(task.query_labels, device=inputs.device).flatten(0, 1)
 
 
 def _by_features(adaptation: Adaptation) -> object | None:

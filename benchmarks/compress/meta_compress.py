@@ -1,0 +1,226 @@
+"""Few-shot accuracy of a learner at 2, 4, 8 and 16 times fewer multiply-accumulates, by how it was pruned and taught.
+
+mapsto bench meta_compress --only omniglot
+
+Every way prunes the same learner to the same work and is trained on the same number of tasks. `magnitude`, `taylor` and torch-pruning's
+own group magnitude and group Taylor go on with episodic training, as one would without a teacher; `ours` is `prune.meta` with
+`distill.meta`. Two mixed ways tell which half does it. Test classes are never trained on; the figure is 5-way 1-shot.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import torch
+import torch_pruning
+
+from mapsto import datasets, distill, evaluate, meta, networks, prune
+from mapsto.errors import DomainError
+from mapsto.kinds import Network
+from mapsto.mapping import Context
+from mapsto.mapping import Mapping as AnyMapping
+from mapsto.nn.groups import channels_edit, find_groups
+from mapsto.nn.measure import count_macs
+from mapsto.nn.source import with_output
+from mapsto.report import t95
+from mapsto.run import execute
+
+RATIOS = (2, 4, 8, 16)
+WAYS = (
+    "magnitude",
+    "taylor",
+    "torch-pruning magnitude",
+    "torch-pruning taylor",
+    "meta, episodes",
+    "taylor, distil",
+    "ours",
+)
+
+
+def splits(name: str) -> dict[str, Any]:
+    if name == "omniglot":
+        return {split: datasets.omniglot(split=split, rotations=True) for split in ("train", "validation", "test")}
+    return {split: datasets.cifar_fs(split=split) for split in ("train", "validation", "test")}
+
+
+class ByTorchPruning(AnyMapping[Network, Network]):
+    """The channels that torch-pruning would keep, of a learner, at a share of its multiply-accumulates."""
+
+    share: float = 0.5
+    taylor: bool = False
+    tasks: Any = None
+
+    def apply(self, value: Network, ctx: Context) -> Network:
+        module, example = value.module(), torch.zeros(value.signature.input_shape(2))
+        groups = find_groups(module, example, embedding=True).groups
+        whole = count_macs(module, example)
+        low, high, best = 0.0, 0.98, None
+        for _ in range(12):
+            middle = (low + high) / 2
+            kept = self._kept(value, middle, groups, ctx)
+            edit = channels_edit(module, groups, kept)
+            small = edit.apply(value.module())
+            if count_macs(small, example) / whole <= self.share:
+                best, high = (edit, kept), middle
+            else:
+                low = middle
+        if best is None:
+            raise DomainError("torch-pruning cannot make it as small", where="meta_compress")
+        edit, kept = best
+        signature = value.signature
+        for group in groups:
+            if group.features:
+                signature = with_output(signature, int(kept[group.name].sum()) * group.features, None)
+        return value.with_module(edit.apply(value.module()), edit, signature=signature)
+
+    def _kept(self, value: Network, ratio: float, groups: Any, ctx: Context) -> dict[str, Any]:
+        from mapsto.nn.adapted import adapted_loss
+        from mapsto.nn.batches import task_of
+        from mapsto.nn.learners import CENTROID
+
+        module = value.module().requires_grad_(True)
+        names = {part: path for path, part in module.named_modules()}
+        importance = torch_pruning.importance
+        criterion = importance.GroupTaylorImportance() if self.taylor else importance.GroupMagnitudeImportance(p=2)
+        pruner = torch_pruning.pruner.BasePruner(
+            module,
+            torch.zeros(value.signature.input_shape(2)),
+            importance=criterion,
+            pruning_ratio=ratio,
+            max_pruning_ratio=0.98,
+            global_pruning=True,
+        )
+        if self.taylor:
+            episodes = ctx.tasks(self.tasks)
+            for number in range(20):
+                task = task_of([episodes[number]])
+                adapted_loss(module, value.adaptation or CENTROID, task, value.signature.preprocessing).backward()
+        kept = {group.name: np.ones(group.channels, np.bool_) for group in groups}
+        for group in pruner.step(interactive=True):
+            dependency, indices = group[0]
+            name = names[dependency.target.module]
+            if name in kept:
+                kept[name][list(indices)] = False
+        return kept
+
+
+def pruned(way: str, share: float, tasks: Any) -> AnyMapping[Network, Network]:
+    budget: dict[str, Any] = {"macs": share, "prune_embedding": True, "min_channels": 2}
+    if way.startswith("torch-pruning"):
+        return ByTorchPruning(share=share, taylor=way.endswith("taylor"), tasks=tasks)
+    if way in ("ours", "meta, episodes"):
+        return prune.meta(tasks=tasks, **budget)
+    return prune.magnitude(**budget) if way == "magnitude" else prune.taylor(tasks=tasks, **budget)
+
+
+def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
+    name = only or "omniglot"
+    if name not in ("omniglot", "cifarfs"):
+        raise DomainError(f"no data set '{name}' here", hint="omniglot or cifarfs")
+    data = splits(name)
+    lessons = datasets.episodes(data=data["train"], ways=20, shots=1, queries=4)
+    test = datasets.episodes(data=data["test"], ways=5, shots=1, queries=15, seed=1)
+    episodes = 20 if quick else 1000
+    settings: dict[str, Any] = {
+        "tasks_per_step": 1,
+        "leave_one_out": True,
+        "optimizer": "adamw",
+        "schedule": "onecycle",
+    }
+    drills = datasets.episodes(data=data["train"], ways=60, shots=1, queries=4)
+    whole, tuning = (3, 3) if quick else (3000, 1000)
+    store = Path(os.environ.get("MAPSTO_BENCH", "runs/bench")) / "meta_compress"
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    uncompressed: list[float] = []
+    for seed in (0,) if quick else (0, 1, 2):
+        base = networks.conv4(data=data["train"]) >> meta.protonet(
+            tasks=drills, steps=whole, epoch=max(whole // 5, 1), learning_rate=2e-3, weight_decay=0.01, **settings
+        )
+        ctx = Context(seed=seed)
+        judge = evaluate.episodes(tasks=test, episodes=episodes)
+        learner = execute(base, store=store, seed=seed).value()
+        uncompressed.append(_accuracy(judge, learner, ctx))
+        for ratio in RATIOS[:1] if quick else RATIOS:
+            for way in WAYS:
+                small = ctx.apply(pruned(way, 1 / ratio, lessons), learner)
+                taught = _taught(way, small, learner, drills, tuning, settings, ctx)
+                found.setdefault((way, ratio), []).append((_accuracy(judge, small, ctx), _accuracy(judge, taught, ctx)))
+                print(f"seed {seed}, {ratio}×, {way}: {found[way, ratio][-1]}", flush=True)
+    return _result(name, found, uncompressed, quick)
+
+
+def _taught(
+    way: str, small: Network, learner: Network, drills: Any, steps: int, settings: Mapping[str, Any], ctx: Context
+) -> Network:
+    common_fields: dict[str, Any] = {
+        "tasks": drills,
+        "steps": steps,
+        "epoch": steps,
+        "learning_rate": 2e-3,
+        "weight_decay": 1e-4,
+    }
+    if way in ("ours", "taylor, distil"):
+        step: Any = distill.meta(teacher=learner, **common_fields, **settings)
+    else:
+        step = meta.protonet(**common_fields, **settings)
+    ctx.seed_everything("teach")
+    live = step.open(small, step.start(small, ctx), ctx)
+    items = step.items(small, ctx)
+    while not live.done:
+        live.advance(items[live.step])
+    return step.finish(small, live.snapshot(), ctx)
+
+
+def _accuracy(judge: Any, network: Network, ctx: Context) -> float:
+    return float(ctx.apply(judge, network).metrics["accuracy"].value)
+
+
+def _result(
+    name: str, found: Mapping[tuple[str, int], list[tuple[float, float]]], uncompressed: list[float], quick: bool
+) -> dict[str, Any]:
+    rows = [{"what": "uncompressed", "taught": statistics.mean(uncompressed), "ci95 over seeds": _half(uncompressed)}]
+    for (way, ratio), pairs in found.items():
+        before, after = ([pair[at] for pair in pairs] for at in (0, 1))
+        rows.append(
+            {
+                "what": f"{ratio}×, {way}",
+                "pruned": statistics.mean(before),
+                "taught": statistics.mean(after),
+                "ci95 over seeds": _half(after),
+            }
+        )
+    targets: list[dict[str, Any]] = []
+    for ratio in sorted({ratio for _, ratio in found}):
+        means = {way: statistics.mean(pair[1] for pair in found[way, ratio]) for way in WAYS}
+        best = max(
+            value for way, value in means.items() if way != "ours" and "distil" not in way and "episodes" not in way
+        )
+        targets.append(
+            common.target(f"points above the best other way, {name}, {ratio}×", ">= 0", means["ours"] - best)
+        )
+        if ratio == 8 and name == "omniglot":
+            lost = statistics.mean(uncompressed) - means["ours"]
+            targets.append(common.target("points lost at 8×, omniglot", "<= 1", lost))
+    tree = common.result(
+        f"meta_compress_{name}", conditions={"seeds": len(uncompressed), "quick": quick}, rows=rows, targets=targets
+    )
+    common.show(rows)
+    common.show(targets)
+    if not quick:
+        common.save(tree)
+    return tree
+
+
+def _half(values: list[float]) -> float | None:
+    return t95(values) if len(values) > 1 else None
+
+
+if __name__ == "__main__":
+    main("--quick" in sys.argv)
