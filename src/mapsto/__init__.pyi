@@ -45,6 +45,7 @@ from mapsto.mappings.distill.meta import Meta as _distill_meta
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
 from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
+from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
 from mapsto.mappings.export.onnx import Onnx as _export_onnx
 from mapsto.mappings.meta.alfa import Alfa as _meta_alfa
@@ -78,10 +79,19 @@ from mapsto.mappings.networks.resnet_cifar import ResnetCifar as _networks_resne
 from mapsto.mappings.networks.timm import Timm as _networks_timm
 from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
+from mapsto.mappings.prune.activation import Activation as _prune_activation
+from mapsto.mappings.prune.bn_scale import BnScale as _prune_bn_scale
+from mapsto.mappings.prune.geometric_median import GeometricMedian as _prune_geometric_median
+from mapsto.mappings.prune.gradual import Gradual as _prune_gradual
+from mapsto.mappings.prune.hessian import Hessian as _prune_hessian
+from mapsto.mappings.prune.lamp import Lamp as _prune_lamp
 from mapsto.mappings.prune.magnitude import Magnitude as _prune_magnitude
 from mapsto.mappings.prune.meta import Meta as _prune_meta
+from mapsto.mappings.prune.random import Random as _prune_random
+from mapsto.mappings.prune.sensitivity import Sensitivity as _prune_sensitivity
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
 from mapsto.mappings.quantize.static import Static as _quantize_static
+from mapsto.mappings.train.sparse import Sparse as _train_sparse
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
 from mapsto.process import Process as Process
 from mapsto.run import execute as execute
@@ -148,6 +158,7 @@ class evaluate:
     accuracy = _evaluate_accuracy
     episodes = _evaluate_episodes
     latency = _evaluate_latency
+    sensitivity = _evaluate_sensitivity
     size = _evaluate_size
 
 class export:
@@ -189,12 +200,21 @@ class networks:
     vgg = _networks_vgg
 
 class prune:
+    activation = _prune_activation
+    bn_scale = _prune_bn_scale
+    geometric_median = _prune_geometric_median
+    gradual = _prune_gradual
+    hessian = _prune_hessian
+    lamp = _prune_lamp
     magnitude = _prune_magnitude
     meta = _prune_meta
+    random = _prune_random
+    sensitivity = _prune_sensitivity
     taylor = _prune_taylor
 
 class quantize:
     static = _quantize_static
 
 class train:
+    sparse = _train_sparse
     supervised = _train_supervised

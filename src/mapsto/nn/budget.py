@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "Budgeted", "Limits", "search"]
+__all__ = ["Budget", "Budgeted", "Limits", "best", "search"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,15 @@ class Limits:
     max_prune: float = 1.0
     multiple_of: int = 1
 
-    def kept(self, wanted: int, channels: int) -> int:
-        """How many of `channels` stay where `wanted` should.
+    def kept(self, wanted: int, channels: int, whole: int | None = None) -> int:
+        """How many of `channels` stay where `wanted` should, of `whole` that there were before any pruning.
 
         >>> Limits(min_channels=2, multiple_of=8).kept(9, 64), Limits(max_prune=0.5).kept(0, 64)
         (16, 32)
+        >>> Limits(max_prune=0.5).kept(0, 40, whole=64)
+        32
         """
-        floor = max(self.min_channels, _ceil((1 - self.max_prune) * channels))
+        floor = max(self.min_channels, _ceil((1 - self.max_prune) * (whole or channels)))
         rounded = -(-max(wanted, floor) // self.multiple_of) * self.multiple_of
         return min(rounded, channels)
 
@@ -120,6 +122,11 @@ class Budgeted(Frozen):
         return Budget("macs" if self.macs else "parameters" if self.parameters else "bytes", limit)
 
     @property
+    def settings(self) -> Budgeted:
+        """These fields, as a criterion gives them."""
+        return self
+
+    @property
     def limits(self) -> Limits:
         """What every layer keeps."""
         return Limits(min_channels=self.min_channels, max_prune=self.max_prune, multiple_of=self.multiple_of)
@@ -132,6 +139,7 @@ def search(
     *,
     ranking: Literal["global", "per_layer"] = "global",
     limits: Limits | None = None,
+    whole: Mapping[str, int] | None = None,
     where: str = "prune",
 ) -> dict[str, NDArray[np.bool_]]:
     """Which channels stay so that the cost is within the budget and the sum of what goes is small.
@@ -144,6 +152,8 @@ def search(
         Masks → what the network so pruned costs, in the budget's unit; called about log2(all channels) times.
     limits
         What every group keeps; by default one channel.
+    whole
+        Group → its channels before any pruning, which `limits` are shares of; by default those it has.
 
     Returns
     -------
@@ -163,10 +173,13 @@ def search(
     """
     limits = limits or Limits()
     turns = _turns(scores, ranking)
+    before = whole or {}
 
     def masks(gone: int) -> dict[str, NDArray[np.bool_]]:
         """The masks once the turn of so many channels has come."""
-        return {name: _mask(scores[name], int((turn >= gone).sum()), limits) for name, turn in turns.items()}
+        wanted = {name: int((turn >= gone).sum()) for name, turn in turns.items()}
+        counts = {name: limits.kept(n, len(scores[name]), before.get(name)) for name, n in wanted.items()}
+        return {name: best(scores[name], count) for name, count in counts.items()}
 
     low, high = 0, sum(map(len, scores.values()))
     if cost(masks(low)) <= budget.limit:
@@ -205,12 +218,12 @@ def _places(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return places
 
 
-def _mask(values: NDArray[np.float64], wanted: int, limits: Limits) -> NDArray[np.bool_]:
-    """The best channels, the earlier one of equals."""
+def best(values: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+    """Which channels are the `count` best, the earlier ones of equals, shape (channels,)."""
     import numpy as np
 
     kept = np.zeros(len(values), np.bool_)
-    kept[np.argsort(-values, kind="stable")[: limits.kept(wanted, len(values))]] = True
+    kept[np.argsort(-values, kind="stable")[:count]] = True
     return kept
 
 

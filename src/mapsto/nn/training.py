@@ -132,6 +132,20 @@ class Training(Live):
         self.total = plan.steps
 
     @property
+    def module(self) -> nn.Module:
+        """What is trained: the optimiser changes its parameters in place."""
+        return self._module
+
+    def add_to_loss(self, term: Callable[[int], Tensor]) -> None:
+        """Add a scalar, differentiable in the module's parameters, to the loss of every step that comes; it is given the step."""
+        before = self._loss
+
+        def loss(call: nn.Module, item: Any) -> Tensor:
+            return before(call, item) + term(self.step)
+
+        self._loss = loss
+
+    @property
     def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether all steps are done, or early stopping or convergence came first."""
         return self._stopped or self.step >= self._plan.steps

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Mapping as AbcMapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
 from mapsto.errors import SpecError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping, TasksSource
+from mapsto.mapping import Context, TasksSource
 from mapsto.nn.budget import Budgeted
+from mapsto.nn.criterion import Criterion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.nn.groups import Group
+    from mapsto.nn.prune import Importance
 
 __all__ = ["Meta"]
 
 
-class Meta(Budgeted, Mapping[Network, Network]):
+class Meta(Budgeted, Criterion):
     """The learner with the channels dropped that matter least to it after it has adapted; a classifier adapts by its embeddings.
 
     Raises `SpecError` unless exactly one budget is given, and for several rounds towards a budget that is no share; `DomainError` for a
@@ -57,25 +58,22 @@ class Meta(Budgeted, Mapping[Network, Network]):
                 hint="give macs or parameters, or set rounds to 1",
             )
 
+    def importance(self, value: Network, ctx: Context) -> Importance:
+        return lambda module, groups: _squared_effects(
+            module, groups, ctx.track(self._losses(value, module.to(ctx.device), ctx), what="tasks")
+        )
+
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.prune import pruned
 
         budget = self.budget
-        for number in range(self.rounds):
-            share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
-            step = dataclasses.replace(self, **share)
-            current = value
-
-            def importance(
-                module: nn.Module, groups: Sequence[Group], network: Network = current, number: int = number
-            ) -> AbcMapping[str, NDArray[np.float64]]:
-                losses = self._losses(network, module.to(ctx.device), ctx, number)
-                return _squared_effects(module, groups, ctx.track(losses, what="tasks"))
-
-            value = pruned(value, step, importance, where=self.name, log=ctx.log)
+        share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
+        step = dataclasses.replace(self, **share)
+        for _ in range(self.rounds):
+            value = pruned(value, step, step.importance(value, ctx), where=self.name, log=ctx.log)
         return value
 
-    def _losses(self, value: Network, module: nn.Module, ctx: Context, turn: int) -> Iterator[Tensor]:
+    def _losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Tensor]:
         """The queries' loss of each task after adaptation."""
         from mapsto.nn.adapted import adapted_loss
         from mapsto.nn.batches import task_of
@@ -88,7 +86,7 @@ class Meta(Budgeted, Mapping[Network, Network]):
         if feature_method(adaptation.method) is not None and head(module) is not None:
             called = Embedding(called)
         for number in range(self.episodes):
-            task = task_of([episodes[turn * self.episodes + number]])
+            task = task_of([episodes[number]])
             yield adapted_loss(called, adaptation, task, value.signature.preprocessing, device=ctx.device)
 
 
@@ -99,7 +97,7 @@ def _squared_effects(
     import numpy as np
     import torch
 
-    from mapsto.nn.prune import channel_sums, mean_normalised
+    from mapsto.nn.importance import channel_sums, mean_normalised
 
     weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
     totals = {group.name: np.zeros(group.channels) for group in groups}

@@ -1,0 +1,120 @@
+"""What a network costs, before and after pruning: multiply-accumulates, parameters, bytes, or milliseconds in ONNX Runtime."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mapsto.kinds import Network
+from mapsto.nn.budget import Budget
+from mapsto.nn.groups import Group, Mask, Member
+from mapsto.nn.measure import count_macs, count_parameters, state_bytes
+
+__all__ = ["Costs", "cost_of", "example_of", "latency_ms"]
+
+
+def example_of(network: Network) -> Tensor:
+    """A batch of zeros as the network takes it."""
+    spec = network.signature.inputs[0]
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    return torch.zeros(network.signature.input_shape(2), dtype=dtype)
+
+
+def cost_of(network: Network, kind: Literal["macs", "parameters", "bytes"]) -> float:
+    """Multiply-accumulates of one sample, parameters, or bytes of all tensors."""
+    module = network.module()
+    if kind == "macs":
+        return count_macs(module, example_of(network))
+    return count_parameters(module) if kind == "parameters" else state_bytes(module)
+
+
+class Costs:
+    """Multiply-accumulates, parameters or bytes after pruning, counted from shapes.
+
+    A convolution or linear layer multiplies each weight once at each position of its output (of its input, where it is
+    transposed); pruning leaves the positions as they are. What else multiplies (attention) is taken to stay as it is, too.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor, groups: Sequence[Group], budget: Budget) -> None:
+        self._places: dict[tuple[str, int], list[tuple[str, Member]]] = defaultdict(list)
+        for group in groups:
+            for member in group.members:
+                self._places[member.name, member.dim].append((group.name, member))
+        tensors: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self._rest = 0.0
+        self._weights: Mapping[str, float]
+        if budget.kind == "macs":
+            self._weights = _positions(module, example)
+            self._rest = count_macs(module, example) - self._total({})
+        elif budget.kind == "bytes":
+            saved = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+            self._weights = {name: tensor.element_size() for name, tensor in tensors.items() if id(tensor) in saved}
+        else:
+            self._weights = {name: 1.0 for name, _ in module.named_parameters()}
+        self._whole = max(self._total({}), 1.0) if budget.unit == "share" else 1.0
+
+    def __call__(self, kept: Mapping[str, Mask]) -> float:
+        return self._total(kept) / self._whole
+
+    def _total(self, kept: Mapping[str, Mask]) -> float:
+        sizes: dict[str, list[int]] = {name: list(shape) for name, shape in self._shapes.items()}
+        for (name, dim), members in self._places.items():
+            masks = [member.mask(kept[group]) for group, member in members if group in kept]
+            if masks and name in sizes:
+                sizes[name][dim] = int(np.logical_and.reduce(masks).sum())
+        return self._rest + sum(weight * math.prod(sizes[name]) for name, weight in self._weights.items())
+
+
+def _positions(module: nn.Module, example: Tensor) -> dict[str, float]:
+    """Name of each weight → how many positions of one sample it is multiplied at, over all calls."""
+    names = {id(tensor): name for name, tensor in module.named_parameters()}
+    found: dict[str, float] = defaultdict(float)
+
+    def count(part: nn.Module, inputs: Any, output: Tensor) -> None:
+        transposed = isinstance(part, nn.modules.conv._ConvTransposeNd)
+        where: Tensor = inputs[0] if transposed else output
+        weight: Any = part.weight
+        channels = part.in_channels if transposed else weight.shape[0]
+        found[names[id(weight)]] += where.numel() / (where.shape[0] * int(channels))
+
+    handles = [
+        part.register_forward_hook(count)
+        for part in module.modules()
+        if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd))
+    ]
+    try:
+        with torch.no_grad():
+            module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return dict(found)
+
+
+def latency_ms(shrunk: Callable[[Mapping[str, Mask]], Network]) -> Callable[[Mapping[str, Mask]], float]:
+    """Milliseconds of one sample in ONNX Runtime on one thread, the median of medians; each network is measured once."""
+    known: dict[tuple[bytes, ...], float] = {}
+
+    def cost(kept: Mapping[str, Mask]) -> float:
+        key = tuple(mask.tobytes() for mask in kept.values())
+        if key not in known:
+            known[key] = measured(kept)
+        return known[key]
+
+    def measured(kept: Mapping[str, Mask]) -> float:
+        from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
+        from mapsto.nn.timing import interleaved
+
+        network = shrunk(kept)
+        run = runner(to_onnx(network), threads=1)
+        inputs = [tensor.numpy() for tensor in example_inputs(network.signature, 1)]
+        return interleaved({"pruned": lambda: run(*inputs)}, rounds=5, seconds=0.05)["pruned"].p50
+
+    return cost
