@@ -128,7 +128,7 @@ wave = waves.open()[10_000]
 order = np.argsort(wave.query[:, 0])
 given = [torch.as_tensor(part, dtype=torch.float32)[None] for part in (wave.support, wave.support_labels, wave.query)]
 how = wave_learner.adaptation
-curves = path_scores(wave_learner.module(), *given, 1, how.settings, how.tensors)[:, 0, :, 0].numpy()
+curves = path_scores(wave_learner.module(), *given, 1, how)[:, 0, :, 0].numpy()
 figure, axis = plt.subplots(figsize=(6, 3))
 axis.plot(wave.query[order, 0], wave.query_labels[order, 0], "k", label="the wave")
 axis.plot(wave.support[:, 0], wave.support_labels[:, 0], "k^", label="ten points of it")

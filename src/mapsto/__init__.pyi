@@ -40,9 +40,23 @@ from mapsto.mappings.adapt.lora import Lora as _adapt_lora
 from mapsto.mappings.adapt.merge_lora import MergeLora as _adapt_merge_lora
 from mapsto.mappings.choose.best import Best as _choose_best
 from mapsto.mappings.choose.branch import Branch as _choose_branch
+from mapsto.mappings.distill.attention import Attention as _distill_attention
+from mapsto.mappings.distill.contrastive import Contrastive as _distill_contrastive
+from mapsto.mappings.distill.data_free import DataFree as _distill_data_free
+from mapsto.mappings.distill.decoupled import Decoupled as _distill_decoupled
+from mapsto.mappings.distill.dist import Dist as _distill_dist
+from mapsto.mappings.distill.ensemble import Ensemble as _distill_ensemble
+from mapsto.mappings.distill.hints import Hints as _distill_hints
 from mapsto.mappings.distill.logits import Logits as _distill_logits
 from mapsto.mappings.distill.meta import Meta as _distill_meta
+from mapsto.mappings.distill.pruned import Pruned as _distill_pruned
+from mapsto.mappings.distill.relational import Relational as _distill_relational
+from mapsto.mappings.distill.review import Review as _distill_review
+from mapsto.mappings.distill.self import Self as _distill_self
+from mapsto.mappings.distill.similarity import Similarity as _distill_similarity
+from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
+from mapsto.mappings.evaluate.difference import Difference as _evaluate_difference
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
 from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
@@ -151,11 +165,25 @@ class datasets:
     umtra = _datasets_umtra
 
 class distill:
+    attention = _distill_attention
+    contrastive = _distill_contrastive
+    data_free = _distill_data_free
+    decoupled = _distill_decoupled
+    dist = _distill_dist
+    ensemble = _distill_ensemble
+    hints = _distill_hints
     logits = _distill_logits
     meta = _distill_meta
+    pruned = _distill_pruned
+    relational = _distill_relational
+    review = _distill_review
+    self = _distill_self
+    similarity = _distill_similarity
+    student = _distill_student
 
 class evaluate:
     accuracy = _evaluate_accuracy
+    difference = _evaluate_difference
     episodes = _evaluate_episodes
     latency = _evaluate_latency
     sensitivity = _evaluate_sensitivity

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Edge", "Node", "Point", "flow", "heat_map", "lines", "scatter", "short"]
+__all__ = ["Edge", "Node", "Point", "flow", "heat_map", "lines", "matrix", "scatter", "short"]
 
 WIDTH, HEIGHT = 480.0, 310.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 14.0, 44.0
@@ -375,6 +375,53 @@ def heat_map(counts: Sequence[Sequence[float]], classes: Sequence[str]) -> str:
     )
     slant = 0.0 if upright else widest * 0.75
     return _svg(left + n * cell + max(8.0, slant), head + n * cell + 6, "confusion matrix", parts, "chart matrix")
+
+
+def matrix(
+    values: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    row_name: str = "",
+    column_name: str = "",
+) -> str:
+    """Values from 0 to 1 of all rows against all columns as shades, such as how alike the layers of two networks are.
+
+    >>> matrix([[0.5, 0.2, 1.0]], ["a"], ["x", "y", "z"]).count("<rect")
+    3
+    """
+    cell = min(40.0, max(12.0, 420.0 / max(len(rows), len(columns), 1)))
+    downs, acrosses = ([_clip(name, 130) for name in names] for names in (rows, columns))
+    left = 30 + max((_width(name) for name in downs), default=0.0)
+    slant = max((_width(name) for name in acrosses), default=0.0) * 0.75
+    head = 34 + slant
+    wide, high = len(columns) * cell, len(rows) * cell
+    turn = f' transform="rotate(-90 13 {head + high / 2:.1f})"'
+    parts = [
+        _text(left + wide / 2, 13, column_name, "name", "middle"),
+        _text(13, head + high / 2, row_name, "name", "middle", extra=turn),
+    ]
+    for k, name in enumerate(acrosses):
+        middle = left + (k + 0.5) * cell
+        turn = f' transform="rotate(-45 {middle:.1f} {head - 8:.1f})"'
+        parts.append(_text(middle, head - 8, name, "tick", "start", extra=turn))
+    for k, name in enumerate(downs):
+        parts.append(_text(left - 7, head + (k + 0.5) * cell + 4, name, "tick", "end"))
+    for r, row in enumerate(values):
+        for c, value in enumerate(row):
+            x, y, shade = left + c * cell, head + r * cell, min(1.0, max(0.0, value))
+            parts.append(
+                f"<g><title>{escape(rows[r])}, {escape(columns[c])}: {value:.3g}</title>"
+                f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
+                f'fill-opacity="{0.9 * shade:.3f}"/>'
+            )
+            if cell >= 26:
+                tone = "count on" if shade > 0.5 else "count"
+                parts.append(_text(x + cell / 2, y + cell / 2 + 4, f"{value:.2f}", tone, "middle"))
+            parts.append("</g>")
+    parts.append(f'<path class="axis" fill="none" d="M{left:.1f} {head:.1f}h{wide:.1f}v{high:.1f}h{-wide:.1f}z"/>')
+    label = f"{row_name} against {column_name}" if row_name and column_name else "matrix"
+    return _svg(left + wide + max(8.0, slant), head + high + 6, label, parts, "chart matrix")
 
 
 # ----------------------------------------------------------------------------------------------------------- flow graph

@@ -530,7 +530,7 @@ def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _evidence(step: Doc, titles: Mapping[str, str]) -> Section:
-    """Confusion matrices, tables, series and pictures of a step's report."""
+    """Confusion matrices, heat maps, tables, series and pictures of a step's report."""
     section = _section(step, titles)
     report: Doc = step.get("report") or {}
     for name, table in (report.get("tables") or {}).items():
@@ -538,6 +538,10 @@ def _evidence(step: Doc, titles: Mapping[str, str]) -> Section:
         if square:
             svg = charts.heat_map(square[1], square[0])
             section.figures.append(Figure(svg, f"{_words(name)}: a row is a true class, shaded by its share"))
+        elif shades := _shades(table):
+            caption = f"{_words(name)}: all of the {shades[0]}'s against all of the {shades[1]}'s"
+            svg = charts.matrix(*shades[2:], row_name=shades[0], column_name=shades[1])
+            section.figures.append(Figure(svg, caption))
         elif table.get("rows"):
             section.tables.append((_words(name), _view(table)))
     for name, series in (report.get("series") or {}).items():
@@ -580,6 +584,22 @@ def _square(table: Doc) -> tuple[list[str], list[list[float]]] | None:
         return None
     classes = [str(c) for c in (columns[1:] if named else columns)]
     return classes, [[_number(value) or 0.0 for value in (row[1:] if named else row)] for row in rows]
+
+
+def _shades(table: Doc) -> tuple[str, str, list[list[float]], list[str], list[str]] | None:
+    """Of a table of numbers from 0 to 1, whose first column names both sides: their names, the values, rows and columns."""
+    columns: list[Any] = table["columns"]
+    rows: list[Sequence[Any]] = table["rows"]
+    below, divider, across = str(columns[0]).partition(" \\ ") if columns else ("", "", "")
+    if not divider or not rows or max(len(rows), len(columns)) > _MOST_CLASSES:
+        return None
+    values = [[_number(value) for value in row[1:]] for row in rows]
+    if any(len(row) != len(columns) - 1 for row in values):
+        return None
+    if any(value is None or not -0.5 <= value <= 1.001 for row in values for value in row):
+        return None
+    found = [[value or 0.0 for value in row] for row in values]
+    return below, across, found, [str(row[0]) for row in rows], [str(column) for column in columns[1:]]
 
 
 def _metrics(step: Doc, titles: Mapping[str, str]) -> Section:

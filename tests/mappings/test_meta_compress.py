@@ -17,8 +17,9 @@ from mapsto.kinds import Adaptation, Network
 from mapsto.mappings.prune.meta import _squared_effects
 from mapsto.nn.adapted import adapted_loss, adapted_path
 from mapsto.nn.batches import task_of
-from mapsto.nn.differences import kl, relations
+from mapsto.nn.differences import kl
 from mapsto.nn.groups import find_groups
+from mapsto.nn.imitation import distances
 from mapsto.store import network_digest
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -116,7 +117,7 @@ def test_the_loss_is_that_of_its_parts(adaptation: Adaptation) -> None:
     steps = range(1, 3) if len(ours) > 1 else [0]
     soft = torch.stack([kl(ours[k].flatten(0, 1), theirs[k].flatten(0, 1), temperature=2.0) for k in steps]).mean()
     hard = nn.functional.cross_entropy(ours[-1].flatten(0, 1), torch.as_tensor(task.query_labels).flatten())
-    between = relations(module.network(inputs[0]), teacher.module()(inputs[0]))
+    between = distances(module.network(inputs[0]), teacher.module()(inputs[0]))
     torch.testing.assert_close(loss, 0.3 * soft + 0.7 * hard + 0.5 * between)
 
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.data.augmentation import Augmentation
-from mapsto.errors import DomainError, SpecError
+from mapsto.errors import SpecError
 from mapsto.kinds import Adaptation, Network, Signature
 from mapsto.mapping import Context, DataSource, NetworkSource, TasksSource
+from mapsto.nn.distillation import shared_classes
 from mapsto.nn.optimisation import Optimisation
 from mapsto.process import Items, Process, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from mapsto.nn.batches import Batch, Task
@@ -34,7 +34,19 @@ __all__ = ["Logits"]
 
 
 class Logits(Optimisation, Process[Network, Network]):
-    """The student, the network that is given, trained to answer as `teacher` does on `data` or on `tasks`."""
+    """The student, the network that is given, trained to answer as `teacher` does on `data` or on `tasks`.
+
+    Without a single label:
+
+    >>> from mapsto import datasets, evaluate, networks, train
+    >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=30)
+    >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
+    >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
+    >>> taught = Logits(data=digits, teacher=teacher, alpha=1, epochs=6, batch_size=50)(student)
+    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, taught))
+    >>> before["agreement"].value < 50 < after["agreement"].value
+    True
+    """
 
     teacher: NetworkSource
     """The network to imitate: on `data` a classifier of the same classes, on `tasks` a learner or any network."""
@@ -145,26 +157,8 @@ class Logits(Optimisation, Process[Network, Network]):
         module = value.module()
         if self.tasks is not None:
             return module, *headless(value, module)
-        classes = self._classes(ctx)
+        classes = shared_classes(ctx.dataset(self.data), ctx.network(self.teacher).signature, where="distill.logits")
         return module, *headed(value, module, classes)
-
-    def _classes(self, ctx: Context) -> tuple[str, ...]:
-        """The data's classes, which must be the teacher's. Raises `DomainError`."""
-        classes = ctx.dataset(self.data).classes
-        signature = ctx.network(self.teacher).signature
-        known, outputs = signature.classes, signature.outputs[0].shape[-1]
-        if (known is not None and known != classes) or outputs != len(classes):
-            given = (
-                f"the classes {', '.join(known[:5])}{', …' if len(known) > 5 else ''}"
-                if known
-                else f"{outputs} outputs"
-            )
-            raise DomainError(
-                f"the teacher has {given}, but the data has {len(classes)}: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}",
-                where="distill.logits: teacher",
-                hint="train the teacher on these classes, or distil over tasks",
-            )
-        return classes
 
 
 class _Objective:
@@ -172,14 +166,14 @@ class _Objective:
 
     def __init__(self, mapping: Logits, value: Network, student: nn.Module, ctx: Context) -> None:
         from mapsto.nn.heading import headless
-        from mapsto.nn.inference import compact
+        from mapsto.nn.taught import Teacher
 
         self._mapping, self._ctx, self._student = mapping, ctx, student
         teacher = ctx.network(mapping.teacher)
-        self._module = compact(teacher.module().to(ctx.device)).requires_grad_(False)
+        self._teacher = Teacher(teacher, value, mapping.augment, ctx, where="distill.logits")
         if mapping.tasks is not None:
-            headless(teacher, self._module)
-        self._own, self._theirs = value.signature.preprocessing, teacher.signature.preprocessing
+            headless(teacher, self._teacher.module)
+        self._own = value.signature.preprocessing
         self._adaptation = mapping.adaptation(value, ctx)
         self._teachers_adaptation = teacher.adaptation or self._adaptation
 
@@ -188,23 +182,22 @@ class _Objective:
         from torch.nn.functional import cross_entropy
 
         from mapsto.nn.batches import Task
-        from mapsto.nn.differences import difference, relations
+        from mapsto.nn.differences import difference
+        from mapsto.nn.imitation import distances
 
         mapping = self._mapping
-        own, theirs = self._inputs(
+        own, theirs = self._teacher.inputs(
             item.inputs.reshape(-1, *item.inputs.shape[2:]) if isinstance(item, Task) else item.inputs
         )
         answers, labels, embedding = self._answers(call, self._student, own, item, self._adaptation)
         with torch.no_grad():
-            targets, _, known = self._answers(self._module, self._module, theirs, item, self._teachers_adaptation)
-        if bool(targets.isnan().any()):
-            raise DomainError(
-                "the teacher's answers hold NaN", where="distill.logits: teacher", hint="evaluate the teacher first"
-            )
+            knows = self._teacher.module
+            targets, _, known = self._answers(knows, knows, theirs, item, self._teachers_adaptation)
+        targets = self._teacher.checked(targets)
         soft = difference(mapping.difference, answers, targets, temperature=mapping.temperature)
         loss = mapping.alpha * soft + (1 - mapping.alpha) * cross_entropy(answers, labels)
         if mapping.features:
-            loss = loss + mapping.features * relations(embedding, known)
+            loss = loss + mapping.features * distances(embedding, known)
         return loss
 
     def _answers(
@@ -231,21 +224,6 @@ class _Objective:
         finally:
             handle.remove()
         return scores, labels, seen[-1]
-
-    def _inputs(self, raw: NDArray[Any]) -> tuple[Tensor, Tensor]:
-        """Student's and teacher's input, with the same random changes."""
-        import torch
-
-        from mapsto.data import augment
-        from mapsto.nn.batches import augmented
-
-        seed = int(torch.randint(2**62, ()))
-
-        def change(batch: Tensor) -> Tensor:
-            return augment.apply(batch, self._mapping.augment, torch.Generator().manual_seed(seed))
-
-        own = augmented(raw, self._own, change, self._ctx.device)
-        return own, own if self._own == self._theirs else augmented(raw, self._theirs, change, self._ctx.device)
 
     def validation(self) -> Callable[[nn.Module], dict[str, float]] | None:
         """Metrics of a module on held-out data or tasks; None without any."""

@@ -79,8 +79,8 @@ class Meta(Episodic):
     def objective(self, value: Network, ctx: Context) -> Callable[[Learner, Tensor, Task, int], Tensor]:
         import torch
 
-        from mapsto.nn.differences import relations
         from mapsto.nn.heading import headless
+        from mapsto.nn.imitation import distances
         from mapsto.nn.inference import compact
         from mapsto.nn.learners import CENTROID
 
@@ -108,7 +108,7 @@ class Meta(Episodic):
             path, labels, embedding = self._answers(learner.network, learner.adaptation, inputs, task)
             loss = self._compared(path, goal, labels)
             if embedding is not None and known is not None:
-                loss = loss + self.features * relations(embedding, known)
+                loss = loss + self.features * distances(embedding, known)
             return loss
 
         return loss
