@@ -59,6 +59,7 @@ from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
 from mapsto.mappings.evaluate.difference import Difference as _evaluate_difference
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
 from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
+from mapsto.mappings.evaluate.quantization import Quantization as _evaluate_quantization
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
 from mapsto.mappings.export.onnx import Onnx as _export_onnx
@@ -104,7 +105,15 @@ from mapsto.mappings.prune.meta import Meta as _prune_meta
 from mapsto.mappings.prune.random import Random as _prune_random
 from mapsto.mappings.prune.sensitivity import Sensitivity as _prune_sensitivity
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
+from mapsto.mappings.quantize.adaround import Adaround as _quantize_adaround
+from mapsto.mappings.quantize.aware import Aware as _quantize_aware
+from mapsto.mappings.quantize.bf16 import Bf16 as _quantize_bf16
+from mapsto.mappings.quantize.correct_bias import CorrectBias as _quantize_correct_bias
+from mapsto.mappings.quantize.dynamic import Dynamic as _quantize_dynamic
+from mapsto.mappings.quantize.equalise import Equalise as _quantize_equalise
+from mapsto.mappings.quantize.mixed import Mixed as _quantize_mixed
 from mapsto.mappings.quantize.static import Static as _quantize_static
+from mapsto.mappings.quantize.weight_only import WeightOnly as _quantize_weight_only
 from mapsto.mappings.train.sparse import Sparse as _train_sparse
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
 from mapsto.process import Process as Process
@@ -186,6 +195,7 @@ class evaluate:
     difference = _evaluate_difference
     episodes = _evaluate_episodes
     latency = _evaluate_latency
+    quantization = _evaluate_quantization
     sensitivity = _evaluate_sensitivity
     size = _evaluate_size
 
@@ -241,7 +251,15 @@ class prune:
     taylor = _prune_taylor
 
 class quantize:
+    adaround = _quantize_adaround
+    aware = _quantize_aware
+    bf16 = _quantize_bf16
+    correct_bias = _quantize_correct_bias
+    dynamic = _quantize_dynamic
+    equalise = _quantize_equalise
+    mixed = _quantize_mixed
     static = _quantize_static
+    weight_only = _quantize_weight_only
 
 class train:
     sparse = _train_sparse

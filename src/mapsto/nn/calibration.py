@@ -8,7 +8,7 @@ vanishes into the clamp; a pooling that only selects keeps its input's codes; an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,11 +17,22 @@ from torch import Tensor, nn
 
 from mapsto.errors import DataError, DomainError
 from mapsto.nn.edits.quantizers import Quantizer
+from mapsto.nn.entropy import entropy_range
 from mapsto.nn.sites import INPUT, Call, Site, SiteMode, Trace, trace
 
-__all__ = ["Observer", "Plan", "Range", "calibrate", "observe", "plan", "thin_first_layer"]
+__all__ = [
+    "Observer",
+    "Plan",
+    "Range",
+    "calibrate",
+    "dynamic_layers",
+    "observe",
+    "plan",
+    "quantizers_for",
+    "thin_first_layer",
+]
 
-Observer: TypeAlias = Literal["minmax", "percentile", "mse"]
+Observer: TypeAlias = Literal["minmax", "percentile", "mse", "entropy"]
 
 _WEIGHTED = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0, "conv_transpose1d": 1, "conv_transpose2d": 1}
 _RECTIFIERS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
@@ -78,6 +89,30 @@ def calibrate(
     """
     chosen = plan(trace(module, batches[0][:2]), skip=skip)
     ranges = observe(module, batches, chosen.observed, histogram=observer != "minmax")
+    return quantizers_for(
+        module,
+        chosen,
+        ranges,
+        bits=bits,
+        signed=signed,
+        observer=observer,
+        percentile=percentile,
+        reduce_range=reduce_range,
+    )
+
+
+def quantizers_for(
+    module: nn.Module,
+    chosen: Plan,
+    ranges: Mapping[Site, Range],
+    *,
+    bits: int,
+    signed: bool,
+    observer: Observer,
+    percentile: float,
+    reduce_range: bool,
+) -> tuple[Quantizer, ...]:
+    """The quantizers of a plan from ranges that were observed, of its places or of more."""
     found: list[Quantizer] = []
     for site in (*chosen.observed, *chosen.follows):
         source = chosen.follows.get(site, site)
@@ -95,11 +130,24 @@ def calibrate(
 
 def thin_first_layer(module: nn.Module, graph: Trace, *, always: bool = False) -> tuple[str, ...]:
     """The path of the convolution that takes the input itself, if that has fewer than 4 channels (or `always`)."""
-    for call in _users(INPUT, graph.consumers()):
+    for call in users(INPUT, graph.consumers()):
         layer = module.get_submodule(call.site.path)
         if isinstance(layer, nn.Conv2d) and (always or layer.in_channels < 4):
             return (call.site.path,)
     return ()
+
+
+def dynamic_layers(graph: Trace, *, skip: Iterable[str] = (), convolutions: bool = True) -> tuple[str, ...]:
+    """Names of the weights whose layers can quantize their input at run time, in the order they are used, each once."""
+    skipped = tuple(skip)
+    names = (
+        call.parameters[0]
+        for call in graph.calls
+        if call.site.function in ("linear", *(("conv1d", "conv2d", "conv3d") if convolutions else ()))
+        and call.parameters
+        and not _under(call.site.path, skipped)
+    )
+    return tuple(dict.fromkeys(names))
 
 
 def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
@@ -112,7 +160,7 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
     weights: dict[str, int] = {}
     biases: dict[str, tuple[str, Site]] = {}
     source_of: dict[Site, Site] = {}
-    if any(not _under(call.site.path, skipped) for call in _users(INPUT, consumers)):
+    if any(not _under(call.site.path, skipped) for call in users(INPUT, consumers)):
         observed.append(INPUT)
     source_of[INPUT] = INPUT
     for call in graph.calls:
@@ -133,11 +181,11 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
     return Plan(tuple(observed), follows, rectified, weights, biases)
 
 
-def _users(site: Site, consumers: dict[Site, list[Call]]) -> Iterator[Call]:
+def users(site: Site, consumers: dict[Site, list[Call]]) -> Iterator[Call]:
     """The calls that compute with a result, seen through those that only rearrange or select."""
     for call in consumers.get(site, []):
         if call.site.function in _RESHAPES | _SELECTIONS:
-            yield from _users(call.site, consumers)
+            yield from users(call.site, consumers)
         else:
             yield call
 
@@ -227,6 +275,8 @@ def clipped(seen: Range, observer: Observer, percentile: float, bits: int) -> tu
     """The ends of the range that a quantizer covers: what `observer` makes of the values seen."""
     if observer == "minmax" or seen.counts is None:
         return seen.low, seen.high
+    if observer == "entropy":
+        return entropy_range(seen.counts.numpy(), seen.low, seen.high, bits)
     edges = torch.linspace(seen.low, seen.high, _BINS + 1, dtype=torch.float64)
     centres = (edges[1:] + edges[:-1]) / 2
     if observer == "percentile":
@@ -281,12 +331,20 @@ def _float32_below(value: float) -> float:
 
 
 def weight_quantizer(
-    name: str, weight: Tensor, *, axis: int, bits: int, reduce_range: bool, observer: Observer
+    name: str,
+    weight: Tensor,
+    *,
+    axis: int,
+    bits: int,
+    reduce_range: bool,
+    observer: Observer,
+    floor: float = 1 / 1024,
 ) -> Quantizer:
     """A symmetric quantizer with one scale for each index of `axis`.
 
     With `reduce_range` one bit is left unused, so that pairs of products fit 16 bits on CPUs without VNNI. `observer` "mse"
-    picks for each channel the clipping of least squared error. Raises `DomainError` for a weight that is not finite.
+    picks for each channel the clipping of least squared error. No channel's limit is below `floor` of the greatest: a smaller step
+    would overflow a runtime's int32 bias. Raises `DomainError` for a weight that is not finite.
     """
     if not bool(torch.isfinite(weight).all()):
         raise DomainError("the weight is not finite (NaN or infinity)", where=name, hint="train the network again")
@@ -295,9 +353,8 @@ def weight_quantizer(
     limits = rows.abs().amax(1)
     if observer == "mse":
         limits = _least_error(rows, limits, highest)
-    limits = limits.clamp_min(
-        float(limits.max()) / 1024 or 1.0
-    )  # a smaller step would overflow the runtime's int32 bias
+    limits = limits.clamp_min(float(limits.max()) * floor)
+    limits = torch.where(limits > 0, limits, 1.0)
     scale = (limits / highest).float()
     site = _site_of(name)
     return Quantizer(

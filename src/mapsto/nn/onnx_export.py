@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import logging
 import os
 import warnings
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network, Signature, TensorSpec
-from mapsto.nn.edits.quantizers import bake_weights
+from mapsto.nn.edits.quantizers import KEPT, bake_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,9 @@ def to_onnx(network: Network) -> bytes:
     bake_weights(module)
     model = _exported(module, network.signature)
     _Lowering(model).run()
+    domains = [entry for entry in model.opset_import if entry.domain != KEPT.partition("::")[0]]
+    del model.opset_import[:]
+    model.opset_import.extend(domains)
     _strip(model)
     return model.SerializeToString(deterministic=True)
 
@@ -204,6 +208,9 @@ class _Lowering:
             elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
                 self._store_bias(node)
                 self._add(node)
+            elif node.domain == KEPT.partition("::")[0]:
+                node.domain, node.op_type = "", "Identity"
+                self._add(node)
             elif node.op_type == "ReduceMean" and self._is_global(node):
                 self._pool(node)
             else:
@@ -325,7 +332,7 @@ def session(model: bytes | Path, *, threads: int = 1, optimized: Path | None = N
     """An ONNX Runtime session on the CPU; `optimized` is where to write the graph that it really runs.
 
     ONNX Runtime would quantize float weights behind a quantized activation on its own; that is switched off, so that a layer
-    that was left in float stays so.
+    that was left in float stays so. Raises `DomainError` that names the operator which it lacks.
     """
     import onnxruntime
 
@@ -335,9 +342,17 @@ def session(model: bytes | Path, *, threads: int = 1, optimized: Path | None = N
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     given = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(
-        given, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-    )
+    known: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    try:
+        return onnxruntime.InferenceSession(
+            given, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
+        )
+    except (known.NotImplemented, known.InvalidGraph, known.Fail) as error:
+        raise DomainError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run this model: {str(error).rpartition(' : ')[2]}",
+            where="onnxruntime",
+            hint="leave the layer with that operator in float (skip), or quantize in another way",
+        ) from error
 
 
 def runner(model: bytes | Path, *, threads: int = 1) -> Callable[..., NDArray[Any]]:

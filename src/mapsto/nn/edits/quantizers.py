@@ -6,7 +6,7 @@ et al., "Quantization and Training of Neural Networks for Efficient Integer-Arit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Literal, cast
@@ -95,21 +95,46 @@ class Quantizers(Edit):
         require_none(module, where="quantizers")
         for index, quantizer in enumerate(self.quantizers):
             if quantizer.weight:
-                _attach_scales(module, index, quantizer)
-        base: Any = type(module)
-        methods = {
-            name: _simulating(getattr(base, name))
-            for name in ("forward", "embed")
-            if callable(getattr(base, name, None))
-        }
-        attributes = {"__module__": base.__module__, "__doc__": base.__doc__, **methods}
-        cast("Any", module).__class__ = type(base.__name__, (_Simulated, base), attributes)
+                attach_scales(module, index, quantizer)
         object.__setattr__(module, "mapsto_quantizers", self.quantizers)
-        return module
+        return simulate(module, _Simulation)
 
 
 class _Simulated:
     """Marks a module that computes with quantized values."""
+
+
+KEPT = "mapsto::Kept"
+"""An operator that exporters turn into an identity: what it takes is not folded into a constant before it is written."""
+
+
+def kept(tensor: Tensor) -> Tensor:
+    """A stored tensor, in a file as it is: the small ones too."""
+    return torch.onnx.ops.symbolic(KEPT, (tensor,), dtype=tensor.dtype, shape=tensor.shape, version=1)
+
+
+class Simulation(SiteMode):
+    """What happens while a quantized module runs; each edit that quantizes has one of its own."""
+
+    def quantized_input(self, value: Any) -> Any:
+        """What the network gets in place of its first input."""
+        return value
+
+    @staticmethod
+    def bake(module: nn.Module) -> None:
+        """Make a module ready for export; its output stays the same."""
+
+
+def simulate(module: nn.Module, simulation: type[Simulation]) -> nn.Module:
+    """Let `module` run within a simulation from here on: its ``forward`` and, where it has one, its ``embed``."""
+    base: Any = type(module)
+    methods = {
+        name: _simulating(getattr(base, name)) for name in ("forward", "embed") if callable(getattr(base, name, None))
+    }
+    attributes = {"__module__": base.__module__, "__doc__": base.__doc__, **methods}
+    cast("Any", module).__class__ = type(base.__name__, (_Simulated, base), attributes)
+    object.__setattr__(module, "mapsto_simulation", simulation)
+    return module
 
 
 def is_quantized(module: nn.Module) -> bool:
@@ -133,13 +158,37 @@ def quantized_weights(module: nn.Module) -> Iterator[tuple[int, Quantizer, Tenso
 
 def bake_weights(module: nn.Module) -> None:
     """Round the stored weights of a quantized module to what their quantizers make of them; its output stays the same."""
-    simulation = _Simulation(module)
-    with torch.no_grad():
-        for index, _, weight in list(quantized_weights(module)):
-            weight.copy_(simulation.quantized(index, weight))
+    simulation: type[Simulation] | None = getattr(module, "mapsto_simulation", None)
+    if simulation is not None:
+        simulation.bake(module)
 
 
-def _attach_scales(module: nn.Module, index: int, quantizer: Quantizer) -> None:
+def learn_steps(module: nn.Module, follows: Mapping[int, int]) -> None:
+    """Make every step but a bias's a parameter that training moves; zero points stay as they are.
+
+    `follows`: number of a quantizer → number of the one whose step it shares.
+    """
+    for index, quantizer in enumerate(quantizers_of(module)):
+        if quantizer.bits <= 8 and index not in follows:
+            device = next(module.parameters()).device
+            module.register_parameter(_step_name(index), nn.Parameter(torch.tensor(quantizer.scale, device=device)))
+    for index, source in follows.items():
+        module.register_parameter(_step_name(index), module._parameters[_step_name(source)])
+
+
+def learned_steps(module: nn.Module) -> dict[int, tuple[float, ...]]:
+    """Number of a quantizer → its scales as training has left them."""
+    steps = {index: module._parameters.get(_step_name(index)) for index in range(len(quantizers_of(module)))}
+    return {index: tuple(_positive(step).tolist()) for index, step in steps.items() if step is not None}
+
+
+def is_step(name: str) -> bool:
+    """Whether a tensor's name is that of a step which `learn_steps` made."""
+    return name.startswith("quantizer_") and name.endswith("_step")
+
+
+def attach_scales(module: nn.Module, index: int, quantizer: Quantizer) -> None:
+    """Mark a weight as quantized and give the module its scales. Raises `DomainError` where the quantizer does not fit."""
     try:
         owner = module.get_submodule(quantizer.path)
         weight = owner.get_parameter(quantizer.function)
@@ -161,12 +210,26 @@ def _attach_scales(module: nn.Module, index: int, quantizer: Quantizer) -> None:
     module.register_buffer(_zero_name(index), zeros, persistent=False)
 
 
+def scales_of(module: nn.Module, index: int) -> tuple[Tensor, Tensor]:
+    """Scales and zero points of a quantizer on a weight, each of shape (outputs,)."""
+    return getattr(module, _scale_name(index)), getattr(module, _zero_name(index))
+
+
 def _scale_name(index: int) -> str:
     return f"quantizer_{index}_scale"
 
 
 def _zero_name(index: int) -> str:
     return f"quantizer_{index}_zero_point"
+
+
+def _step_name(index: int) -> str:
+    return f"quantizer_{index}_step"
+
+
+def _positive(step: Tensor) -> Tensor:
+    """A step that training cannot push through zero."""
+    return step.abs().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _simulating(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,7 +239,7 @@ def _simulating(method: Callable[..., Any]) -> Callable[..., Any]:
     def simulated(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if _running.get() is self:
             return method(self, *args, **kwargs)
-        simulation = _Simulation(self)
+        simulation: Simulation = cast("Any", self).mapsto_simulation(self)
         if args:
             args = (simulation.quantized_input(args[0]), *args[1:])
         token = _running.set(self)
@@ -192,7 +255,7 @@ def _simulating(method: Callable[..., Any]) -> Callable[..., Any]:
 _running: ContextVar[nn.Module | None] = ContextVar("running", default=None)
 
 
-class _Simulation(SiteMode):
+class _Simulation(Simulation):
     """Quantizes results of calls by site and weights by identity."""
 
     def __init__(self, root: nn.Module) -> None:
@@ -201,6 +264,13 @@ class _Simulation(SiteMode):
         places = enumerate(self._quantizers)
         self._sites = {quantizer.site: index for index, quantizer in places if not quantizer.weight}
         self._weights = {id(weight): index for index, _, weight in quantized_weights(root)}
+
+    @staticmethod
+    def bake(module: nn.Module) -> None:
+        simulation = _Simulation(module)
+        with torch.no_grad():
+            for index, _, weight in list(quantized_weights(module)):
+                weight.copy_(simulation.quantized(index, weight))
 
     def quantized_input(self, value: Any) -> Any:
         index = self._sites.get(INPUT)
@@ -219,6 +289,9 @@ class _Simulation(SiteMode):
     def quantized(self, index: int, value: Tensor) -> Tensor:
         quantizer = self._quantizers[index]
         lowest, highest = quantizer.quant_min, quantizer.quant_max
+        step = self.root._parameters.get(_step_name(index))
+        if step is not None:
+            return _learning(value, step, quantizer)
         if torch.compiler.is_exporting() and quantizer.bits > 8:
             return value  # a file's bias is in the accumulator's unit by itself
         if torch.compiler.is_exporting() and (lowest, highest) != quantizer.container:
@@ -228,7 +301,7 @@ class _Simulation(SiteMode):
             return torch.fake_quantize_per_tensor_affine(
                 value, quantizer.scale[0], quantizer.zero_point[0], lowest, highest
             )
-        scale, zeros = getattr(self.root, _scale_name(index)), getattr(self.root, _zero_name(index))
+        scale, zeros = scales_of(self.root, index)
         return torch.fake_quantize_per_channel_affine(value, scale, zeros, quantizer.axis, lowest, highest)
 
 
@@ -236,3 +309,16 @@ def _clamped(quantizer: Quantizer, value: Tensor) -> Tensor:
     """Within the codes' range: a file knows whole integer types only, so a narrower range is a clamp before them."""
     scale, zero = quantizer.scale[0], quantizer.zero_point[0]
     return torch.clamp(value, (quantizer.quant_min - zero) * scale, (quantizer.quant_max - zero) * scale)
+
+
+def _learning(value: Tensor, step: Tensor, quantizer: Quantizer) -> Tensor:
+    """Quantized, with a gradient for the step too, divided by √(values of a step × highest code) (Esser et al. 2020)."""
+    native: Any = torch
+    lowest, highest = quantizer.quant_min, quantizer.quant_max
+    zeros = torch.tensor(quantizer.zero_point, dtype=torch.float32, device=value.device)
+    factor = (value.numel() / len(zeros) * max(highest, 1)) ** -0.5
+    if quantizer.axis is None:
+        return native._fake_quantize_learnable_per_tensor_affine(value, _positive(step), zeros, lowest, highest, factor)
+    return native._fake_quantize_learnable_per_channel_affine(
+        value, _positive(step), zeros, quantizer.axis, lowest, highest, factor
+    )

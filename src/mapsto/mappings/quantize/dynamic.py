@@ -1,0 +1,91 @@
+"""Quantize to int8 without any data: weights once, each layer's input anew at every call, so that no range can be wrong.
+
+``y = (q_x − z) q_wᵀ · s_x s_w + b`` with ``s_w`` for each output channel and ``s_x``, ``z`` read off the input itself, the whole batch
+alike. Between layers everything stays float: that suits linear layers on inputs of changing range (text); a convolution gains
+little, since its large input is gone through twice more, and ONNX Runtime's ConvInteger is slower than its QLinearConv.
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018; ONNX,
+"DynamicQuantizeLinear", opset 11, 2019.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Network
+from mapsto.mapping import Context, Mapping
+
+__all__ = ["Dynamic"]
+
+
+class Dynamic(Mapping[Network, Network]):
+    """Attach quantizers to weights, and let layers quantize their inputs.
+
+    Raises `DomainError` for a network that is quantized already, has weights that are not finite, or has no such layer.
+
+    >>> import torch
+    >>> from mapsto.mappings.networks.mlp import Mlp
+    >>> network = Mlp(inputs=20, classes=3)()
+    >>> small = Dynamic()(network)
+    >>> x = torch.randn(8, 20)
+    >>> for scale in (1, 1000):  # no range to outgrow
+    ...     before, after = network.module()(scale * x), small.module()(scale * x)
+    ...     print(bool(0 < (before - after).abs().max() < 0.1 * before.std()))
+    True
+    True
+    """
+
+    layers: Literal["linear", "all"] = "all"
+    """Linear layers alone, or convolutions too."""
+    bits: int = Field(default=8, ge=2, le=8)
+    """Bits of a weight; inputs have 8. Fewer do not run faster in ONNX Runtime."""
+    observer: Literal["minmax", "mse"] = "minmax"
+    """A weight's range: its extremes, or the clipping of least squared error."""
+    reduce_range: Literal["auto"] | bool = "auto"
+    """Weights of one bit less, so that sums of two products fit 16 bits on CPUs without VNNI; "auto" looks at this CPU once and
+    records the outcome in the quantizers."""
+    first: Literal["auto", "float", "int"] = "auto"
+    """The first convolution; "auto" leaves it in float where its input has fewer than 4 channels."""
+    skip: tuple[str, ...] = ()
+    """Paths of modules that stay in float with all below them."""
+
+    def apply(self, value: Network, ctx: Context) -> Network:
+        from mapsto.nn.calibration import dynamic_layers, thin_first_layer, weight_quantizer
+        from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers
+        from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
+        from mapsto.nn.onnx_export import example_inputs
+        from mapsto.nn.quantization import needs_reduced_range, require_float, require_paths
+        from mapsto.nn.sites import trace
+
+        module = require_float(value, where=self.name)
+        require_paths(module, self.skip, where=self.name)
+        example = example_inputs(value.signature, 2)[0]
+        graph = trace(module, example)
+        pairs = foldable_pairs(module, graph)
+        fold = [FoldBatchNorm(pairs=pairs)] if pairs else []
+        for edit in fold:
+            module = edit.apply(module)
+        thin = thin_first_layer(module, graph, always=self.first == "float") if self.first != "int" else ()
+        names = dynamic_layers(graph, skip=(*self.skip, *thin), convolutions=self.layers == "all")
+        if not names:
+            raise DomainError(
+                "no linear layer or convolution is left to quantize", where=self.name, hint="skip fewer modules"
+            )
+        reduce_range = needs_reduced_range() if self.reduce_range == "auto" else self.reduce_range
+        weights = tuple(
+            weight_quantizer(
+                name,
+                module.get_parameter(name),
+                axis=0,
+                bits=self.bits,
+                reduce_range=reduce_range,
+                observer=self.observer,
+                floor=0.0,
+            )
+            for name in names
+        )
+        attach = DynamicQuantizers(weights=weights)
+        return value.with_module(attach.apply(module), *fold, attach)
