@@ -26,9 +26,9 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context
 from mapsto.mapping import Mapping as AnyMapping
-from mapsto.nn.groups import channels_edit, find_groups
+from mapsto.nn.groups import find_groups
 from mapsto.nn.measure import count_macs
-from mapsto.nn.source import with_output
+from mapsto.nn.prune import Ranked
 from mapsto.report import t95
 from mapsto.run import execute
 
@@ -60,25 +60,19 @@ class ByTorchPruning(AnyMapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         module, example = value.module(), torch.zeros(value.signature.input_shape(2))
         groups = find_groups(module, example, embedding=True).groups
+        found = Ranked(network=value, groups=tuple(groups), scores={})
         whole = count_macs(module, example)
         low, high, best = 0.0, 0.98, None
         for _ in range(12):
             middle = (low + high) / 2
-            kept = self._kept(value, middle, groups, ctx)
-            edit = channels_edit(module, groups, kept)
-            small = edit.apply(value.module())
-            if count_macs(small, example) / whole <= self.share:
-                best, high = (edit, kept), middle
+            small = found.shrunk(self._kept(value, middle, groups, ctx))
+            if count_macs(small.module(), example) / whole <= self.share:
+                best, high = small, middle
             else:
                 low = middle
         if best is None:
             raise DomainError("torch-pruning cannot make it as small", where="meta_compress")
-        edit, kept = best
-        signature = value.signature
-        for group in groups:
-            if group.features:
-                signature = with_output(signature, int(kept[group.name].sum()) * group.features, None)
-        return value.with_module(edit.apply(value.module()), edit, signature=signature)
+        return best
 
     def _kept(self, value: Network, ratio: float, groups: Any, ctx: Context) -> dict[str, Any]:
         from mapsto.nn.adapted import adapted_loss

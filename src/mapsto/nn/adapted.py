@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +17,7 @@ from mapsto.nn.preprocess import prepare
 __all__ = ["adapted_loss", "adapted_path"]
 
 
-def adapted_path(
-    module: nn.Module, adaptation: Adaptation, inputs: Tensor, task: Task, *, second_order: bool = True
-) -> Tensor:
+def adapted_path(module: nn.Module, adaptation: Adaptation, inputs: Tensor, task: Task) -> Tensor:
     """Scores (K, B, Q, ways) of the queries of B tasks: of a learner that descends before the first inner step and after each, else K = 1.
 
     Parameters
@@ -26,9 +26,9 @@ def adapted_path(
         Whose parameters gradients flow into, where they want them.
     inputs
         The tasks' samples (B, S + Q, ...), prepared.
-    second_order
-        Whether gradients flow through the inner gradients.
     """
+    tensors = {name: tensor.to(inputs.device) for name, tensor in adaptation.tensors.items()}
+    adaptation = dataclasses.replace(adaptation, tensors=tensors)
     support_labels = torch.as_tensor(task.support_labels, device=inputs.device)
     shots, queries = support_labels.shape[1], task.query_labels.shape[1]
     if adaptation.method != "gradient":
@@ -43,9 +43,7 @@ def adapted_path(
         for sample, labels in zip(inputs, support_labels, strict=True):
             support, query = sample[:shots], sample[shots : shots + queries]
             with torch.enable_grad():
-                points = gradient.path(
-                    call, start, support, labels, task.ways, steps=inner.steps, second_order=second_order
-                )
+                points = gradient.path(call, start, support, labels, task.ways, steps=inner.steps, second_order=True)
                 scores = [gradient.query_scores(call, point, support, query, at) for at, point in enumerate(points)]
             found.append(torch.stack(scores))
     path = torch.stack(found, 1)

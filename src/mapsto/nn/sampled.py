@@ -114,23 +114,19 @@ class Sampled(Budgeted):
             yield Loss(torch.nn.functional.cross_entropy(module(inputs), labels), len(chosen))
 
     def _episode_losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Loss]:
-        import torch
-
-        from mapsto.nn.batches import episode_scores, task_of
+        from mapsto.nn.adapted import adapted_loss
+        from mapsto.nn.batches import task_of
         from mapsto.nn.heads import head
         from mapsto.nn.learners import CENTROID
-        from mapsto.nn.preprocess import prepare
 
         if head(module) is not None:
             raise DomainError("the network is a classifier", where=name_of(type(self)), hint="give data, not tasks")
         episodes = ctx.tasks(self.tasks)
         for number in range(self.batches):
             task = task_of([episodes[number]])
-            raw = task.inputs.reshape(-1, *task.inputs.shape[2:])
-            inputs = prepare(raw, value.signature.preprocessing, device=ctx.device)
-            scores = episode_scores(module, inputs, task, value.adaptation or CENTROID).flatten(0, 1)
-            labels = torch.as_tensor(task.query_labels.ravel(), device=ctx.device)
-            yield Loss(torch.nn.functional.cross_entropy(scores, labels), len(labels))
+            adaptation, before = value.adaptation or CENTROID, value.signature.preprocessing
+            loss = adapted_loss(module, adaptation, task, before, device=ctx.device)
+            yield Loss(loss, task.query_labels.size)
 
 
 def gradients(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -95,20 +95,14 @@ def _squared_effects(
 ) -> dict[str, NDArray[np.float64]]:
     """Group → mean over tasks of each channel's squared effect on the loss, shape (channels,), in units of the group's mean."""
     import numpy as np
-    import torch
 
     from mapsto.nn.importance import channel_sums, mean_normalised
+    from mapsto.nn.sampled import gradients
 
     weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
     totals = {group.name: np.zeros(group.channels) for group in groups}
     for loss in losses:
-        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        gradients = cast("tuple[Tensor | None, ...]", found)
-        products = {
-            name: weight * gradient
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-            if gradient is not None
-        }
+        products = {name: weights[name] * gradient for name, gradient in gradients(loss, weights).items()}
         for group in groups:
             known = [member for member in group.members if member.name in products]
             readers = [member for member in known if member.role == "in"]
