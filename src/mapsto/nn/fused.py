@@ -36,7 +36,7 @@ __all__ = [
     "why_not_compiled",
 ]
 
-SOURCES = tuple(Path(__file__).parent / "kernels" / name for name in ("conv3x3.cpp", "norm_pool.cpp"))
+SOURCES = tuple(Path(__file__).parent / "kernels" / name for name in ("conv3x3.cpp", "norm_pool.cpp", "vectors.h"))
 _LAST = torch.channels_last
 _LARGE, _WIDE = 800, 10
 """Pixels of a batch, and of the shorter side of an image, from which `FastConv` has been found to gain."""

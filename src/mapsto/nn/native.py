@@ -23,7 +23,7 @@ _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trappin
 
 
 def library(sources: Iterable[Path]) -> Path:
-    """The library of these C++ sources, which is compiled where it is not there yet.
+    """The library of these C++ sources and headers, which is compiled where it is not there yet.
 
     It is compiled beside its place and renamed into it, so that processes that do so at once do not meet.
 
@@ -47,7 +47,7 @@ def library(sources: Iterable[Path]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as temporary:
         made = Path(temporary) / "kernels.so"
         done = subprocess.run(
-            [*command, *map(str, files), "-o", str(made), *_links()],
+            [*command, *(str(path) for path in files if path.suffix == ".cpp"), "-o", str(made), *_links()],
             capture_output=True,
             text=True,
             errors="replace",

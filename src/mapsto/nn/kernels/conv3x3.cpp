@@ -14,6 +14,8 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "vectors.h"
+
 namespace {
 
 using at::Tensor;
@@ -22,23 +24,17 @@ using Index = std::int64_t;
 constexpr Index kBlock = 48;  // tiles that are worked on at once, so that they stay in the cache
 constexpr Index kPoints = 16;
 
-template <typename T>
-constexpr Index kLanes = 64 / sizeof(T);
+constexpr int kWide = kRegisters == 32 ? 4 : 2;  // vectors of columns that are worked on at once, with 6 rows of sums
 
 template <typename T>
-struct Pack {
-  typedef T V __attribute__((vector_size(64)));
-};
-
-template <typename T>
-typename Pack<T>::V load(const T* from) {
-  typename Pack<T>::V v;
+typename Lanes<T>::V load(const T* from) {
+  typename Lanes<T>::V v;
   __builtin_memcpy(&v, from, sizeof(v));
   return v;
 }
 
 template <typename T>
-void store(T* to, const typename Pack<T>::V& v) { __builtin_memcpy(to, &v, sizeof(v)); }
+void store(T* to, const typename Lanes<T>::V& v) { __builtin_memcpy(to, &v, sizeof(v)); }
 
 struct Grid {
   Index n, h, w, rows, columns;
@@ -80,12 +76,12 @@ std::vector<T> all_points(const T* kernel, Index co, Index ci, bool back) {
 // Bᵀ d B of the tiles of a block: x (N, H, W, C) → (16, block, C).
 template <typename T>
 void input_points(const T* x, const Grid& grid, Index c, Index first, Index count, T* to) {
-  using V = typename Pack<T>::V;
+  using V = typename Lanes<T>::V;
   for (Index t = 0; t < count; ++t) {
     const Index tile = first + t, column = tile % grid.columns, row = tile / grid.columns % grid.rows;
     const Index top = 2 * row - 1, left = 2 * column - 1;
     const T* image = x + tile / (grid.columns * grid.rows) * grid.h * grid.w * c;
-    for (Index k = 0; k < c; k += kLanes<T>) {
+    for (Index k = 0; k < c; k += Lanes<T>::n) {
       V d[4][4];
       for (Index i = 0; i < 4; ++i)
         for (Index j = 0; j < 4; ++j) {
@@ -115,12 +111,12 @@ void input_points(const T* x, const Grid& grid, Index c, Index first, Index coun
 // Aᵀ m A of the tiles of a block: (16, block, C) → y (N, H, W, C).
 template <typename T>
 void output_values(const T* m, const Grid& grid, Index c, Index first, Index count, T* y) {
-  using V = typename Pack<T>::V;
+  using V = typename Lanes<T>::V;
   for (Index t = 0; t < count; ++t) {
     const Index tile = first + t, column = tile % grid.columns, row = tile / grid.columns % grid.rows;
     T* image = y + tile / (grid.columns * grid.rows) * grid.h * grid.w * c;
     const bool below = 2 * row + 1 < grid.h, beside = 2 * column + 1 < grid.w;
-    for (Index k = 0; k < c; k += kLanes<T>) {
+    for (Index k = 0; k < c; k += Lanes<T>::n) {
       V half[2][4];
       for (Index j = 0; j < 4; ++j) {
         const T* from = m + (j * kBlock + t) * c + k;
@@ -142,12 +138,12 @@ void output_values(const T* m, const Grid& grid, Index c, Index first, Index cou
 // A g Aᵀ of the tiles of a block, the transpose of `output_values`: g (N, H, W, C) → (16, block, C).
 template <typename T>
 void gradient_points(const T* g, const Grid& grid, Index c, Index first, Index count, T* to) {
-  using V = typename Pack<T>::V;
+  using V = typename Lanes<T>::V;
   for (Index t = 0; t < count; ++t) {
     const Index tile = first + t, column = tile % grid.columns, row = tile / grid.columns % grid.rows;
     const T* image = g + tile / (grid.columns * grid.rows) * grid.h * grid.w * c;
     const bool below = 2 * row + 1 < grid.h, beside = 2 * column + 1 < grid.w;
-    for (Index k = 0; k < c; k += kLanes<T>) {
+    for (Index k = 0; k < c; k += Lanes<T>::n) {
       const T* from = image + (2 * row * grid.w + 2 * column) * c + k;
       const V a = load<T>(from), b = beside ? load<T>(from + c) : V{};
       const V d = below ? load<T>(from + grid.w * c) : V{};
@@ -168,12 +164,12 @@ void gradient_points(const T* g, const Grid& grid, Index c, Index first, Index c
 // R rows and L vectors of columns of c (+)= a · b. Element (r, k) of a is a[r · ar + k · ak]; rows of b and c are `n` long.
 template <typename T, int R, int L, bool kAdd>
 void tile_product(const T* a, Index ar, Index ak, const T* b, Index depth, Index n, T* c) {
-  using V = typename Pack<T>::V;
+  using V = typename Lanes<T>::V;
   V sum[R][L] = {};
   for (Index k = 0; k < depth; ++k) {
     V row[L];
 #pragma GCC unroll 8
-    for (int l = 0; l < L; ++l) row[l] = load<T>(b + k * n + l * kLanes<T>);
+    for (int l = 0; l < L; ++l) row[l] = load<T>(b + k * n + l * Lanes<T>::n);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const T scalar = a[r * ar + k * ak];
@@ -185,28 +181,28 @@ void tile_product(const T* a, Index ar, Index ak, const T* b, Index depth, Index
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int l = 0; l < L; ++l) {
-      T* to = c + r * n + l * kLanes<T>;
+      T* to = c + r * n + l * Lanes<T>::n;
       store<T>(to, kAdd ? load<T>(to) + sum[r][l] : sum[r][l]);
     }
 }
 
 template <typename T, bool kAdd>
 void product(const T* a, Index ar, Index ak, const T* b, Index rows, Index depth, Index n, T* c) {
-  const Index wide = 4 * kLanes<T>;
+  const Index wide = kWide * Lanes<T>::n;
   for (Index column = 0; column < n;) {
-    const bool four = n - column >= wide;
+    const bool whole = n - column >= wide;
     for (Index r = 0; r < rows;) {
       const T* from = a + r * ar;
       T* to = c + r * n + column;
       const Index left = rows - r;
-      if (four && left >= 6) {
-        tile_product<T, 6, 4, kAdd>(from, ar, ak, b + column, depth, n, to);
+      if (whole && left >= 6) {
+        tile_product<T, 6, kWide, kAdd>(from, ar, ak, b + column, depth, n, to);
         r += 6;
-      } else if (four && left >= 4) {
-        tile_product<T, 4, 4, kAdd>(from, ar, ak, b + column, depth, n, to);
+      } else if (whole && left >= 4) {
+        tile_product<T, 4, kWide, kAdd>(from, ar, ak, b + column, depth, n, to);
         r += 4;
-      } else if (four) {
-        tile_product<T, 1, 4, kAdd>(from, ar, ak, b + column, depth, n, to);
+      } else if (whole) {
+        tile_product<T, 1, kWide, kAdd>(from, ar, ak, b + column, depth, n, to);
         r += 1;
       } else if (left >= 6) {
         tile_product<T, 6, 1, kAdd>(from, ar, ak, b + column, depth, n, to);
@@ -216,7 +212,7 @@ void product(const T* a, Index ar, Index ak, const T* b, Index rows, Index depth
         r += 1;
       }
     }
-    column += four ? wide : kLanes<T>;
+    column += whole ? wide : Lanes<T>::n;
   }
 }
 

@@ -19,6 +19,8 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include "vectors.h"
+
 // Channels are independent: the pointers of an inner loop never overlap.
 #if defined(_OPENMP)
 #define SIMD _Pragma("omp simd")
@@ -469,12 +471,6 @@ std::tuple<Tensor, Tensor, Tensor> double_backward(
 // Its output is never kept. The mean and variance of each output channel follow from the mean and the second moments of the
 // 3 × 3 patches, K = 9 · channels numbers each, and so do all terms of the backward passes that run over every pixel: what is left
 // runs over the winners, whose convolution is computed again.
-
-template <typename T>
-struct Lanes {
-  typedef T V __attribute__((vector_size(64)));
-  static constexpr Index n = 64 / sizeof(T);
-};
 
 template <typename T>
 typename Lanes<T>::V load(const T* from, Index count) {
