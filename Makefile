@@ -25,7 +25,7 @@ demo: $(CORE) ## the main job, end to end, into runs/demo/
 	$(BIN)/mapsto run demo --out runs/demo
 
 test: lint ## every check: lint, types, layers, tests and doctests
-	$(BIN)/python -m pytest -q -rs --durations=10 $(PYTEST)
+	$(BIN)/python -m pytest -q -rs --durations=10 --numprocesses auto --dist worksteal $(PYTEST)
 
 lint: $(DEV) ## ruff, pyright, import-linter, generated files up to date
 	$(BIN)/ruff check

@@ -6,4 +6,6 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each worker
 os.environ.setdefault("MAPSTO_CACHE", str(Path(__file__).parent / ".data" / "cache"))

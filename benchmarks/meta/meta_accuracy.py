@@ -68,7 +68,9 @@ PAPERS: dict[str, tuple[str, str, dict[str, Figure]]] = {
         {"w5s1": (55.5, 0.7), "w5s5": (72.0, 0.6)},
     ),
     "maml_cifarfs_5w1s": ("maml", "as reported by Lee et al., 2019, table 2", {"w5s1": (58.9, 1.9)}),
+    "maml_cifarfs_5w5s": ("maml", "as reported by Lee et al., 2019, table 2", {"w5s5": (71.5, 1.0)}),
     "r2d2_cifarfs": ("r2d2", "as reported by Lee et al., 2019, table 2", {"w5s1": (65.3, 0.2), "w5s5": (79.4, 0.1)}),
+    "metaoptnet_cifarfs": ("metaoptnet", "Lee et al., 2019, which has no Conv4", {"w5s1": (None, 0), "w5s5": (None, 0)}),
 }
 """Row → method, source, figures."""
 
