@@ -11,6 +11,7 @@ from mapsto.kinds import Dataset, Factory, Network, Preprocessing, Samples, Sign
 from mapsto.nn.calibration import calibrate, thin_first_layer
 from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
 from mapsto.nn.edits.quantizers import Quantizers
+from mapsto.nn.quantization import needs_reduced_range
 from mapsto.nn.sites import trace
 
 
@@ -99,6 +100,7 @@ def quantized(given: Network, *, first: bool = False, **settings: object) -> Net
     fold = FoldBatchNorm(pairs=foldable_pairs(module, trace(module, images(2))))
     fold.apply(module)
     skip = () if first else thin_first_layer(module, trace(module, images(2)))
+    settings = {"reduce_range": needs_reduced_range()} | settings
     attach = Quantizers(quantizers=calibrate(module, images(256).split(64), skip=skip, **settings))  # type: ignore[arg-type]
     return given.with_module(attach.apply(module), fold, attach)
 

@@ -133,12 +133,3 @@ print([name for name in ('torch', 'sklearn', 'matplotlib.pyplot', 'pyarrow') if 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_a_fingerprint_is_fast_the_second_time() -> None:
-    Glyphs().fingerprint()
-    Digits().fingerprint()
-    started = time.perf_counter()
-    Glyphs().fingerprint()
-    Digits().fingerprint()
-    assert time.perf_counter() - started < 0.2

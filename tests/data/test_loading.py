@@ -106,18 +106,6 @@ def test_wrong_numbers_are_refused() -> None:
         EpisodesOf(data=Digits()).open()[-1]
 
 
-def test_two_thousand_episodes_a_second() -> None:
-    episodes = EpisodesOf(data=Digits(), ways=10, shots=5, queries=15).open()
-    best = min(_seconds(lambda: [episodes[i] for i in range(200)]) for _ in range(3))
-    assert 200 / best > 2000
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 # ----------------------------------------------------------------------------------------------------- working ahead
 
 

@@ -18,6 +18,7 @@ from mapsto.nn.calibration import Range, calibrate, clipped, plan
 from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers, is_quantized
 from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
+from mapsto.nn.quantization import needs_reduced_range
 from mapsto.nn.sites import INPUT, Site, trace
 
 
@@ -252,7 +253,8 @@ def test_skipped_layers_stay_float_in_onnx_runtime():
     module = given.module()
     fold = FoldBatchNorm(pairs=foldable_pairs(module, trace(module, images(2))))
     fold.apply(module)
-    attach = Quantizers(quantizers=calibrate(module, [images(64)], skip=("features.4",)))
+    found = calibrate(module, [images(64)], skip=("features.4",), reduce_range=needs_reduced_range())
+    attach = Quantizers(quantizers=found)
     small = given.with_module(attach.apply(module), fold, attach)
     model = to_onnx(small)
     assert fused_operations(model)["Conv"] == 1
