@@ -19,7 +19,6 @@ from typing import Any
 import common
 import numpy as np
 import torch
-import torch_pruning
 
 from mapsto import datasets, distill, evaluate, meta, networks, prune
 from mapsto.errors import DomainError
@@ -75,6 +74,8 @@ class ByTorchPruning(AnyMapping[Network, Network]):
         return best
 
     def _kept(self, value: Network, ratio: float, groups: Any, ctx: Context) -> dict[str, Any]:
+        import torch_pruning  # a peer, with the extra dev
+
         from mapsto.nn.adapted import adapted_loss
         from mapsto.nn.batches import task_of
         from mapsto.nn.learners import CENTROID

@@ -86,14 +86,18 @@ from mapsto.mappings.meta.transductive import Transductive as _meta_transductive
 from mapsto.mappings.meta.umtra import Umtra as _meta_umtra
 from mapsto.mappings.networks.checkpoint import Checkpoint as _networks_checkpoint
 from mapsto.mappings.networks.conv4 import Conv4 as _networks_conv4
+from mapsto.mappings.networks.densenet import Densenet as _networks_densenet
 from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0 as _networks_efficientnet_lite0
 from mapsto.mappings.networks.hf_text import HfText as _networks_hf_text
 from mapsto.mappings.networks.mlp import Mlp as _networks_mlp
+from mapsto.mappings.networks.mobilenet_v2 import MobilenetV2 as _networks_mobilenet_v2
 from mapsto.mappings.networks.resnet12 import Resnet12 as _networks_resnet12
 from mapsto.mappings.networks.resnet_cifar import ResnetCifar as _networks_resnet_cifar
+from mapsto.mappings.networks.shufflenet_v2 import ShufflenetV2 as _networks_shufflenet_v2
 from mapsto.mappings.networks.timm import Timm as _networks_timm
 from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
+from mapsto.mappings.networks.vit import Vit as _networks_vit
 from mapsto.mappings.prune.activation import Activation as _prune_activation
 from mapsto.mappings.prune.bn_scale import BnScale as _prune_bn_scale
 from mapsto.mappings.prune.geometric_median import GeometricMedian as _prune_geometric_median
@@ -228,14 +232,18 @@ class meta:
 class networks:
     checkpoint = _networks_checkpoint
     conv4 = _networks_conv4
+    densenet = _networks_densenet
     efficientnet_lite0 = _networks_efficientnet_lite0
     hf_text = _networks_hf_text
     mlp = _networks_mlp
+    mobilenet_v2 = _networks_mobilenet_v2
     resnet12 = _networks_resnet12
     resnet_cifar = _networks_resnet_cifar
+    shufflenet_v2 = _networks_shufflenet_v2
     timm = _networks_timm
     update_rule = _networks_update_rule
     vgg = _networks_vgg
+    vit = _networks_vit
 
 class prune:
     activation = _prune_activation

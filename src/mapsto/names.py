@@ -144,7 +144,7 @@ def doctor_report() -> dict[str, dict[str, str]]:
         missing = [package for package in packages if not installed(package)]
         remedy = f"missing {', '.join(missing)}: pip install 'mapsto[{extra}]'"
         extras[extra] = remedy if missing else "installed: " + ", ".join(f"{p} {installed(p)}" for p in packages)
-    core = ("mapsto", "torch", "lightning", "onnxruntime", "onnx", "torch-pruning", "scikit-learn", "pydantic")
+    core = ("mapsto", "torch", "lightning", "onnxruntime", "onnx", "scikit-learn", "pydantic")
     folder = data_folder()
     fetched, given = "comes when first used, or put it there", "put it there; only recipes that name it need it"
     sets = {

@@ -18,12 +18,16 @@ from mapsto.mapping import Mapping
 from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.networks.checkpoint import Checkpoint
 from mapsto.mappings.networks.conv4 import Conv4
+from mapsto.mappings.networks.densenet import Densenet
 from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0
 from mapsto.mappings.networks.hf_text import HfText
+from mapsto.mappings.networks.mobilenet_v2 import MobilenetV2
 from mapsto.mappings.networks.resnet12 import Resnet12
 from mapsto.mappings.networks.resnet_cifar import ResnetCifar
+from mapsto.mappings.networks.shufflenet_v2 import ShufflenetV2
 from mapsto.mappings.networks.timm import Timm
 from mapsto.mappings.networks.vgg import Vgg
+from mapsto.mappings.networks.vit import Vit
 
 RESNET = "mapsto.nn.networks.resnet_cifar:resnet_cifar"
 CONFIG = {
@@ -51,6 +55,10 @@ def made(mapping: Mapping[None, Network]) -> Network:
         (ResnetCifar(depth=8, width=4, shortcut="B", classes=10), ("N", 10)),
         (Resnet12(width=4, size=16), ("N", 40)),
         (EfficientnetLite0(size=32), ("N", 1280)),
+        (Densenet(depth=10, growth=4, data=Corners(), classes="data"), ("N", 4)),
+        (MobilenetV2(width=0.25, depth=0.25), ("N", 1280)),
+        (ShufflenetV2(plan=(8, 12, 16, 24), blocks=(2, 1, 1), size=96), ("N", 24)),
+        (Vit(depth=1, width=12, patch=8), ("N", 12)),
         (Timm(size=32), ("N", 512)),
         (HfText(configuration=CONFIG, length=8), ("N", 16)),
         (HfText(configuration=CONFIG, length=8, classes=3), ("N", 3)),

@@ -282,11 +282,10 @@ def test_the_log_names_what_is_left_whole() -> None:
     ctx = Context()
     ctx.log = lines.append  # type: ignore[method-assign]
     Magnitude(macs=0.6).apply(network("resnet_cifar"), ctx)
-    assert lines[0] == "left whole: linear (its output is the output of the network)"
-    assert lines[1].startswith(
-        "left whole: conv1, layer1.0.conv2, layer1.1.conv2 and 7 more (its channels cannot be followed"
-    )
-    assert lines[2].endswith("channels stay in 9 groups")
+    assert lines[0].startswith("left whole: conv1, layer1.0.conv2, layer1.1.conv2 and 4 more (zeros are put beside")
+    assert lines[0].endswith("padded=True lets them go: constant_pad_nd in 'layer2.0.shortcut')")
+    assert lines[2] == "left whole: linear (its output is the output of the network)"
+    assert lines[3].endswith("channels stay in 9 groups")
 
 
 @pytest.mark.parametrize(

@@ -214,14 +214,23 @@ def test_groups_of_other_networks() -> None:
     assert len(names["resnet B"]) == 9 + 3
     assert names["shared"] == ["second", "shared"]
     assert names["normed"] == ["up"]
-    assert names["concatenated"] == ["left", "right"]
-    assert find_groups(Shuffled(), torch.randn(2, 1, 8, 8)).whole["first"].startswith("its channels cannot be followed")
+    assert names["concatenated"] == ["left", "right", "depthwise"]
 
 
-def test_a_grouped_convolution_is_named() -> None:
-    whole = groups_of("concatenated").whole
-    assert whole["mix"] == "a grouped convolution takes part"
-    assert whole["classifier"] == "its output is the output of the network"
+def test_a_grouped_convolution_loses_whole_groups() -> None:
+    """The depthwise convolution and the one with two groups share their channels, four of which are one of the group's."""
+    found = groups_of("concatenated")
+    assert found.whole == {"classifier": "its output is the output of the network"}
+    group = found.groups[2]
+    owners = {(member.name, member.dim): member.owner.tolist() for member in group.members}
+    assert group.channels == 2
+    assert owners["mix.weight", 0] == owners["grouped.weight", 0] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert owners["classifier.weight", 1] == [0, 0, 0, 0, 1, 1, 1, 1]
+    module, x = made("concatenated")
+    pruned = channels_edit(module, [group], {group.name: np.array([False, True])}).apply(module)
+    assert (pruned.grouped.groups, pruned.grouped.in_channels, pruned.grouped.out_channels) == (1, 4, 4)
+    assert (pruned.depthwise.groups, pruned.mix.out_channels) == (4, 4)
+    assert pruned(x).shape == (3, 3)
 
 
 def test_resnet12_loses_no_layer_but_the_output() -> None:

@@ -21,12 +21,16 @@ from mapsto.nn.edits.head import Head
 from mapsto.nn.heads import head, head_path
 from mapsto.nn.measure import count_parameters
 from mapsto.nn.networks.conv4 import conv4
+from mapsto.nn.networks.densenet import densenet
 from mapsto.nn.networks.efficientnet_lite0 import efficientnet_lite0
 from mapsto.nn.networks.hf import hf_text
+from mapsto.nn.networks.mobilenet_v2 import mobilenet_v2
 from mapsto.nn.networks.resnet12 import DropBlock, resnet12
 from mapsto.nn.networks.resnet_cifar import PaddedShortcut, resnet_cifar
+from mapsto.nn.networks.shufflenet_v2 import shufflenet_v2
 from mapsto.nn.networks.timm import timm
 from mapsto.nn.networks.vgg import vgg
+from mapsto.nn.networks.vit import vit
 
 FACTORIES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "conv4:conv4": ({"channels": 2, "size": 19, "width": 6, "blocks": 3}, (2, 19, 19)),
@@ -34,6 +38,10 @@ FACTORIES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "resnet_cifar:resnet_cifar": ({"depth": 8, "width": 3, "shortcut": "A"}, (3, 12, 12)),
     "resnet12:resnet12": ({"channels": 1, "drop": 0.1}, (1, 16, 16)),
     "efficientnet_lite0:efficientnet_lite0": ({}, (3, 40, 40)),
+    "densenet:densenet": ({"depth": 16, "growth": 4, "channels": 1}, (1, 8, 8)),
+    "mobilenet_v2:mobilenet_v2": ({"width": 0.25, "depth": 0.3, "channels": 1}, (1, 16, 16)),
+    "shufflenet_v2:shufflenet_v2": ({"plan": [8, 12, 16, 16], "blocks": [2, 1, 1]}, (3, 16, 16)),
+    "vit:vit": ({"size": 12, "patch": 4, "depth": 2, "width": 12, "heads": 3, "dropout": 0.1}, (3, 12, 12)),
 }
 
 
@@ -100,6 +108,11 @@ def test_first_weights_come_from_the_global_generator(name: str) -> None:
         (lambda: vgg(depth=19), 20_035_018),
         (lambda: conv4(channels=3, size=84), 112_832),
         (lambda: resnet12(), 12_424_320),
+        (lambda: densenet(depth=40, compression=1.0, bottleneck=False), 1_019_722),
+        (lambda: densenet(), 769_162),
+        (lambda: mobilenet_v2(classes=1000), 3_504_872),
+        (lambda: shufflenet_v2(classes=1000), 2_278_604),
+        (lambda: shufflenet_v2(width=0.5, classes=1000), 1_366_792),
     ],
 )
 def test_published_sizes(network: Callable[[], nn.Module], parameters: int) -> None:
@@ -138,6 +151,19 @@ def test_the_padded_shortcut_centres_the_channels() -> None:
     assert padded[:, :8].abs().sum() == padded[:, 24:].abs().sum() == 0
 
 
+def test_a_unit_of_a_shufflenet_shuffles_and_splits() -> None:
+    unit = shufflenet_v2(plan=[8, 8, 8, 8]).get_submodule("features.3.1")
+    x = torch.randn(2, 8, 4, 4)
+    left, right = x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2).chunk(2, 1)
+    torch.testing.assert_close(unit(x), torch.cat([left, unit.branch2(right)], 1))
+
+
+def test_small_images_keep_their_size_longer() -> None:
+    x = torch.zeros(1, 3, 32, 32)
+    for factory, sizes in ((mobilenet_v2, (4, 1)), (shufflenet_v2, (4, 1))):
+        assert [factory(small=small).eval().features(x).shape[-1] for small in (True, False)] == list(sizes)
+
+
 def test_drop_block_drops_the_share_it_says_and_only_in_training() -> None:
     torch.manual_seed(0)
     layer, x = DropBlock(0.1, 3), torch.ones(64, 16, 10, 10)
@@ -167,6 +193,13 @@ def test_drop_block_drops_the_share_it_says_and_only_in_training() -> None:
         (lambda: resnet12(drop=-0.1), ["drop", "-0.1"]),
         (lambda: hf_text(), ["config or folder"]),
         (lambda: hf_text(config={}, folder="x"), ["config or folder"]),
+        (lambda: densenet(depth=41), ["depth", "41", "6 · n + 4"]),
+        (lambda: densenet(compression=0), ["compression", "0"]),
+        (lambda: mobilenet_v2(width=0), ["width", "0"]),
+        (lambda: shufflenet_v2(width=0.7), ["width", "0.7"]),
+        (lambda: shufflenet_v2(plan=[7, 8, 8, 8]), ["plan", "even"]),
+        (lambda: vit(size=30, patch=4), ["size 30", "patch 4"]),
+        (lambda: vit(width=8, heads=3), ["width 8", "heads 3"]),
     ],
 )
 def test_bad_arguments_are_named(call: Callable[[], Any], words: list[str]) -> None:

@@ -97,6 +97,10 @@ class Budgeted(Frozen):
         default=False,
         description="Whether a learner's embedding may become narrower; the output of a classifier never changes.",
     )
+    padded: bool = Field(
+        default=False,
+        description="Whether channels go, too, that a shortcut pads with zeros; without training afterwards they cost more than others.",
+    )
 
     def __post_init__(self) -> None:
         _ = self.budget

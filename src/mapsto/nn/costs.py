@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mapsto.kinds import Network
 from mapsto.nn.budget import Budget
+from mapsto.nn.edits.channels import VALUES
 from mapsto.nn.groups import Group, Mask, Member
 from mapsto.nn.measure import count_macs, count_parameters, state_bytes
 
@@ -44,7 +45,7 @@ class Costs:
     def __init__(self, module: nn.Module, example: Tensor, groups: Sequence[Group], budget: Budget) -> None:
         self._places: dict[tuple[str, int], list[tuple[str, Member]]] = defaultdict(list)
         for group in groups:
-            for member in group.members:
+            for member in (member for member in group.members if member.dim != VALUES):
                 self._places[member.name, member.dim].append((group.name, member))
         tensors: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

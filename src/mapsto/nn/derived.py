@@ -235,8 +235,8 @@ def _streams(copy: _Copy, arguments: dict[str, Any], width: float, blocks: int) 
         wanted = count * 2 ** (stage - 1)
         if arguments["shortcut"] == "A" and stage > 1:
             inputs, outputs = len(importance) // 2, len(importance)
-            low, high = PaddedShortcut(inputs, outputs, 2).padding
-            few, rest = PaddedShortcut(wanted // 2, wanted, 2).padding
+            given, made = PaddedShortcut(inputs, outputs, 2), PaddedShortcut(wanted // 2, wanted, 2)
+            low, high, few, rest = given.before, given.after, made.before, made.after
             ends = _best(importance[:low], few), outputs - high + _best(importance[outputs - high :], rest)
             found.append(torch.cat([ends[0], low + found[-1], ends[1]]))
         else:

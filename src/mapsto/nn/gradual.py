@@ -116,7 +116,9 @@ class Gradual(Live):
         """The state after the first pruning. Raises `DomainError` where the budget of the last is out of reach."""
         own, settings = round_context(ctx, 1), criterion.settings
         importance = criterion.importance(value, own)
-        found = ranked(value, importance, embedding=settings.prune_embedding, where=where, log=ctx.log)
+        found = ranked(
+            value, importance, embedding=settings.prune_embedding, padded=settings.padded, where=where, log=ctx.log
+        )
         chosen(found, settings, where=where)
         whole = cost_of(value, _kind(settings))
         share = remaining(pace, 1 / rounds, _final(settings, whole))

@@ -1,25 +1,24 @@
 """Channels that can only be dropped together: which index of which tensor belongs to which channel.
 
-torch-pruning's dependency graph proposes the groups (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023). It
-takes operations that it does not know for elementwise ones, so each proposal is tried before it is believed: a random half of
-the channels is sliced away from a copy in double precision, which must then compute what the whole network computes once
-nothing reads those channels. What fails (padded shortcuts, channel shuffles, attention heads, norms over channels) is left
-whole, and named.
+`channel_flow` follows every channel through the network; channels that run through the same places are a group. Each group is tried
+before it is believed: a random half of its channels is sliced away from a copy in double precision, which must then compute what the
+whole network computes once nothing reads those channels. What fails (sizes that a forward pass holds as numbers) is left whole, as
+are channels that meet an operation which needs them all (norms over channels, attention); both are named.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
-import torch_pruning
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
+from mapsto.nn.channel_flow import OUTPUT, Flow, Place, Role, follow
 from mapsto.nn.edits.channels import Channels
 from mapsto.nn.edits.lora import adapted_layers, without_adapters
 from mapsto.nn.heads import head
@@ -32,7 +31,6 @@ __all__ = ["Group", "Groups", "Member", "Mask", "channels_edit", "find_groups"]
 Mask: TypeAlias = "NDArray[np.bool_]"
 """Which channels of a group stay, shape (channels,)."""
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.PReLU)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYERS = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
@@ -43,12 +41,13 @@ class Member:
     """One dimension of one tensor that a group's channels run through."""
 
     name: str
-    """The parameter's or buffer's name."""
+    """The parameter's or buffer's name; for the zeros of a padded shortcut that of the attribute that counts them."""
     dim: int
+    """A dimension of it, or `VALUES` for a buffer that holds indices of channels."""
     owner: NDArray[np.int64]
     """For each index of that dimension the channel it belongs to, or -1 for none of this group."""
-    role: Literal["out", "in", "along"]
-    """Whether the tensor makes the channels, reads them, or scales them one by one."""
+    role: Role
+    """Whether the tensor makes the channels, reads them, scales them one by one, or counts zeros that stand for them."""
 
     def mask(self, kept: Mask) -> Mask:
         """Which indices stay where the channels `kept` stay."""
@@ -60,7 +59,7 @@ class Group:
     """Channels that run through the same tensors."""
 
     name: str
-    """Path of the first layer that makes them."""
+    """Path of the first layer that makes them; of several groups that it makes, the others with a number: ``conv (2)``."""
     channels: int
     members: tuple[Member, ...]
     features: int = 0
@@ -76,7 +75,7 @@ class Groups:
     """Path of each layer whose outputs are left whole, and why."""
 
 
-def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False) -> Groups:
+def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False, padded: bool = False) -> Groups:
     """The groups of a network.
 
     Parameters
@@ -87,11 +86,13 @@ def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False) 
         A batch of input, shape (N, ...).
     embedding
         Whether the output's own dimension counts, where the output is an embedding (no head).
+    padded
+        Whether channels count that a shortcut pads with zeros.
 
     Raises
     ------
     DomainError
-        The network cannot be traced by autograd.
+        The network does not run on the example in double precision.
 
     >>> net = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
     >>> found = find_groups(net, torch.ones(2, 2))
@@ -101,54 +102,64 @@ def find_groups(module: nn.Module, example: Tensor, *, embedding: bool = False) 
     {'2': 'its output is the output of the network'}
     """
     trial = _Trial(module, example)
-    proposals, whole = _proposals(without_adapters(trial.module), trial.inputs)
+    plain = without_adapters(trial.module)
+    flow = _flow(plain, trial.inputs, padded=padded)
+    inner, ends, whole = _proposals(plain, flow)
     adapted = set(adapted_layers(module))
-    proposals = [replace(group, members=(*group.members, *_of_adapters(group, adapted))) for group in proposals]
-    paths = dict(module.named_modules(remove_duplicate=False))
-    linear = head(module)
-    inner = [
-        group for group in proposals if linear is None or all(paths[path] is not linear for path in _makers(group))
-    ]
-    accepted = trial.passing(inner)
-    outputs: list[Group] = []
-    for group in proposals:
-        if group in accepted:
-            continue
-        features = trial.output_features(group) if group in inner and linear is None else 0
-        if features and embedding:
-            outputs.append(replace(group, features=features))
-            continue
-        reason = _OUTPUT if group not in inner else _EMBEDDING if features else _LOST
-        for path in _makers(group):
-            whole.setdefault(path, reason)
+    accepted = list(trial.passing([_with_adapters(group, adapted) for group in inner]))
+    outputs = [] if head(module) is not None else [_with_adapters(group, adapted) for group in ends]
+    widths = {group.name: trial.output_features(group) for group in outputs}
+    if embedding:
+        accepted += [replace(group, features=widths[group.name]) for group in outputs if widths[group.name]]
+    reasons = {group.name: OUTPUT for group in ends}
+    reasons |= {name: _EMBEDDING if features else _PART for name, features in widths.items()}
+    reasons = {group.name: _LOST for group in inner} | reasons
+    taken = {group.name for group in accepted}
+    made = {name for group in accepted for name in _makers(group)}
+    for group in (*inner, *ends):
+        if group.name not in taken:
+            whole |= dict.fromkeys(_makers(group), reasons[group.name])
     order = {path: place for place, (path, _) in enumerate(module.named_modules())}
-    groups = sorted((*accepted, *outputs), key=lambda group: order[group.name])
-    return Groups(groups=tuple(groups), whole=whole)
+    accepted.sort(key=lambda group: order[_path_of(group)])
+    return Groups(
+        groups=tuple(accepted),
+        whole={
+            path: whole[weight] for path, weight in _layers(plain).items() if weight in whole and weight not in made
+        },
+    )
 
 
-_OUTPUT = "its output is the output of the network"
 _EMBEDDING = "its channels are the embedding"
-_LOST = "its channels cannot be followed through the network"
+_PART = "its channels are a part of the embedding"
+_LOST = "slicing its channels changes more than what reads them"
+_UNREAD = "the output does not depend on it, or it is a part of another operation"
+_ONE = "it has one channel only"
 
 
 def channels_edit(module: nn.Module, groups: Sequence[Group], kept: Mapping[str, Mask]) -> Channels:
     """The edit that keeps the channels `kept` (by a group's name; a group that is not named stays whole) of `module`."""
     masks: dict[tuple[str, int], Mask] = {}
+    zeros: set[tuple[str, int]] = set()
     for group in groups:
         for member in group.members if group.name in kept else ():
             place = member.name, member.dim
             mask = member.mask(kept[group.name])
             masks[place] = masks[place] & mask if place in masks else mask
+            if member.role == "pad":
+                zeros.add(place)
     masks = {place: mask for place, mask in masks.items() if not mask.all()}
     keep: dict[str, dict[int, list[int]]] = {}
     sizes: dict[str, dict[int, int]] = {}
     for (name, dim), mask in masks.items():
+        if (name, dim) in zeros:
+            continue
         keep.setdefault(name, {})[dim] = np.flatnonzero(mask).tolist()
         sizes.setdefault(name, {})[dim] = len(mask)
     attributes: dict[str, dict[str, int]] = {}
     for (name, dim), mask in masks.items():
         path, _, tensor = name.rpartition(".")
-        values = _attributes(module.get_submodule(path), tensor, dim, int(mask.sum()))
+        size = int(mask.sum())
+        values = {tensor: size} if (name, dim) in zeros else _attributes(module.get_submodule(path), tensor, dim, size)
         if values:
             attributes.setdefault(path, {}).update(values)
     width = _embedding_width(module, groups, kept, attributes)
@@ -159,16 +170,25 @@ def channels_edit(module: nn.Module, groups: Sequence[Group], kept: Mapping[str,
 
 def _attributes(module: nn.Module, tensor: str, dim: int, size: int) -> dict[str, int]:
     """The sizes that a module holds of a tensor's dimension."""
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    if isinstance(module, nn.modules.batchnorm._NormBase):
         return {"num_features": size}
+    if isinstance(module, nn.GroupNorm):
+        return {"num_channels": size, "num_groups": module.num_groups * size // module.num_channels}
+    if isinstance(module, nn.RNNBase) and tensor.startswith("weight_ih_l0") and dim == 1:
+        return {"input_size": size}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": size}
+    if isinstance(module, nn.Embedding):
+        return {"embedding_dim": size}
     if isinstance(module, nn.Linear):
-        return {"out_features" if dim == 0 else "in_features": size}
+        return {"out_features" if tensor == "bias" or dim == 0 else "in_features": size}
     if isinstance(module, (*_CONVOLUTIONS, *_TRANSPOSED)):
+        transposed = isinstance(module, _TRANSPOSED)
+        makes = tensor == "bias" or (dim == 1) == transposed
         if module.groups > 1:
-            return {"in_channels": size, "out_channels": size, "groups": size}
-        makes = tensor == "bias" or (dim == 1) == isinstance(module, _TRANSPOSED)
+            share = size / (module.out_channels if makes else module.in_channels)
+            sizes = {"in_channels": module.in_channels, "out_channels": module.out_channels, "groups": module.groups}
+            return {name: round(whole * share) for name, whole in sizes.items()}
         return {"out_channels" if makes else "in_channels": size}
     return {}
 
@@ -191,141 +211,116 @@ def _embedding_width(
     )  # fmt: skip
 
 
-def _of_adapters(group: Group, adapted: set[str]) -> Iterator[Member]:
+def _with_adapters(group: Group, adapted: set[str]) -> Group:
     """Low-rank adapters are sliced as the weights that they change."""
+    more: list[Member] = []
     for member in group.members:
         path, _, name = member.name.rpartition(".")
         if path in adapted and name == "weight":
             adapter = "lora_b" if member.dim == 0 else "lora_a"
-            yield replace(member, name=f"{path}.{adapter}" if path else adapter)
+            more.append(replace(member, name=f"{path}.{adapter}" if path else adapter))
+    return replace(group, members=(*group.members, *more))
 
 
 def _makers(group: Group) -> list[str]:
-    """Paths of the layers that make a group's channels."""
-    return [m.name.rpartition(".")[0] for m in group.members if m.role == "out" and not m.name.endswith("bias")]
+    """Names of the tensors that make or scale a group's channels."""
+    return [member.name for member in group.members if member.role != "in"]
+
+
+def _path_of(group: Group) -> str:
+    """Path of the layer that a group is named after."""
+    return group.members[0].name.rpartition(".")[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- proposals
 
 
-def _proposals(module: nn.Module, inputs: Tensor) -> tuple[list[Group], dict[str, str]]:
-    """What torch-pruning finds, and the layers that are left whole without a trial."""
-    graph: Any = torch_pruning.DependencyGraph()
-    with torch.enable_grad():
-        try:
-            graph.build_dependency(module, example_inputs=(inputs,), verbose=False)
-            found: list[Any] = list(graph.get_all_groups())
-        except Exception as error:  # its own errors are of any class
-            raise DomainError(
-                f"torch-pruning cannot trace it: {type(error).__name__}: {error}"[:300],
-                where=type(module).__name__,
-                hint="a network is pruned as plain PyTorch, before quantizers are attached",
-            ) from error
-    names = _Names(module)
-    groups: list[Group] = []
-    whole: dict[str, str] = {}
-    for proposal in found:
-        root: Any = proposal[0].dep.target.module
-        path, members, obstacle = names.modules[id(root)], list[Member](), ""
-        for item in proposal.items:
-            try:
-                members += names.members(graph, item)
-            except _CannotSliceError as reason:
-                obstacle = str(reason)
-        channels = 1 + max((int(member.owner.max()) for member in members), default=-1)
-        if obstacle or channels < 2:
-            reason = obstacle or "it has one channel only"
-            whole |= dict.fromkeys((path, *names.makers(graph, proposal)), reason)
-        else:
-            groups.append(Group(name=path, channels=channels, members=tuple(_merged(members))))
-    reached = {path for group in groups for path in (group.name, *_makers(group))} | whole.keys()
+def _flow(module: nn.Module, inputs: Tensor, *, padded: bool) -> Flow:
+    try:
+        return follow(module, inputs, padded=padded)
+    except Exception as error:  # the network's own errors are of any class
+        raise DomainError(
+            f"it does not run in double precision on an example: {type(error).__name__}: {error}"[:300],
+            where=type(module).__name__,
+            hint="a network is pruned as plain PyTorch, before quantizers are attached",
+        ) from error
+
+
+def _proposals(module: nn.Module, flow: Flow) -> tuple[list[Group], list[Group], dict[str, str]]:
+    """The groups inside, those that are the output, and the weights whose channels must stay, with the reason."""
+    places: dict[int, list[Place]] = {}
+    for place in flow.places:
+        for channel in np.unique(flow.channels[place.nodes]).tolist():
+            places.setdefault(channel, []).append(place)
+    ends = set(flow.output[flow.output >= 0].tolist())
+    whole = {weight: _UNREAD if _size(module, path) > 1 else _ONE for path, weight in _layers(module).items()}
+    same: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+    for channel, found in places.items():
+        roles = {place.role for place in found}
+        if channel in flow.reasons:
+            whole |= {place.name: flow.reasons[channel] for place in found if place.role == "out" or place.grouped}
+        elif "out" in roles and ("in" in roles or channel in ends):
+            key = tuple(place.start for place in found if place.role != "pad"), channel in ends
+            same.setdefault(key, []).append(channel)
+    groups: tuple[list[Group], list[Group]] = [], []
+    names: dict[str, int] = {}
+    for (_, end), channels in same.items():
+        group = _group(channels, {place.start: place for channel in channels for place in places[channel]}, flow)
+        if len(channels) < 2:
+            whole |= dict.fromkeys(_makers(group), _ONE)
+            continue
+        count = names[group.name] = names.get(group.name, 0) + 1
+        groups[end].append(group if count == 1 else replace(group, name=f"{group.name} ({count})"))
+    return *groups, whole
+
+
+def _group(channels: Sequence[int], places: Mapping[int, Place], flow: Flow) -> Group:
+    """Channels that run through the same places, in the order of the layer that they are named after.
+
+    Its places come first, then those behind it in the order of the forward pass, then what is left, backwards.
+    """
+    makers = [place for place in places.values() if place.role == "out" and not place.name.endswith("bias")]
+    grouped = [place for place in places.values() if place.grouped]
+    root = min(grouped, key=lambda at: at.time) if grouped else min(makers, key=lambda at: (at.depth, -at.time))
+    path = root.name.rpartition(".")[0]
+
+    def turn(place: Place) -> tuple[int, int, int]:
+        if place.name.rpartition(".")[0] == path and place.role != "in":
+            return 0, 0, place.start
+        if place.time > root.time and place.role != "out":
+            return 1, place.time, place.start
+        return 2, -place.time, place.start
+
+    along = flow.channels[root.nodes]
+    mine = dict.fromkeys(along[np.isin(along, channels)].tolist())
+    number = np.full(len(flow.channels), -1, np.int64)
+    number[list(mine)] = np.arange(len(mine))
+    members = tuple(
+        Member(name=place.name, dim=place.dim, owner=number[flow.channels[place.nodes]], role=place.role)
+        for place in sorted(places.values(), key=turn)
+    )
+    return Group(name=path, channels=len(channels), members=members)
+
+
+def _layers(module: nn.Module) -> dict[str, str]:
+    """Path of each layer that makes channels → name of its weight, which several may share."""
+    names = {id(tensor): name for name, tensor in module.named_parameters()}
+    found: dict[str, str] = {}
     for path, part in module.named_modules():
-        if isinstance(part, _LAYERS) and path not in reached and not _is_depthwise(part):
-            whole[path] = "the output does not depend on it, or it is a part of another operation"
-    return groups, whole
+        weight = getattr(part, "weight", None)
+        if isinstance(part, _LAYERS) and not _is_depthwise(part):
+            found[path] = names.get(id(weight), f"{path}.weight".lstrip("."))
+    return found
 
 
-class _CannotSliceError(Exception):
-    """A module of a group has no rule for slicing here."""
-
-
-class _Names:
-    """From torch-pruning's nodes to names of tensors."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.modules = {id(part): path for path, part in module.named_modules()}
-        self._tensors = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-
-    def members(self, graph: Any, item: Any) -> Iterator[Member]:
-        """The tensors that one entry of a group slices."""
-        node: Any = item.dep.target
-        part: Any = node.module
-        indices, channels = np.asarray(item.idxs, np.int64), np.asarray(item.root_idxs, np.int64)
-        if isinstance(part, nn.Parameter):
-            yield self._member(part, int(node.pruning_dim), indices, channels, "along")
-            return
-        if id(part) not in self.modules:
-            return  # an operation without tensors
-        for tensor, dim, role in _dims(part, out=bool(graph.is_out_channel_pruning_fn(item.dep.handler))):
-            yield self._member(tensor, dim, indices, channels, role)
-
-    def makers(self, graph: Any, proposal: Any) -> list[str]:
-        """Paths of the layers whose outputs a group slices."""
-        nodes = [item.dep.target for item in proposal.items if graph.is_out_channel_pruning_fn(item.dep.handler)]
-        return [self.modules[id(node.module)] for node in nodes if isinstance(node.module, _LAYERS)]
-
-    def _member(
-        self,
-        tensor: Tensor,
-        dim: int,
-        indices: NDArray[np.int64],
-        channels: NDArray[np.int64],
-        role: Literal["out", "in", "along"],
-    ) -> Member:
-        owner = np.full(tensor.shape[dim], -1, np.int64)
-        if len(indices) and indices.max() >= len(owner):
-            raise _CannotSliceError("its channels are padded or repeated on their way")
-        owner[indices] = channels
-        return Member(name=self._tensors[id(tensor)], dim=dim, owner=owner, role=role)
-
-
-def _dims(part: nn.Module, *, out: bool) -> Iterator[tuple[Tensor, int, Literal["out", "in", "along"]]]:
-    """The tensors of a layer and the dimension in which its outputs (or inputs) are sliced."""
-    if isinstance(part, _NORMS):
-        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-            if tensor.ndim == 1:
-                yield tensor, 0, "along"
-    elif isinstance(part, _LAYERS):
-        groups = 1 if isinstance(part, nn.Linear) else part.groups
-        if groups > 1 and not _is_depthwise(part):
-            raise _CannotSliceError("a grouped convolution takes part")
-        transposed = isinstance(part, _TRANSPOSED)
-        if groups > 1:
-            yield part.weight, 0, "along"
-        else:
-            yield part.weight, int(out == transposed), "out" if out else "in"
-        if part.bias is not None and (out or groups > 1):  # pyright: ignore[reportUnnecessaryComparison]
-            yield part.bias, 0, "along" if groups > 1 else "out"
-    else:
-        raise _CannotSliceError(f"{type(part).__name__} takes part, which has no rule")
+def _size(module: nn.Module, path: str) -> int:
+    """How many channels a layer makes."""
+    part: Any = module.get_submodule(path)
+    return int(part.out_features if isinstance(part, nn.Linear) else part.out_channels)
 
 
 def _is_depthwise(part: nn.Module) -> bool:
     return isinstance(part, (*_CONVOLUTIONS, *_TRANSPOSED)) and part.groups == part.in_channels == part.out_channels > 1
-
-
-def _merged(members: Iterable[Member]) -> Iterator[Member]:
-    """Entries that name the same dimension as one: a depthwise convolution's inputs are its outputs."""
-    found: dict[tuple[str, int], Member] = {}
-    for member in members:
-        place = member.name, member.dim
-        if place in found:
-            before = found[place]
-            owner = np.where(before.owner < 0, member.owner, before.owner)
-            found[place] = replace(before, owner=owner)
-        else:
-            found[place] = member
-    yield from found.values()
 
 
 # ------------------------------------------------------------------------------------------------------------------- trials
@@ -338,9 +333,10 @@ class _Trial:
         self._generator = torch.Generator().manual_seed(0)
         self.module = copy.deepcopy(module).cpu().double().eval().requires_grad_(True)
         self._disturb()
-        self.inputs = example.cpu()
         if example.is_floating_point():
             self.inputs = torch.randn(example.shape, generator=self._generator, dtype=torch.float64)
+        else:  # two numbers that every vocabulary has, one of which may be padding, behind which nothing can be seen
+            self.inputs = torch.randint(2, example.shape, generator=self._generator).to(example.dtype)
 
     def _disturb(self) -> None:
         """Noise on every parameter: weights that are all zero, or all alike, would hide what depends on what."""

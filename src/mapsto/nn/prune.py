@@ -54,10 +54,13 @@ def ranked(
     importance: Importance,
     *,
     embedding: bool = False,
+    padded: bool = False,
     where: str = "prune",
     log: Callable[[str], None] = lambda _: None,
 ) -> Ranked:
-    """The groups of `network` with their channels' importance; with `embedding` a learner's may become narrower. See `pruned`."""
+    """The groups of `network` with their channels' importance; with `embedding` a learner's may become narrower, with `padded`
+    shortcuts that pad with zeros. See `pruned`.
+    """
     module = network.module()
     if is_quantized(module):
         raise DomainError("the network is quantized", where=where, hint="prune before quantizing")
@@ -66,7 +69,7 @@ def ranked(
     broken = [name for name, tensor in network.tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise DomainError(f"its tensors are not finite: {', '.join(broken[:5])}", where=where, hint="train it anew")
-    found = find_groups(module, example_of(network), embedding=embedding)
+    found = find_groups(module, example_of(network), embedding=embedding, padded=padded)
     for reason, count in Counter(found.whole.values()).items():
         named = [path for path, given in found.whole.items() if given == reason]
         log(f"left whole: {', '.join(named[:3])}{f' and {count - 3} more' if count > 3 else ''} ({reason})")
@@ -128,7 +131,9 @@ def pruned(
     DomainError
         The network is quantized, not finite, has several inputs, no channels to prune, or cannot be made as small as asked.
     """
-    found = ranked(network, importance, embedding=settings.prune_embedding, where=where, log=log)
+    found = ranked(
+        network, importance, embedding=settings.prune_embedding, padded=settings.padded, where=where, log=log
+    )
     kept = chosen(found, settings, whole=whole, where=where)
     before, after = sum(map(len, kept.values())), sum(int(mask.sum()) for mask in kept.values())
     log(f"{after} of {before} channels stay in {len(kept)} groups")

@@ -75,8 +75,8 @@ class Sensitivity(Mapping[Network, Report]):
         from mapsto.nn.sensitivity import trials
 
         judge = self._judge(value, ctx)
-        importance, embedding = self._ranking(value, ctx)
-        found = ranked(value, importance, embedding=embedding, where="evaluate.sensitivity", log=ctx.log)
+        importance, embedding, padded = self._ranking(value, ctx)
+        found = ranked(value, importance, embedding=embedding, padded=padded, where="evaluate.sensitivity", log=ctx.log)
         ratios = sorted(set(self.ratios))
         total = len(found.scores) * len(ratios)
         done = trials(found, ratios, judge, lambda work: ctx.track(work, total=total, what="layers"))
@@ -93,15 +93,15 @@ class Sensitivity(Mapping[Network, Report]):
             series={"drop by share pruned": _series(rows, self.curves)},
         )
 
-    def _ranking(self, value: Network, ctx: Context) -> tuple[Importance, bool]:
-        """How important channels are, and whether the embedding may become narrower."""
+    def _ranking(self, value: Network, ctx: Context) -> tuple[Importance, bool, bool]:
+        """How important channels are, and whether the embedding and padded shortcuts may become narrower."""
         from mapsto.nn.criterion import criterion_of
         from mapsto.nn.importance import weight_norms
 
         if self.criterion is None:
-            return lambda module, groups: weight_norms(module, groups, 2), False
+            return lambda module, groups: weight_norms(module, groups, 2), False, False
         criterion = criterion_of(self.criterion, where="evaluate.sensitivity")
-        return criterion.importance(value, ctx), criterion.settings.prune_embedding
+        return criterion.importance(value, ctx), criterion.settings.prune_embedding, criterion.settings.padded
 
     def _judge(self, value: Network, ctx: Context) -> Callable[[Network], NDArray[np.float64]]:
         """A network's accuracy (%) on each sample or episode, shape (N,)."""

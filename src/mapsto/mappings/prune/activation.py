@@ -96,10 +96,11 @@ class _Activity:
                 handle.remove()
 
     def means(self) -> dict[str, NDArray[np.float64]]:
-        """Group → mean of each channel, shape (channels,)."""
+        """Group → mean of each channel, shape (channels,); groups that no module reads (a functional call does) are not in it."""
         import numpy as np
 
-        return {name: total / np.maximum(self._counts[name], 1) for name, total in self._sums.items()}
+        seen = {name: counts for name, counts in self._counts.items() if counts.any()}
+        return {name: self._sums[name] / np.maximum(counts, 1) for name, counts in seen.items()}
 
     def _reader(self, group: Group, owner: NDArray[np.int64]) -> Any:
         from torch import nn

@@ -132,7 +132,9 @@ class Sparse(Process[Network, Network]):
             return lambda step: self.strength * of()
         criterion = criterion_of(self.criterion, where="train.sparse")
         settings, importance = criterion.settings, criterion.importance(value, ctx)
-        found = ranked(value, importance, embedding=settings.prune_embedding, where="train.sparse")
+        found = ranked(
+            value, importance, embedding=settings.prune_embedding, padded=settings.padded, where="train.sparse"
+        )
         kept = chosen(found, settings, where="train.sparse")
         growing = Penalty(module, [group for group in found.groups if group.name in kept])
 

@@ -1,6 +1,7 @@
 """Keep some channels and drop the others: tensors are sliced along the dimensions that the channels run through.
 
-``w' = w[K₀][:, K₁]…`` with K_d the kept indices of dimension d; the sizes that modules hold as attributes are set to match.
+``w' = w[K₀][:, K₁]…`` with K_d the kept indices of dimension d; the sizes that modules hold as attributes are set to match. A buffer
+that holds indices of channels loses those that are dropped, and the others become their places among the kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Frozen
 
-__all__ = ["Channels"]
+__all__ = ["VALUES", "Channels"]
+
+VALUES = -1
+"""In place of a dimension: the numbers that a buffer holds are indices of channels."""
 
 
 class Kept(Frozen):
@@ -27,7 +31,7 @@ class Kept(Frozen):
     indices: str = Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
     """Indices in ascending order, runs as first-last: ``0-3,7``."""
     at: tuple[tuple[str, int], ...] = Field(min_length=1)
-    """(name of a parameter or buffer, dimension)."""
+    """(name of a parameter or buffer, dimension); dimension -1 where the buffer's numbers are such indices themselves."""
 
     def __post_init__(self) -> None:
         found = self.numbers
@@ -48,9 +52,8 @@ class Kept(Frozen):
 class Channels(Edit):
     """Kept indices by tensor and dimension, and the sizes that follow.
 
-    The network's input, and its output unless the embedding is what is pruned, keep their shapes. Channels that pass a
-    padded shortcut (a residual network's option A) have no place of their own in the padded sum, so whoever makes the edit
-    leaves them whole and drops only channels inside the blocks.
+    The network's input, and its output unless the embedding is what is pruned, keep their shapes. Where a shortcut pads channels
+    with zeros, the attributes that count the zeros are among those set.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> edit = Channels.of(
@@ -71,7 +74,7 @@ class Channels(Edit):
     kept: tuple[Kept, ...]
     """What stays; a dimension that is not named stays whole."""
     attributes: dict[str, dict[str, int]] = Field(default_factory=dict)
-    """Module path → attribute → its new value, such as ``out_channels``, ``groups`` or ``embedding``."""
+    """Module path → attribute → its new value, such as ``out_channels``, ``groups``, ``before`` (zeros) or ``embedding``."""
 
     @classmethod
     def of(
@@ -103,7 +106,9 @@ class Channels(Edit):
             if id(tensor) in sliced:
                 continue
             for dim, kept in dims.items():
-                if dim >= tensor.ndim or tensor.shape[dim] != kept.of:
+                if dim == VALUES:
+                    _require_indices(name, tensor, kept)
+                elif dim >= tensor.ndim or tensor.shape[dim] != kept.of:
                     raise DomainError(
                         f"its shape is {tuple(tensor.shape)}, but dimension {dim} should have size {kept.of}",
                         where=f"channels: {name}",
@@ -116,7 +121,7 @@ class Channels(Edit):
 
     def follow(self, name: str, tensor: Tensor) -> Tensor | None:
         """A tensor shaped as the parameter is sliced as the parameter; a dimension of size 1 is broadcast and stays."""
-        dims = self._dims().get(name, {})
+        dims = {dim: kept for dim, kept in self._dims().get(name, {}).items() if dim != VALUES}
         for dim, kept in dims.items():
             if dim < tensor.ndim and tensor.shape[dim] not in (1, kept.of):
                 raise DomainError(
@@ -166,10 +171,32 @@ def _runs(indices: Iterable[int]) -> str:
     return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
 
 
+def _require_indices(name: str, tensor: Tensor, kept: Kept) -> None:
+    if tensor.is_floating_point() or tensor.ndim != 1 or (len(tensor) and int(tensor.max()) >= kept.of):
+        raise DomainError(
+            f"it is no list of indices below {kept.of}, but {tensor.dtype} of shape {tuple(tensor.shape)}",
+            where=f"channels: {name}",
+            hint=_REPLAY,
+        )
+
+
 def _slice(tensor: Tensor, dims: Mapping[int, Kept]) -> Tensor:
     for dim, kept in dims.items():
-        tensor = tensor.index_select(dim, torch.tensor(kept.numbers, device=tensor.device))
+        indices = torch.tensor(kept.numbers, device=tensor.device)
+        tensor = _renumbered(tensor, indices, kept.of) if dim == VALUES else tensor.index_select(dim, indices)
     return tensor
+
+
+def _renumbered(numbers: Tensor, kept: Tensor, size: int) -> Tensor:
+    """Those of the numbers that are kept, as places among the kept.
+
+    >>> _renumbered(torch.tensor([3, 0, 2, 1]), torch.tensor([0, 3]), 4)
+    tensor([1, 0])
+    """
+    places = torch.full((size,), -1, dtype=numbers.dtype, device=numbers.device)
+    places[kept] = torch.arange(len(kept), dtype=numbers.dtype, device=numbers.device)
+    moved = places[numbers]
+    return moved[moved >= 0]
 
 
 def _replacement(tensor: Tensor, dims: Mapping[int, Kept]) -> Tensor:

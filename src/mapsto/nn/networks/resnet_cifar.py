@@ -15,16 +15,19 @@ __all__ = ["PaddedShortcut", "resnet_cifar"]
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: every `stride`-th pixel, and as many channels of zeros on either side as are lacking. No parameters."""
+    """Option A: every `stride`-th pixel, and as many channels of zeros on either side as are lacking. No parameters.
+
+    Pruning sets `before` and `after`, the channels of zeros on either side.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        before = (outputs - inputs) // 2
-        self.padding = (before, outputs - inputs - before)
+        self.before = (outputs - inputs) // 2
+        self.after = outputs - inputs - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
+        return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
