@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "Budgeted", "Limits", "best", "search"]
+__all__ = ["Budget", "Budgeted", "Limits", "Sized", "best", "search", "shown"]
+
+
+Kind: TypeAlias = Literal["macs", "parameters", "bytes", "latency_ms", "heads"]
+"""What is counted."""
 
 
 @dataclass(frozen=True)
 class Budget:
     """One limit on what a pruned network costs."""
 
-    kind: Literal["macs", "parameters", "bytes", "latency_ms"]
+    kind: Kind
     limit: float
     """A share of the original's, or bytes, or milliseconds."""
     unit: Literal["share", "bytes", "ms"] = "share"
@@ -58,8 +62,8 @@ def _ceil(value: float) -> int:
     return -int(-(value - 1e-9) // 1)
 
 
-class Budgeted(Frozen):
-    """The fields of every mapping that prunes to a budget; exactly one of the four budgets is given."""
+class Sized(Frozen):
+    """A budget that shapes alone decide: exactly one of the three is given."""
 
     macs: float | None = Field(
         default=None,
@@ -75,6 +79,33 @@ class Budgeted(Frozen):
         gt=0,
         description="Size of all tensors in their own dtype: up to 1 a share of the original's, above it bytes.",
     )
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+
+    @property
+    def budget(self) -> Budget:
+        """The one budget. Raises `SpecError` for none or several."""
+        limits = self._limits()
+        found = {kind: limit for kind, limit in limits.items() if limit is not None}
+        if len(found) != 1:
+            raise SpecError(
+                f"{'no budget is' if not found else ' and '.join(found) + ' are'} given",
+                where=type(self).__name__.lower(),
+                hint=f"give exactly one of {', '.join(limits)}, as in macs=0.25",
+            )
+        ((kind, limit),) = found.items()
+        unit = "ms" if kind == "latency_ms" else "bytes" if kind == "bytes" and limit > 1 else "share"
+        return Budget(kind, limit, unit)
+
+    def _limits(self) -> dict[Kind, float | None]:
+        """Every budget that there is to give."""
+        return {"macs": self.macs, "parameters": self.parameters, "bytes": self.bytes}
+
+
+class Budgeted(Sized):
+    """The fields of every mapping that prunes channels to a budget; exactly one of the four budgets is given."""
+
     latency_ms: float | None = Field(
         default=None,
         gt=0,
@@ -102,28 +133,8 @@ class Budgeted(Frozen):
         description="Whether channels go, too, that a shortcut pads with zeros; without training afterwards they cost more than others.",
     )
 
-    def __post_init__(self) -> None:
-        _ = self.budget
-
-    @property
-    def budget(self) -> Budget:
-        """The one budget. Raises `SpecError` for none or several."""
-        given: dict[str, float | None] = {
-            "macs": self.macs, "parameters": self.parameters, "bytes": self.bytes, "latency_ms": self.latency_ms
-        }  # fmt: skip
-        found = {kind: limit for kind, limit in given.items() if limit is not None}
-        if len(found) != 1:
-            raise SpecError(
-                f"{'no budget is' if not found else ' and '.join(found) + ' are'} given",
-                where=type(self).__name__.lower(),
-                hint="give exactly one of macs, parameters, bytes, latency_ms, as in macs=0.25",
-            )
-        if self.latency_ms is not None:
-            return Budget("latency_ms", self.latency_ms, "ms")
-        if self.bytes is not None and self.bytes > 1:
-            return Budget("bytes", self.bytes, "bytes")
-        ((_, limit),) = found.items()
-        return Budget("macs" if self.macs else "parameters" if self.parameters else "bytes", limit)
+    def _limits(self) -> dict[Kind, float | None]:
+        return {**super()._limits(), "latency_ms": self.latency_ms}
 
     @property
     def settings(self) -> Budgeted:
@@ -191,8 +202,8 @@ def search(
     least = cost(masks(high))
     if least > budget.limit:
         raise DomainError(
-            f"the budget {budget.kind} = {_shown(budget.limit, budget)} is out of reach: "
-            f"the smallest is {_shown(least, budget)}",
+            f"the budget {budget.kind} = {shown(budget.limit, budget)} is out of reach: "
+            f"the smallest is {shown(least, budget)}",
             where=where,
             hint="allow more, or lower min_channels or multiple_of, or raise max_prune",
         )
@@ -231,5 +242,6 @@ def best(values: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     return kept
 
 
-def _shown(value: float, budget: Budget) -> str:
+def shown(value: float, budget: Budget) -> str:
+    """A cost in the budget's unit, for people."""
     return {"share": f"{value:.4g}", "bytes": f"{value:,.0f} bytes", "ms": f"{value:.3g} ms"}[budget.unit]

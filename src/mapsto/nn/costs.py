@@ -21,10 +21,15 @@ __all__ = ["Costs", "cost_of", "example_of", "latency_ms"]
 
 
 def example_of(network: Network) -> Tensor:
-    """A batch of zeros as the network takes it."""
+    """A batch as the network takes it: zeros or, of whole numbers, 0 and 1 in turn, since zeros alone may all be padding."""
     spec = network.signature.inputs[0]
     dtype: torch.dtype = getattr(torch, spec.dtype)
-    return torch.zeros(network.signature.input_shape(2), dtype=dtype)
+    shape = network.signature.input_shape(2)
+    return (
+        torch.zeros(shape, dtype=dtype)
+        if dtype.is_floating_point
+        else (torch.arange(math.prod(shape)) % 2).reshape(shape).to(dtype)
+    )
 
 
 def cost_of(network: Network, kind: Literal["macs", "parameters", "bytes"]) -> float:

@@ -1,0 +1,26 @@
+"""What pruning of parts asks of a network: float and finite tensors, no adapters, one input."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Network
+from mapsto.nn.edits.lora import require_none
+from mapsto.nn.edits.quantizers import is_quantized
+
+__all__ = ["require_prunable"]
+
+
+def require_prunable(network: Network, *, where: str) -> nn.Module:
+    """Its module. Raises `DomainError` where it is quantized, has adapters, several inputs, or tensors that are not finite."""
+    module = network.module()
+    if is_quantized(module):
+        raise DomainError("the network is quantized", where=where, hint="prune before quantizing")
+    require_none(module, where=where)
+    if len(network.signature.inputs) != 1:
+        raise DomainError(f"the network has {len(network.signature.inputs)} inputs", where=where, hint="give it one")
+    broken = [name for name, tensor in network.tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise DomainError(f"its tensors are not finite: {', '.join(broken[:5])}", where=where, hint="train it anew")
+    return module
