@@ -62,7 +62,9 @@ from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
 from mapsto.mappings.evaluate.quantization import Quantization as _evaluate_quantization
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
+from mapsto.mappings.export.best import Best as _export_best
 from mapsto.mappings.export.onnx import Onnx as _export_onnx
+from mapsto.mappings.export.openvino import Openvino as _export_openvino
 from mapsto.mappings.meta.alfa import Alfa as _meta_alfa
 from mapsto.mappings.meta.anil import Anil as _meta_anil
 from mapsto.mappings.meta.baseline import Baseline as _meta_baseline
@@ -204,7 +206,9 @@ class evaluate:
     size = _evaluate_size
 
 class export:
+    best = _export_best
     onnx = _export_onnx
+    openvino = _export_openvino
 
 class meta:
     alfa = _meta_alfa

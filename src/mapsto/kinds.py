@@ -703,6 +703,8 @@ class Package:
     """
 
     files: Mapping[str, Path]
+    measured: Mapping[str, Table] = field(default_factory=dict[str, Table])
+    """Times that a choice was made by: they differ from run to run and stay outside the package's digest."""
 
     def manifest(self) -> dict[str, Any]:
         """The parsed ``manifest.json``."""

@@ -1,4 +1,4 @@
-"""Run a package: this file needs NumPy, Pillow and ONNX Runtime, and neither torch nor the rest of mapsto.
+"""Run a package: this file needs NumPy, Pillow and the package's runtime, and neither torch nor the training half of mapsto.
 
     predictor = Predictor("runs/demo/package")
     predictor.predict(["seven.png"])[0].label
@@ -13,13 +13,16 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from mapsto.errors import DataError, DomainError, StoreError, TrustError
+from mapsto.errors import DataError, DomainError, MissingExtra, StoreError, TrustError
 from mapsto.kinds import Preprocessing, Signature
+from mapsto.nn import runtime
+from mapsto.nn.runtime import Run
+from mapsto.nn.runtimes.onnxruntime import session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "Adapted", "Prediction", "Predictor", "prepare", "read_input"]
 
-FORMAT = 1
-"""The version of the package's format that this file reads."""
+FORMAT = 2
+"""The latest version of the package's format that this file reads; 2 knows other runtimes than ONNX Runtime."""
 
 Input: TypeAlias = "str | Path | bytes | NDArray[Any]"
 
@@ -56,7 +59,7 @@ class Predictor:
     package_folder
         Holds ``manifest.json`` and the files it names.
     threads
-        Threads of ONNX Runtime's pool.
+        Threads of the runtime's pool.
 
     Raises
     ------
@@ -64,6 +67,8 @@ class Predictor:
         The manifest or a file is missing or unreadable, or the package is of a later format.
     TrustError
         A file's content is not what the manifest says.
+    MissingExtra
+        The package's runtime is not installed.
     """
 
     def __init__(self, package_folder: Path | str, *, threads: int = 1) -> None:
@@ -77,7 +82,18 @@ class Predictor:
                 where=str(self.folder / "manifest.json"),
                 hint="export the package again",
             ) from error
-        self._session = _session(self.folder / self.manifest["model"], threads)
+        self._run = self._opened(threads)
+
+    def _opened(self, threads: int) -> Run:
+        name = str(self.manifest.get("runtime", "onnxruntime"))
+        if name not in runtime.names():
+            raise StoreError(
+                f"the package is for the runtime '{name}', which this mapsto does not know",
+                where=str(self.folder),
+                hint="upgrade with: pip install --upgrade mapsto",
+            )
+        files = {str(file): self.folder / file for file in self.manifest["files"]}
+        return _opened(name, files, threads=threads, where=self.folder / self.manifest["model"])
 
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
         """The class of each sample. Raises `DataError` naming the input that cannot be read.
@@ -128,7 +144,7 @@ class Predictor:
         numbers = np.repeat([classes.index(str(label)) for label in labels], [len(part) for part in parts])
         features = self.outputs(np.concatenate(parts))
         members = np.eye(len(classes), dtype=np.float32)[numbers]
-        weight, bias = _session(self.folder / described["model"], 1).run(
+        weight, bias = session(self.folder / described["model"]).run(
             ["weight", "bias"], {"features": features, "members": members}
         )
         return Adapted(package=self, classes=classes, weight=weight, bias=bias)
@@ -170,11 +186,10 @@ class Predictor:
         """Raw outputs (N, ...) for prepared inputs (N, ...)."""
         import numpy as np
 
-        name, output = self.signature.inputs[0].name, self.signature.outputs[0].name
         starts = range(0, len(inputs), batch_size)
         try:
-            return np.concatenate([self._session.run([output], {name: inputs[i : i + batch_size]})[0] for i in starts])
-        except Exception as error:  # ONNX Runtime's errors have no common base class
+            return np.concatenate([self._run(inputs[i : i + batch_size]) for i in starts])
+        except Exception as error:  # runtimes' errors have no common base class
             raise StoreError(
                 f"its model does not take what its signature says ({str(error).splitlines()[0]})",
                 where=str(self.folder),
@@ -286,23 +301,13 @@ def _verify(folder: Path, name: str, expected: str) -> None:
         )
 
 
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+def _opened(name: str, files: Mapping[str, Path], *, threads: int, where: Path) -> Run:
     try:
-        return onnxruntime.InferenceSession(
-            str(path),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=["WeightBiasQuantization"],  # else layers left in float are quantized behind our back
-        )
-    except Exception as error:  # ONNX Runtime's errors have no common base class
-        raise StoreError(
-            f"ONNX Runtime cannot open it ({error})", where=str(path), hint="upgrade onnxruntime"
-        ) from error
+        return runtime.find(name).load(files, threads=threads)
+    except MissingExtra:
+        raise
+    except Exception as error:  # runtimes' errors have no common base class
+        raise StoreError(f"{name} cannot open it ({error})", where=str(where), hint=f"upgrade {name}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------------ inputs

@@ -101,6 +101,9 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
                 for name, data in value.pictures.items()
             },
         }
+    elif step.kind_out == "Package" and step.measured:
+        tables = {name: {**table, "measured": True} for name, table in step.measured["tables"].items()}
+        report = {"metrics": {}, "tables": tables, "series": {}, "pictures": {}}
     return {
         "id": step.id,
         "name": step.name,
@@ -277,6 +280,9 @@ def save_package(package: Package, folder: Path) -> None:
     try:
         for name, source in package.files.items():
             write_atomically(fresh / name, Path(source).read_bytes())
+        if package.measured:
+            tables = {name: dataclasses.asdict(table) for name, table in package.measured.items()}
+            write_atomically(fresh / "measured.json", (dumps(tables) + "\n").encode())
         for attempt in range(10):
             with suppress(FileNotFoundError):
                 folder.rename(old)

@@ -79,7 +79,7 @@ class Record:
     seconds: float
     created: float
     measured: dict[str, Any] = field(default_factory=dict[str, Any])
-    """A report's measured values: they differ from run to run, so they stand here and not in its artifact."""
+    """A report's or a package's measured values: they differ from run to run, so they stand here and not in its artifact."""
     curves: dict[str, Any] | None = None
     """``{"columns": [...], "rows": [...]}`` of a process's metrics by step."""
     format: int = FORMAT
@@ -306,7 +306,7 @@ class Store:
         return tree
 
     def load(self, digest: str, *, measured: Mapping[str, Any] | None = None) -> Any:
-        """The value of that digest; a report gets its measured values from a step's record."""
+        """The value of that digest; a report or package gets its measured values from a step's record."""
         tree = self.manifest(digest)
         try:
             return self._decoded(tree, digest, measured or {})
@@ -325,7 +325,8 @@ class Store:
             return self._decode_report(tree, digest, measured)
         if kind == "Package":
             return Package(
-                files={n: self.blob_path(b, used_by=f"package {digest[:12]}, {n}") for n, b in tree["files"].items()}
+                files={n: self.blob_path(b, used_by=f"package {digest[:12]}, {n}") for n, b in tree["files"].items()},
+                measured={k: _table({**v, "measured": True}) for k, v in measured.get("tables", {}).items()},
             )
         if kind == "Forked":
             return Forked(parts={label: self.load(part) for label, part in tree["parts"].items()})
@@ -346,10 +347,7 @@ class Store:
 
         return Report(
             metrics={k: Metric(**v) for k, v in merged("metrics").items()},
-            tables={
-                k: _build(Table, v, columns=tuple(v["columns"]), rows=tuple(tuple(row) for row in v["rows"]))
-                for k, v in merged("tables").items()
-            },
+            tables={k: _table(v) for k, v in merged("tables").items()},
             series={
                 k: _build(Series, v, x=tuple(v["x"]), ys={n: tuple(y) for n, y in v["ys"].items()})
                 for k, v in merged("series").items()
@@ -597,6 +595,10 @@ def _build(cls: type[T], tree: Mapping[str, Any], **changes: Any) -> T:
     return cls(**values)
 
 
+def _table(tree: Mapping[str, Any]) -> Table:
+    return _build(Table, tree, columns=tuple(tree["columns"]), rows=tuple(tuple(row) for row in tree["rows"]))
+
+
 def _spread(folder: str, digest: str, suffix: str = "") -> str:
     return f"{folder}/{digest[:2]}/{digest}{suffix}"
 
@@ -615,7 +617,9 @@ def parts_of(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def measured_of(value: Any) -> dict[str, Any]:
-    """A report's measured values as JSON, for its step's record."""
+    """A report's or a package's measured values as JSON, for its step's record."""
+    if isinstance(value, Package) and value.measured:
+        return {"tables": {k: _without_measured(dataclasses.asdict(t)) for k, t in value.measured.items()}}
     if not isinstance(value, Report):
         return {}
     parts: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""From a network to ONNX bytes, and from ONNX bytes to a session: the only place that knows onnx and ONNX Runtime.
+"""From a network to ONNX bytes: the only place that knows onnx.
 
 Quantizers become QuantizeLinear/DequantizeLinear pairs placed so that ONNX Runtime fuses every operation into an integer one:
 weights are stored as int8, biases as int32 in units of (input step × weight step), and a mean over a whole map as
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import logging
 import os
 import warnings
@@ -26,13 +25,14 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network, Signature, TensorSpec
 from mapsto.nn.edits.quantizers import KEPT, bake_weights
+from mapsto.nn.runtimes.onnxruntime import session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mapsto.nn.learners import LinearMethod
 
-__all__ = ["OPSET", "example_inputs", "fused_operations", "runner", "session", "to_adapting_onnx", "to_onnx"]
+__all__ = ["OPSET", "example_inputs", "fake_kernels", "fused_operations", "runner", "to_adapting_onnx", "to_onnx"]
 
 OPSET = 20
 
@@ -119,7 +119,7 @@ def _exported(module: nn.Module, signature: Signature, examples: tuple[Tensor, .
         {axis: dimensions[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in signature.inputs
     ]
-    with _quiet(), _fake_kernels():
+    with _quiet(), fake_kernels():
         try:
             program = torch.onnx.export(
                 module.eval(),
@@ -160,7 +160,7 @@ def _quiet() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _fake_kernels() -> Generator[None]:
+def fake_kernels() -> Generator[None]:
     """Shapes of fake quantization's results, which torch 2.13 does not know for a symbolic batch."""
 
     def shaped(value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -326,33 +326,6 @@ def _strip(model: Any) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------- running
-
-
-def session(model: bytes | Path, *, threads: int = 1, optimized: Path | None = None) -> Any:
-    """An ONNX Runtime session on the CPU; `optimized` is where to write the graph that it really runs.
-
-    ONNX Runtime would quantize float weights behind a quantized activation on its own; that is switched off, so that a layer
-    that was left in float stays so. Raises `DomainError` that names the operator which it lacks.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    given = model if isinstance(model, bytes) else str(model)
-    known: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    try:
-        return onnxruntime.InferenceSession(
-            given, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-        )
-    except (known.NotImplemented, known.InvalidGraph, known.Fail) as error:
-        raise DomainError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run this model: {str(error).rpartition(' : ')[2]}",
-            where="onnxruntime",
-            hint="leave the layer with that operator in float (skip), or quantize in another way",
-        ) from error
 
 
 def runner(model: bytes | Path, *, threads: int = 1) -> Callable[..., NDArray[Any]]:

@@ -1,8 +1,8 @@
 """Time one image at a time, and against other networks: median and 99th percentile, one thread and all threads.
 
 Candidates take turns within each round, and a speed-up is the median over rounds of the ratio of their medians in that round:
-whatever else runs on the machine slows both sides of a ratio alike. A network is timed in either, a package in ONNX Runtime, a
-baseline in both (there in float32, unless it is quantized itself).
+whatever else runs on the machine slows both sides of a ratio alike. A network is timed in the runtime of your choice, a package in its
+own, a baseline in PyTorch and in ONNX Runtime (there in float32, unless it is quantized itself).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mapsto.mapping import Context, Mapping, NetworkSource
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mapsto.nn.runtime import Run
     from mapsto.nn.timing import Timing
 
 __all__ = ["Latency"]
@@ -36,42 +37,36 @@ class Latency(Mapping[Network | Package, Report]):
     """Length of one turn; at least 10 calls."""
     all_threads: bool = True
     """Measure with all threads of this run too."""
-    runtime: Literal["pytorch", "onnxruntime"] = "pytorch"
-    """What a network itself is timed in; a package is always timed in ONNX Runtime."""
+    runtime: Literal["pytorch", "onnxruntime", "openvino", "litert", "executorch"] = "pytorch"
+    """What a network itself is timed in; a package is always timed in the runtime that it was exported for."""
 
     def apply(self, value: Network | Package, ctx: Context) -> Report:
-        from mapsto.nn.onnx_export import to_onnx
+        """Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network."""
         from mapsto.nn.timing import interleaved, torch_threads
 
         networks = {name: ctx.network(source) for name, source in self.baselines.items()}
-        models = {name: to_onnx(network) for name, network in networks.items()}
         metrics: dict[str, Metric] = {}
         tables: dict[str, Table] = {}
         counts = {"": 1, "_all_threads": ctx.numerics.threads}
         if not self.all_threads or ctx.numerics.threads == 1:
             del counts["_all_threads"]
         for suffix, threads in counts.items():
-            calls: _Calls = {"value": self._call(value, threads)}
+            calls: _Calls = {"value": self._call(value, ctx, threads)}
             for name, network in networks.items():
                 calls[f"{name}_pytorch"] = _in_pytorch(network)
-                calls[f"{name}_ort"] = _in_onnx_runtime(models[name], network.signature, threads)
+                calls[f"{name}_ort"] = _in_runtime("onnxruntime", network, ctx, threads)
             with torch_threads(threads):
                 timings = interleaved(calls, rounds=self.rounds, seconds=self.seconds)
             metrics |= dict(_metrics(timings, suffix))
             tables[f"latency{suffix}"] = _table(timings)
         return Report(metrics=metrics, tables=tables)
 
-    def _call(self, value: Network | Package, threads: int) -> Callable[[], object]:
-        from mapsto.kinds import Signature
-        from mapsto.nn.onnx_export import to_onnx
+    def _call(self, value: Network | Package, ctx: Context, threads: int) -> Callable[[], object]:
+        from mapsto.nn.runtime import run_package
 
         if isinstance(value, Network):
-            if self.runtime == "pytorch":
-                return _in_pytorch(value)
-            return _in_onnx_runtime(to_onnx(value), value.signature, threads)
-        manifest = value.manifest()
-        model = value.files[manifest["model"]].read_bytes()
-        return _in_onnx_runtime(model, Signature.from_plain(manifest["signature"]), threads)
+            return _in_pytorch(value) if self.runtime == "pytorch" else _in_runtime(self.runtime, value, ctx, threads)
+        return _calling(run_package(value, threads=threads), Signature.from_plain(value.manifest()["signature"]))
 
 
 def _example(signature: Signature) -> tuple[Tensor, ...]:
@@ -92,10 +87,13 @@ def _in_pytorch(network: Network) -> Callable[[], object]:
     return call
 
 
-def _in_onnx_runtime(model: bytes, signature: Signature, threads: int) -> Callable[[], object]:
-    from mapsto.nn.onnx_export import runner
+def _in_runtime(name: str, network: Network, ctx: Context, threads: int) -> Callable[[], object]:
+    from mapsto.nn.runtime import run_network
 
-    run = runner(model, threads=threads)
+    return _calling(run_network(name, network, ctx.scratch(), threads=threads), network.signature)
+
+
+def _calling(run: Run, signature: Signature) -> Callable[[], object]:
     inputs = [tensor.numpy() for tensor in _example(signature)]
     return lambda: run(*inputs)
 

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Metric, Network, Package, Report
+from mapsto.kinds import Metric, Network, Package, Report, Signature
 from mapsto.mapping import Context, Mapping, NetworkSource
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Size(Mapping[Network | Package, Report]):
     """Parameters, MACs, bytes and peak memory, and how many times smaller than a baseline.
 
     ``peak_memory`` of a network is its tensors plus the most bytes that activations of one sample hold at once in PyTorch; of
-    a package it is measured: by how much a fresh process that only runs ONNX Runtime grows when it loads the model and
+    a package it is measured: by how much a fresh process with the package's runtime grows when it loads the model and
     predicts one sample.
     """
 
@@ -116,32 +116,45 @@ def _of_package(package: Package) -> dict[str, Metric]:
     }
 
 
+_MODULES = {"litert": "ai_edge_litert.interpreter", "executorch": "executorch.extension.pybindings.portable_lib"}
+"""What a runtime's module is called, where not as the runtime: its own memory is not the model's."""
+
 _PROBE = """
-import gc, sys
-import numpy, onnxruntime, psutil
+import gc, importlib, json, sys
+from pathlib import Path
+import numpy, psutil
+from mapsto.nn import runtime
+given = json.loads(sys.argv[1])
+importlib.import_module(given["imports"])
+engine = runtime.find(given["runtime"])
 gc.collect()
 before = psutil.Process().memory_info().rss
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-feeds = {}
-for item in session.get_inputs():
-    shape = [size if isinstance(size, int) else 1 for size in item.shape]
-    feeds[item.name] = numpy.zeros(shape, "int64" if "int64" in item.type else "float32")
-session.run(None, feeds)
+run = engine.load({name: Path(path) for name, path in given["files"].items()})
+run(*(numpy.zeros(shape, dtype) for shape, dtype in given["inputs"]))
 print(psutil.Process().memory_info().rss - before)
 """
 
 
 def _process_growth(package: Package, manifest: dict[str, Any]) -> int:
+    import json
     import subprocess
 
-    model = str(package.files[manifest["model"]])
-    done = subprocess.run([sys.executable, "-c", _PROBE, model], capture_output=True, text=True, check=False)
+    name = str(manifest.get("runtime", "onnxruntime"))
+    signature = Signature.from_plain(manifest["signature"])
+    given = {
+        "runtime": name,
+        "imports": _MODULES.get(name, name),
+        "files": {file: str(path) for file, path in package.files.items()},
+        "inputs": [
+            ([1 if isinstance(size, str) else size for size in spec.shape], spec.dtype) for spec in signature.inputs
+        ],
+    }
+    command = [sys.executable, "-c", _PROBE, json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise DomainError(
-            f"ONNX Runtime cannot run it: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
+            f"{name} cannot run it: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
             where="evaluate.size",
             hint="export the package again",
         )
-    return int(done.stdout)
+    return int(done.stdout.split()[-1])

@@ -1,0 +1,24 @@
+"""Export to ExecuTorch: a folder with ``model.pte``, which PyTorch's runtime for phones and microcontrollers runs, here by XNNPACK.
+
+Quantizers become pairs of quantize and dequantize with the network's own scales, which XNNPACK's int8 kernels take up; a layer whose result
+is not quantized (the last one) runs in float. The file is for one sample at a time. The rest of the package is as in `export.onnx`.
+"""
+
+from __future__ import annotations
+
+from mapsto.kinds import Network, Package
+from mapsto.mapping import Context, Mapping
+from mapsto.nn.packaging import Exported, packaged
+
+__all__ = ["Executorch"]
+
+
+class Executorch(Exported, Mapping[Network, Package]):
+    """Write the network as an ExecuTorch program and compare it with the original.
+
+    Raises `MissingExtra` without the extra `edge`, `DomainError` where torch cannot export the network, its inputs vary in size, it is
+    quantized in a way that ExecuTorch has no kernels for or the outputs are not finite, and `DataError` where the data does not fit it.
+    """
+
+    def apply(self, value: Network, ctx: Context) -> Package:
+        return packaged(self, value, ctx, "executorch", where=self.name, described={"batch": 1})

@@ -1,0 +1,100 @@
+"""LiteRT (TensorFlow Lite): ``model.tflite``, for one sample; int8 kernels where a layer's input and result are quantized."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapsto.errors import DomainError, MissingExtra
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto.kinds import Network
+    from mapsto.nn.runtime import Run
+
+MODEL = "model.tflite"
+
+
+def lowered(network: Network) -> dict[str, bytes]:
+    """The flatbuffer. Raises `DomainError` that names the operator which LiteRT lacks."""
+    from mapsto.nn.decomposed import decomposed
+    from mapsto.nn.edits.quantizers import quantizers_of
+
+    with _quiet():
+        try:
+            import litert_torch
+            from litert_torch.quantize import pt2e_quantizer, quant_config
+        except ModuleNotFoundError as error:
+            raise _missing(error) from error
+        graph, inputs = decomposed(network, codes=False, where="export.litert")
+        settings: dict[str, Any] = {}
+        if quantizers_of(network.module()):  # says that pairs are to be fused; the scales are those in the graph
+            scheme = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+            quantizer = pt2e_quantizer.PT2EQuantizer().set_global(scheme)
+            settings["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
+        try:
+            model: Any = litert_torch.convert(graph, inputs, **settings)
+            return {MODEL: bytes(model.model_content())}
+        except Exception as error:  # its passes raise what they like
+            raise _unable(error, "export.litert") from error
+
+
+def load(files: Mapping[str, Path], *, threads: int = 1) -> Run:
+    """The model in LiteRT's interpreter, which hands what it can to XNNPACK."""
+    import numpy as np
+
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    try:
+        interpreter: Any = Interpreter(model_content=files[MODEL].read_bytes(), num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise _unable(error, "litert") from error
+    # args_0, args_1, … in the order of the network's inputs, which the interpreter does not keep
+    places = [item["index"] for item in sorted(interpreter.get_input_details(), key=lambda item: item["name"])]
+    output = interpreter.get_output_details()[0]["index"]
+
+    def once(*inputs: NDArray[Any]) -> NDArray[Any]:
+        for place, given in zip(places, inputs, strict=True):
+            interpreter.set_tensor(place, given)
+        interpreter.invoke()
+        return interpreter.get_tensor(output)
+
+    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([once(*(given[i : i + 1] for given in inputs)) for i in range(len(inputs[0]))])
+
+    return run
+
+
+def _missing(error: ModuleNotFoundError) -> MissingExtra:
+    return MissingExtra(str(error.name), "edge", where="litert")
+
+
+def _unable(error: Exception, where: str) -> DomainError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return DomainError(
+        f"LiteRT cannot run this network: {lines[0] if lines else type(error).__name__}",
+        where=where,
+        hint="leave the layer with that operator in float (skip), quantize in another way, or use export.onnx",
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Without notices about kernels of other hardware and about deprecated calls of its own."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
