@@ -62,7 +62,10 @@ from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
 from mapsto.mappings.evaluate.quantization import Quantization as _evaluate_quantization
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
+from mapsto.mappings.evaluate.sparsity import Sparsity as _evaluate_sparsity
 from mapsto.mappings.export.best import Best as _export_best
+from mapsto.mappings.export.executorch import Executorch as _export_executorch
+from mapsto.mappings.export.litert import Litert as _export_litert
 from mapsto.mappings.export.onnx import Onnx as _export_onnx
 from mapsto.mappings.export.openvino import Openvino as _export_openvino
 from mapsto.mappings.meta.alfa import Alfa as _meta_alfa
@@ -101,16 +104,22 @@ from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
 from mapsto.mappings.networks.vit import Vit as _networks_vit
 from mapsto.mappings.prune.activation import Activation as _prune_activation
+from mapsto.mappings.prune.blocks import Blocks as _prune_blocks
 from mapsto.mappings.prune.bn_scale import BnScale as _prune_bn_scale
+from mapsto.mappings.prune.embedding_rows import EmbeddingRows as _prune_embedding_rows
 from mapsto.mappings.prune.geometric_median import GeometricMedian as _prune_geometric_median
 from mapsto.mappings.prune.gradual import Gradual as _prune_gradual
+from mapsto.mappings.prune.heads import Heads as _prune_heads
 from mapsto.mappings.prune.hessian import Hessian as _prune_hessian
 from mapsto.mappings.prune.lamp import Lamp as _prune_lamp
+from mapsto.mappings.prune.low_rank import LowRank as _prune_low_rank
 from mapsto.mappings.prune.magnitude import Magnitude as _prune_magnitude
 from mapsto.mappings.prune.meta import Meta as _prune_meta
+from mapsto.mappings.prune.n_m import NM as _prune_n_m
 from mapsto.mappings.prune.random import Random as _prune_random
 from mapsto.mappings.prune.sensitivity import Sensitivity as _prune_sensitivity
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
+from mapsto.mappings.prune.unstructured import Unstructured as _prune_unstructured
 from mapsto.mappings.quantize.adaround import Adaround as _quantize_adaround
 from mapsto.mappings.quantize.aware import Aware as _quantize_aware
 from mapsto.mappings.quantize.bf16 import Bf16 as _quantize_bf16
@@ -204,9 +213,12 @@ class evaluate:
     quantization = _evaluate_quantization
     sensitivity = _evaluate_sensitivity
     size = _evaluate_size
+    sparsity = _evaluate_sparsity
 
 class export:
     best = _export_best
+    executorch = _export_executorch
+    litert = _export_litert
     onnx = _export_onnx
     openvino = _export_openvino
 
@@ -251,16 +263,22 @@ class networks:
 
 class prune:
     activation = _prune_activation
+    blocks = _prune_blocks
     bn_scale = _prune_bn_scale
+    embedding_rows = _prune_embedding_rows
     geometric_median = _prune_geometric_median
     gradual = _prune_gradual
+    heads = _prune_heads
     hessian = _prune_hessian
     lamp = _prune_lamp
+    low_rank = _prune_low_rank
     magnitude = _prune_magnitude
     meta = _prune_meta
+    n_m = _prune_n_m
     random = _prune_random
     sensitivity = _prune_sensitivity
     taylor = _prune_taylor
+    unstructured = _prune_unstructured
 
 class quantize:
     adaround = _quantize_adaround

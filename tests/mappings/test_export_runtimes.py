@@ -265,7 +265,9 @@ def test_the_decomposed_graph_refuses_what_it_would_change(float_network):
     from mapsto.nn.decomposed import decomposed
 
     for given, kind in ((WeightOnly()(float_network), "GroupedWeights"), (Bf16()(float_network), "HalfWeights")):
-        with pytest.raises(DomainError, match=rf"no kernels for how it is quantized \(.*{kind}\); quantize by quantize.static"):
+        with pytest.raises(
+            DomainError, match=rf"no kernels for how it is quantized \(.*{kind}\); quantize by quantize.static"
+        ):
             decomposed(given, codes=True, where="here")
     (spec,) = float_network.signature.inputs
     varying = dataclasses.replace(

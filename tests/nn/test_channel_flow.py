@@ -103,7 +103,10 @@ def test_followed(name: str) -> None:
 
 
 NOT_FOLLOWED: dict[str, tuple[nn.Module, str]] = {
-    "layer norm": (Between(lambda m, x: m.norm(x.movedim(1, -1)).movedim(-1, 1), norm=nn.LayerNorm(8)), "taken together: native_layer_norm in 'norm'"),
+    "layer norm": (
+        Between(lambda m, x: m.norm(x.movedim(1, -1)).movedim(-1, 1), norm=nn.LayerNorm(8)),
+        "taken together: native_layer_norm in 'norm'",
+    ),
     "one group": (Between(lambda m, x: m.norm(x), norm=nn.GroupNorm(1, 8)), "taken together: native_group_norm in 'norm'"),
     "softmax": (Between(lambda _, x: x.softmax(1)), "taken together: _softmax in the network"),
     "a sum": (Between(lambda _, x: x * x.sum(1, keepdim=True)), "taken together: sum"),
@@ -116,7 +119,10 @@ NOT_FOLLOWED: dict[str, tuple[nn.Module, str]] = {
     "zeros": (Between(lambda _, x: F.pad(x, (0, 0, 0, 0, 1, 1)), read=10), "padded=True lets them go: constant_pad_nd"),
     "a product": (Between(lambda _, x: torch.einsum("nchw,ndhw->ncd", x, x)[..., None], read=8), "product of two activations: bmm"),
     "an unknown operation": (Between(lambda _, x: x.cumsum(2).unfold(2, 2, 2).mean(-1)), "no rule follows its channels: unfold"),
-    "computed weights": (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 8, 1)), nn.Flatten()), "part of another operation"),
+    "computed weights": (
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 8, 1)), nn.Flatten()),
+        "part of another operation",
+    ),
 }  # fmt: skip
 
 

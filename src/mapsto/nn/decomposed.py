@@ -56,7 +56,10 @@ def decomposed(network: Network, *, codes: bool, where: str) -> tuple[fx.GraphMo
 
 def _require_known(network: Network, where: str) -> None:
     varying = [
-        size for spec in network.signature.inputs for size in (spec.shape[1:] if spec.shape else ()) if isinstance(size, str)
+        size
+        for spec in network.signature.inputs
+        for size in (spec.shape[1:] if spec.shape else ())
+        if isinstance(size, str)
     ]
     if varying:
         raise DomainError(

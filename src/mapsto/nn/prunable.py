@@ -1,4 +1,4 @@
-"""What pruning of parts asks of a network: float and finite tensors, no adapters, one input."""
+"""What pruning asks of a network: float and finite tensors, one input, and of most ways no adapters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from mapsto.nn.edits.quantizers import is_quantized
 __all__ = ["require_prunable"]
 
 
-def require_prunable(network: Network, *, where: str) -> nn.Module:
-    """Its module. Raises `DomainError` where it is quantized, has adapters, several inputs, or tensors that are not finite."""
+def require_prunable(network: Network, *, where: str, adapters: bool = False) -> nn.Module:
+    """Its module. Raises `DomainError` where it is quantized, has adapters (unless `adapters`), several inputs, or is not finite."""
     module = network.module()
     if is_quantized(module):
         raise DomainError("the network is quantized", where=where, hint="prune before quantizing")
-    require_none(module, where=where)
+    if not adapters:
+        require_none(module, where=where)
     if len(network.signature.inputs) != 1:
         raise DomainError(f"the network has {len(network.signature.inputs)} inputs", where=where, hint="give it one")
     broken = [name for name, tensor in network.tensors.items() if not bool(tensor.isfinite().all())]

@@ -14,8 +14,8 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.budget import Budgeted, search
 from mapsto.nn.costs import Costs, example_of, latency_ms
-from mapsto.nn.edits.quantizers import is_quantized
 from mapsto.nn.groups import Group, Mask, channels_edit, find_groups
+from mapsto.nn.prunable import require_prunable
 from mapsto.nn.source import with_output
 
 if TYPE_CHECKING:
@@ -61,14 +61,7 @@ def ranked(
     """The groups of `network` with their channels' importance; with `embedding` a learner's may become narrower, with `padded`
     shortcuts that pad with zeros. See `pruned`.
     """
-    module = network.module()
-    if is_quantized(module):
-        raise DomainError("the network is quantized", where=where, hint="prune before quantizing")
-    if len(network.signature.inputs) != 1:
-        raise DomainError(f"the network has {len(network.signature.inputs)} inputs", where=where, hint="give it one")
-    broken = [name for name, tensor in network.tensors.items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise DomainError(f"its tensors are not finite: {', '.join(broken[:5])}", where=where, hint="train it anew")
+    module = require_prunable(network, where=where, adapters=True)
     found = find_groups(module, example_of(network), embedding=embedding, padded=padded)
     for reason, count in Counter(found.whole.values()).items():
         named = [path for path, given in found.whole.items() if given == reason]
