@@ -115,7 +115,7 @@ from mapsto.mappings.prune.lamp import Lamp as _prune_lamp
 from mapsto.mappings.prune.low_rank import LowRank as _prune_low_rank
 from mapsto.mappings.prune.magnitude import Magnitude as _prune_magnitude
 from mapsto.mappings.prune.meta import Meta as _prune_meta
-from mapsto.mappings.prune.n_m import NM as _prune_n_m
+from mapsto.mappings.prune.n_m import NOfM as _prune_n_m
 from mapsto.mappings.prune.random import Random as _prune_random
 from mapsto.mappings.prune.sensitivity import Sensitivity as _prune_sensitivity
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor

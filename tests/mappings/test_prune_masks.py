@@ -16,7 +16,7 @@ from mapsto.mapping import Mapping
 from mapsto.mappings.adapt.lora import Lora
 from mapsto.mappings.evaluate.sparsity import Sparsity
 from mapsto.mappings.prune.magnitude import Magnitude
-from mapsto.mappings.prune.n_m import NM
+from mapsto.mappings.prune.n_m import NOfM
 from mapsto.mappings.prune.unstructured import Unstructured
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.train.supervised import Supervised
@@ -84,7 +84,7 @@ def test_wanda_weighs_by_the_inputs() -> None:
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (1, 2)])
 def test_n_of_m_stay_along_the_inputs(n: int, m: int) -> None:
     big = vgg((8,), (8,))
-    small = applied(NM(n=n, m=m), big)
+    small = applied(NOfM(n=n, m=m), big)
     for name, tensor in small.tensors.items():
         if tensor.ndim < 2 or tensor.shape[1] % m:
             assert torch.equal(tensor, big.tensors[name])
@@ -142,7 +142,7 @@ def test_a_masked_layer_counts_as_the_dense_one_that_it_is() -> None:
 
 
 def test_the_report_says_what_zeros_buy() -> None:
-    report = applied(Sparsity(seconds=0.01, rounds=3), applied(NM(n=2, m=4), vgg((32,), (32, 32))))
+    report = applied(Sparsity(seconds=0.01, rounds=3), applied(NOfM(n=2, m=4), vgg((32,), (32, 32))))
     layers = {row[0]: row[3:] for row in report.tables["layers"].rows}
     assert [cells for cells in layers.values() if cells == (0.5, "2:4")]
     assert layers["features.0.weight"] == (0.0, "")
@@ -160,16 +160,16 @@ def test_fields_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(SpecError, match="wanda needs data"):
         Unstructured(criterion="wanda")
     with pytest.raises(SpecError, match="of no use"):
-        NM(data=DATA)
+        NOfM(data=DATA)
     with pytest.raises(SpecError, match="n = 4 of m = 4"):
-        NM(n=4, m=4)
+        NOfM(n=4, m=4)
     with pytest.raises(SpecError, match="share"):
         Unstructured(share=1.0)
 
 
 def test_what_cannot_be_masked_is_named() -> None:
     with pytest.raises(DomainError, match=r"multiple of 5.*features"):
-        applied(NM(n=2, m=5))
+        applied(NOfM(n=2, m=5))
     with pytest.raises(DomainError, match=r"all .* weights of 'features"):
         applied(Unstructured(share=0.99, compare="network"), _with_a_weak_layer())
     with pytest.raises(DomainError, match="quantized"):

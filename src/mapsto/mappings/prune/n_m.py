@@ -19,10 +19,10 @@ from mapsto.nn.masking import Masking, masked
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NM"]
+__all__ = ["NOfM"]
 
 
-class NM(Masking, Mapping[Network, Network]):
+class NOfM(Masking, Mapping[Network, Network]):
     """The network with n of every m weights left, along the inputs of a linear layer or the input channels of a convolution.
 
     Layers whose inputs are no multiple of m stay dense. Raises `SpecError` unless n is less than m and for `wanda` without data,
@@ -30,7 +30,7 @@ class NM(Masking, Mapping[Network, Network]):
     adapters or no layer that the pattern fits.
 
     >>> from mapsto import networks
-    >>> small = NM(n=2, m=4)(networks.mlp(inputs=4, widths=(8,), classes=2)(seed=0))
+    >>> small = NOfM(n=2, m=4)(networks.mlp(inputs=4, widths=(8,), classes=2)(seed=0))
     >>> [(tensor != 0).reshape(-1, 4).sum(1).unique().tolist() for tensor in small.tensors.values() if tensor.ndim == 2]
     [[2], [2]]
     """
