@@ -64,7 +64,15 @@ def test_quick_learners(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", COMPRESS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("compress_distill", marks=pytest.mark.slow),
+        pytest.param("compress_quantize", marks=pytest.mark.slow),
+        "compress_resnet_cifar",
+        "compress_text",
+    ],
+)
 @pytest.mark.timeout(600)
 def test_quick_compression(name: str, tmp_path: Path) -> None:
     require_data_of(name)
@@ -72,7 +80,9 @@ def test_quick_compression(name: str, tmp_path: Path) -> None:
     metrics = {metric for step in report["steps"] if step["report"] for metric in step["report"]["metrics"]}
     assert {"bytes", "p50"} <= metrics
     assert all(target["measured"] is not None for target in report["targets"])
-    assert json.loads((tmp_path / "package" / "manifest.json").read_text(encoding="utf-8"))["parity"]["output_std"] > 0
+    parity = json.loads((tmp_path / "package" / "manifest.json").read_text(encoding="utf-8"))["parity"]
+    assert parity["max_abs_difference"] < 1e-3
+    assert parity["on"] == "generated" or parity["output_std"] > 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 

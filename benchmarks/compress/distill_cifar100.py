@@ -81,10 +81,11 @@ def main(quick: bool = False, only: str = "", epochs: int | None = None) -> dict
     if quick:
         wanted = [(pair, way) for pair, way in wanted if pair == wanted[0][0]]
     for seed in SEEDS:
-        for pair, way in wanted:
-            schooling = Schooling(PAIRS[pair], rounds, seed, cells.folder / "store", quick=quick)
-            cells.measured((pair, "teacher", rounds, seed), lambda own=schooling: own.judged(own.teacher))
-            cells.measured((pair, way, rounds, seed), lambda own=schooling, way=way: own.judged(own.taught(way)))
+        for name in dict.fromkeys(pair for pair, _ in wanted):
+            schooling = Schooling(PAIRS[name], rounds, seed, cells.folder / "store", quick=quick)
+            cells.measured((name, "teacher", rounds, seed), lambda own=schooling: own.judged(own.teacher))
+            for way in (way for pair, way in wanted if pair == name):
+                cells.measured((name, way, rounds, seed), lambda own=schooling, way=way: own.judged(own.taught(way)))
     return result(cells, rounds=rounds, quick=quick)
 
 

@@ -107,23 +107,21 @@ class Trial:
     def rows(self) -> list[dict[str, Any]]:
         """The original, and each way at each ratio: accuracy, time, bytes."""
         ratios = RATIOS[self._name][:1] if self._quick else RATIOS[self._name]
-        keys = {(way, ratio): (self._name, way, ratio, self._epochs, SEED) for way in WAYS for ratio in ratios}
-        whole = self._cells.measured(
-            (self._name, "original"), lambda: self._kept(("original", 1.0), to_onnx(self.original))
-        )
-        found: dict[tuple[str, float], dict[str, Any]] = {("original", 1.0): whole}
-        for (way, ratio), key in keys.items():
-            found[way, ratio] = self._cells.measured(
-                key, lambda way=way, ratio=ratio: self._kept((way, ratio), self._made(way, ratio))
-            )
+        found: dict[tuple[str, float], dict[str, Any]] = {}
+        for way, ratio in (("original", 1.0), *((way, ratio) for way in WAYS for ratio in ratios)):
+
+            def measure(way: str = way, ratio: float = ratio) -> dict[str, Any]:
+                return self._kept(way, ratio, self._made(way, ratio))
+
+            found[way, ratio] = self._cells.measured((self._name, way, ratio, self._epochs, SEED), measure)
         return self._timed(found)
 
     def _path(self, way: str, ratio: float) -> Path:
         return self._cells.model(self._name, way, ratio, self._epochs, SEED)
 
-    def _kept(self, key: tuple[str, float], model: bytes) -> dict[str, Any]:
+    def _kept(self, way: str, ratio: float, model: bytes) -> dict[str, Any]:
         """Keeps a model file, and says how accurate it is one image at a time."""
-        self._path(*key).write_bytes(model)
+        self._path(way, ratio).write_bytes(model)
         call, right = runner(model, threads=1), 0
         for start in range(0, len(self._test), 500):
             inputs = prepare(self._test.inputs[start : start + 500], self.original.signature.preprocessing).numpy()
@@ -132,6 +130,8 @@ class Trial:
         return {"accuracy": 100 * right / len(self._test), "kB": len(model) / 1e3}
 
     def _made(self, way: str, ratio: float) -> bytes:
+        if way == "original":
+            return to_onnx(self.original)
         if way == "ours":
             small = (
                 self._source
@@ -201,8 +201,9 @@ def quantized(module: nn.Module, images: torch.Tensor) -> bytes:
     module = module.to(memory_format=torch.contiguous_format).eval()
     with tempfile.TemporaryDirectory() as folder:
         given, ready, made = (str(Path(folder) / f"{part}.onnx") for part in ("float", "ready", "int8"))
+        example = (images[:1].contiguous(),)
         torch.onnx.export(
-            module, (images[:1].contiguous(),), given, dynamo=True, input_names=["image"], external_data=False
+            module, example, given, dynamo=True, input_names=["image"], external_data=False, verbose=False
         )
         quant_pre_process(given, ready, skip_symbolic_shape=True)
         peer.quantize_static(

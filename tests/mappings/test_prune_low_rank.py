@@ -204,7 +204,7 @@ def test_what_cannot_be_done_is_said() -> None:
         LowRank()
     with pytest.raises(SpecError, match="macs and bytes are given"):
         LowRank(macs=0.5, bytes=0.5)
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError, match="holds nan"):
         applied(LowRank(macs=0.5, data=Odd(what="nan"), samples=64))
     assert applied(LowRank(macs=1.0)).edits == ()
 

@@ -180,7 +180,7 @@ def test_what_cannot_be_masked_is_named() -> None:
         applied(Unstructured(skip=("nothing",)))
     with pytest.raises(DomainError, match="skip fewer"):
         applied(Unstructured(skip=("features", "classifier")))
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError, match="holds nan"):
         applied(Unstructured(criterion="wanda", data=Odd(what="nan"), samples=64))
     with pytest.raises(DataError):
         applied(Unstructured(criterion="wanda", data=Odd(what="one")))

@@ -118,7 +118,10 @@ NOT_FOLLOWED: dict[str, tuple[nn.Module, str]] = {
     "a buffer of its own size": (Between(lambda _, x: torch.zeros(x.shape, dtype=x.dtype).copy_(x)), "meet numbers that stay: copy"),
     "zeros": (Between(lambda _, x: F.pad(x, (0, 0, 0, 0, 1, 1)), read=10), "padded=True lets them go: constant_pad_nd"),
     "a product": (Between(lambda _, x: torch.einsum("nchw,ndhw->ncd", x, x)[..., None], read=8), "product of two activations: bmm"),
-    "an unknown operation": (Between(lambda _, x: x.cumsum(2).unfold(2, 2, 2).mean(-1)), "no rule follows its channels: unfold"),
+    "an unknown operation": (
+        Between(lambda _, x: x.cumsum(2).unfold(2, 2, 2).mean(-1)),
+        "no rule follows its channels: unfold",
+    ),
     "computed weights": (
         nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 8, 1)), nn.Flatten()),
         "part of another operation",

@@ -80,15 +80,19 @@ def find_attentions(module: nn.Module, example: Tensor) -> Attentions:
             continue
         options = list(_options(path, part, count, order))
         if not options:
-            if any(isinstance(child, nn.Linear) for child in part.children()):
-                whole[path] = "its query, key and value, or what reads them, are not known by name"
+            if any(isinstance(inner, nn.Linear) for inner in part.modules()):
+                whole[path] = (
+                    "its query, key and value, or what reads them, are not single linear layers of known names"
+                )
             continue
         fitting = next((option for option in options if _agrees(trial, option, example)), None)
         if fitting is None:
             whole[path] = f"its forward pass does not go by its '{count}'"
         else:
             found.append(fitting)
-    return Attentions(found=tuple(found), whole=whole)
+    within = {attention.path for attention in found} | whole.keys()
+    outer = {path for path in whole if any(path != other and other.startswith(f"{path}.") for other in within)}
+    return Attentions(found=tuple(found), whole={path: why for path, why in whole.items() if path not in outer})
 
 
 def heads_edit(module: nn.Module, attentions: Sequence[Attention], kept: Mapping[str, Mask]) -> Channels:
@@ -111,7 +115,10 @@ def _linear_calls(module: nn.Module, example: Tensor) -> list[str]:
     order: list[str] = []
 
     def note(path: str) -> Any:
-        return lambda layer, given: order.append(path)
+        def hook(layer: nn.Module, given: Any) -> None:
+            order.append(path)
+
+        return hook
 
     handles = [
         part.register_forward_pre_hook(note(path))
@@ -130,14 +137,14 @@ def _linear_calls(module: nn.Module, example: Tensor) -> list[str]:
 def _options(path: str, part: nn.Module, count: str, order: Sequence[str]) -> Iterator[Attention]:
     """What the attention may be; of a fused layer the order of its rows is found by trial."""
     heads: int = getattr(part, count)
-    linear = {name for name, child in part.named_children() if isinstance(child, nn.Linear)}
-    names = next((three for three in _SEPARATE if set(three) <= linear), None)
+    linear = {name: child for name, child in part.named_children() if isinstance(child, nn.Linear)}
+    names = next((three for three in _SEPARATE if linear.keys() >= set(three)), None)
     fused = next((name for name in _FUSED if name in linear), None)
     made = names or ((fused,) if fused else ())
     layers = [f"{path}.{name}" if path else name for name in made]
     if not layers or heads < 1 or not set(layers) <= set(order):
         return
-    rows = {part.get_submodule(name).weight.shape[0] for name in made}
+    rows = {linear[name].out_features for name in made}
     width = rows.pop() // (1 if names else 3)
     if rows or width % heads:
         return
@@ -149,21 +156,24 @@ def _options(path: str, part: nn.Module, count: str, order: Sequence[str]) -> It
     each = np.repeat(np.arange(heads), size)
     layouts = [each] if names else [np.tile(each, 3), np.repeat(np.arange(heads), 3 * size)]
     for owner in layouts:
-        group = Group(name=path, channels=heads, members=tuple(_members(part, made, layers, owner, out, each)))
+        group = Group(
+            name=path,
+            channels=heads,
+            members=tuple(_members([linear[name] for name in made], layers, owner, out, each)),
+        )
         yield Attention(path=path, count=count, size=size, out=out, group=group)
 
 
 def _members(
-    part: nn.Module,
-    names: Sequence[str],
+    parts: Sequence[nn.Linear],
     layers: Sequence[str],
     owner: NDArray[np.int64],
     out: str,
     each: NDArray[np.int64],
 ) -> Iterator[Member]:
-    for name, layer in zip(names, layers, strict=True):
+    for part, layer in zip(parts, layers, strict=True):
         yield Member(name=f"{layer}.weight", dim=0, owner=owner, role="out")
-        if part.get_submodule(name).bias is not None:
+        if part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
             yield Member(name=f"{layer}.bias", dim=0, owner=owner, role="out")
     yield Member(name=f"{out}.weight", dim=1, owner=each, role="in")
 

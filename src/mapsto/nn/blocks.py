@@ -101,7 +101,10 @@ def _run(
     """Run `module` without gradients; `note` is told path, arguments and output of every call of one of `parts`."""
 
     def hook(path: str) -> Any:
-        return lambda part, given, output: note(path, given, output)
+        def noted(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            note(path, given, output)
+
+        return noted
 
     handles = [part.register_forward_hook(hook(path)) for path, part in parts.items()]
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field
 
+from mapsto.discovery import name_of
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Frozen
 
@@ -87,11 +88,11 @@ class Sized(Frozen):
     def budget(self) -> Budget:
         """The one budget. Raises `SpecError` for none or several."""
         limits = self._limits()
-        found = {kind: limit for kind, limit in limits.items() if limit is not None}
+        found: dict[Kind, float] = {kind: limit for kind, limit in limits.items() if limit is not None}
         if len(found) != 1:
             raise SpecError(
                 f"{'no budget is' if not found else ' and '.join(found) + ' are'} given",
-                where=type(self).__name__.lower(),
+                where=name_of(type(self)),
                 hint=f"give exactly one of {', '.join(limits)}, as in macs=0.25",
             )
         ((kind, limit),) = found.items()
@@ -156,6 +157,7 @@ def search(
     limits: Limits | None = None,
     whole: Mapping[str, int] | None = None,
     where: str = "prune",
+    hint: str = "allow more, or lower min_channels or multiple_of, or raise max_prune",
 ) -> dict[str, NDArray[np.bool_]]:
     """Which channels stay so that the cost is within the budget and the sum of what goes is small.
 
@@ -169,6 +171,8 @@ def search(
         What every group keeps; by default one channel.
     whole
         Group → its channels before any pruning, which `limits` are shares of; by default those it has.
+    hint
+        What to do where the budget is out of reach.
 
     Returns
     -------
@@ -205,7 +209,7 @@ def search(
             f"the budget {budget.kind} = {shown(budget.limit, budget)} is out of reach: "
             f"the smallest is {shown(least, budget)}",
             where=where,
-            hint="allow more, or lower min_channels or multiple_of, or raise max_prune",
+            hint=hint,
         )
     while high - low > 1:
         middle = (low + high) // 2

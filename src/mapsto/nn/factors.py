@@ -1,7 +1,7 @@
 """Low-rank factors of layers: how much of a layer each rank keeps, which ranks a budget buys, and the factors themselves.
 
 Energy is the squared norm of a weight or, where the inputs' second moments are known, of the layer's output (for a kernel of
-several places that of its input channels alone): with S = E[x xᵀ]^½ the weight W S is factorised, and S⁻¹ goes into the first
+several places that of its input channels alone): with S Sᵀ = E[x xᵀ] the weight W S is factorised, and S⁻¹ goes into the first
 factor.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from mapsto.nn.edits.low_rank import Ranks as LayerRanks
 __all__ = ["Positions", "Spectrum", "allocated", "positions", "set_factors", "spectrum"]
 
 _DAMPING = 1e-4
-"""Share of the mean second moment that every direction of the input has at least."""
+"""Share of the mean second moment that is added to every direction of the input."""
 
 
 @dataclass
@@ -38,16 +38,16 @@ def positions(module: nn.Module, layers: Mapping[str, Factorable], example: Tens
     """Path of each layer that runs on `example`, shape (N, ...) → its positions."""
     found: dict[str, Positions] = {}
 
-    def count(path: str, layer: Factorable, given: Tensor, output: Tensor) -> None:
-        here = found.setdefault(path, Positions())
-        outputs, inputs = layer.weight.shape[:2]
-        here.inputs += given.numel() / (given.shape[0] * inputs)
-        here.outputs += output.numel() / (given.shape[0] * outputs)
+    def counting(path: str) -> Any:
+        def count(layer: Factorable, given: tuple[Tensor, ...], output: Tensor) -> None:
+            here = found.setdefault(path, Positions())
+            outputs, inputs = layer.weight.shape[:2]
+            here.inputs += given[0].numel() / (given[0].shape[0] * inputs)
+            here.outputs += output.numel() / (given[0].shape[0] * outputs)
 
-    handles = [
-        layer.register_forward_hook(lambda layer, given, output, path=path: count(path, layer, given[0], output))
-        for path, layer in layers.items()
-    ]
+        return count
+
+    handles = [layer.register_forward_hook(counting(path)) for path, layer in layers.items()]
     try:
         with torch.no_grad():
             module(example)
@@ -66,7 +66,7 @@ class Spectrum:
     weight: Tensor
     """Shape (outputs, inputs, places of the kernel), float64, whitened."""
     root: Tensor | None
-    """S, shape (inputs, inputs); None for the identity."""
+    """S, lower triangular, shape (inputs, inputs); None for the identity."""
     energies: tuple[Tensor, ...]
     """Of the outputs' components, and of the inputs' where there are two ranks, greatest first; they sum to 1."""
     bases: tuple[Tensor, ...]
@@ -97,9 +97,8 @@ def spectrum(path: str, layer: Factorable, moments: Tensor | None = None) -> Spe
 
 
 def _root(moments: Tensor) -> Tensor | None:
-    values, vectors = torch.linalg.eigh(moments)
-    floor = _DAMPING * float(values.mean())
-    return vectors @ torch.diag(values.clamp_min(floor).sqrt()) @ vectors.T if floor > 0 else None
+    level = _DAMPING * float(moments.diagonal().mean())
+    return torch.linalg.cholesky(moments + level * torch.eye(len(moments))) if level > 0 else None
 
 
 def _components(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,4 +267,4 @@ def _tucker(found: Spectrum, ranks: LayerRanks, sweeps: int) -> tuple[Tensor, Te
 
 def _unwhitened(first: Tensor, found: Spectrum) -> Tensor:
     """First · S⁻¹, of shape (rank, inputs)."""
-    return first if found.root is None else torch.linalg.solve(found.root, first.T).T
+    return first if found.root is None else torch.linalg.solve_triangular(found.root, first, upper=False, left=False)

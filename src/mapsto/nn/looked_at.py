@@ -52,7 +52,7 @@ def labelled(value: Network, data: Any, samples: int, ctx: Context, *, where: st
 def _drawn(value: Network, data: Any, samples: int, ctx: Context, where: str) -> list[Labelled]:
     found = require_some(ctx.dataset(data), where=f"{where}: data")
     chosen = ctx.random("samples").permutation(len(found))[:samples]
-    require_finite(found.inputs[chosen], where=f"{where}: data")
+    require_finite(found.inputs, where=f"{where}: data")
     inputs = prepare(found.inputs[chosen], value.signature.preprocessing)
     spec = value.signature.inputs[0]
     dtype: torch.dtype = getattr(torch, spec.dtype)

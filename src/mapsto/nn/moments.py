@@ -65,7 +65,10 @@ def watch(
     """Run `module` on each batch without gradients; `see` is told path, layer and first input of every call of a layer in `paths`."""
 
     def hook(path: str) -> Any:
-        return lambda layer, given: see(path, layer, given[0])
+        def seen(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+            see(path, layer, given[0])
+
+        return seen
 
     handles = [module.get_submodule(path).register_forward_pre_hook(hook(path)) for path in paths]
     try:

@@ -49,7 +49,9 @@ class Sparsity(Mapping[Network, Report]):
         from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
         from mapsto.nn.timing import interleaved
 
-        weights = {name: weight for name, weight in value.module().named_parameters() if weight.ndim > 1}
+        weights: dict[str, Tensor] = {
+            name: weight for name, weight in value.module().named_parameters() if weight.ndim > 1
+        }
         models = {"dense": to_onnx(_filled(value, weights, ctx)), "sparse": to_onnx(value)}
         files = {name: len(model) for name, model in models.items()}
         deflated = {name: len(zlib.compress(model, 9)) for name, model in models.items()}

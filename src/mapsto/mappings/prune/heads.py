@@ -99,6 +99,7 @@ class Heads(Sized, Mapping[Network, Network]):
             ranking=self.ranking,
             limits=Limits(min_channels=self.min_heads),
             where=self.name,
+            hint="allow more, or lower min_heads",
         )
         ctx.log(f"{sum(int(mask.sum()) for mask in kept.values())} of {sum(map(len, kept.values()))} heads stay")
         edit = heads_edit(module, known.found, kept)
@@ -204,7 +205,10 @@ def _effects(
     count = 0
 
     def keep(path: str) -> Any:
-        return lambda layer, given: seen.__setitem__(path, given[0])
+        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+            seen[path] = given[0]
+
+        return hook
 
     handles = [module.get_submodule(each.out).register_forward_pre_hook(keep(each.path)) for each in attentions]
     try:

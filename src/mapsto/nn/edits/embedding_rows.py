@@ -91,7 +91,7 @@ class _Mapped(nn.Embedding):
         return _embedding(input, self.weight, self)
 
 
-def _arguments(input: Tensor, weight: Tensor, layer: nn.Embedding) -> tuple[Tensor, Tensor]:
+def _arguments(input: Tensor, weight: Tensor, layer: _Mapped) -> tuple[Tensor, Tensor]:
     return input, weight
 
 

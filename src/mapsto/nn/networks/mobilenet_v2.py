@@ -61,7 +61,7 @@ class MobileNetV2(nn.Module):
         self.classifier = classifier_of(self.embedding, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                nn.init.kaiming_normal_(module.weight)
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) → embeddings (N, D)."""
