@@ -1,42 +1,57 @@
 """What quantizing costs and buys on a CPU: accuracy on CIFAR-10's test images, and one image at a time on one thread in ONNX Runtime.
 
 Trained ResNets (Y. Idelbayev's weights) in float and by each way of quantizing, beside ONNX Runtime's own `quantize_static` in the
-same run; VGG-16 for its time alone, there are no trained weights of it.
+same run; VGG-16 for its time alone, there are no trained weights of it. "ResNet-20 by runtime" is the same network in every runtime that
+is installed, the choice of `export.best` (made on its own measurement, judged on this one), and what NNCF in OpenVINO, torchao in
+ExecuTorch and ONNX Runtime's quantizer make of it.
 
 mapsto bench quantize_latency
 """
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import numpy as np
 import torch
 
-from mapsto import datasets, networks, quantize
+from mapsto import datasets, export, networks, quantize
+from mapsto.errors import MissingExtra
 from mapsto.kinds import Network, Samples
-from mapsto.nn.onnx_export import runner, to_onnx
+from mapsto.nn import runtime
+from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
 from mapsto.nn.preprocess import prepare
+from mapsto.nn.runtime import Run
 from mapsto.nn.timing import Timing, interleaved, speedup
 
 PREPROCESSING = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """As in the weights' own training."""
 WEIGHTS = {20: "weights/cifar10_resnet20-12fca82f.th", 56: "weights/cifar10_resnet56-4bfd9763.th"}
-PEERS = ("nncf", "torchao", "openvino")
-
-
 IMAGES, SAMPLES = 2000, 512
 """Test images that accuracy is measured on, and training images that ranges are read off; a tenth and an eighth with --quick."""
 
 
-PARTS = ("ResNet-20", "ResNet-20 at 4 bits", "ResNet-56", "VGG-16")
+RUNTIMES = "ResNet-20 by runtime"
+PARTS = ("ResNet-20", "ResNet-20 at 4 bits", RUNTIMES, "ResNet-56", "VGG-16")
+PEERS = ("onnxruntime quantize_static", "nncf in openvino", "torchao in executorch")
+
+
+class Opened(NamedTuple):
+    """A model at hand."""
+
+    run: Run
+    size: int
+    note: str = ""
+
+
+Made = Network | bytes | Opened
 
 
 def main(quick: bool = False) -> dict[str, Any]:
@@ -51,7 +66,7 @@ def measured(part: str, quick: bool) -> list[dict[str, Any]]:
     if part == "VGG-16":
         network = networks.vgg(depth=16, data=train)(seed=0)
         samples = 64 if quick else SAMPLES // 4  # no accuracy hangs on it
-        ways: dict[str, Callable[[], Network | bytes]] = {
+        ways: dict[str, Callable[[], Made]] = {
             "float": lambda: network,
             "static": lambda: quantize.static(data=train, samples=samples)(network, seed=0),
             "onnxruntime quantize_static": lambda: _by_onnxruntime(network, train, samples),
@@ -67,7 +82,8 @@ def measured(part: str, quick: bool) -> list[dict[str, Any]]:
     )(seed=0)
     test = datasets.cifar10(split="test").open()
     test = test.take(np.random.default_rng(0).permutation(len(test))[: IMAGES // 10 if quick else IMAGES])
-    return _compared(part, network, _ways(network, train, part, quick), test, quick=quick)
+    ways = _runtimes(network, train, quick) if part == RUNTIMES else _ways(network, train, part, quick)
+    return _compared(part, network, ways, test, quick=quick)
 
 
 def assembled(rows: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
@@ -80,13 +96,16 @@ def assembled(rows: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     for part in ("ResNet-56", "VGG-16, untrained"):
         fast = found[part, "static"]["times as fast"] if (part, "static") in found else None
         targets.append(common.target(f"{part}, static: times as fast as float", ">= 2.5", fast))
-    rows = [*rows, *(_peer(name) for name in PEERS)]
+    best = found.get((RUNTIMES, "export.best"))
+    rivals = [row["p50 ms"] for row in rows if row["network"] == RUNTIMES and row["way"] in PEERS and "p50 ms" in row]
+    shown = min(rivals) / best["p50 ms"] if best and rivals else None
+    targets.append(common.target("ResNet-20, export.best: times as fast as the fastest peer", ">= 0.97", shown))
     tree = common.result(
         "quantize_latency",
         conditions={
             "threads": 1,
             "batch": 1,
-            "runtime": "ONNX Runtime",
+            "runtime": "ONNX Runtime, where the row names no other",
             "test images": IMAGES // 10 if quick else IMAGES,
             "calibration samples": 64 if quick else SAMPLES,
             "seed": 0,
@@ -102,7 +121,7 @@ def assembled(rows: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     return tree
 
 
-def _ways(network: Network, train: Any, part: str, quick: bool) -> dict[str, Callable[[], Network | bytes]]:
+def _ways(network: Network, train: Any, part: str, quick: bool) -> dict[str, Callable[[], Made]]:
     """Way → what makes the network or file."""
     few = {"data": train, "samples": 64 if quick else SAMPLES}
     rounding = {"data": train, "samples": 256, "steps": 100}
@@ -115,7 +134,7 @@ def _ways(network: Network, train: Any, part: str, quick: bool) -> dict[str, Cal
             made[bits] = quantize.static(**few, bits=bits)(network, seed=0)
         return made[bits]
 
-    def ways(bits: int, measured: int, max_drop: float) -> dict[str, Callable[[], Network | bytes]]:
+    def ways(bits: int, measured: int, max_drop: float) -> dict[str, Callable[[], Made]]:
         return {
             "float": lambda: network,
             "static": lambda: static(bits),
@@ -145,7 +164,7 @@ def _ways(network: Network, train: Any, part: str, quick: bool) -> dict[str, Cal
 def _compared(
     name: str,
     network: Network,
-    ways: dict[str, Callable[[], Network | bytes]],
+    ways: dict[str, Callable[[], Made]],
     test: Samples | None,
     *,
     quick: bool,
@@ -154,12 +173,21 @@ def _compared(
     calls: dict[str, Callable[..., Any]] = {}
     sizes: dict[str, int] = {}
     seconds: dict[str, float] = {}
+    notes: dict[str, str] = {}
     for way, make in ways.items():
         began = time.perf_counter()
-        result = make()
+        try:
+            result = make()
+        except (MissingExtra, ModuleNotFoundError) as error:
+            notes[way] = f"not here: {error}"
+            print(f"{name}, {way}: {notes[way]}", flush=True)
+            continue
         seconds[way] = time.perf_counter() - began
-        model = result if isinstance(result, bytes) else to_onnx(result)
-        calls[way], sizes[way] = runner(model, threads=1), len(model)
+        if isinstance(result, Opened):
+            calls[way], sizes[way], notes[way] = result
+        else:
+            model = result if isinstance(result, bytes) else to_onnx(result)
+            calls[way], sizes[way] = runner(model, threads=1), len(model)
         print(f"{name}, {way}: made in {seconds[way]:.1f} s", flush=True)
     image = torch.randn(network.signature.input_shape(1), generator=torch.Generator().manual_seed(0)).numpy()
     timings = interleaved(
@@ -168,9 +196,14 @@ def _compared(
         seconds=0.05 if quick else 0.2,
     )
     rows: list[dict[str, Any]] = []
-    for way, call in calls.items():
+    for way in ways:
+        if way not in calls:
+            rows.append({"network": name, "way": way, "note": notes[way]})
+            continue
+        call = calls[way]
         accuracy = None if test is None else _accuracy(call, test, network)
-        rows.append(_row(name, way, accuracy, timings, sizes[way], seconds[way]))
+        row = _row(name, way, accuracy, timings, sizes[way], seconds[way])
+        rows.append(row | {"note": notes[way]} if notes.get(way) else row)
     return rows
 
 
@@ -206,9 +239,7 @@ def _by_onnxruntime(network: Network, train: Any, samples: int) -> bytes:
     import onnxruntime.quantization as peer
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    opened = train.open()
-    chosen = np.random.default_rng(0).permutation(len(opened))[:samples]
-    inputs = prepare(opened.inputs[chosen], network.signature.preprocessing).numpy()
+    inputs = _calibration(network, train, samples).numpy()
     name = network.signature.inputs[0].name
 
     class Reader(peer.CalibrationDataReader):
@@ -234,14 +265,90 @@ def _by_onnxruntime(network: Network, train: Any, samples: int) -> bytes:
         return made.read_bytes()
 
 
-def _peer(name: str) -> dict[str, Any]:
-    """A peer that is not timed here: no figure, and why."""
-    try:
-        version = getattr(importlib.import_module(name), "__version__", "?")
-        reason = f"version {version} is here, not compared"
-    except ImportError as error:
-        reason = f"not here: {error}"
-    return {"network": "", "way": f"{name} ({reason})"}
+def _runtimes(network: Network, train: Any, quick: bool) -> dict[str, Callable[[], Made]]:
+    """The float and the int8 network in each runtime, the fastest of them by its own measurement, and the peers."""
+    samples = 64 if quick else SAMPLES
+    made: list[Network] = []
+
+    def static() -> Network:
+        if not made:
+            made.append(quantize.static(data=train, samples=samples)(network, seed=0))
+        return made[0]
+
+    def in_runtime(name: str, make: Callable[[], Network]) -> Callable[[], Made]:
+        return lambda: _lowered(name, make())
+
+    others = [name for name in runtime.names() if name != "onnxruntime"]
+    ways: dict[str, Callable[[], Made]] = {"float": lambda: network, "static": static}
+    for name in others:
+        ways[f"float in {name}"] = in_runtime(name, lambda: network)
+        ways[f"static in {name}"] = in_runtime(name, static)
+    return ways | {
+        "export.best": lambda: _best(static(), train, quick),
+        "onnxruntime quantize_static": lambda: _by_onnxruntime(network, train, samples),
+        "nncf in openvino": lambda: _by_nncf(network, train, samples),
+        "torchao in executorch": lambda: _by_torchao(network, train, samples),
+    }
+
+
+def _lowered(name: str, network: Network) -> Opened:
+    folder = Path(tempfile.mkdtemp())
+    run = runtime.run_network(name, network, folder)
+    return Opened(run, sum(path.stat().st_size for path in folder.iterdir()))
+
+
+def _best(network: Network, train: Any, quick: bool) -> Opened:
+    package = export.best(data=train, samples=64 if quick else 200)(network)
+    manifest = package.manifest()
+    reasons = [f"{name}: {found['left_out']}" for name, found in manifest["candidates"].items() if "left_out" in found]
+    size = manifest["candidates"][manifest["chosen"]]["bytes"]
+    return Opened(runtime.run_package(package), size, "; ".join([f"chose {manifest['chosen']}", *reasons]))
+
+
+def _calibration(network: Network, train: Any, samples: int) -> torch.Tensor:
+    opened = train.open()
+    chosen = np.random.default_rng(0).permutation(len(opened))[:samples]
+    return prepare(opened.inputs[chosen], network.signature.preprocessing)
+
+
+def _by_nncf(network: Network, train: Any, samples: int) -> Opened:
+    """NNCF's own, its default preset for convolutional networks, on OpenVINO's form of the same float file."""
+    os.environ.setdefault("NNCF_CI", "1")  # no telemetry
+    import nncf
+    import openvino
+
+    inputs = _calibration(network, train, samples).numpy()
+    model = nncf.quantize(
+        openvino.Core().read_model(to_onnx(network)),
+        nncf.Dataset([inputs[i : i + 1] for i in range(len(inputs))]),
+        subset_size=samples,
+    )
+    folder = Path(tempfile.mkdtemp())
+    openvino.serialize(model, folder / "model.xml")
+    files = {path.name: path for path in folder.iterdir()}
+    return Opened(runtime.find("openvino").load(files), sum(path.stat().st_size for path in files.values()))
+
+
+def _by_torchao(network: Network, train: Any, samples: int) -> Opened:
+    """torchao's PT2E with ExecuTorch's quantizer for XNNPACK, on the same float network."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from executorch.exir import to_edge_transform_and_lower
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    example = example_inputs(network.signature, 1)
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    watched = prepare_pt2e(torch.export.export(network.module().eval(), example).module(), quantizer)
+    for sample in _calibration(network, train, samples).split(1):
+        watched(sample)
+    program = torch.export.export(convert_pt2e(watched), example)
+    content = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+    path = Path(tempfile.mkdtemp()) / "model.pte"
+    path.write_bytes(content)
+    return Opened(runtime.find("executorch").load({path.name: path}), len(content))
 
 
 if __name__ == "__main__":

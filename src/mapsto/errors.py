@@ -106,10 +106,9 @@ class TrustError(MapstoError):
 class MissingExtra(MapstoError):
     """An optional dependency that is not installed; the message names the command that installs it."""
 
-    def __init__(self, package: str, extra: str, *, where: str | None = None) -> None:
-        super().__init__(
-            f"{package} is not installed", where=where, hint=f"install it with: pip install 'mapsto[{extra}]'"
-        )
+    def __init__(self, package: str, extra: str, *, where: str | None = None, command: str | None = None) -> None:
+        command = command or f"pip install 'mapsto[{extra}]'"
+        super().__init__(f"{package} is not installed", where=where, hint=f"install it with: {command}")
         self.package = package
         self.extra = extra
 

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -93,7 +93,17 @@ class Predictor:
                 hint="upgrade with: pip install --upgrade mapsto",
             )
         files = {str(file): self.folder / file for file in self.manifest["files"]}
-        return _opened(name, files, threads=threads, where=self.folder / self.manifest["model"])
+        engine = runtime.find(name)
+        try:
+            return engine.load(files, threads=threads, names=[spec.name for spec in self.signature.inputs])
+        except MissingExtra:
+            raise
+        except Exception as error:  # runtimes' errors have no common base class
+            raise StoreError(
+                f"{engine.TITLE} cannot open it ({error})",
+                where=str(self.folder / self.manifest["model"]),
+                hint=f"upgrade {name}",
+            ) from error
 
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
         """The class of each sample. Raises `DataError` naming the input that cannot be read.
@@ -299,15 +309,6 @@ def _verify(folder: Path, name: str, expected: str) -> None:
             where=str(folder),
             hint="copy or export the package again",
         )
-
-
-def _opened(name: str, files: Mapping[str, Path], *, threads: int, where: Path) -> Run:
-    try:
-        return runtime.find(name).load(files, threads=threads)
-    except MissingExtra:
-        raise
-    except Exception as error:  # runtimes' errors have no common base class
-        raise StoreError(f"{name} cannot open it ({error})", where=str(where), hint=f"upgrade {name}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------------ inputs

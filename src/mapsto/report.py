@@ -29,7 +29,10 @@ from mapsto.store import disk_error, write_atomically
 
 __all__ = ["build", "combine", "environment", "load", "metrics_of", "save", "t95"]
 
-PACKAGES = ("mapsto", "torch", "lightning", "numpy", "onnx", "onnxruntime", "scikit-learn", "pydantic")
+PACKAGES = (
+    *("mapsto", "torch", "lightning", "numpy", "onnx", "onnxruntime", "scikit-learn", "pydantic"),
+    *("openvino", "executorch", "ai-edge-litert", "litert-torch", "nncf", "torchao"),
+)
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:

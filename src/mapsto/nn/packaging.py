@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from mapsto.nn.runtime import Run
+    from mapsto.nn.runtime import Run, Runtime
 
 __all__ = ["Exported", "packaged", "rewritten"]
 
@@ -48,7 +48,7 @@ def packaged(
     fields: Exported,
     value: Network,
     ctx: Context,
-    runtime: str,
+    engine: Runtime,
     *,
     where: str,
     described: Mapping[str, Any] | None = None,
@@ -60,15 +60,13 @@ def packaged(
     """
     from mapsto.nn.measure import count_macs, count_parameters
     from mapsto.nn.onnx_export import example_inputs
-    from mapsto.nn.runtime import find
 
-    engine = find(runtime)
     contents = engine.lowered(value)
     folder = ctx.scratch()
     run = engine.load(_put(contents, folder))
     inputs = _inputs(fields, value, ctx, where=where)
     manifest: dict[str, Any] = {
-        "format": 1 if runtime == "onnxruntime" else 2,  # what every mapsto reads stays readable for every mapsto
+        "format": 1 if engine.NAME == "onnxruntime" else 2,  # what every mapsto reads stays readable for every mapsto
         "model": engine.MODEL,
         "signature": value.signature.plain(),
         "parameters": count_parameters(value.module()),
@@ -76,8 +74,8 @@ def packaged(
         "parity": {"on": "data" if fields.data is not None else "generated", **_parity(value, run, inputs, where)},
         **(described or {}),
     }
-    if runtime != "onnxruntime":
-        manifest["runtime"] = runtime
+    if engine.NAME != "onnxruntime":
+        manifest["runtime"] = engine.NAME
     contents |= _examples(fields, ctx)
     if value.adaptation is not None:
         learner, manifest["adaptation"] = _learner(value)

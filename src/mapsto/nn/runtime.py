@@ -1,13 +1,13 @@
 """Runtimes by name: a file of ``nn/runtimes`` lowers a network to a runtime's files and runs such files.
 
-Each holds ``MODEL``, the name of the file that is opened; ``lowered(network)``, the files' bytes, for which torch and the
+Each holds its names; ``MODEL``, the name of the file that is opened; ``lowered(network)``, the files' bytes, for which torch and the
 runtime's converter are imported; and ``load(files, threads)``, a function from inputs to the first output, for which neither is.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -28,6 +28,10 @@ Run: TypeAlias = "Callable[..., NDArray[Any]]"
 class Runtime(Protocol):
     """What a file of ``nn/runtimes`` holds."""
 
+    NAME: str
+    """As in a manifest."""
+    TITLE: str
+    """As people write it."""
     MODEL: str
     """Name of the file that is opened; what belongs to it lies beside it."""
 
@@ -35,8 +39,11 @@ class Runtime(Protocol):
         """The files of a network. Raises `MissingExtra`, and `DomainError` for what the runtime cannot compute."""
         ...
 
-    def load(self, files: Mapping[str, Path], *, threads: int = 1) -> Run:
-        """The files, opened. Raises `MissingExtra`, and `DomainError` for what the runtime cannot compute."""
+    def load(self, files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
+        """The files, opened. Raises `MissingExtra`, and `DomainError` for what the runtime cannot compute.
+
+        `names` of the inputs, in the order that they will be given in, are checked where the files hold names.
+        """
         ...
 
 

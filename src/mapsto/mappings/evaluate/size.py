@@ -139,6 +139,8 @@ def _process_growth(package: Package, manifest: dict[str, Any]) -> int:
     import json
     import subprocess
 
+    from mapsto.nn.runtime import find
+
     name = str(manifest.get("runtime", "onnxruntime"))
     signature = Signature.from_plain(manifest["signature"])
     given = {
@@ -153,7 +155,7 @@ def _process_growth(package: Package, manifest: dict[str, Any]) -> int:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise DomainError(
-            f"{name} cannot run it: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
+            f"{find(name).TITLE} cannot run it: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
             where="evaluate.size",
             hint="export the package again",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mapsto.kinds import Network, Package
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.packaging import Exported, packaged
+from mapsto.nn.runtimes import executorch
 
 __all__ = ["Executorch"]
 
@@ -21,4 +22,4 @@ class Executorch(Exported, Mapping[Network, Package]):
     """
 
     def apply(self, value: Network, ctx: Context) -> Package:
-        return packaged(self, value, ctx, "executorch", where=self.name, described={"batch": 1})
+        return packaged(self, value, ctx, executorch, where=self.name, described={"batch": 1})

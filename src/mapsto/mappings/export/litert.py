@@ -10,6 +10,7 @@ from __future__ import annotations
 from mapsto.kinds import Network, Package
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.packaging import Exported, packaged
+from mapsto.nn.runtimes import litert
 
 __all__ = ["Litert"]
 
@@ -22,4 +23,4 @@ class Litert(Exported, Mapping[Network, Package]):
     """
 
     def apply(self, value: Network, ctx: Context) -> Package:
-        return packaged(self, value, ctx, "litert", where=self.name, described={"batch": 1})
+        return packaged(self, value, ctx, litert, where=self.name, described={"batch": 1})

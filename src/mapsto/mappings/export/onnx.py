@@ -12,6 +12,7 @@ from __future__ import annotations
 from mapsto.kinds import Network, Package
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.packaging import Exported, packaged
+from mapsto.nn.runtimes import onnxruntime
 
 __all__ = ["Onnx"]
 
@@ -26,4 +27,4 @@ class Onnx(Exported, Mapping[Network, Package]):
     def apply(self, value: Network, ctx: Context) -> Package:
         from mapsto.nn.onnx_export import OPSET
 
-        return packaged(self, value, ctx, "onnxruntime", where=self.name, described={"opset": OPSET})
+        return packaged(self, value, ctx, onnxruntime, where=self.name, described={"opset": OPSET})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mapsto.kinds import Network, Package
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.packaging import Exported, packaged
+from mapsto.nn.runtimes import openvino
 
 __all__ = ["Openvino"]
 
@@ -21,4 +22,4 @@ class Openvino(Exported, Mapping[Network, Package]):
     """
 
     def apply(self, value: Network, ctx: Context) -> Package:
-        return packaged(self, value, ctx, "openvino", where=self.name)
+        return packaged(self, value, ctx, openvino, where=self.name)

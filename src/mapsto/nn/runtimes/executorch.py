@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
+NAME, TITLE = "executorch", "ExecuTorch"
 MODEL = "model.pte"
 
 
@@ -45,7 +46,7 @@ def lowered(network: Network) -> dict[str, bytes]:
             raise _unable(error, "export.executorch") from error
 
 
-def load(files: Mapping[str, Path], *, threads: int = 1) -> Run:
+def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
     """The program in ExecuTorch's Python runtime; its pool of threads belongs to the whole process."""
     import numpy as np
     import torch

@@ -1,4 +1,8 @@
-"""LiteRT (TensorFlow Lite): ``model.tflite``, for one sample; int8 kernels where a layer's input and result are quantized."""
+"""LiteRT (TensorFlow Lite): ``model.tflite``, for one sample; int8 kernels where a layer's input and result are quantized.
+
+The converter is in no extra: litert-converter 0.5 pins an xdsl, which it does not import, that excludes the typing-extensions which
+pydantic needs, so pip must not look at its dependencies.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +22,13 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
+NAME, TITLE = "litert", "LiteRT"
 MODEL = "model.tflite"
+CONVERTER = (
+    "pip install 'mapsto[edge]' jax==0.10.2 immutabledict==4.3.1 && "
+    "pip install --no-deps litert-torch==0.10.0 litert-converter==0.5.0 ai-edge-quantizer==0.10.0"
+)
+"""What installs the converter."""
 
 
 def lowered(network: Network) -> dict[str, bytes]:
@@ -31,7 +41,7 @@ def lowered(network: Network) -> dict[str, bytes]:
             import litert_torch
             from litert_torch.quantize import pt2e_quantizer, quant_config
         except ModuleNotFoundError as error:
-            raise _missing(error) from error
+            raise MissingExtra(str(error.name), "edge", where="export.litert", command=CONVERTER) from error
         graph, inputs = decomposed(network, codes=False, where="export.litert")
         settings: dict[str, Any] = {}
         if quantizers_of(network.module()):  # says that pairs are to be fused; the scales are those in the graph
@@ -45,14 +55,14 @@ def lowered(network: Network) -> dict[str, bytes]:
             raise _unable(error, "export.litert") from error
 
 
-def load(files: Mapping[str, Path], *, threads: int = 1) -> Run:
+def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
     """The model in LiteRT's interpreter, which hands what it can to XNNPACK."""
     import numpy as np
 
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError as error:
-        raise _missing(error) from error
+        raise MissingExtra(str(error.name), "edge", where="litert") from error
     try:
         interpreter: Any = Interpreter(model_content=files[MODEL].read_bytes(), num_threads=threads)
         interpreter.allocate_tensors()
@@ -72,10 +82,6 @@ def load(files: Mapping[str, Path], *, threads: int = 1) -> Run:
         return np.concatenate([once(*(given[i : i + 1] for given in inputs)) for i in range(len(inputs[0]))])
 
     return run
-
-
-def _missing(error: ModuleNotFoundError) -> MissingExtra:
-    return MissingExtra(str(error.name), "edge", where="litert")
 
 
 def _unable(error: Exception, where: str) -> DomainError:

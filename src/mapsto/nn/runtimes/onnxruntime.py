@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
+NAME, TITLE = "onnxruntime", "ONNX Runtime"
 MODEL = "model.onnx"
 
 
@@ -22,10 +23,10 @@ def lowered(network: Network) -> dict[str, bytes]:
     return {MODEL: to_onnx(network)}
 
 
-def load(files: Mapping[str, Path], *, threads: int = 1) -> Run:
+def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
     """A session on the CPU. Raises `DomainError` that names the operator which ONNX Runtime lacks."""
     opened = session(files[MODEL], threads=threads)
-    names: list[str] = [item.name for item in opened.get_inputs()]
+    names = names or [item.name for item in opened.get_inputs()]
 
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:
         return opened.run(None, dict(zip(names, inputs, strict=True)))[0]

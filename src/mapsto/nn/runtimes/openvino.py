@@ -7,7 +7,7 @@ second one. The files hold no versions and no counters, so the same network give
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
+NAME, TITLE = "openvino", "OpenVINO"
 MODEL = "model.xml"
 WEIGHTS = "model.bin"
 
@@ -40,7 +41,7 @@ def lowered(network: Network) -> dict[str, bytes]:
         return {MODEL: text.encode(), WEIGHTS: path.with_name(WEIGHTS).read_bytes()}
 
 
-def load(files: Mapping[str, Path], *, threads: int = 1) -> Run:
+def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
     """The model compiled for this CPU, in float32 where it is not int8."""
     import numpy as np
 
@@ -69,8 +70,9 @@ def load(files: Mapping[str, Path], *, threads: int = 1) -> Run:
         if single not in requests:
             requests[single] = compiled(single)
         request = requests[single]
-        for number, given in enumerate(inputs):  # passing them to infer() takes longer than a small network
-            request.set_input_tensor(number, openvino.Tensor(np.ascontiguousarray(given), shared_memory=True))
+        # passing them to infer() takes longer than a small network
+        for name, given in zip(names or request.model_inputs, inputs, strict=True):
+            request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(given), shared_memory=True))
         request.infer(share_outputs=True)
         return request.get_output_tensor(0).data.copy()
 
