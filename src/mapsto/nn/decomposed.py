@@ -7,11 +7,13 @@ runtimes have no kernel from integers to float. The batch has size one, every ot
 
 from __future__ import annotations
 
+import importlib
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._dynamo.exc import TorchDynamoException
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
@@ -40,7 +42,7 @@ def decomposed(network: Network, *, codes: bool, where: str) -> tuple[fx.GraphMo
     with fake_kernels():
         try:
             program = torch.export.export(module.eval(), inputs)
-        except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ValueError) as error:
+        except (TorchDynamoException, RuntimeError, ValueError) as error:
             raise DomainError(
                 f"torch cannot export this network: {str(error).strip().splitlines()[0]}",
                 where=where,
@@ -132,6 +134,6 @@ def _constant(module: Any, node: fx.Node) -> Tensor:
 
 
 def _operators() -> Any:
-    import torch.ao.quantization.fx._decomposed  # registers them
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
 
     return torch.ops.quantized_decomposed

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
-NAME, TITLE = "executorch", "ExecuTorch"
-MODEL = "model.pte"
+NAME: str = "executorch"
+TITLE: str = "ExecuTorch"
+MODEL: str = "model.pte"
 
 
 def lowered(network: Network) -> dict[str, bytes]:
@@ -33,8 +34,10 @@ def lowered(network: Network) -> dict[str, bytes]:
 
     with _quiet():
         try:
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
+                XnnpackPartitioner,
+            )
+            from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
             raise _missing(error) from error
         graph, inputs = decomposed(network, codes=True, where="export.executorch")
@@ -53,7 +56,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
 
     with _quiet():
         try:
-            from executorch.extension.pybindings import portable_lib
+            from executorch.extension.pybindings import portable_lib  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
             raise _missing(error) from error
     native: Any = portable_lib

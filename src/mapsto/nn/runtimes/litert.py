@@ -11,6 +11,7 @@ import logging
 import os
 import warnings
 from collections.abc import Generator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
-NAME, TITLE = "litert", "LiteRT"
-MODEL = "model.tflite"
+NAME: str = "litert"
+TITLE: str = "LiteRT"
+MODEL: str = "model.tflite"
 CONVERTER = (
     "pip install 'mapsto[edge]' jax==0.10.2 immutabledict==4.3.1 && "
     "pip install --no-deps litert-torch==0.10.0 litert-converter==0.5.0 ai-edge-quantizer==0.10.0"
@@ -38,8 +40,8 @@ def lowered(network: Network) -> dict[str, bytes]:
 
     with _quiet():
         try:
-            import litert_torch
-            from litert_torch.quantize import pt2e_quantizer, quant_config
+            import litert_torch  # pyright: ignore[reportMissingImports]
+            from litert_torch.quantize import pt2e_quantizer, quant_config  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "edge", where="export.litert", command=CONVERTER) from error
         graph, inputs = decomposed(network, codes=False, where="export.litert")
@@ -60,7 +62,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
     import numpy as np
 
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "edge", where="litert") from error
     try:
@@ -68,8 +70,9 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise _unable(error, "litert") from error
+    details: list[dict[str, Any]] = interpreter.get_input_details()
     # args_0, args_1, … in the order of the network's inputs, which the interpreter does not keep
-    places = [item["index"] for item in sorted(interpreter.get_input_details(), key=lambda item: item["name"])]
+    places = [item["index"] for item in sorted(details, key=itemgetter("name"))]
     output = interpreter.get_output_details()[0]["index"]
 
     def once(*inputs: NDArray[Any]) -> NDArray[Any]:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
-NAME, TITLE = "onnxruntime", "ONNX Runtime"
-MODEL = "model.onnx"
+NAME: str = "onnxruntime"
+TITLE: str = "ONNX Runtime"
+MODEL: str = "model.onnx"
 
 
 def lowered(network: Network) -> dict[str, bytes]:

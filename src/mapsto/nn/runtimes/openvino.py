@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network
     from mapsto.nn.runtime import Run
 
-NAME, TITLE = "openvino", "OpenVINO"
-MODEL = "model.xml"
+NAME: str = "openvino"
+TITLE: str = "OpenVINO"
+MODEL: str = "model.xml"
 WEIGHTS = "model.bin"
 
 
@@ -81,7 +82,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
 
 def _openvino() -> Any:
     try:
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise MissingExtra("openvino", "edge", where="openvino") from error
     return openvino
