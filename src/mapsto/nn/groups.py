@@ -279,9 +279,10 @@ def _group(channels: Sequence[int], places: Mapping[int, Place], flow: Flow) -> 
 
     Its places come first, then those behind it in the order of the forward pass, then what is left, backwards.
     """
-    makers = [place for place in places.values() if place.role == "out" and not place.name.endswith("bias")]
+    makers = [place for place in places.values() if place.role == "out"]
     grouped = [place for place in places.values() if place.grouped]
-    root = min(grouped, key=lambda at: at.time) if grouped else min(makers, key=lambda at: (at.depth, -at.time))
+    root = min(makers, key=lambda at: (at.name.endswith("bias"), at.depth, -at.time))
+    root = min(grouped, key=lambda at: at.time, default=root)
     path = root.name.rpartition(".")[0]
 
     def turn(place: Place) -> tuple[int, int, int]:
