@@ -183,7 +183,7 @@ def test_what_cannot_be_masked_is_named() -> None:
     with pytest.raises(DataError, match="holds nan"):
         applied(Unstructured(criterion="wanda", data=Odd(what="nan"), samples=64))
     with pytest.raises(DataError):
-        applied(Unstructured(criterion="wanda", data=Odd(what="one")))
+        applied(Unstructured(criterion="wanda", data=Odd(what="empty")))
     with pytest.raises(DomainError, match=r"features.1"):
         Masks(layers=("features.1",)).apply(vgg().module())
 
