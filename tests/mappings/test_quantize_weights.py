@@ -11,6 +11,7 @@ from tests.nets import Plain, images, network
 
 from mapsto.errors import DomainError
 from mapsto.kinds import trusting
+from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.bf16 import Bf16
 from mapsto.mappings.quantize.weight_only import WeightOnly
@@ -155,3 +156,11 @@ def test_what_float16_does_not_hold_is_named():
     with pytest.raises(DomainError, match=r"classifier\.weight: the parameter is not finite in fp16"):
         Bf16(format="fp16")(big)
     assert torch.isfinite(Bf16()(big).module()(images(2))).all()
+
+
+def test_size_counts_codes_steps_and_zero_points():
+    float32 = Mlp(inputs=64, widths=(), classes=2)(seed=0)
+    size = lambda bits: Size()(WeightOnly(bits=bits, group=32)(float32)).metrics["bytes"].value
+    groups, bias = 2 * 2, 2 * 4
+    assert size(8) == 64 * 2 + groups * (4 + 1) + bias
+    assert size(4) == 64 * 2 / 2 + groups * (4 + 0.5) + bias

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._dynamo.exc import TorchDynamoException
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
@@ -42,7 +41,7 @@ def decomposed(network: Network, *, codes: bool, where: str) -> tuple[fx.GraphMo
     with fake_kernels():
         try:
             program = torch.export.export(module.eval(), inputs)
-        except (TorchDynamoException, RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             raise DomainError(
                 f"torch cannot export this network: {str(error).strip().splitlines()[0]}",
                 where=where,
@@ -135,5 +134,4 @@ def _constant(module: Any, node: fx.Node) -> Tensor:
 
 def _operators() -> Any:
     importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
-
     return torch.ops.quantized_decomposed

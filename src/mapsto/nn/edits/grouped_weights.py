@@ -126,6 +126,20 @@ def rounded_inputs(x: Tensor, group: int) -> Tensor:
     return ((rows / scale).round() * scale).flatten(-2)[..., : x.shape[-1]] + (x - given)
 
 
+def saved_bytes(module: nn.Module) -> float:
+    """How many bytes fewer the codes and zero points take than the floats that stand for them; 0 for a network without."""
+    if not hasattr(module, "mapsto_grouped"):
+        return 0.0
+    edit: GroupedWeights = module.mapsto_grouped  # type: ignore[assignment]
+    saved = 0.0
+    for entry in _entries(module):
+        weight, zero = getattr(entry.owner, entry.own), entry.buffer("zero")
+        codes = zero.numel() * edit.group
+        saved += weight.numel() * weight.element_size() + zero.numel() * zero.element_size()
+        saved -= (codes + zero.numel()) * edit.bits / 8
+    return saved
+
+
 class _Weight(NamedTuple):
     name: str
     owner: nn.Module

@@ -6,6 +6,7 @@ What XNNPACK has no kernel for runs in ExecuTorch's portable ones. On a device t
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import warnings
@@ -34,16 +35,14 @@ def lowered(network: Network) -> dict[str, bytes]:
 
     with _quiet():
         try:
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
-                XnnpackPartitioner,
-            )
-            from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
+            xnnpack: Any = importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+            exir: Any = importlib.import_module("executorch.exir")
         except ModuleNotFoundError as error:
             raise _missing(error) from error
         graph, inputs = decomposed(network, codes=True, where="export.executorch")
         try:
             program: Any = torch.export.export(graph, inputs)
-            edge: Any = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            edge: Any = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
             return {MODEL: bytes(edge.to_executorch().buffer)}
         except Exception as error:  # its passes raise what they like
             raise _unable(error, "export.executorch") from error
@@ -56,10 +55,9 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
 
     with _quiet():
         try:
-            from executorch.extension.pybindings import portable_lib  # pyright: ignore[reportMissingImports]
+            native: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
         except ModuleNotFoundError as error:
             raise _missing(error) from error
-    native: Any = portable_lib
     native._unsafe_reset_threadpool(threads)
     try:
         program: Any = native._load_for_executorch(str(files[MODEL]))

@@ -7,11 +7,11 @@ pydantic needs, so pip must not look at its dependencies.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,18 +40,19 @@ def lowered(network: Network) -> dict[str, bytes]:
 
     with _quiet():
         try:
-            import litert_torch  # pyright: ignore[reportMissingImports]
-            from litert_torch.quantize import pt2e_quantizer, quant_config  # pyright: ignore[reportMissingImports]
+            converter: Any = importlib.import_module("litert_torch")
+            pt2e: Any = importlib.import_module("litert_torch.quantize.pt2e_quantizer")
+            config: Any = importlib.import_module("litert_torch.quantize.quant_config")
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "edge", where="export.litert", command=CONVERTER) from error
         graph, inputs = decomposed(network, codes=False, where="export.litert")
         settings: dict[str, Any] = {}
         if quantizers_of(network.module()):  # says that pairs are to be fused; the scales are those in the graph
-            scheme = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
-            quantizer = pt2e_quantizer.PT2EQuantizer().set_global(scheme)
-            settings["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
+            scheme = pt2e.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+            quantizer = pt2e.PT2EQuantizer().set_global(scheme)
+            settings["quant_config"] = config.QuantConfig(pt2e_quantizer=quantizer)
         try:
-            model: Any = litert_torch.convert(graph, inputs, **settings)
+            model: Any = converter.convert(graph, inputs, **settings)
             return {MODEL: bytes(model.model_content())}
         except Exception as error:  # its passes raise what they like
             raise _unable(error, "export.litert") from error
@@ -62,17 +63,16 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
     import numpy as np
 
     try:
-        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
+        library: Any = importlib.import_module("ai_edge_litert.interpreter")
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "edge", where="litert") from error
     try:
-        interpreter: Any = Interpreter(model_content=files[MODEL].read_bytes(), num_threads=threads)
+        interpreter: Any = library.Interpreter(model_content=files[MODEL].read_bytes(), num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise _unable(error, "litert") from error
-    details: list[dict[str, Any]] = interpreter.get_input_details()
     # args_0, args_1, … in the order of the network's inputs, which the interpreter does not keep
-    places = [item["index"] for item in sorted(details, key=itemgetter("name"))]
+    places = [index for _, index in sorted((item["name"], item["index"]) for item in interpreter.get_input_details())]
     output = interpreter.get_output_details()[0]["index"]
 
     def once(*inputs: NDArray[Any]) -> NDArray[Any]:

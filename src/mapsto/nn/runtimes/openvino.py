@@ -6,6 +6,7 @@ second one. The files hold no versions and no counters, so the same network give
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,10 +83,9 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
 
 def _openvino() -> Any:
     try:
-        import openvino  # pyright: ignore[reportMissingImports]
+        return importlib.import_module("openvino")
     except ModuleNotFoundError as error:
         raise MissingExtra("openvino", "edge", where="openvino") from error
-    return openvino
 
 
 def _known(work: Any, openvino: Any) -> Any:
