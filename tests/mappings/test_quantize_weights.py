@@ -160,7 +160,10 @@ def test_what_float16_does_not_hold_is_named():
 
 def test_size_counts_codes_steps_and_zero_points():
     float32 = Mlp(inputs=64, widths=(), classes=2)(seed=0)
-    size = lambda bits: Size()(WeightOnly(bits=bits, group=32)(float32)).metrics["bytes"].value
+
+    def size(bits):
+        return Size()(WeightOnly(bits=bits, group=32)(float32)).metrics["bytes"].value
+
     groups, bias = 2 * 2, 2 * 4
     assert size(8) == 64 * 2 + groups * (4 + 1) + bias
     assert size(4) == 64 * 2 / 2 + groups * (4 + 0.5) + bias
