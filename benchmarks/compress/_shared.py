@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -180,12 +181,15 @@ def by_torch_pruning(network: Network, share: float, *, taylor: bool, images: Im
 class Cells:
     """Results of single trials, each kept in a small file as it is done, so that the same command goes on after a stop.
 
-    They lie in ``$MAPSTO_BENCH/<name>``, by default ``runs/bench/<name>``; with `quick` in a folder that is thrown away.
+    They lie in ``benchmarks/results/trials/<name>``, to be committed, so that a table can grow over many runs; models and stores in
+    ``$MAPSTO_BENCH/<name>``, by default ``runs/bench/<name>``, as do all files where the trials' files are needed together with
+    their models (`with_models`). With `quick` all is thrown away.
     """
 
-    def __init__(self, name: str, *, quick: bool) -> None:
+    def __init__(self, name: str, *, quick: bool, with_models: bool = False) -> None:
         self._trial = tempfile.TemporaryDirectory() if quick else None
         self.folder = Path(self._trial.name if self._trial else os.environ.get("MAPSTO_BENCH", "runs/bench")) / name
+        self._kept = self.folder if quick or with_models else common.RESULTS / "trials" / name
 
     def get(self, *key: object) -> dict[str, Any] | None:
         """What was measured; None for a trial that was not run."""
@@ -217,7 +221,7 @@ class Cells:
         return path
 
     def _path(self, key: Iterable[object]) -> Path:
-        return self.folder / f"{self._stem(key)}.json"
+        return self._kept / f"{self._stem(key)}.json"
 
     @staticmethod
     def _stem(key: Iterable[object]) -> str:

@@ -51,7 +51,7 @@ def main(quick: bool = False, only: str = "", epochs: int | None = None) -> dict
         wanted = [name for name in wanted if name != "vgg16"] if not quick else wanted[:1]
     if not wanted:
         raise DomainError("VGG-16 has to be trained first, which takes one GPU", hint="--only resnet20, or --quick")
-    cells = _shared.Cells("joint", quick=quick)
+    cells = _shared.Cells("joint", quick=quick, with_models=True)
     rows: list[dict[str, Any]] = []
     targets: list[dict[str, Any]] = []
     for name, network in NAMES.items():

@@ -4,21 +4,21 @@ mapsto bench meta_compress --only omniglot
 
 Every way prunes the same learner to the same work and is trained on the same number of tasks. `magnitude`, `taylor` and torch-pruning's
 own group magnitude and group Taylor go on with episodic training, as one would without a teacher; `ours` is `prune.meta` with
-`distill.meta`. Two mixed ways tell which half does it. Test classes are never trained on; the figure is 5-way 1-shot.
+`distill.meta`. Two mixed ways tell which half does it. Test classes are never trained on; the figure is 5-way 1-shot. A trial that is
+done is kept (`_shared.Cells`), so that whoever stops goes on with the same command; rows that were never run say so.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
+import functools
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import common
 import numpy as np
 import torch
+from compress import _shared
 
 from mapsto import datasets, distill, evaluate, meta, networks, prune
 from mapsto.errors import DomainError
@@ -28,7 +28,6 @@ from mapsto.mapping import Mapping as AnyMapping
 from mapsto.nn.groups import find_groups
 from mapsto.nn.measure import count_macs
 from mapsto.nn.prune import Ranked
-from mapsto.report import t95
 from mapsto.run import execute
 
 RATIOS = (2, 4, 8, 16)
@@ -41,6 +40,10 @@ WAYS = (
     "taylor, distil",
     "ours",
 )
+
+
+PEERS = ("magnitude", "taylor", "torch-pruning magnitude", "torch-pruning taylor")
+SEEDS = (0, 1, 2)
 
 
 def splits(name: str) -> dict[str, Any]:
@@ -122,7 +125,6 @@ def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
     data = splits(name)
     lessons = datasets.episodes(data=data["train"], ways=20, shots=1, queries=4)
     test = datasets.episodes(data=data["test"], ways=5, shots=1, queries=15, seed=1)
-    episodes = 20 if quick else 1000
     settings: dict[str, Any] = {
         "tasks_per_step": 1,
         "leave_one_out": True,
@@ -131,24 +133,32 @@ def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
     }
     drills = datasets.episodes(data=data["train"], ways=60, shots=1, queries=4)
     whole, tuning = (3, 3) if quick else (3000, 1000)
-    store = Path(os.environ.get("MAPSTO_BENCH", "runs/bench")) / "meta_compress"
-    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    uncompressed: list[float] = []
-    for seed in (0,) if quick else (0, 1, 2):
-        base = networks.conv4(data=data["train"]) >> meta.protonet(
-            tasks=drills, steps=whole, epoch=max(whole // 5, 1), learning_rate=2e-3, weight_decay=0.01, **settings
-        )
+    cells = _shared.Cells("meta_compress", quick=quick)
+    judge = evaluate.episodes(tasks=test, episodes=20 if quick else 1000)
+
+    def measure_all(seed: int) -> None:
         ctx = Context(seed=seed)
-        judge = evaluate.episodes(tasks=test, episodes=episodes)
-        learner = execute(base, store=store, seed=seed).value()
-        uncompressed.append(_accuracy(judge, learner, ctx))
+
+        @functools.cache
+        def learner() -> Network:
+            base = networks.conv4(data=data["train"]) >> meta.protonet(
+                tasks=drills, steps=whole, epoch=max(whole // 5, 1), learning_rate=2e-3, weight_decay=0.01, **settings
+            )
+            return execute(base, store=cells.folder / "store", seed=seed).value()
+
+        def compressed(way: str, ratio: int) -> dict[str, Any]:
+            small = ctx.apply(pruned(way, 1 / ratio, lessons), learner())
+            taught = _taught(way, small, learner(), drills, tuning, settings, ctx)
+            return {"pruned": _accuracy(judge, small, ctx), "taught": _accuracy(judge, taught, ctx)}
+
+        cells.measured((name, "uncompressed", 1, seed), lambda: {"taught": _accuracy(judge, learner(), ctx)})
         for ratio in RATIOS[:1] if quick else RATIOS:
             for way in WAYS:
-                small = ctx.apply(pruned(way, 1 / ratio, lessons), learner)
-                taught = _taught(way, small, learner, drills, tuning, settings, ctx)
-                found.setdefault((way, ratio), []).append((_accuracy(judge, small, ctx), _accuracy(judge, taught, ctx)))
-                print(f"seed {seed}, {ratio}×, {way}: {found[way, ratio][-1]}", flush=True)
-    return _result(name, found, uncompressed, quick)
+                cells.measured((name, way, ratio, seed), functools.partial(compressed, way, ratio))
+
+    for seed in SEEDS[:1] if quick else SEEDS:
+        measure_all(seed)
+    return _result(name, cells, quick)
 
 
 def _taught(
@@ -177,44 +187,42 @@ def _accuracy(judge: Any, network: Network, ctx: Context) -> float:
     return float(ctx.apply(judge, network).metrics["accuracy"].value)
 
 
-def _result(
-    name: str, found: Mapping[tuple[str, int], list[tuple[float, float]]], uncompressed: list[float], quick: bool
-) -> dict[str, Any]:
-    rows = [{"what": "uncompressed", "taught": statistics.mean(uncompressed), "ci95 over seeds": _half(uncompressed)}]
-    for (way, ratio), pairs in found.items():
-        before, after = ([pair[at] for pair in pairs] for at in (0, 1))
-        rows.append(
-            {
-                "what": f"{ratio}×, {way}",
-                "pruned": statistics.mean(before),
-                "taught": statistics.mean(after),
-                "ci95 over seeds": _half(after),
-            }
-        )
+def _result(name: str, cells: _shared.Cells, quick: bool) -> dict[str, Any]:
+    def found(way: str, ratio: int) -> list[dict[str, Any]]:
+        trials = (cells.get(name, way, ratio, seed) for seed in SEEDS)
+        return [trial for trial in trials if trial is not None]
+
+    def row(way: str, ratio: int) -> dict[str, Any]:
+        trials = found(way, ratio)
+        return {
+            "what": way if ratio == 1 else f"{ratio}×, {way}",
+            "pruned": None if ratio == 1 else _shared.summary(trials, "pruned"),
+            "taught": _shared.summary(trials, "taught"),
+            "ci95 over seeds": _shared.half(trials, "taught"),
+            "seeds": len(trials),
+        }
+
+    rows = [row("uncompressed", 1), *(row(way, ratio) for ratio in RATIOS for way in WAYS)]
+    means = {(each["what"]): each["taught"] for each in rows}
     targets: list[dict[str, Any]] = []
-    for ratio in sorted({ratio for _, ratio in found}):
-        means = {way: statistics.mean(pair[1] for pair in found[way, ratio]) for way in WAYS}
-        best = max(
-            value for way, value in means.items() if way != "ours" and "distil" not in way and "episodes" not in way
-        )
+    for ratio in RATIOS:
+        ours = means[f"{ratio}×, ours"]
+        others = [means[f"{ratio}×, {way}"] for way in PEERS]
+        known = not any(isinstance(value, str) for value in (ours, *others))
         targets.append(
-            common.target(f"points above the best other way, {name}, {ratio}×", ">= 0", means["ours"] - best)
+            common.target(
+                f"points above the best other way, {name}, {ratio}×", ">= 0", ours - max(others) if known else None
+            )
         )
         if ratio == 8 and name == "omniglot":
-            lost = statistics.mean(uncompressed) - means["ours"]
+            lost = None if isinstance(ours, str) else means["uncompressed"] - ours
             targets.append(common.target("points lost at 8×, omniglot", "<= 1", lost))
-    tree = common.result(
-        f"meta_compress_{name}", conditions={"seeds": len(uncompressed), "quick": quick}, rows=rows, targets=targets
-    )
+    tree = common.result(f"meta_compress_{name}", conditions={"quick": quick}, rows=rows, targets=targets)
     common.show(rows)
     common.show(targets)
     if not quick:
         common.save(tree)
     return tree
-
-
-def _half(values: list[float]) -> float | None:
-    return t95(values) if len(values) > 1 else None
 
 
 if __name__ == "__main__":
