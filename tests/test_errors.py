@@ -846,7 +846,7 @@ BAD_PACKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda p: (p / "manifest.json").write_text("[]"), "not a package's manifest"),
     "files a number": (manifest(lambda t: t.update(files=3)), "not a package's manifest"),
     "files of numbers": (manifest(lambda t: t.update(files={"a": 3})), "not a package's manifest"),
-    "later": (manifest(lambda t: t.update(format=99)), "the package has format 99, this mapsto reads up to 1; upgrade"),
+    "later": (manifest(lambda t: t.update(format=99)), "the package has format 99, this mapsto reads up to 2; upgrade"),
     "format a word": (manifest(lambda t: t.update(format="x")), "not a package's manifest"),
     "outside": (manifest(lambda t: t["files"].update({"../x": {"sha256": "0"}})), "'../x', outside the package"),
     "absolute": (manifest(lambda t: t["files"].update({"/etc/passwd": {"sha256": "0"}})), "outside the package"),
@@ -976,7 +976,7 @@ def test_a_real_ctrl_c_after_which_the_same_command_goes_on() -> None:
         while time.monotonic() - began < 60 and not (log.exists() and log.stat().st_size > 1000):
             time.sleep(0.05)
         stopped.send_signal(signal.SIGINT)
-        _, err = stopped.communicate(timeout=60)
+        _, err = stopped.communicate(timeout=300)
         assert stopped.returncode == 130, err.decode()
         assert b"the same command goes on from here" in err
         assert (b"goes on from item" in err) is again
@@ -990,7 +990,7 @@ def test_two_runs_at_once_into_one_folder() -> None:
     Path("b.yaml").write_text(GOOD.replace("epochs: 1", "epochs: 2"))
     both = [start(name, "--out", "both") for name in ("a.yaml", "b.yaml")]
     for one in both:
-        _, err = one.communicate(timeout=120)
+        _, err = one.communicate(timeout=300)
         assert one.returncode == 0, err.decode()
     assert json.loads(Path("both/report.json").read_text())["name"] in ("a", "b")
     assert {path.name for path in Path("both/package").iterdir()} == {"manifest.json", "model.onnx"}

@@ -70,7 +70,7 @@ def test_quick_learners(name: str, tmp_path: Path) -> None:
         pytest.param("compress_distill", marks=pytest.mark.slow),
         pytest.param("compress_quantize", marks=pytest.mark.slow),
         "compress_resnet_cifar",
-        "compress_text",
+        pytest.param("compress_text", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.timeout(600)
@@ -81,7 +81,7 @@ def test_quick_compression(name: str, tmp_path: Path) -> None:
     assert {"bytes", "p50"} <= metrics
     assert all(target["measured"] is not None for target in report["targets"])
     parity = json.loads((tmp_path / "package" / "manifest.json").read_text(encoding="utf-8"))["parity"]
-    assert parity["max_abs_difference"] < 1e-3
+    assert parity["max_abs_difference"] < 0.05 * parity["output_std"] + 1e-3
     assert parity["on"] == "generated" or parity["output_std"] > 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
 

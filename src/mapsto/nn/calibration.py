@@ -342,13 +342,13 @@ def weight_quantizer(
 ) -> Quantizer:
     """A symmetric quantizer with one scale for each index of `axis`.
 
-    With `reduce_range` one bit is left unused, so that pairs of products fit 16 bits on CPUs without VNNI. `observer` "mse"
+    With `reduce_range` one of 8 bits is left unused, so that pairs of products fit 16 bits on CPUs without VNNI. `observer` "mse"
     picks for each channel the clipping of least squared error. No channel's limit is below `floor` of the greatest: a smaller step
     would overflow a runtime's int32 bias. Raises `DomainError` for a weight that is not finite.
     """
     if not bool(torch.isfinite(weight).all()):
         raise DomainError("the weight is not finite (NaN or infinity)", where=name, hint="train the network again")
-    highest = 2 ** (bits - 1 - int(reduce_range)) - 1
+    highest = 2 ** (min(bits, 7 if reduce_range else 8) - 1) - 1
     rows = weight.detach().double().movedim(axis, 0).flatten(1)
     limits = rows.abs().amax(1)
     if observer == "mse":

@@ -131,7 +131,7 @@ class Calibrated(Sampled):
     reduce_range: Literal["auto"] | bool = Field(
         default="auto",
         description=(
-            'Weights of one bit less, so that sums of two products fit 16 bits on CPUs without VNNI; "auto" looks at this CPU once '
+            'Weights of 7 bits at most, so that sums of two products fit 16 bits on CPUs without VNNI; "auto" looks at this CPU once '
             "and records the outcome in the quantizers."
         ),
     )

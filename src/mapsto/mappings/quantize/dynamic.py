@@ -45,7 +45,7 @@ class Dynamic(Mapping[Network, Network]):
     observer: Literal["minmax", "mse"] = "minmax"
     """A weight's range: its extremes, or the clipping of least squared error."""
     reduce_range: Literal["auto"] | bool = "auto"
-    """Weights of one bit less, so that sums of two products fit 16 bits on CPUs without VNNI; "auto" looks at this CPU once and
+    """Weights of 7 bits at most, so that sums of two products fit 16 bits on CPUs without VNNI; "auto" looks at this CPU once and
     records the outcome in the quantizers."""
     first: Literal["auto", "float", "int"] = "auto"
     """The first convolution; "auto" leaves it in float where its input has fewer than 4 channels."""
