@@ -45,7 +45,9 @@ def test_a_recipe_reads_the_same_when_written(name: str) -> None:
     assert load_recipe(name, quick=True).steps != recipe.steps, "quick changes something"
 
 
-@pytest.mark.parametrize("name", ["demo", "vgg_cifar", pytest.param("lite0_cifarfs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["demo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg_cifar", "lite0_cifarfs"))]
+)
 @pytest.mark.timeout(900)
 def test_quick(name: str, tmp_path: Path) -> None:
     require_data_of(name)

@@ -144,6 +144,7 @@ def test_a_trained_network_keeps_the_heads_that_it_needs() -> None:
     assert accuracy[0] == accuracy[1] > 50
 
 
+@pytest.mark.slow
 def test_a_text_network_goes_on_disk_to_onnx_and_through_training(tmp_path: Path) -> None:
     small = applied(Heads(heads=0.5, data=Sentences()), bert())
     assert sum(counts(small)) == 6

@@ -352,7 +352,7 @@ def test_a_folder_without_a_model_is_refused(encoder: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("depth", "file", "accuracy"),
     [
-        (20, "cifar10_resnet20-12fca82f.th", 91.73),
+        pytest.param(20, "cifar10_resnet20-12fca82f.th", 91.73, marks=pytest.mark.slow),
         pytest.param(32, "cifar10_resnet32-d509ac18.th", 92.63, marks=pytest.mark.slow),
         pytest.param(56, "cifar10_resnet56-4bfd9763.th", 93.39, marks=pytest.mark.slow),
     ],
