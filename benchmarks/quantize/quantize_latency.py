@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 import torch
+from compress import _shared
 
 from mapsto import datasets, export, networks, quantize
 from mapsto.errors import MissingExtra
@@ -31,9 +32,6 @@ from mapsto.nn.preprocess import prepare
 from mapsto.nn.runtime import Run
 from mapsto.nn.timing import Timing, interleaved, speedup
 
-PREPROCESSING = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-"""As in the weights' own training."""
-WEIGHTS = {20: "weights/cifar10_resnet20-12fca82f.th", 56: "weights/cifar10_resnet56-4bfd9763.th"}
 IMAGES, SAMPLES = 2000, 512
 """Test images that accuracy is measured on, and training images that ranges are read off; a tenth and an eighth with --quick."""
 
@@ -73,13 +71,7 @@ def measured(part: str, quick: bool) -> list[dict[str, Any]]:
         }
         return _compared(f"{part}, untrained", network, ways, None, quick=quick)
     depth = int(part.split(maxsplit=1)[0].partition("-")[2])
-    network = networks.checkpoint(
-        factory="mapsto.nn.networks.resnet_cifar:resnet_cifar",
-        arguments={"depth": depth},
-        file=WEIGHTS[depth],
-        data=train,
-        **PREPROCESSING,
-    )(seed=0)
+    network = _shared.resnet(depth)(seed=0)
     test = datasets.cifar10(split="test").open()
     test = test.take(np.random.default_rng(0).permutation(len(test))[: IMAGES // 10 if quick else IMAGES])
     ways = _runtimes(network, train, quick) if part == RUNTIMES else _ways(network, train, part, quick)

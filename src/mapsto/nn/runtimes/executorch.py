@@ -5,16 +5,13 @@ What XNNPACK has no kernel for runs in ExecuTorch's portable ones. On a device t
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import logging
-import os
-import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto.errors import DomainError, MissingExtra
+from mapsto.errors import MissingExtra
+from mapsto.nn.runtimes._converting import quiet, unable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +30,7 @@ def lowered(network: Network) -> dict[str, bytes]:
 
     from mapsto.nn.decomposed import decomposed
 
-    with _quiet():
+    with quiet():
         try:
             xnnpack: Any = importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
             exir: Any = importlib.import_module("executorch.exir")
@@ -45,7 +42,7 @@ def lowered(network: Network) -> dict[str, bytes]:
             edge: Any = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
             return {MODEL: bytes(edge.to_executorch().buffer)}
         except Exception as error:  # its passes raise what they like
-            raise _unable(error, "export.executorch") from error
+            raise unable(TITLE, error.__cause__ or error, "export.executorch") from error
 
 
 def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
@@ -53,7 +50,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
     import numpy as np
     import torch
 
-    with _quiet():
+    with quiet():
         try:
             native: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
         except ModuleNotFoundError as error:
@@ -63,7 +60,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         program: Any = native._load_for_executorch(str(files[MODEL]))
         program.method_names()  # reads the file, which would wait until the first sample
     except RuntimeError as error:
-        raise _unable(error, "executorch") from error
+        raise unable(TITLE, error.__cause__ or error, "executorch") from error
 
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:
         tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in inputs]
@@ -75,25 +72,3 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
 
 def _missing(error: ModuleNotFoundError) -> MissingExtra:
     return MissingExtra(str(error.name), "edge", where="executorch")
-
-
-def _unable(error: Exception, where: str) -> DomainError:
-    lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
-    return DomainError(
-        f"ExecuTorch cannot run this network: {lines[0] if lines else type(error).__name__}",
-        where=where,
-        hint="leave the layer with that operator in float (skip), quantize in another way, or use export.onnx",
-    )
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Without notices about kernels of other hardware and about deprecated calls of its own."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -6,16 +6,13 @@ pydantic needs, so pip must not look at its dependencies.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import logging
-import os
-import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto.errors import DomainError, MissingExtra
+from mapsto.errors import MissingExtra
+from mapsto.nn.runtimes._converting import quiet, unable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +35,7 @@ def lowered(network: Network) -> dict[str, bytes]:
     from mapsto.nn.decomposed import decomposed
     from mapsto.nn.edits.quantizers import quantizers_of
 
-    with _quiet():
+    with quiet():
         try:
             converter: Any = importlib.import_module("litert_torch")
             pt2e: Any = importlib.import_module("litert_torch.quantize.pt2e_quantizer")
@@ -55,7 +52,7 @@ def lowered(network: Network) -> dict[str, bytes]:
             model: Any = converter.convert(graph, inputs, **settings)
             return {MODEL: bytes(model.model_content())}
         except Exception as error:  # its passes raise what they like
-            raise _unable(error, "export.litert") from error
+            raise unable(TITLE, error, "export.litert") from error
 
 
 def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
@@ -70,7 +67,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         interpreter: Any = library.Interpreter(model_content=files[MODEL].read_bytes(), num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise _unable(error, "litert") from error
+        raise unable(TITLE, error, "litert") from error
     # args_0, args_1, … in the order of the network's inputs, which the interpreter does not keep
     places = [index for _, index in sorted((item["name"], item["index"]) for item in interpreter.get_input_details())]
     output = interpreter.get_output_details()[0]["index"]
@@ -85,25 +82,3 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         return np.concatenate([once(*(given[i : i + 1] for given in inputs)) for i in range(len(inputs[0]))])
 
     return run
-
-
-def _unable(error: Exception, where: str) -> DomainError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return DomainError(
-        f"LiteRT cannot run this network: {lines[0] if lines else type(error).__name__}",
-        where=where,
-        hint="leave the layer with that operator in float (skip), quantize in another way, or use export.onnx",
-    )
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Without notices about kernels of other hardware and about deprecated calls of its own."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
