@@ -27,6 +27,7 @@ from PIL import Image
 
 from mapsto import cli
 from mapsto import report as reports
+from mapsto.data.folder import cache_folder
 from mapsto.digest import digest_json, dumps
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.export.onnx import Onnx
@@ -102,7 +103,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("MAPSTO_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path / "cache"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "kernels").symlink_to(cache_folder() / "kernels")  # which take a minute to compile
+    monkeypatch.setenv("MAPSTO_CACHE", str(cache))
     monkeypatch.setenv("MAPSTO_OFFLINE", "1")
 
 

@@ -1,9 +1,9 @@
 """What quantizing costs and buys on a CPU: accuracy on CIFAR-10's test images, and one image at a time on one thread in ONNX Runtime.
 
 Trained ResNets (Y. Idelbayev's weights) in float and by each way of quantizing, beside ONNX Runtime's own `quantize_static` in the
-same run; VGG-16 for its time alone, there are no trained weights of it. "ResNet-20 by runtime" is the same network in every runtime that
-is installed, the choice of `export.best` (made on its own measurement, judged on this one), and what NNCF in OpenVINO, torchao in
-ExecuTorch and ONNX Runtime's quantizer make of it.
+same run; VGG-16 for its time alone, there are no trained weights of it; pretrained encoders by few-shot accuracy (`_encoders`). "by
+runtime" is the same network in every runtime that is installed, the choice of `export.best` (made on its own measurement, judged on this
+one), and what NNCF in OpenVINO, torchao in ExecuTorch and ONNX Runtime's quantizer make of it.
 
 mapsto bench quantize_latency
 """
@@ -22,22 +22,28 @@ import common
 import numpy as np
 import torch
 from compress import _shared
+from numpy.typing import NDArray
+from quantize import _encoders
 
 from mapsto import datasets, export, networks, quantize
-from mapsto.errors import MissingExtra
+from mapsto.errors import DomainError, MissingExtra
 from mapsto.kinds import Network, Samples
 from mapsto.nn import runtime
 from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
 from mapsto.nn.preprocess import prepare
+from mapsto.nn.quantization import needs_reduced_range
 from mapsto.nn.runtime import Run
-from mapsto.nn.timing import Timing, interleaved, speedup
+from mapsto.nn.timing import interleaved, speedup
 
 IMAGES, SAMPLES = 2000, 512
 """Test images that accuracy is measured on, and training images that ranges are read off; a tenth and an eighth with --quick."""
 
-
-RUNTIMES = "ResNet-20 by runtime"
-PARTS = ("ResNet-20", "ResNet-20 at 4 bits", RUNTIMES, "ResNet-56", "VGG-16")
+RESNETS = {"ResNet-20": 20, "ResNet-56": 56}
+VGG = "VGG-16, untrained"
+ENCODERS = {"EfficientNet-Lite0": _encoders.efficientnet_lite0, "MiniLM": _encoders.minilm}
+FOUR_BITS = "ResNet-20 at 4 bits"
+BY_RUNTIME = " by runtime"
+PARTS = (*RESNETS, FOUR_BITS, VGG, *ENCODERS, *(f"{name}{BY_RUNTIME}" for name in (*RESNETS, VGG)))
 PEERS = ("onnxruntime quantize_static", "nncf in openvino", "torchao in executorch")
 
 
@@ -50,48 +56,31 @@ class Opened(NamedTuple):
 
 
 Made = Network | bytes | Opened
+Ways = dict[str, Callable[[], Made]]
+"""Way → what makes the network or file."""
 
 
-def main(quick: bool = False) -> dict[str, Any]:
-    rows = [row for part in PARTS for row in measured(part, quick)]
-    return assembled(rows, quick)
+class Subject(NamedTuple):
+    """A network, what it is calibrated on, an input to time, and how accurate a model of it is: figures by name."""
+
+    network: Network
+    data: Any
+    example: NDArray[Any]
+    judge: Callable[[Run], dict[str, float]]
 
 
-def measured(part: str, quick: bool) -> list[dict[str, Any]]:
-    """The rows of one network: every way in turn, in one process."""
-    torch.set_num_threads(1)
-    train = datasets.cifar10(split="train")
-    if part == "VGG-16":
-        network = networks.vgg(depth=16, data=train)(seed=0)
-        samples = 64 if quick else SAMPLES // 4  # no accuracy hangs on it
-        ways: dict[str, Callable[[], Made]] = {
-            "float": lambda: network,
-            "static": lambda: quantize.static(data=train, samples=samples)(network, seed=0),
-            "onnxruntime quantize_static": lambda: _by_onnxruntime(network, train, samples),
-        }
-        return _compared(f"{part}, untrained", network, ways, None, quick=quick)
-    depth = int(part.split(maxsplit=1)[0].partition("-")[2])
-    network = _shared.resnet(depth)(seed=0)
-    test = datasets.cifar10(split="test").open()
-    test = test.take(np.random.default_rng(0).permutation(len(test))[: IMAGES // 10 if quick else IMAGES])
-    ways = _runtimes(network, train, quick) if part == RUNTIMES else _ways(network, train, part, quick)
-    return _compared(part, network, ways, test, quick=quick)
-
-
-def assembled(rows: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
-    """The result of all rows, with its goals."""
-    found = {(row["network"], row["way"]): row for row in rows}
-    targets: list[dict[str, Any]] = []
-    for part in ("ResNet-20", "ResNet-56"):
-        drop = found[part, "float"]["accuracy"] - found[part, "static"]["accuracy"]
-        targets.append(common.target(f"{part}, static: points below float", "<= 0.3", drop))
-    for part in ("ResNet-56", "VGG-16, untrained"):
-        fast = found[part, "static"]["times as fast"] if (part, "static") in found else None
-        targets.append(common.target(f"{part}, static: times as fast as float", ">= 2.5", fast))
-    best = found.get((RUNTIMES, "export.best"))
-    rivals = [row["p50 ms"] for row in rows if row["network"] == RUNTIMES and row["way"] in PEERS and "p50 ms" in row]
-    shown = min(rivals) / best["p50 ms"] if best and rivals else None
-    targets.append(common.target("ResNet-20, export.best: times as fast as the fastest peer", ">= 0.97", shown))
+def main(quick: bool = False, only: str = "") -> dict[str, Any]:
+    """Parts that are done are kept, so that a table can grow over many runs; each part is measured in one process."""
+    wanted = [part for part in PARTS if only in part]
+    if not wanted:
+        raise DomainError(f"there are no rows '{only}'", where="--only", hint=", ".join(PARTS))
+    cells = _shared.Cells("quantize_latency", quick=quick)
+    for part in wanted:
+        cells.measured((part,), lambda part=part: {"rows": measured(part, quick)})
+    rows: list[dict[str, Any]] = []
+    for part in PARTS:
+        kept = cells.get(part)
+        rows += kept["rows"] if kept else [{"network": part, "way": "not run"}]
     tree = common.result(
         "quantize_latency",
         conditions={
@@ -99,22 +88,111 @@ def assembled(rows: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
             "batch": 1,
             "runtime": "ONNX Runtime, where the row names no other",
             "test images": IMAGES // 10 if quick else IMAGES,
+            "encoders": "5-way 5-shot, nearest class mean, unseen classes, 600 episodes",
             "calibration samples": 64 if quick else SAMPLES,
             "seed": 0,
             "quick": quick,
         },
         rows=rows,
-        targets=targets,
+        targets=goals(rows),
     )
     common.show(rows)
-    common.show(targets)
+    common.show(tree["targets"])
     if not quick:
         common.save(tree)
     return tree
 
 
-def _ways(network: Network, train: Any, part: str, quick: bool) -> dict[str, Callable[[], Made]]:
-    """Way → what makes the network or file."""
+def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = {(row["network"], row["way"]): row for row in rows}
+
+    def figure(part: str, way: str, name: str) -> float | None:
+        return found.get((part, way), {}).get(name)
+
+    targets: list[dict[str, Any]] = []
+    for part in (*RESNETS, *ENCODERS):
+        way = "dynamic" if part == "MiniLM" else "static"
+        before, after = figure(part, "float", "accuracy"), figure(part, way, "accuracy")
+        drop = None if before is None or after is None else before - after
+        targets.append(common.target(f"{part}, {way}: points below float", "<= 0.3", drop))
+    for part in ("ResNet-56", VGG):
+        for name, way in ((part, "static"), (f"{part}{BY_RUNTIME}", "export.best")):
+            shown = figure(name, way, "times as fast")
+            targets.append(common.target(f"{part}, {way}: times as fast as float in ONNX Runtime", ">= 2.5", shown))
+    for part in (*RESNETS, VGG):
+        name = f"{part}{BY_RUNTIME}"
+        best = figure(name, "export.best", "p50 ms")
+        rivals = [time for peer in PEERS if (time := figure(name, peer, "p50 ms")) is not None]
+        shown = min(rivals) / best if best and rivals else None
+        targets.append(common.target(f"{part}, export.best: times as fast as the fastest peer", ">= 0.97", shown))
+    return targets
+
+
+def measured(part: str, quick: bool) -> list[dict[str, Any]]:
+    """The rows of one network: every way in turn, in one process."""
+    torch.set_num_threads(1)
+    name = part.removesuffix(BY_RUNTIME).removesuffix(" at 4 bits")
+    samples = 64 if quick else SAMPLES
+    if name in ENCODERS:
+        subject, ways = _encoder(name, quick)
+    elif name == VGG:
+        subject = _cifar(networks.vgg(depth=16, data=datasets.cifar10(split="train"))(seed=0), None)
+        samples //= 4  # no accuracy hangs on it
+        ways = _plain(subject, samples)
+    else:
+        subject = _cifar(_shared.resnet(RESNETS[name])(seed=0), IMAGES // 10 if quick else IMAGES)
+        ways = _ways(subject, part, quick)
+    if part.endswith(BY_RUNTIME):
+        ways = _runtimes(subject, samples, quick)
+    return _compared(part, subject, ways, quick=quick)
+
+
+def _cifar(network: Network, images: int | None) -> Subject:
+    """A network for CIFAR-10, judged on some of its test images or on none."""
+    test = datasets.cifar10(split="test").open()
+    test = test.take(np.random.default_rng(0).permutation(len(test))[:images])
+    example = torch.randn(network.signature.input_shape(1), generator=torch.Generator().manual_seed(0)).numpy()
+
+    def judge(run: Run) -> dict[str, float]:
+        return {} if images is None else {"accuracy": _accuracy(run, test, network)}
+
+    return Subject(network, datasets.cifar10(split="train"), example, judge)
+
+
+def _encoder(name: str, quick: bool) -> tuple[Subject, Ways]:
+    encoder = ENCODERS[name](quick)
+
+    def judge(run: Run) -> dict[str, float]:
+        accuracy, half = _encoders.few_shot_accuracy(encoder, run)
+        return {"accuracy": accuracy, "ci95": half}
+
+    subject = Subject(encoder.network, encoder.calibration, encoder.inputs(slice(0, 1)), judge)
+    if encoder.calibration is not None:
+        return subject, _plain(subject, 64 if quick else SAMPLES // 4)
+    network = encoder.network
+    return subject, {
+        "float": lambda: network,
+        "dynamic": lambda: quantize.dynamic(layers="linear")(network, seed=0),
+        "weight_only, 8 bits": lambda: quantize.weight_only(bits=8)(network, seed=0),
+        "weight_only, 4 bits": lambda: quantize.weight_only(bits=4, observer="mse")(network, seed=0),
+        "onnxruntime quantize_dynamic": lambda: _by_onnxruntime_dynamic(network),
+    }
+
+
+def _plain(subject: Subject, samples: int) -> Ways:
+    network = subject.network
+    return {
+        "float": lambda: network,
+        "static": lambda: quantize.static(data=subject.data, samples=samples)(network, seed=0),
+        "static, first convolution too": lambda: quantize.static(data=subject.data, samples=samples, first="int")(
+            network, seed=0
+        ),
+        "onnxruntime quantize_static": lambda: _by_onnxruntime(network, subject.data, samples),
+    }
+
+
+def _ways(subject: Subject, part: str, quick: bool) -> Ways:
+    network, train = subject.network, subject.data
     few = {"data": train, "samples": 64 if quick else SAMPLES}
     rounding = {"data": train, "samples": 256, "steps": 100}
     if quick:
@@ -126,7 +204,7 @@ def _ways(network: Network, train: Any, part: str, quick: bool) -> dict[str, Cal
             made[bits] = quantize.static(**few, bits=bits)(network, seed=0)
         return made[bits]
 
-    def ways(bits: int, measured: int, max_drop: float) -> dict[str, Callable[[], Made]]:
+    def ways(bits: int, measured: int, max_drop: float) -> Ways:
         return {
             "float": lambda: network,
             "static": lambda: static(bits),
@@ -140,29 +218,25 @@ def _ways(network: Network, train: Any, part: str, quick: bool) -> dict[str, Cal
             )(static(bits), seed=0),
         }
 
-    if part == "ResNet-20 at 4 bits":
+    if part == FOUR_BITS:
         return ways(4, 300, 5.0)
     eight = ways(8, 500, 0.3)
     if part == "ResNet-56":  # it takes minutes, and rounding is not what costs accuracy at 8 bits
         eight = {way: make for way, make in eight.items() if "adaround" not in way}
-    return eight | {
-        "static, entropy": lambda: quantize.static(**few, observer="entropy")(network, seed=0),
-        "dynamic": lambda: quantize.dynamic()(network, seed=0),
-        "weight_only, 4 bits": lambda: quantize.weight_only(bits=4, observer="mse")(network, seed=0),
-        "onnxruntime quantize_static": lambda: _by_onnxruntime(network, train, few["samples"]),
-    }
+    return (
+        eight
+        | _plain(subject, few["samples"])
+        | {
+            "static, entropy": lambda: quantize.static(**few, observer="entropy")(network, seed=0),
+            "dynamic": lambda: quantize.dynamic()(network, seed=0),
+            "weight_only, 4 bits": lambda: quantize.weight_only(bits=4, observer="mse")(network, seed=0),
+        }
+    )
 
 
-def _compared(
-    name: str,
-    network: Network,
-    ways: dict[str, Callable[[], Made]],
-    test: Samples | None,
-    *,
-    quick: bool,
-) -> list[dict[str, Any]]:
-    """A row for each way: accuracy one image at a time in ONNX Runtime, time, how many times as fast as float, bytes."""
-    calls: dict[str, Callable[..., Any]] = {}
+def _compared(name: str, subject: Subject, ways: Ways, *, quick: bool) -> list[dict[str, Any]]:
+    """A row for each way: accuracy one input at a time, time, how many times as fast as float, bytes."""
+    calls: dict[str, Run] = {}
     sizes: dict[str, int] = {}
     seconds: dict[str, float] = {}
     notes: dict[str, str] = {}
@@ -181,47 +255,35 @@ def _compared(
             model = result if isinstance(result, bytes) else to_onnx(result)
             calls[way], sizes[way] = runner(model, threads=1), len(model)
         print(f"{name}, {way}: made in {seconds[way]:.1f} s", flush=True)
-    image = torch.randn(network.signature.input_shape(1), generator=torch.Generator().manual_seed(0)).numpy()
     timings = interleaved(
-        {way: (lambda call=call: call(image)) for way, call in calls.items()},
+        {way: (lambda call=call: call(subject.example)) for way, call in calls.items()},
         rounds=3 if quick else 5,
         seconds=0.05 if quick else 0.2,
     )
     rows: list[dict[str, Any]] = []
     for way in ways:
-        if way not in calls:
-            rows.append({"network": name, "way": way, "note": notes[way]})
-            continue
-        call = calls[way]
-        accuracy = None if test is None else _accuracy(call, test, network)
-        row = _row(name, way, accuracy, timings, sizes[way], seconds[way])
+        row: dict[str, Any] = {"network": name, "way": way}
+        if way in calls:
+            ratio, low, high = speedup(timings["float"], timings[way])
+            row |= {
+                **subject.judge(calls[way]),
+                "p50 ms": timings[way].p50,
+                "p99 ms": timings[way].p99,
+                "times as fast": ratio,
+                "low": low,
+                "high": high,
+                "kB": sizes[way] / 1e3,
+                "made in s": seconds[way],
+            }
         rows.append(row | {"note": notes[way]} if notes.get(way) else row)
     return rows
 
 
-def _row(
-    name: str, way: str, accuracy: float | None, timings: dict[str, Timing], size: int, made: float
-) -> dict[str, Any]:
-    ratio, low, high = speedup(timings["float"], timings[way])
-    return {
-        "network": name,
-        "way": way,
-        "accuracy": accuracy,
-        "p50 ms": timings[way].p50,
-        "p99 ms": timings[way].p99,
-        "times as fast": ratio,
-        "low": low,
-        "high": high,
-        "kB": size / 1e3,
-        "made in s": made,
-    }
-
-
-def _accuracy(call: Callable[..., Any], test: Samples, network: Network) -> float:
+def _accuracy(run: Run, test: Samples, network: Network) -> float:
     right = 0
     for start in range(0, len(test), 500):
         inputs = prepare(test.inputs[start : start + 500], network.signature.preprocessing).numpy()
-        answers = [int(call(inputs[i : i + 1]).argmax()) for i in range(len(inputs))]
+        answers = [int(run(inputs[i : i + 1]).argmax()) for i in range(len(inputs))]
         right += int((np.array(answers) == test.labels[start : start + 500]).sum())
     return 100 * right / len(test)
 
@@ -257,9 +319,27 @@ def _by_onnxruntime(network: Network, train: Any, samples: int) -> bytes:
         return made.read_bytes()
 
 
-def _runtimes(network: Network, train: Any, quick: bool) -> dict[str, Callable[[], Made]]:
+def _by_onnxruntime_dynamic(network: Network) -> bytes:
+    """ONNX Runtime's own: linear layers' weights per channel, their inputs at every call."""
+    import onnxruntime.quantization as peer
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = (Path(folder) / f"{part}.onnx" for part in ("float", "int8"))
+        given.write_bytes(to_onnx(network))
+        peer.quantize_dynamic(
+            str(given),
+            str(made),
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            reduce_range=needs_reduced_range(),
+            weight_type=peer.QuantType.QInt8,
+        )
+        return made.read_bytes()
+
+
+def _runtimes(subject: Subject, samples: int, quick: bool) -> Ways:
     """The float and the int8 network in each runtime, the fastest of them by its own measurement, and the peers."""
-    samples = 64 if quick else SAMPLES
+    network, train = subject.network, subject.data
     made: list[Network] = []
 
     def static() -> Network:
@@ -271,7 +351,7 @@ def _runtimes(network: Network, train: Any, quick: bool) -> dict[str, Callable[[
         return lambda: _lowered(name, make())
 
     others = [name for name in runtime.names() if name != "onnxruntime"]
-    ways: dict[str, Callable[[], Made]] = {"float": lambda: network, "static": static}
+    ways: Ways = {"float": lambda: network, "static": static}
     for name in others:
         ways[f"float in {name}"] = in_runtime(name, lambda: network)
         ways[f"static in {name}"] = in_runtime(name, static)

@@ -117,6 +117,7 @@ from mapsto.mappings.prune.magnitude import Magnitude as _prune_magnitude
 from mapsto.mappings.prune.meta import Meta as _prune_meta
 from mapsto.mappings.prune.n_m import NOfM as _prune_n_m
 from mapsto.mappings.prune.random import Random as _prune_random
+from mapsto.mappings.prune.reconstruct import Reconstruct as _prune_reconstruct
 from mapsto.mappings.prune.sensitivity import Sensitivity as _prune_sensitivity
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
 from mapsto.mappings.prune.unstructured import Unstructured as _prune_unstructured
@@ -276,6 +277,7 @@ class prune:
     meta = _prune_meta
     n_m = _prune_n_m
     random = _prune_random
+    reconstruct = _prune_reconstruct
     sensitivity = _prune_sensitivity
     taylor = _prune_taylor
     unstructured = _prune_unstructured

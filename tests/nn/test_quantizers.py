@@ -6,9 +6,10 @@ import copy
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from tests.nets import Plain, Residual, block, images, network, quantized, settled
+from tests.nets import Padded, Plain, Residual, block, images, network, quantized, settled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -261,6 +262,17 @@ def test_skipped_layers_stay_float_in_onnx_runtime():
     batch = images(64, 3)
     simulated, real = small.module()(batch).detach().numpy(), runner(model)(batch.numpy())
     assert np.abs(simulated - real).max() < 0.1 * simulated.std(0).mean()
+
+
+def test_convolutions_of_codes_pad_with_zeros_themselves():
+    given = network(Padded)
+    for candidate in (given, quantized(given, first=True)):
+        model = onnx.load_from_string(to_onnx(candidate))
+        kept = [node for node in model.graph.node if node.op_type == "Pad"]
+        assert len(kept) == 1, "only what pads with ones is left"
+        batch = images(64, 3)
+        expected, real = candidate.module()(batch).detach().numpy(), runner(to_onnx(candidate))(batch.numpy())
+        assert np.abs(expected - real).max() < 1e-4
 
 
 @pytest.mark.parametrize("classes", [0, 5])

@@ -147,16 +147,18 @@ def _exported(module: nn.Module, signature: Signature, examples: tuple[Tensor, .
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Without the exporter's notices about packages that it does not need."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporter's notices about packages that it does not need and constants that it does not fold."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -205,8 +207,11 @@ class _Lowering:
                 self._store_codes(node)
             elif node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[0] in self.flat:
                 self._flatten_later(node)
-            elif node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
-                self._store_bias(node)
+            elif node.op_type in ("Conv", "Gemm"):
+                if node.op_type == "Conv":
+                    self._take_padding(node)
+                if len(node.input) == 3:
+                    self._store_bias(node)
                 self._add(node)
             elif node.domain == KEPT.partition("::")[0]:
                 node.domain, node.op_type = "", "Identity"
@@ -216,7 +221,6 @@ class _Lowering:
             else:
                 self._add(node)
         del self.graph.node[:]
-        self.graph.node.extend(self.nodes)
         self._drop_unused()
 
     def _add(self, node: Any) -> None:
@@ -260,6 +264,54 @@ class _Lowering:
             made.attribute.append(helper.make_attribute("axis", 0))
         self._add(made)
         node.input[2] = name
+
+    def _take_padding(self, node: Any) -> None:
+        """Let a convolution pad its own input: zeros that were put around codes, then quantized by the same step, are codes of zero."""
+        from onnx import helper
+
+        maker = self.made.get(node.input[0])
+        steps = None
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            steps, quantizing = maker, self.made.get(maker.input[0])
+            maker = self.made.get(quantizing.input[0]) if quantizing is not None else None
+        if maker is None or maker.op_type != "Pad":
+            return
+        source = self.made.get(maker.input[0])
+        if steps is not None and (
+            source is None or source.op_type != "DequantizeLinear" or not self._alike(source, steps)
+        ):
+            return
+        pads = self.constants.get(maker.input[1])
+        value = self.constants.get(maker.input[2]) if len(maker.input) > 2 and maker.input[2] else np.zeros(1)
+        kinds = {item.name: helper.get_attribute_value(item) for item in (*maker.attribute, *node.attribute)}
+        if (
+            pads is None
+            or value is None
+            or (len(maker.input) > 3 and maker.input[3])
+            or value.any()
+            or kinds.get("mode", b"constant") != b"constant"
+            or kinds.get("auto_pad", b"NOTSET") != b"NOTSET"
+            or pads.min() < 0
+        ):
+            return
+        before, after = pads.reshape(2, -1)
+        if before[:2].any() or after[:2].any():
+            return
+        own = np.array(kinds.get("pads", [0] * (len(pads) - 4)))
+        kept = [item for item in node.attribute if item.name != "pads"]
+        del node.attribute[:]
+        node.attribute.extend(
+            [*kept, helper.make_attribute("pads", (own + np.concatenate([before[2:], after[2:]])).tolist())]
+        )
+        node.input[0] = maker.input[0]
+
+    def _alike(self, first: Any, second: Any) -> bool:
+        """Whether two nodes have the same scale and zero point."""
+        pairs = [
+            (self.constants.get(a), self.constants.get(b))
+            for a, b in zip(first.input[1:], second.input[1:], strict=True)
+        ]
+        return all(a is not None and b is not None and np.array_equal(a, b) for a, b in pairs)
 
     def _step(self, name: str) -> NDArray[Any] | None:
         """The size of one code of a dequantized tensor, seen through nodes that only rearrange."""
@@ -306,7 +358,13 @@ class _Lowering:
             self._flatten(node.output[0], output)
 
     def _drop_unused(self) -> None:
-        used = {name for node in self.graph.node for name in node.input} | {item.name for item in self.graph.output}
+        used = {item.name for item in self.graph.output}
+        nodes: list[Any] = []
+        for node in reversed(self.nodes):
+            if used.intersection(node.output):
+                nodes.append(node)
+                used.update(node.input)
+        self.graph.node.extend(reversed(nodes))
         kept = [item for item in self.graph.initializer if item.name in used]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)

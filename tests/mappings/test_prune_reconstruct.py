@@ -1,0 +1,128 @@
+"""`prune.reconstruct`: what is left makes up for what is gone, exactly where it can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.mappings.parts import outputs
+from tests.mappings.prunable import DATA, TASKS, context, vgg
+from torch import Tensor, nn
+
+from mapsto.errors import DataError, DomainError, SpecError
+from mapsto.kinds import Network
+from mapsto.mappings.prune.magnitude import Magnitude
+from mapsto.mappings.prune.reconstruct import Reconstruct
+from mapsto.nn.refit import fittable, refitted, rows
+
+GENERATOR = torch.Generator().manual_seed(0)
+BATCH = torch.rand(64, 1, 8, 8, generator=GENERATOR)
+
+
+def outputs_of(module: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return module(BATCH)
+
+
+def applied(mapping: Any, network: Network) -> Network:
+    return context().apply(mapping, network)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(7, 5), (7,)),
+        (nn.Linear(7, 5, bias=False), (3, 7)),
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1), (4, 9, 7)),
+        (nn.Conv2d(4, 6, (3, 2), padding="same", dilation=(1, 2)), (4, 6, 7)),
+        (nn.Conv2d(4, 6, (1, 3), padding=(0, 2), bias=False), (4, 5, 5)),
+    ],
+)
+def test_rows_are_what_a_layer_computes_with(layer: Any, shape: tuple[int, ...]):
+    net = nn.Sequential(layer, nn.ReLU())
+    batches = list(torch.randn(6, *shape, generator=GENERATOR).split(4))
+    found = list(rows(net, batches, "0", 5))
+    assert len(found) == 2
+    for given, wanted in found:
+        computed = given @ layer.weight.flatten(1).T + (0 if layer.bias is None else layer.bias)
+        torch.testing.assert_close(computed, wanted)
+    torch.testing.assert_close(next(rows(net, batches, "0", 5, only="inputs")).inputs, found[0].inputs)
+    torch.testing.assert_close(next(rows(net, batches, "0", 5, only="outputs")).outputs, found[0].outputs)
+
+
+class Twins(nn.Module):
+    """Its first layer's last two channels are mixtures of the others: nothing is lost with them."""
+
+    def __init__(self, width: int = 6, groups: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, width, 3), nn.Conv2d(width, 4, 3, groups=groups, bias=bias)
+        self.norm, self.head = nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.second(self.first(x)))).mean((-1, -2)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_others_can_make_up_for_is_not_missed(bias: bool):
+    torch.manual_seed(0)
+    whole = Twins(bias=bias).eval()
+    with torch.no_grad():
+        mixture = torch.randn(2, 4)
+        whole.first.weight[4:] = torch.einsum("ab,bcij->acij", mixture, whole.first.weight[:4])
+        whole.first.bias[4:] = mixture @ whole.first.bias[:4] + 0.5
+        small = Twins(4, bias=bias).eval()
+        small.load_state_dict(
+            whole.state_dict()
+            | {name: whole.state_dict()[name][:4] for name in ("first.weight", "first.bias")}
+            | {"second.weight": whole.second.weight[:, :4]}
+        )
+        before = small(BATCH).clone()
+        kept = {"first": torch.arange(4), "second": torch.arange(4), "head": torch.arange(3)}
+        refitted(small, whole, [BATCH[:32], BATCH[32:]], kept, places=36, ridge=1e-9)
+        assert (before - whole(BATCH)).abs().max() > 0.1
+        torch.testing.assert_close(small(BATCH), whole(BATCH), rtol=0, atol=1e-4)
+
+
+def test_groups_are_fitted_each_for_itself():
+    torch.manual_seed(0)
+    whole, small = Twins(4, groups=2).eval(), Twins(4, groups=2).eval()
+    small.load_state_dict(whole.state_dict() | {"second.weight": torch.zeros_like(whole.second.weight)})
+    kept = {"second": torch.arange(4)}
+    refitted(small, whole, [BATCH], kept, places=16, ridge=1e-9)
+    torch.testing.assert_close(outputs_of(small), outputs_of(whole), rtol=0, atol=1e-3)
+
+
+def test_layers_that_run_twice_are_left_alone():
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.once, self.twice = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.twice(self.twice(self.once(x)))
+
+    assert fittable(Again(), torch.rand(2, 4)) == ["once"]
+
+
+@pytest.mark.parametrize("field", [{"data": DATA}, {"tasks": TASKS}])
+def test_a_pruned_network_comes_nearer_to_its_original(field: dict[str, Any]):
+    original = vgg((8,), (12,))
+    small = applied(Magnitude(macs=0.5), original)
+    mended = applied(Reconstruct(teacher=original, **field), small)
+    wanted, before, after = (outputs(network, BATCH) for network in (original, small, mended))
+    assert (after - wanted).square().mean() < 0.5 * (before - wanted).square().mean()
+    again = applied(Reconstruct(teacher=original, **field), small)
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in mended.tensors.items())
+    assert mended.edits == small.edits
+
+
+def test_what_it_cannot_work_with_is_refused():
+    original = vgg((8,), (12,))
+    small = applied(Magnitude(macs=0.5), original)
+    with pytest.raises(DomainError, match="was not made from the teacher by edits"):
+        applied(Reconstruct(teacher=vgg((8,), (16,)), data=DATA), small)
+    with pytest.raises(DataError, match="only 4 samples"):
+        applied(Reconstruct(teacher=original, data=DATA, samples=4), small)
+    with pytest.raises(SpecError, match="either data or tasks"):
+        Reconstruct(teacher=original)
