@@ -32,7 +32,10 @@ def fittable(module: nn.Module, example: Tensor) -> list[str]:
     runs: dict[str, int] = {}
 
     def hook(path: str) -> Any:
-        return lambda *_: runs.update({path: runs.get(path, 0) + 1})
+        def count(*_: object) -> None:
+            runs[path] = runs.get(path, 0) + 1
+
+        return count
 
     handles = [layer.register_forward_hook(hook(path)) for path, layer in module.named_modules() if _is_plain(layer)]
     try:
@@ -142,8 +145,7 @@ def _picked(
     if only == "outputs":
         return Rows(empty, outputs)
     convolution = cast("nn.Conv2d", layer)
-    padding = cast("list[int]", convolution._reversed_padding_repeated_twice)
-    padded = nn.functional.pad(given, padding).permute(0, 2, 3, 1)
+    padded = nn.functional.pad(given, convolution._reversed_padding_repeated_twice).permute(0, 2, 3, 1)
     (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
     rows_of = down[..., None, None] * sh + torch.arange(kh, device=given.device)[:, None] * dh
     columns = across[..., None, None] * sw + torch.arange(kw, device=given.device) * dw
