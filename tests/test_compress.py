@@ -87,6 +87,25 @@ def test_too_few_samples_are_refused() -> None:
         compressing.held_out({"subset": {"data": {"digits": {}}, "per_class": 9}})
 
 
+def test_another_runtime_is_measured_in_and_exported_for() -> None:
+    settings = {
+        "model": ({}, [{"networks.vgg": {"plan": [[4]]}}]),
+        "data": {"subset": {"data": {"digits": {}}, "per_class": 10}},
+        "test": None,
+        "target": compressing.parse_target("latency=1ms"),
+        "shares": (0.5,),
+        "epochs": 1,
+    }
+    tree = yaml.safe_load(compressing.compression_recipe(**settings, runtime="openvino"))
+    fork, chosen, package = tree["steps"][1:]
+    assert fork["fork"]["share_0_5"][0]["prune.taylor"]["macs"] == 0.5
+    assert chosen["choose.best"]["within"]["evaluate.latency"]["runtime"] == "openvino"
+    assert "export.openvino" in package
+    assert "export.onnx" in yaml.safe_load(compressing.compression_recipe(**settings))["steps"][3]
+    with pytest.raises(SpecError, match="there is no runtime 'openvno'; did you mean 'openvino'"):
+        compressing.compression_recipe(**settings, runtime="openvno")
+
+
 def test_the_best_network_within_the_target_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"

@@ -463,6 +463,12 @@ def compress(
     shares: Annotated[str, typer.Option(help="Shares of the multiply-accumulates to try.")] = "1,0.5,0.25,0.125",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of distillation for each share.")] = 10,
     step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last network.")] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="What latency is measured in and the package is for: onnxruntime, openvino, litert, executorch."
+        ),
+    ] = "onnxruntime",
     out: Annotated[
         Path | None, typer.Option(help="Folder for recipe, report and package. [default: runs/compress]")
     ] = None,
@@ -489,6 +495,7 @@ def compress(
         shares=tried,
         epochs=epochs,
         seed=seed,
+        runtime=runtime,
     )
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.yaml"

@@ -14,6 +14,7 @@ from typing import Any, cast
 import yaml
 
 from mapsto.errors import DataError, SpecError, nearest
+from mapsto.nn import runtime as runtimes
 
 __all__ = ["Target", "compression_recipe", "data_node", "held_out", "model_nodes", "parse_target"]
 
@@ -29,6 +30,8 @@ _METRICS = {
     "macs": ("evaluate.size", "macs"),
     "parameters": ("evaluate.size", "parameters"),
 }
+_EXPORTS = {"onnxruntime": "export.onnx"}
+"""Where a runtime's export has another name than the runtime."""
 _PER_CLASS = 5
 
 
@@ -37,7 +40,7 @@ class Target:
     """A limit on what the small network costs."""
 
     kind: str
-    """``latency`` (ms, one sample, ONNX Runtime, one thread), ``bytes``, ``macs`` or ``parameters``."""
+    """``latency`` (ms, one sample, one thread), ``bytes``, ``macs`` or ``parameters``."""
     limit: float
     text: str
     """As it was given."""
@@ -181,6 +184,7 @@ def compression_recipe(
     shares: tuple[float, ...],
     epochs: int,
     seed: int = 0,
+    runtime: str = "onnxruntime",
 ) -> str:
     """The recipe as YAML.
 
@@ -192,11 +196,18 @@ def compression_recipe(
         Shares of the original's multiply-accumulates that are tried, each in (0, 1); 1 leaves it whole.
     epochs
         Of distillation in each branch.
+    runtime
+        What latency is measured in and the package is for, as `mapsto.nn.runtime.names` has it.
+
+    Raises `SpecError` for a runtime that is not known, `DataError` for fewer than ten samples of a class.
     """
+    known = runtimes.names()
+    if runtime not in known:
+        raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
     entries, steps = model
     learn, check = held_out(data)
     accuracy, size = {"evaluate.accuracy": {"data": "$check"}}, {"evaluate.size": {}}
-    timed = {"evaluate.latency": {"runtime": "onnxruntime", "rounds": 3, "all_threads": False}}
+    timed = {"evaluate.latency": {"runtime": runtime, "rounds": 3, "all_threads": False}}
     observe: dict[str, Any] = {"accuracy": accuracy, "size": size, "latency": timed}
     if test is not None:
         observe["test"] = {"evaluate.accuracy": {"data": "$test"}}
@@ -228,7 +239,11 @@ def compression_recipe(
             original,
             {"fork": branches},
             {"choose.best": choose, "as": "chosen", "observe": observe},
-            {"export.onnx": {"data": "$check"}, "as": "package", "observe": {"latency": package, "size": size}},
+            {
+                _EXPORTS.get(runtime, f"export.{runtime}"): {"data": "$check"},
+                "as": "package",
+                "observe": {"latency": package, "size": size},
+            },
         ],
         "targets": [
             {"what": target.text, "metric": f"chosen.{cost.partition('.')[2]}.{metric}", "goal": f"<= {target.limit:g}"}

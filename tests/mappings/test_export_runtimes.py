@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.nets import Blobs, Plain, Residual, images, network
+from tests.nets import Blobs, Eigen, Plain, Residual, images, network
 
 from mapsto import discovery
 from mapsto.errors import DomainError, MissingExtra, SpecError, StoreError
@@ -22,6 +22,7 @@ from mapsto.mappings.export.executorch import Executorch
 from mapsto.mappings.export.litert import Litert
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.export.openvino import Openvino
+from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.quantize.bf16 import Bf16
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.quantize.weight_only import WeightOnly
@@ -133,6 +134,12 @@ def test_the_best_refuses_what_it_cannot_know_or_trust(float_network, small):
         Best(exporters=("onnx",), samples=64, relative_difference=1e-12, rounds=1, seconds=0.01)(given)
 
 
+def test_a_latency_budget_in_a_runtime_that_is_not_here(monkeypatch, float_network):
+    without(monkeypatch, "openvino")
+    with pytest.raises(MissingExtra, match="openvino is not installed"):
+        Magnitude(latency_ms=1, runtime="openvino")(float_network)
+
+
 def test_an_unknown_runtime_is_refused():
     with pytest.raises(SpecError, match="did you mean 'openvino'"):
         runtime.find("openvin")
@@ -196,6 +203,16 @@ def test_latency_of_a_network_and_a_package_in_openvino(small):
         assert report.metrics["p50"].value > 0
 
 
+def test_a_latency_budget_is_measured_in_the_runtime_that_is_named(monkeypatch, float_network):
+    pytest.importorskip("openvino", reason="needs the extra edge: openvino")
+    asked: list[str] = []
+    real = runtime.find
+    monkeypatch.setattr(runtime, "find", lambda name: asked.append(name) or real(name))
+    pruned = Magnitude(latency_ms=1e4, runtime="openvino")(float_network)
+    assert set(asked) == {"openvino"}
+    assert pruned.edits == (), "ten seconds are enough for all of it"
+
+
 # ---------------------------------------------------------------------------------------------------- executorch and litert
 
 FIXED = (("executorch", Executorch, ("executorch",)), ("litert", Litert, ("litert_torch", "ai_edge_litert")))
@@ -206,6 +223,16 @@ def needs(*modules: str) -> None:
     for name in modules:
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"needs the extra edge: {name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("exporter", "modules"), [(Onnx, ()), (Openvino, ("openvino",)), *(entry[1:] for entry in FIXED)]
+)
+def test_an_operator_that_a_runtime_lacks_is_named(exporter, modules):
+    needs(*modules)
+    with pytest.raises(DomainError, match=r"for its operator .*eigh"):
+        exporter(samples=2)(network(Eigen))
 
 
 @pytest.mark.slow
@@ -241,7 +268,9 @@ def test_litert_computes_with_integers(small, tmp_path):
     (content,) = runtime.find("litert").lowered(small).values()
     interpreter = Interpreter(model_content=content)
     kinds = {item["index"]: item["dtype"] for item in interpreter.get_tensor_details()}
-    layers = [item for item in interpreter._get_ops_details() if item["op_name"] == "CONV_2D"]
+    layers = [
+        item for item in interpreter._get_ops_details() if item["op_name"].endswith("CONV_2D")
+    ]  # of one channel: by depth
     integer = [layer for layer in layers if all(kinds[i] is np.int8 for i in layer["outputs"])]
     assert len(layers) == 3
     assert len(integer) == 2, "all but the thin first one"

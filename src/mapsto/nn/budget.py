@@ -110,7 +110,11 @@ class Budgeted(Sized):
     latency_ms: float | None = Field(
         default=None,
         gt=0,
-        description="Time of one sample in ONNX Runtime on one thread of this machine, milliseconds (median).",
+        description="Time of one sample in `runtime` on one thread of this machine, milliseconds (median).",
+    )
+    runtime: Literal["onnxruntime", "openvino", "litert", "executorch"] = Field(
+        default="onnxruntime",
+        description="What `latency_ms` is measured in; all but ONNX Runtime come with the extra `edge`.",
     )
     ranking: Literal["global", "per_layer"] = Field(
         default="global",

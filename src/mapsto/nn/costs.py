@@ -1,10 +1,12 @@
-"""What a network costs, before and after pruning: multiply-accumulates, parameters, bytes, or milliseconds in ONNX Runtime."""
+"""What a network costs, before and after pruning: multiply-accumulates, parameters, bytes, or milliseconds in a runtime."""
 
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -104,8 +106,13 @@ def _positions(module: nn.Module, example: Tensor) -> dict[str, float]:
     return dict(found)
 
 
-def latency_ms(shrunk: Callable[[Mapping[str, Mask]], Network]) -> Callable[[Mapping[str, Mask]], float]:
-    """Milliseconds of one sample in ONNX Runtime on one thread, the median of medians; each network is measured once."""
+def latency_ms(
+    shrunk: Callable[[Mapping[str, Mask]], Network], runtime: str = "onnxruntime"
+) -> Callable[[Mapping[str, Mask]], float]:
+    """Milliseconds of one sample in a runtime on one thread, the median of medians; each network is measured once.
+
+    Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network.
+    """
     known: dict[tuple[bytes, ...], float] = {}
 
     def cost(kept: Mapping[str, Mask]) -> float:
@@ -115,12 +122,14 @@ def latency_ms(shrunk: Callable[[Mapping[str, Mask]], Network]) -> Callable[[Map
         return known[key]
 
     def measured(kept: Mapping[str, Mask]) -> float:
-        from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
+        from mapsto.nn.onnx_export import example_inputs
+        from mapsto.nn.runtime import run_network
         from mapsto.nn.timing import interleaved
 
         network = shrunk(kept)
-        run = runner(to_onnx(network), threads=1)
         inputs = [tensor.numpy() for tensor in example_inputs(network.signature, 1)]
-        return interleaved({"pruned": lambda: run(*inputs)}, rounds=5, seconds=0.05)["pruned"].p50
+        with tempfile.TemporaryDirectory() as folder:
+            run = run_network(runtime, network, Path(folder))
+            return interleaved({"pruned": lambda: run(*inputs)}, rounds=5, seconds=0.05)["pruned"].p50
 
     return cost

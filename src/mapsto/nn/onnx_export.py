@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network, Signature, TensorSpec
 from mapsto.nn.edits.quantizers import KEPT, bake_weights
+from mapsto.nn.runtimes._converting import operator_in
 from mapsto.nn.runtimes.onnxruntime import session
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ def _exported(module: nn.Module, signature: Signature, examples: tuple[Tensor, .
                 dynamic_shapes=tuple(shapes),
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            text = str(error.__cause__ or error).strip()
             raise DomainError(
-                f"torch cannot export this network to ONNX: {reason}",
+                f"torch cannot export this network to ONNX{operator_in(text)}: {text.splitlines()[0]}",
                 where="export.onnx",
                 hint="replace the operation, or one whose result depends on values",
             ) from error

@@ -82,7 +82,7 @@ def chosen(
     found: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
 ) -> dict[str, Mask]:
     """Which channels stay for the budget: group → mask, shape (channels,); see `pruned`."""
-    cost = latency_ms(found.shrunk)
+    cost = latency_ms(found.shrunk, settings.runtime)
     if not settings.latency_ms:
         module = found.network.module()
         cost = Costs(module, example_of(found.network), found.groups, settings.budget)

@@ -5,22 +5,41 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import warnings
 from collections.abc import Generator
 
 from mapsto.errors import DomainError
 
-__all__ = ["quiet", "unable"]
+__all__ = ["operator_in", "quiet", "unable"]
+
+
+_PLACE = re.compile(r"\s*(Exception from src/|Check '.*' failed at src/)")
+"""Lines that say where in a runtime's own source it stopped."""
+_OPERATOR = re.compile(r"\b(?:aten|prims|quantized\w*|torchao)(?:::|\.)\w+(?:\.\w+)?|(?<=failed for: )[\w.,: -]+")
+"""An operator of PyTorch by its name, or those that OpenVINO sums up."""
 
 
 def unable(title: str, error: BaseException, where: str) -> DomainError:
-    """The error for what the runtime called `title` cannot compute, by the first line of its own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    r"""The error for what the runtime called `title` cannot compute: the operator, and the first line of its own words.
+
+    >>> print(unable("LiteRT", RuntimeError("Types differ:\n\nOperator: <Overload: aten.abs.default>"), "export.litert"))
+    export.litert: LiteRT cannot run this network, for its operator aten.abs.default: Types differ; leave the layer ...
+    """
+    text = str(error)
+    lines = [line.strip(" \t:") for line in text.splitlines() if line.strip() and not _PLACE.match(line)]
+    reason = lines[0] if lines else type(error).__name__
     return DomainError(
-        f"{title} cannot run this network: {lines[0] if lines else type(error).__name__}",
+        f"{title} cannot run this network{operator_in(text)}: {reason}",
         where=where,
         hint="leave the layer with that operator in float (skip), quantize in another way, or use export.onnx",
     )
+
+
+def operator_in(text: str) -> str:
+    """``, for its operator NAME`` of the first operator that an error names; empty without one."""
+    found = _OPERATOR.search(text)
+    return f", for its operator {found[0].strip()}" if found else ""
 
 
 @contextlib.contextmanager

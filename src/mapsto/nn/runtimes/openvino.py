@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto.errors import DomainError, MissingExtra
+from mapsto.errors import MissingExtra
+from mapsto.nn.runtimes._converting import unable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,10 +94,4 @@ def _known(work: Any, openvino: Any) -> Any:
     try:
         return work()
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines if "operation" in line.lower() or "not supported" in line), lines[-1])
-        raise DomainError(
-            f"OpenVINO {openvino.__version__.partition('-')[0]} cannot run this model: {reason}",
-            where="openvino",
-            hint="leave the layer with that operator in float (skip), quantize in another way, or use export.onnx",
-        ) from error
+        raise unable(f"OpenVINO {openvino.__version__.partition('-')[0]}", error, "openvino") from error
