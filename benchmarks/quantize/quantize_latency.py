@@ -35,8 +35,8 @@ from mapsto.nn.quantization import needs_reduced_range
 from mapsto.nn.runtime import Run
 from mapsto.nn.timing import interleaved, speedup
 
-IMAGES, SAMPLES = 2000, 512
-"""Test images that accuracy is measured on, and training images that ranges are read off; a tenth and an eighth with --quick."""
+IMAGES, SAMPLES = 10_000, 512
+"""Test images that accuracy is measured on, and training images that ranges are read off; 200 and 64 with --quick."""
 
 RESNETS = {"ResNet-20": 20, "ResNet-56": 56}
 VGG = "VGG-16, untrained"
@@ -87,7 +87,7 @@ def main(quick: bool = False, only: str = "") -> dict[str, Any]:
             "threads": 1,
             "batch": 1,
             "runtime": "ONNX Runtime, where the row names no other",
-            "test images": IMAGES // 10 if quick else IMAGES,
+            "test images": 200 if quick else IMAGES,
             "encoders": "5-way 5-shot, nearest class mean, unseen classes, 600 episodes",
             "calibration samples": 64 if quick else SAMPLES,
             "seed": 0,
@@ -140,7 +140,7 @@ def measured(part: str, quick: bool) -> list[dict[str, Any]]:
         samples //= 4  # no accuracy hangs on it
         ways = _plain(subject, samples)
     else:
-        subject = _cifar(_shared.resnet(RESNETS[name])(seed=0), IMAGES // 10 if quick else IMAGES)
+        subject = _cifar(_shared.resnet(RESNETS[name])(seed=0), 200 if quick else IMAGES)
         ways = _ways(subject, part, quick)
     if part.endswith(BY_RUNTIME):
         ways = _runtimes(subject, samples, quick)
