@@ -254,6 +254,14 @@ def test_fixed_runtimes_agree_and_predict(name, exporter, modules, small, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "exporter", "modules"), FIXED)
+def test_fixed_runtimes_give_an_embedding_of_codes_as_numbers(name, exporter, modules):
+    needs(*modules)
+    embedding = Static(data=Blobs(), samples=64)(network(Plain, classes=0))
+    assert exporter(data=Blobs(), samples=16)(embedding).manifest()["parity"]["relative_difference"] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "exporter", "modules"), FIXED)
 def test_fixed_runtimes_run_float_networks_with_shortcuts(name, exporter, modules):
     needs(*modules)
     parity = exporter(samples=8)(network(Residual)).manifest()["parity"]

@@ -70,13 +70,16 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         raise unable(TITLE, error, "litert") from error
     # args_0, args_1, … in the order of the network's inputs, which the interpreter does not keep
     places = [index for _, index in sorted((item["name"], item["index"]) for item in interpreter.get_input_details())]
-    output = interpreter.get_output_details()[0]["index"]
+    output = interpreter.get_output_details()[0]
+    # where the last operation is one of codes, the converter leaves its result as codes
+    step, zero = output["quantization"] if np.issubdtype(output["dtype"], np.integer) else (0.0, 0)
 
     def once(*inputs: NDArray[Any]) -> NDArray[Any]:
         for place, given in zip(places, inputs, strict=True):
             interpreter.set_tensor(place, given)
         interpreter.invoke()
-        return interpreter.get_tensor(output)
+        result = interpreter.get_tensor(output["index"])
+        return (result.astype(np.float32) - zero) * np.float32(step) if step else result
 
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([once(*(given[i : i + 1] for given in inputs)) for i in range(len(inputs[0]))])
