@@ -966,6 +966,9 @@ def test_ctrl_c_within_a_step(made: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def start(*arguments: str) -> subprocess.Popen[bytes]:
     environment = os.environ | {"MAPSTO_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "mapsto", "run", *arguments, "--threads", "1"]
+    # in a shell's background it is ignored, and a child would ignore it too
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
