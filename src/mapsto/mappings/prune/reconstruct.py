@@ -42,9 +42,9 @@ class Reconstruct(Sampled, Mapping[Network, Network]):
 
     teacher: NetworkSource = Field(description="The network before it was pruned.")
     places: int = Field(
-        default=10,
+        default=40,
         ge=1,
-        description="Places of each sample's maps that are looked at; 10 as in ThiNet.",
+        description="Places of each sample's maps that are looked at, all where there are not more; ThiNet takes 10.",
     )
     ridge: float = Field(
         default=0.1,
