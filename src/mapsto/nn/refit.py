@@ -6,6 +6,7 @@ gives in the channels that are left, and λ in units of x's mean square: a weigh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.nn.edits.fold_batch_norm import foldable_pairs
+from mapsto.nn.moments import watch
 from mapsto.nn.sites import trace
 
 __all__ = ["Rows", "fittable", "refitted", "rows"]
@@ -29,21 +31,12 @@ class Rows(NamedTuple):
 
 def fittable(module: nn.Module, example: Tensor) -> list[str]:
     """Paths of the linear layers and plain 2-d convolutions that run once, in the order they run."""
-    runs: dict[str, int] = {}
+    runs: Counter[str] = Counter()
 
-    def hook(path: str) -> Any:
-        def count(*_: object) -> None:
-            runs[path] = runs.get(path, 0) + 1
+    def count(path: str, *_: object) -> None:
+        runs[path] += 1
 
-        return count
-
-    handles = [layer.register_forward_hook(hook(path)) for path, layer in module.named_modules() if _is_plain(layer)]
-    try:
-        with torch.no_grad():
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch(module, [path for path, layer in module.named_modules() if _is_plain(layer)], [example], count)
     return [path for path, count in runs.items() if count == 1]
 
 
