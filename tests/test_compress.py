@@ -98,7 +98,7 @@ def test_another_runtime_is_measured_in_and_exported_for() -> None:
     }
     tree = yaml.safe_load(compressing.compression_recipe(**settings, runtime="openvino"))
     fork, chosen, package = tree["steps"][1:]
-    assert fork["fork"]["share_0_5"][0]["prune.taylor"]["macs"] == 0.5
+    assert fork["fork"]["share_0_5"][0]["prune.magnitude"]["macs"] == 0.5
     assert chosen["choose.best"]["within"]["evaluate.latency"]["runtime"] == "openvino"
     assert "export.openvino" in package
     assert "export.onnx" in yaml.safe_load(compressing.compression_recipe(**settings))["steps"][3]

@@ -195,9 +195,9 @@ def _plain(subject: Subject, samples: int) -> Ways:
     return {
         "float": lambda: network,
         "static": lambda: quantize.static(data=subject.data, samples=samples)(network, seed=0),
-        "static, first convolution too": lambda: quantize.static(data=subject.data, samples=samples, first="int")(
-            network, seed=0
-        ),
+        "static, first convolution in float": lambda: quantize.static(
+            data=subject.data, samples=samples, first="float"
+        )(network, seed=0),
         "onnxruntime quantize_static": lambda: _by_onnxruntime(network, subject.data, samples),
     }
 

@@ -266,7 +266,16 @@ def _branch(share: float, original: str, epochs: int, observe: dict[str, Any]) -
     steps: list[dict[str, Any]] = []
     if share < 1:
         steps += [
-            {"prune.taylor": {"data": "$learn", "macs": share, "multiple_of": 4}, "as": f"pruned_{name}"},
+            {
+                "prune.magnitude": {
+                    "macs": share,
+                    "ranking": "per_cost",
+                    "max_prune": round(1 - share / 2, 4),
+                    "multiple_of": 4,
+                },
+                "as": f"pruned_{name}",
+            },
+            {"prune.reconstruct": {"teacher": f"${original}", "data": "$learn"}, "as": f"refitted_{name}"},
             {"distill.logits": distil, "as": f"distilled_{name}"},
         ]
     return [*steps, {"quantize.static": {"data": "$learn"}, "as": name, "observe": observe}]

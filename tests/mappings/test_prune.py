@@ -22,9 +22,13 @@ from mapsto.kinds import Adaptation, Dataset, Network, Preprocessing, Samples
 from mapsto.mapping import Context, Numerics
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.prune.taylor import Taylor
+from mapsto.nn.budget import Budget
+from mapsto.nn.costs import Costs
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
+from mapsto.nn.groups import find_groups
 from mapsto.nn.measure import count_macs, count_parameters, state_bytes
 from mapsto.nn.portable import decode_edit, encode_edit
+from mapsto.nn.prune import Ranked
 from mapsto.nn.source import network_of
 
 DATA = Subset(data=Digits(), per_class=8)
@@ -159,6 +163,24 @@ def test_every_budget() -> None:
     assert Magnitude(macs=1.0)(whole).edits == ()
 
 
+def test_per_cost_asks_what_a_channel_saves() -> None:
+    whole = network("resnet_cifar", depth=8)  # stages of as much work each, with 16, 32 and 64 channels
+    groups = find_groups(whole.module(), inputs(whole)).groups
+    prices = Costs(whole.module(), inputs(whole), groups, Budget("macs", 0.5)).of_a_channel(groups)
+    for group in groups:
+        first = {group.name: np.arange(group.channels) > 0}
+        small = Ranked(network=whole, groups=groups, scores={}).shrunk(first)
+        assert prices[group.name] == pytest.approx(1 - macs(small) / macs(whole))
+    assert prices["layer1.0.conv1"] > 2 * prices["layer3.0.conv1"]
+    left = {
+        ranking: [len(small.tensors[f"layer{stage}.0.conv1.weight"]) for stage in (1, 3)]
+        for ranking in ("global", "per_cost")
+        for small in [Magnitude(macs=0.6, ranking=ranking, max_prune=0.9)(whole)]
+    }
+    assert left["per_cost"][0] < left["global"][0]
+    assert left["per_cost"][1] > left["global"][1]
+
+
 @pytest.mark.slow
 def test_a_latency_is_met() -> None:
     whole = network("vgg", plan=((64, 64), (64,)))
@@ -176,7 +198,7 @@ def _latency(of: Network) -> float:
     return interleaved({"x": lambda: run(*batch)}, rounds=3, seconds=0.05)["x"].p50
 
 
-@pytest.mark.parametrize("ranking", ["global", "per_layer"])
+@pytest.mark.parametrize("ranking", ["global", "per_layer", "per_cost"])
 def test_limits_hold(ranking: Any) -> None:
     whole = network()
     pruned = Magnitude(macs=0.35, multiple_of=8, min_channels=8, ranking=ranking)(whole)

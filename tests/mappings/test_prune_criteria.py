@@ -294,7 +294,9 @@ def test_the_median_does_not_depend_on_order_or_place(filters: Any, random: Any)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from(FREE), st.floats(0.3, 1.0), st.sampled_from(["global", "per_layer"]), st.integers(1, 4))
+@given(
+    st.sampled_from(FREE), st.floats(0.3, 1.0), st.sampled_from(["global", "per_layer", "per_cost"]), st.integers(1, 4)
+)
 def test_any_budget_is_met(cls: type[Any], budget: float, ranking: str, multiple: int) -> None:
     whole = vgg((8,), (12,))
     small = cls(macs=budget, ranking=ranking, multiple_of=multiple)(whole)

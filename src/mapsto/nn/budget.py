@@ -116,9 +116,12 @@ class Budgeted(Sized):
         default="onnxruntime",
         description="What `latency_ms` is measured in; all but ONNX Runtime come with the extra `edge`.",
     )
-    ranking: Literal["global", "per_layer"] = Field(
+    ranking: Literal["global", "per_layer", "per_cost"] = Field(
         default="global",
-        description="`global` compares channels of all layers; `per_layer` takes the same share of each layer.",
+        description=(
+            "`global` compares channels of all layers; `per_layer` takes the same share of each layer; `per_cost` compares importance "
+            "per unit of the budget that a channel saves (of `latency_ms`: per multiply-accumulate), so that dear channels go first."
+        ),
     )
     min_channels: int = Field(default=1, ge=1, description="Channels that every layer keeps.")
     max_prune: float = Field(

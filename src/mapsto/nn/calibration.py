@@ -129,10 +129,10 @@ def quantizers_for(
 
 
 def thin_first_layer(module: nn.Module, graph: Trace, *, always: bool = False) -> tuple[str, ...]:
-    """The path of the convolution that takes the input itself, if that has fewer than 4 channels (or `always`)."""
+    """The path of the convolution that takes the input itself, if that has fewer than 3 channels (or `always`)."""
     for call in users(INPUT, graph.consumers()):
         layer = module.get_submodule(call.site.path)
-        if isinstance(layer, nn.Conv2d) and (always or layer.in_channels < 4):
+        if isinstance(layer, nn.Conv2d) and (always or layer.in_channels < 3):
             return (call.site.path,)
     return ()
 

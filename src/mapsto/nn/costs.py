@@ -71,6 +71,11 @@ class Costs:
     def __call__(self, kept: Mapping[str, Mask]) -> float:
         return self._total(kept) / self._whole
 
+    def of_a_channel(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Group → what the cost falls by when one of its channels goes and all else stays."""
+        whole = self({})
+        return {group.name: whole - self({group.name: np.arange(group.channels) > 0}) for group in groups}
+
     def _total(self, kept: Mapping[str, Mask]) -> float:
         sizes: dict[str, list[int]] = {name: list(shape) for name, shape in self._shapes.items()}
         for (name, dim), members in self._places.items():

@@ -12,7 +12,7 @@ from torch import nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.nn.budget import Budgeted, search
+from mapsto.nn.budget import Budget, Budgeted, search
 from mapsto.nn.costs import Costs, example_of, latency_ms
 from mapsto.nn.groups import Group, Mask, channels_edit, find_groups
 from mapsto.nn.prunable import require_prunable
@@ -25,6 +25,8 @@ __all__ = ["Importance", "Ranked", "chosen", "pruned", "ranked"]
 
 Importance = Callable[[nn.Module, Sequence[Group]], Mapping[str, "NDArray[np.float64]"]]
 """(module in evaluation mode, groups) → group → importance of each channel, shape (channels,)."""
+_TINY = 1e-12
+"""Share of the cost; what saves less is as good as free, and goes last."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,15 +84,17 @@ def chosen(
     found: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
 ) -> dict[str, Mask]:
     """Which channels stay for the budget: group → mask, shape (channels,); see `pruned`."""
-    cost = latency_ms(found.shrunk, settings.runtime)
-    if not settings.latency_ms:
-        module = found.network.module()
-        cost = Costs(module, example_of(found.network), found.groups, settings.budget)
+    counted = settings.budget if not settings.latency_ms else Budget("macs", 1.0)
+    costs = Costs(found.network.module(), example_of(found.network), found.groups, counted)
+    scores, ranking = found.scores, settings.ranking
+    if ranking == "per_cost":
+        prices, ranking = costs.of_a_channel(found.groups), "global"
+        scores = {name: values / max(prices[name], _TINY) for name, values in scores.items()}
     return search(
-        found.scores,
-        cost,
+        scores,
+        latency_ms(found.shrunk, settings.runtime) if settings.latency_ms else costs,
         settings.budget,
-        ranking=settings.ranking,
+        ranking=ranking,
         limits=settings.limits,
         whole=whole,
         where=where,

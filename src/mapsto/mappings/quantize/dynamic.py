@@ -10,7 +10,7 @@ Jacob et al., "Quantization and Training of Neural Networks for Efficient Intege
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class Dynamic(Mapping[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
+
     layers: Literal["linear", "all"] = "all"
     """Linear layers alone, or convolutions too."""
     bits: int = Field(default=8, ge=2, le=8)
@@ -48,7 +50,7 @@ class Dynamic(Mapping[Network, Network]):
     """Weights of 7 bits at most, so that sums of two products fit 16 bits on CPUs without VNNI; "auto" looks at this CPU once and
     records the outcome in the quantizers."""
     first: Literal["auto", "float", "int"] = "auto"
-    """The first convolution; "auto" leaves it in float where its input has fewer than 4 channels."""
+    """The first convolution; "auto" leaves it in float where its input has fewer than 3 channels."""
     skip: tuple[str, ...] = ()
     """Paths of modules that stay in float with all below them."""
 

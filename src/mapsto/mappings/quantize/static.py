@@ -38,6 +38,8 @@ class Static(Calibrated, Mapping[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
+
     contract: ClassVar[dict[str, Any]] = {"data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}}}
 
     def apply(self, value: Network, ctx: Context) -> Network:
