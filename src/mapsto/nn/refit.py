@@ -7,8 +7,9 @@ gives in the channels that are left, and λ in units of x's mean square: a weigh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,7 @@ from mapsto.nn.edits.fold_batch_norm import foldable_pairs
 from mapsto.nn.moments import watch
 from mapsto.nn.sites import trace
 
-__all__ = ["Rows", "fittable", "refitted", "rows"]
-
-
-class Rows(NamedTuple):
-    """A layer's inputs and outputs at some places of some samples."""
-
-    inputs: Tensor
-    """(R, inputs of a weight), of a convolution as its kernel sees them: (R, C · kh · kw)."""
-    outputs: Tensor
-    """(R, outputs)."""
+__all__ = ["fittable", "inputs_at", "outputs_at", "refitted"]
 
 
 def fittable(module: nn.Module, example: Tensor) -> list[str]:
@@ -40,29 +32,51 @@ def fittable(module: nn.Module, example: Tensor) -> list[str]:
     return [path for path, count in runs.items() if count == 1]
 
 
-def rows(
-    module: nn.Module, batches: Sequence[Tensor], path: str, places: int, *, only: str | None = None
-) -> Iterator[Rows]:
-    """A layer's rows for each batch, at `places` of each sample that a seed fixes; with `only` the other part is empty."""
+def inputs_at(module: nn.Module, batches: Sequence[Tensor], path: str, places: int) -> Tensor:
+    """What a layer's weights are multiplied with at `places` of each sample that a seed fixes, (R, inputs of a weight).
+
+    Of a convolution as its kernel sees them: (R, C · kh · kw). A pass ends at the layer.
+    """
     layer = module.get_submodule(path)
-    found: list[Rows] = []
-    generator = torch.Generator()
+    found: list[Tensor] = []
 
     def hook(_: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
-        found.append(_picked(layer, given[0], result, places, generator, only))
+        at = _chosen(result, layer, places, len(found))
+        found.append(_inputs(layer, given[0], result, at))
         raise _ReachedError
 
     handle = layer.register_forward_hook(hook)
     try:
-        for number, batch in enumerate(batches):
-            generator.manual_seed(number)
-            try:
-                with torch.no_grad():
-                    module(batch)
-            except _ReachedError:
-                yield found.pop()
+        for batch in batches:
+            with torch.no_grad(), suppress(_ReachedError):
+                module(batch)
     finally:
         handle.remove()
+    return torch.cat(found)
+
+
+def outputs_at(
+    module: nn.Module, batches: Sequence[Tensor], kept: Mapping[str, Tensor], places: int
+) -> dict[str, Tensor]:
+    """Path → what the layer gives there, (R, its outputs that are `kept`), of all layers in one pass."""
+    found: dict[str, list[Tensor]] = {path: [] for path in kept}
+
+    def hook(path: str) -> Any:
+        def keep(layer: nn.Module, _: tuple[Tensor, ...], result: Tensor) -> None:
+            at = _chosen(result, layer, places, len(found[path]))
+            found[path].append(_outputs(layer, result, at)[:, kept[path]])
+
+        return keep
+
+    handles = [module.get_submodule(path).register_forward_hook(hook(path)) for path in kept]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                module(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: torch.cat(parts) for path, parts in found.items()}
 
 
 def refitted(
@@ -90,14 +104,13 @@ def refitted(
         λ.
     """
     norms = dict(foldable_pairs(module, trace(module, batches[0][:2])))
-    for path, channels in kept.items():
+    wanted = outputs_at(original, batches, kept, places)
+    for path in kept:
         layer = cast("Any", module.get_submodule(path))
         norm = cast("Any", module.get_submodule(norms[path])) if path in norms else None
         if layer.bias is None and norm is None:
             continue
-        wanted = [part.outputs[:, channels] for part in rows(original, batches, path, places, only="outputs")]
-        given = [part.inputs for part in rows(module, batches, path, places, only="inputs")]
-        weight, shift = _fitted(layer, torch.cat(given), torch.cat(wanted), ridge)
+        weight, shift = _fitted(layer, inputs_at(module, batches, path, places), wanted[path], ridge)
         with torch.no_grad():
             layer.weight.copy_(weight)
             if layer.bias is not None:
@@ -115,43 +128,38 @@ def _is_plain(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.padding_mode == "zeros")
 
 
-def _picked(
-    layer: nn.Module, given: Tensor, result: Tensor, places: int, generator: torch.Generator, only: str | None
-) -> Rows:
-    empty = given.new_zeros(0)
+def _chosen(result: Tensor, layer: nn.Module, places: int, number: int) -> Tensor:
+    """Places of each sample of batch `number`, (N, P): all where there are not more, else as many at random."""
+    there = result[0].numel() // (result.shape[-1] if isinstance(layer, nn.Linear) else result.shape[1])
+    if there <= places:
+        return torch.arange(there, device=result.device).expand(len(result), -1)
+    drawn = torch.randint(there, (len(result), places), generator=torch.Generator().manual_seed(number))
+    return drawn.to(result.device)
+
+
+def _outputs(layer: nn.Module, result: Tensor, at: Tensor) -> Tensor:
+    """The layer's outputs at the places, (R, outputs)."""
+    last = result if isinstance(layer, nn.Linear) else result.movedim(1, -1)
+    return _rows(last.reshape(len(result), -1, last.shape[-1]), at)
+
+
+def _inputs(layer: nn.Module, given: Tensor, result: Tensor, at: Tensor) -> Tensor:
+    """What makes these, (R, inputs of a weight)."""
     if isinstance(layer, nn.Linear):
-        inputs, outputs = (
-            given.reshape(len(given), -1, given.shape[-1]),
-            result.reshape(len(result), -1, result.shape[-1]),
-        )
-        chosen = _chosen(inputs.shape[:2], places, generator, given.device)
-        at = torch.arange(len(given), device=given.device)[:, None]
-        return Rows(
-            empty if only == "outputs" else inputs[at, chosen].flatten(0, 1),
-            empty if only == "inputs" else outputs[at, chosen].flatten(0, 1),
-        )
-    height, width = result.shape[-2:]
-    chosen = _chosen((len(given), height * width), places, generator, given.device)
-    down, across = chosen // width, chosen % width
-    at = torch.arange(len(given), device=given.device)[:, None]
-    outputs = empty if only == "inputs" else result.permute(0, 2, 3, 1)[at, down, across].flatten(0, 1)
-    if only == "outputs":
-        return Rows(empty, outputs)
-    convolution = cast("nn.Conv2d", layer)
+        return _rows(given.reshape(len(given), -1, given.shape[-1]), at)
+    convolution, width = cast("nn.Conv2d", layer), result.shape[-1]
     padded = nn.functional.pad(given, convolution._reversed_padding_repeated_twice).permute(0, 2, 3, 1)
     (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
-    rows_of = down[..., None, None] * sh + torch.arange(kh, device=given.device)[:, None] * dh
-    columns = across[..., None, None] * sw + torch.arange(kw, device=given.device) * dw
-    patches = padded[at[..., None, None], rows_of, columns]  # (N, places, kh, kw, C)
-    return Rows(patches.permute(0, 1, 4, 2, 3).flatten(2).flatten(0, 1), outputs)
+    down = (at // width)[..., None, None] * sh + torch.arange(kh, device=given.device)[:, None] * dh
+    across = (at % width)[..., None, None] * sw + torch.arange(kw, device=given.device) * dw
+    samples = torch.arange(len(given), device=given.device)[:, None, None, None]
+    patches = padded[samples, down, across]  # (N, places, kh, kw, C)
+    return patches.permute(0, 1, 4, 2, 3).flatten(2).flatten(0, 1)
 
 
-def _chosen(shape: Sequence[int], places: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Places of each sample, (N, P): all where there are not more, else as many at random."""
-    samples, there = shape
-    if there <= places:
-        return torch.arange(there, device=device).expand(samples, -1)
-    return torch.randint(there, (samples, places), generator=generator).to(device)
+def _rows(values: Tensor, at: Tensor) -> Tensor:
+    """Rows (N · P, features) of values (N, places, features)."""
+    return values[torch.arange(len(values), device=values.device)[:, None], at].flatten(0, 1)
 
 
 def _fitted(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
