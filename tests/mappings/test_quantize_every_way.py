@@ -131,7 +131,7 @@ class Rows(Dataset):
 @pytest.mark.parametrize("name", ["static", "correct_bias", "adaround"])
 def test_too_few_samples_are_counted(name):
     small = way("static", Blobs())(network(Plain))
-    with pytest.raises(DataError, match="only 3 samples to read ranges off, at least 8 are needed"):
+    with pytest.raises(DataError, match="only 3 samples, at least 8 are needed"):
         way(name, Few())(network(Plain) if name == "static" else small)
 
 

@@ -22,8 +22,9 @@ from mapsto.nn.inference import evaluating
 from mapsto.nn.learners import CENTROID
 from mapsto.nn.onnx_export import example_inputs
 from mapsto.nn.preprocess import prepare
-from mapsto.nn.quantization import Sampled, quantized_edit, without_quantizers
+from mapsto.nn.quantization import quantized_edit, without_quantizers
 from mapsto.nn.sites import Trace, trace
+from mapsto.nn.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from mapsto.nn.sites import Site
@@ -62,7 +63,7 @@ class QuantizerCosts:
     Raises `DomainError` for a network without quantizers or that the data does not fit, `DataError` for data without classes.
     """
 
-    def __init__(self, fields: Sampled, value: Network, ctx: Context, *, where: str) -> None:
+    def __init__(self, fields: Unlabelled, value: Network, ctx: Context, *, where: str) -> None:
         self._value = value
         self._edit = quantized_edit(value, where=where)
         self._score = _scorer(fields, value, ctx, where=where)
@@ -113,7 +114,7 @@ class QuantizerCosts:
         return Quantizers(quantizers=tuple(quantizers)).apply(module) if quantizers else module
 
 
-def _scorer(fields: Sampled, value: Network, ctx: Context, *, where: str) -> Callable[[nn.Module], Score]:
+def _scorer(fields: Unlabelled, value: Network, ctx: Context, *, where: str) -> Callable[[nn.Module], Score]:
     from mapsto.data.checks import require_classes, require_finite, require_in_range
 
     before = value.signature.preprocessing

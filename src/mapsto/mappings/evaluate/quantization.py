@@ -13,12 +13,12 @@ from pydantic import Field
 
 from mapsto.kinds import Metric, Network, Report, Table
 from mapsto.mapping import Context, DataSource, Mapping
-from mapsto.nn.quantization import Sampled
+from mapsto.nn.unlabelled import Unlabelled
 
 __all__ = ["Quantization"]
 
 
-class Quantization(Sampled, Mapping[Network, Report]):
+class Quantization(Unlabelled, Mapping[Network, Report]):
     """Accuracy in float and quantized (%), the drop (points), and a table by layer, of a network from `quantize.static`."""
 
     data: DataSource | None = None

@@ -16,12 +16,12 @@ from pydantic import Field
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context, Mapping, NetworkSource
-from mapsto.nn.quantization import Sampled
+from mapsto.nn.unlabelled import Unlabelled
 
 __all__ = ["Reconstruct"]
 
 
-class Reconstruct(Sampled, Mapping[Network, Network]):
+class Reconstruct(Unlabelled, Mapping[Network, Network]):
     """The pruned network with weights fitted to `teacher`, from which it was pruned; put it right behind the pruning.
 
     Layers that run more than once, and those with neither a bias nor a batch norm behind them, stay as they are.

@@ -17,7 +17,7 @@ from pydantic import Field
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context
-from mapsto.nn.quantization import Sampled
+from mapsto.nn.unlabelled import Unlabelled
 from mapsto.process import Items, Live, Process, State
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Adaround"]
 
 
-class Adaround(Sampled, Process[Network, Network]):
+class Adaround(Unlabelled, Process[Network, Network]):
     """The quantized network (from `quantize.static` or `quantize.mixed`) with its weights on the better of their two steps.
 
     Raises `SpecError` unless one of `data` and `tasks` is given, `DomainError` for a network without quantizers, whose weights are not

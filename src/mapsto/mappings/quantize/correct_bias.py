@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context, Mapping
-from mapsto.nn.quantization import Sampled
+from mapsto.nn.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CorrectBias"]
 
 
-class CorrectBias(Sampled, Mapping[Network, Network]):
+class CorrectBias(Unlabelled, Mapping[Network, Network]):
     """The quantized network (from `quantize.static` or `quantize.mixed`) with corrected biases; its quantizers stay as they are.
 
     Raises `SpecError` unless one of `data` and `tasks` is given, `DomainError` for a network without quantizers or whose layers have

@@ -18,12 +18,12 @@ from pydantic import Field
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context, DataSource, Mapping
-from mapsto.nn.quantization import Sampled
+from mapsto.nn.unlabelled import Unlabelled
 
 __all__ = ["Mixed"]
 
 
-class Mixed(Sampled, Mapping[Network, Network]):
+class Mixed(Unlabelled, Mapping[Network, Network]):
     """The quantized network (from `quantize.static`) with fewer quantizers; the log names each layer's drop.
 
     `evaluate.quantization` gives the same drops as a report. Raises `SpecError` unless one of `data` and `tasks` is given,
