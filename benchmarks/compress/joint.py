@@ -149,7 +149,7 @@ class Trial:
 
     def _training(self, epochs: int) -> dict[str, Any]:
         crops = {"flip": True, "crop_padding": 4}
-        rate = _shared.learning_rate(epochs)
+        rate = _shared.learning_rate(epochs, len(self._images))
         return {"data": self._learn, "epochs": epochs, "learning_rate": rate, "weight_decay": 5e-4, "augment": crops}
 
     def _executed(self, mapping: Any) -> Network:

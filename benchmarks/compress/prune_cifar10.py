@@ -10,8 +10,9 @@ in units of the work it takes, and a quarter of each layer kept; that and the le
 epoch of 10,000 training images, judged on 5,000 others, never on test images.
 Torch-pruning 1.6 breaks on option-A shortcuts; it is given its best, see `_shared.by_torch_pruning`.
 
-The whole is ResNet-56 for 100 epochs, on one GPU. The form for a CPU is ResNet-20 for one. A trial that is done is kept
-(`_shared.Cells`), so that whoever stops goes on with the same command; rows that were never run say so.
+The whole is ResNet-56 for 100 epochs, on one GPU. The forms for a CPU are ResNet-20 for one epoch, and, ``--only few``, for ten epochs of
+1,000 images, which all that looks at images is given alone. A trial that is done is kept (`_shared.Cells`), so that whoever stops goes on
+with the same command; rows that were never run say so.
 """
 
 from __future__ import annotations
@@ -31,7 +32,22 @@ from mapsto.mapping import Context, Numerics
 from mapsto.nn.measure import count_macs, count_parameters
 
 RATIOS = (2.1, 2.55)
-EPOCHS = {20: 1, 56: 100}
+
+
+class Tuning(NamedTuple):
+    """What the fine-tuning is given."""
+
+    network: int
+    """Depth of the ResNet."""
+    epochs: int
+    images: int | None = None
+    """Training images, as many of each class; None: all."""
+
+    def __str__(self) -> str:
+        return f"{self.epochs}" if self.images is None else f"{self.epochs} of {self.images} images"
+
+
+TUNINGS = {"resnet20": Tuning(20, 1), "few": Tuning(20, 10, 1000), "resnet56": Tuning(56, 100)}
 SEEDS = (0, 1, 2)
 STATED = {20: 91.73, 56: 93.39}
 """Test accuracy of the originals; a network that gives another was not loaded rightly."""
@@ -66,17 +82,20 @@ PUBLISHED = {
 
 
 def main(quick: bool = False, only: str = "", epochs: int | None = None) -> dict[str, Any]:
-    depths = [depth for depth in (20, 56) if f"resnet{depth}" in only or only not in ("resnet20", "resnet56")]
-    if only not in ("", "choose", "resnet20", "resnet56"):
-        raise DomainError(f"there are no rows '{only}'", where="--only", hint="resnet20, resnet56 or choose")
+    if only not in ("", "choose", *TUNINGS):
+        raise DomainError(f"there are no rows '{only}'", where="--only", hint=", ".join((*TUNINGS, "choose")))
     cells = _shared.Cells("prune_cifar10", quick=quick)
     if only == "choose":
         return choose(cells, quick=quick, epochs=epochs or 1)
+    wanted = [name for name in TUNINGS if only in ("", name)]
     if quick or (not only and not torch.cuda.is_available()):
-        depths = [20]
+        wanted = ["resnet20"] if quick else ["resnet20", "few"]
+    tunings = {
+        name: tuning._replace(epochs=1 if quick else epochs or tuning.epochs) for name, tuning in TUNINGS.items()
+    }
     ratios, seeds = (RATIOS[:1], SEEDS[:1]) if quick else (RATIOS, SEEDS)
-    for depth in depths:
-        setting = Setting(depth, quick=quick, validation=False)
+    for tuning in (tunings[name] for name in wanted):
+        depth, setting = tuning.network, Setting(tuning, quick=quick, validation=False)
         reached = _shared.accuracy(setting.original.module(), setting.judged)
         print(f"ResNet-{depth}: {reached:.2f} %", flush=True)
         if not quick and abs(reached - STATED[depth]) > 0.1:
@@ -84,24 +103,25 @@ def main(quick: bool = False, only: str = "", epochs: int | None = None) -> dict
         for seed in seeds:
             for ratio in ratios:
                 for name, way in list(WAYS.items())[:: len(WAYS) - 1 if quick else 1]:
-                    rounds = 1 if quick else epochs or EPOCHS[depth]
-                    cells.measured((depth, name, ratio, rounds, seed), setting.trial(way, ratio, rounds, seed))
-    return result(cells, quick=quick, epochs=epochs, seeds=seeds)
+                    cells.measured((depth, name, ratio, tuning, seed), setting.trial(way, ratio, seed))
+    return result(cells, list(tunings.values()), quick=quick, seeds=seeds)
 
 
 class Setting:
     """A network with the images that it is trained and judged on."""
 
-    def __init__(self, depth: int, *, quick: bool, validation: bool) -> None:
-        self.original: Network = _shared.resnet(depth)(seed=0)
-        holdout = _shared.HELD_OUT
-        self.learn = datasets.cifar10(split="train", holdout=holdout if validation else 0)
+    def __init__(self, tuning: Tuning, *, quick: bool, validation: bool) -> None:
+        self.original: Network = _shared.resnet(tuning.network)(seed=0)
+        holdout, self._epochs = _shared.HELD_OUT, tuning.epochs
+        self.learn: Any = datasets.cifar10(split="train", holdout=holdout if validation else 0)
+        if tuning.images is not None:
+            self.learn = datasets.subset(data=self.learn, per_class=tuning.images // 10)
         judged = datasets.cifar10(split="validation", holdout=holdout) if validation else datasets.cifar10(split="test")
         few = 512 if quick else 10_000 if validation else None
         self.images = _shared.Images.of(self.learn.open(), self.original, most=few)
         self.judged = _shared.Images.of(judged.open(), self.original, most=500 if quick else None)
 
-    def trial(self, way: Way, ratio: float, epochs: int, seed: int) -> Callable[[], dict[str, Any]]:
+    def trial(self, way: Way, ratio: float, seed: int) -> Callable[[], dict[str, Any]]:
         """Prunes, trains and measures when it is called."""
 
         def measure() -> dict[str, Any]:
@@ -110,8 +130,7 @@ class Setting:
             macs = count_macs(self.original.module(), example) / count_macs(module.cpu(), example)
             before = _shared.accuracy(module, self.judged)
             teacher = self.original.module() if way.teacher else None
-            tuning = {"epochs": epochs, "seed": seed, "teacher": teacher}
-            module = _shared.fine_tuned(module, self.images, **tuning)
+            module = _shared.fine_tuned(module, self.images, epochs=self._epochs, seed=seed, teacher=teacher)
             return {
                 "macs ratio": macs,
                 "parameters": count_parameters(module),
@@ -146,33 +165,33 @@ def pruned(pruner: str, original: Network, ratio: float, setting: Setting, seed:
 
 def choose(cells: _shared.Cells, *, quick: bool, epochs: int) -> dict[str, Any]:
     """Criteria on held-out training images, with a teacher; writes no result."""
-    setting = Setting(20, quick=quick, validation=True)
+    setting = Setting(Tuning(20, epochs), quick=quick, validation=True)
     rows: list[dict[str, Any]] = []
     for ratio in RATIOS[-1:]:
         for pruner in CANDIDATES:
-            trial = setting.trial(Way(pruner, True), ratio, epochs, 0)
+            trial = setting.trial(Way(pruner, True), ratio, 0)
             found = cells.measured(("choose", pruner, ratio, epochs), trial)
             rows.append({"criterion": pruner, "ratio": ratio, **found})
     common.show(rows)
     return {"rows": rows}
 
 
-def result(cells: _shared.Cells, *, quick: bool, epochs: int | None, seeds: tuple[int, ...]) -> dict[str, Any]:
+def result(cells: _shared.Cells, tunings: list[Tuning], *, quick: bool, seeds: tuple[int, ...]) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     targets: list[dict[str, Any]] = []
-    for depth in (20, 56):
-        rounds = 1 if quick else epochs or EPOCHS[depth]
+    for tuning in tunings:
+        depth = tuning.network
         for ratio in RATIOS:
             found: dict[str, list[dict[str, Any]]] = {}
             for name in WAYS:
-                trials = (cells.get(depth, name, ratio, rounds, seed) for seed in seeds)
+                trials = (cells.get(depth, name, ratio, tuning, seed) for seed in seeds)
                 found[name] = [trial for trial in trials if trial is not None]
                 rows.append(
                     {
                         "network": f"ResNet-{depth}",
                         "ratio": ratio,
                         "way": name,
-                        "epochs": rounds,
+                        "epochs": str(tuning),
                         "accuracy": _shared.summary(found[name], "accuracy"),
                         "ci95 over seeds": _shared.half(found[name], "accuracy"),
                         "seeds": len(found[name]),
@@ -186,7 +205,8 @@ def result(cells: _shared.Cells, *, quick: bool, epochs: int | None, seeds: tupl
                     for way, value in PUBLISHED[ratio]
                 ]
             for against in ("labels", "teacher"):
-                what = f"ResNet-{depth}, {ratio}×: points above the better of torch-pruning's, fine-tuned by {against}"
+                few = f", {tuning.images} images" if tuning.images else ""
+                what = f"ResNet-{depth}, {ratio}×{few}: points above the better of torch-pruning's, fine-tuned by {against}"
                 targets.append(common.target(what, ">= 0", _above(found, against)))
     tree = common.result(
         "prune_cifar10",

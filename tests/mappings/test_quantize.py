@@ -145,6 +145,19 @@ class Noise(Dataset):
         )
 
 
+def test_the_first_layer_of_images_in_colour():
+    data = Noise(size=16)
+    given = find("mappings", "networks.conv4")(data=data, width=8, blocks=2, classes="data")()
+
+    def weights(**fields) -> int:
+        edit = Static(data=data, samples=32, **fields)(given).edits[-1]
+        assert isinstance(edit, Quantizers)
+        return sum(q.weight for q in edit.quantizers)
+
+    assert weights() == weights(first="int") > weights(first="float")
+    assert weights(bits=4) == weights(bits=4, first="float")
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_network_of_ours_runs_in_integers(name):
     if name == "efficientnet_lite0":
