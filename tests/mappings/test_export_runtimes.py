@@ -254,9 +254,9 @@ def test_fixed_runtimes_agree_and_predict(name, exporter, modules, small, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "exporter", "modules"), FIXED)
-def test_fixed_runtimes_give_an_embedding_of_codes_as_numbers(name, exporter, modules):
+def test_fixed_runtimes_take_and_give_numbers_where_both_ends_are_of_codes(name, exporter, modules):
     needs(*modules)
-    embedding = Static(data=Blobs(), samples=64)(network(Plain, classes=0))
+    embedding = Static(data=Blobs(), samples=64, first="int")(network(Plain, classes=0))
     assert exporter(data=Blobs(), samples=16)(embedding).manifest()["parity"]["relative_difference"] < 0.1
 
 

@@ -69,19 +69,37 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
     except (RuntimeError, ValueError) as error:
         raise unable(TITLE, error, "litert") from error
     # args_0, args_1, … in the order of the network's inputs, which the interpreter does not keep
-    places = [index for _, index in sorted((item["name"], item["index"]) for item in interpreter.get_input_details())]
+    places = sorted(interpreter.get_input_details(), key=lambda item: item["name"])
     output = interpreter.get_output_details()[0]
-    # where the last operation is one of codes, the converter leaves its result as codes
-    step, zero = output["quantization"] if np.issubdtype(output["dtype"], np.integer) else (0.0, 0)
 
     def once(*inputs: NDArray[Any]) -> NDArray[Any]:
         for place, given in zip(places, inputs, strict=True):
-            interpreter.set_tensor(place, given)
+            interpreter.set_tensor(place["index"], _encoded(given, place))
         interpreter.invoke()
-        result = interpreter.get_tensor(output["index"])
-        return (result.astype(np.float32) - zero) * np.float32(step) if step else result
+        return _decoded(interpreter.get_tensor(output["index"]), output)
 
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([once(*(given[i : i + 1] for given in inputs)) for i in range(len(inputs[0]))])
 
     return run
+
+
+def _encoded(values: NDArray[Any], place: Mapping[str, Any]) -> NDArray[Any]:
+    """Codes of real values where the converter made the model's input one of codes, since they are all that reads it."""
+    import numpy as np
+
+    step, zero = place["quantization"]
+    if not step or not np.issubdtype(place["dtype"], np.integer):
+        return values
+    bounds = np.iinfo(place["dtype"])
+    return np.clip(np.rint(values / np.float32(step)) + zero, bounds.min, bounds.max).astype(place["dtype"])
+
+
+def _decoded(values: NDArray[Any], place: Mapping[str, Any]) -> NDArray[Any]:
+    """Real values of an output that the converter left as codes."""
+    import numpy as np
+
+    step, zero = place["quantization"]
+    if not step or not np.issubdtype(place["dtype"], np.integer):
+        return values
+    return (values.astype(np.float32) - zero) * np.float32(step)
