@@ -207,7 +207,7 @@ def result(cells: _shared.Cells, tunings: list[Tuning], *, quick: bool, seeds: t
                 ]
             for against in ("labels", "teacher"):
                 few = f", {tuning.images} images" if tuning.images else ""
-                what = f"ResNet-{depth}, {ratio}×{few}: points above the better of torch-pruning's, fine-tuned by {against}"
+                what = f"ResNet-{depth}, {ratio}×{few}: points above the better of torch-pruning's, all fine-tuned by {against}"
                 targets.append(common.target(what, ">= 0", _above(found, against)))
     tree = common.result(
         "prune_cifar10",
@@ -229,11 +229,12 @@ def result(cells: _shared.Cells, tunings: list[Tuning], *, quick: bool, seeds: t
 
 
 def _above(found: dict[str, list[dict[str, Any]]], against: str) -> float | None:
-    """Mean accuracy of `ours` less that of the better peer; None where either was not run."""
+    """Mean accuracy of ours less that of the better peer, all trained alike; None where one of them was not run."""
+    ours = found["ours" if against == "teacher" else "ours, labels"]
     peers = [trials for name, trials in found.items() if name.startswith("torch") and name.endswith(against)]
-    if not found["ours"] or not all(peers):
+    if not ours or not all(peers):
         return None
-    means = [float(_shared.summary(trials, "accuracy")) for trials in (found["ours"], *peers)]
+    means = [float(_shared.summary(trials, "accuracy")) for trials in (ours, *peers)]
     return means[0] - max(means[1:])
 
 
