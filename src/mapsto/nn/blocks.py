@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.nn.looked_at import Labelled
+from mapsto.nn.moments import watch_calls
 
 __all__ = ["find_blocks", "influences", "losses_without"]
 
@@ -45,7 +46,7 @@ def find_blocks(module: nn.Module, example: Tensor) -> list[str]:
         if given and isinstance(given[0], Tensor) and isinstance(output, Tensor) and given[0].shape == output.shape:
             alike.add(path)
 
-    _run(module, candidates, [example], note)
+    watch_calls(module, candidates, [example], note)
     found = [
         path
         for path in candidates
@@ -70,7 +71,7 @@ def influences(module: nn.Module, blocks: Iterable[str], batches: Iterable[Tenso
             sums[path] += float(cosines.sum())  # type: ignore[assignment]
             counts[path] += cosines.numel()
 
-        _run(module, parts, [batch], note)
+        watch_calls(module, parts, [batch], note)
     return {path: 1 - sums[path] / max(counts[path], 1) for path in parts}
 
 
@@ -90,27 +91,3 @@ def losses_without(module: nn.Module, blocks: Iterable[str], batches: Iterable[L
                 handle.remove()
             totals[path] += float(loss)  # type: ignore[assignment]
     return {path: totals[path] / max(samples, 1) for path in parts}
-
-
-def _run(
-    module: nn.Module,
-    parts: dict[str, nn.Module],
-    batches: Iterable[Tensor],
-    note: Callable[[str, tuple[Any, ...], Any], None],
-) -> None:
-    """Run `module` without gradients; `note` is told path, arguments and output of every call of one of `parts`."""
-
-    def hook(path: str) -> Any:
-        def noted(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            note(path, given, output)
-
-        return noted
-
-    handles = [part.register_forward_hook(hook(path)) for path, part in parts.items()]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                module(batch)
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mapsto.errors import DataError
 
-__all__ = ["input_moments", "input_norms", "watch"]
+__all__ = ["input_moments", "input_norms", "watch", "watch_calls"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -71,6 +71,30 @@ def watch(
         return seen
 
     handles = [module.get_submodule(path).register_forward_pre_hook(hook(path)) for path in paths]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                module(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def watch_calls(
+    module: nn.Module,
+    parts: dict[str, nn.Module],
+    batches: Iterable[Tensor],
+    note: Callable[[str, tuple[Any, ...], Any], None],
+) -> None:
+    """Run `module` without gradients; `note` is told path, arguments and output of every call of one of `parts`."""
+
+    def hook(path: str) -> Any:
+        def noted(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            note(path, given, output)
+
+        return noted
+
+    handles = [part.register_forward_hook(hook(path)) for path, part in parts.items()]
     try:
         with torch.no_grad():
             for batch in batches:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.nn.edits.fold_batch_norm import foldable_pairs
-from mapsto.nn.moments import watch
+from mapsto.nn.moments import watch, watch_calls
 from mapsto.nn.sites import trace
 
 __all__ = ["fittable", "inputs_at", "outputs_at", "refitted"]
@@ -60,22 +60,14 @@ def outputs_at(
 ) -> dict[str, Tensor]:
     """Path → what the layer gives there, (R, its outputs that are `kept`), of all layers in one pass."""
     found: dict[str, list[Tensor]] = {path: [] for path in kept}
+    layers = {path: module.get_submodule(path) for path in kept}
 
-    def hook(path: str) -> Any:
-        def keep(layer: nn.Module, _: tuple[Tensor, ...], result: Tensor) -> None:
-            at = _chosen(result, layer, places, len(found[path]))
-            found[path].append(_outputs(layer, result, at)[:, kept[path]])
+    def keep(path: str, _: tuple[Any, ...], result: Tensor) -> None:
+        layer = layers[path]
+        at = _chosen(result, layer, places, len(found[path]))
+        found[path].append(_outputs(layer, result, at)[:, kept[path]])
 
-        return keep
-
-    handles = [module.get_submodule(path).register_forward_hook(hook(path)) for path in kept]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                module(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch_calls(module, layers, batches, keep)
     return {path: torch.cat(parts) for path, parts in found.items()}
 
 
