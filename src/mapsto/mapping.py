@@ -13,9 +13,11 @@ import hashlib
 import importlib
 import os
 import re
+import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from collections.abc import Mapping as AbcMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import (
@@ -42,7 +44,7 @@ from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Report, Stre
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
     from mapsto.process import Process
@@ -677,14 +679,29 @@ def fields_of(mapping: Frozen) -> AbcMapping[str, Any]:
     return {f.name: getattr(mapping, f.name) for f in dataclasses.fields(cast("Any", mapping))}
 
 
+@contextmanager
+def _without(package: str) -> Generator[None]:
+    """A package cannot be imported. Fabric imports torchmetrics to compare its version: seconds, with all of SciPy and transformers."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # as Python's own way to say that there is none
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
 def make_fabric(numerics: Numerics) -> Fabric:
     """Lightning Fabric for a numerics policy, launched where it spans processes.
 
     Raises `SpecError` where this machine lacks the device, or Fabric refuses the precision or the strategy on it.
     """
     import torch
-    from lightning.fabric import Fabric
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    with _without("torchmetrics"):
+        from lightning_fabric import Fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     torch.set_num_threads(numerics.threads)
     kind, _, index = numerics.device.partition(":")

@@ -43,7 +43,7 @@ from mapsto.spec import Recipe, load_recipe, node_of
 from mapsto.store import Record, Store, disk_error, encode, measured_of, network_digest
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 __all__ = ["Executor", "Handle", "Listener", "RunResult", "StepResult", "execute", "path_of"]
 

@@ -18,7 +18,7 @@ from mapsto.nn.learners import task_scores
 from mapsto.nn.preprocess import prepare
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
     from numpy.typing import NDArray
 
 __all__ = [

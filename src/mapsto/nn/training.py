@@ -24,7 +24,7 @@ from mapsto.nn.optimisation import Optimisation
 from mapsto.process import Live, State
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 __all__ = ["Plan", "Training", "first_state", "load_result"]
 
