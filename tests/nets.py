@@ -75,6 +75,20 @@ class Padded(nn.Module):
         return self.classifier(x.mean((-1, -2)))
 
 
+class Depthwise(nn.Module):
+    """A filter for each channel, all of its weights as great as can be, between two convolutions over all channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.filter = nn.Conv2d(1, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.mix, self.norm, self.classifier = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Linear(8, 5)
+        nn.init.constant_(self.filter.weight, 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.filter(F.relu(self.widen(x))))
+        return self.classifier(F.relu(self.norm(self.mix(x))).mean((-1, -2)))
+
+
 class Eigen(nn.Module):
     """Asks for eigenvalues, which no runtime's operators give."""
 

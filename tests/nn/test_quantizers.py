@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.nets import Padded, Plain, Residual, block, images, network, quantized, settled
+from tests.nets import Depthwise, Padded, Plain, Residual, block, images, network, quantized, settled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -219,6 +219,17 @@ def test_reduced_range_leaves_a_bit_unused(observer):
             weight = module.get_submodule(quantizer.path).get_parameter(quantizer.function)
             codes = weight / torch.tensor(quantizer.scale).view(-1, *[1] * (weight.ndim - 1))
             assert codes.round().clamp(quantizer.quant_min, quantizer.quant_max).abs().max() <= 64
+
+
+def test_a_filter_for_each_channel_keeps_all_bits_and_its_kernel_does_not_saturate():
+    small = quantized(network(Depthwise), first=True, reduce_range=True)
+    weights = [q for q in small.edits[-1].quantizers if q.weight and q.bits == 8]
+    assert {q.path: q.quant_max for q in weights} == {"widen": 63, "filter": 127, "mix": 63, "classifier": 63}
+    batch = images(64, 3).abs() + 1  # the highest codes, where pairs of products would not fit 16 bits
+    model = to_onnx(small)
+    assert fused_operations(model)["QLinearConv"] == 3
+    simulated, real = small.module()(batch).detach().numpy(), runner(model)(batch.numpy())
+    assert np.abs(simulated - real).max() < 1e-4
 
 
 # ------------------------------------------------------------------------------------------------------------------ export

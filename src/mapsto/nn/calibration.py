@@ -121,7 +121,8 @@ def quantizers_for(
         found.append(activation_quantizer(site, low, high, bits=bits, signed=signed, rectified=rectified))
     for name, axis in chosen.weights.items():
         weight = module.get_parameter(name)
-        found.append(weight_quantizer(name, weight, axis=axis, bits=bits, reduce_range=reduce_range, observer=observer))
+        reduced = reduce_range and not _is_depthwise(module, name)
+        found.append(weight_quantizer(name, weight, axis=axis, bits=bits, reduce_range=reduced, observer=observer))
     by_site = {quantizer.site: quantizer for quantizer in found}
     for name, (weight, source) in chosen.biases.items():
         found.append(bias_quantizer(name, by_site[_site_of(weight)], by_site[source]))
@@ -386,6 +387,12 @@ def bias_quantizer(name: str, weight: Quantizer, source: Quantizer) -> Quantizer
         quant_min=-(2**31),
         quant_max=2**31 - 1,
     )
+
+
+def _is_depthwise(module: nn.Module, parameter: str) -> bool:
+    """Whether it is the weight of a convolution of one channel each, whose kernels in ONNX Runtime and OpenVINO add product by product."""
+    layer = module.get_submodule(parameter.rpartition(".")[0])
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels
 
 
 def _site_of(parameter: str) -> Site:

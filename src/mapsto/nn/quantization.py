@@ -71,7 +71,7 @@ class Calibrated(Unlabelled):
         default="auto",
         description=(
             'Weights of 7 bits at most, so that sums of two products fit 16 bits on CPUs without VNNI; "auto" looks at this CPU once '
-            "and records the outcome in the quantizers."
+            "and records the outcome in the quantizers. Depthwise convolutions keep 8: their kernels add product by product."
         ),
     )
     first: Literal["auto", "float", "int"] = Field(

@@ -38,7 +38,7 @@ class Static(Calibrated, Mapping[Network, Network]):
     True
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     contract: ClassVar[dict[str, Any]] = {"data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}}}
 
