@@ -71,7 +71,7 @@ def detail(rows: list[dict[str, Any]], file: str) -> list[str]:
 
     sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
     timed = [row for row in rows if "ms" in row or "us" in row]
-    lines: list[str] = []
+    lines = by_ratio(rows)
     if sampled:
         lines += ["", f"| {figure} | {seed} | {n} | {mean} |", "|---|---|---|---|"]
         for row in sampled:
@@ -89,6 +89,33 @@ def detail(rows: list[dict[str, Any]], file: str) -> list[str]:
                 ratio = f"{number(row['times as long'])} {times} ({low} – {high}), {row['beside']}"
             value = number(row.get("ms", row.get("us")))
             lines.append(f"| {row['what']} | {value} {unit} | {number(row['low'])} – {number(row['high'])} | {ratio} |")
+    return lines
+
+
+def by_ratio(rows: list[dict[str, Any]]) -> list[str]:
+    """Accuracies of networks that were made smaller: a row for each way, a column for each ratio; what was not run is left out."""
+    found: dict[str, dict[float, str]] = {}
+    for row in rows:
+        figure = row.get("taught", row.get("accuracy"))
+        if "ratio" not in row or not isinstance(figure, float):
+            continue
+        what = ", ".join(str(row[part]) for part in ("network", "way") if part in row)
+        half = row.get("ci95 over seeds") or row.get("ci95 over episodes")
+        cell = number(figure) + (f" ± {number(half)}" if half else "")
+        if "times as fast as PyTorch" in row:
+            cell += f", {number(row['times as fast as PyTorch'])}×"
+        epochs = str(row.get("epochs", "")).replace(" of ", " epochs of ")
+        epochs += "" if "epochs" in epochs else " epoch" if epochs == "1" else " epochs"
+        trained = f", {epochs}" if "epochs" in row else ""
+        found.setdefault(what + trained, {})[row["ratio"]] = cell
+    ratios = sorted({ratio for cells in found.values() for ratio in cells})
+    if not ratios:
+        return []
+    seeds = max(row.get("seeds", 1) for row in rows)
+    head = f"%, {seeds} seed{'s' if seeds > 1 else ''}"
+    lines = ["", f"| {head} | {' | '.join(f'{ratio:g}×' for ratio in ratios)} |", "|---" * (len(ratios) + 1) + "|"]
+    for what, cells in found.items():
+        lines.append(f"| {what} | {' | '.join(cells.get(ratio, '–') for ratio in ratios)} |")
     return lines
 
 

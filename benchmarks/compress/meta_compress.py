@@ -151,9 +151,9 @@ def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
         def compressed(way: str, ratio: int) -> dict[str, Any]:
             small = ctx.apply(pruned(way, 1 / ratio, lessons, learner()), learner())
             taught = _taught(way, small, learner(), drills, tuning, settings, ctx)
-            return {"pruned": _accuracy(judge, small, ctx), "taught": _accuracy(judge, taught, ctx)}
+            return {"pruned": _judged(judge, small, ctx)["taught"], **_judged(judge, taught, ctx)}
 
-        cells.measured((name, "uncompressed", 1, seed), lambda: {"taught": _accuracy(judge, learner(), ctx)})
+        cells.measured((name, "uncompressed", 1, seed), lambda: _judged(judge, learner(), ctx))
         for ratio in RATIOS[:1] if quick else RATIOS:
             for way in WAYS:
                 cells.measured((name, way, ratio, seed), functools.partial(compressed, way, ratio))
@@ -185,8 +185,9 @@ def _taught(
     return step.finish(small, live.snapshot(), ctx)
 
 
-def _accuracy(judge: Any, network: Network, ctx: Context) -> float:
-    return float(ctx.apply(judge, network).metrics["accuracy"].value)
+def _judged(judge: Any, network: Network, ctx: Context) -> dict[str, float]:
+    accuracy = ctx.apply(judge, network).metrics["accuracy"]
+    return {"taught": accuracy.value, "ci95 over episodes": accuracy.ci95 or 0.0}
 
 
 def _result(name: str, cells: _shared.Cells, quick: bool) -> dict[str, Any]:
@@ -197,19 +198,21 @@ def _result(name: str, cells: _shared.Cells, quick: bool) -> dict[str, Any]:
     def row(way: str, ratio: int) -> dict[str, Any]:
         trials = found(way, ratio)
         return {
-            "what": way if ratio == 1 else f"{ratio}×, {way}",
+            "way": way,
+            "ratio": ratio,
             "pruned": None if ratio == 1 else _shared.summary(trials, "pruned"),
             "taught": _shared.summary(trials, "taught"),
             "ci95 over seeds": _shared.half(trials, "taught"),
+            "ci95 over episodes": trials[0].get("ci95 over episodes") if trials else None,
             "seeds": len(trials),
         }
 
     rows = [row("uncompressed", 1), *(row(way, ratio) for ratio in RATIOS for way in WAYS)]
-    means = {(each["what"]): each["taught"] for each in rows}
+    means = {(each["way"], each["ratio"]): each["taught"] for each in rows}
     targets: list[dict[str, Any]] = []
     for ratio in RATIOS:
-        ours = means[f"{ratio}×, ours"]
-        others = [means[f"{ratio}×, {way}"] for way in PEERS]
+        ours = means["ours", ratio]
+        others = [means[way, ratio] for way in PEERS]
         known = not any(isinstance(value, str) for value in (ours, *others))
         targets.append(
             common.target(
@@ -217,7 +220,7 @@ def _result(name: str, cells: _shared.Cells, quick: bool) -> dict[str, Any]:
             )
         )
         if ratio == 8 and name == "omniglot":
-            lost = None if isinstance(ours, str) else means["uncompressed"] - ours
+            lost = None if isinstance(ours, str) else means["uncompressed", 1] - ours
             targets.append(common.target("points lost at 8×, omniglot", "<= 1", lost))
     tree = common.result(f"meta_compress_{name}", conditions={"quick": quick}, rows=rows, targets=targets)
     common.show(rows)
