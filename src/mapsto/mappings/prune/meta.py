@@ -6,6 +6,9 @@ adapts by descent, whose readers are taken to stay where they were). Squares of 
 "Faster gaze prediction with dense networks and Fisher pruning", 2018; that the loss is the adapted learner's is ours. What is left is
 judged anew in each of `rounds`: a VGG trained on printed characters, pruned to half and to a quarter of its multiply-accumulates, kept 77
 and 55 % of held-out 5-way 1-shot episodes right so, 74 and 45 in one round, 64 and 42 by `prune.taylor`, 64 and 45 by magnitude.
+
+Put `prune.reconstruct` behind it and rank per cost: a Conv4 on Omniglot at an eighth of its multiply-accumulates kept 96.4 % of validation
+episodes right so before any training, 92.2 with channels ranked globally, 94.4 and 92.7 by magnitude; without refitting 76.4 or less.
 """
 
 from __future__ import annotations
