@@ -18,6 +18,7 @@ from PIL import Image
 from mapsto.data.folder import locate, offline
 from mapsto.errors import DataError
 from mapsto.spec import dump, load_recipe, node_of, parse_recipe, shipped_recipes
+from tests.command import mapsto
 
 COMPRESS = ["compress_distill", "compress_quantize", "compress_resnet_cifar", "compress_text"]
 META = [
@@ -58,8 +59,10 @@ def test_quick(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", META)
 @pytest.mark.timeout(300)
-def test_quick_learners(name: str, tmp_path: Path) -> None:
-    report = run(name, tmp_path)
+def test_quick_learners(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
+    mapsto("run", name, "--quick", "--threads", 1, "--out", tmp_path, code=0)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     metrics = {metric for step in report["steps"] if step["report"] for metric in step["report"]["metrics"]}
     assert metrics & {"accuracy", "error"}
     assert any(step["name"].startswith("meta.") for step in report["steps"])
