@@ -106,6 +106,75 @@ def test_another_runtime_is_measured_in_and_exported_for() -> None:
         compressing.compression_recipe(**settings, runtime="openvno")
 
 
+def test_entries_of_the_networks_own_recipe_stay_what_they_were() -> None:
+    own = {"learn": {"glyphs": {}}, "all": {"digits": {}}}
+    tree = yaml.safe_load(
+        compressing.compression_recipe(
+            model=(own, [{"networks.vgg": {"data": "$learn", "plan": [[4]]}}]),
+            data={"digits": {}},
+            test=None,
+            target=compressing.parse_target("macs=1M"),
+            shares=(0.5,),
+            epochs=1,
+        )
+    )
+    assert {name: tree["data"][name] for name in own} == own
+    assert tree["data"]["learn_2"]["subset"]["data"] == "$all", "the same data keep their name"
+    refitted, distilled = tree["steps"][1]["fork"]["share_0_5"][1:3]
+    assert refitted["prune.reconstruct"]["data"] == distilled["distill.logits"]["data"] == "$learn_2"
+
+
+LEARNER = """\
+schema: 1
+name: tiny
+data:
+  few: {subset: {data: {digits: {size: 16}}, per_class: 20}}
+  lessons: {episodes: {data: $few, ways: 5, shots: 1, queries: 3}}
+steps:
+  - networks.conv4: {data: $few, width: 16, blocks: 2}
+  - meta.protonet: {tasks: $lessons, steps: 40, epoch: 40, tasks_per_step: 1}
+    as: learner
+"""
+
+
+def test_a_learner_stays_one_that_adapts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    recipe.write_text(LEARNER)
+    data = "{subset: {data: {digits: {size: 16}}, per_class: 30}}"
+    command = ["compress", str(recipe), "--data", data, "--test", data, "--shares", "0.5", "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--epochs", "1", "--target", "macs=1M", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads((out / "report.json").read_text())
+    assert [step["name"] for step in report["steps"] if str(step["label"]).endswith("macs_0_5")] == [
+        "prune.meta",
+        "prune.reconstruct",
+        "distill.meta",
+        "quantize.static",
+    ]
+    accuracy = {
+        step["path"]: step["report"]["metrics"]["accuracy"]["value"]
+        for step in report["steps"]
+        if "accuracy" in step["path"]
+    }
+    assert accuracy["chosen.accuracy"] > 60, "of five classes that no branch was trained with"
+    assert all(target["met"] for target in report["targets"])
+    manifest = json.loads((out / "package" / "manifest.json").read_text())
+    assert manifest["adaptation"] == {"learner": "learner/", "method": "centroid", "model": "adapt.onnx"}
+
+
+def test_learners_of_other_tasks_and_too_few_classes_are_refused() -> None:
+    settings = {"test": None, "target": compressing.parse_target("macs=1M"), "shares": (0.5,), "epochs": 1}
+    steps = [{"networks.mlp": {"inputs": 1}}, {"meta.maml": {"tasks": {"sinusoids": {}}}}]
+    with pytest.raises(SpecError, match="not drawn from labelled classes; compress it by a recipe"):
+        compressing.compression_recipe(model=({}, steps), data={"digits": {}}, **settings)
+    with pytest.raises(DataError, match=r"9 classes are too few.*with 10 classes or more"):
+        compressing.held_out_classes({"subset": {"data": {"digits": {}}, "classes": list("012345678")}})
+    adapted = [*steps, {"adapt.centroid": {"data": {"digits": {}}}}]
+    text = compressing.compression_recipe(model=({}, adapted), data={"digits": {}}, **settings)
+    assert "prune.magnitude" in text, "adapted, it is a classifier"
+
+
 def test_the_best_network_within_the_target_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"

@@ -461,7 +461,9 @@ def compress(
     target: Annotated[str, typer.Option(help="latency=0.5ms, bytes=200kB, macs=10M or parameters=50k.")],
     test: Annotated[str | None, typer.Option(help="Data that are only reported on, as --data.")] = None,
     shares: Annotated[str, typer.Option(help="Shares of the multiply-accumulates to try.")] = "1,0.5,0.25,0.125",
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of distillation for each share.")] = 10,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of distillation for each share; of 100 steps for a learner.")
+    ] = 10,
     step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last network.")] = None,
     runtime: Annotated[
         str,

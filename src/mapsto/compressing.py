@@ -1,22 +1,31 @@
 """From a network, data and a target to a recipe that finds the best small network: what ``mapsto compress`` runs.
 
-One branch for each share of the work: prune, distil from the original, quantize. The most accurate branch that meets the target is
-exported. All choices are made on a held-out part of the data; test data, where given, are only reported.
+One branch for each share of the work: prune, refit what is left, distil from the original, quantize. The most accurate branch that meets
+the target is exported. A learner stays one: what goes is chosen by its effect after adaptation, and the student is taught to adapt as
+the original does. All choices are made on a held-out part of the data, for a learner on classes that the branches were not trained with;
+test data, where given, are only reported.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
+from mapsto import discovery
 from mapsto.errors import DataError, SpecError, nearest
+from mapsto.mapping import fields_of
 from mapsto.nn import runtime as runtimes
 
-__all__ = ["Target", "compression_recipe", "data_node", "held_out", "model_nodes", "parse_target"]
+if TYPE_CHECKING:
+    from mapsto.kinds import Samples
+
+__all__ = ["Target", "compression_recipe", "data_node", "held_out", "held_out_classes", "model_nodes", "parse_target"]
 
 _UNITS: dict[str, dict[str, float]] = {
     "latency": {"ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3},
@@ -33,6 +42,9 @@ _METRICS = {
 _EXPORTS = {"onnxruntime": "export.onnx"}
 """Where a runtime's export has another name than the runtime."""
 _PER_CLASS = 5
+_CLASSES = 5
+_STEPS = 100
+"""Steps that an epoch of distilling a learner has."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,6 @@ def data_node(text: str) -> dict[str, Any]:
     >>> data_node("digits"), data_node("{cifar10: {split: train}}")
     ({'digits': {}}, {'cifar10': {'split': 'train'}})
     """
-    from mapsto import discovery
-
     place = Path(text)
     if place.is_dir():
         return {"images": {"folder": str(place.resolve())}}
@@ -158,11 +168,7 @@ def held_out(node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     import numpy as np
 
-    from mapsto.data.checks import require_classes
-    from mapsto.spec import parse_recipe
-
-    text = yaml.safe_dump({"schema": 1, "data": {"all": node}, "steps": [{"networks.mlp": {"data": "$all"}}]})
-    samples = require_classes(parse_recipe(text).data["all"].open(), where="--data")
+    samples = _opened(node)
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
     least = int(counts.min())
     if least < 2 * _PER_CLASS:
@@ -173,6 +179,153 @@ def held_out(node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     share = max(_PER_CLASS, min(100, least // 5))
     chosen: dict[str, Any] = {"data": "$all", "per_class": share}
     return {"subset": {**chosen, "part": "rest"}}, {"subset": chosen}
+
+
+def held_out_classes(node: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The classes to learn from and those to choose by: the last fifth, at least five.
+
+    Raises `DataError` for fewer than ten classes.
+    """
+    names = list(_opened(node).classes)
+    if len(names) < 2 * _CLASSES:
+        raise DataError(
+            f"{len(names)} classes are too few to keep some back",
+            where="--data",
+            hint=f"a learner is compressed with {2 * _CLASSES} classes or more",
+        )
+    at = len(names) - max(_CLASSES, len(names) // 5)
+    return names[:at], names[at:]
+
+
+def _opened(node: dict[str, Any]) -> Samples:
+    from mapsto.data.checks import require_classes
+    from mapsto.spec import parse_recipe
+
+    text = yaml.safe_dump({"schema": 1, "data": {"all": node}, "steps": [{"networks.mlp": {"data": "$all"}}]})
+    return require_classes(parse_recipe(text).data["all"].open(), where="--data")
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How networks of one sort are made small, and judged."""
+
+    data: dict[str, Any]
+    """Entries that the steps refer to."""
+    judge: dict[str, Any]
+    test: dict[str, Any] | None
+    prune: tuple[str, dict[str, Any]]
+    """A mapping's name, and its fields but for the budget."""
+    distil: tuple[str, dict[str, Any]]
+    seen: dict[str, Any]
+    """The field that says which samples calibrate."""
+
+    def renamed(self, names: dict[str, str]) -> _Ways:
+        """The same with entries of other names."""
+        plain: Any = _referring(dataclasses.asdict(self), names)
+        plain["data"] = {names[name]: node for name, node in plain["data"].items()}
+        return _Ways(**plain)
+
+
+def _referring(tree: Any, names: dict[str, str]) -> Any:
+    """A tree of plain data with ``$name`` replaced."""
+    if isinstance(tree, dict):
+        return {key: _referring(value, names) for key, value in cast("dict[str, Any]", tree).items()}
+    if isinstance(tree, list | tuple):
+        return type(cast("list[Any]", tree))(_referring(value, names) for value in cast("list[Any]", tree))
+    found = names.get(tree[1:]) if isinstance(tree, str) and tree.startswith("$") else None
+    return tree if found is None else f"${found}"
+
+
+def _free(name: str, node: Any, entries: dict[str, Any]) -> str:
+    """A name for an entry, which the network's own recipe has for nothing else."""
+    free = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(each for each in free if entries.get(each, node) == node)
+
+
+def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: int) -> _Ways:
+    learn, check = held_out(data)
+    return _Ways(
+        data={"all": data, "learn": learn, "check": check, **({"test": test} if test is not None else {})},
+        judge={"evaluate.accuracy": {"data": "$check"}},
+        test={"evaluate.accuracy": {"data": "$test"}} if test is not None else None,
+        prune=("prune.magnitude", {}),
+        distil=(
+            "distill.logits",
+            {
+                "data": "$learn",
+                "validation": "$check",
+                "epochs": epochs,
+                "learning_rate": 0.02,
+                "schedule": "onecycle",
+                "weight_decay": 0.0005,
+            },
+        ),
+        seen={"data": "$learn"},
+    )
+
+
+def _of_learners(
+    fields: dict[str, Any], tasks: dict[str, Any], data: dict[str, Any], test: dict[str, Any] | None, epochs: int
+) -> _Ways:
+    """`fields` are those of the step that gave the learner, `tasks` those of the episodes that it was trained on."""
+    learn, check = held_out_classes(data)
+    ways = int(tasks["ways"])
+
+    def episodes(source: str, most: int) -> dict[str, Any]:
+        return {"episodes": {**tasks, "data": source, "ways": min(ways, most)}}
+
+    judge: dict[str, Any] = {"tasks": "$rehearsals", "episodes": 200}
+    return _Ways(
+        data={
+            "all": data,
+            "learn": {"subset": {"data": "$all", "classes": learn}},
+            "check": {"subset": {"data": "$all", "classes": check}},
+            "lessons": episodes("$learn", len(learn)),
+            "rehearsals": episodes("$check", len(check)),
+            **({"test": test, "exam": episodes("$test", len(_opened(test).classes))} if test is not None else {}),
+        },
+        judge={"evaluate.episodes": judge},
+        test={"evaluate.episodes": {**judge, "tasks": "$exam"}} if test is not None else None,
+        prune=("prune.meta", {"tasks": "$lessons", "prune_embedding": True}),
+        distil=(
+            "distill.meta",
+            {
+                "tasks": "$lessons",
+                **{name: fields[name] for name in ("tasks_per_step", "leave_one_out") if name in fields},
+                "steps": _STEPS * epochs,
+                "epoch": _STEPS,
+                "optimizer": "adamw",
+                "learning_rate": 0.002,
+                "schedule": "onecycle",
+                "weight_decay": 0.0001,
+            },
+        ),
+        seen={"tasks": "$lessons"},
+    )
+
+
+def _lessons(entries: dict[str, Any], steps: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The fields of the step that gave a learner and of the episodes it was trained on; None where the last step gives none."""
+    fields: dict[str, Any] | None = None
+    for step in steps:
+        name = next(iter(step))
+        if name.startswith("adapt."):
+            fields = None
+        elif name.startswith("meta.") and name != "meta.optimizer":
+            fields = cast("dict[str, Any]", step[name])
+    if fields is None:
+        return None
+    tasks: Any = fields.get("tasks")
+    while isinstance(tasks, str):
+        tasks = entries.get(tasks.removeprefix("$"))
+    if not isinstance(tasks, dict) or "episodes" not in tasks:
+        raise SpecError(
+            "this learner's tasks are not drawn from labelled classes",
+            where="mapsto compress",
+            hint="compress it by a recipe: prune.meta, prune.reconstruct, distill.meta, quantize.static",
+        )
+    episodes = fields_of(discovery.find("data", "episodes")(**{**tasks["episodes"], "data": {"digits": {}}}))
+    return fields, {name: episodes[name] for name in ("ways", "shots", "queries")}
 
 
 def compression_recipe(
@@ -205,18 +358,21 @@ def compression_recipe(
     if runtime not in known:
         raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
     entries, steps = model
-    learn, check = held_out(data)
-    accuracy, size = {"evaluate.accuracy": {"data": "$check"}}, {"evaluate.size": {}}
+    lessons = _lessons(entries, steps)
+    ways = _of_classifiers(data, test, epochs) if lessons is None else _of_learners(*lessons, data, test, epochs)
+    names = {name: _free(name, node, entries) for name, node in ways.data.items()}
+    ways = ways.renamed(names)
+    size: dict[str, Any] = {"evaluate.size": {}}
     timed = {"evaluate.latency": {"runtime": runtime, "rounds": 3, "all_threads": False}}
-    observe: dict[str, Any] = {"accuracy": accuracy, "size": size, "latency": timed}
-    if test is not None:
-        observe["test"] = {"evaluate.accuracy": {"data": "$test"}}
+    observe: dict[str, Any] = {"accuracy": ways.judge, "size": size, "latency": timed}
+    if ways.test is not None:
+        observe["test"] = ways.test
     original = {**steps[-1], "as": steps[-1].get("as", "original"), "observe": observe}
     label = str(original["as"])
-    branches = {f"share_{share:g}".replace(".", "_"): _branch(share, label, epochs, observe) for share in shares}
+    branches = {f"share_{share:g}".replace(".", "_"): _branch(share, label, ways, observe) for share in shares}
     cost, metric = _METRICS[target.kind]
     choose = {
-        "by": {"evaluate.accuracy": {"data": "$check", "pictures": 0}},
+        "by": ways.judge,
         "within": {cost: timed.get(cost, {})},
         "cost": metric,
         "at_most": target.limit,
@@ -228,11 +384,8 @@ def compression_recipe(
         "title": f"The most accurate small network within {target.text}",
         "seed": seed,
         "data": {
-            **{name: node for name, node in entries.items() if name not in ("all", "learn", "check", "test")},
-            "all": data,
-            "learn": learn,
-            "check": check,
-            **({"test": test} if test is not None else {}),
+            **entries,
+            **ways.data,
         },
         "steps": [
             *steps[:-1],
@@ -240,7 +393,7 @@ def compression_recipe(
             {"fork": branches},
             {"choose.best": choose, "as": "chosen", "observe": observe},
             {
-                _EXPORTS.get(runtime, f"export.{runtime}"): {"data": "$check"},
+                _EXPORTS.get(runtime, f"export.{runtime}"): {"data": f"${names['check']}"},
                 "as": "package",
                 "observe": {"latency": package, "size": size},
             },
@@ -252,30 +405,16 @@ def compression_recipe(
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _branch(share: float, original: str, epochs: int, observe: dict[str, Any]) -> list[dict[str, Any]]:
-    distil = {
-        "teacher": f"${original}",
-        "data": "$learn",
-        "validation": "$check",
-        "epochs": epochs,
-        "learning_rate": 0.02,
-        "schedule": "onecycle",
-        "weight_decay": 0.0005,
-    }
+def _branch(share: float, original: str, ways: _Ways, observe: dict[str, Any]) -> list[dict[str, Any]]:
+    teacher = {"teacher": f"${original}"}
     name = f"macs_{share:g}".replace(".", "_")
     steps: list[dict[str, Any]] = []
     if share < 1:
+        budget = {"macs": share, "ranking": "per_cost", "max_prune": round(1 - share / 2, 4), "multiple_of": 4}
+        (prune, which), (distil, how) = ways.prune, ways.distil
         steps += [
-            {
-                "prune.magnitude": {
-                    "macs": share,
-                    "ranking": "per_cost",
-                    "max_prune": round(1 - share / 2, 4),
-                    "multiple_of": 4,
-                },
-                "as": f"pruned_{name}",
-            },
-            {"prune.reconstruct": {"teacher": f"${original}", "data": "$learn"}, "as": f"refitted_{name}"},
-            {"distill.logits": distil, "as": f"distilled_{name}"},
+            {prune: {**which, **budget}, "as": f"pruned_{name}"},
+            {"prune.reconstruct": {**teacher, **ways.seen}, "as": f"refitted_{name}"},
+            {distil: {**teacher, **how}, "as": f"distilled_{name}"},
         ]
-    return [*steps, {"quantize.static": {"data": "$learn"}, "as": name, "observe": observe}]
+    return [*steps, {"quantize.static": ways.seen, "as": name, "observe": observe}]
