@@ -206,7 +206,7 @@ def _opened(node: dict[str, Any]) -> Samples:
 
 
 @dataclass(frozen=True)
-class _Ways:
+class _Plan:
     """How networks of one sort are made small, and judged."""
 
     data: dict[str, Any]
@@ -219,11 +219,11 @@ class _Ways:
     seen: dict[str, Any]
     """The field that says which samples calibrate."""
 
-    def renamed(self, names: dict[str, str]) -> _Ways:
+    def renamed(self, names: dict[str, str]) -> _Plan:
         """The same with entries of other names."""
         plain: Any = _referring(dataclasses.asdict(self), names)
         plain["data"] = {names[name]: node for name, node in plain["data"].items()}
-        return _Ways(**plain)
+        return _Plan(**plain)
 
 
 def _referring(tree: Any, names: dict[str, str]) -> Any:
@@ -242,9 +242,9 @@ def _free(name: str, node: Any, entries: dict[str, Any]) -> str:
     return next(each for each in free if entries.get(each, node) == node)
 
 
-def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: int) -> _Ways:
+def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: int) -> _Plan:
     learn, check = held_out(data)
-    return _Ways(
+    return _Plan(
         data={"all": data, "learn": learn, "check": check, **({"test": test} if test is not None else {})},
         judge={"evaluate.accuracy": {"data": "$check"}},
         test={"evaluate.accuracy": {"data": "$test"}} if test is not None else None,
@@ -266,7 +266,7 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
 
 def _of_learners(
     fields: dict[str, Any], tasks: dict[str, Any], data: dict[str, Any], test: dict[str, Any] | None, epochs: int
-) -> _Ways:
+) -> _Plan:
     """`fields` are those of the step that gave the learner, `tasks` those of the episodes that it was trained on."""
     learn, check = held_out_classes(data)
     ways = int(tasks["ways"])
@@ -275,7 +275,7 @@ def _of_learners(
         return {"episodes": {**tasks, "data": source, "ways": min(ways, most)}}
 
     judge: dict[str, Any] = {"tasks": "$rehearsals", "episodes": 200}
-    return _Ways(
+    return _Plan(
         data={
             "all": data,
             "learn": {"subset": {"data": "$all", "classes": learn}},
@@ -359,20 +359,20 @@ def compression_recipe(
         raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
     entries, steps = model
     lessons = _lessons(entries, steps)
-    ways = _of_classifiers(data, test, epochs) if lessons is None else _of_learners(*lessons, data, test, epochs)
-    names = {name: _free(name, node, entries) for name, node in ways.data.items()}
-    ways = ways.renamed(names)
+    plan = _of_classifiers(data, test, epochs) if lessons is None else _of_learners(*lessons, data, test, epochs)
+    names = {name: _free(name, node, entries) for name, node in plan.data.items()}
+    plan = plan.renamed(names)
     size: dict[str, Any] = {"evaluate.size": {}}
     timed = {"evaluate.latency": {"runtime": runtime, "rounds": 3, "all_threads": False}}
-    observe: dict[str, Any] = {"accuracy": ways.judge, "size": size, "latency": timed}
-    if ways.test is not None:
-        observe["test"] = ways.test
+    observe: dict[str, Any] = {"accuracy": plan.judge, "size": size, "latency": timed}
+    if plan.test is not None:
+        observe["test"] = plan.test
     original = {**steps[-1], "as": steps[-1].get("as", "original"), "observe": observe}
     label = str(original["as"])
-    branches = {f"share_{share:g}".replace(".", "_"): _branch(share, label, ways, observe) for share in shares}
+    branches = {f"share_{share:g}".replace(".", "_"): _branch(share, label, plan, observe) for share in shares}
     cost, metric = _METRICS[target.kind]
     choose = {
-        "by": ways.judge,
+        "by": plan.judge,
         "within": {cost: timed.get(cost, {})},
         "cost": metric,
         "at_most": target.limit,
@@ -385,7 +385,7 @@ def compression_recipe(
         "seed": seed,
         "data": {
             **entries,
-            **ways.data,
+            **plan.data,
         },
         "steps": [
             *steps[:-1],
@@ -405,16 +405,16 @@ def compression_recipe(
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _branch(share: float, original: str, ways: _Ways, observe: dict[str, Any]) -> list[dict[str, Any]]:
+def _branch(share: float, original: str, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
     teacher = {"teacher": f"${original}"}
     name = f"macs_{share:g}".replace(".", "_")
     steps: list[dict[str, Any]] = []
     if share < 1:
         budget = {"macs": share, "ranking": "per_cost", "max_prune": round(1 - share / 2, 4), "multiple_of": 4}
-        (prune, which), (distil, how) = ways.prune, ways.distil
+        (prune, which), (distil, how) = plan.prune, plan.distil
         steps += [
             {prune: {**which, **budget}, "as": f"pruned_{name}"},
-            {"prune.reconstruct": {**teacher, **ways.seen}, "as": f"refitted_{name}"},
+            {"prune.reconstruct": {**teacher, **plan.seen}, "as": f"refitted_{name}"},
             {distil: {**teacher, **how}, "as": f"distilled_{name}"},
         ]
-    return [*steps, {"quantize.static": ways.seen, "as": name, "observe": observe}]
+    return [*steps, {"quantize.static": plan.seen, "as": name, "observe": observe}]
