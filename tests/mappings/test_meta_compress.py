@@ -82,6 +82,9 @@ def test_rounds_end_at_the_budget_and_need_a_share() -> None:
     count = sum(t.numel() for name, t in small.tensors.items() if "running" not in name and "num" not in name)
     whole = sum(t.numel() for name, t in value.tensors.items() if "running" not in name and "num" not in name)
     assert 0.3 < count / whole <= 0.42
+    budget = {"parameters": 0.5, "max_prune": 0.4, "prune_embedding": True}
+    limited = context().apply(prune.meta(tasks=TASKS, episodes=2, rounds=4, **budget), value)
+    assert min(len(t) for t in limited.tensors.values() if t.ndim == 4) >= 10, "of sixteen, in all rounds together"
     with pytest.raises(SpecError, match="rounds need a budget that is a share"):
         prune.meta(tasks=TASKS, bytes=1000.0)
     classifier = context().apply(prune.meta(tasks=TASKS, macs=0.5, episodes=2, rounds=1), network(4, width=16))

@@ -50,6 +50,8 @@ class Meta(Budgeted, Criterion):
     rounds: int = Field(default=5, ge=1, le=50)
     """Times that importance is measured, on what the rounds before have left; the budget is approached by equal factors."""
 
+    version: ClassVar[int] = 2
+
     contract: ClassVar[dict[str, Any]] = {"macs": 0.5, "episodes": 2, "rounds": 2}
 
     def __post_init__(self) -> None:
@@ -67,13 +69,19 @@ class Meta(Budgeted, Criterion):
         )
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.prune import pruned
+        from mapsto.nn.prune import chosen, ranked
 
         budget = self.budget
         share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
         step = dataclasses.replace(self, **share)
+        whole: dict[str, int] = {}
         for _ in range(self.rounds):
-            value = pruned(value, step, step.importance(value, ctx), where=self.name, log=ctx.log)
+            importance = step.importance(value, ctx)
+            found = ranked(
+                value, importance, embedding=self.prune_embedding, padded=self.padded, where=self.name, log=ctx.log
+            )
+            whole = whole or {name: len(scores) for name, scores in found.scores.items()}
+            value = found.shrunk(chosen(found, step, whole=whole, where=self.name))
         return value
 
     def _losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Tensor]:
