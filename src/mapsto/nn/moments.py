@@ -63,21 +63,8 @@ def watch(
     see: Callable[[str, nn.Module, Tensor], None],
 ) -> None:
     """Run `module` on each batch without gradients; `see` is told path, layer and first input of every call of a layer in `paths`."""
-
-    def hook(path: str) -> Any:
-        def seen(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            see(path, layer, given[0])
-
-        return seen
-
-    handles = [module.get_submodule(path).register_forward_pre_hook(hook(path)) for path in paths]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                module(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers = {path: module.get_submodule(path) for path in paths}
+    watch_calls(module, layers, batches, lambda path, given, _: see(path, layers[path], given[0]))
 
 
 def watch_calls(
