@@ -169,17 +169,20 @@ def meta_gradients(
 
 @pytest.mark.parametrize("compiled", KERNELS)
 @pytest.mark.parametrize("second_order", [True, False])
+@pytest.mark.parametrize("downsampling", ["pool", "stride"])
 @pytest.mark.parametrize(("steps", "channels", "size", "width"), [(1, 1, 22, 6), (3, 3, 19, 5), (2, 2, 25, 16)])
-def test_meta_gradients_are_those_of_the_plain_network(steps, channels, size, width, second_order, compiled):
+def test_meta_gradients_are_those_of_the_plain_network(
+    steps, channels, size, width, downsampling, second_order, compiled
+):
     torch.manual_seed(0)
-    net = conv4(channels=channels, size=size, width=width, classes=5).double().train()
+    net = conv4(channels=channels, size=size, width=width, classes=5, downsampling=downsampling).double().train()
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight)
             nn.init.normal_(part.bias)
     fast = fuse(net, compiled=compiled)
     kinds = [type(part) for part in fast.modules()]
-    assert (FirstConv in kinds) == compiled
+    assert (FirstConv in kinds) == (compiled and downsampling == "pool")
     assert (FastConv in kinds) == (compiled and width == 16)
     before = copy.deepcopy(net.state_dict())
     start = dict(net.named_parameters())
@@ -276,20 +279,57 @@ def test_the_first_convolution_keeps_out_of_the_way():
 
 
 @compiled_only
-@pytest.mark.parametrize(("shape", "width"), [((9, 16, 10, 13), 32), ((5, 32, 15, 14), 16), ((8, 80, 11, 11), 64)])
-def test_the_fast_convolution_equals_pytorchs_and_its_two_derivatives(shape, width):
+@pytest.mark.parametrize(
+    ("shape", "width", "stride", "way"),
+    [
+        ((9, 16, 10, 13), 32, 1, "_Conv"),
+        ((5, 32, 15, 14), 16, 1, "_Conv"),
+        ((8, 80, 11, 11), 64, 1, "_Conv"),
+        ((3, 16, 7, 6), 32, 1, "_DirectConv"),
+        ((30, 16, 1, 2), 48, 1, "_DirectConv"),
+        ((3, 32, 7, 6), 16, 2, "_DirectConv"),
+        ((7, 48, 14, 11), 64, 2, "_DirectConv"),
+        ((2, 1, 9, 9), 16, 2, "_DirectConv"),
+        ((20, 3, 12, 13), 80, 1, "_DirectConv"),
+    ],
+)
+def test_the_fast_convolution_equals_pytorchs_and_its_two_derivatives(shape, width, stride, way):
     torch.manual_seed(0)
-    conv = nn.Conv2d(shape[1], width, 3, padding=1, bias=False).double()
+    conv = nn.Conv2d(shape[1], width, 3, stride, padding=1, bias=False).double()
     found = []
     for module in (conv, FastConv(conv)):
-        x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        leaves = (x, conv.weight)
+        x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        leaves = (conv.weight,) if shape[1] <= 3 else (x.requires_grad_(), conv.weight)
         y = module(x)
         first = torch.autograd.grad(y.sin().sum(), leaves, create_graph=True)
         found.append((y, *first, *torch.autograd.grad(sum(g.cos().sum() for g in first), leaves)))
-    assert "_Conv" in type(y.grad_fn).__name__
+    assert type(y.grad_fn).__name__ == f"{way}Backward"
     for expected, got in zip(*found, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
+
+
+@compiled_only
+@pytest.mark.parametrize("size", [9, 14])
+def test_the_number_of_threads_changes_no_bit_of_the_fast_convolution(size):
+    torch.manual_seed(0)
+    before, found = torch.get_num_threads(), []
+    conv = FastConv(nn.Conv2d(32, 64, 3, 2, padding=1, bias=False))
+    x = torch.randn(40, 32, size, size).requires_grad_()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y = conv(x)
+            found.append((y, *torch.autograd.grad(y.cos().sum(), (x, conv.weight))))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@compiled_only
+def test_images_of_few_channels_that_want_a_gradient_go_by_pytorchs_convolution():
+    conv = nn.Conv2d(3, 16, 3, 2, padding=1, bias=False)
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    torch.testing.assert_close(torch.autograd.grad(FastConv(conv)(x).sum(), x), torch.autograd.grad(conv(x).sum(), x))
 
 
 @compiled_only

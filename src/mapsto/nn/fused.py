@@ -36,10 +36,13 @@ __all__ = [
     "why_not_compiled",
 ]
 
-SOURCES = tuple(Path(__file__).parent / "kernels" / name for name in ("conv3x3.cpp", "norm_pool.cpp", "vectors.h"))
+SOURCES = tuple(
+    Path(__file__).parent / "kernels" / name
+    for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "vectors.h")
+)
 _LAST = torch.channels_last
 _LARGE, _WIDE = 800, 10
-"""Pixels of a batch, and of the shorter side of an image, from which `FastConv` has been found to gain."""
+"""Pixels of a batch, and of the shorter side of an image, from which Winograd's algorithm has been found to gain."""
 
 
 class _Kernels(Protocol):
@@ -308,6 +311,77 @@ class _KernelGradient(torch.autograd.Function):
         return _Conv.apply(g, outputs[0], True), _Conv.apply(x, outputs[0], False)
 
 
+class _DirectConv(torch.autograd.Function):
+    """A 3 × 3 convolution with stride 1 or 2, as the sum that it is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        ctx.stride = stride
+        return cast("Tensor", torch.ops.mapsto_conv3x3_direct.convolve(_last(x), kernel.contiguous(), stride))
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        x, kernel = ctx.saved_tensors
+        (g,) = cast("tuple[Tensor]", outputs)
+        to_x, to_kernel, _ = ctx.needs_input_grad
+        size = (x.shape[2], x.shape[3])
+        return (
+            _DirectInputGradient.apply(g, kernel, ctx.stride, size) if to_x else None,
+            _DirectKernelGradient.apply(x, g, ctx.stride) if to_kernel else None,
+            None,
+        )
+
+
+class _DirectInputGradient(torch.autograd.Function):
+    """The gradient of its input, of height and width `size`, from that of its output and the kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, kernel: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(g, kernel)
+        ctx.stride = stride
+        call = torch.ops.mapsto_conv3x3_direct.input_gradient
+        return cast("Tensor", call(_last(g), kernel.contiguous(), stride, *size))
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        g, kernel = ctx.saved_tensors
+        (v,) = cast("tuple[Tensor]", outputs)
+        to_g, to_kernel, *_ = ctx.needs_input_grad
+        return (
+            _DirectConv.apply(v, kernel, ctx.stride) if to_g else None,
+            _DirectKernelGradient.apply(v, g, ctx.stride) if to_kernel else None,
+            None,
+            None,
+        )
+
+
+class _DirectKernelGradient(torch.autograd.Function):
+    """The gradient of its kernel from the input and the gradient of its output."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, g)
+        ctx.stride = stride
+        return cast("Tensor", torch.ops.mapsto_conv3x3_direct.kernel_gradient(_last(x), _last(g), stride))
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        x, g = ctx.saved_tensors
+        (v,) = cast("tuple[Tensor]", outputs)
+        to_x, to_g, _ = ctx.needs_input_grad
+        size = (x.shape[2], x.shape[3])
+        return (
+            _DirectInputGradient.apply(g, v, ctx.stride, size) if to_x else None,
+            _DirectConv.apply(x, v, ctx.stride) if to_g else None,
+            None,
+        )
+
+
+def _last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=_LAST)
+
+
 # -- the same passes as PyTorch operations
 
 
@@ -486,27 +560,34 @@ class FirstConv(nn.Module):
 
 
 class FastConv(nn.Module):
-    """A 3 × 3 convolution by Winograd's F(2 × 2, 3 × 3), which multiplies 2.25 times less, where maps are large enough to gain.
+    """A 3 × 3 convolution without the start-up time of PyTorch's own, which exceeds the work itself where images are few and small.
+
+    Large maps with stride 1 go by Winograd's F(2 × 2, 3 × 3), which multiplies 2.25 times less, all others are summed directly.
 
     Parameters
     ----------
     conv
-        Whose tensors it shares: stride and padding 1, no bias, channels in multiples of 16.
+        Whose tensors it shares: stride 1 or 2, padding 1, no bias, output channels in multiples of 16; input channels too, or at
+        most 3, which then get no gradient.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.weight = conv.weight
+        self.weight, self.stride = conv.weight, conv.stride[0]
 
     def forward(self, x: Tensor) -> Tensor:
         known = x.device.type == "cpu" and x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
-        fits = x.ndim == 4 and x.shape[1] == self.weight.shape[1] and x.numel() >= _LARGE * x.shape[1]
-        if known and fits and min(x.shape[2:]) >= _WIDE and not _transformed():
+        fits = x.ndim == 4 and x.shape[1] == self.weight.shape[1] and x.numel() and not _transformed()
+        narrow = x.ndim == 4 and x.shape[1] % 16 > 0
+        if not (known and fits) or (narrow and x.requires_grad):
+            return conv2d(x, self.weight, stride=self.stride, padding=1)
+        large = x.numel() >= _LARGE * x.shape[1] and min(x.shape[2:]) >= _WIDE
+        if large and self.stride == 1 and not narrow:
             return cast("Tensor", _Conv.apply(x, self.weight, False))
-        return conv2d(x, self.weight, padding=1)
+        return cast("Tensor", _DirectConv.apply(x, self.weight, self.stride))
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, stride={self.stride}"
 
 
 class FusedNorm(nn.Module):
@@ -617,9 +698,10 @@ def fuse(
         part[at] = FusedNorm(norm, 2 if pooled else 1, compiled, tracks=tracks)
         if at and compiled is not False and compiled_kernels() and _is_plain(part[at - 1]):
             conv = cast("nn.Conv2d", part[at - 1])
-            if pooled and conv.in_channels <= 3 and norm.affine:
+            narrow = conv.in_channels <= 3
+            if pooled and narrow and norm.affine and conv.stride == (1, 1):
                 part[at - 1] = FirstConv(conv, tracks=tracks)
-            elif conv.in_channels % 16 == 0 and conv.out_channels % 16 == 0:
+            elif (narrow or conv.in_channels % 16 == 0) and conv.out_channels % 16 == 0:
                 part[at - 1] = FastConv(conv)
         for dropped in range(at + 1, at + 2 + pooled):
             part[dropped] = nn.Identity()
@@ -650,12 +732,12 @@ def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether this is a 3 × 3 convolution with stride and padding 1, and no bias."""
+    """Whether this is a 3 × 3 convolution with stride 1 or 2, padding 1, and no bias."""
     if not _is(module, nn.Conv2d):
         return False
     conv = cast("nn.Conv2d", module)
-    wanted = ((conv.kernel_size, (3, 3)), (conv.stride, (1, 1)), (conv.padding, (1, 1)), (conv.dilation, (1, 1)))
-    plain = conv.bias is None and conv.groups == 1 and conv.padding_mode == "zeros"
+    wanted = ((conv.kernel_size, (3, 3)), (conv.padding, (1, 1)), (conv.dilation, (1, 1)))
+    plain = conv.bias is None and conv.groups == 1 and conv.padding_mode == "zeros" and conv.stride in ((1, 1), (2, 2))
     return plain and all(value == number for value, number in wanted)
 
 

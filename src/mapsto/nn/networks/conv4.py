@@ -1,36 +1,43 @@
 """Conv4, the embedding that few-shot papers share: four blocks of 3×3 convolution, batch norm, ReLU and 2×2 max-pooling.
 
-Vinyals et al., "Matching Networks for One Shot Learning", 2016; Snell et al., "Prototypical Networks", 2017 (width 64).
+Vinyals et al., "Matching Networks for One Shot Learning", 2016; Snell et al., "Prototypical Networks", 2017 (width 64). With strides
+instead of pooling and the mean over what is left: Finn et al., "Model-Agnostic Meta-Learning", 2017, on Omniglot.
 """
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias, get_args
+
 from torch import Tensor, nn
 
+from mapsto.errors import DomainError
 from mapsto.nn.networks._checks import at_least, classifier_of
 
-__all__ = ["conv4"]
+__all__ = ["Downsampling", "conv4"]
+
+Downsampling: TypeAlias = Literal["pool", "stride"]
 
 
 class Conv4(nn.Module):
-    """Blocks, then the flattened feature map as the embedding, then the classifier."""
+    """Blocks, then the flattened feature map, or with strides its mean, as the embedding, then the classifier."""
 
-    def __init__(self, *, channels: int, size: int, width: int, blocks: int, classes: int | None) -> None:
+    def __init__(
+        self, *, channels: int, size: int, width: int, blocks: int, classes: int | None, downsampling: Downsampling
+    ) -> None:
         super().__init__()
-        sizes = [size]
-        layers: list[nn.Module] = []
-        for index in range(blocks):
-            layers.append(
-                nn.Sequential(
-                    nn.Conv2d(channels if index == 0 else width, width, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
-                    nn.ReLU(),
-                    nn.MaxPool2d(2),
-                )
+        pools = downsampling == "pool"
+        self.downsampling = downsampling
+        layers = (
+            nn.Sequential(
+                nn.Conv2d(width if index else channels, width, 3, 1 if pools else 2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                *([nn.MaxPool2d(2)] if pools else []),
             )
-            sizes.append(sizes[-1] // 2)
+            for index in range(blocks)
+        )
         self.features = nn.Sequential(*layers)
-        self.embedding = width * sizes[-1] ** 2
+        self.embedding = width * (size // 2**blocks) ** 2 if pools else width
         self.classifier = classifier_of(self.embedding, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -38,14 +45,21 @@ class Conv4(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) → embeddings (N, D)."""
-        return self.features(x).flatten(1)
+        found = self.features(x)
+        return found.flatten(1) if self.downsampling == "pool" else found.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.embed(x))
 
 
 def conv4(
-    *, channels: int = 1, size: int = 28, width: int = 64, blocks: int = 4, classes: int | None = None
+    *,
+    channels: int = 1,
+    size: int = 28,
+    width: int = 64,
+    blocks: int = 4,
+    classes: int | None = None,
+    downsampling: Downsampling = "pool",
 ) -> nn.Module:
     """Conv4 for square images.
 
@@ -58,7 +72,10 @@ def conv4(
     blocks
         Blocks; each halves the size.
     classes
-        Outputs of the linear classifier; None for an embedding, shape (N, width · (size // 2**blocks)²).
+        Outputs of the linear classifier; None for an embedding, shape (N, width · (size // 2**blocks)²), or (N, width) with
+        strides.
+    downsampling
+        How a block halves the size: max-pooling of 2 × 2, or convolutions with stride 2, which are a quarter of the work.
 
     Raises
     ------
@@ -68,9 +85,15 @@ def conv4(
     >>> import torch
     >>> conv4(channels=1, size=28)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 64])
+    >>> conv4(size=84, downsampling="stride")(torch.zeros(2, 1, 84, 84)).shape
+    torch.Size([2, 64])
     """
     where = "conv4"
     for name, value in (("channels", channels), ("width", width), ("blocks", blocks)):
         at_least(value, 1, name=name, where=where)
     at_least(size, 2**blocks, name="size", where=where)
-    return Conv4(channels=channels, size=size, width=width, blocks=blocks, classes=classes)
+    if downsampling not in get_args(Downsampling):
+        raise DomainError(
+            f"downsampling is '{downsampling}'", where=where, hint=f"one of {', '.join(get_args(Downsampling))}"
+        )
+    return Conv4(channels=channels, size=size, width=width, blocks=blocks, classes=classes, downsampling=downsampling)

@@ -1,0 +1,328 @@
+// 3 × 3 convolution with padding 1 and stride 1 or 2, channels-last, as products of matrices whose rows are looked up: no
+// patch is copied (Dukhan, "The Indirect Convolution Algorithm", 2019). For the small maps where Winograd's algorithm does not
+// gain, and for strides. With its two gradients.
+//
+// Sums are over a number of chunks that follows from the shapes alone: the result does not depend on the number of threads.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "vectors.h"
+
+namespace {
+
+using at::Tensor;
+using Index = std::int64_t;
+
+constexpr Index kBlock = 48;  // places that are worked on at once
+constexpr Index kTaps = 9;
+constexpr Index kNarrow = 3;  // channels that are too few to be rows of a product
+constexpr int kRows = 6;
+constexpr int kWide = kRegisters == 32 ? 4 : 2;  // vectors of columns that are worked on at once, with `kRows` rows of sums
+
+template <typename T>
+typename Lanes<T>::V load(const T* from) {
+  typename Lanes<T>::V v;
+  __builtin_memcpy(&v, from, sizeof(v));
+  return v;
+}
+
+template <typename T>
+void store(T* to, const typename Lanes<T>::V& v) { __builtin_memcpy(to, &v, sizeof(v)); }
+
+struct Place {
+  Index image, row, column;
+};
+
+struct Map {
+  Index n, h, w;
+  Index places() const { return n * h * w; }
+  Index blocks() const { return (places() + kBlock - 1) / kBlock; }
+  // The number of a place, or -1 outside.
+  Index at(Index image, Index row, Index column) const {
+    const bool inside = row >= 0 && row < h && column >= 0 && column < w;
+    return inside ? (image * h + row) * w + column : -1;
+  }
+  // The places of a block; how many there are.
+  Index block(Index number, Place* to) const {
+    const Index first = number * kBlock, size = std::min(kBlock, places() - first);
+    Place place{first / (w * h), first / w % h, first % w};
+    for (Index p = 0; p < size; ++p) {
+      to[p] = place;
+      if (++place.column < w) continue;
+      place.column = 0;
+      if (++place.row < h) continue;
+      place.row = 0;
+      ++place.image;
+    }
+    return size;
+  }
+};
+
+// One product of a 3 × 3 kernel: which tap, and where it reads from, by the row and column of where it writes to.
+struct Tap {
+  Index number, row, column;
+};
+
+// R rows and L vectors of columns of c = Σ over taps of a · b. `a` holds for each tap where `kBlock` rows begin, `b` for each
+// tap a matrix (depth, L vectors).
+template <typename T, int R, int L>
+void tile(const T* const* a, Index taps, const T* b, Index depth, T* const* c, Index column) {
+  using V = typename Lanes<T>::V;
+  V sum[R][L] = {};
+  for (Index t = 0; t < taps; ++t, a += kBlock) {
+    const T* row[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) row[r] = a[r];
+    for (Index k = 0; k < depth; ++k, b += L * Lanes<T>::n) {
+      V factor[L];
+#pragma GCC unroll 8
+      for (int l = 0; l < L; ++l) factor[l] = load<T>(b + l * Lanes<T>::n);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const T scalar = row[r][k];
+#pragma GCC unroll 8
+        for (int l = 0; l < L; ++l) sum[r][l] += scalar * factor[l];
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int l = 0; l < L; ++l) store<T>(c[r] + column + l * Lanes<T>::n, sum[r][l]);
+}
+
+template <typename T, int L>
+void panel(const T* const* a, Index rows, Index taps, const T* b, Index depth, T* const* c, Index column) {
+  Index r = 0;
+  for (; rows - r >= kRows; r += kRows) tile<T, kRows, L>(a + r, taps, b, depth, c + r, column);
+  for (; rows - r >= 4; r += 4) tile<T, 4, L>(a + r, taps, b, depth, c + r, column);
+  for (; rows - r >= 2; r += 2) tile<T, 2, L>(a + r, taps, b, depth, c + r, column);
+  for (; r < rows; ++r) tile<T, 1, L>(a + r, taps, b, depth, c + r, column);
+}
+
+// Kernels (Co, Ci, 3, 3) as panels of columns, each (taps, depth, width): of Co columns, or with `back` of Ci.
+template <typename T>
+std::vector<T> panels(const T* kernel, Index co, Index ci, bool back, const Tap* taps, Index count) {
+  const Index depth = back ? co : ci, columns = back ? ci : co;
+  const Index down = (back ? ci : 1) * kTaps, along = (back ? 1 : ci) * kTaps;
+  std::vector<T> to(count * depth * columns);
+  for (Index first = 0; first < columns;) {
+    const Index width = columns - first >= kWide * Lanes<T>::n ? kWide * Lanes<T>::n : Lanes<T>::n;
+    for (Index k = 0; k < depth; ++k)
+      for (Index t = 0; t < count; ++t) {
+        const T* in = kernel + k * down + first * along + taps[t].number;
+        T* out = to.data() + (first * count + t * width) * depth + k * width;
+        for (Index j = 0; j < width; ++j) out[j] = in[j * along];
+      }
+    first += width;
+  }
+  return to;
+}
+
+// For the places `from`, `to` of the results: y[to] = Σ over taps of x[from] · panels; every place of `places` has a row in
+// `y`, and reads are at (row · stride + tap.row, column · stride + tap.column), outside zeros.
+template <typename T>
+void products(
+    const T* x, const Map& from, Index depth, const std::vector<T>& weights, const Tap* taps, Index count, Index stride,
+    T* y, const Map& places, const Map& to, Index step, Index top, Index left, Index columns) {
+  const std::vector<T> zeros(depth, T(0));
+  at::parallel_for(0, places.blocks(), 1, [&](Index begin, Index end) {
+    Place list[kBlock];
+    const T* rows[kTaps * kBlock];
+    T* results[kBlock];
+    for (Index block = begin; block < end; ++block) {
+      const Index size = places.block(block, list);
+      for (Index p = 0; p < size; ++p) {
+        const auto [image, row, column] = list[p];
+        results[p] = y + to.at(image, row * step + top, column * step + left) * columns;
+        for (Index t = 0; t < count; ++t) {
+          const Index read = from.at(image, row * stride + taps[t].row, column * stride + taps[t].column);
+          rows[t * kBlock + p] = read < 0 ? zeros.data() : x + read * depth;
+        }
+      }
+      const T* b = weights.data();
+      for (Index column = 0; column < columns;) {
+        const bool wide = columns - column >= kWide * Lanes<T>::n;
+        if (wide)
+          panel<T, kWide>(rows, size, count, b, depth, results, column);
+        else
+          panel<T, 1>(rows, size, count, b, depth, results, column);
+        const Index width = (wide ? kWide : 1) * Lanes<T>::n;
+        column += width;
+        b += count * depth * width;
+      }
+    }
+  });
+}
+
+// x (N, Ci, H, W), kernel (Co, Ci, 3, 3) → (N, Co, ⌈H / stride⌉, ⌈W / stride⌉). Co is a multiple of the lanes of a vector.
+Tensor convolve(const Tensor& x, const Tensor& kernel, Index stride) {
+  const Map from{x.size(0), x.size(2), x.size(3)};
+  const Map to{from.n, (from.h + stride - 1) / stride, (from.w + stride - 1) / stride};
+  const Index co = kernel.size(0), ci = kernel.size(1);
+  Tensor y = at::empty({to.n, co, to.h, to.w}, x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  std::array<Tap, kTaps> taps;
+  for (Index t = 0; t < kTaps; ++t) taps[t] = {t, t / 3 - 1, t % 3 - 1};
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "convolve", [&] {
+    using T = scalar_t;
+    const auto weights = panels<T>(kernel.const_data_ptr<T>(), co, ci, false, taps.data(), kTaps);
+    products<T>(
+        x.const_data_ptr<T>(), from, ci, weights, taps.data(), kTaps, stride, y.mutable_data_ptr<T>(), to, to, 1, 0, 0,
+        co);
+  });
+  return y;
+}
+
+// The gradient (N, Ci, h, w) of x from that of the output, g (N, Co, ⌈h / stride⌉, ⌈w / stride⌉). Ci is a multiple of the lanes.
+// With stride 2 places of x are of four kinds, by whether row and column are even, and 1, 2, 2 or 4 taps wrote from them.
+Tensor input_gradient(const Tensor& g, const Tensor& kernel, Index stride, Index h, Index w) {
+  const Map from{g.size(0), g.size(2), g.size(3)}, to{from.n, h, w};
+  const Index co = kernel.size(0), ci = kernel.size(1);
+  Tensor found = at::empty({to.n, ci, h, w}, g.options().memory_format(at::MemoryFormat::ChannelsLast));
+  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "input_gradient", [&] {
+    using T = scalar_t;
+    for (Index top = 0; top < stride; ++top)
+      for (Index left = 0; left < stride; ++left) {
+        std::array<Tap, kTaps> taps;
+        Index count = 0;
+        for (Index t = 0; t < kTaps; ++t) {
+          const Index row = top + 1 - t / 3, column = left + 1 - t % 3;
+          if (row % stride == 0 && column % stride == 0) taps[count++] = {t, row / stride, column / stride};
+        }
+        const Map places{to.n, (h - top + stride - 1) / stride, (w - left + stride - 1) / stride};
+        const auto weights = panels<T>(kernel.const_data_ptr<T>(), co, ci, true, taps.data(), count);
+        products<T>(
+            g.const_data_ptr<T>(), from, co, weights, taps.data(), count, 1, found.mutable_data_ptr<T>(), places, to,
+            stride, top, left, ci);
+      }
+  });
+  return found;
+}
+
+// R rows and L vectors of columns of c += Σ of a row of x by a row of g.
+template <typename T, int R, int L>
+void outer(const T* const* x, const T* const* g, Index depth, Index row, Index column, Index n, T* c) {
+  using V = typename Lanes<T>::V;
+  V sum[R][L] = {};
+  for (Index k = 0; k < depth; ++k) {
+    V factor[L];
+    const T *scalars = x[k] + row, *vectors = g[k] + column;
+#pragma GCC unroll 8
+    for (int l = 0; l < L; ++l) factor[l] = load<T>(vectors + l * Lanes<T>::n);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int l = 0; l < L; ++l) sum[r][l] += scalars[r] * factor[l];
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int l = 0; l < L; ++l) {
+      T* to = c + (row + r) * n + column + l * Lanes<T>::n;
+      store<T>(to, load<T>(to) + sum[r][l]);
+    }
+}
+
+template <typename T, int L>
+void outer_panel(const T* const* x, const T* const* g, Index depth, Index rows, Index column, Index n, T* c) {
+  Index r = 0;
+  for (; rows - r >= kRows; r += kRows) outer<T, kRows, L>(x, g, depth, r, column, n, c);
+  for (; rows - r >= 4; r += 4) outer<T, 4, L>(x, g, depth, r, column, n, c);
+  for (; r < rows; ++r) outer<T, 1, L>(x, g, depth, r, column, n, c);
+}
+
+// The same for few channels, with the taps as rows: c (9, Ci, n).
+template <typename T>
+void all_taps(const T* const* x, const T* g, Index depth, Index ci, Index n, T* c) {
+  using V = typename Lanes<T>::V;
+  for (Index i = 0; i < ci; ++i)
+    for (Index column = 0; column < n; column += Lanes<T>::n) {
+      V sum[kTaps] = {};
+      for (Index k = 0; k < depth; ++k) {
+        const V factor = load<T>(g + k * n + column);
+#pragma GCC unroll 9
+        for (Index t = 0; t < kTaps; ++t) sum[t] += x[t * kBlock + k][i] * factor;
+      }
+      for (Index t = 0; t < kTaps; ++t) {
+        T* to = c + (t * ci + i) * n + column;
+        store<T>(to, load<T>(to) + sum[t]);
+      }
+    }
+}
+
+// The gradient (Co, Ci, 3, 3) of the kernel from x and the gradient g (N, Co, …) of the output.
+Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride) {
+  const Map from{x.size(0), x.size(2), x.size(3)}, places{g.size(0), g.size(2), g.size(3)};
+  const Index ci = x.size(1), co = g.size(1), size = kTaps * ci * co;
+  const bool narrow = ci <= kNarrow;
+  const Index blocks = places.blocks(), chunks = std::clamp<Index>(blocks / 8, 1, 4);
+  Tensor found = at::empty({co, ci, 3, 3}, x.options().memory_format(at::MemoryFormat::Contiguous));
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "kernel_gradient", [&] {
+    using T = scalar_t;
+    const T *input = x.const_data_ptr<T>(), *gradient = g.const_data_ptr<T>();
+    const std::vector<T> zeros(ci, T(0));
+    std::vector<T> sums(chunks * size, T(0));
+    at::parallel_for(0, chunks, 1, [&](Index begin, Index end) {
+      for (Index chunk = begin; chunk < end; ++chunk)
+        for (Index block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
+          Place list[kBlock];
+          const Index count = places.block(block, list);
+          const T *reads[kTaps * kBlock], *writes[kBlock];
+          Index depth = 0;
+          for (Index t = 0; t < kTaps; ++t) {
+            if (!narrow) depth = 0;
+            for (Index p = 0; p < count; ++p) {
+              const auto [image, row, column] = list[p];
+              const Index read = from.at(image, row * stride + t / 3 - 1, column * stride + t % 3 - 1);
+              if (narrow) reads[t * kBlock + p] = read < 0 ? zeros.data() : input + read * ci;
+              if (narrow || read < 0) continue;
+              reads[depth] = input + read * ci;
+              writes[depth++] = gradient + (block * kBlock + p) * co;
+            }
+            T* to = sums.data() + chunk * size + t * ci * co;
+            for (Index column = 0; column < co && !narrow;) {
+              const bool wide = co - column >= kWide * Lanes<T>::n;
+              if (wide)
+                outer_panel<T, kWide>(reads, writes, depth, ci, column, co, to);
+              else
+                outer_panel<T, 1>(reads, writes, depth, ci, column, co, to);
+              column += (wide ? kWide : 1) * Lanes<T>::n;
+            }
+          }
+          if (narrow) all_taps(reads, gradient + block * kBlock * co, count, ci, co, sums.data() + chunk * size);
+        }
+    });
+    T* to = found.mutable_data_ptr<T>();
+    for (Index chunk = 1; chunk < chunks; ++chunk)
+      for (Index i = 0; i < size; ++i) sums[i] += sums[chunk * size + i];
+    for (Index first = 0; first < co; first += Lanes<T>::n)
+      for (Index i = 0; i < ci; ++i)
+        for (Index t = 0; t < kTaps; ++t)
+          for (Index o = first; o < first + Lanes<T>::n; ++o)
+            to[(o * ci + i) * kTaps + t] = sums[(t * ci + i) * co + o];
+  });
+  return found;
+}
+
+}  // namespace
+
+TORCH_LIBRARY(mapsto_conv3x3_direct, library) {
+  library.def("convolve(Tensor x, Tensor kernel, int stride) -> Tensor");
+  library.def("input_gradient(Tensor g, Tensor kernel, int stride, int h, int w) -> Tensor");
+  library.def("kernel_gradient(Tensor x, Tensor g, int stride) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(mapsto_conv3x3_direct, CPU, library) {
+  library.impl("convolve", &convolve);
+  library.impl("input_gradient", &input_gradient);
+  library.impl("kernel_gradient", &kernel_gradient);
+}
