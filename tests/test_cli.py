@@ -1,4 +1,4 @@
-"""The command line as its user meets it: real processes."""
+"""The command line as its user meets it; a process of its own where that is what matters, for each takes seconds to start."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from mapsto import discovery
+from tests.command import Done
+from tests.command import mapsto as command
 
 RECIPE = """\
 schema: 1
@@ -33,41 +35,45 @@ targets:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
     (tmp_path / "small.yaml").write_text(RECIPE, encoding="utf-8")
     return tmp_path
 
 
-def mapsto(here: Path, *arguments: str, code: int = 0, given: bytes = b"") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"MAPSTO_STORE": str(here / "store"), "PYTHONWARNINGS": "ignore"}
+def mapsto(*arguments: str, code: int = 0) -> Done:
+    return command(*arguments, code=code)
+
+
+def process(*arguments: str, given: bytes = b"") -> str:
+    """What a process prints."""
     done = subprocess.run(
         [sys.executable, "-m", "mapsto", *arguments],
-        cwd=here,
-        env=environment,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
         input=given,
         capture_output=True,
         timeout=300,
         check=False,
     )
-    out = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-    assert out.returncode == code, out.stderr + out.stdout
-    assert "Traceback" not in out.stderr
-    return out
+    assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+    assert b"Traceback" not in done.stderr
+    return done.stdout.decode()
 
 
 def test_run_twice_then_predict_report_and_store(here: Path) -> None:
-    plan = json.loads(mapsto(here, "run", "small.yaml", "--plan", "--json").stdout)
+    plan = json.loads(mapsto("run", "small.yaml", "--plan", "--json").out)
     assert {row["status"] for row in plan} == {"would run"}
-    first = json.loads(mapsto(here, "run", "small.yaml", "--json").stdout)
+    first = json.loads(process("run", "small.yaml", "--json"))
     assert first["targets"][0]["met"] is True
     assert (here / "runs/small/report.html").read_text(encoding="utf-8").startswith("<!doctype html")
     assert (here / "runs/small/package/manifest.json").is_file()
     logs = here / "runs/small/logs"
     assert list(logs.rglob("metrics.csv"))
     assert list(logs.rglob("events.out.tfevents.*"))
-    second = mapsto(here, "run", "small.yaml")
-    assert "from the store" in second.stderr
-    assert "fewer MACs" in second.stdout
+    second = mapsto("run", "small.yaml")
+    assert "from the store" in second.err
+    assert "fewer MACs" in second.out
     digests = [step["digest"] for step in json.loads((here / "runs/small/report.json").read_text())["steps"]]
     assert digests == [step["digest"] for step in first["steps"]]
 
@@ -76,37 +82,34 @@ def test_run_twice_then_predict_report_and_store(here: Path) -> None:
 
     picture = here / "digit.png"
     Image.fromarray((load_digits().images[0] * 15).astype("uint8")).resize((64, 64)).save(picture)
-    rows = json.loads(mapsto(here, "predict", "runs/small", str(picture), "--json").stdout)
+    rows = json.loads(mapsto("predict", "runs/small", str(picture), "--json").out)
     assert rows[0]["label"] in set("0123456789")
-    piped = json.loads(mapsto(here, "predict", "runs/small", "-", "--json", given=picture.read_bytes()).stdout)
+    piped = json.loads(process("predict", "runs/small", "-", "--json", given=picture.read_bytes()))
     assert piped[0]["label"] == rows[0]["label"]
 
-    mapsto(here, "run", "small.yaml", "--quick", "--out", "runs/quick")
-    compared = json.loads(mapsto(here, "report", "runs/small", "runs/quick", "--json").stdout)
+    mapsto("run", "small.yaml", "--quick", "--out", "runs/quick")
+    compared = json.loads(mapsto("report", "runs/small", "runs/quick", "--json").out)
     assert {"a", "b", "difference"} <= set(compared[0])
-    assert "teacher" in mapsto(here, "report", "runs/small").stdout
-    assert len(json.loads(mapsto(here, "store", "ls", "--json").stdout)) >= 6
-    assert "every artifact" in mapsto(here, "store", "verify").stdout
-    assert json.loads(mapsto(here, "store", "gc", "--json").stdout)["files"] >= 0
-    assert json.loads(mapsto(here, "store", "index", "--json").stdout)["runs"] == 3
+    assert "teacher" in mapsto("report", "runs/small").out
+    assert len(json.loads(mapsto("store", "ls", "--json").out)) >= 6
+    assert "every artifact" in mapsto("store", "verify").out
+    assert json.loads(mapsto("store", "gc", "--json").out)["files"] >= 0
+    assert json.loads(mapsto("store", "index", "--json").out)["runs"] == 3
 
 
 def test_torch_is_not_imported_when_all_are_hits(here: Path) -> None:
-    mapsto(here, "run", "small.yaml")
+    mapsto("run", "small.yaml")
     code = (
         "import sys; sys.argv = ['mapsto', 'run', 'small.yaml', '--json']\n"
         "from mapsto.cli import main\ntry: main()\n"
         "finally: sys.stderr.write('torch=' + str('torch' in sys.modules))"
     )
-    environment = os.environ | {"MAPSTO_STORE": str(here / "store")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch=False" in done.stderr
 
 
 def test_seeds_give_a_mean(here: Path) -> None:
-    report = json.loads(mapsto(here, "run", "small.yaml", "--quick", "--seeds", "0,1,2", "--json").stdout)
+    report = json.loads(mapsto("run", "small.yaml", "--quick", "--seeds", "0,1,2", "--json").out)
     pooled = report["seeds"]["metrics"]["teacher.digits.accuracy"]
     assert len(pooled["values"]) == 3
     assert pooled["ci95"] is not None
@@ -134,22 +137,22 @@ def test_seeds_give_a_mean(here: Path) -> None:
     ],
 )
 def test_mistakes_exit_with_2_and_a_remedy(here: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = mapsto(here, *arguments, code=2)
-    assert message in done.stderr
+    done = mapsto(*arguments, code=2)
+    assert message in done.err
     assert not (here / "runs").exists() or not list((here / "runs").rglob("report.json"))
 
 
 def test_show_says_fields_and_ranges(here: Path) -> None:
-    text = mapsto(here, "show", "prune.magnitude").stdout
+    text = mapsto("show", "prune.magnitude").out
     assert "Network → Network" in text
     assert "macs" in text
-    tree = json.loads(mapsto(here, "show", "prune.magnitude", "--json").stdout)
+    tree = json.loads(mapsto("show", "prune.magnitude", "--json").out)
     assert {"name", "schema", "description"} <= set(tree["fields"][0])
-    assert "schema: 1" in mapsto(here, "show", "demo").stdout
+    assert "schema: 1" in mapsto("show", "demo").out
 
 
 def test_list_names_everything_without_importing_torch(here: Path) -> None:
-    rows = json.loads(mapsto(here, "list", "--json").stdout)
+    rows = json.loads(mapsto("list", "--json").out)
     assert {row["name"] for row in rows} >= {*discovery.entries("mappings"), *discovery.entries("data")}
     assert all(row["summary"] for row in rows)
     code = (
@@ -161,7 +164,7 @@ def test_list_names_everything_without_importing_torch(here: Path) -> None:
 
 
 def test_every_command_has_help_with_an_example(here: Path) -> None:
-    for command in (
+    for words in (
         "run",
         "list",
         "show",
@@ -176,14 +179,14 @@ def test_every_command_has_help_with_an_example(here: Path) -> None:
         "store verify",
         "store index",
     ):
-        assert "Example: mapsto" in mapsto(here, *command.split(), "--help").stdout
+        assert "Example: mapsto" in mapsto(*words.split(), "--help").out
 
 
 def test_doctor(here: Path) -> None:
-    tree = json.loads(mapsto(here, "doctor", "--json").stdout)
+    tree = json.loads(mapsto("doctor", "--json").out)
     assert set(tree) == {"Packages", "Devices", "Extras", "Data", "Store"}
 
 
 def test_new_writes_a_valid_recipe(here: Path) -> None:
-    mapsto(here, "new", "mine", "--from", "demo")
+    mapsto("new", "mine", "--from", "demo")
     assert "name: mine" in (here / "mine.yaml").read_text(encoding="utf-8")

@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -19,13 +21,13 @@ import torch
 __all__ = ["library"]
 
 _TIMEOUT_S = 300
-_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 
 def library(sources: Iterable[Path]) -> Path:
     """The library of these C++ sources and headers, which is compiled where it is not there yet.
 
-    It is compiled beside its place and renamed into it, so that processes that do so at once do not meet.
+    It is compiled beside its place and renamed into it; of processes that want it at once one compiles, and the others wait.
 
     Raises
     ------
@@ -44,21 +46,41 @@ def library(sources: Iterable[Path]) -> Path:
         return place
     command = _compiler()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as temporary:
-        made = Path(temporary) / "kernels.so"
-        done = subprocess.run(
-            [*command, *(str(path) for path in files if path.suffix == ".cpp"), "-o", str(made), *_links()],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise RuntimeError(f"{command[0]} failed: {lines[0] if lines else f'exit code {done.returncode}'}")
-        os.replace(made, place)
+    with _alone(folder):
+        if not place.is_file():
+            _compile(files, command, place)
     return place
+
+
+def _compile(files: Iterable[Path], command: list[str], place: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".compiling-") as temporary:
+        made = Path(temporary) / "kernels.so"
+        objects = {made.with_name(f"{path.stem}.o"): path for path in files if path.suffix == ".cpp"}
+        calls = [[*command, "-c", str(path), "-o", str(to), *_includes()] for to, path in objects.items()]
+        with ThreadPoolExecutor(len(calls)) as pool:
+            list(pool.map(_run, calls))
+        _run([*command, "-shared", *map(str, objects), "-o", str(made), *_links()])
+        os.replace(made, place)
+
+
+@contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """One process at a time; the lock is the folder's own, and ends with the process."""
+    import fcntl  # not on Windows, where `_compiler` has said so
+
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise RuntimeError(f"{command[0]} failed: {lines[0] if lines else f'exit code {done.returncode}'}")
 
 
 def _folder() -> Path:
@@ -80,15 +102,20 @@ def _compiler() -> list[str]:
     raise RuntimeError("there is no C++ compiler (c++, g++ or clang++)")
 
 
+def _includes() -> list[str]:
+    include = Path(torch.__file__).parent / "include"
+    return [f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", *_openmp()]
+
+
 def _links() -> list[str]:
-    """PyTorch's headers and libraries; its OpenMP is the one that is used, so that there is one set of threads."""
-    root = Path(torch.__file__).parent
-    include, libraries = root / "include", root / "lib"
-    return [
-        *(f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"),
-        *("-ltorch", "-ltorch_cpu", "-lc10"),
-        *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-fopenmp",)),
-    ]
+    """PyTorch's libraries; its OpenMP is the one that is used, so that there is one set of threads."""
+    libraries = Path(torch.__file__).parent / "lib"
+    found = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch", "-ltorch_cpu", "-lc10", *_openmp()]
+    return [*found, *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ())]
+
+
+def _openmp() -> tuple[str, ...]:
+    return () if sys.platform == "darwin" else ("-fopenmp",)
 
 
 def _processor() -> str:
