@@ -293,9 +293,12 @@ def test_the_first_convolution_keeps_out_of_the_way():
         ((20, 3, 12, 13), 80, 1, "_DirectConv"),
     ],
 )
-def test_the_fast_convolution_equals_pytorchs_and_its_two_derivatives(shape, width, stride, way):
+@pytest.mark.parametrize("last", [False, True])
+def test_the_fast_convolution_equals_pytorchs_and_its_two_derivatives(shape, width, stride, way, last):
     torch.manual_seed(0)
     conv = nn.Conv2d(shape[1], width, 3, stride, padding=1, bias=False).double()
+    if last:
+        conv = conv.to(memory_format=torch.channels_last)
     found = []
     for module in (conv, FastConv(conv)):
         x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

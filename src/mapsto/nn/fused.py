@@ -283,8 +283,7 @@ class _Conv(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, back: bool) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.back = back
-        dense = x.contiguous(memory_format=_LAST)
-        return cast("Tensor", torch.ops.mapsto_conv3x3.convolve(dense, kernel.contiguous(), back))
+        return cast("Tensor", torch.ops.mapsto_conv3x3.convolve(_last(x), _dense(kernel), back))
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
@@ -292,23 +291,22 @@ class _Conv(torch.autograd.Function):
         (g,) = cast("tuple[Tensor]", outputs)
         to_x = _Conv.apply(g, kernel, not ctx.back) if ctx.needs_input_grad[0] else None
         pair = (g, x) if ctx.back else (x, g)
-        to_kernel = _KernelGradient.apply(*pair) if ctx.needs_input_grad[1] else None
+        to_kernel = _KernelGradient.apply(*pair, _is_last(kernel)) if ctx.needs_input_grad[1] else None
         return to_x, to_kernel, None
 
 
 class _KernelGradient(torch.autograd.Function):
-    """The gradient of the kernel from the input and the gradient of the output, in both of which it is linear."""
+    """The gradient of the kernel, laid out as that is, from the input and the gradient of the output, in both of which it is linear."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, g: Tensor, last: bool) -> Tensor:
         ctx.save_for_backward(x, g)
-        dense = (x.contiguous(memory_format=_LAST), g.contiguous(memory_format=_LAST))
-        return cast("Tensor", torch.ops.mapsto_conv3x3.kernel_gradient(*dense))
+        return cast("Tensor", torch.ops.mapsto_conv3x3.kernel_gradient(_last(x), _last(g), last))
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
         x, g = ctx.saved_tensors
-        return _Conv.apply(g, outputs[0], True), _Conv.apply(x, outputs[0], False)
+        return _Conv.apply(g, outputs[0], True), _Conv.apply(x, outputs[0], False), None
 
 
 class _DirectConv(torch.autograd.Function):
@@ -318,7 +316,7 @@ class _DirectConv(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.stride = stride
-        return cast("Tensor", torch.ops.mapsto_conv3x3_direct.convolve(_last(x), kernel.contiguous(), stride))
+        return cast("Tensor", torch.ops.mapsto_conv3x3_direct.convolve(_last(x), kernel, stride))
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
@@ -328,7 +326,7 @@ class _DirectConv(torch.autograd.Function):
         size = (x.shape[2], x.shape[3])
         return (
             _DirectInputGradient.apply(g, kernel, ctx.stride, size) if to_x else None,
-            _DirectKernelGradient.apply(x, g, ctx.stride) if to_kernel else None,
+            _DirectKernelGradient.apply(x, g, ctx.stride, _is_last(kernel)) if to_kernel else None,
             None,
         )
 
@@ -341,7 +339,7 @@ class _DirectInputGradient(torch.autograd.Function):
         ctx.save_for_backward(g, kernel)
         ctx.stride = stride
         call = torch.ops.mapsto_conv3x3_direct.input_gradient
-        return cast("Tensor", call(_last(g), kernel.contiguous(), stride, *size))
+        return cast("Tensor", call(_last(g), kernel, stride, *size))
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
@@ -350,36 +348,45 @@ class _DirectInputGradient(torch.autograd.Function):
         to_g, to_kernel, *_ = ctx.needs_input_grad
         return (
             _DirectConv.apply(v, kernel, ctx.stride) if to_g else None,
-            _DirectKernelGradient.apply(v, g, ctx.stride) if to_kernel else None,
+            _DirectKernelGradient.apply(v, g, ctx.stride, _is_last(kernel)) if to_kernel else None,
             None,
             None,
         )
 
 
 class _DirectKernelGradient(torch.autograd.Function):
-    """The gradient of its kernel from the input and the gradient of its output."""
+    """The gradient of its kernel, laid out as that is, from the input and the gradient of its output."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, g: Tensor, stride: int, last: bool) -> Tensor:
         ctx.save_for_backward(x, g)
         ctx.stride = stride
-        return cast("Tensor", torch.ops.mapsto_conv3x3_direct.kernel_gradient(_last(x), _last(g), stride))
+        return cast("Tensor", torch.ops.mapsto_conv3x3_direct.kernel_gradient(_last(x), _last(g), stride, last))
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
         x, g = ctx.saved_tensors
         (v,) = cast("tuple[Tensor]", outputs)
-        to_x, to_g, _ = ctx.needs_input_grad
+        to_x, to_g, *_ = ctx.needs_input_grad
         size = (x.shape[2], x.shape[3])
         return (
             _DirectInputGradient.apply(g, v, ctx.stride, size) if to_x else None,
             _DirectConv.apply(x, v, ctx.stride) if to_g else None,
+            None,
             None,
         )
 
 
 def _last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=_LAST)
+
+
+def _is_last(kernel: Tensor) -> bool:
+    return not kernel.is_contiguous() and kernel.is_contiguous(memory_format=_LAST)
+
+
+def _dense(kernel: Tensor) -> Tensor:
+    return kernel if _is_last(kernel) else kernel.contiguous()
 
 
 # -- the same passes as PyTorch operations

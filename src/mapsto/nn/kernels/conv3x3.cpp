@@ -43,12 +43,12 @@ struct Grid {
   Index blocks() const { return (tiles() + kBlock - 1) / kBlock; }
 };
 
-// G g Gᵀ of one 3 × 3 kernel; `flip` turns it round.
+// G g Gᵀ of one 3 × 3 kernel, whose numbers are `tap` apart; `flip` turns it round.
 template <typename T>
-void kernel_points(const T* g, bool flip, T* to, Index step) {
+void kernel_points(const T* g, Index tap, bool flip, T* to, Index step) {
   T half[4][3];
   for (Index j = 0; j < 3; ++j) {
-    const T a = g[flip ? 8 - j : j], b = g[flip ? 5 - j : 3 + j], c = g[flip ? 2 - j : 6 + j];
+    const T a = g[(flip ? 8 - j : j) * tap], b = g[(flip ? 5 - j : 3 + j) * tap], c = g[(flip ? 2 - j : 6 + j) * tap];
     half[0][j] = a;
     half[1][j] = (a + b + c) / 2;
     half[2][j] = (a - b + c) / 2;
@@ -63,13 +63,17 @@ void kernel_points(const T* g, bool flip, T* to, Index step) {
   }
 }
 
-// Kernels (Co, Ci, 3, 3) → (16, Ci, Co), or with `back` those of the gradient of the input, (16, Co, Ci).
+// Kernels (Co, Ci, 3, 3), dense in either order, → (16, Ci, Co), or with `back` those of the gradient of the input, (16, Co, Ci).
 template <typename T>
-std::vector<T> all_points(const T* kernel, Index co, Index ci, bool back) {
+std::vector<T> all_points(const Tensor& kernel, bool back) {
+  const Index co = kernel.size(0), ci = kernel.size(1);
+  const T* data = kernel.const_data_ptr<T>();
   std::vector<T> to(kPoints * co * ci);
   for (Index o = 0; o < co; ++o)
     for (Index i = 0; i < ci; ++i)
-      kernel_points(kernel + (o * ci + i) * 9, back, to.data() + (back ? o * ci + i : i * co + o), co * ci);
+      kernel_points(
+          data + o * kernel.stride(0) + i * kernel.stride(1), kernel.stride(3), back,
+          to.data() + (back ? o * ci + i : i * co + o), co * ci);
   return to;
 }
 
@@ -224,7 +228,7 @@ Tensor convolve(const Tensor& x, const Tensor& kernel, bool back) {
   Tensor y = at::empty({grid.n, to, grid.h, grid.w}, x.options().memory_format(at::MemoryFormat::ChannelsLast));
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "convolve", [&] {
     using T = scalar_t;
-    const auto points = all_points<T>(kernel.const_data_ptr<T>(), co, ci, back);
+    const auto points = all_points<T>(kernel, back);
     const T* input = x.const_data_ptr<T>();
     T* output = y.mutable_data_ptr<T>();
     at::parallel_for(0, grid.blocks(), 1, [&](Index begin, Index end) {
@@ -243,11 +247,12 @@ Tensor convolve(const Tensor& x, const Tensor& kernel, bool back) {
   return y;
 }
 
-// The gradient (Co, Ci, 3, 3) of the kernel from x and the gradient (N, Co, H, W) of the output.
-Tensor kernel_gradient(const Tensor& x, const Tensor& g) {
+// The gradient (Co, Ci, 3, 3) of the kernel from x and the gradient (N, Co, H, W) of the output, with `last` as channels-last.
+Tensor kernel_gradient(const Tensor& x, const Tensor& g, bool last) {
   const Grid grid(x.size(0), x.size(2), x.size(3));
   const Index ci = x.size(1), co = g.size(1), size = kPoints * ci * co;
-  Tensor found = at::empty({co, ci, 3, 3}, x.options());
+  const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  Tensor found = at::empty({co, ci, 3, 3}, x.options().memory_format(format));
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "kernel_gradient", [&] {
     using T = scalar_t;
     const Index chunks = std::clamp<Index>(grid.blocks() / 8, 1, 4);
@@ -268,6 +273,7 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g) {
     for (Index chunk = 1; chunk < chunks; ++chunk)
       for (Index i = 0; i < size; ++i) sums[i] += sums[chunk * size + i];
     T* to = found.mutable_data_ptr<T>();
+    const Index tap = last ? ci : 1, channel = last ? 1 : 9;
     for (Index o = 0; o < co; ++o)
       for (Index i = 0; i < ci; ++i) {
         T half[3][4];
@@ -279,10 +285,10 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g) {
           half[2][j] = (column[1] + column[2]) / 2 + column[3];
         }
         for (Index r = 0; r < 3; ++r) {
-          T* out = to + (o * ci + i) * 9 + 3 * r;
+          T* out = to + o * ci * 9 + i * channel + 3 * r * tap;
           out[0] = half[r][0] + (half[r][1] + half[r][2]) / 2;
-          out[1] = (half[r][1] - half[r][2]) / 2;
-          out[2] = (half[r][1] + half[r][2]) / 2 + half[r][3];
+          out[tap] = (half[r][1] - half[r][2]) / 2;
+          out[2 * tap] = (half[r][1] + half[r][2]) / 2 + half[r][3];
         }
       }
   });
@@ -293,7 +299,7 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g) {
 
 TORCH_LIBRARY(mapsto_conv3x3, library) {
   library.def("convolve(Tensor x, Tensor kernel, bool back) -> Tensor");
-  library.def("kernel_gradient(Tensor x, Tensor g) -> Tensor");
+  library.def("kernel_gradient(Tensor x, Tensor g, bool last) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(mapsto_conv3x3, CPU, library) {

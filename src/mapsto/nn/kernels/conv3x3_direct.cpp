@@ -109,17 +109,19 @@ void panel(const T* const* a, Index rows, Index taps, const T* b, Index depth, T
   for (; r < rows; ++r) tile<T, 1, L>(a + r, taps, b, depth, c + r, column);
 }
 
-// Kernels (Co, Ci, 3, 3) as panels of columns, each (taps, depth, width): of Co columns, or with `back` of Ci.
+// Kernels (Co, Ci, 3, 3) of any strides as panels of columns, each (taps, depth, width): of Co columns, or with `back` of Ci.
 template <typename T>
-std::vector<T> panels(const T* kernel, Index co, Index ci, bool back, const Tap* taps, Index count) {
-  const Index depth = back ? co : ci, columns = back ? ci : co;
-  const Index down = (back ? ci : 1) * kTaps, along = (back ? 1 : ci) * kTaps;
+std::vector<T> panels(const Tensor& kernel, bool back, const Tap* taps, Index count) {
+  const Index depth = kernel.size(back ? 0 : 1), columns = kernel.size(back ? 1 : 0);
+  const Index down = kernel.stride(back ? 0 : 1), along = kernel.stride(back ? 1 : 0);
+  const T* data = kernel.const_data_ptr<T>();
   std::vector<T> to(count * depth * columns);
   for (Index first = 0; first < columns;) {
     const Index width = columns - first >= kWide * Lanes<T>::n ? kWide * Lanes<T>::n : Lanes<T>::n;
     for (Index k = 0; k < depth; ++k)
       for (Index t = 0; t < count; ++t) {
-        const T* in = kernel + k * down + first * along + taps[t].number;
+        const Index row = taps[t].number / 3, column = taps[t].number % 3;
+        const T* in = data + k * down + first * along + row * kernel.stride(2) + column * kernel.stride(3);
         T* out = to.data() + (first * count + t * width) * depth + k * width;
         for (Index j = 0; j < width; ++j) out[j] = in[j * along];
       }
@@ -174,7 +176,7 @@ Tensor convolve(const Tensor& x, const Tensor& kernel, Index stride) {
   for (Index t = 0; t < kTaps; ++t) taps[t] = {t, t / 3 - 1, t % 3 - 1};
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "convolve", [&] {
     using T = scalar_t;
-    const auto weights = panels<T>(kernel.const_data_ptr<T>(), co, ci, false, taps.data(), kTaps);
+    const auto weights = panels<T>(kernel, false, taps.data(), kTaps);
     products<T>(
         x.const_data_ptr<T>(), from, ci, weights, taps.data(), kTaps, stride, y.mutable_data_ptr<T>(), to, to, 1, 0, 0,
         co);
@@ -199,7 +201,7 @@ Tensor input_gradient(const Tensor& g, const Tensor& kernel, Index stride, Index
           if (row % stride == 0 && column % stride == 0) taps[count++] = {t, row / stride, column / stride};
         }
         const Map places{to.n, (h - top + stride - 1) / stride, (w - left + stride - 1) / stride};
-        const auto weights = panels<T>(kernel.const_data_ptr<T>(), co, ci, true, taps.data(), count);
+        const auto weights = panels<T>(kernel, true, taps.data(), count);
         products<T>(
             g.const_data_ptr<T>(), from, co, weights, taps.data(), count, 1, found.mutable_data_ptr<T>(), places, to,
             stride, top, left, ci);
@@ -259,13 +261,14 @@ void all_taps(const T* const* x, const T* g, Index depth, Index ci, Index n, T* 
     }
 }
 
-// The gradient (Co, Ci, 3, 3) of the kernel from x and the gradient g (N, Co, …) of the output.
-Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride) {
+// The gradient (Co, Ci, 3, 3) of the kernel from x and the gradient g (N, Co, …) of the output, with `last` as channels-last.
+Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride, bool last) {
   const Map from{x.size(0), x.size(2), x.size(3)}, places{g.size(0), g.size(2), g.size(3)};
   const Index ci = x.size(1), co = g.size(1), size = kTaps * ci * co;
   const bool narrow = ci <= kNarrow;
   const Index blocks = places.blocks(), chunks = std::clamp<Index>(blocks / 8, 1, 4);
-  Tensor found = at::empty({co, ci, 3, 3}, x.options().memory_format(at::MemoryFormat::Contiguous));
+  const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  Tensor found = at::empty({co, ci, 3, 3}, x.options().memory_format(format));
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "kernel_gradient", [&] {
     using T = scalar_t;
     const T *input = x.const_data_ptr<T>(), *gradient = g.const_data_ptr<T>();
@@ -304,11 +307,12 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride) {
     T* to = found.mutable_data_ptr<T>();
     for (Index chunk = 1; chunk < chunks; ++chunk)
       for (Index i = 0; i < size; ++i) sums[i] += sums[chunk * size + i];
+    const Index tap = last ? ci : 1, channel = last ? 1 : kTaps;
     for (Index first = 0; first < co; first += Lanes<T>::n)
       for (Index i = 0; i < ci; ++i)
         for (Index t = 0; t < kTaps; ++t)
           for (Index o = first; o < first + Lanes<T>::n; ++o)
-            to[(o * ci + i) * kTaps + t] = sums[(t * ci + i) * co + o];
+            to[o * ci * kTaps + i * channel + t * tap] = sums[(t * ci + i) * co + o];
   });
   return found;
 }
@@ -318,7 +322,7 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride) {
 TORCH_LIBRARY(mapsto_conv3x3_direct, library) {
   library.def("convolve(Tensor x, Tensor kernel, int stride) -> Tensor");
   library.def("input_gradient(Tensor g, Tensor kernel, int stride, int h, int w) -> Tensor");
-  library.def("kernel_gradient(Tensor x, Tensor g, int stride) -> Tensor");
+  library.def("kernel_gradient(Tensor x, Tensor g, int stride, bool last) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(mapsto_conv3x3_direct, CPU, library) {
