@@ -418,24 +418,25 @@ def _code_hash(path: Path) -> str:
 def _closure(path: Path, root: Path) -> set[Path]:
     """The file and the files of ``mapsto.nn`` and ``mapsto.data`` that it imports, and those that they import."""
     seen: set[Path] = set()
-    pending = [path]
+    pending = {path}
     while pending:
         file = pending.pop()
-        if file in seen:
-            continue
         seen.add(file)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                if name.startswith(("mapsto.nn", "mapsto.data")):
-                    target = root.joinpath(*name.split(".")[1:]).with_suffix(".py")
-                    if target.is_file():
-                        pending.append(target)
+        pending |= _imported(file, root) - seen
     return seen
+
+
+@cache
+def _imported(file: Path, root: Path) -> frozenset[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    ours = (name for name in names if name.startswith(("mapsto.nn", "mapsto.data")))
+    targets = (root.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in ours)
+    return frozenset(target for target in targets if target.is_file())
 
 
 def _lock_path() -> Path:

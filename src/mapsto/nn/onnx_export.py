@@ -12,8 +12,10 @@ import dataclasses
 import logging
 import os
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Generator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +41,22 @@ OPSET = 20
 
 
 def to_onnx(network: Network) -> bytes:
-    """The network as an ONNX model with its signature's names and symbolic dimensions.
+    """The network as an ONNX model with its signature's names and symbolic dimensions; made once for each network.
 
     Raises `DomainError` where torch cannot export it; the message says which operation.
     """
+    key = id(network)
+    if key not in _known:
+        _known[key] = _model_of(network)
+        weakref.finalize(network, _known.pop, key, None)
+    return _known[key]
+
+
+_known: dict[int, bytes] = {}
+"""Models of the networks that are there."""
+
+
+def _model_of(network: Network) -> bytes:
     module = network.module()
     bake_weights(module)
     model = _exported(module, network.signature)
@@ -120,7 +134,7 @@ def _exported(module: nn.Module, signature: Signature, examples: tuple[Tensor, .
         {axis: dimensions[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in signature.inputs
     ]
-    with _quiet(), fake_kernels():
+    with _quiet(), fake_kernels(), _parsed_once():
         try:
             program = torch.onnx.export(
                 module.eval(),
@@ -160,6 +174,27 @@ def _quiet() -> Generator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Generator[None]:
+    """The exporter parses the sources of its 500 translations for every model, a third of its time; here once in a process."""
+    from onnxscript.values import TracedOnnxFunction
+
+    kept = vars(TracedOnnxFunction).get("function_ir")
+    if not isinstance(kept, property):
+        yield
+        return
+    try:
+        TracedOnnxFunction.function_ir = property(lambda function: _parsed(function, kept))  # type: ignore[method-assign]
+        yield
+    finally:
+        TracedOnnxFunction.function_ir = kept  # type: ignore[method-assign]
+
+
+@cache
+def _parsed(function: Any, parse: property) -> Any:
+    return parse.__get__(function)
 
 
 @contextlib.contextmanager
