@@ -9,7 +9,8 @@ TORCH_INDEX ?=
 PYTEST ?=
 
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# Python compiles what is imported when it is; pip would take two minutes for all of it.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PINS := pyproject.toml constraints.txt
 CORE := $(VENV)/.mapsto-core

@@ -28,6 +28,7 @@ from mapsto.mappings.train.supervised import Supervised
 DATA = Corners(per_class=24)
 FAMILIES: dict[str, Any] = {
     "conv4": Conv4(size=16, channels=3, width=8, blocks=3, classes=5),
+    "conv4 strides": Conv4(size=20, channels=3, width=8, blocks=3, classes=5, downsampling="stride"),
     "vgg": Vgg(plan=((8,), (12, 16), (8, 6, 10)), classes=5),
     "resnet A": ResnetCifar(depth=20, width=8, classes=5),
     "resnet B": ResnetCifar(depth=8, width=8, classes=5, shortcut="B"),

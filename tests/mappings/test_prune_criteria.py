@@ -267,7 +267,8 @@ def test_learners_are_pruned_on_tasks(cls: type[Any]) -> None:
 # ------------------------------------------------------------------------------------------------------------ properties
 
 
-norms_strategy = arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1e6, allow_subnormal=False))
+# Whole numbers, so that rounding after the scale makes no two of them change places.
+norms_strategy = arrays(np.float64, st.integers(1, 30), elements=st.integers(0, 1_000_000).map(float))
 
 
 @given(norms_strategy, st.floats(1e-3, 1e3))

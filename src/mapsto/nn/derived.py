@@ -87,11 +87,13 @@ def derived(teacher: Network, *, width: float, depth: int | None) -> Network:
             hint="derive the student first, and train it as a learner then",
         )
     linear = head(teacher.module())
-    arguments = {**_defaults(teacher), "classes": linear.out_features if linear is not None else None}
+    defaults = _defaults(teacher)
+    arguments = defaults | teacher.arch.arguments | {"classes": linear.out_features if linear is not None else None}
     copy = _Copy(_headed(teacher))
     arguments = _FAMILIES[name](copy, arguments, width, depth)
+    given = {key: value for key, value in arguments.items() if key in teacher.arch.arguments or value != defaults[key]}
     signature = teacher.signature
-    student = network_of(teacher.arch.name, arguments, signature.preprocessing, classes=signature.classes)
+    student = network_of(teacher.arch.name, given, signature.preprocessing, classes=signature.classes)
     return dataclasses.replace(
         student,
         tensors=detached({**student.tensors, **copy.tensors}),
@@ -102,9 +104,8 @@ def derived(teacher: Network, *, width: float, depth: int | None) -> Network:
 
 
 def _defaults(teacher: Network) -> dict[str, Any]:
-    """The factory's arguments, those not given at their defaults."""
-    known = inspect.signature(teacher.arch.load()).parameters
-    return {name: teacher.arch.arguments.get(name, parameter.default) for name, parameter in known.items()}
+    """What the factory takes for arguments that are not given."""
+    return {name: parameter.default for name, parameter in inspect.signature(teacher.arch.load()).parameters.items()}
 
 
 def _headed(teacher: Network) -> dict[str, Tensor]:
@@ -151,7 +152,8 @@ def _conv4(copy: _Copy, arguments: dict[str, Any], width: float, depth: int | No
         copy.norm(norm, norm, chosen)
         before = chosen
     if blocks == arguments["blocks"]:
-        copy.head("classifier", before, (arguments["size"] // 2**blocks) ** 2)
+        places = (arguments["size"] // 2**blocks) ** 2 if arguments["downsampling"] == "pool" else 1
+        copy.head("classifier", before, places)
     return {**arguments, "width": _scaled(width, arguments["width"]), "blocks": blocks}
 
 
