@@ -24,18 +24,6 @@ using Index = std::int64_t;
 constexpr Index kBlock = 48;  // tiles that are worked on at once, so that they stay in the cache
 constexpr Index kPoints = 16;
 
-constexpr int kWide = kRegisters == 32 ? 4 : 2;  // vectors of columns that are worked on at once, with 6 rows of sums
-
-template <typename T>
-typename Lanes<T>::V load(const T* from) {
-  typename Lanes<T>::V v;
-  __builtin_memcpy(&v, from, sizeof(v));
-  return v;
-}
-
-template <typename T>
-void store(T* to, const typename Lanes<T>::V& v) { __builtin_memcpy(to, &v, sizeof(v)); }
-
 struct Grid {
   Index n, h, w, rows, columns;
   Grid(Index n_, Index h_, Index w_) : n(n_), h(h_), w(w_), rows((h_ + 1) / 2), columns((w_ + 1) / 2) {}

@@ -25,18 +25,6 @@ using Index = std::int64_t;
 constexpr Index kBlock = 48;  // places that are worked on at once
 constexpr Index kTaps = 9;
 constexpr Index kNarrow = 3;  // channels that are too few to be rows of a product
-constexpr int kRows = 6;
-constexpr int kWide = kRegisters == 32 ? 4 : 2;  // vectors of columns that are worked on at once, with `kRows` rows of sums
-
-template <typename T>
-typename Lanes<T>::V load(const T* from) {
-  typename Lanes<T>::V v;
-  __builtin_memcpy(&v, from, sizeof(v));
-  return v;
-}
-
-template <typename T>
-void store(T* to, const typename Lanes<T>::V& v) { __builtin_memcpy(to, &v, sizeof(v)); }
 
 struct Place {
   Index image, row, column;

@@ -22,4 +22,17 @@ struct Lanes {
   static constexpr std::int64_t n = kBytes / sizeof(T);
 };
 
+template <typename T>
+typename Lanes<T>::V load(const T* from) {
+  typename Lanes<T>::V v;
+  __builtin_memcpy(&v, from, sizeof(v));
+  return v;
+}
+
+template <typename T>
+void store(T* to, const typename Lanes<T>::V& v) { __builtin_memcpy(to, &v, sizeof(v)); }
+
+// Rows and vectors of columns of a product that are summed at once, in registers.
+constexpr int kRows = 6, kWide = kRegisters == 32 ? 4 : 2;
+
 }  // namespace
