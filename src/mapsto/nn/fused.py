@@ -171,7 +171,7 @@ def channels_last(images: Tensor) -> Tensor:
     (25, 1, 5, 1)
     """
     n, c, h, w = images.shape
-    return images.contiguous(memory_format=_LAST).as_strided((n, c, h, w), (c * h * w, 1, c * w, c))
+    return _last(images).as_strided((n, c, h, w), (c * h * w, 1, c * w, c))
 
 
 def _transformed() -> bool:
@@ -184,7 +184,7 @@ class _NormReluPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: int, kernels: _Kernels) -> Any:
-        dense = x.contiguous(memory_format=_LAST)
+        dense = _last(x)
         y, picked, mean, rstd = kernels.forward(dense, weight.contiguous(), bias.contiguous(), eps, pool)
         ctx.save_for_backward(x, weight, bias, picked, mean, rstd)
         ctx.mark_non_differentiable(mean, rstd)
@@ -213,7 +213,7 @@ class _Backward(torch.autograd.Function):
         pool: int,
         kernels: _Kernels,
     ) -> Any:
-        dense = (g.contiguous(memory_format=_LAST), x.contiguous(memory_format=_LAST))
+        dense = (_last(g), _last(x))
         given = (*dense, weight.contiguous(), bias.contiguous(), picked, mean, rstd)
         ctx.save_for_backward(*given)
         ctx.pool, ctx.kernels = pool, kernels
@@ -223,7 +223,7 @@ class _Backward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         v, v_weight, v_bias = cast("tuple[Tensor, Tensor, Tensor]", outputs)
-        v = v.contiguous(memory_format=_LAST)
+        v = _last(v)
         found = ctx.kernels.double_backward(v, v_weight.contiguous(), v_bias.contiguous(), *ctx.saved_tensors, ctx.pool)
         return (*found, None, None, None, None, None, None)
 
@@ -260,7 +260,7 @@ class _ConvBackward(torch.autograd.Function):
         mean: Tensor,
         rstd: Tensor,
     ) -> Any:
-        images = (g.contiguous(memory_format=_LAST), x.contiguous())
+        images = (_last(g), x.contiguous())
         given = (*images, kernel.contiguous(), weight.contiguous(), bias.contiguous(), moments, mean, rstd)
         *found, sums = torch.ops.mapsto_norm_pool.first_backward(*given)
         ctx.save_for_backward(*given, sums)

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Network, Preprocessing
+from mapsto.kinds import Json, Network, Preprocessing
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.source import ForImages, count, network_of
 
@@ -37,7 +37,7 @@ class Conv4(ForImages, Mapping[None, Network]):
             raise DomainError(
                 f"the images are {height} × {width}", where="networks.conv4", hint="set size to make them square"
             )
-        arguments: dict[str, int | str | None] = {
+        arguments: dict[str, Json] = {
             "channels": preprocessing.channels,
             "size": height,
             "width": self.width,
