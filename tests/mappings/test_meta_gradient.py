@@ -23,6 +23,7 @@ from mapsto.nn.batches import Task
 from mapsto.nn.gradient_learning import GradientBased
 from mapsto.nn.implicit import conjugate_gradient
 from mapsto.nn.learner import Learner
+from mapsto.nn.swapped import Places
 from mapsto.nn.updates import adam, alfa, layerwise
 from mapsto.store import Store
 
@@ -166,6 +167,53 @@ def test_inductive_queries_do_not_see_each_other() -> None:
         whole = gradient.episode_scores(learner.module(), x, y, q, *own)
         first = gradient.episode_scores(learner.module(), x, y, q[:, :1], *own)
         assert torch.allclose(whole[:, :1], first, atol=1e-5) == alone, mode
+
+
+@pytest.mark.parametrize("mode", ["transductive", "inductive", "none"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_scores_are_the_same_fused_and_in_threads(mode: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(16 * 16, WAYS),
+    )
+    module = module.double().eval()
+    x, q = torch.rand(3, 6, 1, 8, 8).double(), torch.rand(3, 5, 1, 8, 8).double()
+    y = torch.arange(6)[None].remainder(WAYS).expand(3, 6)
+    own = (WAYS, Adaptation(method="gradient", settings={"steps": 3, "rate": 0.1, "batch_norm": mode}))
+    kinds_seen: set[str] = set()
+    real = gradient.fit
+
+    def fit(module: nn.Module, *rest: Any) -> Any:
+        kinds_seen.update(type(part).__name__ for part in module.modules())
+        return real(module, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gradient, "compiled_kernels", lambda: False)
+        wanted = gradient.path_scores(module, x, y, q, *own)
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(gradient, "fit", fit)
+    found = gradient.path_scores(module, x, y, q, *own)
+    assert torch.allclose(found, wanted, atol=1e-10)
+    if gradient.compiled_kernels():
+        assert ("FusedNorm" in kinds_seen) == (mode != "none")
+
+
+def test_parameters_are_swapped_and_put_back() -> None:
+    module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    before = module[2].weight = module[0].weight
+    places = Places(module)
+    with pytest.raises(RuntimeError, match="shapes"), places.holding({"0.weight": torch.ones(3, 3)}):
+        module(torch.ones(1, 2))
+    assert module[0].weight is before
+    x, other = torch.rand(1, 2), torch.rand(2, 2)
+    with places.holding({"2.weight": other}):
+        found = module(x)
+    assert module[0].weight is before
+    assert module[2].weight is before
+    assert torch.equal(found, functional_call(module, {"2.weight": other}, (x,)))
 
 
 ENGINES: list[tuple[str, dict[str, Any]]] = [

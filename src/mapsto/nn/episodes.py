@@ -31,7 +31,7 @@ from mapsto.nn.preprocess import prepare
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EpisodeResults", "accuracies_by_step", "episode_metrics", "episode_results"]
+__all__ = ["EpisodeResults", "accuracies_by_step", "episode_metrics", "episode_results", "own_statistics"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,6 +208,12 @@ def _each_by_features(
         return _feature_scores(features, task.support_labels, queries, task.ways, adaptation)
 
     return score
+
+
+def own_statistics(adaptation: Adaptation) -> Literal["transductive", "inductive"]:
+    """Whether a learner's batch norms take a task's images, queries among themselves, where nothing else is asked for."""
+    found = adaptation.settings.get("batch_norm") == "transductive" and feature_method(adaptation.method) is None
+    return "transductive" if found else "inductive"
 
 
 def _with_statistics(adaptation: Adaptation, statistics: str) -> Adaptation:

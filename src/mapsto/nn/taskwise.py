@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from mapsto.errors import DomainError
+from mapsto.nn.allocator import keep_pages
 
 __all__ = ["ThreadCopies", "per_task"]
 
@@ -59,6 +60,7 @@ def per_task(function: Callable[[int], R], tasks: int, threads: int) -> list[R]:
     if threads < 1:
         raise DomainError(f"{threads} threads can do nothing", where="per_task", hint="at least 1")
     threads = min(threads, tasks)
+    keep_pages()
     _one_arena()
     results: dict[int, R] = {}
     failures: dict[int, BaseException] = {}

@@ -95,6 +95,8 @@ class Episodes(Mapping[Network, Report]):
                 yield source
 
     def _metrics(self, value: Network, episodes: list[Episode], ctx: Context) -> dict[str, Metric]:
+        from mapsto.nn.episodes import own_statistics
+
         own = self._results(value, episodes, ctx)
         regression = own.errors is not None
         name, unit = ("error", "MSE") if regression else ("accuracy", "%")
@@ -103,7 +105,10 @@ class Episodes(Mapping[Network, Report]):
             metrics["loss"] = _mean(own.losses, "")
         if self.batch_norm == "both":
             for statistics in ("transductive", "inductive"):
-                metrics[statistics] = _mean(_judged(self._results(value, episodes, ctx, statistics)), unit)
+                same = statistics == own_statistics(self._adaptation(value))
+                metrics[statistics] = _mean(
+                    _judged(own if same else self._results(value, episodes, ctx, statistics)), unit
+                )
         if self.baseline is not None:
             other = _judged(self._results(ctx.network(self.baseline), episodes, ctx))
             worse = _judged(own) - other if regression else other - _judged(own)

@@ -23,8 +23,11 @@ from mapsto.errors import DataError, DomainError, SpecError, nearest
 from mapsto.kinds import Adaptation, Json
 from mapsto.nn import norms, updates
 from mapsto.nn.adaptation.centroid import centroids, layer
+from mapsto.nn.fused import channels_last, compiled_kernels, fuse, is_fusable
 from mapsto.nn.heads import head as head_layer
 from mapsto.nn.heads import head_path
+from mapsto.nn.swapped import Places
+from mapsto.nn.taskwise import ThreadCopies, per_task
 
 __all__ = [
     "Call",
@@ -138,7 +141,7 @@ class Call:
         functional: bool = False,
     ) -> None:
         self.module, self.inner, self.tensors, self._record = module, inner, tensors, record
-        self._functional = functional
+        self._functional, self._places = functional, Places(module)
         self._norms = norms.norm_paths(module) if inner.batch_norm == "per_step" else []
         self._muted = 0
         self.per_step = self._per_step()
@@ -165,7 +168,8 @@ class Call:
                 stack.enter_context(norms.using(statistics))
             elif self._functional and not norms.are_given():
                 stack.enter_context(norms.recording())
-            output: Tensor = torch.func.functional_call(self.module, own, (inputs,))
+            stack.enter_context(self._places.holding(own))
+            output: Tensor = self.module(inputs)
             if seen is not None and self._record is not None and not self._muted:
                 noted = {place: (mean.detach(), variance.detach()) for place, (mean, variance) in seen.items()}
                 self._record.setdefault(step, []).append(noted)
@@ -498,12 +502,33 @@ def _scores(
     *,
     whole: bool,
 ) -> Tensor:
-    found: list[Tensor] = []
-    with norms.task_norms(module):
-        for inputs, labels, queries in zip(support, support_labels, query, strict=True):
-            call, points = fit(module, inputs, labels, ways, learner)
-            first = 0 if whole else len(points) - 1
-            with torch.no_grad():
-                scores = [query_scores(call, points[at], inputs, queries, at) for at in range(first, len(points))]
-            found.append(torch.stack(scores))
-    return torch.stack(found, 1)
+    inner = Inner.of(learner.settings)
+    adapting = _adapting(module, inner, support)
+    fused = adapting is not module
+    own, judges = ThreadCopies(adapting), ThreadCopies(module)
+
+    def one(number: int) -> Tensor:
+        inputs, queries = support[number], query[number]
+        if fused:
+            inputs, queries = channels_last(inputs), channels_last(queries)
+        call, points = fit(own(), inputs, support_labels[number], ways, learner)
+        if fused and inner.batch_norm == "inductive":
+            call = Call(judges(), inner, learner.tensors)
+        first = 0 if whole else len(points) - 1
+        with torch.no_grad():
+            return torch.stack(
+                [query_scores(call, points[at], inputs, queries, at) for at in range(first, len(points))]
+            )
+
+    tasks, threads = len(support), torch.get_num_threads()
+    with norms.task_norms(module), norms.task_norms(adapting):
+        if support.device.type == "cpu" and tasks >= threads:
+            return torch.stack(per_task(one, tasks, threads), 1)
+        return torch.stack([one(number) for number in range(tasks)], 1)
+
+
+def _adapting(module: nn.Module, inner: Inner, support: Tensor) -> nn.Module:
+    """The module, or where that is quicker one with its operations fused, which knows the statistics of the batch alone."""
+    by_batch = inner.batch_norm in ("transductive", "inductive")
+    known = support.device.type == "cpu" and support.dtype in (torch.float32, torch.float64) and support.ndim == 5
+    return fuse(module) if by_batch and known and is_fusable(module) and compiled_kernels() else module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 __all__ = ["update"]
@@ -19,8 +20,7 @@ def update(
 ) -> dict[str, Tensor]:
     """Every parameter moved against its gradient.
 
-    >>> import torch
     >>> update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)}, 0, 0.5, {}, {})
     {'w': tensor(0.7500)}
     """
-    return {name: point[name] - rate * gradient for name, gradient in gradients.items()}
+    return {name: torch.sub(point[name], gradient, alpha=rate) for name, gradient in gradients.items()}
