@@ -47,11 +47,13 @@ class Setting:
     steps: int = 1
     second_order: bool = True
     ways: int = 5
+    downsampling: str = "pool"
 
     def __str__(self) -> str:
         order = "second" if self.second_order else "first"
         form = f"{self.ways}w{self.shots}s, {self.size} × {self.size} × {self.channels}"
-        return f"{form}, {self.tasks} tasks, {self.steps} inner steps, {order} order"
+        by = ", strides" if self.downsampling == "stride" else ""
+        return f"{form}, {self.tasks} tasks, {self.steps} inner steps, {order} order{by}"
 
 
 SETTINGS = [
@@ -60,6 +62,7 @@ SETTINGS = [
     Setting(tasks=32, shots=5),
     Setting(tasks=4),
     Setting(tasks=4, steps=5),
+    Setting(tasks=32, downsampling="stride"),
     Setting(tasks=1),
     Setting(tasks=4, size=84, channels=3),
 ]
@@ -178,7 +181,13 @@ def work(name: str, setting: Setting) -> None:
     torch.manual_seed(0)
     from mapsto.nn.networks.conv4 import conv4
 
-    network = conv4(channels=setting.channels, size=setting.size, width=64, classes=setting.ways).train()
+    network = conv4(
+        channels=setting.channels,
+        size=setting.size,
+        width=64,
+        classes=setting.ways,
+        downsampling=setting.downsampling,  # type: ignore[arg-type]
+    ).train()
     images = (setting.channels, setting.size, setting.size)
     support = torch.rand(setting.tasks, setting.ways * setting.shots, *images)
     query = torch.rand(setting.tasks, setting.ways * QUERIES, *images)

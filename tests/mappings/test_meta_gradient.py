@@ -216,6 +216,26 @@ def test_parameters_are_swapped_and_put_back() -> None:
     assert torch.equal(found, functional_call(module, {"2.weight": other}, (x,)))
 
 
+@pytest.mark.parametrize(("value", "wanted"), [(network(), False), (networks.mlp()(seed=0), True)], ids=["conv", "mlp"])
+def test_on_a_cpu_convolutions_are_not_tried_vectorised(
+    value: Network, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    tasks = datasets.sinusoids() if wanted else TASKS
+    mapping = meta.maml(tasks=tasks, tasks_per_step=6, inner_steps=1)
+    real = GradientBased._loss
+
+    def loss(self: Any, learner: Learner, inputs: Tensor, task: Task, step: int, engine: Any) -> Tensor:
+        tried.append(engine)
+        assert len(inputs) == len(task.inputs) == 4
+        return real(self, learner, inputs, task, step, engine)
+
+    monkeypatch.setattr(GradientBased, "_loss", loss)
+    mapping.start(value, context())
+    assert ("vmap" in tried) is wanted
+    assert {"loop", "threads"} <= {*tried}
+
+
 ENGINES: list[tuple[str, dict[str, Any]]] = [
     ("maml", {}),
     ("maml", {"batch_norm": "inductive"}),

@@ -18,6 +18,7 @@ from mapsto.nn.episodic import Episodic
 from mapsto.process import State
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from mapsto.kinds import Edit
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["GradientBased"]
 
 _TRIAL = 4
-"""Tasks of a trial: enough to keep the cores busy, few enough for the memory of the vectorised engine."""
+"""Tasks of a trial, or one for each core where there are more."""
 
 
 class GradientBased(Episodic):
@@ -201,7 +202,7 @@ class GradientBased(Episodic):
             return self.task_loss(learner, at, tensors, task.ways, step, functional=functional, record=record)
 
         copies = _copies(learner, engine)
-        laid_out = channels_last if engine == "fused" else Tensor.contiguous
+        laid_out = channels_last if engine == "fused" and inputs.ndim == 5 else Tensor.contiguous
         with norms.task_norms(learner.network if copies is None else copies.module), learner.engaged(copies):
             if engine == "vmap":
 
@@ -261,21 +262,31 @@ class GradientBased(Episodic):
         )
 
     def fastest(self, learner: Learner, inputs: Tensor, task: Task, ctx: Context) -> Engine:
-        """The engine that is quickest on the first of these tasks, on this machine; `inputs` (B, S + Q, ...) are prepared."""
+        """The engine that is quickest on the first of these tasks, on this machine; `inputs` (B, S + Q, ...) are prepared.
+
+        Convolutions whose kernels differ from task to task are slow on a CPU, and vectorised hold everything at once: at
+        84 × 84 that trial alone would take 8 GB, so it is left out.
+        """
+        import torch
+
         from mapsto.nn.outer import fastest
 
-        few = task.first(_TRIAL)
+        count = max(_TRIAL, torch.get_num_threads())
+        few = task.first(count)
+        slow = ("vmap",) if ctx.device.type == "cpu" and any(map(_convolves, learner.network.modules())) else ()
 
         def trial(engine: Engine) -> Callable[[], object]:
-            return lambda: self._loss(learner, inputs[:_TRIAL], few, 0, engine)
+            return lambda: self._loss(learner, inputs[:count], few, 0, engine)
 
-        return cast("Engine", fastest({engine: trial(engine) for engine in self.engines(learner, ctx)}))
+        return cast(
+            "Engine", fastest({engine: trial(engine) for engine in self.engines(learner, ctx) if engine not in slow})
+        )
 
     def engines(self, learner: Learner, ctx: Context) -> tuple[Engine, ...]:
         """Those that may be used here."""
         import torch
 
-        from mapsto.nn.fused import compiled_kernels
+        from mapsto.nn.fused import compiled_kernels, is_fusable
 
         found: list[Engine] = ["loop"]
         if self.batch_norm == "per_step" or self.checkpointing:
@@ -284,7 +295,7 @@ class GradientBased(Episodic):
         plain = ctx.numerics.precision in ("32-true", "64-true") and not self.feature_noise
         if ctx.device.type == "cpu" and plain and not random:
             found.append("threads")
-            if self.batch_norm == "transductive" and compiled_kernels():
+            if self.batch_norm == "transductive" and is_fusable(learner.network) and compiled_kernels():
                 found.append("fused")
         found.append("vmap")
         return tuple(found)
@@ -299,6 +310,12 @@ class GradientBased(Episodic):
                 for name in statistics_names(path):
                     found[f"{name}@{step}"] = value.tensors[name].clone()
         return found
+
+
+def _convolves(module: torch.nn.Module) -> bool:
+    import torch
+
+    return isinstance(module, torch.nn.modules.conv._ConvNd)
 
 
 def _copies(learner: Learner, engine: Engine) -> ThreadCopies | None:
