@@ -143,8 +143,10 @@ def test_a_learner_stays_one_that_adapts(tmp_path: Path, monkeypatch: pytest.Mon
     recipe.write_text(LEARNER)
     data = "{subset: {data: {digits: {size: 16}}, per_class: 30}}"
     command = ["compress", str(recipe), "--data", data, "--test", data, "--shares", "0.5", "--out", str(out)]
-    done = CliRunner().invoke(app, [*command, "--epochs", "1", "--target", "macs=1M", "--json"])
+    done = CliRunner().invoke(app, [*command, "--epochs", "1", "--target", "macs=1M"])
     assert done.exit_code == 0, done.output
+    assert f"mapsto adapt {out} " in done.output
+    assert "mapsto predict" not in done.output, "it wants examples first"
     report = json.loads((out / "report.json").read_text())
     assert [step["name"] for step in report["steps"] if str(step["label"]).endswith("macs_0_5")] == [
         "prune.meta",

@@ -119,13 +119,14 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     for name, reason in report.get("skipped", {}).items():
         console.print(f"[dim]not run: {escape(name)}: {escape(reason)}[/]")
     console.print(f"took {report['wall_s']:.1f} s; report: [bold]{escape(str(folder / 'report.html'))}[/]")
-    if (folder / "package" / "manifest.json").is_file():
-        console.print("try next:")
-        images = folder / "package" / "examples"
+    console.print("try next:")
+    package = folder / "package"
+    if (package / "learner").is_dir():
+        console.print(f"  mapsto adapt {folder} FOLDER_OF_EXAMPLES", markup=False)
+    elif (package / "manifest.json").is_file():
+        images = package / "examples"
         what = f"{images}/*.png" if images.is_dir() else "YOUR_FILE"
         console.print(f"  mapsto predict {folder} {what}", markup=False)
-    else:
-        console.print("try next:")
     kept = folder / "recipe.yaml"
     recipe = report["name"] if report["name"] in shipped_recipes() or not kept.is_file() else kept
     console.print(f"  mapsto run {recipe} --plan", markup=False)
