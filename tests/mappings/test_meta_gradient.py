@@ -419,6 +419,15 @@ def test_the_analytic_head_is_exported() -> None:
     np.testing.assert_allclose(out[0], _Adapting()(*given).numpy(), atol=1e-5)
 
 
+def test_anil_begins_at_a_head_of_zeros() -> None:
+    learner, _, _ = meta.anil(tasks=TASKS).learner(network(), context())
+    assert {name: tuple(tensor.shape) for name, tensor in learner.tensors.items()} == {
+        head_gradient.WEIGHT: (WAYS, 32),
+        head_gradient.BIAS: (WAYS,),
+    }
+    assert not any(tensor.any() for tensor in learner.tensors.values())
+
+
 def test_anil_goes_on_from_the_head_it_has() -> None:
     first = context().apply(meta.anil(tasks=TASKS, steps=3), network())
     again = context().apply(meta.anil(tasks=TASKS, steps=1, learning_rate=1e-9), first)

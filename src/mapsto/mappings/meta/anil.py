@@ -8,7 +8,7 @@ of MAML", 2020).
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,8 @@ class Anil(Episodic):
     >>> bool(new(learner).metrics["accuracy"].value > 50)
     True
     """
+
+    version: ClassVar[int] = 2
 
     inner_steps: int = Field(default=5, ge=1)
     """Inner steps in training; 5 in Raghu et al."""
@@ -82,8 +84,10 @@ class Anil(Episodic):
         return Learner(learner.network, adaptation), edits, signature
 
     def _first_head(self, value: Network, ways: int, size: int) -> dict[str, Tensor]:
-        """The head of `value` where that is such a learner already, else one drawn as a linear layer is."""
-        from torch import nn
+        """The head of `value` where that is such a learner already, else zeros: which class has which place is chance, and a drawn
+        head has to be unlearnt first.
+        """
+        import torch
 
         from mapsto.nn.adaptation.head_gradient import BIAS, WEIGHT
 
@@ -91,5 +95,4 @@ class Anil(Episodic):
         known = before.tensors.get(WEIGHT) if before is not None and before.method == "head_gradient" else None
         if before is not None and known is not None and tuple(known.shape) == (ways, size):
             return dict(before.tensors)
-        drawn = nn.Linear(size, ways)
-        return {WEIGHT: drawn.weight.detach(), BIAS: drawn.bias.detach()}
+        return {WEIGHT: torch.zeros(ways, size), BIAS: torch.zeros(ways)}
