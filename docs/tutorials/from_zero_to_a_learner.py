@@ -115,7 +115,14 @@ axis.legend()
 # %%
 waves = datasets.sinusoids(shots=10, queries=50)
 maml = meta.maml(
-    tasks=waves, steps=1500, tasks_per_step=10, inner_steps=1, test_steps=5, inner_rate=0.02, engine="vmap"
+    tasks=waves,
+    steps=600,
+    tasks_per_step=10,
+    learning_rate=5e-3,
+    inner_steps=1,
+    test_steps=5,
+    inner_rate=0.02,
+    engine="vmap",
 )
 wave_learner = maml(networks.mlp()(seed=0))
 
