@@ -153,6 +153,7 @@ def table() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                     "ours": None if metric is None else metric["value"],
                     "ci95": None if metric is None else metric["ci95"],
                     "n": None if metric is None else metric["n"],
+                    **{by: _value(_metric(kept, name, by)) for by in ("transductive", "inductive")},
                     "minutes": None if kept is None else kept["train_minutes"],
                     "row": row,
                     "source": source,
@@ -165,9 +166,13 @@ def table() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows, targets
 
 
-def _metric(kept: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+def _metric(kept: Mapping[str, Any] | None, name: str, by: str = "accuracy") -> Mapping[str, Any] | None:
     found = kept["metrics"] if kept is not None else {}
-    return next((metric for path, metric in found.items() if path.endswith(f".{name}.accuracy")), None)
+    return next((metric for path, metric in found.items() if path.endswith(f".{name}.{by}")), None)
+
+
+def _value(metric: Mapping[str, Any] | None) -> float | None:
+    return None if metric is None else metric["value"]
 
 
 def pages(rows: list[dict[str, Any]]) -> None:
@@ -181,8 +186,8 @@ def pages(rows: list[dict[str, Any]]) -> None:
             "",
             "Written by `benchmarks/meta/meta_accuracy.py`; do not edit.",
             "",
-            "| figure | paper, % | ours ± CI95, % | episodes | minutes of training | run it again |",
-            "|---|---|---|---|---|---|",
+            "| figure | paper, % | ours ± CI95, % | transductive, % | inductive, % | episodes | minutes of training | run it again |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for row in found:
             paper = "not looked up" if row["paper"] is None else f"{row['paper']:g}"
@@ -191,7 +196,8 @@ def pages(rows: list[dict[str, Any]]) -> None:
             minutes = "" if row["minutes"] is None else f"{row['minutes']:.0f}"
             again = f"`mapsto bench meta_accuracy --only {row['row']}`"
             what = row["what"].partition(", ")[2]
-            lines.append(f"| {what} | {paper} | {ours} | {row['n'] or ''} | {minutes} | {again} |")
+            modes = " | ".join("" if row[by] is None else f"{row[by]:.2f}" for by in ("transductive", "inductive"))
+            lines.append(f"| {what} | {paper} | {ours} | {modes} | {row['n'] or ''} | {minutes} | {again} |")
         lines += ["", *(f"- {source}" for source in dict.fromkeys(row["source"] for row in found))]
         for row in dict.fromkeys(row["row"] for row in found):
             if (ROWS / f"{row}.yaml").is_file():
