@@ -150,10 +150,10 @@ def table() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                     "what": what,
                     "paper": paper,
                     "paper ci95": interval or None,
-                    "ours": None if metric is None else metric["value"],
-                    "ci95": None if metric is None else metric["ci95"],
-                    "n": None if metric is None else metric["n"],
-                    **{by: _value(_metric(kept, name, by)) for by in ("transductive", "inductive")},
+                    "ours": metric.get("value"),
+                    "ci95": metric.get("ci95"),
+                    "n": metric.get("n"),
+                    **{by: _metric(kept, name, by).get("value") for by in ("transductive", "inductive")},
                     "minutes": None if kept is None else kept["train_minutes"],
                     "row": row,
                     "source": source,
@@ -162,17 +162,14 @@ def table() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             if paper is None:
                 continue
             bound = f">= {round(paper - interval, 2):g}"
-            targets.append(common.target(what, bound, None if metric is None else round(metric["value"], 2)))
+            targets.append(common.target(what, bound, round(metric["value"], 2) if metric else None))
     return rows, targets
 
 
-def _metric(kept: Mapping[str, Any] | None, name: str, by: str = "accuracy") -> Mapping[str, Any] | None:
+def _metric(kept: Mapping[str, Any] | None, name: str, by: str = "accuracy") -> Mapping[str, Any]:
+    """A metric of a report; empty where it was not run, or not asked for."""
     found = kept["metrics"] if kept is not None else {}
-    return next((metric for path, metric in found.items() if path.endswith(f".{name}.{by}")), None)
-
-
-def _value(metric: Mapping[str, Any] | None) -> float | None:
-    return None if metric is None else metric["value"]
+    return next((metric for path, metric in found.items() if path.endswith(f".{name}.{by}")), {})
 
 
 def pages(rows: list[dict[str, Any]]) -> None:
