@@ -17,7 +17,7 @@ CORE := $(VENV)/.mapsto-core
 DEV := $(VENV)/.mapsto-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint stubs venv clean
+.PHONY: help demo test tests lint stubs venv clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,11 @@ help: ## this list
 demo: $(CORE) ## the main job, end to end, into runs/demo/
 	$(BIN)/mapsto run demo --out runs/demo
 
-test: lint ## every check: lint, types, layers, tests and doctests
+# The type checker keeps one core busy for a minute, so the tests do not wait for it.
+test: $(DEV) ## every check: lint, types, layers, tests and doctests
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(DEV) ## tests and doctests alone
 	$(BIN)/python -m pytest -q -rs --durations=10 --numprocesses auto --dist worksteal $(PYTEST)
 
 lint: $(DEV) ## ruff, pyright, import-linter, generated files up to date

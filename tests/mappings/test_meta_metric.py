@@ -218,6 +218,26 @@ def test_relation_compares_each_query_with_each_class() -> None:
         assert torch.allclose(whole[:, 2:3], one, atol=1e-5)
 
 
+def test_relation_convolves_maps_side_by_side() -> None:
+    torch.manual_seed(0)
+    tensors = {name: tensor.double() for name, tensor in relation.first_tensors(size=72, hidden=4, channels=2).items()}
+    learner = Adaptation(method="relation", settings={"channels": 2}, tensors=tensors)
+    support, query = torch.randn(1, len(LABELS), 72).double(), torch.randn(1, 5, 72).double()
+    found = relation.feature_scores(support, LABELS[None], query, WAYS, learner)
+    classes = centroid.centroids(support, LABELS[None], WAYS)
+    for way in range(WAYS):
+        for number in range(5):
+            maps = torch.cat([part.reshape(1, 2, 6, 6) for part in (classes[0, way], query[0, number])], 1)
+            for name in ("~conv_1", "~conv_2"):
+                maps = torch.nn.functional.conv2d(maps, tensors[f"{name}.weight"], padding=1)
+                scale, bias = tensors[f"{name}.scale"], tensors[f"{name}.bias"]
+                maps = torch.nn.functional.group_norm(maps, 1, scale, bias).relu()
+                maps = torch.nn.functional.max_pool2d(maps, 2)
+            hidden = (maps.flatten(1) @ tensors["~second.weight"].T + tensors["~second.bias"]).relu()
+            alone = hidden @ tensors["~out.weight"].T + tensors["~out.bias"]
+            torch.testing.assert_close(found[0, number, way], alone.squeeze())
+
+
 # -- heads
 
 

@@ -181,6 +181,7 @@ def test_drop_block_drops_the_share_it_says_and_only_in_training() -> None:
         (lambda: conv4(width=True), ["width", "True"]),
         (lambda: conv4(size=15), ["size", "15", "from 16"]),
         (lambda: conv4(classes=0), ["classes", "0", "from 1"]),
+        (lambda: conv4(halvings=5), ["halvings", "5", "0 to 4"]),
         (lambda: vgg(depth=12), ["depth", "8, 11, 13, 16, 19", "12"]),
         (lambda: vgg(size=15), ["size", "15", "from 16"]),
         (lambda: vgg(stages=6), ["stages", "1, 2, 3, 4, 5"]),

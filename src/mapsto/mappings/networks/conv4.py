@@ -24,10 +24,13 @@ class Conv4(ForImages, Mapping[None, Network]):
     width: int = Field(default=64, ge=1)
     """Channels of every convolution; 64 in Snell et al."""
     blocks: int = Field(default=4, ge=1, le=8)
-    """Blocks, each of which halves the size."""
+    """How many; each halves the size."""
     downsampling: Literal["pool", "stride"] = "pool"
     """How a block halves the size: `pool` by max-pooling; `stride` by its convolution, and the embedding is the mean over what is left,
     as in MAML's network for Omniglot (Finn et al., 2017): about a quarter of the work."""
+    halvings: int | None = Field(default=None, ge=0, le=8)
+    """Blocks that halve the size, the first so many; None for all. Relation networks halve it twice in four blocks, for feature maps
+    that are compared (Sung et al., 2018)."""
 
     def apply(self, value: None, ctx: Context) -> Network:
         """Raises `DomainError` where the image is not square or too small for the blocks."""
@@ -46,4 +49,6 @@ class Conv4(ForImages, Mapping[None, Network]):
         }
         if self.downsampling != "pool":
             arguments["downsampling"] = self.downsampling
+        if self.halvings is not None:
+            arguments["halvings"] = self.halvings
         return network_of("mapsto.nn.networks.conv4:conv4", arguments, preprocessing, classes=classes)

@@ -9,6 +9,7 @@ are given ``|c_k − f(q)|`` too, without which they learn to compare slowly. It
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -76,22 +77,36 @@ def feature_scores(
     """What g gives before the sigmoid, the log-odds of belonging together, shape (B, Q, ways), for support (B, S, D), query (B, Q, D)."""
     own = {name.removeprefix("~"): tensor.to(query) for name, tensor in learner.tensors.items()}
     classes = centroids(support, support_labels, ways)
-    shape = (*query.shape[:-1], ways, query.shape[-1])
-    pairs = (classes.unsqueeze(-3).expand(shape), query.unsqueeze(-2).expand(shape))
     channels = cast("int | None", learner.settings.get("channels"))
     if channels is None:
+        shape = (*query.shape[:-1], ways, query.shape[-1])
+        pairs = (classes.unsqueeze(-3).expand(shape), query.unsqueeze(-2).expand(shape))
         joined = torch.cat([*pairs, (pairs[0] - pairs[1]).abs()], -1)
         hidden = linear(joined, own["first.weight"], own["first.bias"]).relu()
     else:
-        maps = map_shape(query.shape[-1], channels)
-        joined = torch.cat([part.unflatten(-1, maps) for part in pairs], -3).flatten(0, -4)
-        for name in ("conv_1", "conv_2"):
-            joined = conv2d(joined, own[f"{name}.weight"], padding=1)
-            joined = group_norm(joined, 1, own[f"{name}.scale"], own[f"{name}.bias"]).relu()
-            joined = max_pool2d(joined, (min(2, joined.shape[-2]), min(2, joined.shape[-1])))
-        hidden = joined.flatten(1).unflatten(0, shape[:-1])
+        hidden = _compared_maps(classes, query, map_shape(query.shape[-1], channels), own)
     hidden = linear(hidden, own["second.weight"], own["second.bias"]).relu()
     return linear(hidden, own["out.weight"], own["out.bias"]).squeeze(-1)
+
+
+def _compared_maps(classes: Tensor, query: Tensor, maps: tuple[int, int, int], own: Mapping[str, Tensor]) -> Tensor:
+    """What both convolutions make of each class (B, ways, D) beside each query (B, Q, D), shape (B, Q, ways, hidden · side²).
+
+    A convolution of two maps side by side is the sum of one of each, so the first runs once a map and not once a pair.
+    """
+    kernels = own["conv_1.weight"].split(maps[0], 1)
+    of_class, of_query = (
+        conv2d(part.unflatten(-1, maps).flatten(0, -4), kernel, padding=1).unflatten(0, part.shape[:-1])
+        for part, kernel in zip((classes, query), kernels, strict=True)
+    )
+    pairs = of_class.unsqueeze(-5) + of_query.unsqueeze(-4)
+    joined = pairs.flatten(0, -4)
+    for name in ("conv_1", "conv_2"):
+        if name != "conv_1":
+            joined = conv2d(joined, own[f"{name}.weight"], padding=1)
+        joined = group_norm(joined, 1, own[f"{name}.scale"], own[f"{name}.bias"])
+        joined = max_pool2d(joined, (min(2, joined.shape[-2]), min(2, joined.shape[-1]))).relu()
+    return joined.flatten(1).unflatten(0, pairs.shape[:-3])
 
 
 def episode_scores(

@@ -22,22 +22,37 @@ class Conv4(nn.Module):
     """Blocks, then the flattened feature map, or with strides its mean, as the embedding, then the classifier."""
 
     def __init__(
-        self, *, channels: int, size: int, width: int, blocks: int, classes: int | None, downsampling: Downsampling
+        self,
+        *,
+        channels: int,
+        size: int,
+        width: int,
+        blocks: int,
+        classes: int | None,
+        downsampling: Downsampling,
+        halvings: int,
     ) -> None:
         super().__init__()
         pools = downsampling == "pool"
         self.downsampling = downsampling
         layers = (
             nn.Sequential(
-                nn.Conv2d(width if index else channels, width, 3, 1 if pools else 2, padding=1, bias=False),
+                nn.Conv2d(
+                    width if index else channels,
+                    width,
+                    3,
+                    1 if pools or index >= halvings else 2,
+                    padding=1,
+                    bias=False,
+                ),
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
-                *([nn.MaxPool2d(2)] if pools else []),
+                *([nn.MaxPool2d(2)] if pools and index < halvings else []),
             )
             for index in range(blocks)
         )
         self.features = nn.Sequential(*layers)
-        self.embedding = width * (size // 2**blocks) ** 2 if pools else width
+        self.embedding = width * (size // 2**halvings) ** 2 if pools else width
         self.classifier = classifier_of(self.embedding, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -60,22 +75,25 @@ def conv4(
     blocks: int = 4,
     classes: int | None = None,
     downsampling: Downsampling = "pool",
+    halvings: int | None = None,
 ) -> nn.Module:
     """Conv4 for square images.
 
     Parameters
     ----------
     channels, size
-        Of the image; `size` in pixels, at least 2 ** `blocks`.
+        Of the image; `size` in pixels, at least 2 ** `halvings`.
     width
         Channels of every convolution.
     blocks
-        Blocks; each halves the size.
+        How many.
     classes
-        Outputs of the linear classifier; None for an embedding, shape (N, width · (size // 2**blocks)²), or (N, width) with
+        Outputs of the linear classifier; None for an embedding, shape (N, width · (size // 2**halvings)²), or (N, width) with
         strides.
     downsampling
         How a block halves the size: max-pooling of 2 × 2, or convolutions with stride 2, which are a quarter of the work.
+    halvings
+        Blocks that halve the size, the first so many; None for all.
 
     Raises
     ------
@@ -87,13 +105,26 @@ def conv4(
     torch.Size([2, 64])
     >>> conv4(size=84, downsampling="stride")(torch.zeros(2, 1, 84, 84)).shape
     torch.Size([2, 64])
+    >>> conv4(size=28, halvings=2)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 3136])
     """
     where = "conv4"
     for name, value in (("channels", channels), ("width", width), ("blocks", blocks)):
         at_least(value, 1, name=name, where=where)
-    at_least(size, 2**blocks, name="size", where=where)
+    halved = blocks if halvings is None else halvings
+    if not 0 <= halved <= blocks:
+        raise DomainError(f"halvings is {halved}", where=where, hint=f"0 to {blocks}, the blocks that there are")
+    at_least(size, 2**halved, name="size", where=where)
     if downsampling not in get_args(Downsampling):
         raise DomainError(
             f"downsampling is '{downsampling}'", where=where, hint=f"one of {', '.join(get_args(Downsampling))}"
         )
-    return Conv4(channels=channels, size=size, width=width, blocks=blocks, classes=classes, downsampling=downsampling)
+    return Conv4(
+        channels=channels,
+        size=size,
+        width=width,
+        blocks=blocks,
+        classes=classes,
+        downsampling=downsampling,
+        halvings=halved,
+    )
