@@ -24,7 +24,7 @@ class Conv4(ForImages, Mapping[None, Network]):
     width: int = Field(default=64, ge=1)
     """Channels of every convolution; 64 in Snell et al."""
     blocks: int = Field(default=4, ge=1, le=8)
-    """How many; each halves the size."""
+    """How many; each halves the size, or `halvings` of them do."""
     downsampling: Literal["pool", "stride"] = "pool"
     """How a block halves the size: `pool` by max-pooling; `stride` by its convolution, and the embedding is the mean over what is left,
     as in MAML's network for Omniglot (Finn et al., 2017): about a quarter of the work."""
