@@ -116,7 +116,7 @@ BAD_RECIPES: dict[str, tuple[str | bytes, str]] = {
     ),
     "alias bomb": ("schema: 1\n" + LAUGHS + "steps: *i\n", "write it without aliases"),
     "alias of itself": ("schema: 1\nsteps: &s [*s]", "x.yaml:2:8: nested too deeply"),
-    "deep": ("schema: 1\nsteps: " + "[" * 1500 + "]" * 1500, "nested too deeply"),
+    "deep": ("schema: 1\nsteps: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
     "deeper than any recipe": ("schema: 1\nsteps: " + "[" * 200 + "]" * 200, "nested too deeply"),
     "impossible date": ("schema: 1\ntitle: 2020-01-41\nsteps: [{networks.conv4: {}}]", "day is out of range"),
     "later schema": ("schema: 2\nsteps: [{networks.conv4: {}}]", "x.yaml:1:1: schema 2 is not known; upgrade mapsto"),

@@ -31,6 +31,7 @@ FIGURES = {"w5s1": "5-way 1-shot", "w5s5": "5-way 5-shot", "w20s1": "20-way 1-sh
 """The name of a report in a row's recipe → the figure it stands for."""
 
 PRETRAINED = ", pretrained"
+"""After the name of a figure whose recipe has a step ``as: pretrained``, at whose weights the learner begins."""
 
 Figure = tuple[float | None, float]
 """Accuracy in % and its 95 % interval as the paper states them: 0 where we know of none, None for a figure not looked up yet."""
@@ -82,23 +83,20 @@ PAPERS: dict[str, tuple[str, str, dict[str, Figure]]] = {
         {"w5s1": (None, 0), "w5s5": (None, 0)},
     ),
 }
-TWICE = (
-    "maml_omniglot_5w1s",
-    "maml_omniglot_5w5s",
-    "maml_omniglot_20w1s",
-    "anil_omniglot_20w1s",
-    "anil_omniglot_20w5s",
-)
-"""Rows with a second recipe."""
-PAPERS = {name: PAPERS[row] for row in PAPERS for name in (row, *([f"{row}_pretrained"] if row in TWICE else []))}
-"""Row → method, source, figures. Recipes with a step ``as: pretrained`` begin at weights that another learner found, where
-their papers draw them."""
+"""Row → method, source, figures."""
+ENTRIES = {
+    name: entry
+    for row, entry in PAPERS.items()
+    for name in (row, f"{row}_pretrained")
+    if name == row or (ROWS / f"{name}.yaml").is_file()
+}
+"""The same with the second recipes of some rows, `_pretrained`."""
 
 
 def main(quick: bool = False, only: str = "") -> dict[str, Any]:
-    chosen = [only] if only in PAPERS else [row for row in PAPERS if only in row]
+    chosen = [only] if only in ENTRIES else [row for row in ENTRIES if only in row]
     if not chosen:
-        raise DomainError(f"no row has '{only}' in its name", hint=f"there are {', '.join(PAPERS)}")
+        raise DomainError(f"no row has '{only}' in its name", hint=f"there are {', '.join(ENTRIES)}")
     for row in chosen:
         tree = run(row, quick=quick)
         if not quick:
@@ -149,7 +147,7 @@ def table() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Paper against ours, from the kept results; what was not run has no figure."""
     rows: list[dict[str, Any]] = []
     targets: list[dict[str, Any]] = []
-    for row, (method, source, figures) in PAPERS.items():
+    for row, (method, source, figures) in ENTRIES.items():
         recipe = (ROWS / f"{row}.yaml").read_text(encoding="utf-8")
         beginning = PRETRAINED if "as: pretrained" in recipe else ""
         path = KEPT / f"{row}.json"

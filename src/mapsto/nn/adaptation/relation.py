@@ -100,13 +100,15 @@ def _compared_maps(classes: Tensor, query: Tensor, maps: tuple[int, int, int], o
         for part, kernel in zip((classes, query), kernels, strict=True)
     )
     pairs = of_class.unsqueeze(-5) + of_query.unsqueeze(-4)
-    joined = pairs.flatten(0, -4)
-    for name in ("conv_1", "conv_2"):
-        if name != "conv_1":
-            joined = conv2d(joined, own[f"{name}.weight"], padding=1)
-        joined = group_norm(joined, 1, own[f"{name}.scale"], own[f"{name}.bias"])
-        joined = max_pool2d(joined, (min(2, joined.shape[-2]), min(2, joined.shape[-1]))).relu()
-    return joined.flatten(1).unflatten(0, pairs.shape[:-3])
+    first = _norm_pool_relu(pairs.flatten(0, -4), own["conv_1.scale"], own["conv_1.bias"])
+    second = conv2d(first, own["conv_2.weight"], padding=1)
+    return _norm_pool_relu(second, own["conv_2.scale"], own["conv_2.bias"]).flatten(1).unflatten(0, pairs.shape[:-3])
+
+
+def _norm_pool_relu(maps: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """The ReLU after the pooling, which gives the same from a quarter of the elements."""
+    window = (min(2, maps.shape[-2]), min(2, maps.shape[-1]))
+    return max_pool2d(group_norm(maps, 1, scale, bias), window).relu()
 
 
 def episode_scores(
