@@ -218,7 +218,9 @@ def test_relation_compares_each_query_with_each_class() -> None:
         assert torch.allclose(whole[:, 2:3], one, atol=1e-5)
 
 
-def test_relation_convolves_maps_side_by_side() -> None:
+@pytest.mark.parametrize("pairs", [1, 2 * WAYS, 512])
+def test_relation_convolves_maps_side_by_side(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relation, "_PAIRS", pairs)
     torch.manual_seed(0)
     tensors = {name: tensor.double() for name, tensor in relation.first_tensors(size=72, hidden=4, channels=2).items()}
     learner = Adaptation(method="relation", settings={"channels": 2}, tensors=tensors)

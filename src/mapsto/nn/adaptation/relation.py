@@ -22,6 +22,9 @@ from mapsto.nn.heads import episode_features
 
 __all__ = ["episode_scores", "feature_scores", "first_tensors", "map_shape"]
 
+_PAIRS = 512
+"""Pairs of maps that are compared at a time: those of more leave the processor's cache between operations."""
+
 
 def first_tensors(*, size: int, hidden: int, last: int = 8, channels: int | None = None) -> dict[str, Tensor]:
     """Parameters of g drawn from torch's global generator (He et al., 2015).
@@ -99,6 +102,11 @@ def _compared_maps(classes: Tensor, query: Tensor, maps: tuple[int, int, int], o
         conv2d(part.unflatten(-1, maps).flatten(0, -4), kernel, padding=1).unflatten(0, part.shape[:-1])
         for part, kernel in zip((classes, query), kernels, strict=True)
     )
+    together = max(1, _PAIRS // math.prod(of_class.shape[:-3]))
+    return torch.cat([_of_pairs(of_class, some, own) for some in of_query.split(together, -4)], -3)
+
+
+def _of_pairs(of_class: Tensor, of_query: Tensor, own: Mapping[str, Tensor]) -> Tensor:
     pairs = of_class.unsqueeze(-5) + of_query.unsqueeze(-4)
     first = _norm_pool_relu(pairs.flatten(0, -4), own["conv_1.scale"], own["conv_1.bias"])
     second = conv2d(first, own["conv_2.weight"], padding=1)
