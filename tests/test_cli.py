@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mapsto import discovery
 from tests.command import Done
@@ -180,6 +181,13 @@ def test_every_command_has_help_with_an_example(here: Path) -> None:
         "store index",
     ):
         assert "Example: mapsto" in mapsto(*words.split(), "--help").out
+
+
+def test_a_benchmark_refuses_what_it_does_not_know(here: Path) -> None:
+    assert "'engine' runs on the CPU alone" in mapsto("bench", "engine", "--device", "cuda", code=2).err
+    assert "'engine' has no rows to choose from" in mapsto("bench", "engine", "--only", "x", code=2).err
+    if not torch.cuda.is_available():
+        assert "does not work here" in mapsto("bench", "meta_speed", "--device", "cuda", code=2).err
 
 
 def test_doctor(here: Path) -> None:

@@ -1,6 +1,7 @@
 """Meta-learners beside the figures of their papers: one recipe a row in ``rows/``, resumable, its small result kept.
 
 mapsto bench meta_accuracy --only protonet_omniglot
+mapsto bench meta_accuracy --only resnet12 --device cuda
 
 Without ``--only`` every row runs, which takes hours; a row that was never run is printed as "not run". Whoever stops a run goes on with
 the same command.
@@ -82,6 +83,12 @@ PAPERS: dict[str, tuple[str, str, dict[str, Figure]]] = {
         "Lee et al., 2019, which has no Conv4",
         {"w5s1": (None, 0), "w5s5": (None, 0)},
     ),
+    "protonet_cifarfs_resnet12": (
+        "protonet",
+        "as reported by Lee et al., 2019, table 2",
+        {"w5s1": (72.2, 0.7), "w5s5": (83.5, 0.5)},
+    ),
+    "metaoptnet_cifarfs_resnet12": ("metaoptnet", "Lee et al., 2019, table 2", {"w5s1": (72.0, 0), "w5s5": (84.2, 0)}),
 }
 """Row → method, source, figures."""
 ENTRIES = {
@@ -93,30 +100,40 @@ ENTRIES = {
 """The same with the second recipes of some rows, `_pretrained`."""
 
 
-def main(quick: bool = False, only: str = "") -> dict[str, Any]:
+def main(quick: bool = False, only: str = "", device: str = "cpu") -> dict[str, Any]:
     chosen = [only] if only in ENTRIES else [row for row in ENTRIES if only in row]
     if not chosen:
         raise DomainError(f"no row has '{only}' in its name", hint=f"there are {', '.join(ENTRIES)}")
     for row in chosen:
-        tree = run(row, quick=quick)
+        tree = run(row, quick=quick, device=device)
         if not quick:
             KEPT.mkdir(exist_ok=True)
             (KEPT / f"{row}.json").write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
-    rows, targets = table()
-    common.show(rows)
-    tree = common.result("meta_accuracy", conditions={"quick": quick}, rows=rows, targets=targets)
+    tree = summary(quick=quick)
+    common.show(tree["rows"])
     if not quick:
         common.save(tree)
-        pages(rows)
+        pages(tree["rows"])
     return tree
 
 
-def run(row: str, *, quick: bool) -> dict[str, Any]:
+def summary(*, quick: bool) -> dict[str, Any]:
+    """The kept results as one, with every processor that one was measured on."""
+    rows, targets = table()
+    tree = common.result("meta_accuracy", conditions={"quick": quick}, rows=rows, targets=targets)
+    found = [json.loads(path.read_text(encoding="utf-8"))["environment"] for path in sorted(KEPT.glob("*.json"))]
+    if found:
+        tree["environment"]["cpu"] = " and ".join(sorted({environment["cpu"] for environment in found}))
+    return tree
+
+
+def run(row: str, *, quick: bool, device: str) -> dict[str, Any]:
     """One row: its recipe through ``mapsto run`` over a store of its own, so that a second call goes on."""
     home = Path(os.environ.get("MAPSTO_BENCH", "runs/bench")) / "meta"
     with tempfile.TemporaryDirectory() as trial:
         place = Path(trial) if quick else home
-        command = [sys.executable, "-m", "mapsto", "run", str(ROWS / f"{row}.yaml"), *(["--quick"] if quick else [])]
+        command = [sys.executable, "-m", "mapsto", "run", str(ROWS / f"{row}.yaml"), "--device", device]
+        command += ["--quick"] if quick else []
         subprocess.run(
             [*command, "--store", str(place / "store"), "--out", str(place / row)], check=True, env=os.environ
         )
@@ -153,6 +170,7 @@ def table() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         path = KEPT / f"{row}.json"
         kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         data = "CIFAR-FS" if "cifarfs" in row else "Omniglot"
+        data += ", ResNet-12" if "resnet12" in row else ""
         for name, (paper, interval) in figures.items():
             metric = _metric(kept, name)
             what = f"{method}, {data}, {FIGURES[name]}{beginning}"
@@ -166,6 +184,7 @@ def table() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                     "n": metric.get("n"),
                     **{by: _metric(kept, name, by).get("value") for by in ("transductive", "inductive")},
                     "minutes": None if kept is None else kept["train_minutes"],
+                    "gpu": None if kept is None else kept["environment"].get("gpu"),
                     "row": row,
                     "source": source,
                 }
@@ -202,7 +221,9 @@ def pages(rows: list[dict[str, Any]]) -> None:
             paper += f" ± {row['paper ci95']:g}" if row["paper ci95"] else ""
             ours = "not run" if row["ours"] is None else f"{row['ours']:.2f} ± {row['ci95']:.2f}"
             minutes = "" if row["minutes"] is None else f"{row['minutes']:.0f}"
-            again = f"`mapsto bench meta_accuracy --only {row['row']}`"
+            minutes += f" on one {row['gpu']}" if row["gpu"] else ""
+            device = " --device cuda" if "resnet12" in row["row"] else ""
+            again = f"`mapsto bench meta_accuracy --only {row['row']}{device}`"
             what = row["what"].partition(", ")[2]
             modes = " | ".join("" if row[by] is None else f"{row[by]:.2f}" for by in ("transductive", "inductive"))
             lines.append(f"| {what} | {paper} | {ours} | {modes} | {row['n'] or ''} | {minutes} | {again} |")

@@ -1,6 +1,7 @@
 """Seconds and memory of one outer gradient over a batch of tasks: mapsto's engines beside other people's MAML, in one run.
 
 mapsto bench meta_speed
+mapsto bench meta_speed --device cuda
 
 Every candidate lives in a process of its own, as its users would run it, and they take turns. The peers are looked for in the
 folder `MAPSTO_PEERS`; one that is not there is printed as "not run":
@@ -23,14 +24,17 @@ import sys
 import time
 import types
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import common
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+if TYPE_CHECKING:
+    from mapsto.nn.outer import Engine
 
 RATE = 0.1
 QUERIES = 15
@@ -48,6 +52,7 @@ class Setting:
     second_order: bool = True
     ways: int = 5
     downsampling: str = "pool"
+    device: str = "cpu"
 
     def __str__(self) -> str:
         order = "second" if self.second_order else "first"
@@ -67,38 +72,45 @@ SETTINGS = [
     Setting(tasks=4, size=84, channels=3),
 ]
 PEERS = ("loop", "learn2learn", "higher", "parallel-metalearn sequential", "parallel-metalearn vmap")
-OURS = ("mapsto auto", "mapsto loop")
+OURS = {"cpu": ("mapsto auto", "mapsto loop"), "cuda": ("mapsto auto", "mapsto loop", "mapsto vmap", "mapsto graph")}
 
 
-def main(quick: bool = False) -> dict[str, Any]:
+def main(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     targets: list[dict[str, Any]] = []
     for setting in [Setting(tasks=2)] if quick else SETTINGS:
-        found = measured(setting, rounds=2 if quick else 5)
+        found = measured(replace(setting, device=device), rounds=2 if quick else 5)
         rows += found
-        targets += goals(setting, found)
-    targets.append(common.target("times faster than the per-task loop on a GPU", ">= 8", None))
+        targets += goals(setting, found, device)
+    if device == "cpu":
+        targets.append(common.target("times faster than the per-task loop on a GPU", ">= 8", None))
     common.show(rows)
     common.show(targets)
     conditions = {
         "network": "Conv4-64, batch norm by each pass's own statistics, cross-entropy",
         "queries": QUERIES,
         "allocator": "each process its own: the peers' by default, ours keeps its pages",
+        "precision": "PyTorch's defaults: on a GPU convolutions of the peers in TF32, products of matrices, ours among them, in float32",
+        "device": device if device == "cpu" else torch.cuda.get_device_name(),
         "quick": quick,
     }
-    tree = common.result("meta_speed", conditions=conditions, rows=rows, targets=targets)
+    name = "meta_speed" if device == "cpu" else "meta_speed_gpu"
+    tree = common.result(name, conditions=conditions, rows=rows, targets=targets)
     if not quick:
         common.save(tree)
     return tree
 
 
-def goals(setting: Setting, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours against the best peer and against the loop, round by round."""
+def goals(setting: Setting, rows: list[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+    """Ours against the best peer, on a GPU against the loop, round by round."""
     times = {row["candidate"]: row["rounds"] for row in rows if row["rounds"]}
     own = times.get("mapsto auto")
     peers = {name: times[name] for name in PEERS if name in times}
     if own is None or not peers:
         return []
+    if device != "cpu":
+        against = common.ratio(peers["loop"], own)["ratio"]
+        return [common.target(f"times faster than the per-task loop on a GPU, {setting}", ">= 8", round(against, 2))]
     best = min(peers, key=lambda name: statistics.median(peers[name]))
     against = common.ratio(peers[best], own)["ratio"]
     return [common.target(f"times faster than the best peer ({best}), {setting}", ">= 2", round(against, 2))]
@@ -106,8 +118,8 @@ def goals(setting: Setting, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def measured(setting: Setting, *, rounds: int) -> list[dict[str, Any]]:
     """Each candidate's seconds in turn, its peak memory, and whether its gradient is the loop's."""
-    with_vmap = setting.tasks <= 4 and setting.size < 84
-    names = [name for name in (*PEERS, *OURS) if with_vmap or "vmap" not in name]
+    with_vmap = setting.device != "cpu" or (setting.tasks <= 4 and setting.size < 84)
+    names = [name for name in (*PEERS, *OURS[setting.device.partition(":")[0]]) if with_vmap or "vmap" not in name]
     workers = {name: start(name, setting) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -188,6 +200,7 @@ def work(name: str, setting: Setting) -> None:
         classes=setting.ways,
         downsampling=setting.downsampling,  # type: ignore[arg-type]
     ).train()
+    network.to(setting.device)
     images = (setting.channels, setting.size, setting.size)
     support = torch.rand(setting.tasks, setting.ways * setting.shots, *images)
     query = torch.rand(setting.tasks, setting.ways * QUERIES, *images)
@@ -195,19 +208,36 @@ def work(name: str, setting: Setting) -> None:
         torch.arange(setting.ways).repeat_interleave(setting.shots),
         torch.arange(setting.ways).repeat_interleave(QUERIES),
     )
+    support, query = support.to(setting.device), query.to(setting.device)
     engine = ""
     if name.startswith("mapsto"):
         step, engine = _mapsto(name, setting, network, support, query, labels)
     else:
-        step = CANDIDATES[name](setting, network, support, query, labels)
+        there = (labels[0].to(setting.device), labels[1].to(setting.device))
+        step = CANDIDATES[name](setting, network, support, query, there)
+    on_gpu = setting.device != "cpu"
     gradient = step()
+    for _ in range(2 if on_gpu else 0):
+        step()
     for _ in sys.stdin:
+        _wait(on_gpu)
         began = time.perf_counter()
         step()
+        _wait(on_gpu)
         print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
     size = sum(float(part.double().abs().sum()) for part in gradient)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = (
+        torch.cuda.max_memory_reserved() / 2**20
+        if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )
     print(json.dumps({"memory": round(memory), "gradient": size, "engine": engine}), flush=True)
+
+
+def _wait(on_gpu: bool) -> None:
+    """Until a GPU has done what it was given."""
+    if on_gpu:
+        torch.cuda.synchronize()
 
 
 Labels = tuple[Tensor, Tensor]
@@ -355,7 +385,7 @@ def _mapsto(
 ) -> tuple[Step, str]:
     """What `meta.maml` does at each step of its training."""
     from mapsto import datasets, meta
-    from mapsto.mapping import Context
+    from mapsto.mapping import Context, Numerics
     from mapsto.nn.allocator import keep_pages
     from mapsto.nn.batches import Task
     from mapsto.nn.inference import compact
@@ -368,9 +398,11 @@ def _mapsto(
     )
     learner = Learner(compact(network), train.adaptation(None, None))  # type: ignore[arg-type]
     inputs = torch.cat([support, query], 1)
-    given = [part.expand(setting.tasks, -1).numpy() for part in labels]
+    given = [part.cpu().expand(setting.tasks, -1).numpy() for part in labels]
     task = Task(inputs=inputs.numpy(), support_labels=given[0], query_labels=given[1], ways=setting.ways)
-    engine = "loop" if name.endswith("loop") else train.fastest(learner, inputs, task, Context())
+    engine = cast("Engine", name.partition(" ")[2])
+    if name == "mapsto auto":
+        engine = train.fastest(learner, inputs, task, Context(numerics=Numerics(device=setting.device)))
 
     def step() -> list[Tensor]:
         network.zero_grad()

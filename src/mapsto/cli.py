@@ -636,6 +636,7 @@ def bench(
         bool, typer.Option("--quick", help="Small settings: shows that it works; writes no result.")
     ] = False,
     only: Annotated[str, typer.Option(help="Only rows whose name holds this, where a benchmark has rows.")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda, where a benchmark can run on either.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark of a checkout and write its result file.
@@ -648,7 +649,7 @@ def bench(
     if not name:
         _json(sorted(known)) if as_json else _print("\n".join(sorted(known)))
         return
-    result = run_benchmark(name, quick=quick, only=only)
+    result = run_benchmark(name, quick=quick, only=only, device=device)
     if as_json:
         _json(result)
 

@@ -107,8 +107,8 @@ def benchmarks() -> dict[str, Path]:
     raise DataError("benchmarks belong to a checkout", where=str(Path.cwd()), hint="run this inside a clone of mapsto")
 
 
-def run_benchmark(name: str, *, quick: bool, only: str = "") -> dict[str, Any]:
-    """Run ``benchmarks/<area>/<name>.py``'s ``main(quick)``, or ``main(quick, only)``, and give its result."""
+def run_benchmark(name: str, *, quick: bool, only: str = "", device: str = "cpu") -> dict[str, Any]:
+    """Run ``benchmarks/<area>/<name>.py``'s ``main(quick)``, with `only` and `device` where it knows them, and give its result."""
     known = benchmarks()
     if name not in known:
         raise SpecError(f"unknown benchmark '{name}'", hint=nearest(name, known))
@@ -119,9 +119,17 @@ def run_benchmark(name: str, *, quick: bool, only: str = "") -> dict[str, Any]:
     sys.path.insert(0, str(known[name].parents[1]))
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    if only and "only" not in inspect.signature(module.main).parameters:
-        raise SpecError(f"benchmark '{name}' has no rows to choose from", where="--only", hint="leave it out")
-    return module.main(quick, only) if only else module.main(quick)
+    known_to_it = inspect.signature(module.main).parameters
+    asked = ({"only": only} if only else {}) | ({"device": device} if device != "cpu" else {})
+    lacks = {"only": "has no rows to choose from", "device": "runs on the CPU alone"}
+    for option in asked:
+        if option not in known_to_it:
+            raise SpecError(f"benchmark '{name}' {lacks[option]}", where=f"--{option}", hint="leave it out")
+    if device != "cpu":
+        from mapsto.mapping import Numerics, make_fabric
+
+        make_fabric(Numerics(device=device))  # which says where there is no such device
+    return module.main(quick, **asked)
 
 
 def doctor_report() -> dict[str, dict[str, str]]:

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -46,7 +47,9 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     packages["mapsto"] = __version__
-    return {
+    torch = sys.modules.get("torch")
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
+    return gpu | {
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": threads,

@@ -9,8 +9,11 @@ import torch
 
 from mapsto import datasets, meta, networks
 from mapsto.errors import SpecError
+from mapsto.kinds import Adaptation
 from mapsto.mapping import Context, Numerics
+from mapsto.nn.adaptation import gradient as inner_loop
 from mapsto.nn.fused import compiled_kernels
+from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.outer import trained
 
 DIGITS = datasets.digits(size=16)
@@ -43,6 +46,28 @@ def test_engines_agree(engine: str, fields: dict[str, Any]) -> None:
     assert base.keys() == other.keys()
     for name, expected in base.items():
         assert torch.allclose(other[name], expected, rtol=1e-7, atol=1e-9), name
+
+
+@pytest.mark.parametrize("engine", ["threads", "fused", "vmap"])
+def test_a_head_that_begins_as_the_class_means_is_no_function_of_what_the_inner_steps_move(engine: str) -> None:
+    if engine == "fused" and not compiled_kernels():
+        pytest.skip("no C++ compiler")
+    base, other = gradient("loop", meta.protomaml), gradient(engine, meta.protomaml)
+    for name, expected in base.items():
+        assert torch.allclose(other[name], expected, rtol=1e-7, atol=1e-9), name
+
+
+@pytest.mark.parametrize("head", ["learned", "zero", "prototype"])
+@pytest.mark.parametrize("batch_norm", ["transductive", "inductive", "none"])
+def test_tasks_vectorised_in_use_get_the_scores_of_each_alone(head: str, batch_norm: str) -> None:
+    network = conv4(channels=1, size=16, width=8, classes=3 if head == "learned" else None).double().eval()
+    support, query = (torch.rand(2, count, 1, 16, 16, dtype=torch.float64) for count in (3, 6))
+    labels = torch.stack([torch.randperm(3) for _ in range(2)])
+    learner = Adaptation(method="gradient", settings={"steps": 2, "rate": 0.1, "head": head, "batch_norm": batch_norm})
+    for whole in (False, True):
+        alone = inner_loop._scores(network, support, labels, query, 3, learner, whole=whole)
+        together = inner_loop._side_by_side(network, support, labels, query, 3, learner, whole=whole)
+        torch.testing.assert_close(together, alone)
 
 
 @pytest.mark.parametrize("engine", ["threads", "fused"])

@@ -69,11 +69,12 @@ class GradientBased(Episodic):
             "`per_step`: by running statistics of each inner step; `none`: by what the network holds, for a fresh one 0 and 1."
         ),
     )
-    engine: Literal["auto", "loop", "threads", "fused", "vmap"] = Field(
+    engine: Literal["auto", "loop", "threads", "fused", "vmap", "graph"] = Field(
         default="auto",
         description=(
             "How the gradients of the tasks of a step are found. `loop`: one after another; `threads`: a task a core; `fused`: so, "
-            "with convolution, batch norm, ReLU and pooling in one; `vmap`: all at once; `auto`: what is fastest here, by a trial."
+            "with convolution, batch norm, ReLU and pooling in one; `vmap`: all at once; `graph`: so, recorded as a CUDA graph, "
+            "for an outer loss that stays the same; `auto`: what is fastest here, by a trial of all but `graph`."
         ),
     )
     chunk_size: int | None = Field(
@@ -84,10 +85,12 @@ class GradientBased(Episodic):
     )
 
     def __post_init__(self) -> None:
-        if self.engine == "vmap" and (self.batch_norm == "per_step" or self.checkpointing):
+        if self.engine in ("vmap", "graph") and (self.batch_norm == "per_step" or self.checkpointing):
             what = "checkpointing" if self.checkpointing else "batch_norm: per_step"
             raise SpecError(
-                f"field 'engine': vmap does not go with {what}", where=self.name, hint="set engine to auto or loop"
+                f"field 'engine': {self.engine} does not go with {what}",
+                where=self.name,
+                hint="set engine to auto or loop",
             )
         if self.freeze and self.adapts != "adapters":
             raise SpecError(
@@ -190,6 +193,7 @@ class GradientBased(Episodic):
 
         from mapsto.nn import norms, outer
         from mapsto.nn.fused import channels_last
+        from mapsto.nn.task_convolution import task_convolutions
 
         support_labels = torch.as_tensor(task.support_labels, device=inputs.device)
         query_labels = torch.as_tensor(task.query_labels, device=inputs.device)
@@ -204,16 +208,19 @@ class GradientBased(Episodic):
         copies = _copies(learner, engine)
         laid_out = channels_last if engine == "fused" and inputs.ndim == 5 else Tensor.contiguous
         with norms.task_norms(learner.network if copies is None else copies.module), learner.engaged(copies):
-            if engine == "vmap":
+            if engine in ("vmap", "graph"):
 
-                def several(at: Mapping[str, Tensor], chosen: slice) -> Tensor:
+                def several(at: Mapping[str, Tensor], chosen: Sequence[Tensor]) -> Tensor:
                     call: Callable[..., Tensor] = torch.func.vmap(
                         lambda *tensors: single(at, *cast("tuple[Tensor, ...]", tensors), functional=True),
                         randomness="different",
                     )
-                    return call(*(part[chosen] for part in parts)).sum()
+                    return call(*chosen).sum()
 
-                mean = outer.by_chunks(parameters, several, tasks, self.chunk_size or tasks)
+                recordings = learner.recordings if engine == "graph" else None
+                key = (task.ways, tuple(self.weights(step)), self.second_order(step))
+                with task_convolutions(learner.network):
+                    mean = outer.by_chunks(parameters, several, parts, self.chunk_size or tasks, recordings, key)
                 if not bool(mean.isfinite()):
                     return self._loss(learner, inputs, task, step, "loop")  # which says where it diverged
             else:
@@ -265,21 +272,24 @@ class GradientBased(Episodic):
         """The engine that is quickest on the first of these tasks, on this machine; `inputs` (B, S + Q, ...) are prepared.
 
         Convolutions whose kernels differ from task to task are slow on a CPU, and vectorised hold everything at once: at
-        84 × 84 that trial alone would take 8 GB, so it is left out.
+        84 × 84 that trial alone would take 8 GB, so it is left out. On other devices all tasks of a step are tried; `graph`,
+        which has not been measured on a device yet, is for those who ask for it.
         """
         import torch
 
         from mapsto.nn.outer import fastest
 
-        count = max(_TRIAL, torch.get_num_threads())
+        on_cpu = ctx.device.type == "cpu"
+        count = max(_TRIAL, torch.get_num_threads()) if on_cpu else len(inputs)
         few = task.first(count)
-        slow = ("vmap",) if ctx.device.type == "cpu" and any(map(_convolves, learner.network.modules())) else ()
+        left_out = ("vmap",) if on_cpu and any(map(_convolves, learner.network.modules())) else ("graph",)
 
         def trial(engine: Engine) -> Callable[[], object]:
-            return lambda: self._loss(learner, inputs[:count], few, 0, engine)
+            return lambda: float(self._loss(learner, inputs[:count], few, 0, engine))
 
         return cast(
-            "Engine", fastest({engine: trial(engine) for engine in self.engines(learner, ctx) if engine not in slow})
+            "Engine",
+            fastest({engine: trial(engine) for engine in self.engines(learner, ctx) if engine not in left_out}),
         )
 
     def engines(self, learner: Learner, ctx: Context) -> tuple[Engine, ...]:
@@ -298,7 +308,14 @@ class GradientBased(Episodic):
             if self.batch_norm == "transductive" and is_fusable(learner.network) and compiled_kernels():
                 found.append("fused")
         found.append("vmap")
+        if ctx.device.type == "cuda" and plain and self._is_constant():
+            found.append("graph")
         return tuple(found)
+
+    def _is_constant(self) -> bool:
+        """Whether the outer loss is the same function at every step, so that a recording of it can be replayed."""
+        last = self.steps - 1
+        return self.weights(0) == self.weights(last) and self.second_order(0) == self.second_order(last)
 
     def _first_statistics(self, value: Network) -> dict[str, Tensor]:
         """Mean 0 and variance 1 of every batch norm at every inner step and after the last."""

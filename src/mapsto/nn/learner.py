@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.kinds import Adaptation
+from mapsto.nn.graphs import Recordings
 from mapsto.nn.learners import task_scores
 from mapsto.nn.norms import statistics_names
 
@@ -47,6 +48,7 @@ class Learner(nn.Module):
                 self.own[_hidden(name)] = nn.Parameter(tensor.clone())
         self._copies: ThreadCopies | None = None
         self.threads: tuple[str, ThreadCopies] | None = None
+        self.recordings = Recordings()
         self.chosen: Mapping[str, Any] = {}
         self.objective: Callable[[Learner, Tensor, Task, int], Tensor] | None = None
 

@@ -8,21 +8,24 @@ precision plugin or DDP it looks like any other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from mapsto.nn.taskwise import per_task
 
+if TYPE_CHECKING:
+    from mapsto.nn.graphs import Recordings
+
 __all__ = ["Engine", "TaskLoss", "by_chunks", "by_tasks", "fastest", "precomputed"]
 
 T = TypeVar("T")
-Engine: TypeAlias = Literal["loop", "threads", "fused", "vmap"]
+Engine: TypeAlias = Literal["loop", "threads", "fused", "vmap", "graph"]
 """How the gradients of a step's tasks are found: one task after another, each on all cores; a task a core; so with fused
-operations; all at once, vectorised."""
+operations; all at once, vectorised; so, as a CUDA graph."""
 TaskLoss: TypeAlias = Callable[[Mapping[str, Tensor], int], Tensor]
 """(parameters by name, number of the task) → its loss, a scalar."""
 Gradients: TypeAlias = tuple[Tensor, Sequence[Tensor | None]]
@@ -85,12 +88,44 @@ def _loss_and_gradients(
 
 
 def by_chunks(
-    parameters: Mapping[str, Tensor], loss: Callable[[Mapping[str, Tensor], slice], Tensor], tasks: int, chunk: int
+    parameters: Mapping[str, Tensor],
+    loss: Callable[[Mapping[str, Tensor], Sequence[Tensor]], Tensor],
+    tasks: Sequence[Tensor],
+    chunk: int,
+    recordings: Recordings | None = None,
+    key: Hashable = None,
 ) -> Tensor:
-    """The mean loss of tasks, `chunk` of them at a time: `loss` gives the sum over a slice of them."""
-    parts = [slice(first, min(first + chunk, tasks)) for first in range(0, tasks, chunk)]
-    found = (_loss_and_gradients(parameters, loss, part) for part in parts)
-    return precomputed(list(parameters.values()), found, tasks)
+    """The mean loss of tasks, `chunk` of them at a time.
+
+    Parameters
+    ----------
+    loss
+        The sum over tasks, of the parameters and of some tasks' tensors.
+    tasks
+        The tensors of all, each of shape (T, ...).
+    recordings
+        Where the work of a chunk is kept, to be replayed; None to launch it anew each time.
+    key
+        What a recording depends on besides the parameters' places and the tensors' shapes.
+    """
+    count = len(tasks[0])
+    places = tuple(value.data_ptr() for value in parameters.values()) if recordings is not None else ()
+
+    def work(*part: Tensor) -> list[Tensor]:
+        total, gradients = _loss_and_gradients(parameters, loss, part)
+        own = zip(parameters.values(), gradients, strict=True)
+        return [total, *(torch.zeros_like(value) if gradient is None else gradient for value, gradient in own)]
+
+    def found() -> Iterator[Gradients]:
+        for first in range(0, count, chunk):
+            part = [tensor[first : first + chunk] for tensor in tasks]
+            if recordings is None:
+                yield _loss_and_gradients(parameters, loss, part)
+            else:
+                total, *gradients = recordings((key, places), work, part)
+                yield total, gradients
+
+    return precomputed(list(parameters.values()), found(), count)
 
 
 def precomputed(parameters: Sequence[Tensor], found: Iterable[Gradients], count: int) -> Tensor:
