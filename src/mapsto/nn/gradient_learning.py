@@ -285,7 +285,7 @@ class GradientBased(Episodic):
         left_out = ("vmap",) if on_cpu and any(map(_convolves, learner.network.modules())) else ("graph",)
 
         def trial(engine: Engine) -> Callable[[], object]:
-            return lambda: float(self._loss(learner, inputs[:count], few, 0, engine))
+            return lambda: self._loss(learner, inputs[:count], few, 0, engine).item()
 
         return cast(
             "Engine",
