@@ -8,7 +8,7 @@ import torch
 from mapsto.errors import ComposeError, SpecError, StepError, StoreError
 from mapsto.mapping import Fork, fork, observe, ref
 from mapsto.report import build
-from mapsto.run import Executor, Listener, execute, path_of
+from mapsto.run import Executor, Listener, _log_to, execute, path_of
 from mapsto.spec import Recipe
 from mapsto.store import Store
 from tests import toys
@@ -233,3 +233,12 @@ def test_stages_without_labels_have_names_of_their_own(store_folder: Path) -> No
     assert len(build(run)["summary"]["rows"]) in (0, 2)
     again = execute(chain, store=store_folder, force=[f"{Walk(steps=3).name}#2"])
     assert [step.hit for step in again.steps] == [True, True, True, False, True]
+
+
+def test_the_log_holds_every_row_also_those_that_bring_a_new_metric(tmp_path: Path) -> None:
+    rows: list[tuple[int, dict[str, float]]] = [(1, {"loss": 3.0}), (2, {"loss": 2.0, "val": 0.5}), (3, {"loss": 1.0})]
+    with _log_to(tmp_path, rows[:1]) as log:
+        for step, metrics in rows[1:]:
+            log(step, metrics)
+    written = (tmp_path / "metrics.csv").read_text(encoding="utf-8").split()
+    assert written == ["step,loss,val", "1,3.0,", "2,2.0,0.5", "3,1.0,"]

@@ -592,8 +592,7 @@ class _log_to:  # noqa: N801 - a context manager, used as a verb
         if new:
             self.columns += new
             self._rewrite()
-        else:
-            csv.writer(assert_open).writerow([step, *(metrics.get(c, "") for c in self.columns)])
+        csv.writer(assert_open).writerow([step, *(metrics.get(c, "") for c in self.columns)])
         for name, value in metrics.items():
             self.board.add_scalar(name, value, step)
 
