@@ -11,6 +11,7 @@ from mapsto import datasets, meta, networks
 from mapsto.errors import SpecError
 from mapsto.kinds import Adaptation
 from mapsto.mapping import Context, Numerics
+from mapsto.nn import outer
 from mapsto.nn.adaptation import gradient as inner_loop
 from mapsto.nn.fused import compiled_kernels
 from mapsto.nn.networks.conv4 import conv4
@@ -21,9 +22,8 @@ TASKS = datasets.episodes(data=DIGITS, ways=3, shots=2, queries=3)
 
 
 def gradient(engine: str, method: Any = None, **fields: Any) -> dict[str, torch.Tensor]:
-    train = (method or meta.maml)(
-        tasks=TASKS, tasks_per_step=5, inner_rate=0.1, engine=engine, **{"inner_steps": 2, **fields}
-    )
+    settings = {"tasks_per_step": 5, "inner_steps": 2, **fields}
+    train = (method or meta.maml)(tasks=TASKS, inner_rate=0.1, engine=engine, **settings)
     context = Context(numerics=Numerics(threads=2))
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -76,6 +76,16 @@ def test_chunks_of_tasks_change_nothing(engine: str) -> None:
         pytest.skip("no C++ compiler")
     whole, chunked = gradient(engine), gradient(engine, chunk_size=2)
     assert all(torch.equal(whole[name], chunked[name]) for name in whole)
+
+
+@pytest.mark.parametrize("engine", ["threads", "fused"])
+def test_a_task_alone_gets_all_cores(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "fused" and not compiled_kernels():
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr(outer, "per_task", lambda *_: pytest.fail("a task a core leaves the other cores idle"))
+    base, other = (gradient(by, tasks_per_step=1) for by in ("loop", engine))
+    for name, expected in base.items():
+        assert torch.allclose(other[name], expected, rtol=1e-7, atol=1e-9), name
 
 
 def test_threads_give_the_same_bits_every_time() -> None:

@@ -229,7 +229,7 @@ class GradientBased(Episodic):
                     support, query = (laid_out(part[number]) for part in (parts[0], parts[2]))
                     return single(at, support, support_labels[number], query, query_labels[number])
 
-                threads = None if copies is None else torch.get_num_threads()
+                threads = None if copies is None or tasks == 1 else torch.get_num_threads()  # one alone gets all cores
                 mean = outer.by_tasks(parameters, one, tasks, threads=threads, chunk=self.chunk_size)
         if record is not None:
             learner.keep(norms.averaged(record))
