@@ -480,6 +480,9 @@ def test_omniglot_of_vinyals(real: Path) -> None:
     parts = [Omniglot(split=split).open() for split in ("train", "validation", "test")]
     assert [len(part.classes) for part in parts] == [1028, 172, 423]
     assert len({name for part in parts for name in part.classes}) == 1623
+    both = Omniglot(split="trainval").open()
+    assert set(both.classes) == {*parts[0].classes, *parts[1].classes}
+    assert Omniglot(split="trainval").fingerprint() != Omniglot(split="train").fingerprint()
 
 
 @pytest.mark.parametrize("real", [["omniglot-py"]], indirect=True)
@@ -489,6 +492,17 @@ def test_omniglot_turned(real: Path) -> None:
     assert len(turned.classes) == len(set(turned.classes)) == 4 * 659
     assert np.array_equal(turned.inputs[len(plain), 0], np.rot90(plain.inputs[0, 0]))
     assert turned.classes[turned.labels[len(plain)]] == f"{plain.classes[0]}/90"
+
+
+@pytest.mark.parametrize("real", [["omniglot-py"]], indirect=True)
+def test_omniglot_mirrored(real: Path) -> None:
+    plain = Omniglot(split="evaluation").open()
+    mirrored = Omniglot(split="evaluation", rotations=True, reflections=True).open()
+    assert len(mirrored.classes) == len(set(mirrored.classes)) == 8 * 659
+    assert np.array_equal(mirrored.inputs[len(plain), 0], np.fliplr(plain.inputs[0, 0]))
+    assert mirrored.classes[mirrored.labels[len(plain)]] == f"{plain.classes[0]}/mirrored"
+    assert np.array_equal(mirrored.inputs[3 * len(plain), 0], np.rot90(np.fliplr(plain.inputs[0, 0])))
+    assert mirrored.classes[mirrored.labels[3 * len(plain)]] == f"{plain.classes[0]}/mirrored/90"
 
 
 @pytest.mark.parametrize("real", [["cifar-10-batches-bin"]], indirect=True)

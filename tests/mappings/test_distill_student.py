@@ -30,6 +30,7 @@ FAMILIES: dict[str, Any] = {
     "conv4": Conv4(size=16, channels=3, width=8, blocks=3, classes=5),
     "conv4 strides": Conv4(size=20, channels=3, width=8, blocks=3, classes=5, downsampling="stride"),
     "conv4 halved twice": Conv4(size=12, channels=3, width=8, blocks=3, classes=5, halvings=2),
+    "conv4 of widths": Conv4(size=12, channels=3, width=(6, 8, 12), blocks=3, classes=5),
     "vgg": Vgg(plan=((8,), (12, 16), (8, 6, 10)), classes=5),
     "resnet A": ResnetCifar(depth=20, width=8, classes=5),
     "resnet B": ResnetCifar(depth=8, width=8, classes=5, shortcut="B"),

@@ -23,6 +23,7 @@ from mapsto.errors import DomainError, nearest
 from mapsto.kinds import Json, Network, detached
 from mapsto.nn.edits.head import Head
 from mapsto.nn.heads import head, head_path
+from mapsto.nn.networks.conv4 import widths
 from mapsto.nn.networks.resnet_cifar import PaddedShortcut
 from mapsto.nn.networks.vgg import CONVOLUTIONS
 from mapsto.nn.source import network_of
@@ -145,9 +146,10 @@ def _conv4(copy: _Copy, arguments: dict[str, Any], width: float, depth: int | No
     if blocks > arguments["blocks"]:
         raise _too_deep(depth, range(1, arguments["blocks"] + 1))
     before = torch.arange(arguments["channels"])
-    for block in range(blocks):
+    counts = [_scaled(width, count) for count in widths(arguments["width"], arguments["blocks"])][:blocks]
+    for block, count in enumerate(counts):
         conv, norm = f"features.{block}.0", f"features.{block}.1"
-        chosen = _best(copy.importance(conv, norm), _scaled(width, arguments["width"]))
+        chosen = _best(copy.importance(conv, norm), count)
         copy.conv(conv, copy.source[f"{conv}.weight"], chosen, before)
         copy.norm(norm, norm, chosen)
         before = chosen
@@ -156,7 +158,8 @@ def _conv4(copy: _Copy, arguments: dict[str, Any], width: float, depth: int | No
         halved = blocks if halvings is None else halvings
         places = (arguments["size"] // 2**halved) ** 2 if arguments["downsampling"] == "pool" else 1
         copy.head("classifier", before, places)
-    return {**arguments, "width": _scaled(width, arguments["width"]), "blocks": blocks, "halvings": halvings}
+    narrow: Json = counts[0] if isinstance(arguments["width"], int) else [*counts]
+    return {**arguments, "width": narrow, "blocks": blocks, "halvings": halvings}
 
 
 def _vgg(copy: _Copy, arguments: dict[str, Any], width: float, depth: int | None) -> dict[str, Json]:

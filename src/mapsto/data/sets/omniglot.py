@@ -29,15 +29,19 @@ Folder = Literal["background", "evaluation"]
 class Omniglot(Dataset):
     """Drawings: uint8, shape (N, 1, size, size), ink 255 on 0, 20 of each character.
 
-    Classes are named ``alphabet/character``, and with rotations ``alphabet/character/90``.
+    Classes are named ``alphabet/character``, with rotations ``alphabet/character/90``, with reflections
+    ``alphabet/character/mirrored`` and ``alphabet/character/mirrored/90``.
     """
 
-    split: Literal["background", "evaluation", "train", "validation", "test"] = "background"
-    """The authors' own (964 and 659 characters, of different alphabets), or Vinyals' (1,028, 172 and 423)."""
+    split: Literal["background", "evaluation", "train", "validation", "trainval", "test"] = "background"
+    """The authors' own (964 and 659 characters, of different alphabets), or Vinyals' (1,028, 172 and 423). `trainval`
+    is its first two together: the 1,200 on which papers train once their settings are chosen."""
     size: int = Field(default=28, ge=8, le=105)
     """Height and width in pixels, reduced from 105."""
     rotations: bool = False
     """Count each character turned by 90, 180 and 270 degrees as a class of its own (Santoro et al., 2016)."""
+    reflections: bool = False
+    """Count each character's mirror image as a class of its own, turned too with `rotations`: for training only."""
 
     def fingerprint(self) -> str:
         from mapsto.data.fingerprint import fingerprint_of, folder_digest
@@ -50,6 +54,9 @@ class Omniglot(Dataset):
         from mapsto.data.ink import ink_preprocessing
 
         drawings, names = self._characters()
+        if self.reflections:
+            drawings = np.concatenate([drawings, drawings[..., ::-1]])
+            names = [*names, *(f"{name}/mirrored" for name in names)]
         if self.rotations:
             turned = [np.rot90(drawings, turns, axes=(-2, -1)) for turns in range(4)]
             drawings = np.concatenate(turned)
@@ -78,28 +85,47 @@ class Omniglot(Dataset):
 
     def _wanted(self) -> dict[Folder, set[str] | None]:
         """For each zip file the characters to take from it, or None for all."""
-        from mapsto.data.homes import omniglot_list
-        from mapsto.errors import DataError
-
         if self.split in ("background", "evaluation"):
             return {self.split: None}
-        path = omniglot_list(self.split)
-        try:
-            listed: dict[Folder, dict[str, list[str]]] = json.loads(path.read_text(encoding="utf-8"))
-            return {
-                folder: {f"{alphabet}/{name}" for alphabet, names in alphabets.items() for name in names}
-                for folder, alphabets in listed.items()
-                if alphabets
-            }
-        except (ValueError, AttributeError, TypeError) as error:
-            raise DataError(f"not a list of characters: {error}", where=str(path), hint=_AGAIN) from error
+        wanted: dict[Folder, set[str] | None] = {}
+        for path in self._lists():
+            for folder, characters in _listed(path).items():
+                wanted[folder] = (wanted.get(folder) or set()) | characters
+        return wanted
+
+    def _lists(self) -> list[Path]:
+        """The lists of characters of a part of Vinyals' split."""
+        from mapsto.data.homes import omniglot_list
+
+        match self.split:
+            case "background" | "evaluation":
+                return []
+            case "trainval":
+                return [omniglot_list("train"), omniglot_list("validation")]
+            case part:
+                return [omniglot_list(part)]
 
     def _files(self) -> list[Path]:
-        from mapsto.data.homes import omniglot_list, omniglot_zip
+        from mapsto.data.homes import omniglot_zip
 
         if self.split in ("background", "evaluation"):
             return [omniglot_zip(self.split)]
-        return [omniglot_zip("background"), omniglot_zip("evaluation"), omniglot_list(self.split)]
+        return [omniglot_zip("background"), omniglot_zip("evaluation"), *self._lists()]
+
+
+def _listed(path: Path) -> dict[Folder, set[str]]:
+    """The characters that a list names, by the zip file that holds them."""
+    from mapsto.errors import DataError
+
+    try:
+        listed: dict[Folder, dict[str, list[str]]] = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            folder: {f"{alphabet}/{name}" for alphabet, names in alphabets.items() for name in names}
+            for folder, alphabets in listed.items()
+            if alphabets
+        }
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"not a list of characters: {error}", where=str(path), hint=_AGAIN) from error
 
 
 def _drawings(path: Path, size: int) -> tuple[list[str], NDArray[np.uint8]]:

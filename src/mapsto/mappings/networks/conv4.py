@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,8 +21,8 @@ __all__ = ["Conv4"]
 class Conv4(ForImages, Mapping[None, Network]):
     """A fresh Conv4 for square images, by default grey of 28 pixels."""
 
-    width: int = Field(default=64, ge=1)
-    """Channels of every convolution; 64 in Snell et al."""
+    width: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = 64
+    """Channels of every convolution, 64 in Snell et al.; or those of each block's, [96, 192, 384, 512] in Bertinetto et al."""
     blocks: int = Field(default=4, ge=1, le=8)
     """How many; each halves the size, or `halvings` of them do."""
     downsampling: Literal["pool", "stride"] = "pool"
@@ -33,7 +33,7 @@ class Conv4(ForImages, Mapping[None, Network]):
     that are compared (Sung et al., 2018)."""
 
     def apply(self, value: None, ctx: Context) -> Network:
-        """Raises `DomainError` where the image is not square or too small for the blocks."""
+        """Raises `DomainError` where the image is not square or too small for the blocks, or `width` has not a number for each."""
         preprocessing, classes = self.image_input(ctx, usual=Preprocessing(channels=1, size=(28, 28)))
         height, width = preprocessing.size
         if height != width:
@@ -43,7 +43,7 @@ class Conv4(ForImages, Mapping[None, Network]):
         arguments: dict[str, Json] = {
             "channels": preprocessing.channels,
             "size": height,
-            "width": self.width,
+            "width": self.width if isinstance(self.width, int) else list(self.width),
             "blocks": self.blocks,
             "classes": count(classes),
         }

@@ -6,6 +6,8 @@ instead of pooling and the mean over what is left: Finn et al., "Model-Agnostic 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.nn.networks._checks import at_least, classifier_of
 
-__all__ = ["Downsampling", "conv4"]
+__all__ = ["Downsampling", "conv4", "widths"]
 
 Downsampling: TypeAlias = Literal["pool", "stride"]
 
@@ -26,8 +28,7 @@ class Conv4(nn.Module):
         *,
         channels: int,
         size: int,
-        width: int,
-        blocks: int,
+        width: Sequence[int],
         classes: int | None,
         downsampling: Downsampling,
         halvings: int,
@@ -38,21 +39,21 @@ class Conv4(nn.Module):
         layers = (
             nn.Sequential(
                 nn.Conv2d(
-                    width if index else channels,
-                    width,
+                    before,
+                    after,
                     3,
                     1 if pools or index >= halvings else 2,
                     padding=1,
                     bias=False,
                 ),
-                nn.BatchNorm2d(width),
+                nn.BatchNorm2d(after),
                 nn.ReLU(),
                 *([nn.MaxPool2d(2)] if pools and index < halvings else []),
             )
-            for index in range(blocks)
+            for index, (before, after) in enumerate(pairwise([channels, *width]))
         )
         self.features = nn.Sequential(*layers)
-        self.embedding = width * (size // 2**halvings) ** 2 if pools else width
+        self.embedding = width[-1] * (size // 2**halvings) ** 2 if pools else width[-1]
         self.classifier = classifier_of(self.embedding, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -71,7 +72,7 @@ def conv4(
     *,
     channels: int = 1,
     size: int = 28,
-    width: int = 64,
+    width: int | Sequence[int] = 64,
     blocks: int = 4,
     classes: int | None = None,
     downsampling: Downsampling = "pool",
@@ -84,12 +85,12 @@ def conv4(
     channels, size
         Of the image; `size` in pixels, at least 2 ** `halvings`.
     width
-        Channels of every convolution.
+        Channels of every convolution, or those of each block's.
     blocks
         How many.
     classes
-        Outputs of the linear classifier; None for an embedding, shape (N, width · (size // 2**halvings)²), or (N, width) with
-        strides.
+        Outputs of the linear classifier; None for an embedding, shape (N, W · (size // 2**halvings)²) with W channels in the last
+        block, or (N, W) with strides.
     downsampling
         How a block halves the size: max-pooling of 2 × 2, or convolutions with stride 2, which are a quarter of the work.
     halvings
@@ -107,10 +108,15 @@ def conv4(
     torch.Size([2, 64])
     >>> conv4(size=28, halvings=2)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 3136])
+    >>> conv4(channels=3, size=32, width=[96, 192, 384, 512])(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 2048])
     """
     where = "conv4"
-    for name, value in (("channels", channels), ("width", width), ("blocks", blocks)):
+    for name, value in (("channels", channels), ("blocks", blocks)):
         at_least(value, 1, name=name, where=where)
+    counts = widths(width, blocks)
+    for count in counts:
+        at_least(count, 1, name="width", where=where)
     halved = blocks if halvings is None else halvings
     if not 0 <= halved <= blocks:
         raise DomainError(f"halvings is {halved}", where=where, hint=f"0 to {blocks}, the blocks that there are")
@@ -122,9 +128,27 @@ def conv4(
     return Conv4(
         channels=channels,
         size=size,
-        width=width,
-        blocks=blocks,
+        width=counts,
         classes=classes,
         downsampling=downsampling,
         halvings=halved,
     )
+
+
+def widths(width: int | Sequence[int], blocks: int) -> list[int]:
+    """The channels of each block.
+
+    Raises
+    ------
+    DomainError
+        As many numbers are not given as there are blocks.
+
+    >>> widths(64, 3), widths([8, 16], 2)
+    ([64, 64, 64], [8, 16])
+    """
+    found = [width] * blocks if isinstance(width, int) else list(width)
+    if len(found) != blocks:
+        raise DomainError(
+            f"width has {len(found)} numbers for {blocks} blocks", where="conv4", hint="give one number, or one a block"
+        )
+    return found
