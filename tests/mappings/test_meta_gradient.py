@@ -147,6 +147,40 @@ def test_maml_from_a_head_that_is_zero() -> None:
     assert_same(found, wanted)
 
 
+@pytest.mark.parametrize("head", ["learned", "zero"])
+def test_a_head_with_a_rate_of_its_own(head: Any) -> None:
+    rates = {"inner_rate": 0.0625, "head_rate": 0.5}
+    mapping = meta.maml(tasks=TASKS, inner_steps=2, **rates, head=head, tasks_per_step=2)
+    loss, found, _ = outer_gradient(mapping)
+    names = ("classifier.", "~") if head == "learned" else ("~",)
+
+    def adapted(start: Start, loss: Callable[[Start], Tensor]) -> Start:
+        at = dict(start)
+        if head == "zero":
+            at["~w"] = torch.zeros(WAYS, 32, dtype=torch.float64, requires_grad=True)
+            at["~b"] = torch.zeros(WAYS, dtype=torch.float64, requires_grad=True)
+        for _ in range(2):
+            moving = [name for name in at if head == "learned" or not name.startswith("classifier.")]
+            slopes = torch.autograd.grad(loss(at), [at[name] for name in moving], create_graph=True)
+            at |= {
+                name: at[name] - (0.5 if name.startswith(names) else 0.0625) * slope
+                for name, slope in zip(moving, slopes, strict=True)
+            }
+        return at
+
+    wanted_loss, wanted = by_hand(mapping, adapted)
+    assert loss == pytest.approx(wanted_loss, abs=1e-12)
+    assert_same(found, wanted)
+    again, _, _ = outer_gradient(meta.metasgd(tasks=TASKS, inner_steps=2, **rates, head=head, tasks_per_step=2))
+    assert again == pytest.approx(loss, abs=1e-12)
+    for other in (meta.mamlpp, meta.alfa):
+        learner, _, _ = opened(other(tasks=TASKS, inner_steps=2, **rates, head=head))
+        learned = {name.removeprefix("~rates."): t for name, t in learner.tensors.items() if name.startswith("~rates.")}
+        assert {name.startswith(names) for name in learned} == {True, False}
+        for name, tensor in learned.items():
+            assert (tensor == (0.5 if name.startswith(names) else 0.0625)).all(), name
+
+
 def test_boil_moves_the_body_and_trains_the_head() -> None:
     mapping = meta.boil(tasks=TASKS, inner_steps=2, inner_rate=0.2, tasks_per_step=2)
     loss, found, _ = outer_gradient(mapping)
@@ -240,7 +274,7 @@ ENGINES: list[tuple[str, dict[str, Any]]] = [
     ("maml", {}),
     ("maml", {"batch_norm": "inductive"}),
     ("maml", {"batch_norm": "none", "first_order": True}),
-    ("maml", {"head": "zero"}),
+    ("maml", {"head": "zero", "head_rate": 0.5}),
     ("boil", {}),
     ("metasgd", {}),
     ("mamlpp", {"batch_norm": "inductive", "cheap": 0.0}),
@@ -344,6 +378,8 @@ def test_bad_support_sets_and_settings_are_refused() -> None:
         meta.maml(tasks=TASKS, freeze=True)
     with pytest.raises(DomainError, match=r"no adapters.*adapt\.lora"):
         meta.maml(tasks=TASKS, adapts="adapters", steps=1)(network())
+    with pytest.raises(SpecError, match="'head_rate': the head does not adapt"):
+        meta.boil(tasks=TASKS, head_rate=0.5)
     with pytest.raises(SpecError, match="head"):
         meta.boil(tasks=TASKS, head="zero")  # pyright: ignore[reportArgumentType]
 
@@ -466,7 +502,7 @@ def test_mamlpp_weights_rates_and_order() -> None:
     assert [mapping.second_order(step) for step in (0, 49, 50, 99)] == [False, False, True, True]
     assert sum(mapping.weights(7)) == pytest.approx(1)
     moved = layerwise.update(
-        {"w": torch.ones(1)}, {"w": torch.ones(1)}, 9, 0.5, {"~rates.w": torch.tensor([0.1, 0.2])}, {}
+        {"w": torch.ones(1)}, {"w": torch.ones(1)}, 9, {}, {"~rates.w": torch.tensor([0.1, 0.2])}, {}
     )
     assert moved["w"].item() == pytest.approx(0.8)
 
@@ -494,17 +530,17 @@ def test_alfa_rule() -> None:
     torch.manual_seed(0)
     point = {"a": torch.randn(3, dtype=torch.float64), "b": torch.randn(2, 2, dtype=torch.float64)}
     slopes = {name: torch.randn_like(value) for name, value in point.items()}
-    own = {n: t.double() for n, t in alfa.first_tensors(point, steps=2, rate=0.3, decay=0.1).items()}
+    own = {n: t.double() for n, t in alfa.first_tensors(dict.fromkeys(point, 0.3), steps=2, decay=0.1).items()}
     own["~alfa.second.weight"] = torch.randn(4, 4, dtype=torch.float64)
     state = torch.stack([point["a"].mean(), point["b"].mean(), slopes["a"].mean(), slopes["b"].mean()])
     hidden = torch.clamp(own["~alfa.first.weight"] @ state + own["~alfa.first.bias"], min=0)
     given = own["~alfa.second.weight"] @ hidden + 1
-    moved = alfa.update(point, slopes, 1, 0.3, own, {})
+    moved = alfa.update(point, slopes, 1, {}, own, {})
     for place, name in enumerate(point):
         wanted = (1 - 0.1 * given[2 + place]) * point[name] - 0.3 * given[place] * slopes[name]
         torch.testing.assert_close(moved[name], wanted, rtol=0, atol=1e-7)
     with pytest.raises(DomainError, match="2 tensors of parameters, the network has 1"):
-        alfa.update({"a": point["a"]}, slopes, 0, 0.3, own, {})
+        alfa.update({"a": point["a"]}, slopes, 0, {}, own, {})
 
 
 def test_adam_without_momentum_is_that_of_torch() -> None:
@@ -517,7 +553,7 @@ def test_adam_without_momentum_is_that_of_torch() -> None:
         slope = torch.randn(5, dtype=torch.float64)
         theirs.grad = slope.clone()
         optimizer.step()
-        at = adam.update({"w": at}, {"w": slope}, step, 0.01, {}, memory)["w"]
+        at = adam.update({"w": at}, {"w": slope}, step, {"w": 0.01}, {}, memory)["w"]
         torch.testing.assert_close(at, theirs.detach(), rtol=0, atol=1e-9)
 
 

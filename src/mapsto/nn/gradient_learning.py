@@ -43,6 +43,14 @@ class GradientBased(Episodic):
         default=None, ge=1, description="Inner steps in use; None for as many as in training. MAML trains 5, tests 10."
     )
     inner_rate: float = Field(default=0.4, gt=0, description="α, the inner learning rate; MAML's is 0.4 on Omniglot.")
+    head_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "The head's own inner learning rate; None for `inner_rate`. A head that begins at 0 over an embedding that is good already "
+            "wants a far higher one."
+        ),
+    )
     first_order: bool = Field(
         default=False,
         description="Whether inner gradients count as constants: a third cheaper, a little less accurate.",
@@ -92,6 +100,12 @@ class GradientBased(Episodic):
                 where=self.name,
                 hint="set engine to auto or loop",
             )
+        if self.head_rate is not None and self.inner().adapts == "body":
+            raise SpecError(
+                "field 'head_rate': the head does not adapt here",
+                where=self.name,
+                hint="leave it out, or use meta.maml",
+            )
         if self.freeze and self.adapts != "adapters":
             raise SpecError(
                 f"field 'freeze': there is nothing to freeze where '{self.adapts}' adapts",
@@ -108,6 +122,7 @@ class GradientBased(Episodic):
         return Inner(
             steps=self.test_steps or self.inner_steps,
             rate=self.inner_rate,
+            head_rate=self.head_rate,
             adapts=self.adapts,
             head=self.head,
             batch_norm=self.batch_norm,
@@ -157,6 +172,12 @@ class GradientBased(Episodic):
         if inner.head != "learned":
             point |= {name: torch.zeros(()) for name in HEAD}
         return {name: point[name] for name in moving_names(module, inner, point)}
+
+    def first_rates(self, value: Network) -> dict[str, float]:
+        """α of each of these parameters, with which rates that are learned begin."""
+        from mapsto.nn.adaptation.gradient import inner_rates
+
+        return inner_rates(value.module(), self.inner(), self.moving(value))
 
     def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
         if learner is not None:

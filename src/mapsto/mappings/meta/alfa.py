@@ -50,6 +50,4 @@ class Alfa(GradientBased):
     def first_tensors(self, value: Network) -> dict[str, Tensor]:
         from mapsto.nn.updates import alfa
 
-        return alfa.first_tensors(
-            self.moving(value), steps=self.inner_steps, rate=self.inner_rate, decay=self.inner_decay
-        )
+        return alfa.first_tensors(self.first_rates(value), steps=self.inner_steps, decay=self.inner_decay)

@@ -75,7 +75,8 @@ class Mamlpp(GradientBased):
                 if name in value.tensors:
                     moving.pop(name, None)
                     found |= {f"{name}@{step}": value.tensors[name].clone() for step in range(self.inner_steps + 1)}
-        return found | {rate_name(name): torch.full((self.inner_steps,), self.inner_rate) for name in moving}
+        rates = self.first_rates(value)
+        return found | {rate_name(name): torch.full((self.inner_steps,), rates[name]) for name in moving}
 
     def weights(self, step: int) -> list[float]:
         """All steps alike at first, then the last step's grows to 1 over the share `multi_step` of the training."""

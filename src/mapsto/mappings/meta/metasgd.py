@@ -51,4 +51,5 @@ class Metasgd(GradientBased):
     def first_tensors(self, value: Network) -> dict[str, Tensor]:
         import torch
 
-        return {name: torch.full_like(tensor, self.inner_rate) for name, tensor in self.moving(value).items()}
+        rates = self.first_rates(value)
+        return {name: torch.full_like(tensor, rates[name]) for name, tensor in self.moving(value).items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, TypeAlias, cast
@@ -38,6 +38,7 @@ __all__ = [
     "adapted",
     "episode_scores",
     "fit",
+    "inner_rates",
     "leaves",
     "loss_of",
     "moving_names",
@@ -61,6 +62,8 @@ class Inner:
     """Inner steps in use (evaluation, adaptation)."""
     rate: float = 0.4
     """α, where there is no tensor of rates."""
+    head_rate: float | None = None
+    """α of the head; None for `rate`."""
     adapts: Literal["all", "head", "body", "adapters"] = "all"
     """Which parameters move: all, the classifier's, all others, or those of adapters (LoRA)."""
     head: Literal["learned", "zero", "prototype"] = "learned"
@@ -92,13 +95,14 @@ class Update(Protocol):
         point: Point,
         gradients: Point,
         step: int,
-        rate: float,
+        rates: Mapping[str, float],
         tensors: Mapping[str, Tensor],
         memory: dict[str, Tensor],
     ) -> Point:
         """The parameters after a step, for every name of `gradients`.
 
-        `tensors` are the learner's own, `memory` is what the rule keeps from step to step of one task, empty at first.
+        `rates` has α for each, `tensors` are the learner's own, `memory` is what the rule keeps from step to step of one task, empty
+        at first.
         """
         ...
 
@@ -253,6 +257,7 @@ def path(
     inner, rule, memory = call.inner, update_rule(call.inner.update), dict[str, Tensor]()
     point = _with_head(call, start, support, labels, ways, functional=functional)
     moving = [name for name in moving_names(call.module, inner, point) if name not in call.per_step]
+    rates = inner_rates(call.module, inner, point)
     origin = point if inner.proximal else {}
     yield point
     for step in range(steps):
@@ -282,10 +287,10 @@ def path(
                 if not second_order:
                     gradients = {name: gradient.detach() for name, gradient in gradients.items()}
             else:
-                gradients = _gradients(loss_at, here, step, inner.rate, second_order=second_order)
+                gradients = _gradients(loss_at, here, step, rates, second_order=second_order)
             for name in gradients.keys() & origin.keys():
                 gradients[name] = gradients[name] + inner.proximal * (here[name] - origin[name])
-            moved = rule.update(here, gradients, step, inner.rate, call.tensors, own)
+            moved = rule.update(here, gradients, step, rates, call.tensors, own)
             kept[:] = own
             return (*(moved.get(name, here[name]) for name in moving), *own.values())
 
@@ -303,13 +308,14 @@ def path(
 
 
 def _gradients(
-    loss_at: Callable[[Point], Tensor], point: Point, step: int, rate: float, *, second_order: bool
+    loss_at: Callable[[Point], Tensor], point: Point, step: int, rates: Mapping[str, float], *, second_order: bool
 ) -> Point:
     loss = loss_at(point)
     value = loss.item()
     if not math.isfinite(value):
+        given = " and ".join(f"{rate:g}" for rate in sorted(set(rates.values())))
         raise DomainError(
-            f"the inner loop diverged: the loss at inner step {step} is {value} at an inner rate of {rate:g}",
+            f"the inner loop diverged: the loss at inner step {step} is {value} at an inner rate of {given}",
             hint="lower the inner rate, or take fewer inner steps",
         )
     found = torch.autograd.grad(loss, list(point.values()), create_graph=second_order, allow_unused=True)
@@ -328,8 +334,7 @@ def leaves(point: Point, *, functional: bool) -> Point:
 
 def moving_names(module: nn.Module, inner: Inner, point: Point) -> list[str]:
     """The parameters that the inner loop changes. Raises `DomainError` where adapters are asked for and there are none."""
-    own = head_path(module) if inner.head == "learned" else None
-    heads = {*HEAD, *(name for name in point if own is not None and name.startswith(f"{own}."))}
+    heads = _head_names(module, inner, point)
     if inner.adapts == "all":
         return list(point)
     if inner.adapts == "adapters":
@@ -338,6 +343,19 @@ def moving_names(module: nn.Module, inner: Inner, point: Point) -> list[str]:
             raise DomainError("the network has no adapters", hint="put an `adapt.lora` step before")
         return [*adapters, *(name for name in point if name in heads)]
     return [name for name in point if (name in heads) == (inner.adapts == "head")]
+
+
+def inner_rates(module: nn.Module, inner: Inner, names: Iterable[str]) -> dict[str, float]:
+    """α of each parameter of those names."""
+    if inner.head_rate is None:
+        return dict.fromkeys(names, inner.rate)
+    heads = _head_names(module, inner, names)
+    return {name: inner.head_rate if name in heads else inner.rate for name in names}
+
+
+def _head_names(module: nn.Module, inner: Inner, names: Iterable[str]) -> set[str]:
+    own = head_path(module) if inner.head == "learned" else None
+    return {*HEAD, *(name for name in names if own is not None and name.startswith(f"{own}."))}
 
 
 def _with_head(call: Call, start: Point, support: Tensor, labels: Tensor, ways: int, *, functional: bool) -> Point:

@@ -20,14 +20,14 @@ def update(
     point: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     step: int,
-    rate: float,
+    rates: Mapping[str, float],
     tensors: Mapping[str, Tensor],
     memory: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Every parameter moved by about `rate`; `memory` holds v.
+    """Every parameter moved by about its rate; `memory` holds v.
 
     >>> import torch
-    >>> update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)}, 0, 0.25, {}, {})
+    >>> update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)}, 0, {"w": 0.25}, {}, {})
     {'w': tensor(0.7500)}
     """
     moved: dict[str, Tensor] = {}
@@ -38,5 +38,5 @@ def update(
             square = square + _DECAY * memory[name]
         memory[name] = square
         # Under the root, so that its derivative at a gradient of 0 is finite.
-        moved[name] = point[name] - rate * gradient / (square / unbiased + _EPSILON**2).sqrt()
+        moved[name] = point[name] - rates[name] * gradient / (square / unbiased + _EPSILON**2).sqrt()
     return moved

@@ -6,7 +6,7 @@ Kim and Lee, "Meta-Learning with Adaptive Hyperparameters", 2020). A layer here 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,13 @@ def decay_name(parameter: str) -> str:
     return f"~decays.{parameter}"
 
 
-def first_tensors(parameters: Iterable[str], *, steps: int, rate: float, decay: float) -> dict[str, Tensor]:
-    """Tensors with which a learner begins at `rate` and `decay` everywhere: the network's outputs are 1 whatever it is given.
+def first_tensors(rates: Mapping[str, float], *, steps: int, decay: float) -> dict[str, Tensor]:
+    """Tensors with which a learner begins at `rates` and at `decay` everywhere: the network's outputs are 1 whatever it is given.
 
-    >>> sorted(first_tensors(["w"], steps=2, rate=0.1, decay=0.0))[:3]
+    >>> sorted(first_tensors({"w": 0.1}, steps=2, decay=0.0))[:3]
     ['~alfa.first.bias', '~alfa.first.weight', '~alfa.second.bias']
     """
-    names = list(parameters)
-    size = 2 * len(names)
+    size = 2 * len(rates)
     first = nn.Linear(size, size)
     found = {
         f"{_FIRST}.weight": first.weight.detach(),
@@ -40,7 +39,7 @@ def first_tensors(parameters: Iterable[str], *, steps: int, rate: float, decay: 
         f"{_SECOND}.weight": torch.zeros(size, size),
         f"{_SECOND}.bias": torch.ones(size),
     }
-    for name in names:
+    for name, rate in rates.items():
         found[rate_name(name)] = torch.full((steps,), rate)
         found[decay_name(name)] = torch.full((steps,), decay)
     return found
@@ -50,7 +49,7 @@ def update(
     point: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     step: int,
-    rate: float,
+    rates: Mapping[str, float],
     tensors: Mapping[str, Tensor],
     memory: dict[str, Tensor],
 ) -> dict[str, Tensor]:
@@ -58,8 +57,8 @@ def update(
 
     Raises `DomainError` where the network was made for another number of parameters.
 
-    >>> own = first_tensors(["w"], steps=1, rate=0.5, decay=0.1)
-    >>> update({"w": torch.ones(1)}, {"w": torch.ones(1)}, 0, 0.5, own, {})
+    >>> own = first_tensors({"w": 0.5}, steps=1, decay=0.1)
+    >>> update({"w": torch.ones(1)}, {"w": torch.ones(1)}, 0, {}, own, {})
     {'w': tensor([0.4000])}
     """
     size = len(tensors[f"{_SECOND}.bias"])
@@ -75,8 +74,8 @@ def update(
     moved: dict[str, Tensor] = {}
     for place, name in enumerate(point):
         if name in gradients:
-            rates, decays = tensors[rate_name(name)], tensors[decay_name(name)]
-            at = min(step, len(rates) - 1)
+            learned, decays = tensors[rate_name(name)], tensors[decay_name(name)]
+            at = min(step, len(learned) - 1)
             decay = decays[at] * given[len(point) + place]
-            moved[name] = (1 - decay) * point[name] - rates[at] * given[place] * gradients[name]
+            moved[name] = (1 - decay) * point[name] - learned[at] * given[place] * gradients[name]
     return moved

@@ -14,13 +14,13 @@ def update(
     point: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     step: int,
-    rate: float,
+    rates: Mapping[str, float],
     tensors: Mapping[str, Tensor],
     memory: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """Every parameter moved against its gradient.
 
-    >>> update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)}, 0, 0.5, {}, {})
+    >>> update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)}, 0, {"w": 0.5}, {}, {})
     {'w': tensor(0.7500)}
     """
-    return {name: torch.sub(point[name], gradient, alpha=rate) for name, gradient in gradients.items()}
+    return {name: torch.sub(point[name], gradient, alpha=rates[name]) for name, gradient in gradients.items()}

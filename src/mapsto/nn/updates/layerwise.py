@@ -21,18 +21,20 @@ def update(
     point: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     step: int,
-    rate: float,
+    rates: Mapping[str, float],
     tensors: Mapping[str, Tensor],
     memory: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """Every parameter moved at the rate of its layer and step; after more steps than were trained, the last one's.
 
     >>> import torch
-    >>> update({"w": torch.ones(1)}, {"w": torch.ones(1)}, 5, 0.5, {"~rates.w": torch.tensor([0.0, 0.25])}, {})
+    >>> update({"w": torch.ones(1)}, {"w": torch.ones(1)}, 5, {}, {"~rates.w": torch.tensor([0.0, 0.25])}, {})
     {'w': tensor([0.7500])}
     """
     moved: dict[str, Tensor] = {}
     for name, gradient in gradients.items():
-        rates = tensors.get(rate_name(name))
-        moved[name] = point[name] - (rate if rates is None else rates[min(step, len(rates) - 1)]) * gradient
+        learned = tensors.get(rate_name(name))
+        moved[name] = (
+            point[name] - (rates[name] if learned is None else learned[min(step, len(learned) - 1)]) * gradient
+        )
     return moved

@@ -16,14 +16,17 @@ def update(
     point: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     step: int,
-    rate: float,
+    rates: Mapping[str, float],
     tensors: Mapping[str, Tensor],
     memory: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Every parameter moved by its own rates: the learner's tensor of the same name and shape, else `rate`.
+    """Every parameter moved by its own rates: the learner's tensor of the same name and shape, else that of `rates`.
 
     >>> import torch
-    >>> update({"w": torch.ones(2)}, {"w": torch.ones(2)}, 0, 0.5, {"w": torch.tensor([0.0, 1.0])}, {})
+    >>> update({"w": torch.ones(2)}, {"w": torch.ones(2)}, 0, {}, {"w": torch.tensor([0.0, 1.0])}, {})
     {'w': tensor([1., 0.])}
     """
-    return {name: point[name] - tensors.get(name, rate) * gradient for name, gradient in gradients.items()}
+    return {
+        name: point[name] - (tensors[name] if name in tensors else rates[name]) * gradient
+        for name, gradient in gradients.items()
+    }
