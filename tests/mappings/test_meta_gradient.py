@@ -93,17 +93,30 @@ def by_hand(
 
 
 def descent(
-    steps: int, rate: float, *, second_order: bool = True, moves: Callable[[str], bool] = lambda _: True
+    steps: int,
+    rate: float | Callable[[str], float],
+    *,
+    second_order: bool = True,
+    moves: Callable[[str], bool] = lambda _: True,
 ) -> Any:
+    """Steps of gradient descent at one rate, or at what `rate` says for a parameter's name."""
+
     def adapted(start: Start, loss: Callable[[Start], Tensor]) -> Start:
         at = dict(start)
         for _ in range(steps):
             names = [name for name in at if moves(name)]
             found = torch.autograd.grad(loss(at), [at[name] for name in names], create_graph=second_order)
-            at |= {name: at[name] - rate * slope for name, slope in zip(names, found, strict=True)}
+            rates = [rate(name) if callable(rate) else rate for name in names]
+            at |= {name: at[name] - by * slope for name, by, slope in zip(names, rates, found, strict=True)}
         return at
 
     return adapted
+
+
+def head_of_zeros() -> Start:
+    """What `by_hand` takes for a head that begins at 0."""
+    weight = torch.zeros(WAYS, 32, dtype=torch.float64, requires_grad=True)
+    return {"~w": weight, "~b": torch.zeros(WAYS, dtype=torch.float64, requires_grad=True)}
 
 
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 1e-12) -> None:
@@ -136,13 +149,7 @@ def test_maml_with_stored_statistics() -> None:
 def test_maml_from_a_head_that_is_zero() -> None:
     mapping = meta.maml(tasks=TASKS, inner_steps=2, inner_rate=0.2, head="zero", tasks_per_step=2)
     loss, found, _ = outer_gradient(mapping)
-
-    def adapted(start: Start, loss: Callable[[Start], Tensor]) -> Start:
-        weight = torch.zeros(WAYS, 32, dtype=torch.float64, requires_grad=True)
-        bias = torch.zeros(WAYS, dtype=torch.float64, requires_grad=True)
-        return descent(2, 0.2)({**start, "~w": weight, "~b": bias}, loss)
-
-    wanted_loss, wanted = by_hand(mapping, adapted)
+    wanted_loss, wanted = by_hand(mapping, lambda start, loss: descent(2, 0.2)({**start, **head_of_zeros()}, loss))
     assert loss == pytest.approx(wanted_loss, abs=1e-12)
     assert_same(found, wanted)
 
@@ -152,23 +159,10 @@ def test_a_head_with_a_rate_of_its_own(head: Any) -> None:
     rates = {"inner_rate": 0.0625, "head_rate": 0.5}
     mapping = meta.maml(tasks=TASKS, inner_steps=2, **rates, head=head, tasks_per_step=2)
     loss, found, _ = outer_gradient(mapping)
-    names = ("classifier.", "~") if head == "learned" else ("~",)
-
-    def adapted(start: Start, loss: Callable[[Start], Tensor]) -> Start:
-        at = dict(start)
-        if head == "zero":
-            at["~w"] = torch.zeros(WAYS, 32, dtype=torch.float64, requires_grad=True)
-            at["~b"] = torch.zeros(WAYS, dtype=torch.float64, requires_grad=True)
-        for _ in range(2):
-            moving = [name for name in at if head == "learned" or not name.startswith("classifier.")]
-            slopes = torch.autograd.grad(loss(at), [at[name] for name in moving], create_graph=True)
-            at |= {
-                name: at[name] - (0.5 if name.startswith(names) else 0.0625) * slope
-                for name, slope in zip(moving, slopes, strict=True)
-            }
-        return at
-
-    wanted_loss, wanted = by_hand(mapping, adapted)
+    names = "classifier." if head == "learned" else "~"
+    steps = descent(2, lambda name: 0.5 if name.startswith(names) else 0.0625)
+    own = {} if head == "learned" else head_of_zeros()
+    wanted_loss, wanted = by_hand(mapping, lambda start, loss: steps({**start, **own}, loss))
     assert loss == pytest.approx(wanted_loss, abs=1e-12)
     assert_same(found, wanted)
     again, _, _ = outer_gradient(meta.metasgd(tasks=TASKS, inner_steps=2, **rates, head=head, tasks_per_step=2))
