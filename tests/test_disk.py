@@ -53,6 +53,22 @@ def test_enospc_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert [step.digest for step in execute(chain(), store=place).steps] == digests
 
 
+@pytest.mark.parametrize("stopped_at", ["os.fsync", "pathlib.Path.replace"])
+def test_ctrl_c_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: str) -> None:
+    target = tmp_path / "kept.json"
+    stores.write_atomically(target, b"whole", durable=True)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stopped_at, stopped)
+        with pytest.raises(KeyboardInterrupt):
+            stores.write_atomically(target, b"half", durable=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+    assert target.read_bytes() == b"whole"
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "small"

@@ -703,7 +703,7 @@ def decode_state(data: bytes) -> State | None:
 
 
 def write_atomically(target: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
-    """Write to a temporary file beside `target` and rename it. Raises `StoreError` with the remedy; leaves nothing behind."""
+    """Write to a temporary file beside `target` and rename it. Leaves nothing behind, after Ctrl-C neither. Raises `StoreError`."""
     temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -714,8 +714,10 @@ def write_atomically(target: Path, data: bytes | memoryview, *, durable: bool = 
                 os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise disk_error(error, target) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def disk_error(error: OSError, target: Path) -> StoreError:
