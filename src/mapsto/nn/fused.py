@@ -30,15 +30,17 @@ __all__ = [
     "FusedNorm",
     "channels_last",
     "compiled_kernels",
+    "fast_conv",
     "fuse",
     "is_fusable",
+    "is_known",
     "norm_relu_pool",
     "why_not_compiled",
 ]
 
 SOURCES = tuple(
     Path(__file__).parent / "kernels" / name
-    for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "vectors.h")
+    for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "pair_norm_pool.cpp", "vectors.h")
 )
 _LAST = torch.channels_last
 _LARGE, _WIDE = 800, 10
@@ -139,13 +141,13 @@ def norm_relu_pool(
             where="norm_relu_pool",
             hint="give more images or larger ones",
         )
-    if not _is_known(x):
+    if not is_known(x):
         found = relu(batch_norm(x, None, None, weight, bias, True, 0.0, eps))
         return max_pool2d(found, pool) if pool > 1 else found
     return _fused(x, weight, bias, eps, pool, compiled)[0]
 
 
-def _is_known(x: Tensor) -> bool:
+def is_known(x: Tensor) -> bool:
     """Whether the fused path can be taken."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not _transformed()
 
@@ -566,10 +568,34 @@ class FirstConv(nn.Module):
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
 
-class FastConv(nn.Module):
-    """A 3 × 3 convolution without the start-up time of PyTorch's own, which exceeds the work itself where images are few and small.
+def fast_conv(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
+    """A 3 × 3 convolution with padding 1, without the start-up time of PyTorch's own, which exceeds the work itself where maps are small.
 
-    Large maps with stride 1 go by Winograd's F(2 × 2, 3 × 3), which multiplies 2.25 times less, all others are summed directly.
+    Large maps with stride 1 go by Winograd's F(2 × 2, 3 × 3), which multiplies 2.25 times less, all others are summed directly. Where
+    neither applies it is PyTorch's own.
+
+    Parameters
+    ----------
+    x
+        Shape (N, C, H, W); fastest as channels-last.
+    kernel
+        Shape (K, C, 3, 3).
+    stride
+        1 or 2.
+    """
+    known = x.ndim == 4 and is_known(x) and x.dtype == kernel.dtype and x.shape[1] == kernel.shape[1] and x.numel()
+    narrow = known and x.shape[1] % 16 > 0
+    wrong = kernel.shape[0] % 16 or (narrow and (x.requires_grad or x.shape[1] > 3))
+    if not known or wrong or not compiled_kernels():
+        return conv2d(x, kernel, stride=stride, padding=1)
+    large = x.numel() >= _LARGE * x.shape[1] and min(x.shape[2:]) >= _WIDE
+    if large and stride == 1 and not narrow:
+        return cast("Tensor", _Conv.apply(x, kernel, False))
+    return cast("Tensor", _DirectConv.apply(x, kernel, stride))
+
+
+class FastConv(nn.Module):
+    """A convolution by `fast_conv`.
 
     Parameters
     ----------
@@ -583,15 +609,7 @@ class FastConv(nn.Module):
         self.weight, self.stride = conv.weight, conv.stride[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        known = x.device.type == "cpu" and x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
-        fits = x.ndim == 4 and x.shape[1] == self.weight.shape[1] and x.numel() and not _transformed()
-        narrow = x.ndim == 4 and x.shape[1] % 16 > 0
-        if not (known and fits) or (narrow and x.requires_grad):
-            return conv2d(x, self.weight, stride=self.stride, padding=1)
-        large = x.numel() >= _LARGE * x.shape[1] and min(x.shape[2:]) >= _WIDE
-        if large and self.stride == 1 and not narrow:
-            return cast("Tensor", _Conv.apply(x, self.weight, False))
-        return cast("Tensor", _DirectConv.apply(x, self.weight, self.stride))
+        return fast_conv(x, self.weight, self.stride)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, stride={self.stride}"
@@ -638,7 +656,7 @@ class FusedNorm(nn.Module):
             found = _ConvNormReluPool.apply(x.images, x.kernel, weight, bias, self.eps)
             y, mean, rstd = cast("tuple[Tensor, Tensor, Tensor]", found)
             values = x.images.shape[0] * x.images.shape[2] * x.images.shape[3]
-        elif self.training and _is_known(x):
+        elif self.training and is_known(x):
             y, mean, rstd = _fused(x, self.weight, self.bias, self.eps, self.pool, self.compiled)
             values = x.numel() // x.shape[1]
         else:

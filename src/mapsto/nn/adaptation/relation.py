@@ -14,16 +14,19 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, group_norm, linear, max_pool2d
+from torch.nn.functional import linear
 
 from mapsto.kinds import Adaptation
 from mapsto.nn.adaptation.centroid import centroids
+from mapsto.nn.fused import channels_last, fast_conv
 from mapsto.nn.heads import episode_features
+from mapsto.nn.paired import pair_norm_relu_pool
 
 __all__ = ["episode_scores", "feature_scores", "first_tensors", "map_shape"]
 
-_PAIRS = 512
-"""Pairs of maps that are compared at a time: those of more leave the processor's cache between operations."""
+
+_PAIRS = 4096
+"""Pairs of maps that are compared at a time, which bounds the memory."""
 
 
 def first_tensors(*, size: int, hidden: int, last: int = 8, channels: int | None = None) -> dict[str, Tensor]:
@@ -99,24 +102,22 @@ def _compared_maps(classes: Tensor, query: Tensor, maps: tuple[int, int, int], o
     """
     kernels = own["conv_1.weight"].split(maps[0], 1)
     of_class, of_query = (
-        conv2d(part.unflatten(-1, maps).flatten(0, -4), kernel, padding=1).unflatten(0, part.shape[:-1])
+        fast_conv(channels_last(part.reshape(-1, *maps)), kernel.contiguous())
+        .unflatten(0, part.shape[:-1])
+        .flatten(0, -5)
         for part, kernel in zip((classes, query), kernels, strict=True)
     )
-    together = max(1, _PAIRS // math.prod(of_class.shape[:-3]))
-    return torch.cat([_of_pairs(of_class, some, own) for some in of_query.split(together, -4)], -3)
+    together = max(1, _PAIRS // math.prod(of_class.shape[:2]))
+    found = torch.cat([_of_pairs(of_class, some, own) for some in of_query.split(together, 1)], 1)
+    return found.view(*query.shape[:-1], *found.shape[2:])
 
 
 def _of_pairs(of_class: Tensor, of_query: Tensor, own: Mapping[str, Tensor]) -> Tensor:
-    pairs = of_class.unsqueeze(-5) + of_query.unsqueeze(-4)
-    first = _norm_pool_relu(pairs.flatten(0, -4), own["conv_1.scale"], own["conv_1.bias"])
-    second = conv2d(first, own["conv_2.weight"], padding=1)
-    return _norm_pool_relu(second, own["conv_2.scale"], own["conv_2.bias"]).flatten(1).unflatten(0, pairs.shape[:-3])
-
-
-def _norm_pool_relu(maps: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """The ReLU after the pooling, which gives the same from a quarter of the elements."""
-    window = (min(2, maps.shape[-2]), min(2, maps.shape[-1]))
-    return max_pool2d(group_norm(maps, 1, scale, bias), window).relu()
+    first = pair_norm_relu_pool(of_class, of_query, own["conv_1.scale"], own["conv_1.bias"])
+    second = fast_conv(first.flatten(0, 2), own["conv_2.weight"]).unsqueeze(0)
+    alone = second.new_zeros(1, 1, *second.shape[2:])
+    pooled = pair_norm_relu_pool(alone, second, own["conv_2.scale"], own["conv_2.bias"])
+    return pooled.flatten(3).view(*first.shape[:3], -1)
 
 
 def episode_scores(

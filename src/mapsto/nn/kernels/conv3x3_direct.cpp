@@ -22,7 +22,9 @@ namespace {
 using at::Tensor;
 using Index = std::int64_t;
 
-constexpr Index kBlock = 48;  // places that are worked on at once
+constexpr Index kMany = 144, kBlock = 48;  // places that are worked on at once, and where all of them are read for each row
+constexpr Index kDepth = 64;  // rows of a matrix whose columns, as many as are summed at once, stay in the first cache
+constexpr Index kSums = 1 << 18;  // bytes of sums that stay in the second cache
 constexpr Index kTaps = 9;
 constexpr Index kNarrow = 3;  // channels that are too few to be rows of a product
 
@@ -33,15 +35,15 @@ struct Place {
 struct Map {
   Index n, h, w;
   Index places() const { return n * h * w; }
-  Index blocks() const { return (places() + kBlock - 1) / kBlock; }
+  Index blocks(Index block) const { return (places() + block - 1) / block; }
   // The number of a place, or -1 outside.
   Index at(Index image, Index row, Index column) const {
     const bool inside = row >= 0 && row < h && column >= 0 && column < w;
     return inside ? (image * h + row) * w + column : -1;
   }
   // The places of a block; how many there are.
-  Index block(Index number, Place* to) const {
-    const Index first = number * kBlock, size = std::min(kBlock, places() - first);
+  Index block(Index number, Index most, Place* to) const {
+    const Index first = number * most, size = std::min(most, places() - first);
     Place place{first / (w * h), first / w % h, first % w};
     for (Index p = 0; p < size; ++p) {
       to[p] = place;
@@ -60,26 +62,27 @@ struct Tap {
   Index number, row, column;
 };
 
-// R rows and L vectors of columns of c = Σ over taps of a · b. `a` holds for each tap where `kBlock` rows begin, `b` for each
-// tap a matrix (depth, L vectors).
+// R rows and L vectors of columns of c += a[from:] · b with b (depth, L vectors).
 template <typename T, int R, int L>
-void tile(const T* const* a, Index taps, const T* b, Index depth, T* const* c, Index column) {
+void tile(const T* const* a, Index from, const T* b, Index depth, T* const* c, Index column) {
   using V = typename Lanes<T>::V;
-  V sum[R][L] = {};
-  for (Index t = 0; t < taps; ++t, a += kBlock) {
-    const T* row[R];
+  V sum[R][L];
+  const T* row[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) row[r] = a[r];
-    for (Index k = 0; k < depth; ++k, b += L * Lanes<T>::n) {
-      V factor[L];
+  for (int r = 0; r < R; ++r) {
+    row[r] = a[r] + from;
 #pragma GCC unroll 8
-      for (int l = 0; l < L; ++l) factor[l] = load<T>(b + l * Lanes<T>::n);
+    for (int l = 0; l < L; ++l) sum[r][l] = load<T>(c[r] + column + l * Lanes<T>::n);
+  }
+  for (Index k = 0; k < depth; ++k, b += L * Lanes<T>::n) {
+    V factor[L];
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const T scalar = row[r][k];
+    for (int l = 0; l < L; ++l) factor[l] = load<T>(b + l * Lanes<T>::n);
 #pragma GCC unroll 8
-        for (int l = 0; l < L; ++l) sum[r][l] += scalar * factor[l];
-      }
+    for (int r = 0; r < R; ++r) {
+      const T scalar = row[r][k];
+#pragma GCC unroll 8
+      for (int l = 0; l < L; ++l) sum[r][l] += scalar * factor[l];
     }
   }
 #pragma GCC unroll 8
@@ -89,12 +92,12 @@ void tile(const T* const* a, Index taps, const T* b, Index depth, T* const* c, I
 }
 
 template <typename T, int L>
-void panel(const T* const* a, Index rows, Index taps, const T* b, Index depth, T* const* c, Index column) {
+void panel(const T* const* a, Index rows, Index from, const T* b, Index depth, T* const* c, Index column) {
   Index r = 0;
-  for (; rows - r >= kRows; r += kRows) tile<T, kRows, L>(a + r, taps, b, depth, c + r, column);
-  for (; rows - r >= 4; r += 4) tile<T, 4, L>(a + r, taps, b, depth, c + r, column);
-  for (; rows - r >= 2; r += 2) tile<T, 2, L>(a + r, taps, b, depth, c + r, column);
-  for (; r < rows; ++r) tile<T, 1, L>(a + r, taps, b, depth, c + r, column);
+  for (; rows - r >= kRows; r += kRows) tile<T, kRows, L>(a + r, from, b, depth, c + r, column);
+  for (; rows - r >= 4; r += 4) tile<T, 4, L>(a + r, from, b, depth, c + r, column);
+  for (; rows - r >= 2; r += 2) tile<T, 2, L>(a + r, from, b, depth, c + r, column);
+  for (; r < rows; ++r) tile<T, 1, L>(a + r, from, b, depth, c + r, column);
 }
 
 // Kernels (Co, Ci, 3, 3) of any strides as panels of columns, each (taps, depth, width): of Co columns, or with `back` of Ci.
@@ -119,36 +122,45 @@ std::vector<T> panels(const Tensor& kernel, bool back, const Tap* taps, Index co
 }
 
 // For the places `from`, `to` of the results: y[to] = Σ over taps of x[from] · panels; every place of `places` has a row in
-// `y`, and reads are at (row · stride + tap.row, column · stride + tap.column), outside zeros.
+// `y`, and reads are at (row · stride + tap.row, column · stride + tap.column); those outside are zero and left out. One tap
+// after another, so that its matrix stays in the first cache for all places of a block.
 template <typename T>
 void products(
     const T* x, const Map& from, Index depth, const std::vector<T>& weights, const Tap* taps, Index count, Index stride,
     T* y, const Map& places, const Map& to, Index step, Index top, Index left, Index columns) {
-  const std::vector<T> zeros(depth, T(0));
-  at::parallel_for(0, places.blocks(), 1, [&](Index begin, Index end) {
-    Place list[kBlock];
-    const T* rows[kTaps * kBlock];
-    T* results[kBlock];
+  at::parallel_for(0, places.blocks(kMany), 1, [&](Index begin, Index end) {
+    Place list[kMany];
+    T *results[kMany], *writes[kMany];
+    const T* reads[kMany];
     for (Index block = begin; block < end; ++block) {
-      const Index size = places.block(block, list);
+      const Index size = places.block(block, kMany, list);
       for (Index p = 0; p < size; ++p) {
         const auto [image, row, column] = list[p];
         results[p] = y + to.at(image, row * step + top, column * step + left) * columns;
-        for (Index t = 0; t < count; ++t) {
-          const Index read = from.at(image, row * stride + taps[t].row, column * stride + taps[t].column);
-          rows[t * kBlock + p] = read < 0 ? zeros.data() : x + read * depth;
-        }
+        std::fill(results[p], results[p] + columns, T(0));
       }
-      const T* b = weights.data();
-      for (Index column = 0; column < columns;) {
-        const bool wide = columns - column >= kWide * Lanes<T>::n;
-        if (wide)
-          panel<T, kWide>(rows, size, count, b, depth, results, column);
-        else
-          panel<T, 1>(rows, size, count, b, depth, results, column);
-        const Index width = (wide ? kWide : 1) * Lanes<T>::n;
-        column += width;
-        b += count * depth * width;
+      for (Index t = 0; t < count; ++t) {
+        Index inside = 0;
+        for (Index p = 0; p < size; ++p) {
+          const auto [image, row, column] = list[p];
+          const Index read = from.at(image, row * stride + taps[t].row, column * stride + taps[t].column);
+          if (read < 0) continue;
+          reads[inside] = x + read * depth;
+          writes[inside++] = results[p];
+        }
+        for (Index column = 0; column < columns;) {
+          const bool wide = columns - column >= kWide * Lanes<T>::n;
+          const Index width = (wide ? kWide : 1) * Lanes<T>::n;
+          const T* b = weights.data() + (column * count + t * width) * depth;
+          for (Index first = 0; first < depth; first += kDepth) {
+            const Index some = std::min(kDepth, depth - first);
+            if (wide)
+              panel<T, kWide>(reads, inside, first, b + first * width, some, writes, column);
+            else
+              panel<T, 1>(reads, inside, first, b + first * width, some, writes, column);
+          }
+          column += width;
+        }
       }
     }
   });
@@ -198,16 +210,16 @@ Tensor input_gradient(const Tensor& g, const Tensor& kernel, Index stride, Index
   return found;
 }
 
-// R rows and L vectors of columns of c += Σ of a row of x by a row of g.
+// R rows and L vectors of columns of c += Σ of a row of x by a row of g; those of g lie one after another.
 template <typename T, int R, int L>
-void outer(const T* const* x, const T* const* g, Index depth, Index row, Index column, Index n, T* c) {
+void outer(const T* const* x, const T* g, Index depth, Index row, Index column, Index n, T* c) {
   using V = typename Lanes<T>::V;
   V sum[R][L] = {};
-  for (Index k = 0; k < depth; ++k) {
+  for (Index k = 0; k < depth; ++k, g += L * Lanes<T>::n) {
     V factor[L];
-    const T *scalars = x[k] + row, *vectors = g[k] + column;
+    const T* scalars = x[k] + row;
 #pragma GCC unroll 8
-    for (int l = 0; l < L; ++l) factor[l] = load<T>(vectors + l * Lanes<T>::n);
+    for (int l = 0; l < L; ++l) factor[l] = load<T>(g + l * Lanes<T>::n);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -222,12 +234,16 @@ void outer(const T* const* x, const T* const* g, Index depth, Index row, Index c
     }
 }
 
+// The columns of g are copied first: rows that lie a power of two apart would share a few places of the cache.
 template <typename T, int L>
 void outer_panel(const T* const* x, const T* const* g, Index depth, Index rows, Index column, Index n, T* c) {
+  T columns[kBlock * L * Lanes<T>::n];
+  for (Index k = 0; k < depth; ++k)
+    std::copy_n(g[k] + column, L * Lanes<T>::n, columns + k * L * Lanes<T>::n);
   Index r = 0;
-  for (; rows - r >= kRows; r += kRows) outer<T, kRows, L>(x, g, depth, r, column, n, c);
-  for (; rows - r >= 4; r += 4) outer<T, 4, L>(x, g, depth, r, column, n, c);
-  for (; r < rows; ++r) outer<T, 1, L>(x, g, depth, r, column, n, c);
+  for (; rows - r >= kRows; r += kRows) outer<T, kRows, L>(x, columns, depth, r, column, n, c);
+  for (; rows - r >= 4; r += 4) outer<T, 4, L>(x, columns, depth, r, column, n, c);
+  for (; r < rows; ++r) outer<T, 1, L>(x, columns, depth, r, column, n, c);
 }
 
 // The same for few channels, with the taps as rows: c (9, Ci, n).
@@ -254,7 +270,7 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride, bool last
   const Map from{x.size(0), x.size(2), x.size(3)}, places{g.size(0), g.size(2), g.size(3)};
   const Index ci = x.size(1), co = g.size(1), size = kTaps * ci * co;
   const bool narrow = ci <= kNarrow;
-  const Index blocks = places.blocks(), chunks = std::clamp<Index>(blocks / 8, 1, 4);
+  const Index blocks = places.blocks(kBlock), chunks = std::clamp<Index>(blocks / 8, 1, 4);
   const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   Tensor found = at::empty({co, ci, 3, 3}, x.options().memory_format(format));
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "kernel_gradient", [&] {
@@ -262,36 +278,55 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride, bool last
     const T *input = x.const_data_ptr<T>(), *gradient = g.const_data_ptr<T>();
     const std::vector<T> zeros(ci, T(0));
     std::vector<T> sums(chunks * size, T(0));
-    at::parallel_for(0, chunks, 1, [&](Index begin, Index end) {
-      for (Index chunk = begin; chunk < end; ++chunk)
-        for (Index block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
-          Place list[kBlock];
-          const Index count = places.block(block, list);
-          const T *reads[kTaps * kBlock], *writes[kBlock];
-          Index depth = 0;
-          for (Index t = 0; t < kTaps; ++t) {
-            if (!narrow) depth = 0;
-            for (Index p = 0; p < count; ++p) {
-              const auto [image, row, column] = list[p];
-              const Index read = from.at(image, row * stride + t / 3 - 1, column * stride + t % 3 - 1);
-              if (narrow) reads[t * kBlock + p] = read < 0 ? zeros.data() : input + read * ci;
-              if (narrow || read < 0) continue;
-              reads[depth] = input + read * ci;
-              writes[depth++] = gradient + (block * kBlock + p) * co;
-            }
-            T* to = sums.data() + chunk * size + t * ci * co;
-            for (Index column = 0; column < co && !narrow;) {
-              const bool wide = co - column >= kWide * Lanes<T>::n;
-              if (wide)
-                outer_panel<T, kWide>(reads, writes, depth, ci, column, co, to);
-              else
-                outer_panel<T, 1>(reads, writes, depth, ci, column, co, to);
-              column += (wide ? kWide : 1) * Lanes<T>::n;
+    // All taps of a block together read it once, but where their sums exceed the second cache they go one after another.
+    const Index group = size * Index(sizeof(T)) <= kSums ? kTaps : 1;
+    const auto at_tap = [&](const Place& place, Index t) {
+      return from.at(place.image, place.row * stride + t / 3 - 1, place.column * stride + t % 3 - 1);
+    };
+    if (narrow)
+      at::parallel_for(0, chunks, 1, [&](Index begin, Index end) {
+        for (Index chunk = begin; chunk < end; ++chunk)
+          for (Index block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
+            Place list[kBlock];
+            const Index count = places.block(block, kBlock, list);
+            const T* reads[kTaps * kBlock];
+            for (Index t = 0; t < kTaps; ++t)
+              for (Index p = 0; p < count; ++p) {
+                const Index read = at_tap(list[p], t);
+                reads[t * kBlock + p] = read < 0 ? zeros.data() : input + read * ci;
+              }
+            all_taps(reads, gradient + block * kBlock * co, count, ci, co, sums.data() + chunk * size);
+          }
+      });
+    else
+      at::parallel_for(0, chunks * kTaps / group, 1, [&](Index begin, Index end) {
+        for (Index unit = begin; unit < end; ++unit) {
+          const Index chunk = unit * group / kTaps, first = unit * group % kTaps;
+          for (Index block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
+            Place list[kBlock];
+            const T *reads[kBlock], *writes[kBlock];
+            const Index count = places.block(block, kBlock, list);
+            for (Index t = first; t < first + group; ++t) {
+              Index inside = 0;
+              for (Index p = 0; p < count; ++p) {
+                const Index read = at_tap(list[p], t);
+                if (read < 0) continue;
+                reads[inside] = input + read * ci;
+                writes[inside++] = gradient + (block * kBlock + p) * co;
+              }
+              T* to = sums.data() + chunk * size + t * ci * co;
+              for (Index column = 0; column < co;) {
+                const bool wide = co - column >= kWide * Lanes<T>::n;
+                if (wide)
+                  outer_panel<T, kWide>(reads, writes, inside, ci, column, co, to);
+                else
+                  outer_panel<T, 1>(reads, writes, inside, ci, column, co, to);
+                column += (wide ? kWide : 1) * Lanes<T>::n;
+              }
             }
           }
-          if (narrow) all_taps(reads, gradient + block * kBlock * co, count, ci, co, sums.data() + chunk * size);
         }
-    });
+      });
     T* to = found.mutable_data_ptr<T>();
     for (Index chunk = 1; chunk < chunks; ++chunk)
       for (Index i = 0; i < size; ++i) sums[i] += sums[chunk * size + i];
