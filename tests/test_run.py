@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,22 @@ def test_failed_process_goes_on_from_its_checkpoint(
     assert run.steps[-1].digest == whole.steps[-1].digest
     assert len(run.steps[-1].curves["rows"]) == 20
     assert not marks.exists()
+
+
+def test_what_a_stopped_run_took_counts_too(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_CHECKPOINT_SECONDS", "0")
+
+    class Stop(Listener):
+        def advanced(self, step: object, done: int, total: int | None, metrics: object) -> None:
+            if done == 4:
+                time.sleep(2)
+            elif done == 7:
+                raise KeyboardInterrupt
+
+    chain = Toy() >> Walk(steps=10)
+    with pytest.raises(KeyboardInterrupt):
+        execute(chain, store=store_folder, listener=Stop())
+    assert execute(chain, store=store_folder).steps[-1].seconds > 2
 
 
 def test_step_error_names_the_step_and_keeps_its_cause(store_folder: Path) -> None:

@@ -145,7 +145,7 @@ def run(row: str, *, quick: bool, device: str) -> dict[str, Any]:
 def small(report: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a report: the figures, the training's time, the recipe and the environment."""
     found = metrics_of(report["steps"])
-    trained = [step for step in report["steps"] if step["name"].startswith("meta.")]
+    trained = [step for step in report["steps"] if step["name"].startswith(("meta.", "train."))]
     return {
         "schema": 1,
         "name": report["name"],

@@ -180,7 +180,13 @@ class _RunContext(Context):
         self._executor = executor
         self._step = step
         self._drives = 0
+        self._began, self._before = time.monotonic(), 0.0
         self.rows: list[tuple[int, dict[str, float]]] = []
+
+    @property
+    def seconds(self) -> float:
+        """How long the step has been worked on, in runs that were stopped too, up to their last checkpoint."""
+        return self._before + time.monotonic() - self._began
 
     @property
     def fabric(self) -> Fabric:
@@ -201,9 +207,10 @@ class _RunContext(Context):
         if saved is None:
             state, self.rows = team.share(process.start(value, self)), []
             if team.leads:
-                store.save_state(name, {"state": state, "rows": []})
+                store.save_state(name, {"state": state, "rows": [], "seconds": self.seconds})
         else:
             state = saved["state"]
+            self._before = max(self._before, float(saved.get("seconds", 0.0)))
             self.rows = [(int(n), dict(metrics)) for n, metrics in saved["rows"]]
         live = process.open(value, state, self)
         items = process.items(value, self)
@@ -223,7 +230,8 @@ class _RunContext(Context):
                 executor.listener.advanced(self._step, live.step, live.total, metrics)
                 now = time.monotonic()
                 if team.leads and now - last > max(executor.checkpoint_seconds, 20 * cost):
-                    store.save_state(name, {"state": live.snapshot(), "rows": [[n, m] for n, m in self.rows]})
+                    rows = [[n, m] for n, m in self.rows]
+                    store.save_state(name, {"state": live.snapshot(), "rows": rows, "seconds": self.seconds})
                     last, cost = time.monotonic(), time.monotonic() - now
         return process.finish(value, live.snapshot(), self)
 
@@ -420,7 +428,6 @@ class Executor:
                 step.hit = True
                 return known
             context = _RunContext(self, step)
-            began = time.monotonic()
             try:
                 value = None if given is _NOTHING else given.load()
                 _set_threads(self.numerics)
@@ -456,7 +463,7 @@ class Executor:
                     name=step.name,
                     version=type(mapping).version,
                     inputs=() if given.digest is None else (given.digest,),
-                    seconds=time.monotonic() - began,
+                    seconds=context.seconds,
                     created=time.time(),
                     measured=measured_of(result),
                     curves=_curves(context.rows),
