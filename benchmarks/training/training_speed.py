@@ -26,6 +26,10 @@ from mapsto.nn.training import Plan, Training, first_state
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Conv4-64, 256 images of 1 × 28 × 28": (lambda: conv4(channels=1, size=28, classes=64), (256, 1, 28, 28)),
     "Conv4-64, 128 images of 3 × 32 × 32": (lambda: conv4(channels=3, size=32, classes=64), (128, 3, 32, 32)),
+    "R2-D2's Conv4, 128 images of 3 × 32 × 32": (
+        lambda: conv4(channels=3, size=32, width=[96, 192, 384, 512], classes=64),
+        (128, 3, 32, 32),
+    ),
     "the demo's VGG, 256 images of 1 × 32 × 32": (
         lambda: vgg(plan=[[32], [64, 64], [128, 128], [256]], channels=1, size=32, classes=64),
         (256, 1, 32, 32),
