@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import group_norm, max_pool2d
 
-from mapsto.nn.fused import compiled_kernels, is_known
+from mapsto.nn.fused import channels_last, compiled_kernels, is_known
 
 __all__ = ["pair_norm_relu_pool"]
-
-_LAST = torch.channels_last
 
 
 def pair_norm_relu_pool(
@@ -65,8 +63,7 @@ class _PairNormReluPool(torch.autograd.Function):
     def forward(
         ctx: Any, first: Tensor, second: Tensor, weight: Tensor, bias: Tensor, tasks: int, eps: float
     ) -> Tensor:
-        maps = (first.contiguous(memory_format=_LAST), second.contiguous(memory_format=_LAST))
-        given = (*maps, weight.contiguous(), bias.contiguous())
+        given = (channels_last(first), channels_last(second), weight.contiguous(), bias.contiguous())
         y, *kept = torch.ops.mapsto_pair_norm_pool.forward(*given, tasks, eps)
         ctx.save_for_backward(*given, *kept)
         ctx.tasks = tasks
@@ -75,6 +72,5 @@ class _PairNormReluPool(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        g = cast("Tensor", outputs[0]).contiguous(memory_format=_LAST)
-        found = torch.ops.mapsto_pair_norm_pool.backward(g, *ctx.saved_tensors, ctx.tasks)
+        found = torch.ops.mapsto_pair_norm_pool.backward(channels_last(outputs[0]), *ctx.saved_tensors, ctx.tasks)
         return (*found, None, None)
