@@ -247,6 +247,15 @@ def test_a_turned_class_is_a_new_one() -> None:
         assert flat[np.ascontiguousarray(np.rot90(image, -turn, (-2, -1))).tobytes()] == label
 
 
+def test_no_two_classes_of_a_distinct_task_are_turns_of_one() -> None:
+    episodes = TaskAugmented(data=DIGITS, ways=10, shots=1, queries=1, distinct=True).open()
+    tasks = [episodes[number].classes for number in range(60)]
+    assert all(sorted(kind % 10 for kind in task) == list(range(10)) for task in tasks)
+    assert {kind for task in tasks for kind in task} == set(range(40))
+    with pytest.raises(DataError, match="11 ways need as many classes"):
+        TaskAugmented(data=DIGITS, ways=11, queries=2, distinct=True).open()
+
+
 def test_inversion_is_of_the_whole_task() -> None:
     episodes = TaskAugmented(data=DIGITS, turns=1, inverted=0.5, queries=2).open()
     corners = np.array([episodes[number].samples.inputs[:, 0, 0, 0] for number in range(40)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -483,6 +484,22 @@ def test_omniglot_of_vinyals(real: Path) -> None:
     both = Omniglot(split="trainval").open()
     assert set(both.classes) == {*parts[0].classes, *parts[1].classes}
     assert Omniglot(split="trainval").fingerprint() != Omniglot(split="train").fingerprint()
+
+
+@pytest.mark.parametrize("real", [["omniglot-py"]], indirect=True)
+def test_omniglot_whatever_the_alphabet(real: Path) -> None:
+    parts = [Omniglot(split=split).open() for split in ("random_train", "random_validation", "random_test")]
+    assert [len(part.classes) for part in parts] == [1100, 100, 423]
+    assert len({name for part in parts for name in part.classes}) == 1623
+    assert all(len({name.partition("/")[0] for name in part.classes}) == 50 for part in (parts[0], parts[2]))
+    both = Omniglot(split="random_trainval").open()
+    assert set(both.classes) == {*parts[0].classes, *parts[1].classes}
+    whole = [Omniglot(split=split).open() for split in ("background", "evaluation")]
+    drawing = {name: part.inputs[20 * i] for part in whole for i, name in enumerate(part.classes)}
+    for i in (0, 200, 422):
+        assert np.array_equal(parts[2].inputs[20 * i], drawing[parts[2].classes[i]])
+    # The split is the same for all, for good: published figures stand on it.
+    assert hashlib.sha256("\n".join(parts[2].classes).encode()).hexdigest().startswith("691e9ac189ff5eaa")
 
 
 @pytest.mark.parametrize("real", [["omniglot-py"]], indirect=True)

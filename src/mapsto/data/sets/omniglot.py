@@ -1,13 +1,14 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people.
 
 Lake, Salakhutdinov and Tenenbaum, 2015, "Human-level concept learning through probabilistic program induction"; the
-few-shot split is that of Vinyals et al., 2016, "Matching networks for one shot learning". Read from ``omniglot-py`` in
-the data folder.
+few-shot split is that of Vinyals et al., 2016, "Matching networks for one shot learning", or drawn from all characters as in Finn, Abbeel
+and Levine, 2017, "Model-agnostic meta-learning". Read from ``omniglot-py`` in the data folder.
 """
 
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,13 @@ __all__ = ["Omniglot"]
 
 _AGAIN = "remove it, and it is downloaded again"
 Folder = Literal["background", "evaluation"]
+_DRAWN = {
+    "random_train": slice(0, 1100),
+    "random_validation": slice(1100, 1200),
+    "random_trainval": slice(0, 1200),
+    "random_test": slice(1200, None),
+}
+"""The parts of all 1,623 characters in the order of the SHA-256 of their names, which is the same on every machine."""
 
 
 class Omniglot(Dataset):
@@ -33,9 +41,22 @@ class Omniglot(Dataset):
     ``alphabet/character/mirrored`` and ``alphabet/character/mirrored/90``.
     """
 
-    split: Literal["background", "evaluation", "train", "validation", "trainval", "test"] = "background"
-    """The authors' own (964 and 659 characters, of different alphabets), or Vinyals' (1,028, 172 and 423). `trainval`
-    is its first two together: the 1,200 on which papers train once their settings are chosen."""
+    split: Literal[
+        "background",
+        "evaluation",
+        "train",
+        "validation",
+        "trainval",
+        "test",
+        "random_train",
+        "random_validation",
+        "random_trainval",
+        "random_test",
+    ] = "background"
+    """The authors' own (964 and 659 characters, of different alphabets), or Vinyals' (1,028, 172 and 423: nearly all of
+    different alphabets). `trainval` is its first two together: the 1,200 on which papers train once their settings are
+    chosen. `random_…` are 1,100, 100, their 1,200 and 423 characters whatever their alphabet, an easier split, on which the
+    papers of MAML and its family and of relation networks report; theirs were drawn anew, ours are the same everywhere."""
     size: int = Field(default=28, ge=8, le=105)
     """Height and width in pixels, reduced from 105."""
     rotations: bool = False
@@ -81,12 +102,17 @@ class Omniglot(Dataset):
             chosen = [i for i, name in enumerate(known) if characters is None or name in characters]
             drawings.append(images[chosen])
             names += [known[i] for i in chosen]
-        return np.concatenate(drawings), names
+        if (part := _DRAWN.get(self.split)) is None:
+            return np.concatenate(drawings), names
+        kept = sorted(sorted(range(len(names)), key=lambda i: sha256(names[i].encode()).digest())[part])
+        return np.concatenate(drawings)[kept], [names[i] for i in kept]
 
     def _wanted(self) -> dict[Folder, set[str] | None]:
         """For each zip file the characters to take from it, or None for all."""
         if self.split in ("background", "evaluation"):
             return {self.split: None}
+        if self.split in _DRAWN:
+            return {"background": None, "evaluation": None}
         wanted: dict[Folder, set[str] | None] = {}
         for path in self._lists():
             for folder, characters in _listed(path).items():
@@ -98,12 +124,12 @@ class Omniglot(Dataset):
         from mapsto.data.homes import omniglot_list
 
         match self.split:
-            case "background" | "evaluation":
-                return []
             case "trainval":
                 return [omniglot_list("train"), omniglot_list("validation")]
-            case part:
+            case "train" | "validation" | "test" as part:
                 return [omniglot_list(part)]
+            case _:
+                return []
 
     def _files(self) -> list[Path]:
         from mapsto.data.homes import omniglot_zip

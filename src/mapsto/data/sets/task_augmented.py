@@ -42,6 +42,8 @@ class TaskAugmented(Tasks):
     """Query samples of each class."""
     turns: Literal[1, 2, 4] = 4
     """1 for none, 2 for half turns, 4 for quarter turns: a turned class is a new one, as usual on Omniglot. Square images."""
+    distinct: bool = False
+    """No two classes of a task are turns of one class (as Finn, Abbeel and Levine, 2017, draw tasks of Omniglot)."""
     inverted: float = Field(default=0.0, ge=0, le=1)
     """Share of tasks whose images are all inverted, bright to dark."""
     mixed: float = Field(default=0.0, ge=0, le=1)
@@ -56,7 +58,7 @@ class TaskAugmented(Tasks):
     def fingerprint(self) -> str:
         from mapsto.data.fingerprint import fingerprint_of
 
-        return fingerprint_of(self)
+        return fingerprint_of(self, without=() if self.distinct else ("distinct",))
 
     def open(self) -> Episodes:
         """Raises `DataError` where there are too few classes or samples of one, or what is asked for needs images."""
@@ -76,10 +78,10 @@ class TaskAugmented(Tasks):
         numbers, counts = np.unique(labels, return_counts=True)
         pools = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
         large = [(int(number), pool) for number, pool in zip(numbers, pools, strict=True) if len(pool) >= self._each]
-        if len(large) * self.turns < self.ways:
+        if len(large) * (1 if self.distinct else self.turns) < self.ways:
             raise DataError(
                 f"{self.ways} ways need as many classes of {self._each} samples, there are {len(large)} "
-                f"in {self.turns} turns",
+                + ("of which no task has two turns" if self.distinct else f"in {self.turns} turns"),
                 where=where,
                 hint="lower ways, shots or queries, or give it more data",
             )
@@ -97,7 +99,11 @@ class TaskAugmented(Tasks):
 
         from mapsto.data.generated import made_episode
 
-        chosen = random.choice(len(pools) * self.turns, self.ways, replace=False).tolist()
+        if self.distinct:
+            turned = len(pools) * random.integers(self.turns, size=self.ways)
+            chosen = (random.choice(len(pools), self.ways, replace=False) + turned).tolist()
+        else:
+            chosen = random.choice(len(pools) * self.turns, self.ways, replace=False).tolist()
         images = np.stack([self._images(samples, pools[kind % len(pools)][1], random) for kind in chosen])
         for way in np.flatnonzero(random.random(self.ways) < self.mixed).tolist():
             other = self._images(samples, pools[int(random.integers(len(pools)))][1], random)
