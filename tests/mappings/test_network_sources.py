@@ -88,6 +88,8 @@ def test_the_data_gives_form_and_names() -> None:
         made(Vgg(classes="data"))
     with pytest.raises(SpecError, match="depth"):
         Vgg(depth=12)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(SpecError, match="2 numbers for 4 blocks"):
+        Conv4(width=(8, 8))
 
 
 def test_a_text_encoder_from_a_folder(tmp_path: Path) -> None:

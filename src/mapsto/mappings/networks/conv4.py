@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mapsto.errors import DomainError
+from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Json, Network, Preprocessing
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.source import ForImages, count, network_of
@@ -32,8 +32,16 @@ class Conv4(ForImages, Mapping[None, Network]):
     """Blocks that halve the size, the first so many; None for all. Relation networks halve it twice in four blocks, for feature maps
     that are compared (Sung et al., 2018)."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.width, int) and len(self.width) != self.blocks:
+            raise SpecError(
+                f"field 'width': {len(self.width)} numbers for {self.blocks} blocks",
+                where="networks.conv4",
+                hint="give one number for all, or one for each block",
+            )
+
     def apply(self, value: None, ctx: Context) -> Network:
-        """Raises `DomainError` where the image is not square or too small for the blocks, or `width` has not a number for each."""
+        """Raises `DomainError` where the image is not square or too small for the blocks."""
         preprocessing, classes = self.image_input(ctx, usual=Preprocessing(channels=1, size=(28, 28)))
         height, width = preprocessing.size
         if height != width:
