@@ -80,7 +80,7 @@ PAPERS: dict[str, tuple[str, str, dict[str, Figure]]] = {
     "maml_cifarfs_5w5s": ("maml", MAML_CIFARFS, {"w5s5": (71.5, 1.0)}),
     "r2d2_cifarfs": (
         "r2d2",
-        "as reported by Lee et al., 2019, table 2, for a network of 96, 192, 384 and 512 channels; ours has 64 in each block",
+        "as reported by Lee et al., 2019, table 2, for a network of 96, 192, 384 and 512 channels; ours has 64, 128, 256 and 512",
         {"w5s1": (65.3, 0.2), "w5s5": (79.4, 0.1)},
     ),
     "metaoptnet_cifarfs": (
@@ -235,7 +235,7 @@ def pages(rows: list[dict[str, Any]]) -> None:
         lines += ["", *(f"- {source}" for source in dict.fromkeys(row["source"] for row in found))]
         if any(PRETRAINED in row["what"] for row in found):
             lines.append(
-                "- pretrained: its first weights are those that another learner of the same recipe found, where the paper draws "
+                "- pretrained: its first weights are those that an earlier step of the same recipe found, where the paper draws "
                 "them; the minutes count both trainings"
             )
         if any(row["what"].endswith(RANDOM) for row in found):
