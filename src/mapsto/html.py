@@ -134,6 +134,8 @@ def render(report: Doc) -> str:
         tiles=_tiles(summary),
         targets=[_target(target) for target in targets],
         met=_verdicts(targets),
+        warnings=report.get("warnings") or [],
+        notes=report.get("notes") or [],
         summary=_view(summary) if summary.get("rows") else None,
         stages=_stage_figures(summary),
         flow=_flow(recipe.get("graph") or {}, steps),
@@ -631,6 +633,8 @@ def _steps(steps: Sequence[Doc], titles: Mapping[str, str]) -> list[Doc]:
             "hit": bool(step.get("hit")),
             "seconds": _duration(seconds) if (seconds := _number(step.get("seconds"))) is not None else _NOTHING,
             "key": str(step.get("key") or _NOTHING),
+            "warnings": step.get("warnings") or [],
+            "notes": step.get("notes") or [],
         }
         for step in steps
     ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import os
 import re
 import sys
@@ -532,6 +533,10 @@ class Context:
         self.numerics = numerics or Numerics()
         self.values: dict[str, Any] = {}
         self.observed: dict[str, Report] = {}
+        self.warnings: list[str] = []
+        """What `warn` was told so far, each text once."""
+        self.notes: list[str] = []
+        """What `note` was told so far, each text once."""
         self._sources: dict[int, tuple[Any, Any]] = {}
         self._opened: dict[int, tuple[Any, Any]] = {}
         self._fabric: Fabric | None = None
@@ -647,7 +652,27 @@ class Context:
         return Path(folder.name)
 
     def log(self, text: str) -> None:
-        """A line for the user, shown beside the progress bar."""
+        """A line for the user, shown beside the progress bar and not kept."""
+
+    def warn(self, text: str) -> None:
+        """Something that makes the result worse or other than the user would expect, with what to do about it.
+
+        It is shown when it happens and kept with the step: a hit shows it again, and so does the report. A text counts once.
+        What is logged to ``mapsto`` as a warning while a step runs, as where data are read, comes here too.
+        """
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.show_message(text, logging.WARNING)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that is no cause for worry; shown and kept as a warning is, but less prominent."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.show_message(text, logging.INFO)
+
+    def show_message(self, text: str, level: int) -> None:
+        """Show a warning or a note now; `level` is `logging`'s. In memory, through the logger ``mapsto``."""
+        logging.getLogger("mapsto").log(level, text)
 
     def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
         """Iterate with progress, for long work that is not a process."""

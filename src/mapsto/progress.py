@@ -21,10 +21,14 @@ __all__ = ["Progress", "print_comparison", "print_outcome", "print_plan", "print
 
 
 class Progress(Listener):
-    """Draws a run on standard error; on no terminal, one line a step and one every ten seconds of a long one."""
+    """Draws a run on standard error; on no terminal, one line a step and one every ten seconds of a long one.
+
+    Where it is not enabled, as with ``--json``, only warnings are printed.
+    """
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.console = Console(stderr=True, quiet=not enabled, highlight=False)
+        self.warnings = self.console if enabled else Console(stderr=True, highlight=False)
         self.bars = Bars(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
@@ -71,6 +75,14 @@ class Progress(Listener):
         took = "from the store" if step.hit else f"{step.seconds:.1f} s"
         self.console.print(f"{mark} {_title(step):<44} [dim]{took:>14}  {step.digest[:12]}[/]")
 
+    def warned(self, step: StepResult, text: str) -> None:
+        self.warnings.print(
+            f"[bold yellow]![/] [yellow]warning[/] {_title(step).strip()}: {escape(text)}", soft_wrap=True
+        )
+
+    def noted(self, step: StepResult, text: str) -> None:
+        self.console.print(f"  [dim]{_title(step).strip()}: {escape(text)}[/]", soft_wrap=True)
+
     def note(self, text: str) -> None:
         self.console.print(f"  [dim]{escape(text)}[/]")
 
@@ -116,6 +128,10 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
             met = {True: "[green]yes[/]", False: "[red]NO[/]", None: "[dim]not measured[/]"}[target["met"]]
             table.add_row(escape(target["what"]), str(target["goal"]), _number(target["measured"], target["ci95"]), met)
         console.print(table)
+    if warnings := report.get("warnings"):
+        console.print(f"[bold yellow]{len(warnings)} warning{'s' if len(warnings) > 1 else ''}[/]")
+        for warning in warnings:
+            console.print(f"  {escape(warning['path'])}: {escape(warning['text'])}", soft_wrap=True)
     for name, reason in report.get("skipped", {}).items():
         console.print(f"[dim]not run: {escape(name)}: {escape(reason)}[/]")
     console.print(f"took {report['wall_s']:.1f} s; report: [bold]{escape(str(folder / 'report.html'))}[/]")

@@ -89,6 +89,8 @@ def build(run: RunResult) -> dict[str, Any]:
         "steps": steps,
         "summary": summary(steps),
         "targets": [_target(target, metrics) for target in run.recipe.targets],
+        "warnings": [{"path": path, "text": text} for path, text in run.warnings],
+        "notes": [{"path": path, "text": text} for path, text in run.notes],
         "skipped": dict(run.recipe.skipped),
         "seeds": None,
     }
@@ -125,6 +127,8 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
         "seconds": round(step.seconds, 3),
         "kind_out": step.kind_out,
         "report": report,
+        "warnings": list(step.warnings),
+        "notes": list(step.notes),
         "curves": _thinned(step.curves),
         "epochs": _epochs(step.curves),
     }
@@ -262,6 +266,12 @@ def combine(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first["seeds"] = {"seeds": [report["seed"] for report in reports], "metrics": pooled}
     first["wall_s"] = sum(float(report["wall_s"]) for report in reports)
     first["targets"] = [_target(target, pooled) for target in first["targets"]]
+    for part in ("warnings", "notes"):
+        first[part] = [
+            {**said, "path": f"seed {report['seed']}, {said['path']}"}
+            for report in reports
+            for said in report.get(part) or []
+        ]
     return first
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import logging
 import math
 import os
 import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from collections.abc import Mapping as AbcMapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
@@ -38,7 +39,7 @@ from mapsto.mapping import (
     fields_of,
     make_fabric,
 )
-from mapsto.process import Process
+from mapsto.process import Process, State
 from mapsto.spec import Recipe, load_recipe, node_of
 from mapsto.store import Record, Store, disk_error, encode, measured_of, network_digest
 
@@ -77,6 +78,9 @@ class StepResult:
     seconds: float = 0.0
     measured: dict[str, Any] = field(default_factory=dict[str, Any])
     curves: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    """What the step warned of, now or when it ran."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -109,6 +113,16 @@ class RunResult:
     def value(self) -> Any:
         """The last step's result, loaded."""
         return self.result.load()
+
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        """Every warning of the run: the step's path, and the text."""
+        return [(path_of(self.steps, step), text) for step in self.steps for text in step.warnings]
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """Every note of the run: the step's path, and the text."""
+        return [(path_of(self.steps, step), text) for step in self.steps for text in step.notes]
 
     def report(self, path: str) -> Report:
         """A report by ``stage.report``. Raises `SpecError` with the nearest known."""
@@ -144,8 +158,14 @@ class Listener:
     def finished(self, step: StepResult) -> None:
         """A step has its result, as a hit or newly computed."""
 
+    def warned(self, step: StepResult, text: str) -> None:
+        """A step warns, as it runs or, of a hit, from its record."""
+
+    def noted(self, step: StepResult, text: str) -> None:
+        """A step says something that is kept, as it runs or, of a hit, from its record."""
+
     def note(self, text: str) -> None:
-        """Something that the user may want to know."""
+        """Something that the user may want to know; it is not kept."""
 
 
 class _Team:
@@ -207,9 +227,13 @@ class _RunContext(Context):
         if saved is None:
             state, self.rows = team.share(process.start(value, self)), []
             if team.leads:
-                store.save_state(name, {"state": state, "rows": [], "seconds": self.seconds})
+                store.save_state(name, self._checkpoint(state))
         else:
             state = saved["state"]
+            for text in saved.get("warnings", ()):
+                self.warn(text)
+            for text in saved.get("notes", ()):
+                self.note(text)
             self._before = max(self._before, float(saved.get("seconds", 0.0)))
             self.rows = [(int(n), dict(metrics)) for n, metrics in saved["rows"]]
         live = process.open(value, state, self)
@@ -230,13 +254,26 @@ class _RunContext(Context):
                 executor.listener.advanced(self._step, live.step, live.total, metrics)
                 now = time.monotonic()
                 if team.leads and now - last > max(executor.checkpoint_seconds, 20 * cost):
-                    rows = [[n, m] for n, m in self.rows]
-                    store.save_state(name, {"state": live.snapshot(), "rows": rows, "seconds": self.seconds})
+                    store.save_state(name, self._checkpoint(live.snapshot()))
                     last, cost = time.monotonic(), time.monotonic() - now
         return process.finish(value, live.snapshot(), self)
 
+    def _checkpoint(self, state: State) -> State:
+        """A process's state, and what else of the step must outlive a kill."""
+        return {
+            "state": state,
+            "rows": [[n, metrics] for n, metrics in self.rows],
+            "seconds": self.seconds,
+            "warnings": self.warnings,
+            "notes": self.notes,
+        }
+
     def log(self, text: str) -> None:
         self._executor.listener.note(text)
+
+    def show_message(self, text: str, level: int) -> None:
+        listener = self._executor.listener
+        (listener.warned if level >= logging.WARNING else listener.noted)(self._step, text)
 
     def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
         for done, item in enumerate(work, 1):
@@ -373,6 +410,7 @@ class Executor:
             record = None
         if record is not None:
             step.hit, step.status = True, "hit"
+            self._repeat(step, record)
         elif self.plan:
             self.listener.finished(step)
             return Handle(digest=None, kind="", steps=(step.id,), load=_not_run)
@@ -382,6 +420,7 @@ class Executor:
             step.status = "hit" if step.hit else "ran"
         step.digest, step.kind_out, step.seconds = record.digest, record.kind, record.seconds
         step.measured, step.curves = record.measured, record.curves
+        step.warnings, step.notes = record.warnings, record.notes
         self.listener.finished(step)
         final = record
         handle = Handle(
@@ -392,6 +431,13 @@ class Executor:
         )
         self._by_key[key] = handle
         return handle
+
+    def _repeat(self, step: StepResult, record: Record) -> None:
+        """Say again what a step said when it ran."""
+        for text in record.warnings:
+            self.listener.warned(step, text)
+        for text in record.notes:
+            self.listener.noted(step, text)
 
     def _known(self, handle: Handle, used: list[int]) -> str:
         used.extend(handle.steps)
@@ -426,8 +472,10 @@ class Executor:
                         "the process that was computing it gave it up", where=place, hint="run the command again"
                     )
                 step.hit = True
+                self._repeat(step, known)
                 return known
             context = _RunContext(self, step)
+            stack.enter_context(_logged_to(context))
             try:
                 value = None if given is _NOTHING else given.load()
                 _set_threads(self.numerics)
@@ -467,6 +515,8 @@ class Executor:
                     created=time.time(),
                     measured=measured_of(result),
                     curves=_curves(context.rows),
+                    warnings=tuple(context.warnings),
+                    notes=tuple(context.notes),
                 )
             )
             self.store.drop_state(step.key)
@@ -475,6 +525,28 @@ class Executor:
     def log_file(self, step: StepResult, rows: list[tuple[int, dict[str, float]]]) -> Any:
         """A context manager that gives a function which logs one row to CSV and TensorBoard."""
         return _log_to(self.logs / _slug(self.steps, step) if self.logs is not None else None, rows)
+
+
+class _Forward(logging.Handler):
+    """Hands what is logged as a warning to a step."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(logging.WARNING)
+        self._context = context
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._context.warn(record.getMessage())
+
+
+@contextmanager
+def _logged_to(context: Context) -> Generator[None]:
+    """Warnings that are logged to ``mapsto`` where no context is at hand, as by a data set, are the step's."""
+    logger, handler = logging.getLogger("mapsto"), _Forward(context)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _shown(mapping: Mapping[Any, Any]) -> Any:

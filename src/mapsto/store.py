@@ -82,6 +82,9 @@ class Record:
     """A report's or a package's measured values: they differ from run to run, so they stand here and not in its artifact."""
     curves: dict[str, Any] | None = None
     """``{"columns": [...], "rows": [...]}`` of a process's metrics by step."""
+    warnings: tuple[str, ...] = ()
+    """What the step warned of; a hit says it again."""
+    notes: tuple[str, ...] = ()
     format: int = FORMAT
 
 
@@ -376,7 +379,8 @@ class Store:
                 )
             if not re.fullmatch(r"[0-9a-f]{64}", tree["digest"]):
                 raise ValueError("not a digest")
-            return _build(Record, tree, inputs=tuple(tree["inputs"]))
+            texts = {name: tuple(tree.get(name, ())) for name in ("warnings", "notes")}
+            return _build(Record, tree, inputs=tuple(tree["inputs"]), **texts)
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 "a record is damaged", where=str(self.path(relative)), hint="delete that file: its step runs again"
