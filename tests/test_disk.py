@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mapsto import store as stores
 from mapsto.errors import MapstoError
 from mapsto.mapping import ref
 from mapsto.run import execute
-from mapsto.store import Store
+from mapsto.store import Store, files
+from mapsto.store import store as stores
 from tests.toys import Toward, Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -34,7 +34,7 @@ def test_enospc_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         count += 1
         if count == fail_at:
             error = OSError(errno.ENOSPC, "No space left on device", str(target))
-            raise stores.disk_error(error, target) from error
+            raise files.disk_error(error, target) from error
         original(target, data, durable=durable)
 
     monkeypatch.setattr(stores, "write_atomically", counting)
@@ -56,7 +56,7 @@ def test_enospc_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("stopped_at", ["os.fsync", "pathlib.Path.replace"])
 def test_ctrl_c_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: str) -> None:
     target = tmp_path / "kept.json"
-    stores.write_atomically(target, b"whole", durable=True)
+    files.write_atomically(target, b"whole", durable=True)
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
@@ -64,7 +64,7 @@ def test_ctrl_c_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(stopped_at, stopped)
         with pytest.raises(KeyboardInterrupt):
-            stores.write_atomically(target, b"half", durable=True)
+            files.write_atomically(target, b"half", durable=True)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
     assert target.read_bytes() == b"whole"
 

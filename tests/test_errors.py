@@ -28,10 +28,10 @@ from PIL import Image
 from mapsto import cli
 from mapsto import report as reports
 from mapsto.data.folder import cache_folder
-from mapsto.digest import digest_json, dumps
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.store import disk_error
+from mapsto.store.digest import digest_json, dumps
 from tests.command import Done
 from tests.command import mapsto as command
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from mapsto.errors import StoreError
-from mapsto.index import Index
 from mapsto.mapping import observe
 from mapsto.run import execute, summary_of
 from mapsto.store import Store
+from mapsto.store.index import Index
 from tests.toys import Norm, Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")

@@ -19,12 +19,12 @@ import safetensors.torch
 import torch
 
 from mapsto import kinds
-from mapsto.digest import digest_bytes, tensor_bytes
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.networks.vgg import vgg
 from mapsto.process import Live, Process, State
 from mapsto.run import execute
 from mapsto.store import Store
+from mapsto.store.digest import digest_bytes, tensor_bytes
 
 
 class Nothing(Mapping[kinds.Network, kinds.Network]):

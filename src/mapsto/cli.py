@@ -189,11 +189,11 @@ def _run_seeds(
 ) -> dict[str, Any] | None:
     """The report, saved; None in a process that only computes along with the one that writes it."""
     from mapsto import report as reports
-    from mapsto.index import Index
     from mapsto.kinds import Package
     from mapsto.run import execute, summary_of
     from mapsto.spec import dump
     from mapsto.store import Store
+    from mapsto.store.index import Index
 
     _writable(folder)
     place = Store(store)
@@ -235,9 +235,9 @@ def _writable(folder: Path) -> None:
 
 def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, force: list[str], as_json: bool) -> None:
     from mapsto import progress
-    from mapsto.index import Index
     from mapsto.run import execute, path_of
     from mapsto.store import Store
+    from mapsto.store.index import Index
 
     place = Store(store)
     sizes: dict[str, list[int]] = {}
@@ -619,8 +619,8 @@ def store_index(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Example: mapsto store index
     """
-    from mapsto.index import Index
     from mapsto.store import Store
+    from mapsto.store.index import Index
 
     count = Index(Store(store)).rebuild()
     _json({"runs": count}) if as_json else _print(f"indexed {count} runs")

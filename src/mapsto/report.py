@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from mapsto._version import __version__
-from mapsto.digest import dumps
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Report
 from mapsto.run import RunResult, StepResult, path_of
 from mapsto.spec import dump, goal_of
 from mapsto.store import disk_error, write_atomically
+from mapsto.store.digest import dumps
 
 __all__ = ["build", "combine", "environment", "load", "metrics_of", "save", "t95"]
 

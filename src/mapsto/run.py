@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
-from mapsto import digest
 from mapsto.data.prefetch import Prefetched
 from mapsto.errors import MapstoError, SpecError, StepError, is_of_surroundings, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Report, Stream, Tasks
@@ -41,7 +40,7 @@ from mapsto.mapping import (
 )
 from mapsto.process import Process, State
 from mapsto.spec import Recipe, load_recipe, node_of
-from mapsto.store import Record, Store, disk_error, encode, measured_of, network_digest
+from mapsto.store import Record, Store, digest, disk_error, encode, measured_of, network_digest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

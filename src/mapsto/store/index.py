@@ -15,7 +15,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from mapsto.errors import MapstoError, MissingExtra, StoreError
-from mapsto.store import Store
+from mapsto.store.store import Store
 
 __all__ = ["Index"]
 

@@ -1,0 +1,68 @@
+"""Writing files of a store: whole or not at all, with the remedy where the disk is full or may not be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from mapsto.errors import StoreError
+
+__all__ = ["FORMAT", "create_exclusively", "disk_error", "spread", "write_atomically"]
+
+FORMAT = 1
+"""The version of the store's formats."""
+
+
+def spread(folder: str, digest: str, suffix: str = "") -> str:
+    """Where the file of a digest lies in a folder of the store."""
+    return f"{folder}/{digest[:2]}/{digest}{suffix}"
+
+
+def write_atomically(target: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
+    """Write to a temporary file beside `target` and rename it. Leaves nothing behind, after Ctrl-C neither. Raises `StoreError`."""
+    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def disk_error(error: OSError, target: Path) -> StoreError:
+    """What went wrong with a write, with the remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(
+            f"the disk is full: {target.name} could not be written",
+            where=str(target.parent),
+            hint="free some space (`mapsto store gc`) or give another --store or --out, then run the same command again: it goes on",
+        )
+    return StoreError(
+        f"cannot be written: {error.strerror}",
+        where=str(target),
+        hint="check the permissions, or give another --store or --out",
+    )
+
+
+def create_exclusively(path: Path, data: bytes) -> None:
+    """Create a file with its content in one step: a hard link of a finished file, so that no one reads half of it."""
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)

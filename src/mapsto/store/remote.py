@@ -1,0 +1,56 @@
+"""A store on an fsspec URL, of which the local folder is a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from mapsto.errors import StoreError
+from mapsto.store.files import write_atomically
+
+__all__ = ["Remote"]
+
+
+class Remote:
+    """Blobs, manifests, records and checkpoints on an fsspec URL; the local root is their cache."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        try:
+            self.fs, self.base = cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"{error}", where=url, hint="give a folder, or a URL that fsspec knows") from error
+
+    def put(self, relative: str, data: bytes) -> None:
+        path = f"{self.base}/{relative}"
+        self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self.fs.pipe_file(path, data)
+
+    def get(self, relative: str) -> bytes | None:
+        try:
+            return self.fs.cat_file(f"{self.base}/{relative}")
+        except FileNotFoundError:
+            return None
+
+    def exists(self, relative: str) -> bool:
+        return bool(self.fs.exists(f"{self.base}/{relative}"))
+
+    def drop(self, relative: str) -> None:
+        try:
+            self.fs.rm_file(f"{self.base}/{relative}")
+        except FileNotFoundError:
+            return
+
+    def mirror(self, folder: str, root: Path) -> None:
+        """Fetch what the folder holds remotely and is not here yet."""
+        try:
+            names: list[str] = self.fs.find(f"{self.base}/{folder}")
+        except FileNotFoundError:
+            return
+        for name in names:
+            relative = name[len(self.base) :].lstrip("/")
+            if not (root / relative).exists():
+                data = self.get(relative)
+                if data is not None:
+                    write_atomically(root / relative, data)

@@ -1,0 +1,80 @@
+"""A process's checkpoint as bytes and back: a digest, then JSON and tensors. No pickle."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, cast
+
+from mapsto.errors import StoreError
+from mapsto.process import Foreign, State
+from mapsto.store.digest import digest_bytes, dumps, tensor_bytes, tensor_from_bytes
+from mapsto.store.files import FORMAT
+
+__all__ = ["decode_state", "encode_state"]
+
+
+def encode_state(state: State) -> bytes:
+    """A checkpoint: a digest, then JSON of the tree and tensors as blobs, length-prefixed. No pickle."""
+    blobs: list[bytes] = []
+
+    def walk(value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float):
+            return {"$f": value.hex()}
+        if isinstance(value, bytes):
+            return {"$b": base64.b64encode(value).decode()}
+        if isinstance(value, Foreign):
+            return {"$x": [value.codec, base64.b64encode(value.data).decode()]}
+        if isinstance(value, (list, tuple)):
+            return [walk(v) for v in cast("list[Any]", value)]
+        if isinstance(value, dict):
+            return {"$d": [[walk(k), walk(v)] for k, v in cast("dict[Any, Any]", value).items()]}
+        import torch
+
+        if isinstance(value, torch.Tensor):
+            blobs.append(tensor_bytes(value))
+            return {"$t": len(blobs) - 1}
+        raise StoreError(
+            f"a process's state holds a {type(value).__name__}",
+            hint="use tensors, numbers, strings, bytes, lists, dicts",
+        )
+
+    tree = dumps({"format": FORMAT, "tree": walk(state), "blobs": []}).encode()
+    body = b"".join(len(part).to_bytes(8, "little") + part for part in (tree, *blobs))
+    return bytes.fromhex(digest_bytes(body)) + body
+
+
+def decode_state(data: bytes) -> State | None:
+    """The checkpoint, or None where its digest shows that it is damaged."""
+    body = memoryview(data)[32:]
+    if digest_bytes(body) != data[:32].hex():
+        return None
+    parts: list[memoryview] = []
+    offset = 0
+    while offset < len(body):
+        length = int.from_bytes(body[offset : offset + 8], "little")
+        parts.append(body[offset + 8 : offset + 8 + length])
+        offset += 8 + length
+    head = json.loads(bytes(parts[0]))
+    if head["format"] > FORMAT:
+        raise StoreError(f"a checkpoint has format {head['format']}; this mapsto knows {FORMAT}", hint="upgrade mapsto")
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, list):
+            return [walk(v) for v in cast("list[Any]", value)]
+        if not isinstance(value, dict):
+            return value
+        (tag, inner), *_ = cast("dict[str, Any]", value).items()
+        if tag == "$f":
+            return float.fromhex(inner)
+        if tag == "$b":
+            return base64.b64decode(inner)
+        if tag == "$x":
+            return Foreign(inner[0], base64.b64decode(inner[1]))
+        if tag == "$t":
+            return tensor_from_bytes(bytearray(parts[1 + inner]))
+        return {walk(k): walk(v) for k, v in inner}
+
+    return walk(head["tree"])
