@@ -20,8 +20,8 @@ from mapsto.cli import app
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network
 from mapsto.nn import portable
-from mapsto.predict import Predictor
 from mapsto.report import save_package
+from mapsto_runtime.predictor import Predictor
 from tests.command import mapsto
 
 DIGITS = datasets.digits(size=16)
@@ -149,7 +149,7 @@ def test_a_device_adapts_without_torch(folder: Path, packages: Callable[[str], P
 import sys
 sys.modules["torch"] = None
 from pathlib import Path
-from mapsto.predict import Predictor
+from mapsto_runtime.predictor import Predictor
 files = sorted(Path({str(folder)!r}).glob("*/*.png"))
 reader = Predictor({str(packages("protonet"))!r}).adapt(files, [file.parent.name for file in files])
 print([prediction.label == file.parent.name for file, prediction in zip(files, reader.predict(files))])

@@ -381,7 +381,7 @@ def predict(
 
     Example: mapsto predict runs/demo photo1.png photo2.png
     """
-    from mapsto.predict import Predictor
+    from mapsto_runtime.predictor import Predictor
 
     folder = package / "package" if (package / "package" / "manifest.json").is_file() else package
     predictor = Predictor(folder)

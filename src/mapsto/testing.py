@@ -17,6 +17,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import re
 import sys
@@ -390,7 +391,7 @@ def lock_hashes() -> dict[str, dict[str, Any]]:
         if entry.path is None:
             continue
         files = sorted(_closure(entry.path, root))
-        text = "\n".join(f"{path.relative_to(root).as_posix()} {_code_hash(path)}" for path in files)
+        text = "\n".join(f"{Path(os.path.relpath(path, root)).as_posix()} {_code_hash(path)}" for path in files)
         found[name] = {
             "version": discovery.find("mappings", name).version,
             "hash": hashlib.sha256(text.encode()).hexdigest(),
@@ -416,7 +417,7 @@ def _code_hash(path: Path) -> str:
 
 
 def _closure(path: Path, root: Path) -> set[Path]:
-    """The file and the files of ``mapsto.nn`` and ``mapsto.data`` that it imports, and those that they import."""
+    """The file and those of ``mapsto.nn``, ``mapsto.data`` and the runtime's preprocessing that it imports, and those that they import."""
     seen: set[Path] = set()
     pending = {path}
     while pending:
@@ -434,8 +435,8 @@ def _imported(file: Path, root: Path) -> frozenset[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    ours = (name for name in names if name.startswith(("mapsto.nn", "mapsto.data")))
-    targets = (root.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in ours)
+    ours = (name for name in names if name.startswith(("mapsto.nn", "mapsto.data", "mapsto_runtime.preprocessing")))
+    targets = (root.parent.joinpath(*name.split(".")).with_suffix(".py") for name in ours)
     return frozenset(target for target in targets if target.is_file())
 
 

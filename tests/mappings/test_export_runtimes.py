@@ -28,9 +28,9 @@ from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.quantize.weight_only import WeightOnly
 from mapsto.nn import runtime
 from mapsto.nn.onnx_export import runner, to_onnx
-from mapsto.predict import Predictor
 from mapsto.report import save_package
 from mapsto.store import Store, measured_of
+from mapsto_runtime.predictor import Predictor
 
 
 @pytest.fixture(autouse=True)

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network, Signature, TensorSpec
 from mapsto.nn.edits.quantizers import KEPT, bake_weights
-from mapsto.nn.runtimes._converting import operator_in
-from mapsto.nn.runtimes.onnxruntime import session
+from mapsto_runtime.runtimes._converting import operator_in
+from mapsto_runtime.runtimes.onnxruntime import session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

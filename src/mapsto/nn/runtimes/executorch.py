@@ -6,22 +6,15 @@ What XNNPACK has no kernel for runs in ExecuTorch's portable ones. On a device t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto.errors import MissingExtra
-from mapsto.nn.runtimes._converting import quiet, unable
+from mapsto_runtime.runtimes._converting import quiet, unable
+from mapsto_runtime.runtimes.executorch import MODEL, NAME, TITLE, load, missing
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mapsto.kinds import Network
-    from mapsto.nn.runtime import Run
 
-NAME: str = "executorch"
-TITLE: str = "ExecuTorch"
-MODEL: str = "model.pte"
+__all__ = ["MODEL", "NAME", "TITLE", "load", "lowered"]
 
 
 def lowered(network: Network) -> dict[str, bytes]:
@@ -35,7 +28,7 @@ def lowered(network: Network) -> dict[str, bytes]:
             xnnpack: Any = importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
             exir: Any = importlib.import_module("executorch.exir")
         except ModuleNotFoundError as error:
-            raise _missing(error) from error
+            raise missing(error) from error
         graph, inputs = decomposed(network, codes=True, where="export.executorch")
         try:
             program: Any = torch.export.export(graph, inputs)
@@ -43,32 +36,3 @@ def lowered(network: Network) -> dict[str, bytes]:
             return {MODEL: bytes(edge.to_executorch().buffer)}
         except Exception as error:  # its passes raise what they like
             raise unable(TITLE, error.__cause__ or error, "export.executorch") from error
-
-
-def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
-    """The program in ExecuTorch's Python runtime; its pool of threads belongs to the whole process."""
-    import numpy as np
-    import torch
-
-    with quiet():
-        try:
-            native: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
-        except ModuleNotFoundError as error:
-            raise _missing(error) from error
-    native._unsafe_reset_threadpool(threads)
-    try:
-        program: Any = native._load_for_executorch(str(files[MODEL]))
-        program.method_names()  # reads the file, which would wait until the first sample
-    except RuntimeError as error:
-        raise unable(TITLE, error.__cause__ or error, "executorch") from error
-
-    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
-        tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in inputs]
-        outputs = [program.forward([given[i : i + 1] for given in tensors])[0].numpy() for i in range(len(tensors[0]))]
-        return np.concatenate(outputs)
-
-    return run
-
-
-def _missing(error: ModuleNotFoundError) -> MissingExtra:
-    return MissingExtra(str(error.name), "edge", where="executorch")

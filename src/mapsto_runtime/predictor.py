@@ -8,33 +8,29 @@ Preprocessing follows the signature, as in training: channels, ink, size, mean a
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
-from mapsto.errors import DataError, DomainError, MissingExtra, StoreError, TrustError
-from mapsto.kinds import Preprocessing, Signature
-from mapsto.nn import runtime
-from mapsto.nn.runtime import Run
-from mapsto.nn.runtimes.onnxruntime import session
+from mapsto_runtime import runtimes
+from mapsto_runtime.errors import DataError, DomainError, MissingExtra, StoreError, TrustError
+from mapsto_runtime.preprocessing import Input, name_of, read_input
+from mapsto_runtime.runtimes import Run
+from mapsto_runtime.runtimes.onnxruntime import session
+from mapsto_runtime.signature import Signature
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
-__all__ = ["FORMAT", "Adapted", "Prediction", "Predictor", "prepare", "read_input"]
+__all__ = ["FORMAT", "Adapted", "Prediction", "Predictor"]
 
 FORMAT = 2
 """The latest version of the package's format that this file reads; 2 knows other runtimes than ONNX Runtime."""
-
-Input: TypeAlias = "str | Path | bytes | NDArray[Any]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +82,14 @@ class Predictor:
 
     def _opened(self, threads: int) -> Run:
         name = str(self.manifest.get("runtime", "onnxruntime"))
-        if name not in runtime.names():
+        if name not in runtimes.names():
             raise StoreError(
                 f"the package is for the runtime '{name}', which this mapsto does not know",
                 where=str(self.folder),
                 hint="upgrade with: pip install --upgrade mapsto",
             )
         files = {str(file): self.folder / file for file in self.manifest["files"]}
-        engine = runtime.find(name)
+        engine = runtimes.find(name)
         try:
             return engine.load(files, threads=threads, names=[spec.name for spec in self.signature.inputs])
         except MissingExtra:
@@ -171,7 +167,7 @@ class Predictor:
         parts: list[NDArray[np.float32]] = []
         for given in inputs:
             samples = read_input(given, self.signature)
-            name = _name(given)
+            name = name_of(given)
             names += [name] if len(samples) == 1 else [f"{name}[{i}]" for i in range(len(samples))]
             parts.append(samples)
         if not parts:
@@ -309,254 +305,3 @@ def _verify(folder: Path, name: str, expected: str) -> None:
             where=str(folder),
             hint="copy or export the package again",
         )
-
-
-# ------------------------------------------------------------------------------------------------------------------ inputs
-
-
-def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
-    """Prepared samples, shape (N, ...), from a path, from the bytes of a file, or from an array.
-
-    Raises `DataError` that names the source and says what is wrong with it.
-    """
-    import numpy as np
-
-    name = _name(source)
-    shape = signature.inputs[0].shape[1:]
-    if isinstance(source, np.ndarray):
-        samples = source
-    else:
-        content = source if isinstance(source, bytes) else _content(Path(source))
-        if not content:
-            raise DataError(
-                "it is empty", where=name, hint="give an image, an .npy or .npz array, or a CSV or Parquet table"
-            )
-        samples = _decoded(content, name, signature.preprocessing)
-    if signature.preprocessing.kind == "image":
-        images = _images(samples, name)
-        return np.stack([prepare(image, signature.preprocessing) for image in images])
-    return _rows(samples, shape, name)
-
-
-def _name(source: Input) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
-    return "standard input" if isinstance(source, bytes) else "<array>"
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except IsADirectoryError as error:
-        raise DataError("is a folder", where=str(path), hint=f"give the files in it, as in {path}/*") from error
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
-
-
-def _decoded(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray[Any]:
-    if content.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-        return _array(content, name)
-    if preprocessing.kind == "image":
-        return _picture(content, name)
-    return _parquet(content, name) if content.startswith(b"PAR1") else _table(content, name)
-
-
-def _array(content: bytes, name: str) -> NDArray[Any]:
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    try:
-        loaded: Any = np.load(io.BytesIO(content), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return cast("NDArray[Any]", loaded)
-        keys: list[str] = list(loaded.files)
-        wanted = [key for key in ("inputs", "images", "x") if key in keys] or keys
-        if len(wanted) != 1 and wanted == keys:
-            raise DataError(f"holds the arrays {', '.join(keys)}", where=name, hint="name the one to use 'inputs'")
-        return loaded[wanted[0]]
-    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"not a plain NumPy array ({error})", where=name, hint="save it with numpy.save") from error
-
-
-def _picture(content: bytes, name: str) -> NDArray[np.uint8]:
-    """An image file as (H, W, C) uint8, upright, transparency on white."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            opened.load()
-            image = _plain(ImageOps.exif_transpose(opened))
-    except Image.UnidentifiedImageError as error:
-        raise DataError(
-            "neither an image nor an array that is known",
-            where=name,
-            hint="give PNG, JPEG, BMP, GIF, TIFF, WebP or .npy",
-        ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"a broken or truncated image ({error})", where=name, hint="save it again") from error
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
-def _plain(image: Image) -> Image:
-    """In mode L or RGB."""
-    import numpy as np
-    from PIL import Image as images
-
-    if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image, dtype=np.float64)
-        return images.fromarray((wide / (257.0 if wide.max(initial=0) > 255 else 1.0)).clip(0, 255).astype(np.uint8))
-    if image.mode == "1":
-        return image.convert("L")
-    if "A" in image.mode or "transparency" in image.info:
-        clear = image.convert("RGBA")
-        ground = images.new("RGBA", clear.size, (255, 255, 255, 255))
-        return images.alpha_composite(ground, clear).convert("RGB")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def _table(content: bytes, name: str) -> NDArray[np.float64]:
-    import numpy as np
-
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError("not a text file in UTF-8", where=name, hint="give a CSV table or an .npy array") from error
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if any(cell.strip() for cell in line)]
-    if lines and not all(_is_number(cell) for cell in lines[0]):
-        lines = lines[1:]
-    for number, line in enumerate(lines, start=1):
-        wrong = [cell for cell in line if not _is_number(cell)]
-        if wrong or len(line) != len(lines[0]):
-            what = (
-                f"'{wrong[0]}' is no number" if wrong else f"{len(line)} cells where the first row has {len(lines[0])}"
-            )
-            raise DataError(f"row {number}: {what}", where=name, hint="give one sample a row, numbers only")
-    if not lines:
-        raise DataError("holds no rows of numbers", where=name, hint="give one sample a row")
-    return np.array(lines, dtype=np.float64)
-
-
-def _parquet(content: bytes, name: str) -> NDArray[np.float64]:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
-        return np.stack([column.cast(pa.float64()).to_numpy() for column in table.columns], 1)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"not a Parquet table of numbers ({error})", where=name, hint="give one sample a row, numbers only"
-        ) from error
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _rows(samples: NDArray[Any], shape: tuple[int | str, ...], name: str) -> NDArray[np.float32]:
-    """Samples of the signature's shape; a single one, or rows that hold as many numbers, are reshaped."""
-    import numpy as np
-
-    rows = _finite(samples, name)
-    fixed = tuple(size for size in shape if isinstance(size, int))
-    if len(fixed) == len(shape):
-        count = int(np.prod(fixed))
-        single = rows.shape in (fixed, (count,))
-        if single or (rows.ndim > 1 and int(np.prod(rows.shape[1:])) == count):
-            return rows.reshape(-1, *fixed)
-    elif rows.ndim == len(shape) + 1:
-        return rows
-    raise DataError(
-        f"has shape {tuple(samples.shape)}, but the network takes samples of shape {shape}",
-        where=name,
-        hint="give one sample a row with the columns of the training data, without the label",
-    )
-
-
-def _finite(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
-    import numpy as np
-
-    if samples.dtype.kind not in "buif":
-        raise DataError(f"holds values of type {samples.dtype}", where=name, hint="give numbers")
-    values = samples.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise DataError("holds NaN or infinity", where=name, hint="fill in or drop the missing values")
-    return values
-
-
-def _images(samples: NDArray[Any], name: str) -> list[NDArray[np.float32]]:
-    """One or more images of shape (C, H, W), values 0 to 1."""
-    import numpy as np
-
-    values: NDArray[np.float32] = _finite(samples, name)
-    if samples.dtype.kind != "f" or values.max(initial=0) > 1:
-        values = np.divide(values, 255, dtype=np.float32)
-    if values.size == 0 or values.min() < 0 or values.max() > 1:
-        raise DataError(
-            "is no image: values must be 0 to 255, or 0 to 1", where=name, hint="scale it, or save it as a PNG"
-        )
-    if values.ndim == 2:
-        return [values[None]]
-    if values.ndim == 3:
-        if values.shape[2] in (1, 3):
-            return [values.transpose(2, 0, 1)]
-        return [values] if values.shape[0] in (1, 3) else [image[None] for image in values]
-    if values.ndim == 4 and values.shape[1] in (1, 3):
-        return list(values)
-    if values.ndim == 4 and values.shape[3] in (1, 3):
-        return list(values.transpose(0, 3, 1, 2))
-    raise DataError(
-        f"has shape {samples.shape}",
-        where=name,
-        hint="an image is (H, W), (H, W, C) or (C, H, W); several are stacked in front",
-    )
-
-
-def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """An image (C, H, W), C 1 or 3, values 0 to 1, as the network's input (channels, height, width).
-
-    >>> import numpy as np
-    >>> ink = Preprocessing(channels=1, size=(2, 2), ink="light")
-    >>> float(prepare(np.ones((3, 8, 8), np.float32), ink).max())  # bright ground becomes dark
-    0.0
-    """
-    import numpy as np
-
-    pixels = image.astype(np.float32)
-    if preprocessing.ink == "light" and _has_bright_border(pixels):
-        pixels = 1 - pixels
-    if pixels.shape[0] != preprocessing.channels:
-        grey = (
-            np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), pixels, 1)[None] if len(pixels) == 3 else pixels
-        )
-        pixels = np.repeat(grey, preprocessing.channels, axis=0)
-    if pixels.shape[1:] != tuple(preprocessing.size):
-        pixels = np.stack([_resized(plane, preprocessing.size) for plane in pixels])
-    mean = np.array(preprocessing.mean, np.float32).reshape(-1, 1, 1)
-    std = np.array(preprocessing.std, np.float32).reshape(-1, 1, 1)
-    return ((pixels - mean) / std).astype(np.float32)
-
-
-def _has_bright_border(pixels: NDArray[np.float32]) -> bool:
-    _, height, width = pixels.shape
-    total = pixels[:, [0, -1], :].sum() + pixels[:, 1:-1, [0, -1]].sum()
-    return bool(total > 0.5 * len(pixels) * (2 * width + 2 * max(height - 2, 0)))
-
-
-def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    import numpy as np
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(plane), mode="F")
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)

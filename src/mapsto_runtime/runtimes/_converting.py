@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Generator
 
-from mapsto.errors import DomainError
+from mapsto_runtime.errors import DomainError
 
 __all__ = ["operator_in", "quiet", "unable"]
 

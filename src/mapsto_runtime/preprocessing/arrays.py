@@ -1,0 +1,46 @@
+"""Arrays and files of arrays, as they are before a network's preprocessing."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, cast
+
+from mapsto_runtime.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["array_of", "finite"]
+
+
+def array_of(content: bytes, name: str) -> NDArray[Any]:
+    """The array in the bytes of an ``.npy`` or ``.npz`` file."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    try:
+        loaded: Any = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return cast("NDArray[Any]", loaded)
+        keys: list[str] = list(loaded.files)
+        wanted = [key for key in ("inputs", "images", "x") if key in keys] or keys
+        if len(wanted) != 1 and wanted == keys:
+            raise DataError(f"holds the arrays {', '.join(keys)}", where=name, hint="name the one to use 'inputs'")
+        return loaded[wanted[0]]
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"not a plain NumPy array ({error})", where=name, hint="save it with numpy.save") from error
+
+
+def finite(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """The values as float32. Raises `DataError` for NaN, infinity and what is no number."""
+    import numpy as np
+
+    if samples.dtype.kind not in "buif":
+        raise DataError(f"holds values of type {samples.dtype}", where=name, hint="give numbers")
+    values = samples.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError("holds NaN or infinity", where=name, hint="fill in or drop the missing values")
+    return values

@@ -1,0 +1,130 @@
+"""Images as a network's input: files, bytes and arrays, in NumPy and Pillow."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from mapsto_runtime.errors import DataError
+from mapsto_runtime.preprocessing.arrays import finite
+from mapsto_runtime.signature import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+__all__ = ["images_of", "lightened", "picture", "prepare"]
+
+
+def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """An image (C, H, W), C 1 or 3, values 0 to 1, as the network's input (channels, height, width).
+
+    >>> import numpy as np
+    >>> ink = Preprocessing(channels=1, size=(2, 2), ink="light")
+    >>> float(prepare(np.ones((3, 8, 8), np.float32), ink).max())  # bright ground becomes dark
+    0.0
+    """
+    import numpy as np
+
+    pixels = image.astype(np.float32)
+    if preprocessing.ink == "light" and _has_bright_border(pixels):
+        pixels = 1 - pixels
+    if pixels.shape[0] != preprocessing.channels:
+        grey = (
+            np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), pixels, 1)[None] if len(pixels) == 3 else pixels
+        )
+        pixels = np.repeat(grey, preprocessing.channels, axis=0)
+    if pixels.shape[1:] != tuple(preprocessing.size):
+        pixels = np.stack([_resized(plane, preprocessing.size) for plane in pixels])
+    mean = np.array(preprocessing.mean, np.float32).reshape(-1, 1, 1)
+    std = np.array(preprocessing.std, np.float32).reshape(-1, 1, 1)
+    return ((pixels - mean) / std).astype(np.float32)
+
+
+def lightened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image of shape (C, H, W), inverted where its border is bright, so that ink is light on a dark ground."""
+    height, width = image.shape[1:]
+    border = image[:, [0, -1], :].sum() + image[:, 1:-1, [0, -1]].sum()
+    count = image.shape[0] * (2 * width + 2 * max(height - 2, 0))
+    return 255 - image if border > 127.5 * count else image
+
+
+def _has_bright_border(pixels: NDArray[np.float32]) -> bool:
+    _, height, width = pixels.shape
+    total = pixels[:, [0, -1], :].sum() + pixels[:, 1:-1, [0, -1]].sum()
+    return bool(total > 0.5 * len(pixels) * (2 * width + 2 * max(height - 2, 0)))
+
+
+def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(plane), mode="F")
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def picture(content: bytes, name: str) -> NDArray[np.uint8]:
+    """An image file as (H, W, C) uint8, upright, transparency on white."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.load()
+            image = _plain(ImageOps.exif_transpose(opened))
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            "neither an image nor an array that is known",
+            where=name,
+            hint="give PNG, JPEG, BMP, GIF, TIFF, WebP or .npy",
+        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"a broken or truncated image ({error})", where=name, hint="save it again") from error
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _plain(image: Image) -> Image:
+    """In mode L or RGB."""
+    import numpy as np
+    from PIL import Image as images
+
+    if image.mode.startswith("I") or image.mode == "F":
+        wide = np.asarray(image, dtype=np.float64)
+        return images.fromarray((wide / (257.0 if wide.max(initial=0) > 255 else 1.0)).clip(0, 255).astype(np.uint8))
+    if image.mode == "1":
+        return image.convert("L")
+    if "A" in image.mode or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        ground = images.new("RGBA", clear.size, (255, 255, 255, 255))
+        return images.alpha_composite(ground, clear).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def images_of(samples: NDArray[Any], name: str) -> list[NDArray[np.float32]]:
+    """One or more images of shape (C, H, W), values 0 to 1."""
+    import numpy as np
+
+    values: NDArray[np.float32] = finite(samples, name)
+    if samples.dtype.kind != "f" or values.max(initial=0) > 1:
+        values = np.divide(values, 255, dtype=np.float32)
+    if values.size == 0 or values.min() < 0 or values.max() > 1:
+        raise DataError(
+            "is no image: values must be 0 to 255, or 0 to 1", where=name, hint="scale it, or save it as a PNG"
+        )
+    if values.ndim == 2:
+        return [values[None]]
+    if values.ndim == 3:
+        if values.shape[2] in (1, 3):
+            return [values.transpose(2, 0, 1)]
+        return [values] if values.shape[0] in (1, 3) else [image[None] for image in values]
+    if values.ndim == 4 and values.shape[1] in (1, 3):
+        return list(values)
+    if values.ndim == 4 and values.shape[3] in (1, 3):
+        return list(values.transpose(0, 3, 1, 2))
+    raise DataError(
+        f"has shape {samples.shape}",
+        where=name,
+        hint="an image is (H, W), (H, W, C) or (C, H, W); several are stacked in front",
+    )

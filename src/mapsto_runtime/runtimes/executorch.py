@@ -1,0 +1,50 @@
+"""ExecuTorch's Python runtime, which needs torch; its C++ runtime on a device does not. One sample at a time."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapsto_runtime.errors import MissingExtra
+from mapsto_runtime.runtimes._converting import quiet, unable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto_runtime.runtimes import Run
+
+NAME: str = "executorch"
+TITLE: str = "ExecuTorch"
+MODEL: str = "model.pte"
+
+
+def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
+    """The program in ExecuTorch's Python runtime; its pool of threads belongs to the whole process."""
+    import numpy as np
+    import torch
+
+    with quiet():
+        try:
+            native: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
+        except ModuleNotFoundError as error:
+            raise missing(error) from error
+    native._unsafe_reset_threadpool(threads)
+    try:
+        program: Any = native._load_for_executorch(str(files[MODEL]))
+        program.method_names()  # reads the file, which would wait until the first sample
+    except RuntimeError as error:
+        raise unable(TITLE, error.__cause__ or error, "executorch") from error
+
+    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+        tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in inputs]
+        outputs = [program.forward([given[i : i + 1] for given in tensors])[0].numpy() for i in range(len(tensors[0]))]
+        return np.concatenate(outputs)
+
+    return run
+
+
+def missing(error: ModuleNotFoundError) -> MissingExtra:
+    """The error for a part of ExecuTorch that is not installed."""
+    return MissingExtra(str(error.name), "edge", where="executorch")

@@ -1,0 +1,58 @@
+"""ONNX Runtime on the CPU: ``model.onnx``, for any batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapsto_runtime.errors import DomainError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto_runtime.runtimes import Run
+
+NAME: str = "onnxruntime"
+TITLE: str = "ONNX Runtime"
+MODEL: str = "model.onnx"
+
+
+def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
+    """A session on the CPU. Raises `DomainError` that names the operator which ONNX Runtime lacks."""
+    opened = session(files[MODEL], threads=threads)
+    names = names or [item.name for item in opened.get_inputs()]
+
+    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+        return opened.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+    return run
+
+
+def session(model: bytes | Path, *, threads: int = 1, optimized: Path | None = None) -> Any:
+    """An ONNX Runtime session on the CPU; `optimized` is where to write the graph that it really runs.
+
+    ONNX Runtime would quantize float weights behind a quantized activation on its own; that is switched off, so that a layer
+    that was left in float stays so. Raises `DomainError` that names the operator which it lacks.
+    """
+    import importlib
+
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    given = model if isinstance(model, bytes) else str(model)
+    known: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    try:
+        return onnxruntime.InferenceSession(
+            given, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
+        )
+    except (known.NotImplemented, known.InvalidGraph, known.Fail) as error:
+        raise DomainError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run this model: {str(error).rpartition(' : ')[2]}",
+            where="onnxruntime",
+            hint="leave the layer with that operator in float (skip), or quantize in another way",
+        ) from error

@@ -1,0 +1,79 @@
+"""OpenVINO on the CPU: ``model.xml`` with ``model.bin``.
+
+For a batch of one the model is compiled with that size, which spares the kernels for any size their checks; other batches share a
+second one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapsto_runtime.errors import MissingExtra
+from mapsto_runtime.runtimes._converting import unable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto_runtime.runtimes import Run
+
+NAME: str = "openvino"
+TITLE: str = "OpenVINO"
+MODEL: str = "model.xml"
+WEIGHTS = "model.bin"
+
+
+def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
+    """The model compiled for this CPU, in float32 where it is not int8."""
+    import numpy as np
+
+    openvino = library()
+    core = openvino.Core()
+    content, weights = files[MODEL].read_bytes(), files[WEIGHTS].read_bytes()
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
+    }
+    requests: dict[bool, Any] = {}
+
+    def compiled(single: bool) -> Any:
+        model = core.read_model(content, weights)
+        if single:
+            model.reshape({item.any_name: [1, *list(item.partial_shape)[1:]] for item in model.inputs})
+        return known(lambda: core.compile_model(model, "CPU", settings), openvino).create_infer_request()
+
+    requests[True] = compiled(True)
+
+    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+        single = len(inputs[0]) == 1
+        if single not in requests:
+            requests[single] = compiled(single)
+        request = requests[single]
+        # passing them to infer() takes longer than a small network
+        for name, given in zip(names or request.model_inputs, inputs, strict=True):
+            request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(given), shared_memory=True))
+        request.infer(share_outputs=True)
+        return request.get_output_tensor(0).data.copy()
+
+    return run
+
+
+def library() -> Any:
+    """OpenVINO, imported. Raises `MissingExtra`."""
+    try:
+        return importlib.import_module("openvino")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("openvino", "edge", where="openvino") from error
+
+
+def known(work: Any, openvino: Any) -> Any:
+    """What `work` gives; OpenVINO's error in our words."""
+    try:
+        return work()
+    except RuntimeError as error:
+        raise unable(f"OpenVINO {openvino.__version__.partition('-')[0]}", error, "openvino") from error
