@@ -92,10 +92,10 @@ def test_from_a_package(name: str, folder: Path, tmp_path: Path, packages: Calla
 
 def test_from_a_run_and_its_store(folder: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    lessons = "{episodes: {data: {digits: {size: 16}}, ways: 3, shots: 1, queries: 2}}"
+    train_tasks = "{episodes: {data: {digits: {size: 16}}, ways: 3, shots: 1, queries: 2}}"
     recipe.write_text(
         f"schema: 1\nsteps:\n  - networks.conv4: {{data: {{digits: {{size: 16}}}}, width: 4}}\n"
-        f"  - meta.protonet: {{tasks: {lessons}, steps: 2}}\n    as: learner\n",
+        f"  - meta.protonet: {{tasks: {train_tasks}, steps: 2}}\n    as: learner\n",
         encoding="utf-8",
     )
     run, store = tmp_path / "run", str(tmp_path / "store")

@@ -129,10 +129,10 @@ schema: 1
 name: tiny
 data:
   few: {subset: {data: {digits: {size: 16}}, per_class: 20}}
-  lessons: {episodes: {data: $few, ways: 5, shots: 1, queries: 3}}
+  train_tasks: {episodes: {data: $few, ways: 5, shots: 1, queries: 3}}
 steps:
   - networks.conv4: {data: $few, width: 16, blocks: 2}
-  - meta.protonet: {tasks: $lessons, steps: 40, epoch: 40, tasks_per_step: 1}
+  - meta.protonet: {tasks: $train_tasks, steps: 40, epoch: 40, tasks_per_step: 1}
     as: learner
 """
 

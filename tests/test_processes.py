@@ -18,12 +18,12 @@ schema: 1
 name: team
 data:
   digits: {digits: {size: 16}}
-  lessons: {episodes: {data: $digits, ways: 3, shots: 1, queries: 3}}
+  train_tasks: {episodes: {data: $digits, ways: 3, shots: 1, queries: 3}}
 steps:
   - networks.conv4: {data: $digits, width: 4}
-  - meta.maml: {tasks: $lessons, steps: 4, tasks_per_step: 4, inner_steps: 2, inner_rate: 0.1, engine: loop, optimizer: sgd}
+  - meta.maml: {tasks: $train_tasks, steps: 4, tasks_per_step: 4, inner_steps: 2, inner_rate: 0.1, engine: loop, optimizer: sgd}
     as: learner
-    observe: {digits: {evaluate.episodes: {tasks: $lessons, episodes: 5}}}
+    observe: {digits: {evaluate.episodes: {tasks: $train_tasks, episodes: 5}}}
 """
 
 
@@ -34,9 +34,9 @@ from mapsto import datasets, meta, networks
 from mapsto.mapping import Context, Numerics
 
 digits = datasets.digits(size=16)
-lessons = datasets.episodes(data=digits, ways=3, shots=1, queries=3)
+train_tasks = datasets.episodes(data=digits, ways=3, shots=1, queries=3)
 processes, out = int(sys.argv[1]), sys.argv[2]
-train = meta.maml(tasks=lessons, steps=3, tasks_per_step=4 // processes, inner_steps=2, inner_rate=0.1, engine="loop")
+train = meta.maml(tasks=train_tasks, steps=3, tasks_per_step=4 // processes, inner_steps=2, inner_rate=0.1, engine="loop")
 numerics = Numerics(world_size=processes, strategy="ddp" if processes > 1 else "auto", threads=1)
 context = Context(key="the same in both", numerics=numerics)
 learner = train.apply(networks.conv4(data=digits, width=4)(seed=0), context)

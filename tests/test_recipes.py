@@ -46,6 +46,26 @@ def test_a_recipe_reads_the_same_when_written(name: str) -> None:
     assert load_recipe(name, quick=True).steps != recipe.steps, "quick changes something"
 
 
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_tasks_are_named_for_what_they_are_for(name: str) -> None:
+    tree = yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8"))
+    trained = {"tasks": "train_tasks distill_tasks", "validation": "val_tasks", "validation_tasks": "val_tasks"}
+
+    def names(node: Any) -> list[tuple[str, str]]:
+        if isinstance(node, list):
+            return [pair for part in node for pair in names(part)]
+        if not isinstance(node, dict):
+            return []
+        own = [(key, value[1:]) for key, value in node.items() if key in trained and isinstance(value, str)]
+        return own + [pair for key, part in node.items() if key != "observe" for pair in names(part)]
+
+    drawn = {key for key, node in tree.get("data", {}).items() if {"episodes", "task_augmented"} & set(node)}
+    wrong = [
+        (key, value) for key, value in names(tree["steps"]) if value in drawn and value not in trained[key].split()
+    ]
+    assert not wrong
+
+
 @pytest.mark.parametrize(
     "name", ["demo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg_cifar", "lite0_cifarfs"))]
 )

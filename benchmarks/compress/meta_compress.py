@@ -125,7 +125,7 @@ def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
     if name not in ("omniglot", "cifarfs"):
         raise DomainError(f"no data set '{name}' here", hint="omniglot or cifarfs")
     data = splits(name)
-    lessons = datasets.episodes(data=data["train"], ways=20, shots=1, queries=4)
+    train_tasks = datasets.episodes(data=data["train"], ways=20, shots=1, queries=4)
     test = datasets.episodes(data=data["test"], ways=5, shots=1, queries=15, seed=1)
     settings: dict[str, Any] = {
         "tasks_per_step": 1,
@@ -133,7 +133,7 @@ def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
         "optimizer": "adamw",
         "schedule": "onecycle",
     }
-    drills = datasets.episodes(data=data["train"], ways=60, shots=1, queries=4)
+    distill_tasks = datasets.episodes(data=data["train"], ways=60, shots=1, queries=4)
     whole, tuning = (3, 3) if quick else (3000, 1000)
     cells = _shared.Cells("meta_compress", quick=quick)
     judge = evaluate.episodes(tasks=test, episodes=20 if quick else 1000)
@@ -144,13 +144,18 @@ def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
         @functools.cache
         def learner() -> Network:
             base = networks.conv4(data=data["train"]) >> meta.protonet(
-                tasks=drills, steps=whole, epoch=max(whole // 5, 1), learning_rate=2e-3, weight_decay=0.01, **settings
+                tasks=distill_tasks,
+                steps=whole,
+                epoch=max(whole // 5, 1),
+                learning_rate=2e-3,
+                weight_decay=0.01,
+                **settings,
             )
             return execute(base, store=cells.folder / "store", seed=seed).value()
 
         def compressed(way: str, ratio: int) -> dict[str, Any]:
-            small = ctx.apply(pruned(way, 1 / ratio, lessons, learner()), learner())
-            taught = _taught(way, small, learner(), drills, tuning, settings, ctx)
+            small = ctx.apply(pruned(way, 1 / ratio, train_tasks, learner()), learner())
+            taught = _taught(way, small, learner(), distill_tasks, tuning, settings, ctx)
             return {"pruned": _judged(judge, small, ctx)["taught"], **_judged(judge, taught, ctx)}
 
         cells.measured((name, "uncompressed", 1, seed), lambda: _judged(judge, learner(), ctx))
@@ -164,10 +169,16 @@ def main(quick: bool = False, only: str = "omniglot") -> dict[str, Any]:
 
 
 def _taught(
-    way: str, small: Network, learner: Network, drills: Any, steps: int, settings: Mapping[str, Any], ctx: Context
+    way: str,
+    small: Network,
+    learner: Network,
+    distill_tasks: Any,
+    steps: int,
+    settings: Mapping[str, Any],
+    ctx: Context,
 ) -> Network:
     common_fields: dict[str, Any] = {
-        "tasks": drills,
+        "tasks": distill_tasks,
         "steps": steps,
         "epoch": steps,
         "learning_rate": 2e-3,

@@ -64,8 +64,8 @@ print("never trained:", before)
 # from its support set, and follow the gradient of the loss – *learning to learn*. These are prototypical networks.
 
 # %%
-lessons = datasets.episodes(data=characters, ways=20, shots=1, queries=3)
-training = meta.protonet(tasks=lessons, steps=150, tasks_per_step=1, leave_one_out=True, learning_rate=3e-3)
+train_tasks = datasets.episodes(data=characters, ways=20, shots=1, queries=3)
+training = meta.protonet(tasks=train_tasks, steps=150, tasks_per_step=1, leave_one_out=True, learning_rate=3e-3)
 learner = training(untrained)
 after = judge(learner).metrics["accuracy"]
 print("trained on printed characters, tested on handwriting:", after)

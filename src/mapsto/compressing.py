@@ -274,23 +274,23 @@ def _of_learners(
     def episodes(source: str, most: int) -> dict[str, Any]:
         return {"episodes": {**tasks, "data": source, "ways": min(ways, most)}}
 
-    judge: dict[str, Any] = {"tasks": "$rehearsals", "episodes": 200}
+    judge: dict[str, Any] = {"tasks": "$val_tasks", "episodes": 200}
     return _Plan(
         data={
             "all": data,
             "learn": {"subset": {"data": "$all", "classes": learn}},
             "check": {"subset": {"data": "$all", "classes": check}},
-            "lessons": episodes("$learn", len(learn)),
-            "rehearsals": episodes("$check", len(check)),
-            **({"test": test, "exam": episodes("$test", len(_opened(test).classes))} if test is not None else {}),
+            "train_tasks": episodes("$learn", len(learn)),
+            "val_tasks": episodes("$check", len(check)),
+            **({"test": test, "test_tasks": episodes("$test", len(_opened(test).classes))} if test is not None else {}),
         },
         judge={"evaluate.episodes": judge},
-        test={"evaluate.episodes": {**judge, "tasks": "$exam"}} if test is not None else None,
-        prune=("prune.meta", {"tasks": "$lessons", "prune_embedding": True}),
+        test={"evaluate.episodes": {**judge, "tasks": "$test_tasks"}} if test is not None else None,
+        prune=("prune.meta", {"tasks": "$train_tasks", "prune_embedding": True}),
         distil=(
             "distill.meta",
             {
-                "tasks": "$lessons",
+                "tasks": "$train_tasks",
                 **{name: fields[name] for name in ("tasks_per_step", "leave_one_out") if name in fields},
                 "steps": _STEPS * epochs,
                 "epoch": _STEPS,
@@ -300,11 +300,13 @@ def _of_learners(
                 "weight_decay": 0.0001,
             },
         ),
-        seen={"tasks": "$lessons"},
+        seen={"tasks": "$train_tasks"},
     )
 
 
-def _lessons(entries: dict[str, Any], steps: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _learner_and_tasks(
+    entries: dict[str, Any], steps: list[dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The fields of the step that gave a learner and of the episodes it was trained on; None where the last step gives none."""
     fields: dict[str, Any] | None = None
     for step in steps:
@@ -358,8 +360,8 @@ def compression_recipe(
     if runtime not in known:
         raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
     entries, steps = model
-    lessons = _lessons(entries, steps)
-    plan = _of_classifiers(data, test, epochs) if lessons is None else _of_learners(*lessons, data, test, epochs)
+    learner = _learner_and_tasks(entries, steps)
+    plan = _of_classifiers(data, test, epochs) if learner is None else _of_learners(*learner, data, test, epochs)
     names = {name: _free(name, node, entries) for name, node in plan.data.items()}
     plan = plan.renamed(names)
     size: dict[str, Any] = {"evaluate.size": {}}
