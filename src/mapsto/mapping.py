@@ -124,10 +124,11 @@ class Of:
 
     def validate(self, value: Any) -> Any:
         """The value as the field stores it; pydantic's own error where it is of no use here."""
-        if isinstance(value, str) and value.startswith("$"):
-            return Ref(value[1:])
-        if isinstance(value, Ref):
-            return value
+        if self.kind != "mapping":
+            if isinstance(value, str) and value.startswith("$"):
+                return Ref(value[1:])
+            if isinstance(value, Ref):
+                return value
         if isinstance(value, (dict, list)):
             value = self._built(value)
         if self.kind == "mapping":

@@ -23,8 +23,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
+import pydantic
+import pydantic_core
 import yaml
 
 from mapsto import mapping as language
@@ -48,10 +50,11 @@ __all__ = [
 
 SCHEMA = 1
 LARGEST_SEED = 2**63 - 1
+_LONGEST = 4 << 20
+"""Bytes of a document's text: no recipe has as many, a device file or someone's video has."""
 _LARGEST = 100_000
 """Nodes of a document with its aliases written out: a few lines of aliases can stand for more than any memory holds."""
 _DEEPEST = 100
-_TOP = ("schema", "name", "title", "seed", "data", "optional", "steps", "quick", "targets")
 AnyMapping = MapstoMapping[Any, Any]
 Place = tuple[str | int, ...]
 
@@ -91,7 +94,8 @@ def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None
     if str(source) in shipped and not path.is_file():
         path = shipped[str(source)]
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(_LONGEST + 1).decode("utf-8")
     except FileNotFoundError:
         raise DataError(
             f"there is no recipe '{source}'", hint=f"give a file, or a shipped recipe: {nearest(str(source), shipped)}"
@@ -124,18 +128,47 @@ def parse_recipe(
     return recipe
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe, plain YAML that is not nested deeply: PyYAML's time grows with the square of the open brackets."""
+
+    depth = 0
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - PyYAML's own name
+        self._check(self.flow_level, self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._check(self.depth, self.peek_event().start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    @staticmethod
+    def _check(depth: int, mark: Any) -> None:
+        if depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+
+
 def read_yaml(text: str, *, where: str) -> tuple[Any, Any]:
     """A document's nodes and its plain values. Raises `SpecError` with line and column for what is not safe, plain YAML."""
+    if len(text) > _LONGEST:
+        raise SpecError(f"longer than {_LONGEST >> 20} MiB", where=where, hint="give a recipe's YAML file")
     try:
-        root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        _measured(root, where)
-        return root, yaml.safe_load(text)
+        loader = _Loader(text)
+        try:
+            root: Any = loader.get_single_node()
+            _measured(root, where)
+            return root, None if root is None else loader.construct_document(root)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SpecError(f"not valid YAML: {problem}", where=place) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, LookupError, AttributeError, OverflowError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise SpecError(f"not valid YAML: {problem}", where=where) from error
 
@@ -182,6 +215,48 @@ def goal_of(goal: Any) -> tuple[Callable[[float, float], bool], float]:
         return _COMPARE[symbol], float(bound)
     except (KeyError, ValueError):
         raise SpecError(f"goal {goal!r} is not like '>= 87'", hint="write >=, <=, > or <, and a number") from None
+
+
+def _goal(value: Any) -> Any:
+    """A target's goal, checked as pydantic wants it."""
+    try:
+        goal_of(value)
+    except SpecError as error:
+        raise pydantic_core.PydanticCustomError(
+            "goal", "{message}", {"message": f"{error.what}; {error.hint}"}
+        ) from None
+    return value
+
+
+class _Target(pydantic.BaseModel):
+    """What a run has to show."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    what: str
+    metric: str
+    goal: Annotated[str, pydantic.AfterValidator(_goal)]
+
+
+class _Document(pydantic.BaseModel):
+    """A recipe's entries; what they hold is read by those who know it. A description is what an error says is allowed."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    schema_: int = pydantic.Field(alias="schema", ge=SCHEMA, le=SCHEMA)
+    name: str | None = pydantic.Field(
+        None, pattern=r"^\w[\w.-]{0,99}$", description="letters, digits, _, . and -, at most 100"
+    )
+    title: str | None = pydantic.Field(None, description="a text")
+    seed: int = pydantic.Field(0, ge=0, le=LARGEST_SEED, description=f"a whole number from 0 to {LARGEST_SEED}")
+    data: dict[Any, Any] | None = pydantic.Field(None, description="label → {data set: {fields}}")
+    optional: list[str] | None = pydantic.Field(None, description="a list of labels of data")
+    steps: list[Any] = pydantic.Field(min_length=1, description="a list of at least one step")
+    quick: dict[str, Any] | None = pydantic.Field(None, description="label.field → value")
+    targets: list[_Target] | None = pydantic.Field(None, description="a list of {what, metric, goal}")
+
+
+_ENTRIES = {info.alias or name: info for name, info in _Document.model_fields.items()}
 
 
 class _Reader:
@@ -241,21 +316,10 @@ class _Reader:
             return empty
         document = self.document = cast("dict[str, Any]", tree)
         self._no_duplicates()
-        for key in document:
-            if key not in _TOP:
-                self.error((key,), f"unknown entry '{key}' ({nearest(str(key), _TOP)})")
-        schema = document.get("schema")
-        if type(schema) is not int or schema != SCHEMA:
-            later = type(schema) is int and schema > SCHEMA
-            remedy = "upgrade mapsto" if later else f"write `schema: {SCHEMA}`"
-            self.error(("schema",), f"schema {schema!r} is not known; {remedy}" if schema is not None else remedy)
-        if not self._plain_entries(document):
+        if not self._is_document(document):
             return empty
         seed: Any = document.get("seed", 0)
-        nodes: Any = document.get("steps")
-        if not isinstance(nodes, list) or not nodes:
-            self.error(("steps",), "steps: a list of at least one step")
-            return empty
+        nodes: Any = document["steps"]
         quick_settings = cast("dict[str, Any]", document.get("quick") or {})
         for origin, values in (("quick", quick_settings), ("--set", settings)):
             for target, value in values.items():
@@ -309,10 +373,12 @@ class _Reader:
             holder[key] = {}
         *parents, leaf = path.split(".")
         fields: Any = holder[key]
+        whose = name
         for parent in parents:
-            fields = fields.setdefault(parent, {})
-            if not isinstance(fields, dict):
-                return f"'{parent}' holds no fields"
+            if isinstance(fields, dict):
+                fields, whose = cast("dict[str, Any]", fields).setdefault(parent, {}), parent
+        if not isinstance(fields, dict):
+            return f"'{whose}' holds no fields"
         fields[leaf] = value
         self.assigned[id(fields), leaf] = origin
         return None
@@ -337,33 +403,19 @@ class _Reader:
                             self.errors.append((mark.line + 1, mark.column + 1, f"'{key.value}' is written twice"))
                         names.add(key.value)
 
-    def _plain_entries(self, document: dict[str, Any]) -> bool:
-        """Whether the entries besides data and steps are of their types; notes an error for each that is not."""
-        before = len(self.errors)
-        name = document.get("name")
-        if name is not None and not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,99}", name)):
-            self.error(("name",), f"name: letters, digits, _, . and -, at most 100, got {name!r}"[:200])
-        if not isinstance(document.get("title") or "", str):
-            self.error(("title",), f"title: a text, got {document['title']!r}"[:200])
-        quick = document.get("quick") or {}
-        if not isinstance(quick, dict):
-            self.error(("quick",), f"quick: label.field → value, got {quick!r}"[:200])
-        optional = document.get("optional") or []
-        if not isinstance(optional, list) or not all(isinstance(x, str) for x in cast("list[Any]", optional)):
-            self.error(("optional",), f"optional: a list of labels of data, got {optional!r}"[:200])
-        targets = document.get("targets") or []
-        if not isinstance(targets, list):
-            self.error(("targets",), f"targets: a list of {{what, metric, goal}}, got {targets!r}"[:200])
-            targets = []
-        for index, target in enumerate(cast("list[Any]", targets)):
-            if not isinstance(target, dict) or set(cast("dict[Any, Any]", target)) != {"what", "metric", "goal"}:
-                self.error(("targets", index), f"a target is {{what, metric, goal}}, got {target!r}"[:200])
-                continue
-            try:
-                goal_of(cast("dict[str, Any]", target)["goal"])
-            except SpecError as error:
-                self.error(("targets", index, "goal"), f"{error.what}; {error.hint}")
-        return len(self.errors) == before
+    def _is_document(self, document: dict[str, Any]) -> bool:
+        """Whether its entries can be read on; notes an error for each that is not known or of another type."""
+        for key in document:
+            if key not in _ENTRIES:
+                self.error((key,), f"unknown entry '{key}' ({nearest(str(key), _ENTRIES)})")
+        try:
+            _Document.model_validate({key: value for key, value in document.items() if key in _ENTRIES})
+        except pydantic.ValidationError as error:
+            findings = error.errors(include_url=False)
+            for found in findings:
+                self.error(*_finding(found))
+            return all(found["loc"][0] in ("schema", "seed") for found in findings)
+        return True
 
     def _skip(self, nodes: Any, data: Mapping[str, Any], entries: Any, optional: Any) -> dict[str, str]:
         """Drop the reports that rest, directly or through other entries, on optional data which are not there."""
@@ -511,6 +563,24 @@ class _Reader:
         return walk(value, None, place)
 
 
+def _finding(found: Any) -> tuple[Place, str]:
+    """Where in a document one of pydantic's findings is, and what it says there."""
+    place: Place = tuple(found["loc"])
+    entry, given = str(place[0]), found["input"]
+    missing = found["type"] == "missing"
+    if entry == "schema":
+        later = type(given) is int and given > SCHEMA
+        remedy = "upgrade mapsto" if later else f"write `schema: {SCHEMA}`"
+        return place, remedy if missing or given is None else f"schema {given!r} is not known; {remedy}"[:200]
+    if found["type"] == "goal":
+        return place, found["msg"]
+    if entry == "targets" and len(place) > 1:
+        whole = given if missing or len(place) == 2 else f"{place[2]}: {given!r}"
+        return place[:2], f"a target is {{what, metric, goal}}, three texts, got {whole!r}"[:200]
+    got = "" if missing else f", got {given!r}"
+    return place, f"{entry}: {_ENTRIES[entry].description}{got}"[:200]
+
+
 def _written_labels(node: Any) -> Iterator[str]:
     """The labels in the YAML of a step that cannot be built, so that references to them are no errors of their own."""
     if isinstance(node, list):
@@ -568,8 +638,8 @@ def _mentions(node: Any, label: str) -> bool:
 
 def _addresses(document: dict[str, Any]) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:
     """What ``--set`` can name: (label or name, (the dict, the key) whose value holds its fields)."""
-    for label, node in cast("dict[str, Any]", document.get("data") or {}).items():
-        if isinstance(node, dict) and len(cast("dict[str, Any]", node)) == 1:
+    for label, node in cast("dict[Any, Any]", document.get("data") or {}).items():
+        if isinstance(label, str) and isinstance(node, dict) and len(cast("dict[str, Any]", node)) == 1:
             yield label, (cast("dict[str, Any]", node), next(iter(cast("dict[str, Any]", node))))
     yield from _step_addresses(cast("list[Any]", document.get("steps") or []))
 
@@ -578,9 +648,9 @@ def _step_addresses(nodes: list[Any]) -> Iterator[tuple[str, tuple[dict[str, Any
     for node in nodes:
         if not isinstance(node, dict):
             continue
-        step = cast("dict[str, Any]", node)
+        step = cast("dict[Any, Any]", node)
         for key, fields in step.items():
-            if key in ("as", "observe"):
+            if key in ("as", "observe") or not isinstance(key, str):
                 continue
             if key == "fork" and isinstance(fields, dict):
                 for branch in cast("dict[str, Any]", fields).values():
@@ -589,7 +659,7 @@ def _step_addresses(nodes: list[Any]) -> Iterator[tuple[str, tuple[dict[str, Any
                 yield name, (step, key)
         reports = step.get("observe")
         if isinstance(reports, dict):
-            key = next((key for key in step if key not in ("as", "observe")), "")
+            key = str(next((key for key in step if key not in ("as", "observe")), ""))
             for label, report in cast("dict[str, Any]", reports).items():
                 if isinstance(report, dict) and len(cast("dict[str, Any]", report)) == 1:
                     name = next(iter(cast("dict[str, Any]", report)))
