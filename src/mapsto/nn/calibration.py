@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mapsto.errors import DataError, DomainError
 from mapsto.nn.edits.quantizers import Quantizer
 from mapsto.nn.entropy import entropy_range
-from mapsto.nn.sites import INPUT, Call, Site, SiteMode, Trace, trace
+from mapsto.nn.sites import INPUT, Call, Site, SiteMode, Trace, results, trace
 
 __all__ = [
     "Observer",
@@ -51,7 +51,9 @@ _RESHAPES = frozenset(
         "getitem",
     }
 )
-_SELECTIONS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d", "pad"})
+_PARTS = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unbind", "unsafe_chunk", "unsafe_split"})
+"""Each result is a part of the input."""
+_SELECTIONS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d", "pad", *_PARTS})
 _FLOAT_AT_THE_END = frozenset({*_WEIGHTED, "softmax", "log_softmax", "sigmoid", "tanh", "normalize", "div"})
 _BINS = 2048
 
@@ -161,13 +163,13 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
     weights: dict[str, int] = {}
     biases: dict[str, tuple[str, Site]] = {}
     source_of: dict[Site, Site] = {}
-    if any(not _under(call.site.path, skipped) for call in users(INPUT, consumers)):
+    if graph.floats and any(not _under(call.site.path, skipped) for call in users(INPUT, consumers)):
         observed.append(INPUT)
     source_of[INPUT] = INPUT
     for call in graph.calls:
-        site, function = call.site, call.site.function
+        site, function = call.site, call.site.operation
         source_of[site] = source_of[call.sources[0]] if function in _RESHAPES | _SELECTIONS else site
-        if _under(site.path, skipped) or function in _RESHAPES:
+        if not call.floats or _under(site.path, skipped) or function in _RESHAPES:
             continue
         if function in _WEIGHTED and call.parameters:
             weights[call.parameters[0]] = _WEIGHTED[function]
@@ -185,7 +187,7 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
 def users(site: Site, consumers: dict[Site, list[Call]]) -> Iterator[Call]:
     """The calls that compute with a result, seen through those that only rearrange or select."""
     for call in consumers.get(site, []):
-        if call.site.function in _RESHAPES | _SELECTIONS:
+        if call.site.operation in _RESHAPES | _SELECTIONS:
             yield from users(call.site, consumers)
         else:
             yield call
@@ -249,8 +251,8 @@ class _Watch(SiteMode):
 
     def visit(self, site: Site, function: object, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         result = super().visit(site, function, args, kwargs)  # type: ignore[arg-type]
-        if isinstance(result, Tensor):
-            self.see(site, result)
+        for place, values in results(site, result):
+            self.see(place, values)
         return result
 
 

@@ -1,7 +1,8 @@
 """Places in a forward pass: (module path, function, nth call), numbered while the network runs.
 
 A torch function mode sees every call, so that a residual add or a pooling inside a `forward` has a place too, and the places
-are the same in eager mode and under `torch.export`.
+are the same in eager mode and under `torch.export`. A call that gives several tensors (`chunk`, `topk`, an LSTM) has a place for
+each: the first under the function's own name, the others as ``chunk[1]``, ``chunk[2]``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["INPUT", "Call", "Site", "SiteMode", "Trace", "trace"]
+__all__ = ["INPUT", "Call", "Site", "SiteMode", "Trace", "results", "trace", "with_results"]
 
 _ALIASES = {
     "iadd": "add",
@@ -40,12 +41,47 @@ class Site(NamedTuple):
     function: str
     call: int = 0
 
+    @property
+    def operation(self) -> str:
+        """The function's name without the number of a result.
+
+        >>> Site("", "chunk[1]").operation
+        'chunk'
+        """
+        return self.function.partition("[")[0]
+
     def __str__(self) -> str:
         return f"{self.path or 'the network'}: {self.function} {self.call}"
 
 
 INPUT = Site("", "input", 0)
 """The place of the network's first input."""
+
+
+def results(site: Site, result: Any) -> Iterator[tuple[Site, Tensor]]:
+    """Each tensor that a call gave, with its place; those of a tuple or list are numbered as they stand in it.
+
+    >>> [str(place) for place, _ in results(Site("", "chunk"), torch.ones(4).chunk(2))]
+    ['the network: chunk 0', 'the network: chunk[1] 0']
+    """
+    if isinstance(result, Tensor):
+        yield site, result
+    elif isinstance(result, (tuple, list)):
+        for number, part in enumerate(cast("Sequence[Any]", result)):
+            if isinstance(part, Tensor):
+                yield (site._replace(function=f"{site.function}[{number}]") if number else site), part
+
+
+def with_results(site: Site, result: Any, change: Callable[[Site, Tensor], Tensor]) -> Any:
+    """What a call gave, each of its tensors changed."""
+    changed = {id(tensor): change(place, tensor) for place, tensor in results(site, result)}
+    if isinstance(result, Tensor):
+        return changed[id(result)]
+    if not isinstance(result, (tuple, list)):
+        return result
+    parts = [changed.get(id(part), part) for part in cast("Sequence[Any]", result)]
+    kind: Any = type(cast("Any", result))
+    return kind(*parts) if hasattr(kind, "_make") else kind(parts)
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -117,13 +153,15 @@ class SiteMode(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a trace."""
+    """One result of a call of a trace."""
 
     site: Site
     sources: tuple[Site, ...]
     """Where its tensor arguments that depend on the input come from; `INPUT` for the input itself."""
     parameters: tuple[str, ...]
     """Names of the parameters and buffers among its arguments."""
+    floats: bool = True
+    """Whether the result holds floats: whole numbers and truth values are followed, but there is nothing to round."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +170,8 @@ class Trace:
 
     calls: tuple[Call, ...]
     outputs: tuple[Site, ...]
+    floats: bool = True
+    """Whether the input holds floats."""
 
     def consumers(self) -> dict[Site, list[Call]]:
         """Site → the calls that take its result."""
@@ -147,11 +187,10 @@ def trace(module: nn.Module, example: Tensor) -> Trace:
     tracer = _Tracer(module, example)
     with torch.no_grad(), tracer:
         output: Any = module(example)
-    outputs = cast("tuple[Any, ...]", output if isinstance(output, (tuple, list)) else (output,))
-    return Trace(
-        calls=tuple(tracer.calls),
-        outputs=tuple(tracer.origin[id(tensor)] for tensor in outputs if id(tensor) in tracer.origin),
-    )
+    outputs = tuple(tracer.origin[id(tensor)] for tensor in _tensors((output,)) if id(tensor) in tracer.origin)
+    taken = {source for call in tracer.calls for source in call.sources} | set(outputs)
+    calls = (call for call in tracer.calls if call.site.function == call.site.operation or call.site in taken)
+    return Trace(calls=tuple(calls), outputs=outputs, floats=example.is_floating_point())
 
 
 class _Tracer(SiteMode):
@@ -166,19 +205,22 @@ class _Tracer(SiteMode):
         tensors = list(_tensors((*args, *kwargs.values())))
         sources = tuple(self.origin[id(tensor)] for tensor in tensors if id(tensor) in self.origin)
         result = function(*args, **kwargs)
-        if isinstance(result, Tensor) and sources and result.is_floating_point():
-            unchanged = any(result is tensor for tensor in tensors) and site.function in ("dropout", "contiguous", "to")
+        names = tuple(self._names[id(tensor)] for tensor in tensors if id(tensor) in self._names)
+        for place, given in results(site, result) if sources else ():
+            unchanged = any(given is tensor for tensor in tensors) and site.function in ("dropout", "contiguous", "to")
             if not unchanged:
-                names = tuple(self._names[id(tensor)] for tensor in tensors if id(tensor) in self._names)
-                self.calls.append(Call(site, sources, names))
-                self.origin[id(result)] = site
-            self._alive.append(result)
+                self.calls.append(Call(place, sources, names, floats=given.is_floating_point()))
+                self.origin[id(given)] = place
+        self._alive.append(result)
         return result
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors among values, in containers too."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (tuple, list)):
             yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Frozen
 from mapsto.nn.edits.lora import require_none
-from mapsto.nn.sites import INPUT, Site, SiteMode
+from mapsto.nn.sites import INPUT, Site, SiteMode, with_results
 
 __all__ = ["Quantizers"]
 
@@ -279,8 +279,11 @@ class _Simulation(Simulation):
     def visit(self, site: Site, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args = tuple(self._used(value) for value in args)
         result = function(*args, **{name: self._used(value) for name, value in kwargs.items()})
+        return with_results(site, result, self._rounded)
+
+    def _rounded(self, site: Site, value: Tensor) -> Tensor:
         index = self._sites.get(site)
-        return result if index is None else self.quantized(index, result)
+        return value if index is None else self.quantized(index, value)
 
     def _used(self, value: Any) -> Any:
         index = self._weights.get(id(value)) if isinstance(value, Tensor) else None
