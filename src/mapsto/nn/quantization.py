@@ -94,6 +94,8 @@ class Prepared:
     batches: list[Tensor]
     skip: tuple[str, ...]
     """Modules that stay float: those that were asked for, and a first layer that does not gain."""
+    reasons: dict[str, str]
+    """Why each of them does."""
 
 
 def prepared(fields: Calibrated, value: Network, ctx: Context, *, where: str) -> Prepared:
@@ -112,8 +114,20 @@ def prepared(fields: Calibrated, value: Network, ctx: Context, *, where: str) ->
         module = edits[0].apply(module)
     always = fields.first == "float" or fields.bits < 8
     thin = thin_first_layer(module, trace(module, batches[0][:2]), always=always)
-    skip = fields.skip if fields.first == "int" else (*fields.skip, *thin)
-    return Prepared(module=module, edits=tuple(edits), batches=batches, skip=skip)
+    thin = () if fields.first == "int" else thin
+    reasons = chosen_reasons(fields.skip, thin, asked=fields.first == "float")
+    return Prepared(module=module, edits=tuple(edits), batches=batches, skip=(*fields.skip, *thin), reasons=reasons)
+
+
+SKIPPED = "skip names it"
+"""Why a module stays float that the user has named."""
+FIRST = "it is the first layer, which gains little by integers (first: int quantizes it)"
+"""Why the first layer stays float."""
+
+
+def chosen_reasons(skip: Iterable[str], first: Iterable[str], *, asked: bool) -> dict[str, str]:
+    """Path → why it stays float, of what the user names and of a first layer."""
+    return {**dict.fromkeys(first, "first is float" if asked else FIRST), **dict.fromkeys(skip, SKIPPED)}
 
 
 def require_float(value: Network, *, where: str) -> nn.Module:

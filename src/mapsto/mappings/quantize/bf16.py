@@ -9,7 +9,7 @@ Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", 2019.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
@@ -35,6 +35,8 @@ class Bf16(Mapping[Network, Network]):
     >>> 0 < errors[0] < errors[1] < 0.01
     True
     """
+
+    version: ClassVar[int] = 2
 
     format: Literal["bf16", "fp16"] = "bf16"
     """bfloat16 has the range of float32; float16 is 8 times as exact, up to 65,504."""

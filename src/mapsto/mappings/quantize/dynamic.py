@@ -14,7 +14,6 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context, Mapping
 
@@ -38,7 +37,7 @@ class Dynamic(Mapping[Network, Network]):
     True
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     layers: Literal["linear", "all"] = "all"
     """Linear layers alone, or convolutions too."""
@@ -59,7 +58,8 @@ class Dynamic(Mapping[Network, Network]):
         from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.quantization import needs_reduced_range, require_float, require_paths
+        from mapsto.nn.left_in_float import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
+        from mapsto.nn.quantization import chosen_reasons, needs_reduced_range, require_float, require_paths
         from mapsto.nn.sites import trace
 
         module = require_float(value, where=self.name)
@@ -72,10 +72,12 @@ class Dynamic(Mapping[Network, Network]):
             module = edit.apply(module)
         thin = thin_first_layer(module, graph, always=self.first == "float") if self.first != "int" else ()
         names = dynamic_layers(graph, skip=(*self.skip, *thin), convolutions=self.layers == "all")
-        if not names:
-            raise DomainError(
-                "no linear layer or convolution is left to quantize", where=self.name, hint="skip fewer modules"
-            )
+        reasons = chosen_reasons(self.skip, thin, asked=self.first == "float")
+        floats = left_in_float(module, graph, names, given=reasons)
+        if self.layers == "linear":
+            floats = {path: LINEAR_ALONE if is_convolution(module, path) else why for path, why in floats.items()}
+        require_quantized(len(names), floats, where=self.name)
+        tell(floats, ctx, count=len(names), asked=(*reasons.values(), LINEAR_ALONE))
         reduce_range = needs_reduced_range() if self.reduce_range == "auto" else self.reduce_range
         weights = tuple(
             weight_quantizer(

@@ -10,7 +10,7 @@ Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Corre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -53,6 +53,8 @@ class Equalise(Mapping[Network, Network]):
     >>> torch.allclose(first.abs().amax(1), second.abs().amax(0), rtol=1e-3)
     True
     """
+
+    version: ClassVar[int] = 2
 
     sweeps: int = Field(default=20, ge=1)
     """How often it goes over all pairs at most; it stops once no factor differs from 1 by more than 0.001."""

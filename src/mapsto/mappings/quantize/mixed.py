@@ -63,6 +63,7 @@ class Mixed(Unlabelled, Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.edits.quantizers import Quantizers
+        from mapsto.nn.left_in_float import tell
         from mapsto.nn.quantizer_costs import QuantizerCosts
 
         at_hand = QuantizerCosts(self, value, ctx, where=self.name)
@@ -78,6 +79,8 @@ class Mixed(Unlabelled, Mapping[Network, Network]):
             drop = at_hand.drop(floats)
             ctx.log(f"{cost.path} (alone {cost.drop:+.2f}, Ω {cost.change:.2g}) in float: {drop:+.2f} points lost")
             if drop <= self.max_drop:
+                why = f"quantized too, more than max_drop {self.max_drop} points are lost"
+                tell(dict.fromkeys(floats, why), ctx, count=len(costs) - len(floats), asked=(why,))
                 edit = Quantizers(quantizers=at_hand.quantizers(floats))
                 return dataclasses.replace(value, edits=(*value.edits[:-1], edit))
         raise DomainError(

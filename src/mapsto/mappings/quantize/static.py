@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context, Mapping
 from mapsto.nn.quantization import Calibrated
@@ -38,14 +37,16 @@ class Static(Calibrated, Mapping[Network, Network]):
     True
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     contract: ClassVar[dict[str, Any]] = {"data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}}}
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.calibration import calibrate
         from mapsto.nn.edits.quantizers import Quantizers
+        from mapsto.nn.left_in_float import left_in_float, require_quantized, tell
         from mapsto.nn.quantization import prepared
+        from mapsto.nn.sites import trace
 
         ready = prepared(self, value, ctx, where=self.name)
         quantizers = calibrate(
@@ -58,9 +59,10 @@ class Static(Calibrated, Mapping[Network, Network]):
             reduce_range=_needs_reduced_range() if self.reduce_range == "auto" else self.reduce_range,
             skip=ready.skip,
         )
-        if not any(quantizer.weight for quantizer in quantizers):
-            raise DomainError(
-                "no convolution or linear layer is left to quantize", where=self.name, hint="skip fewer modules"
-            )
+        names = {f"{q.path}.{q.function}".lstrip(".") for q in quantizers if q.weight and q.bits <= 8}
+        graph = trace(ready.module, ready.batches[0][:2])
+        floats = left_in_float(ready.module, graph, names, given=ready.reasons)
+        require_quantized(len(names), floats, where=self.name)
+        tell(floats, ctx, count=len(names), asked=ready.reasons.values())
         edit = Quantizers(quantizers=quantizers)
         return value.with_module(edit.apply(ready.module), *ready.edits, edit)

@@ -10,7 +10,7 @@ baseline with groups); Dettmers and Zettlemoyer, "The case for 4-bit precision: 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
@@ -36,6 +36,8 @@ class WeightOnly(Mapping[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
+
     bits: Literal[4, 8] = 8
     """Bits of a weight."""
     group: Literal[16, 32, 64, 128, 256] = 32
@@ -60,7 +62,8 @@ class WeightOnly(Mapping[Network, Network]):
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.grouped_weights import GroupedWeights, least_error
         from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.quantization import require_float, require_paths
+        from mapsto.nn.left_in_float import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
+        from mapsto.nn.quantization import chosen_reasons, require_float, require_paths
         from mapsto.nn.sites import trace
 
         module = require_float(value, where=self.name)
@@ -71,10 +74,12 @@ class WeightOnly(Mapping[Network, Network]):
         for edit in fold:
             module = edit.apply(module)
         names = dynamic_layers(graph, skip=self.skip, convolutions=self.layers == "all")
-        if not names:
-            raise DomainError(
-                "no linear layer or convolution is left to quantize", where=self.name, hint="skip fewer modules"
-            )
+        reasons = chosen_reasons(self.skip, (), asked=False)
+        floats = left_in_float(module, graph, names, given=reasons)
+        if self.layers == "linear":
+            floats = {path: LINEAR_ALONE if is_convolution(module, path) else why for path, why in floats.items()}
+        require_quantized(len(names), floats, where=self.name)
+        tell(floats, ctx, count=len(names), asked=(*reasons.values(), LINEAR_ALONE))
         for name in names:
             if not bool(torch.isfinite(module.get_parameter(name)).all()):
                 raise DomainError(
