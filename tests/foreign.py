@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from tests.nets import block
 from torch import Tensor, nn
 
 from mapsto.kinds import Dataset, Preprocessing, Samples
+from tests.nets import block
 
 
 class ConvNormSilu(nn.Module):

@@ -57,8 +57,8 @@ class Dynamic(Mapping[Network, Network]):
         from mapsto.nn.calibration import dynamic_layers, thin_first_layer, weight_quantizer
         from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
-        from mapsto.nn.onnx_export import example_inputs
         from mapsto.nn.left_in_float import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
+        from mapsto.nn.onnx_export import example_inputs
         from mapsto.nn.quantization import chosen_reasons, needs_reduced_range, require_float, require_paths
         from mapsto.nn.sites import trace
 

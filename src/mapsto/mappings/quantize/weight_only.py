@@ -61,8 +61,8 @@ class WeightOnly(Mapping[Network, Network]):
         from mapsto.nn.calibration import dynamic_layers
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.grouped_weights import GroupedWeights, least_error
-        from mapsto.nn.onnx_export import example_inputs
         from mapsto.nn.left_in_float import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
+        from mapsto.nn.onnx_export import example_inputs
         from mapsto.nn.quantization import chosen_reasons, require_float, require_paths
         from mapsto.nn.sites import trace
 
