@@ -1,7 +1,8 @@
-"""Write the benchmark tables of the READMEs from the result files; ``--check`` only compares.
+"""Write the tables of the READMEs and of ``docs/`` from the result files; ``--check`` only compares.
 
-Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands what this script made of ``benchmarks/results/NAME.json``: its targets,
-the unmet ones included, or "not run".
+Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands what this script made of ``benchmarks/results/NAME.json``: its goals,
+the unmet ones included, and one line for what was not run. ``<!-- headline -->`` is the READMEs' one table, ``<!-- names -->`` lists
+every mapping.
 """
 
 from __future__ import annotations
@@ -13,11 +14,25 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("README.md", "README.zh-CN.md")
-HEADS = {
-    "README.md": ("what", "goal", "measured", "met", "yes", "**no**", "not run", "Measured"),
-    "README.zh-CN.md": ("项目", "目标", "实测", "达成", "是", "**否**", "未运行", "测量于"),
-}
+RESULTS = ROOT / "benchmarks" / "results"
+FILES = (
+    "README.md",
+    "README.zh-CN.md",
+    "docs/mappings.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "benchmarks").glob("*.md")),
+)
+
+HEADLINE = (
+    ("main_job", "times fewer parameters", "参数减少的倍数"),
+    ("main_job", "times fewer multiply-accumulates", "乘加运算减少的倍数"),
+    ("main_job", "times faster than the teacher in ONNX Runtime", "比 ONNX Runtime 中的教师快的倍数"),
+    ("main_job", "times faster than the teacher in PyTorch", "比 PyTorch 中的教师快的倍数"),
+    ("main_job", "points lost on unseen scripts, 5-way 1-shot", "在没见过的文字上损失的百分点（5 类 1 样本）"),
+    ("main_job_seeds", "points lost on the digits, mean of ten seeds", "在数字上损失的百分点，十个种子的均值"),
+    ("main_job_seeds", "points lost on the digits, worst of ten seeds", "在数字上损失的百分点，十个种子中最差的"),
+    ("main_job", "wall time from a warm environment, seconds", "首次运行的秒数"),
+)
+"""Rows of the READMEs' table: result file, what, and what in Chinese."""
 
 
 def number(value: Any) -> str:
@@ -26,45 +41,69 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def table(name: str, file: str) -> str:
-    what, goal, measured, met, yes, no, not_run, at = HEADS[file]
-    path = ROOT / "benchmarks" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"{name}: {not_run}"
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    lines = [f"| {what} | {goal} | {measured} | {met} |", "|---|---|---|---|"]
-    for entry in tree["targets"]:
-        verdict = {True: yes, False: no, None: not_run}[entry["met"]]
-        goal_text = str(entry["goal"]).replace(">=", "≥").replace("<=", "≤")
-        lines.append(f"| {entry['what']} | {goal_text} | {number(entry['measured'])} | {verdict} |")
-    lines += detail(tree["rows"], file)
+def results(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def goals(entries: list[dict[str, Any]]) -> list[str]:
+    """A row for each goal that was judged, then one line for those that were not run."""
+    run = [entry for entry in entries if entry["met"] is not None]
+    lines = ["| what | goal | measured | met |", "|---|---|---|---|"] if run else []
+    for entry in run:
+        verdict = "yes" if entry["met"] else "**no**"
+        lines.append(f"| {entry['what']} | {goal(entry)} | {number(entry['measured'])} | {verdict} |")
+    waiting = "; ".join(f"{entry['what']} ({goal(entry)})" for entry in entries if entry["met"] is None)
+    return lines + (["", f"Not run: {waiting}."] if waiting else [])
+
+
+def goal(entry: dict[str, Any]) -> str:
+    return str(entry["goal"]).replace(">=", "≥").replace("<=", "≤")
+
+
+def table(name: str) -> str:
+    tree = results(name)
+    if tree is None:
+        return f"Not run: `mapsto bench {name}`."
     env = tree["environment"]
-    lines += [
-        "",
-        f"{at} {tree['measured_at'][:10]}, {env['cpu']}, {env['cores']} cores, torch {env['packages']['torch']}, "
-        f"`benchmarks/results/{name}.json`.",
-    ]
+    lines = [*goals(tree["targets"]), *detail(tree["rows"]), ""]
+    lines.append(
+        f"Measured {tree['measured_at'][:10]}, {env['cpu']}, {env['cores']} cores, torch {env['packages']['torch']}, "
+        f"`benchmarks/results/{name}.json`."
+    )
     return "\n".join(lines)
 
 
-DETAIL = {
-    "README.md": (
-        "figure",
-        "seed 0 ± CI95",
-        "n",
-        "mean of seeds ± CI95",
-        "median",
-        "least – most",
-        "beside the peer",
-        "times",
-    ),
-    "README.zh-CN.md": ("指标", "种子 0 ± CI95", "n", "各种子均值 ± CI95", "中位数", "最小 – 最大", "与对照相比", "倍"),
-}
+def headline(file: str) -> str:
+    """The one table of a README: the small network beside its teacher, each figure with its goal."""
+    chinese = file.endswith("zh-CN.md")
+    heads = (
+        ("小网络与教师相比", "实测", "目标", "达成")
+        if chinese
+        else ("the small network beside its teacher", "measured", "goal", "met")
+    )
+    words = {True: "是", False: "**否**"} if chinese else {True: "yes", False: "**no**"}
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|"]
+    waiting: list[str] = []
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in dict.fromkeys(name for name, _, _ in HEADLINE):
+        found |= {(name, entry["what"]): entry for entry in (results(name) or {"targets": []})["targets"]}
+    for name, what, translated in HEADLINE:
+        entry, title = found.get((name, what)), translated if chinese else what
+        if entry is None or entry["met"] is None:
+            waiting.append(title)
+        else:
+            lines.append(f"| {title} | {number(entry['measured'])} | {goal(entry)} | {words[entry['met']]} |")
+    if waiting:
+        lines += [
+            "",
+            f"{'未运行：' if chinese else 'Not run: '}{'；'.join(waiting) if chinese else '; '.join(waiting)}.",
+        ]
+    return "\n".join(lines)
 
 
-def detail(rows: list[dict[str, Any]], file: str) -> list[str]:
+def detail(rows: list[dict[str, Any]]) -> list[str]:
     """The rows behind the targets: accuracies and drops with their intervals, or times with their spread."""
-    figure, seed, n, mean, median, spread, beside, times = DETAIL[file]
 
     def pm(value: Any, ci95: Any) -> str:
         return number(value) + (f" ± {number(ci95)}" if ci95 is not None else "")
@@ -73,20 +112,20 @@ def detail(rows: list[dict[str, Any]], file: str) -> list[str]:
     timed = [row for row in rows if "ms" in row or "us" in row]
     lines = by_ratio(rows)
     if sampled:
-        lines += ["", f"| {figure} | {seed} | {n} | {mean} |", "|---|---|---|---|"]
+        lines += ["", "| figure | seed 0 ± CI95 | n | mean of seeds ± CI95 |", "|---|---|---|---|"]
         for row in sampled:
             unit = row["unit"]
             one = pm(row["seed 0"], row.get("ci95 within seed 0"))
             many = pm(row["mean of seeds"], row.get("ci95 over seeds"))
             lines.append(f"| `{row['what']}` | {one} {unit} | {row['n']} | {many} {unit} |")
     if timed:
-        lines += ["", f"| {figure} | {median} | {spread} | {beside} |", "|---|---|---|---|"]
+        lines += ["", "| figure | median | least – most | beside the peer |", "|---|---|---|---|"]
         for row in timed:
             unit = "ms" if "ms" in row else "µs"
             ratio = ""
             if "beside" in row:
                 low, high = number(row["ratio low"]), number(row["ratio high"])
-                ratio = f"{number(row['times as long'])} {times} ({low} – {high}), {row['beside']}"
+                ratio = f"{number(row['times as long'])} times ({low} – {high}), {row['beside']}"
             value = number(row.get("ms", row.get("us")))
             lines.append(f"| {row['what']} | {value} {unit} | {number(row['low'])} – {number(row['high'])} | {ratio} |")
     return lines
@@ -119,7 +158,7 @@ def by_ratio(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def names(file: str) -> str:
+def names() -> str:
     """One row a family, its mappings beside it: what ``mapsto list`` prints."""
     from mapsto import discovery
 
@@ -127,23 +166,20 @@ def names(file: str) -> str:
     for name in discovery.entries("mappings"):
         family, _, rest = name.partition(".")
         families.setdefault(family, []).append(f"`{rest}`")
-    head = {"README.md": "| family | mappings |", "README.zh-CN.md": "| 家族 | 映射 |"}[file]
     data = ", ".join(f"`{name}`" for name in discovery.entries("data"))
     rows = [f"| `{family}` | {', '.join(members)} |" for family, members in families.items()]
-    return "\n".join([head, "|---|---|", *rows, f"| `data` | {data} |"])
+    return "\n".join(["| family | mappings |", "|---|---|", *rows, f"| `data` | {data} |"])
 
 
 def filled(text: str, file: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        return f"<!-- table {match[1]} -->\n{table(match[1], file)}\n<!-- end -->"
+    """A page with every marked part written anew."""
 
-    text = re.sub(
-        r"<!-- names -->\n.*?<!-- end names -->",
-        f"<!-- names -->\n{names(file)}\n<!-- end names -->",
-        text,
-        flags=re.DOTALL,
-    )
-    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    def part(match: re.Match[str]) -> str:
+        kind, name = match[1], match[2]
+        body = {"table": lambda: table(name), "headline": lambda: headline(file), "names": names}[kind]()
+        return f"{match[0].partition('-->')[0]}-->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- (table|headline|names)(?: (\w+))? -->\n.*?<!-- end -->", part, text, flags=re.DOTALL)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What the READMEs show is what there is."""
+"""What the READMEs and the pages of ``docs/`` show is what there is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mapsto.mapping import Chain
 from mapsto.spec import parse_recipe
 
 ROOT = Path(__file__).parents[1]
+READMES = ["README.md", "README.zh-CN.md"]
+PAGES = [*READMES, "CONTRIBUTING.md", *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 
 
 def block(file: str, language: str) -> str:
@@ -21,18 +23,18 @@ def block(file: str, language: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("file", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("file", [*READMES, "docs/recipes.md"])
 def test_the_recipe_is_valid(file: str) -> None:
     assert isinstance(parse_recipe(block(file, "yaml")).steps, Chain)
 
 
 def test_the_python_chain_composes_and_equals_the_recipe() -> None:
-    code = block("README.md", "python").partition("run = execute")[0]
+    code = block("docs/recipes.md", "python").partition("run = execute")[0]
     names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "docs/recipes.md", "exec"), names)
     chain = names["small"]
     assert isinstance(chain, Chain)
-    written = parse_recipe(block("README.md", "yaml")).steps
+    written = parse_recipe(block("docs/recipes.md", "yaml")).steps
     assert isinstance(written, Chain)
     assert [step.name for step in chain.steps if step.name != "observe"] == [step.name for step in written.steps]
 
@@ -42,6 +44,28 @@ def test_tables_are_made_from_the_result_files() -> None:
         [sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_every_result_file_has_a_table() -> None:
+    tables = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "benchmarks").glob("*.md"))
+    results = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    assert {name for name in results if f"<!-- table {name} -->" not in tables} == set()
+
+
+@pytest.mark.parametrize("file", READMES)
+def test_a_readme_is_short_and_installs_first(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert len(text) <= 6000
+    assert re.findall(r"```sh\n(\w+ \w+)", text)[0] == "pip install"
+    assert len(re.findall(r"^\|---", text, re.MULTILINE)) == 1, "one table"
+
+
+@pytest.mark.parametrize("file", PAGES)
+def test_links_lead_to_files(file: str) -> None:
+    page = ROOT / file
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [to for to in targets if "://" not in to and not (page.parent / to).exists()]
+    assert missing == []
 
 
 def test_the_picture_is_there() -> None:
