@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast, dataclass_transform
 
 import pydantic
 from pydantic import ConfigDict, Field, ValidationError
@@ -458,6 +458,10 @@ class Samples:
     classes: tuple[str, ...]
     """Names of the classes (or targets) in the order of their labels."""
     preprocessing: Preprocessing
+    warnings: tuple[str, ...] = ()
+    """What may spoil a result, with its remedy: broken files that were left out, pictures of one value."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing of how the data were read, such as files that were passed over."""
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
@@ -483,6 +487,18 @@ class Dataset(Frozen):
     @abstractmethod
     def open(self) -> Samples:
         """The samples. Raises `DataError` that names the file and the remedy."""
+
+    def read_for(self, preprocessing: Preprocessing) -> Dataset:
+        """This data set as a network reads it: where the spec leaves open how files become samples, the network says it.
+
+        Raw samples are the same for every network, so by default only the data sets that this one is made from are asked. What reads
+        files overrides it. The fingerprint of a spec never depends on it.
+        """
+        return _read_for(self, preprocessing)
+
+    def misread(self, preprocessing: Preprocessing) -> tuple[str, ...]:
+        """Where the spec has files read otherwise than a network's package reads them, each with its remedy."""
+        return _misread(self, preprocessing)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -547,6 +563,34 @@ class Tasks(Frozen):
     @abstractmethod
     def open(self) -> Episodes:
         """The tasks. Raises `DataError` where the data cannot give such an episode."""
+
+    def read_for(self, preprocessing: Preprocessing) -> Tasks:
+        """These tasks over data as a network reads them; see `Dataset.read_for`."""
+        return _read_for(self, preprocessing)
+
+    def misread(self, preprocessing: Preprocessing) -> tuple[str, ...]:
+        """Where the data are read otherwise than a network's package reads them, each with its remedy."""
+        return _misread(self, preprocessing)
+
+
+_Reading = TypeVar("_Reading", Dataset, Tasks)
+
+
+def _parts(spec: Frozen) -> dict[str, Dataset | Tasks]:
+    """The data sets and tasks that a spec is made from, by field."""
+    fields = {f.name: getattr(spec, f.name) for f in dataclasses.fields(cast("Any", spec))}
+    return {name: value for name, value in fields.items() if isinstance(value, Dataset | Tasks)}
+
+
+def _read_for(spec: _Reading, preprocessing: Preprocessing) -> _Reading:
+    parts = _parts(spec)
+    read = {name: part.read_for(preprocessing) for name, part in parts.items()}
+    changes = {name: part for name, part in read.items() if part is not parts[name]}
+    return dataclasses.replace(cast("Any", spec), **changes) if changes else spec
+
+
+def _misread(spec: Frozen, preprocessing: Preprocessing) -> tuple[str, ...]:
+    return tuple(text for part in _parts(spec).values() for text in part.misread(preprocessing))
 
 
 class Stream(Frozen):

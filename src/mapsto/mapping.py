@@ -40,7 +40,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery, kinds
 from mapsto.errors import ComposeError, MapstoError, SpecError, nearest
-from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Report, Stream, Tasks
+from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Preprocessing, Report, Stream, Tasks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +79,8 @@ B = TypeVar("B", covariant=True)
 C = TypeVar("C")
 T = TypeVar("T")
 _ABSENT: Any = None
+_Reading: TypeAlias = "tuple[tuple[int, int], int, str] | None"
+"""What of a network's preprocessing decides how a file is read: size, channels, ink."""
 
 KINDS: dict[str, type[Any]] = {
     "network": Network,
@@ -539,7 +541,8 @@ class Context:
         self.notes: list[str] = []
         """What `note` was told so far, each text once."""
         self._sources: dict[int, tuple[Any, Any]] = {}
-        self._opened: dict[int, tuple[Any, Any]] = {}
+        self._opened: dict[tuple[int, _Reading], tuple[Any, Any]] = {}
+        self._given: Any = None
         self._fabric: Fabric | None = None
 
     # -- values
@@ -548,7 +551,17 @@ class Context:
         """Apply a mapping to a value within this context, its generators seeded from this context's key."""
         importlib.import_module("torch")  # its generator can be seeded only once it is there
         self.seed_everything(mapping.name)
-        return mapping.apply(value, self)
+        with self.giving(value):
+            return mapping.apply(value, self)
+
+    @contextmanager
+    def giving(self, value: Any) -> Generator[None]:
+        """For a block, `value` is what a mapping works on: where it is a network, data are read as this network reads them."""
+        before, self._given = self._given, value
+        try:
+            yield
+        finally:
+            self._given = before
 
     def resolve(self, source: Any, kind: type[T]) -> T:
         """The value behind a field: itself, a reference's, or what a source mapping gives.
@@ -574,18 +587,59 @@ class Context:
             raise SpecError(f"expected a {kind.__name__}, got {type(value).__name__}", where=repr(source)[:80])
         return cast("T", value)
 
-    def dataset(self, source: Any) -> kinds.Samples:
-        """The opened samples of a data field; a data set is opened once."""
-        return self._once(self.resolve(source, Dataset))
+    def dataset(
+        self, source: Any, *, for_: Preprocessing | None = None, also: Sequence[Network] = ()
+    ) -> kinds.Samples:
+        """The opened samples of a data field; a data set is opened once for each way of reading it.
 
-    def tasks(self, source: Any) -> kinds.Episodes:
-        """The opened episodes of a tasks field; tasks are opened once."""
-        return self._once(self.resolve(source, Tasks))
+        Image files are read at the size, channels and ink of the network that the mapping is applied to, as its package reads them;
+        a spec that says otherwise is warned of.
 
-    def _once(self, reference: Any) -> Any:
-        if id(reference) not in self._opened:
-            self._opened[id(reference)] = (reference, reference.open())  # keeps `reference` alive: ids recur
-        return self._opened[id(reference)][1]
+        Parameters
+        ----------
+        for_
+            How to read what the spec leaves open instead, without a warning: for a network that is yet to be made.
+        also
+            Other networks that are given the same samples, such as a teacher: files are read at the largest size of all of them, and
+            in colour where one takes colour.
+        """
+        return self._once(self.resolve(source, Dataset), self._reading(for_, also), warn=for_ is None and not also)
+
+    def tasks(self, source: Any, *, for_: Preprocessing | None = None, also: Sequence[Network] = ()) -> kinds.Episodes:
+        """The opened episodes of a tasks field, over data read as `dataset` reads them."""
+        return self._once(self.resolve(source, Tasks), self._reading(for_, also), warn=for_ is None and not also)
+
+    def _reading(self, for_: Preprocessing | None, also: Sequence[Network]) -> Preprocessing | None:
+        own = [self._given] if isinstance(self._given, Network) and for_ is None else []
+        wanted = [network.signature.preprocessing for network in (*own, *also)] + ([for_] if for_ is not None else [])
+        wanted = [each for each in wanted if each.kind == "image"]
+        if not wanted:
+            return None
+        height, width = (max(each.size[axis] for each in wanted) for axis in (0, 1))
+        return replace(wanted[0], size=(height, width), channels=max(each.channels for each in wanted))
+
+    def _once(self, reference: Any, reading: Preprocessing | None, *, warn: bool) -> Any:
+        form = (reading.size, reading.channels, reading.ink) if reading is not None else None
+        key = (id(reference), form)
+        if key not in self._opened:
+            read = reference if reading is None else reference.read_for(reading)
+            shared = (id(reference), None)
+            if read is reference and shared in self._opened:
+                self._opened[key] = self._opened[shared]
+            else:
+                self._opened[key] = (reference, read.open())  # keeps `reference` alive: ids recur
+                if read is reference:
+                    self._opened[shared] = self._opened[key]
+                self._tell(reference, reading if warn else None, self._opened[key][1])
+        return self._opened[key][1]
+
+    def _tell(self, reference: Any, reading: Preprocessing | None, opened: Any) -> None:
+        """Pass on what data have to say of themselves."""
+        samples: kinds.Samples = opened if isinstance(opened, kinds.Samples) else opened.samples
+        for text in (*(reference.misread(reading) if reading is not None else ()), *samples.warnings):
+            self.warn(text)
+        for text in samples.notes:
+            self.note(text)
 
     def network(self, source: Any) -> Network:
         """The network of a network field."""

@@ -479,7 +479,8 @@ class Executor:
                 value = None if given is _NOTHING else given.load()
                 _set_threads(self.numerics)
                 context.seed_everything(mapping.name)
-                result = mapping.apply(value, context)
+                with context.giving(value):
+                    result = mapping.apply(value, context)
                 if not self.team.leads:
                     return cast("Record", self.team.share(cast("Any", None)))
                 known_digest = self.store.save(result)
