@@ -377,7 +377,8 @@ def test_folders_of_images() -> None:
     folder = pictures("some")
     whole = (folder / "c0/0.png").read_bytes()
     (folder / "c0/0.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "c1/note.txt").write_text("no image")
+    (folder / "c1/note.dat").write_text("no image")
+    (folder / "c1/note.txt").write_text("passed over")
     (folder / "c1/huge.png").write_bytes(huge_png())
     done = learning("{images: {folder: some, size: 16, channels: 1}}")
     assert "step 2, train.supervised (t)" in done.err

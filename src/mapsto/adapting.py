@@ -89,12 +89,7 @@ def examples_in(place: Path, network: Network) -> Dataset:
                 where=str(place),
                 hint="give a table or an .npz archive",
             )
-        return discovery.find("data", "images")(
-            folder=str(place),
-            size=max(preprocessing.size),
-            channels=preprocessing.channels,
-            ink="light" if preprocessing.ink == "light" else "as_is",
-        )
+        return discovery.find("data", "images")(folder=str(place)).read_for(preprocessing)
     suffix = place.suffix.lower()
     if suffix == ".npz":
         return discovery.find("data", "arrays")(file=str(place))

@@ -587,9 +587,7 @@ class Context:
             raise SpecError(f"expected a {kind.__name__}, got {type(value).__name__}", where=repr(source)[:80])
         return cast("T", value)
 
-    def dataset(
-        self, source: Any, *, for_: Preprocessing | None = None, also: Sequence[Network] = ()
-    ) -> kinds.Samples:
+    def dataset(self, source: Any, *, for_: Preprocessing | None = None, also: Sequence[Network] = ()) -> kinds.Samples:
         """The opened samples of a data field; a data set is opened once for each way of reading it.
 
         Image files are read at the size, channels and ink of the network that the mapping is applied to, as its package reads them;

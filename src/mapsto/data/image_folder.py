@@ -1,7 +1,7 @@
 """What lies in a folder of photos: classes, images, and what is passed over.
 
-A folder of a user's disk holds more than images: previews, notes, annotations and what operating systems and notebooks leave behind. None of
-it becomes a class or a sample, and all of it is counted.
+A folder of a user's disk holds more than images: previews, notes, annotations and what operating systems and notebooks leave
+behind. None of it becomes a class or a sample, and all of it is counted.
 """
 
 from __future__ import annotations
@@ -31,13 +31,58 @@ _SPLITS: dict[str, Split] = {
 _JUNK_FOLDERS = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information"}
 _JUNK_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _SIDECARS = {
-    *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".md", ".rst"),
-    *(".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".parquet", ".npy", ".npz", ".pkl", ".mat", ".db", ".lnk"),
+    *(
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".csv",
+        ".tsv",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".ini",
+        ".cfg",
+        ".log",
+        ".md",
+        ".rst",
+    ),
+    *(
+        ".html",
+        ".htm",
+        ".pdf",
+        ".doc",
+        ".docx",
+        ".xls",
+        ".xlsx",
+        ".parquet",
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".mat",
+        ".db",
+        ".lnk",
+    ),
     *(".url", ".py", ".ipynb", ".sh", ".zip", ".tar", ".gz", ".7z", ".rar", ".xmp", ".aae", ".thm", ".md5", ".sha256"),
     *(".mp4", ".mov", ".avi", ".mp3", ".wav"),
 }
 _IMAGES = {
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"),
+    *(
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+    ),
     *(".pnm", ".jp2", ".j2k", ".tga", ".ico", ".avif", ".pcx", ".sgi", ".dds"),
 }
 
@@ -58,15 +103,14 @@ def splits_in(root: Path) -> dict[Split, Path]:
     """The folders ``train``, ``validation`` and ``test`` of a folder that is laid out as ``photos/{train,test}/class/*``.
 
     ``val``, ``valid``, ``training`` and ``testing`` are known too, in any case of letters. A folder is laid out so where all its
-    folders have such names and hold folders, not images; otherwise, as where it is no folder, the result is empty. Classes of the same name in
-    several splits are one class.
+    folders have such names and hold folders, not images; otherwise, as where it is no folder, the result is empty.
 
     Raises `DataError` where two folders stand for one split.
     """
     if not root.is_dir():
         return {}
     folders = [folder for folder in _entries(root) if folder.is_dir() and not _is_junk_folder(folder.name)]
-    names = [_SPLITS.get(folder.name.lower()) for folder in folders]
+    names: list[Split | None] = [_SPLITS.get(folder.name.lower()) for folder in folders]
     if not folders or None in names or not all(_holds_folders_only(folder) for folder in folders):
         return {}
     found: dict[Split, Path] = {}
@@ -142,9 +186,13 @@ class _PassedOver:
     def notes(self, root: Path) -> Iterator[str]:
         count = sum(self.counts.values())
         if count:
-            kinds = ", ".join(f"{number} × {name}" if number > 1 else name for name, number in self.counts.most_common(6))
+            kinds = ", ".join(
+                f"{number} × {name}" if number > 1 else name for name, number in self.counts.most_common(6)
+            )
             more = f" and {len(self.counts) - 6} more kinds" if len(self.counts) > 6 else ""
-            files = "1 file or folder that is no image" if count == 1 else f"{count} files or folders that are no images"
+            files = (
+                "1 file or folder that is no image" if count == 1 else f"{count} files or folders that are no images"
+            )
             yield f"{root}: passed over {files}: {kinds}{more}"
         if self.loose:
             images = "1 image lies" if self.loose == 1 else f"{self.loose} images lie"

@@ -7,7 +7,7 @@ regressors that only training needs (part of the state, not of the result), vali
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -109,6 +109,10 @@ class Schooling(Optimisation, Process[Network, Network]):
         """The loss of a batch besides the labels', a scalar."""
         raise NotImplementedError(f"{type(self).__name__} does not say what is imitated")
 
+    def teaching(self, ctx: Context) -> Sequence[Network]:
+        """The networks whose answers are imitated, which are given the same samples; none by default."""
+        return ()
+
     def pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
         """The layers that the loss compares, by path; none by default."""
         return []
@@ -176,7 +180,7 @@ class Schooling(Optimisation, Process[Network, Network]):
     def _samples(self, ctx: Context) -> Samples:
         from mapsto.data.checks import require_classes, require_finite
 
-        samples = require_classes(ctx.dataset(self.data), where=f"{self.name}: data")
+        samples = require_classes(ctx.dataset(self.data, also=self.teaching(ctx)), where=f"{self.name}: data")
         require_finite(samples.inputs, where=f"{self.name}: data")
         return samples
 
@@ -206,6 +210,9 @@ class Distillation(Schooling):
     """The fields of every mapping that teaches what one teacher computes."""
 
     teacher: NetworkSource = Field(description="The network to imitate: a classifier of the data's classes.")
+
+    def teaching(self, ctx: Context) -> Sequence[Network]:
+        return (ctx.network(self.teacher),)
 
     def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
         from mapsto.nn.taught import Teacher

@@ -46,7 +46,7 @@ class ForImages(Frozen):
         Raises `DomainError` where class names are asked of data that is not given, or the data holds no images.
         """
         where = type(self).__name__
-        samples = ctx.dataset(self.data) if self.data is not None else None
+        samples = ctx.dataset(self.data, for_=self._reading(usual)) if self.data is not None else None
         base = samples.preprocessing if samples is not None else usual
         if base.kind != "image":
             raise DomainError(
@@ -61,6 +61,11 @@ class ForImages(Frozen):
         if isinstance(self.classes, int):
             return preprocessing, tuple(str(index) for index in range(self.classes))
         return preprocessing, samples.classes if self.classes == "data" and samples is not None else None
+
+    def _reading(self, usual: Preprocessing) -> Preprocessing:
+        """How files are read where the data leave it open: as the fields say, else at the network's usual size and in colour."""
+        size = (self.size, self.size) if self.size else usual.size
+        return dataclasses.replace(usual, channels=self.channels or max(usual.channels, 3), size=size)
 
 
 def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -1,8 +1,7 @@
-"""Images as a network's input: files, bytes and arrays, in NumPy and Pillow."""
+"""Images as a network's input, from arrays; `image_files` reads files."""
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from mapsto_runtime.errors import DataError
@@ -12,9 +11,8 @@ from mapsto_runtime.signature import Preprocessing
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
-__all__ = ["images_of", "lightened", "picture", "prepare"]
+__all__ = ["images_of", "lightened", "normalised", "prepare"]
 
 
 def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
@@ -37,6 +35,13 @@ def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.flo
         pixels = np.repeat(grey, preprocessing.channels, axis=0)
     if pixels.shape[1:] != tuple(preprocessing.size):
         pixels = np.stack([_resized(plane, preprocessing.size) for plane in pixels])
+    return normalised(pixels, preprocessing)
+
+
+def normalised(pixels: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """``(x - mean) / std`` by channel, for values 0 to 1 of shape (C, H, W)."""
+    import numpy as np
+
     mean = np.array(preprocessing.mean, np.float32).reshape(-1, 1, 1)
     std = np.array(preprocessing.std, np.float32).reshape(-1, 1, 1)
     return ((pixels - mean) / std).astype(np.float32)
@@ -62,44 +67,6 @@ def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
 
     image = Image.fromarray(np.ascontiguousarray(plane), mode="F")
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)
-
-
-def picture(content: bytes, name: str) -> NDArray[np.uint8]:
-    """An image file as (H, W, C) uint8, upright, transparency on white."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            opened.load()
-            image = _plain(ImageOps.exif_transpose(opened))
-    except Image.UnidentifiedImageError as error:
-        raise DataError(
-            "neither an image nor an array that is known",
-            where=name,
-            hint="give PNG, JPEG, BMP, GIF, TIFF, WebP or .npy",
-        ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"a broken or truncated image ({error})", where=name, hint="save it again") from error
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
-def _plain(image: Image) -> Image:
-    """In mode L or RGB."""
-    import numpy as np
-    from PIL import Image as images
-
-    if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image, dtype=np.float64)
-        return images.fromarray((wide / (257.0 if wide.max(initial=0) > 255 else 1.0)).clip(0, 255).astype(np.uint8))
-    if image.mode == "1":
-        return image.convert("L")
-    if "A" in image.mode or "transparency" in image.info:
-        clear = image.convert("RGBA")
-        ground = images.new("RGBA", clear.size, (255, 255, 255, 255))
-        return images.alpha_composite(ground, clear).convert("RGB")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def images_of(samples: NDArray[Any], name: str) -> list[NDArray[np.float32]]:

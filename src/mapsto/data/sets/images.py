@@ -1,50 +1,63 @@
-"""A folder of images: one folder for each class, any images in it.
+"""A folder of images: one folder for each class, any images in it, in folders inside too.
 
-Each image is turned upright, laid on white where it is transparent, and resized to a square.
+Each image becomes pixels as ``mapsto_runtime.preprocessing.image_files`` says, by the same code as in a package. What a network
+reads is read at the network's own size, channels and ink, so that a report measures what its package will see.
 """
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
+from mapsto.data.image_folder import Split
 from mapsto.kinds import Dataset, Preprocessing, Samples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from mapsto.data.image_folder import Listing
+
 __all__ = ["Images"]
+
+_USUAL: Final = Preprocessing(channels=3, size=(32, 32))
+"""Where neither the spec nor a network says how to read."""
+_BROKEN, _CONSTANT, _STRETCHED = 1, 2, 4
+"""Bits of a record's first byte."""
+_Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Images(Dataset):
-    """Images: uint8, shape (N, channels, size, size), in the order of the classes' and files' names.
+    """Images: uint8, shape (N, channels, height, width), in the order of the classes' and files' names.
 
-    Hidden files are passed over; any other file that is no whole image is an error, or a warning.
+    Hidden files, notes and annotations, and what operating systems leave behind are passed over and counted; any other file that is no
+    whole image is an error, or with `skip_broken` a warning.
     """
 
+    version = 2
+
     folder: str
-    """``folder/class/*``: a path, or a path inside the data folder."""
-    size: int = Field(default=32, ge=8, le=1024)
-    """Height and width in pixels."""
-    channels: Literal[1, 3] = 3
-    """1 for grey, 3 for colour."""
-    ink: Literal["as_is", "light"] = "as_is"
-    """``light`` inverts an image with a bright border and normalises as for glyphs: for characters on paper."""
+    """``folder/class/**``, or with `split` ``folder/split/class/**``: a path, or a path inside the data folder."""
+    size: _Side | tuple[_Side, _Side] | None = None
+    """Height and width in pixels, or both of one number; by default those of the network that reads, without one 32."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour; by default those of the network that reads, without one 3."""
+    ink: Literal["as_is", "light"] | None = None
+    """``light`` inverts an image with a bright border and normalises as for glyphs: for characters on paper. By default as the network
+    that reads has it, without one ``as_is``."""
     skip_broken: bool = False
     """Leave out files that are no whole images, and warn of them."""
+    split: Split | None = None
+    """Which part of a folder that is laid out as ``photos/{train,test}/class/*``; ``val`` and ``valid`` are ``validation``."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import file_digests, fingerprint_of
-
-        classes, files = self._files()
-        labelled = zip((classes[label] for label, _ in files), file_digests(path for _, path in files), strict=True)
-        return fingerprint_of(self, [*classes, *(part for pair in labelled for part in pair)], without=("folder",))
+        return self._fingerprint(self._listing())
 
     def open(self) -> Samples:
         import numpy as np
@@ -52,101 +65,143 @@ class Images(Dataset):
         from mapsto.data.cache import cached_array
         from mapsto.data.checks import require_some
 
-        classes, files = self._files()
-        paths = [path for _, path in files]
-        # The first byte of a record says whether its file is broken, so that one cached array holds all there is.
-        records = cached_array("images", self.fingerprint(), lambda: self._decoded(paths))
+        if None in (self.size, self.channels, self.ink):
+            read = self.read_for(_USUAL).open()
+            how = f"{_shown_size(_USUAL.size)}, in colour" if self.channels is None else _shown_size(_USUAL.size)
+            said = f"{self.folder}: read at {how}, since neither the data nor a network says how (set size)"
+            return dataclasses.replace(read, notes=(*read.notes, said)) if self.size is None else read
+        listing = self._listing()
+        paths = [path for _, path in listing.files]
+        # The first byte of a record says what is odd about its file, so that one cached array holds all there is.
+        records = cached_array("images", self._fingerprint(listing), lambda: self._decoded(paths))
+        preprocessing = self._preprocessing()
         samples = Samples(
-            inputs=records[:, 1:].reshape(len(files), self.channels, self.size, self.size),
-            labels=np.array([label for label, _ in files], np.int64),
-            classes=classes,
-            preprocessing=self._preprocessing(),
+            inputs=records[:, 1:].reshape(len(paths), preprocessing.channels, *preprocessing.size),
+            labels=np.array([label for label, _ in listing.files], np.int64),
+            classes=listing.classes,
+            preprocessing=preprocessing,
+            warnings=tuple(_warnings(paths, records[:, 0])),
+            notes=listing.notes,
         )
-        broken = np.flatnonzero(records[:, 0])
-        if len(broken):
-            names = ", ".join(str(paths[i]) for i in broken[:5])
-            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-            logging.getLogger("mapsto").warning("broken images left out: %d (%s%s)", len(broken), names, more)
-            samples = samples.take(np.flatnonzero(records[:, 0] == 0))
+        if (records[:, 0] & _BROKEN).any():
+            samples = samples.take(np.flatnonzero(records[:, 0] & _BROKEN == 0))
         return require_some(samples, where=self.folder)
+
+    def read_for(self, preprocessing: Preprocessing) -> Images:
+        if preprocessing.kind != "image":
+            return self
+        height, width = preprocessing.size
+        return dataclasses.replace(
+            self,
+            size=self.size if self.size is not None else (height, width),
+            channels=self.channels or (3 if preprocessing.channels == 3 else 1),
+            ink=self.ink or preprocessing.ink,
+        )
+
+    def misread(self, preprocessing: Preprocessing) -> tuple[str, ...]:
+        if preprocessing.kind != "image":
+            return ()
+        own, found = self._preprocessing(), list[str]()
+        if self.size is not None and own.size != preprocessing.size:
+            found.append(f"size: {_shown_size(own.size)}, the network's is {_shown_size(preprocessing.size)}")
+        if self.channels is not None and own.channels != preprocessing.channels:
+            found.append(f"channels: {own.channels}, the network's is {preprocessing.channels}")
+        if self.ink is not None and own.ink != preprocessing.ink:
+            found.append(f"ink: {own.ink}, the network's is {preprocessing.ink}")
+        remedy = ", ".join(each.partition(":")[0] for each in found)
+        text = (
+            f"{self.folder}: files are read otherwise than the network's package reads them ({'; '.join(found)}), so that figures may "
+            f"differ from what it answers; leave out {remedy} of the images"
+        )
+        return (text,) if found else ()
 
     def _preprocessing(self) -> Preprocessing:
         from mapsto.data.ink import MEAN, STD
 
+        channels, ink = self.channels or _USUAL.channels, self.ink or _USUAL.ink
         # ImageNet's mean and deviation for photographs, the glyphs' for ink.
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        if self.ink == "light":
-            mean, std = (MEAN,) * self.channels, (STD,) * self.channels
-        elif self.channels == 1:
+        if ink == "light":
+            mean, std = (MEAN,) * channels, (STD,) * channels
+        elif channels == 1:
             mean, std = (0.449,), (0.226,)
-        return Preprocessing(channels=self.channels, size=(self.size, self.size), mean=mean, std=std, ink=self.ink)
+        size = self.size if self.size is not None else _USUAL.size
+        both = (size, size) if isinstance(size, int) else size
+        return Preprocessing(channels=channels, size=both, mean=mean, std=std, ink=ink)
 
-    def _files(self) -> tuple[tuple[str, ...], list[tuple[int, Path]]]:
-        """The classes' names, and each file with its label."""
+    def _listing(self) -> Listing:
         from mapsto.data.folder import locate
-        from mapsto.errors import DataError
+        from mapsto.data.image_folder import listed
 
-        root = locate(self.folder, what="the folder of images")
-        folders = (
-            sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")) if root.is_dir() else []
-        )
-        files = [
-            (label, path)
-            for label, folder in enumerate(folders)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        ]
-        if not files:
-            raise DataError(
-                "holds no folder with images in it", where=str(root), hint="put each class in a folder of its own"
-            )
-        return tuple(folder.name for folder in folders), files
+        return listed(locate(self.folder, what="the folder of images"), split=self.split)
+
+    def _fingerprint(self, listing: Listing) -> str:
+        from mapsto.data.fingerprint import file_digests, fingerprint_of
+
+        digests = file_digests(path for _, path in listing.files)
+        labelled = zip((listing.classes[label] for label, _ in listing.files), digests, strict=True)
+        content = [*listing.classes, *(part for pair in labelled for part in pair)]
+        return fingerprint_of(self, content, without=("folder",))
 
     def _decoded(self, paths: list[Path]) -> NDArray[np.uint8]:
-        """A record for each file: one byte, 1 where it is broken, then its pixels."""
+        """A record for each file: one byte of what is odd about it, then its pixels."""
         from concurrent.futures import ThreadPoolExecutor
 
         import numpy as np
-        from PIL import Image
 
         from mapsto.errors import DataError
+        from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
 
-        records = np.zeros((len(paths), 1 + self.channels * self.size**2), np.uint8)
+        how = self._preprocessing()
+        records = np.zeros((len(paths), 1 + how.channels * how.size[0] * how.size[1]), np.uint8)
         broken: dict[int, str] = {}
 
         def decode(i: int) -> None:
             try:
-                records[i, 1:] = _read(paths[i], self.size, self.channels, self.ink).ravel()
-            except (OSError, ValueError, SyntaxError, ArithmeticError, Image.DecompressionBombError) as error:
-                records[i, 0], broken[i] = 1, str(error)
+                picture = read_picture(paths[i], str(paths[i]), size=how.size, channels=how.channels, ink=how.ink)
+            except DataError as error:
+                records[i, 0], broken[i] = _BROKEN, error.what
+            else:
+                records[i, 0] = _CONSTANT * picture.constant + _STRETCHED * picture.stretched
+                records[i, 1:] = picture.pixels.ravel()
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with huge_allowed(), ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(paths))))
         if broken and not self.skip_broken:
-            named = ", ".join(f"{paths[i]} ({broken[i]})" for i in sorted(broken)[:5])
-            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+            named = _few([f"{paths[i]} ({broken[i]})" for i in sorted(broken)])
             count = "1 file is" if len(broken) == 1 else f"{len(broken)} files are"
             raise DataError(
-                f"{count} not whole images: {named}{more}",
+                f"{count} not whole images: {named}",
                 where=self.folder,
                 hint="remove what is broken, or set skip_broken: true",
             )
         return records
 
 
-def _read(path: Path, size: int, channels: int, ink: str) -> NDArray[np.uint8]:
-    """One image, shape (channels, size, size)."""
+def _warnings(paths: Sequence[Path], odd: NDArray[np.uint8]) -> list[str]:
+    """What is odd about files, by the first bytes of their records."""
     import numpy as np
-    from PIL import Image, ImageOps
 
-    from mapsto.data.ink import lightened
+    said = {
+        _BROKEN: ("broken images left out", ""),
+        _CONSTANT: ("images in which every pixel has the same value", "; look at them, they teach nothing"),
+        _STRETCHED: (
+            "images whose values fit no known range",
+            "; each was stretched from its own range to that of 8 bits: save them as 8 or 16 bits to keep one scale",
+        ),
+    }
+    found: list[str] = []
+    for bit, (what, advice) in said.items():
+        places = np.flatnonzero(odd & bit).tolist()
+        if places:
+            found.append(f"{what}: {len(places)} ({_few([str(paths[i]) for i in places])}){advice}")
+    return found
 
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
-    return lightened(pixels) if ink == "light" else pixels
+
+def _few(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+    return f"{', '.join(texts[:5])}{more}"
+
+
+def _shown_size(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]} pixels"

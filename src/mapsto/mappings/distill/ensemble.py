@@ -14,6 +14,8 @@ from mapsto.mapping import Context, NetworkSource
 from mapsto.nn.distillation import Imitation, Schooling, shared_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from mapsto.kinds import Network, Samples
@@ -50,10 +52,13 @@ class Ensemble(Schooling):
         "teachers": [{"networks.conv4": {"channels": 1, "size": 16, "width": 4, "classes": 10}}] * 2,
     }
 
+    def teaching(self, ctx: Context) -> Sequence[Network]:
+        return [ctx.network(teacher) for teacher in self.teachers]
+
     def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
         from mapsto.nn.taught import Committee, Teacher
 
-        networks = [ctx.network(teacher) for teacher in self.teachers]
+        networks = self.teaching(ctx)
         for number, network in enumerate(networks, 1):
             shared_classes(samples, network.signature, where=f"{self.name}: teachers: number {number}")
         members = [Teacher(network, value, self.augment, ctx, where=self.name) for network in networks]

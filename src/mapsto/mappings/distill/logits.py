@@ -15,7 +15,7 @@ from pydantic import Field
 
 from mapsto.data.augmentation import Augmentation
 from mapsto.errors import SpecError
-from mapsto.kinds import Adaptation, Network, Signature
+from mapsto.kinds import Adaptation, Network, Samples, Signature
 from mapsto.mapping import Context, DataSource, NetworkSource, TasksSource
 from mapsto.nn.distillation import shared_classes
 from mapsto.nn.optimisation import Optimisation
@@ -104,8 +104,8 @@ class Logits(Optimisation, Process[Network, Network]):
         from mapsto.nn.batches import Batches, TaskBatches
 
         if self.tasks is not None:
-            return TaskBatches(ctx.tasks(self.tasks), self.tasks_per_step, ctx.fabric)
-        samples = require_some(ctx.dataset(self.data), where="distill.logits")
+            return TaskBatches(ctx.tasks(self.tasks, also=[ctx.network(self.teacher)]), self.tasks_per_step, ctx.fabric)
+        samples = require_some(self._samples(ctx), where="distill.logits")
         require_finite(samples.inputs, where="distill.logits: data")
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
@@ -151,13 +151,16 @@ class Logits(Optimisation, Process[Network, Network]):
         own = ctx.network(self.teacher).adaptation or CENTROID
         return dataclasses.replace(own, tensors={})
 
+    def _samples(self, ctx: Context) -> Samples:
+        return ctx.dataset(self.data, also=[ctx.network(self.teacher)])
+
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
         from mapsto.nn.heading import headed, headless
 
         module = value.module()
         if self.tasks is not None:
             return module, *headless(value, module)
-        classes = shared_classes(ctx.dataset(self.data), ctx.network(self.teacher).signature, where="distill.logits")
+        classes = shared_classes(self._samples(ctx), ctx.network(self.teacher).signature, where="distill.logits")
         return module, *headed(value, module, classes)
 
 

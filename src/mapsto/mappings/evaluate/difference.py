@@ -75,7 +75,7 @@ class Difference(Mapping[Network, Report]):
         ]
         answers: tuple[list[Tensor], list[Tensor]] = ([], [])
         sums: dict[str, Any] = {"cross": 0.0, "ours": 0.0, "theirs": 0.0}
-        for raw in self._batches(ctx):
+        for raw in self._batches(teacher, ctx):
             grams: list[Tensor] = []
             for module, network, wanted, outputs in zip(modules, networks, paths, answers, strict=True):
                 scores, products = _products(module, network, raw, wanted, ctx)
@@ -88,11 +88,11 @@ class Difference(Mapping[Network, Report]):
         matrix: list[list[float]] = (sums["cross"] / scale).tolist()
         return self._report(torch.cat(answers[0]), torch.cat(answers[1]), matrix, paths)
 
-    def _batches(self, ctx: Context) -> list[Any]:
+    def _batches(self, teacher: Network, ctx: Context) -> list[Any]:
         """Raw samples, batch by batch; a last one of fewer than four is left out."""
         from mapsto.data.checks import require_finite, require_some
 
-        samples = require_some(ctx.dataset(self.data), where="evaluate.difference")
+        samples = require_some(ctx.dataset(self.data, also=[teacher]), where="evaluate.difference")
         require_finite(samples.inputs, where="evaluate.difference: data")
         chosen = ctx.random("samples").permutation(len(samples))[: self.samples]
         parts = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]

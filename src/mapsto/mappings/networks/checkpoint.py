@@ -67,7 +67,9 @@ class Checkpoint(Mapping[None, Network]):
         from mapsto.nn.preprocess import prepare
         from mapsto.nn.source import network_of
 
-        samples = ctx.dataset(self.data) if self.data is not None else None
+        size = (self.size, self.size) if self.size else (32, 32)
+        reading = Preprocessing(channels=self.channels or 3, size=size)
+        samples = ctx.dataset(self.data, for_=reading) if self.data is not None else None
         given = {
             "channels": self.channels,
             "size": (self.size, self.size) if self.size else None,
