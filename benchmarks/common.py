@@ -67,13 +67,56 @@ def ratio(times: Sequence[float], base: Sequence[float]) -> dict[str, float]:
     return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
+WIDTH = 140
+"""Characters of a printed table."""
+
+
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as a table."""
+    """Print rows as a table of the columns that tell them apart; the result file holds the others too."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns, alike, left_out = columns_of(rows)
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in (row.get(c, "") for c in columns)))
-    Console(width=160).print(table)
+        table.add_row(*(text_of(row.get(column)) for column in columns))
+    console = Console(width=max(WIDTH, 40), highlight=False)
+    console.print(table)
+    if alike:
+        console.print("alike in all rows: " + ", ".join(f"{name} {text_of(value)}" for name, value in alike.items()))
+    if left_out:
+        console.print("only in the result file: " + ", ".join(left_out))
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any], list[str]]:
+    """The columns to print, those that say the same in every row, and those that are left out.
+
+    Left out is what follows from the first column, long lists, then, until the rest fits, bounds of spreads and the emptiest columns.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    texts = {name: [text_of(row.get(name)) for row in rows] for name in names}
+    alike = {name: rows[0][name] for name in names if len(rows) > 1 and len(set(texts[name])) == 1 and texts[name][0]}
+    kept = [name for name in names if name not in alike and any(texts[name])]
+    first = texts[kept[0]] if kept else []
+    groups = len(set(first))
+    implied = [
+        name for name in kept[1:] if groups < len(rows) and len(set(zip(first, texts[name], strict=True))) == groups
+    ]
+    kept = [name for name in kept if name not in implied]
+    width = {name: 3 + max(len(name), *map(len, texts[name])) for name in kept}
+    left_out = [name for name in kept[1:] if width[name] > WIDTH // 3]
+    kept = [name for name in kept if name not in left_out]
+    while len(kept) > 2 and sum(width[name] for name in kept) + 1 > WIDTH:
+        last = list(reversed(kept[1:]))
+        bounds = [name for name in last if name.endswith(("low", "high"))]
+        gone = bounds[0] if bounds else min(last, key=lambda name: sum(map(bool, texts[name])))
+        kept.remove(gone)
+        left_out.append(gone)
+    return kept, alike, implied + left_out
+
+
+def text_of(value: Any) -> str:
+    """A value as a table shows it; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,100 @@
+"""The main job over ten seeds that nothing was chosen by: what the small network loses beside its teacher, mean and worst.
+
+mapsto bench main_job_seeds
+
+Ten runs of `mapsto run demo` take most of an hour. Their reports are kept in runs/main_job_seeds until the last is there, so a killed
+benchmark goes on with the next seed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+
+SEEDS = tuple(range(1000, 1010))
+"""Neither the recipe's own nor any that it was chosen by."""
+FOLDER = Path("runs") / "main_job_seeds"
+LOSSES = (
+    ("digits", "points lost on the digits", ("<= 0.3", "<= 1")),
+    ("scripts", "points lost on unseen scripts", ("<= 0.3", "<= 1")),
+)
+
+
+def main(quick: bool = False) -> dict[str, Any]:
+    from mapsto.report import metrics_of, t95
+
+    seeds = SEEDS[:2] if quick else SEEDS
+    folder = FOLDER.with_name(FOLDER.name + "_quick") if quick else FOLDER
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        report = _report(seed, folder / f"seed-{seed}", quick)
+        metrics = metrics_of(report["steps"])
+        row: dict[str, Any] = {"what": f"seed {seed}"}
+        for name, _, _ in LOSSES:
+            row[f"teacher, {name}"] = metrics[f"teacher.{name}.accuracy"]["value"]
+            row[f"int8, {name}"] = metrics[f"int8.{name}.accuracy"]["value"]
+            row[f"lost, {name}"] = metrics[f"int8.{name}.drop"]["value"]
+        rows.append(row | {"seconds": report["seconds of the command"]})
+    targets: list[dict[str, Any]] = []
+    number = "ten" if len(seeds) == 10 else str(len(seeds))
+    for name, what, (mean, worst) in LOSSES:
+        lost = [row[f"lost, {name}"] for row in rows]
+        targets.append(common.target(f"{what}, mean of {number} seeds", mean, statistics.fmean(lost)))
+        targets.append(common.target(f"{what}, worst of {number} seeds", worst, max(lost)))
+    seconds = [row["seconds"] for row in rows]
+    targets.append(
+        common.target(f"seconds of a first run, median of {number} seeds", "<= 300", statistics.median(seconds))
+    )
+    conditions = {"seeds": list(seeds), "recipe": "demo", "quick": quick}
+    conditions |= {f"ci95 of the mean, {name}": t95([row[f"lost, {name}"] for row in rows]) for name, _, _ in LOSSES}
+    tree = common.result("main_job_seeds", conditions=conditions, rows=rows, targets=targets)
+    common.show(rows)
+    common.show(targets)
+    if not quick:
+        common.save(tree)
+    shutil.rmtree(folder, ignore_errors=True)
+    return tree
+
+
+def _report(seed: int, out: Path, quick: bool) -> dict[str, Any]:
+    """The report of a seed with the command's wall time, run in a new store; one that is there already is taken as it is."""
+    kept = out / "timed.json"
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    shutil.rmtree(out, ignore_errors=True)
+    store = out / "store"
+    command = [
+        sys.executable,
+        "-m",
+        "mapsto",
+        "run",
+        "demo",
+        "--store",
+        str(store),
+        "--seed",
+        str(seed),
+        "--out",
+        str(out),
+    ]
+    began = time.perf_counter()
+    subprocess.run(
+        command + (["--quick"] if quick else []), check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    seconds = time.perf_counter() - began
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    shutil.rmtree(store)
+    report["seconds of the command"] = seconds
+    kept.write_text(json.dumps(report), encoding="utf-8")
+    return report
+
+
+if __name__ == "__main__":
+    main("--quick" in sys.argv)
