@@ -129,6 +129,7 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
         "report": report,
         "warnings": list(step.warnings),
         "notes": list(step.notes),
+        "comparison": step.comparison,
         "curves": _thinned(step.curves),
         "epochs": _epochs(step.curves),
     }

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from mapsto.data.prefetch import Prefetched
 from mapsto.errors import MapstoError, SpecError, StepError, is_of_surroundings, nearest
-from mapsto.kinds import Dataset, Forked, Frozen, Network, Report, Stream, Tasks
+from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Report, Stream, Tasks
 from mapsto.mapping import (
     Chain,
     Context,
@@ -41,6 +41,7 @@ from mapsto.mapping import (
 from mapsto.process import Process, State
 from mapsto.spec import Recipe, load_recipe, node_of
 from mapsto.store import Record, Store, digest, disk_error, encode, measured_of, network_digest
+from mapsto.verdict import Ground, compares, grounds, judged, of_package, teacher_of, trains
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -80,6 +81,8 @@ class StepResult:
     warnings: tuple[str, ...] = ()
     """What the step warned of, now or when it ran."""
     notes: tuple[str, ...] = ()
+    comparison: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the network lost, measured: see `mapsto.verdict`."""
 
 
 @dataclass(kw_only=True)
@@ -309,6 +312,10 @@ class Executor:
         self._by_key: dict[str, Handle] = {}
         self._nested = 0
         self._forced: set[str] = set()
+        self._mappings: list[Mapping[Any, Any]] = []
+        self._given: list[Handle] = []
+        self._training_follows: list[bool] = []
+        self._said_uncompared = False
 
     # -- references
 
@@ -324,7 +331,9 @@ class Executor:
             if known is mapping or known == mapping:
                 return handle
         self._nested += 1
+        outer, self._training_follows = self._training_follows, []
         handle = self.run(mapping, _NOTHING)
+        self._training_follows = outer
         self._nested -= 1
         self._sources.append((mapping, handle))
         return handle
@@ -337,8 +346,10 @@ class Executor:
         """Run a mapping on a value; compound mappings run part by part."""
         if isinstance(mapping, Chain):
             start = given
-            for step in mapping.steps:
+            for place, step in enumerate(mapping.steps, 1):
+                self._training_follows.append(any(trains(later) for later in mapping.steps[place:]))
                 given = self.run(step, given, of=of)
+                self._training_follows.pop()
             if start is _NOTHING:
                 self._sources.append((mapping, given))
             return given
@@ -402,6 +413,8 @@ class Executor:
             key=key,
         )
         self.steps.append(step)
+        self._mappings.append(mapping)
+        self._given.append(given)
         record = self.team.share(self.store.record(key) if key else None)
         if record is not None and self._is_forced(step):
             if not self.plan and self.team.leads:
@@ -419,7 +432,8 @@ class Executor:
             step.status = "hit" if step.hit else "ran"
         step.digest, step.kind_out, step.seconds = record.digest, record.kind, record.seconds
         step.measured, step.curves = record.measured, record.curves
-        step.warnings, step.notes = record.warnings, record.notes
+        step.warnings, step.notes, step.comparison = record.warnings, record.notes, record.comparison
+        self._judge(step)
         self.listener.finished(step)
         final = record
         handle = Handle(
@@ -484,6 +498,7 @@ class Executor:
                 if not self.team.leads:
                     return cast("Record", self.team.share(cast("Any", None)))
                 known_digest = self.store.save(result)
+                comparison = self._compared(mapping, value, result, step, context)
             except StepError:
                 raise
             except MapstoError as error:
@@ -517,14 +532,112 @@ class Executor:
                     curves=_curves(context.rows),
                     warnings=tuple(context.warnings),
                     notes=tuple(context.notes),
+                    comparison=comparison,
                 )
             )
             self.store.drop_state(step.key)
             return self.team.share(record)
 
+    # -- what a step made of its network (`mapsto.verdict`)
+
+    def _compared(
+        self, mapping: Mapping[Any, Any], value: Any, result: Any, step: StepResult, context: Context
+    ) -> dict[str, Any]:
+        """The figures of a step that may ruin a network, and of what follows one."""
+        if isinstance(result, Package) and compares(mapping):
+            return {"given": of_package(result)}
+        if not isinstance(value, Network) or not isinstance(result, Network):
+            return {}
+        before = list(self._before(step.id))
+        found: dict[str, Any] = {}
+        grounded = list(grounds(mapping, [self._mappings[place] for place in before]))
+        if compares(mapping):
+            teacher = teacher_of(mapping)
+            found["given"] = _figures(value, result, grounded, context, teacher=teacher)
+        first = self._first(step.id)
+        if first is not None and first.digest != self._given[step.id].digest:
+            found["first"] = {"digest": first.digest, **_figures(first.load(), result, grounded, context)}
+        return found
+
+    def _before(self, place: int) -> Iterator[int]:
+        """The steps that led to a step's value, the nearest first; of a choice the branch that was chosen."""
+        handle = self._given[place]
+        while handle.steps:
+            digest_out = self.steps[place].digest
+            same = [number for number in handle.steps if self.steps[number].digest == digest_out]
+            place = (same or list(handle.steps))[0]
+            yield place
+            handle = self._given[place]
+
+    def _first(self, place: int) -> Handle | None:
+        """What the first compressing step up to this one was given, or learnt from: the network that all is to be measured by."""
+        for number in reversed([place, *self._before(place)]):
+            mapping = self._mappings[number]
+            if compares(mapping):
+                teacher = teacher_of(mapping)
+                if isinstance(teacher, Ref):
+                    return self.label(teacher.label)
+                return self.source(teacher) if isinstance(teacher, Mapping) else self._given[number]
+        return None
+
+    def _judge(self, step: StepResult) -> None:
+        """Say what a step's comparison came to."""
+        given = step.comparison.get("given")
+        if given is None:
+            return
+        if "reason" in given and not self._said_uncompared:
+            self._said_uncompared = True
+            self._say(step, "note", f"what this step changed could not be measured: {given['reason']}")
+        said = judged(given, followed=any(self._training_follows))
+        if said is not None:
+            self._say(step, said.level, said.text)
+
+    def judge_end(self, result: Handle) -> None:
+        """Say what the last network of a run lost against the first trained one."""
+        for place in result.steps:
+            for number in (place, *self._before(place)):
+                step = self.steps[number]
+                found = step.comparison.get("first")
+                if found is not None:
+                    first = self._first(number)
+                    said = judged(found, followed=False, final=True)
+                    if said is not None and first is not None and first.digest == found["digest"]:
+                        self._say(step, said.level, said.text)
+                if step.comparison and step.kind_out == "Network":
+                    break
+
+    def _say(self, step: StepResult, level: str, text: str) -> None:
+        if level == "warning":
+            step.warnings = (*step.warnings, text)
+            self.listener.warned(step, text)
+        else:
+            step.notes = (*step.notes, text)
+            self.listener.noted(step, text)
+
     def log_file(self, step: StepResult, rows: list[tuple[int, dict[str, float]]]) -> Any:
         """A context manager that gives a function which logs one row to CSV and TensorBoard."""
         return _log_to(self.logs / _slug(self.steps, step) if self.logs is not None else None, rows)
+
+
+def _figures(
+    before: Network, after: Network, grounded: Iterable[Ground], context: Context, *, teacher: Any = None
+) -> dict[str, Any]:
+    """Two networks on the first samples that fit both; the reason where none does. A comparison never fails a step."""
+    from mapsto.nn.comparison import compare
+
+    reason = "neither it nor a step before it has data"
+    reference = None if teacher is None else context.network(teacher)
+    for ground in grounded:
+        try:
+            with context.giving(after):
+                data = cast("Dataset | Tasks", context.resolve(ground.data, Frozen))
+                found = compare(before, after, data, context, labelled=ground.labelled, reference=reference)
+        except Exception as error:  # a foreign network on data of an earlier step may raise what it likes
+            reason = f"{type(error).__name__}: {error}"[:200]
+            continue
+        named = {} if teacher is None or "accuracy" in found else {"against": "its teacher"}
+        return {"on": ground.what, **found, **named}
+    return {"reason": reason}
 
 
 class _Forward(logging.Handler):
@@ -737,6 +850,8 @@ def execute(
     started = time.time()
     began = time.monotonic()
     result = executor.run(recipe.steps, _NOTHING)
+    if not plan:
+        executor.judge_end(result)
     for name in sorted(executor.unused_force()):
         executor.listener.note(f"--force {name}: no step of this run has that name")
     run = RunResult(

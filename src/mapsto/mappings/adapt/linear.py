@@ -2,11 +2,15 @@
 
 ``min_W  ½‖W‖² + C Σ_i −log softmax(W z_i + b)[y_i]`` with z the standardised embedding; the standardisation is folded into the layer
 (Fan et al., "LIBLINEAR", 2008; as a few-shot baseline: Tian et al., "Rethinking Few-Shot Image Classification", 2020).
+
+The spread of each number over n examples is shrunk towards the spread of all of them: a number that happens to be the same in five
+photos would else be divided by nothing, and one huge weight drown the others, in int8 altogether (Schäfer and Strimmer, "A Shrinkage
+Approach to Large-Scale Covariance Matrix Estimation", 2005).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,15 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["Linear"]
 
 
+_PRIOR = 10
+"""As many examples the common spread weighs; 10 to 200 were as good for EfficientNet-Lite0 on CIFAR-10 with 20 to 1,000 labels."""
+_LEAST = 0.1
+"""No number of the embedding is enlarged more than tenfold against the typical one, so that int8 can hold the weights."""
+
+
 class Linear(Mapping[Network, Network]):
     """A classifier for the classes of `data`; the embedding stays as it is, quantized or not."""
+
+    version: ClassVar[int] = 2
 
     data: DataSource
     """The labelled examples, at least one of each class."""
     strength: float = Field(default=1.0, gt=0)
     """C: the inverse of the penalty; smaller is smoother. scikit-learn's default is 1."""
     standardize: bool = True
-    """Whether each number of the embedding is scaled to mean 0 and standard deviation 1 first."""
+    """Whether each number of the embedding is scaled to mean 0 and, given enough examples, standard deviation 1 first."""
     iterations: int = Field(default=1000, ge=1)
     """At most so many of L-BFGS."""
 
@@ -57,8 +69,7 @@ class Linear(Mapping[Network, Network]):
 
         mean, spread = np.zeros(features.shape[1]), np.ones(features.shape[1])
         if self.standardize:
-            mean, spread = features.mean(0), features.std(0)
-            spread[spread < 1e-8] = 1.0
+            mean, spread = features.mean(0), _spread(features)
         fitted: Any = LogisticRegression(C=self.strength, max_iter=self.iterations)
         fitted.fit((features - mean) / spread, labels)
         weight, bias = np.asarray(fitted.coef_), np.asarray(fitted.intercept_)
@@ -66,3 +77,21 @@ class Linear(Mapping[Network, Network]):
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         weight = weight / spread
         return torch.as_tensor(weight).float(), torch.as_tensor(bias - weight @ mean).float()
+
+
+def _spread(features: NDArray[Any]) -> NDArray[Any]:
+    """What each number of the embedding is divided by, shape (D,), from features (n, D): its own spread, shrunk to the common one.
+
+    >>> import numpy as np
+    >>> few = np.array([[0.0, 0.0, 2.0], [0.0, 4.0, 0.0]])
+    >>> _spread(few).round(2), _spread(np.tile(few, (500, 1))).round(2)
+    (array([1.18, 1.43, 1.25]), array([0.13, 1.99, 1.  ]))
+    """
+    import numpy as np
+
+    own = features.var(0)
+    common = float(own.mean())
+    if common == 0:
+        return np.ones_like(own)
+    shrunk = (len(features) * own + _PRIOR * common) / (len(features) + _PRIOR)
+    return np.sqrt(np.maximum(shrunk, _LEAST**2 * common))
