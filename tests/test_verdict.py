@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(run: RunResult) -> list[tuple[str, str]]:
-    return [(path, text) for path, text in run.warnings if "compared with" in text]
+    return [(path, text) for path, text in run.warnings if "compared with what" in text]
 
 
 def ends(run: RunResult) -> list[str]:
