@@ -30,6 +30,8 @@ META = [
     "meta_regression",
     "meta_umtra",
 ]
+LONG_META = ("meta_cross_domain", "meta_optimizer", "meta_r2d2")
+"""What they run is run by the tests of their mappings too, in less time."""
 
 
 def test_the_shipped_recipes_are_these() -> None:
@@ -77,7 +79,10 @@ def test_quick(name: str, tmp_path: Path) -> None:
     check_package(tmp_path / "package")
 
 
-@pytest.mark.parametrize("name", META)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG_META else name for name in META],
+)
 @pytest.mark.timeout(300)
 def test_quick_learners(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
