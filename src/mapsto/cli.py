@@ -18,6 +18,7 @@ import typer
 from mapsto import discovery
 from mapsto._version import __version__
 from mapsto.errors import DataError, MapstoError, SpecError, is_of_surroundings, nearest
+from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
     from mapsto.run import RunResult
@@ -90,11 +91,11 @@ def main() -> NoReturn:
 
 
 def _fail(text: str) -> None:
-    sys.stderr.write(f"mapsto: error: {text}\n")
+    sys.stderr.write(f"mapsto: error: {shown(text)}\n")
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{shown(text)}\n")
 
 
 def _json(value: Any) -> None:

@@ -13,11 +13,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from mapsto.run import Listener, StepResult
 from mapsto.spec import shipped_recipes
+from mapsto_runtime.shown import shown
 
 __all__ = ["Progress", "print_comparison", "print_outcome", "print_plan", "print_store"]
+
+
+class Screen(Console):
+    """A console on which control characters in names and messages are shown, not obeyed."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(shown(text), **how)
 
 
 class Progress(Listener):
@@ -27,8 +36,8 @@ class Progress(Listener):
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
-        self.console = Console(stderr=True, quiet=not enabled, highlight=False)
-        self.warnings = self.console if enabled else Console(stderr=True, highlight=False)
+        self.console = Screen(stderr=True, quiet=not enabled, highlight=False)
+        self.warnings = self.console if enabled else Screen(stderr=True, highlight=False)
         self.bars = Bars(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
@@ -107,7 +116,7 @@ def _number(value: Any, ci95: Any = None) -> str:
 
 def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     """A run's summary table, its targets, where the report is, and three commands to try next."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
     summary = report["summary"]
     if summary["rows"]:
         table = Table(
@@ -151,7 +160,7 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
 
 def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
     """What would run, with the time and disk that earlier runs suggest."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table(title="Plan", title_justify="left")
     for column in ("seed", "step", "mapping", "status", "about", "disk"):
         table.add_column(column, justify="right" if column in ("seed", "about", "disk") else "left")
@@ -175,7 +184,7 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_store(rows: Sequence[Mapping[str, Any]]) -> None:
     """The finished steps of a store."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table()
     for column in ("made", "step", "kind", "seconds", "MiB", "digest"):
         table.add_column(column, justify="right" if column in ("seconds", "MiB") else "left")
@@ -189,7 +198,7 @@ def print_store(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_comparison(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     """Two runs side by side."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table(title=f"{names[0]}  against  {names[1]}", title_justify="left")
     for column in ("metric", "unit", names[0], names[1], "difference"):
         table.add_column(column, justify="left" if column in ("metric", "unit") else "right")

@@ -20,6 +20,8 @@ import errno
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from mapsto_runtime.shown import shown
+
 __all__ = [
     "ComposeError",
     "DataError",
@@ -56,7 +58,7 @@ class MapstoError(Exception):
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         advice = f"; {self.hint}" if self.hint else ""
-        return f"{place}{self.what}{advice}"
+        return shown(f"{place}{self.what}{advice}")
 
 
 class SpecError(MapstoError):

@@ -11,6 +11,7 @@ from mapsto_runtime.preprocessing.arrays import array_of
 from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
 from mapsto_runtime.preprocessing.images import images_of, normalised, prepare
 from mapsto_runtime.preprocessing.tables import parquet_of, rows_of, table_of
+from mapsto_runtime.shown import shown
 from mapsto_runtime.signature import Preprocessing, Signature
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def _picture(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray
         )
     log = logging.getLogger("mapsto_runtime")
     if picture.constant:
-        log.warning("%s: every pixel has the same value, so that there is nothing to be seen in it", name)
+        log.warning("%s: every pixel has the same value, so that there is nothing to be seen in it", shown(name))
     if picture.stretched:
-        log.warning("%s: its values fit no known range and were stretched to that of 8 bits", name)
+        log.warning("%s: its values fit no known range and were stretched to that of 8 bits", shown(name))
     pixels = np.repeat(picture.pixels, preprocessing.channels // len(picture.pixels), axis=0)
     return normalised(pixels.astype(np.float32) / np.float32(255), preprocessing)[None]
