@@ -134,6 +134,13 @@ def test_seeds_give_a_mean(here: Path) -> None:
         (("predict", "nowhere", "x.png"), "manifest.json"),
         (("report", "nowhere"), "no report"),
         (("list", "zzz"), "nothing is called"),
+        (("comprss",), "Did you mean 'compress'?; see mapsto --help"),
+        (
+            ("compress", "--shars", "1"),
+            "there is no option '--shars'; did you mean '--shares'?; see mapsto compress --help",
+        ),
+        (("show", "taylr"), "did you mean 'prune.taylor' or"),
+        (("show", "best"), "'best' is the last word of 2 names; give one of choose.best, export.best"),
         (("new", "small"), "exists already"),
     ],
 )
@@ -150,6 +157,14 @@ def test_show_says_fields_and_ranges(here: Path) -> None:
     tree = json.loads(mapsto("show", "prune.magnitude", "--json").out)
     assert {"name", "schema", "description"} <= set(tree["fields"][0])
     assert "schema: 1" in mapsto("show", "demo").out
+    assert mapsto("show", "mlp").out == mapsto("show", "networks.mlp").out
+
+
+def test_a_list_of_one_kind(here: Path) -> None:
+    rows = json.loads(mapsto("list", "recipes", "--json").out)
+    assert {row["group"] for row in rows} == {"recipe"}
+    assert "demo" in {row["name"] for row in rows}
+    assert {row["group"] for row in json.loads(mapsto("list", "data", "--json").out)} == {"data"}
 
 
 def test_list_names_everything_without_importing_torch(here: Path) -> None:

@@ -233,6 +233,6 @@ axis.legend()
 assert max(each for each, _ in points["int8"]) < whole["bytes"] / 4
 
 # %% [markdown]
-# Every int8 network is less than a quarter of the first in bytes. From here: `mapsto compress RUN --data DATA --target latency=0.5ms` draws
+# Every int8 network is less than a quarter of the first in bytes. From here: `mapsto compress RUN --data DATA --limit latency=0.5ms` draws
 # this frontier for a network of yours and exports the most accurate one within the target, `mapsto run compress_resnet_cifar` does it for a
 # trained ResNet, and `mapsto list prune` names the other criteria.

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -48,7 +49,7 @@ def main() -> NoReturn:
     # Threads that spin at OpenMP's barriers make two runs at once many times slower than one after the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        ended = app(standalone_mode=False)
+        ended = app(prog_name="mapsto", standalone_mode=False)
         code = ended if isinstance(ended, int) else 0  # what `typer.Exit` was raised with; 130 for Ctrl-C
         if code == 130:
             raise KeyboardInterrupt
@@ -67,11 +68,7 @@ def main() -> NoReturn:
         code = 0
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            text = getattr(error, "format_message")()  # noqa: B009 - click's usage errors
-            if type(error).__name__ == "NoArgsIsHelpError":
-                sys.stderr.write(f"{text}\n")
-            else:
-                _fail(f"{text}; see mapsto --help")
+            _fail_of_usage(error)
             code = 2
         elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"the disk is full: {error.filename or error}; free some space, then run the same command again")
@@ -92,6 +89,20 @@ def main() -> NoReturn:
 
 def _fail(text: str) -> None:
     sys.stderr.write(f"mapsto: error: {shown(text)}\n")
+
+
+def _fail_of_usage(error: Any) -> None:
+    """Say what click found wrong with the words of a command, the nearest option and where its help is."""
+    text = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{text}\n")
+        return
+    text = text.rstrip(".")
+    if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
+        options = [name for each in error.ctx.command.params for name in each.opts if name.startswith("--")]
+        text = f"there is no option '{error.option_name}'; {nearest(error.option_name, options)}"
+    command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "mapsto"
+    _fail(f"{text}; see {command} --help")
 
 
 def _print(text: str) -> None:
@@ -271,9 +282,14 @@ def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, fo
 # --------------------------------------------------------------------------------------------------------- list, show, new
 
 
+_GROUPS = {"mappings": "mapping", "mapping": "mapping", "data": "data", "recipes": "recipe", "recipe": "recipe"}
+
+
 @app.command("list")
 def list_(
-    pattern: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    pattern: Annotated[
+        str, typer.Argument(help="Only names that contain this; or mappings, data or recipes for one of these lists.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """List mappings, data sets and recipes by name.
@@ -282,13 +298,18 @@ def list_(
     """
     from mapsto.names import recipes
 
+    whole = _GROUPS.get(pattern)
     rows = [
         {"group": noun, "name": entry.name, "summary": discovery.summary(entry)}
         for noun, group in (("mapping", "mappings"), ("data", "data"))
         for entry in discovery.entries(group).values()
-        if pattern in entry.name
+        if (whole == noun if whole else pattern in entry.name)
     ]
-    rows += [{"group": "recipe", "name": n, "summary": text} for n, text in recipes().items() if pattern in n]
+    rows += [
+        {"group": "recipe", "name": name, "summary": text}
+        for name, text in recipes().items()
+        if (whole == "recipe" if whole else pattern in name)
+    ]
     if as_json:
         _json(rows)
         return
@@ -301,8 +322,22 @@ def list_(
             for row in part:
                 _print(f"  {row['name']:<{width}}  {row['summary']}"[:columns])
     if not rows:
-        known = [*discovery.entries("mappings"), *discovery.entries("data"), *recipes()]
-        raise SpecError(f"nothing is called '{pattern}'", hint=nearest(pattern, known))
+        raise _unknown(pattern)
+
+
+def _unknown(name: str) -> SpecError:
+    """That nothing has this name, with the names that come nearest, and not all that there are."""
+    from difflib import get_close_matches
+
+    from mapsto.names import recipes
+
+    known = [*discovery.entries("mappings"), *discovery.entries("data"), *recipes()]
+    words = {word: each for each in known for word in (each.rpartition(".")[2], each)}
+    close = list(dict.fromkeys(words[word] for word in get_close_matches(name, words, n=3)))
+    quoted = " or ".join(f"'{each}'" for each in close)
+    return SpecError(
+        f"nothing is called '{name}'", hint=f"did you mean {quoted}?" if close else "`mapsto list` shows every name"
+    )
 
 
 def _columns() -> int:
@@ -317,6 +352,8 @@ def show(
 ) -> None:
     """Show what a mapping does: its fields with defaults and ranges, what it takes and gives; or a recipe's text.
 
+    The last word of a name is enough where only one has it, as in `mapsto show mlp`.
+
     Example: mapsto show prune.taylor
     """
     from mapsto.names import describe
@@ -327,13 +364,24 @@ def show(
         text = shipped[name].read_text(encoding="utf-8")
         _json({"name": name, "yaml": text}) if as_json else _print(text)
         return
-    for group in ("mappings", "data"):
-        if name in discovery.entries(group):
-            tree = describe(group, name)
-            _json(tree) if as_json else _print(tree["text"])
-            return
-    known = [*discovery.entries("mappings"), *discovery.entries("data"), *shipped]
-    raise SpecError(f"nothing is called '{name}'", hint=nearest(name, known))
+    known = {group: _named(name, discovery.entries(group)) for group in ("mappings", "data")}
+    matches = [(group, entry) for group, entries in known.items() for entry in entries]
+    exact = [match for match in matches if match[1] == name]
+    if len(exact or matches) > 1:
+        raise SpecError(
+            f"'{name}' is the last word of {len(matches)} names",
+            hint=f"give one of {', '.join(entry for _, entry in matches)}",
+        )
+    for group, entry in exact or matches:
+        tree = describe(group, entry)
+        _json(tree) if as_json else _print(tree["text"])
+        return
+    raise _unknown(name)
+
+
+def _named(name: str, known: Iterable[str]) -> list[str]:
+    """The names that are `name`, or whose last word is."""
+    return [entry for entry in known if name in (entry, entry.rpartition(".")[2])]
 
 
 @app.command()
@@ -456,10 +504,20 @@ def compress(
         str,
         typer.Argument(help="The --out folder of a run, a recipe, or package.module:factory=weights.pt."),
     ],
+    examples: Annotated[str, typer.Argument(metavar="[DATA]", help="The same as --data.", show_default=False)] = "",
     data: Annotated[
-        str, typer.Option(help="A folder of class folders, an .npz archive, or a data set as in a recipe.")
-    ],
-    target: Annotated[str, typer.Option(help="latency=0.5ms, bytes=200kB, macs=10M or parameters=50k.")],
+        str,
+        typer.Option(
+            help="A folder of class folders, an .npz archive, a table (with --target), or a data set as in a recipe."
+        ),
+    ] = "",
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="latency=0.5ms, bytes=200kB, macs=10M or parameters=50k; given several times, all must hold."
+        ),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The column of a table that is predicted.")] = None,
     test: Annotated[str | None, typer.Option(help="Data that are only reported on, as --data.")] = None,
     shares: Annotated[str, typer.Option(help="Shares of the multiply-accumulates to try.")] = "1,0.5,0.25,0.125",
     epochs: Annotated[
@@ -477,24 +535,42 @@ def compress(
     ] = None,
     store: StoreOption = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
     trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the most accurate small network within a limit: prune, distil and quantize at several sizes, export the best.
+    """Find the most accurate small network within limits: prune, distil and quantize at several sizes, export the best.
 
-    Example: mapsto compress runs/vgg_cifar --data '{cifar10: {split: train}}' --target latency=0.5ms
+    Example: mapsto compress runs/vgg_cifar --data '{cifar10: {split: train}}' --limit latency=0.5ms
     """
     from mapsto import compressing
 
-    wanted = compressing.parse_target(target)
+    if target is not None and "=" in target:
+        raise SpecError(
+            f"'{target}' is a limit, and --target is the column of a table that is predicted",
+            where="--target",
+            hint=f"write --limit {target}",
+        )
+    if bool(data) == bool(examples):
+        what = "twice" if data else "no data are"
+        raise SpecError(
+            f"the data are given {what}" if data else f"{what} given",
+            where="mapsto compress",
+            hint="give a folder with a folder of images for each class, as in mapsto compress MODEL FOLDER --limit bytes=200kB",
+        )
+    if not limit:
+        raise SpecError(
+            "no limit is given", where="mapsto compress", hint="as in --limit latency=0.5ms or --limit bytes=200kB"
+        )
+    limits = tuple(compressing.parse_limit(text) for text in limit)
     tried = _shares(shares)
     folder = out or Path("runs") / "compress"
     _writable(folder)
     text = compressing.compression_recipe(
         model=compressing.model_nodes(model, step),
-        data=compressing.data_node(data),
-        test=compressing.data_node(test) if test is not None else None,
-        target=wanted,
+        data=compressing.data_node(data or examples, target),
+        test=compressing.data_node(test, target) if test is not None else None,
+        limits=limits,
         shares=tried,
         epochs=epochs,
         seed=seed,
@@ -510,7 +586,7 @@ def compress(
         store=store,
         device="cpu",
         precision="32-true",
-        threads=None,
+        threads=threads,
         processes=1,
         strategy="auto",
         seed=None,

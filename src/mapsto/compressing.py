@@ -25,20 +25,16 @@ from mapsto.nn import runtime as runtimes
 if TYPE_CHECKING:
     from mapsto.kinds import Samples
 
-__all__ = ["Target", "compression_recipe", "data_node", "held_out", "held_out_classes", "model_nodes", "parse_target"]
+__all__ = ["Limit", "compression_recipe", "data_node", "held_out", "held_out_classes", "model_nodes", "parse_limit"]
 
 _UNITS: dict[str, dict[str, float]] = {
     "latency": {"ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3},
-    "bytes": {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "kib": 1024.0, "mib": 1024.0**2},
+    "bytes": {"": 1.0, "b": 1.0, "k": 1e3, "m": 1e6, "kb": 1e3, "mb": 1e6, "kib": 1024.0, "mib": 1024.0**2},
     "macs": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9},
     "parameters": {"": 1.0, "k": 1e3, "m": 1e6},
 }
-_METRICS = {
-    "latency": ("evaluate.latency", "p50"),
-    "bytes": ("evaluate.size", "bytes"),
-    "macs": ("evaluate.size", "macs"),
-    "parameters": ("evaluate.size", "parameters"),
-}
+_METRICS = {"latency": "p50", "bytes": "bytes", "macs": "macs", "parameters": "parameters"}
+"""What `evaluate.exported` calls them."""
 _EXPORTS = {"onnxruntime": "export.onnx"}
 """Where a runtime's export has another name than the runtime."""
 _PER_CLASS = 5
@@ -48,41 +44,43 @@ _STEPS = 100
 
 
 @dataclass(frozen=True)
-class Target:
+class Limit:
     """A limit on what the small network costs."""
 
     kind: str
     """``latency`` (ms, one sample, one thread), ``bytes``, ``macs`` or ``parameters``."""
-    limit: float
+    most: float
     text: str
     """As it was given."""
 
 
-def parse_target(text: str) -> Target:
+def parse_limit(text: str) -> Limit:
     """``latency=0.5ms``, ``bytes=200kB``, ``macs=10M`` or ``parameters=50k``.
 
     Raises `SpecError` for another cost, another unit, or a limit that is not above 0.
 
-    >>> parse_target("latency=500us").limit, parse_target("bytes=200kB").limit
+    >>> parse_limit("latency=500us").most, parse_limit("bytes=200kB").most
     (0.5, 200000.0)
     """
     kind, sign, rest = text.partition("=")
     if kind not in _UNITS or not sign:
         raise SpecError(
-            f"'{text}' is no target",
-            where="--target",
+            f"'{text}' is no limit",
+            where="--limit",
             hint=f"{nearest(kind, _UNITS)}; as in latency=0.5ms or bytes=200kB",
         )
     found = re.fullmatch(r"\s*([0-9.]+(?:e-?\d+)?)\s*([a-zµ]*)\s*", rest.lower())
     factor = _UNITS[kind].get(found[2]) if found else None
     if found is None or factor is None or found[1].count(".") > 1 or float(found[1]) <= 0:
         units = ", ".join(unit or "none" for unit in _UNITS[kind])
-        raise SpecError(f"'{rest}' is no limit on {kind}", where="--target", hint=f"a number above 0; units: {units}")
-    return Target(kind, float(found[1]) * factor, text)
+        raise SpecError(f"'{rest}' is no limit on {kind}", where="--limit", hint=f"a number above 0; units: {units}")
+    return Limit(kind, float(found[1]) * factor, text)
 
 
-def data_node(text: str) -> dict[str, Any]:
+def data_node(text: str, target: str | None = None) -> dict[str, Any]:
     """A data set as a recipe writes it, from a folder of class folders, an ``.npz`` archive, a table's file, or YAML.
+
+    `target` is the column of a table that is predicted.
 
     >>> data_node("digits"), data_node("{cifar10: {split: train}}")
     ({'digits': {}}, {'cifar10': {'split': 'train'}})
@@ -97,11 +95,13 @@ def data_node(text: str) -> dict[str, Any]:
                 f"files of type '{place.suffix}' are not read here", where=text, hint=f"give {', '.join(kinds)}"
             )
         if kinds[place.suffix.lower()] == "table":
-            raise SpecError(
-                "a table needs its target",
-                where=text,
-                hint=f"as in --data '{{table: {{file: {text}, target: COLUMN}}}}'",
-            )
+            if target is None:
+                raise SpecError(
+                    "a table needs the column that is predicted",
+                    where=text,
+                    hint=f"as in --data {text} --target COLUMN",
+                )
+            return {"table": {"file": str(place.resolve()), "target": target}}
         return {"arrays": {"file": str(place.resolve())}}
     tree = yaml.safe_load(text)
     node = {tree: {}} if isinstance(tree, str) else tree
@@ -335,7 +335,7 @@ def compression_recipe(
     model: tuple[dict[str, Any], list[dict[str, Any]]],
     data: dict[str, Any],
     test: dict[str, Any] | None,
-    target: Target,
+    limits: tuple[Limit, ...],
     shares: tuple[float, ...],
     epochs: int,
     seed: int = 0,
@@ -347,6 +347,8 @@ def compression_recipe(
     ----------
     model
         As `model_nodes` gives it.
+    limits
+        All of them hold for the package: its model's file is weighed, and timed in the runtime.
     shares
         Shares of the original's multiply-accumulates that are tried, each in (0, 1); 1 leaves it whole.
     epochs
@@ -364,26 +366,20 @@ def compression_recipe(
     plan = _of_classifiers(data, test, epochs) if learner is None else _of_learners(*learner, data, test, epochs)
     names = {name: _free(name, node, entries) for name, node in plan.data.items()}
     plan = plan.renamed(names)
-    size: dict[str, Any] = {"evaluate.size": {}}
-    timed = {"evaluate.latency": {"runtime": runtime, "rounds": 3, "all_threads": False}}
-    observe: dict[str, Any] = {"accuracy": plan.judge, "size": size, "latency": timed}
+    wanted = _together(limits)
+    cost: dict[str, Any] = {"evaluate.exported": {"runtime": runtime}}
+    observe: dict[str, Any] = {"accuracy": plan.judge, "cost": cost}
     if plan.test is not None:
         observe["test"] = plan.test
     original = {**steps[-1], "as": steps[-1].get("as", "original"), "observe": observe}
     label = str(original["as"])
     branches = {f"share_{share:g}".replace(".", "_"): _branch(share, label, plan, observe) for share in shares}
-    cost, metric = _METRICS[target.kind]
-    choose = {
-        "by": plan.judge,
-        "within": {cost: timed.get(cost, {})},
-        "cost": metric,
-        "at_most": target.limit,
-    }
+    choose = {"by": plan.judge, "within": cost, "limits": {_METRICS[each.kind]: each.most for each in wanted}}
     package = {"evaluate.latency": {"baselines": {"original": f"${label}"}, "all_threads": False}}
     tree = {
         "schema": 1,
         "name": "compress",
-        "title": f"The most accurate small network within {target.text}",
+        "title": f"The most accurate small network within {' and '.join(each.text for each in wanted)}",
         "seed": seed,
         "data": {
             **entries,
@@ -397,14 +393,27 @@ def compression_recipe(
             {
                 _EXPORTS.get(runtime, f"export.{runtime}"): {"data": f"${names['check']}"},
                 "as": "package",
-                "observe": {"latency": package, "size": size},
+                "observe": {"latency": package},
             },
         ],
         "targets": [
-            {"what": target.text, "metric": f"chosen.{cost.partition('.')[2]}.{metric}", "goal": f"<= {target.limit:g}"}
+            {"what": each.text, "metric": f"chosen.cost.{_METRICS[each.kind]}", "goal": f"<= {each.most:.15g}"}
+            for each in wanted
         ],
     }
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    """One limit a cost. Raises `SpecError` for none, or two on one cost."""
+    kinds = [limit.kind for limit in limits]
+    if len(set(kinds)) < len(kinds) or not kinds:
+        raise SpecError(
+            "two limits are on the same cost" if kinds else "no limit is given",
+            where="--limit",
+            hint="give each of latency, bytes, macs and parameters once at most",
+        )
+    return limits
 
 
 def _branch(share: float, original: str, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,10 @@ Assessment of Statistical Predictions", 1974). Choose on validation data; a figu
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, cast
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Forked, Network, Report
@@ -31,12 +34,20 @@ class Best(Mapping[Forked, Network]):
     """The number of that report which is limited."""
     at_most: float | None = None
     """Its limit, in that metric's unit."""
+    limits: dict[str, float] = Field(default_factory=dict)
+    """In place of `cost` and `at_most`: number of that report → its limit; all must hold."""
 
     contract: ClassVar[dict[str, Any]] = {"metric": "parameters"}
 
     def __post_init__(self) -> None:
         given = [name for name in ("within", "cost", "at_most") if getattr(self, name) is not None]
-        if len(given) in (1, 2):
+        if self.limits and given != ["within"]:
+            raise SpecError(
+                "limits need what they are read from" if "within" not in given else "a limit is given twice",
+                where="choose.best",
+                hint="give within and limits, without cost and at_most",
+            )
+        if len(given) in (1, 2) and not self.limits:
             raise SpecError(
                 f"{' and '.join(given)} alone limit nothing", where="choose.best", hint="give within, cost and at_most"
             )
@@ -52,37 +63,76 @@ class Best(Mapping[Forked, Network]):
     def apply(self, value: Forked, ctx: Context) -> Network:
         """Raises `SpecError` for an unknown metric or a branch that gives no network, `DomainError` where all are NaN."""
         best: tuple[float, Network] | None = None
-        costs: list[float] = []
+        costs: dict[str, dict[str, float]] = {}
         for label, network in value.parts.items():
             if not isinstance(network, Network):
                 raise SpecError(
                     f"branch '{label}' gives a {type(network).__name__}, not a Network", where="choose.best"
                 )
-            if self.within is not None and self.cost is not None and self.at_most is not None:
-                costs.append(self._read(self.within, self.cost, label, network, ctx))
-                if not costs[-1] <= self.at_most:
-                    continue
+            costs[label] = self._costs(label, network, ctx)
+            if not all(costs[label][name] <= most for name, most in self._limits.items()):
+                continue
             found = self._read(self.by, self.metric, label, network, ctx)
             merit = found if self.maximize else -found
             if not math.isnan(merit) and (best is None or merit > best[0]):
                 best = merit, network
-        if best is None and costs and min(costs) > cast("float", self.at_most):
-            raise DomainError(
-                f"no branch has {self.cost} at most {self.at_most:g}; the smallest reached is {min(costs):.4g}",
-                where="choose.best",
-                hint="allow more, or add a smaller branch",
-            )
+        if best is None and self._limits and costs:
+            self._require_within(value, costs)
         if best is None:
             raise DomainError(f"every branch's {self.metric} is NaN, or there is no branch", where="choose.best")
         return best[1]
 
+    @property
+    def _limits(self) -> dict[str, float]:
+        one = {} if self.cost is None or self.at_most is None else {self.cost: self.at_most}
+        return one or self.limits
+
+    def _costs(self, label: str, network: Network, ctx: Context) -> dict[str, float]:
+        if self.within is None:
+            return {}
+        report = self._report(self.within, self._limits, network, ctx)
+        for name in self._limits:
+            ctx.log(f"{label}: {name} {report.metrics[name]}")
+        return {name: report.metrics[name].value for name in self._limits}
+
+    def _require_within(self, value: Forked, costs: dict[str, dict[str, float]]) -> None:
+        """Raises `DomainError` where no branch keeps every limit: the smallest of each, and what it rests on."""
+        if any(all(found[name] <= most for name, most in self._limits.items()) for found in costs.values()):
+            return
+        told: list[str] = []
+        for name, most in self._limits.items():
+            label = min(costs, key=lambda each: costs[each][name])
+            text = f"{name} at most {most:g}; the smallest reached is {costs[label][name]:.6g} (branch '{label}')"
+            reason = self._why(value, label, costs, name)
+            told.append(f"{text}{f', where {reason}' if reason else ''}")
+        raise DomainError(
+            f"no branch has {' and '.join(told)}",
+            where="choose.best",
+            hint="allow more, add a smaller branch, or start from a smaller network",
+        )
+
+    def _why(self, value: Forked, label: str, costs: dict[str, dict[str, float]], name: str) -> str:
+        """What keeps the smallest branch from being smaller, against the largest branch."""
+        from mapsto.nn.stays_whole import stays_whole
+
+        largest = max(costs, key=lambda each: costs[each][name])
+        before, after = value.parts[largest], value.parts[label]
+        if largest == label or not isinstance(before, Network) or not isinstance(after, Network):
+            return ""
+        return stays_whole(before, after, "macs" if name == "macs" else "parameters")
+
     def _read(self, by: Mapping[Any, Any], metric: str, label: str, network: Network, ctx: Context) -> float:
+        report = self._report(by, (metric,), network, ctx)
+        ctx.log(f"{label}: {metric} {report.metrics[metric]}")
+        return report.metrics[metric].value
+
+    def _report(self, by: Mapping[Any, Any], metrics: Iterable[str], network: Network, ctx: Context) -> Report:
         report = ctx.apply(by, network)
         if not isinstance(report, Report):
             raise SpecError(f"{by.name} gives no report", where="choose.best", hint="choose by an evaluate.* mapping")
-        if metric not in report.metrics:
-            raise SpecError(
-                f"{by.name} reports no '{metric}'", where="choose.best", hint=nearest(metric, report.metrics)
-            )
-        ctx.log(f"{label}: {metric} {report.metrics[metric]}")
-        return report.metrics[metric].value
+        for metric in metrics:
+            if metric not in report.metrics:
+                raise SpecError(
+                    f"{by.name} reports no '{metric}'", where="choose.best", hint=nearest(metric, report.metrics)
+                )
+        return report
