@@ -58,6 +58,7 @@ from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
 from mapsto.mappings.evaluate.difference import Difference as _evaluate_difference
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
+from mapsto.mappings.evaluate.exported import Exported as _evaluate_exported
 from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
 from mapsto.mappings.evaluate.quantization import Quantization as _evaluate_quantization
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
@@ -210,6 +211,7 @@ class evaluate:
     accuracy = _evaluate_accuracy
     difference = _evaluate_difference
     episodes = _evaluate_episodes
+    exported = _evaluate_exported
     latency = _evaluate_latency
     quantization = _evaluate_quantization
     sensitivity = _evaluate_sensitivity
