@@ -254,10 +254,10 @@ def test_parquet_tables(table_folder, tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": [1, 0], "b": [0.0, 2.0], "c": [5, 5]}), place)
     assert [item.label for item in Predictor(table_folder).predict([place])] == ["no", "yes"]
     pyarrow.parquet.write_table(pyarrow.table({"a": ["one"], "b": [0.0], "c": [5]}), place)
-    with pytest.raises(DataError, match="not a Parquet table of numbers"):
+    with pytest.raises(DataError, match="row 1: 'one' is no number"):
         Predictor(table_folder).predict([place])
     place.write_bytes(place.read_bytes()[:60])
-    with pytest.raises(DataError, match="not a Parquet table of numbers"):
+    with pytest.raises(DataError, match="not a whole Parquet table"):
         Predictor(table_folder).predict([place])
 
 

@@ -105,6 +105,10 @@ def _fail_of_usage(error: Any) -> None:
     _fail(f"{text}; see {command} --help")
 
 
+def _note(text: str) -> None:
+    sys.stderr.write(f"mapsto: {text}\n")
+
+
 def _print(text: str) -> None:
     sys.stdout.write(f"{shown(text)}\n")
 
@@ -435,15 +439,19 @@ def predict(
     folder = package / "package" if (package / "package" / "manifest.json").is_file() else package
     predictor = Predictor(folder)
     rows: list[dict[str, Any]] = []
+    errors: list[MapstoError] = []
     for name in files:
-        given = sys.stdin.buffer.read() if name == "-" else Path(name)
-        for i, prediction in enumerate(predictor.predict([given])):
+        answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
+        errors += answers.errors
+        for note in answers.notes:
+            _note(note)
+        for prediction in answers.predictions:
             scores = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
             probability = prediction.probability
             rows.append(
                 {
                     "file": name,
-                    "index": i,
+                    "index": prediction.index,
                     "label": prediction.label,
                     "probability": None if probability is None else round(probability, 4),
                     "top": {label: float(f"{score:.4g}") for label, score in scores},
@@ -451,13 +459,16 @@ def predict(
             )
     if as_json:
         _json(rows)
-        return
-    for row in rows:
+    for row in () if as_json else rows:
         if row["probability"] is None:
             _print(f"{row['file']}: {row['label']}")
             continue
         others = "  ".join(f"{label} {score:.2f}" for label, score in row["top"].items() if label != row["label"])
         _print(f"{row['file']}: {row['label']} ({row['probability']:.2f})   {others}")
+    for error in errors[:-1]:
+        _note(str(error))
+    if errors:
+        raise errors[-1]
 
 
 @app.command()

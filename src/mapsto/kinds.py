@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mapsto.errors import DataError, DomainError, SpecError, TrustError, nearest
-from mapsto_runtime.signature import Preprocessing, Signature, TensorSpec
+from mapsto_runtime.signature import Column, Preprocessing, Signature, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adaptation",
+    "Column",
     "Dataset",
     "Edit",
     "Episode",

@@ -12,13 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mapsto_runtime import runtimes
-from mapsto_runtime.errors import DataError, DomainError, MissingExtra, StoreError, TrustError
-from mapsto_runtime.preprocessing import Input, name_of, read_input
+from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError, TrustError
+from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
 from mapsto_runtime.signature import Signature
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "Adapted", "Prediction", "Predictor"]
+__all__ = ["FORMAT", "Adapted", "Answers", "Prediction", "Predictor"]
 
 FORMAT = 2
 """The latest version of the package's format that this file reads; 2 knows other runtimes than ONNX Runtime."""
@@ -45,6 +45,22 @@ class Prediction:
     """Of the class by softmax, or of the likeliest label by the logistic function, 0 to 1; None for values."""
     scores: dict[str, float]
     """Class → probability, the highest first; for values name → value."""
+    index: int = 0
+    """Its place in the input, counted from 0."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What a network says of the samples that could be read, and what is wrong with the others."""
+
+    predictions: list[Prediction]
+    errors: list[MapstoError]
+    """Of inputs, and of rows of tables, that cannot be used; each names its own."""
+    notes: list[str]
+    """What was done that the user should know: missing values filled, columns passed over, decimal commas."""
+
+
+_Score = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 
 
 class Predictor:
@@ -106,6 +122,10 @@ class Predictor:
 
         An input is the path of an image, ``.npy``, ``.npz``, CSV or Parquet file, the bytes of one (standard input), or an array.
         """
+        return _all_or_error(self.answers(inputs, batch_size=batch_size))
+
+    def answers(self, inputs: Sequence[Input], *, batch_size: int = 64) -> Answers:
+        """As `predict`, but an input or a row that cannot be used does not cost the others their answers."""
         classes = self.signature.classes
         if classes is None:
             raise DomainError(
@@ -113,7 +133,7 @@ class Predictor:
                 where=str(self.folder),
                 hint="give it examples first: `mapsto adapt`, or Predictor.adapt(); or call outputs()",
             )
-        return self._predictions(inputs, classes, lambda prepared: self.outputs(prepared, batch_size=batch_size))
+        return self._answers(inputs, classes, lambda prepared: self.outputs(prepared, batch_size=batch_size))
 
     def adapt(self, inputs: Sequence[Input], labels: Sequence[str]) -> Adapted:
         """A classifier from a few labelled examples, by the package's own map from examples to a head; no torch is needed.
@@ -155,23 +175,28 @@ class Predictor:
         )
         return Adapted(package=self, classes=classes, weight=weight, bias=bias)
 
-    def _predictions(
-        self,
-        inputs: Sequence[Input],
-        classes: tuple[str, ...],
-        score: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    ) -> list[Prediction]:
+    def _answers(self, inputs: Sequence[Input], classes: tuple[str, ...], score: _Score) -> Answers:
         import numpy as np
 
         names: list[str] = []
+        numbers: list[int] = []
         parts: list[NDArray[np.float32]] = []
+        answers = Answers(predictions=[], errors=[], notes=[])
         for given in inputs:
-            samples = read_input(given, self.signature)
+            try:
+                found = read(given, self.signature)
+            except DataError as error:
+                answers.errors.append(error)
+                continue
             name = name_of(given)
-            names += [name] if len(samples) == 1 else [f"{name}[{i}]" for i in range(len(samples))]
-            parts.append(samples)
-        if not parts:
-            return []
+            alone = len(found.numbers) + len(found.errors) == 1
+            names += [name if alone else f"{name}[{number}]" for number in found.numbers]
+            numbers += found.numbers
+            parts.append(found.samples)
+            answers.errors.extend(found.errors)
+            answers.notes.extend(found.notes)
+        if not names:
+            return answers
         scores = score(np.concatenate(parts))
         if scores.ndim != 2 or scores.shape[1] != len(classes):
             raise StoreError(
@@ -179,14 +204,19 @@ class Predictor:
                 where=str(self.folder),
                 hint="export the package again",
             )
-        if not np.isfinite(scores).all():
-            raise DomainError(
-                "its model gives NaN or infinity for this input",
-                where=str(self.folder),
-                hint="look for extreme values in the input, or export the package again",
-            )
         says = _SAYS[self.signature.answers]
-        return [says(name, row, classes) for name, row in zip(names, scores, strict=True)]
+        for name, number, row in zip(names, numbers, scores, strict=True):
+            if np.isfinite(row).all():
+                answers.predictions.append(replace(says(name, row, classes), index=number))
+                continue
+            answers.errors.append(
+                DomainError(
+                    "its model gives NaN or infinity for this input",
+                    where=name,
+                    hint="look for extreme values in the input, or export the package again",
+                )
+            )
+        return answers
 
     def outputs(self, inputs: NDArray[np.float32], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Raw outputs (N, ...) for prepared inputs (N, ...)."""
@@ -220,7 +250,13 @@ class Adapted:
         def score(prepared: NDArray[np.float32]) -> NDArray[np.float32]:
             return self.package.outputs(prepared, batch_size=batch_size) @ self.weight.T + self.bias
 
-        return self.package._predictions(inputs, self.classes, score)
+        return _all_or_error(self.package._answers(inputs, self.classes, score))
+
+
+def _all_or_error(answers: Answers) -> list[Prediction]:
+    if answers.errors:
+        raise answers.errors[0]
+    return answers.predictions
 
 
 def _prediction(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Prediction:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Preprocessing", "Signature", "TensorSpec"]
+__all__ = ["Column", "Preprocessing", "Signature", "TensorSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,37 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Column:
+    """How one column of a raw table becomes numbers, learnt from the train rows.
+
+    Numbers become ``(x - mean) / std``. A word becomes one number for each category, 1 for its own and 0 for the others, or
+    with ``encode="ordinal"`` its place among them, scaled like a number. A word that is no category counts as missing.
+    """
+
+    name: str
+    type: Literal["numbers", "words"] = "numbers"
+    categories: tuple[str, ...] = ()
+    """Of words: each word of the train rows, by alphabet."""
+    encode: Literal["one_hot", "ordinal"] = "one_hot"
+    mean: float = 0.0
+    std: float = 1.0
+    fill: tuple[float, ...] = ()
+    """What stands for a missing value, one number for each that the column becomes, before scaling: their means over the train
+    rows. Empty: a missing value is an error."""
+
+    @property
+    def width(self) -> int:
+        """Numbers that a value becomes."""
+        return len(self.categories) if self.type == "words" and self.encode == "one_hot" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How a raw sample becomes a network's input.
 
     An image of shape (H, W, C) or (C, H, W) with values 0 to 255 is converted to `channels` channels, resized to
     `size`, inverted where `ink` asks for it, divided by 255 and normalised: ``(x / 255 - mean) / std``. With ``kind="none"``
-    samples are used as they are (tables, embeddings).
+    samples are used as they are (embeddings), or where `columns` are given rows of a raw table are encoded by them.
     """
 
     kind: Literal["image", "none"] = "image"
@@ -36,6 +61,10 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     ink: Literal["as_is", "light"] = "as_is"
     """``"light"``: the network expects light ink on a dark ground; an image with a bright border is inverted."""
+    columns: tuple[Column, ...] = ()
+    """Of a table: what each column that is predicted from becomes, in the order of the network's input."""
+    header: tuple[str, ...] = ()
+    """Of a table: all columns of the one trained on, in its order. Those that are not in `columns` (the label, ids) are passed over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +80,14 @@ class Signature:
     """What the outputs are: scores of classes of which one is right, of labels each by itself, or numbers."""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON; `answers` is left out where it is the default, so that digests are those from before it was there."""
+        """As JSON; what is of tables alone, and `answers`, are left out at their default, so that older digests stay."""
         tree = dataclasses.asdict(self)
-        return tree if self.answers != "classes" else {name: part for name, part in tree.items() if name != "answers"}
+        for name in ("columns", "header"):
+            if not tree["preprocessing"][name]:
+                del tree["preprocessing"][name]
+        if self.answers == "classes":
+            del tree["answers"]
+        return tree
 
     @staticmethod
     def from_plain(tree: Mapping[str, Any]) -> Signature:
@@ -65,6 +99,8 @@ class Signature:
         before = dict(tree["preprocessing"])
         for name in ("size", "mean", "std"):
             before[name] = tuple(before[name])
+        before["columns"] = tuple(_column(part) for part in before.get("columns", ()))
+        before["header"] = tuple(before.get("header", ()))
         if not tree["inputs"] or not tree["outputs"]:
             raise ValueError("it names no input or no output")
         classes, answers = tree["classes"], tree.get("answers", "classes")
@@ -81,3 +117,10 @@ class Signature:
     def input_shape(self, batch: int = 1) -> tuple[int, ...]:
         """The first input's shape with every symbolic dimension set to `batch`."""
         return tuple(batch if isinstance(size, str) else size for size in self.inputs[0].shape)
+
+
+def _column(tree: Mapping[str, Any]) -> Column:
+    fields = dict(tree)
+    for name in ("categories", "fill"):
+        fields[name] = tuple(fields[name])
+    return Column(**fields)

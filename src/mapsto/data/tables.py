@@ -1,33 +1,48 @@
-"""Columns of a table as numbers."""
+"""What a table's columns are, learnt from its train rows; how they become numbers is in `mapsto_runtime.preprocessing.tables`."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mapsto.errors import DataError, SpecError, nearest
+from mapsto.kinds import Column, Preprocessing
+from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, read_raw
+from mapsto_runtime.preprocessing.tables import encoded, encoded_column, values_of
 
-__all__ = ["encoded", "filled", "read_table", "target_classes", "target_values"]
+__all__ = ["Learnt", "encoded_rows", "ids_of", "learnt_columns", "read_table", "target_classes", "target_values"]
 
-_WORDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_NUMBERS = (
-    pa.types.is_integer,
-    pa.types.is_floating,
-    pa.types.is_boolean,
-    pa.types.is_decimal,
-    pa.types.is_null,
-)
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
+_CODE = re.compile(r"[+-]?0\d+")
+"""``007``: a number that begins with a zero is a code, whose zeros count."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
+_TWO_LETTERS = re.compile(r"[A-Z]{2}")
+_ID_NAME = re.compile(r"(.*[_\s.-])?(id|ids|uuid|guid|index|idx|key|nr|no|row)|unnamed.*|", re.I)
+_FEWEST_ROWS: Final = 10
+"""In fewer rows every number may differ from the others by chance."""
+_MOSTLY: Final = 0.9
+"""The share of numbers from which a column of words looks like one of numbers with a slip."""
 
 
-def read_table(path: Path, needed: Sequence[str]) -> dict[str, Any]:
-    """The columns of a CSV, TSV or Parquet file by name, each one pyarrow array.
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """The columns of a table, and what was found about them."""
+
+    columns: tuple[Column, ...]
+    warnings: tuple[str, ...]
+    """What may spoil a result, with its remedy."""
+    notes: tuple[str, ...]
+    """How columns were understood where that is not plain."""
+
+
+def read_table(path: Path, needed: Sequence[str]) -> RawTable:
+    """The cells of a CSV, TSV or Parquet file with a header.
 
     Raises
     ------
@@ -36,59 +51,84 @@ def read_table(path: Path, needed: Sequence[str]) -> dict[str, Any]:
     SpecError
         A column that is needed is not there.
     """
+    where = str(path)
     try:
-        table = _parsed(path)
-    except (pa.ArrowException, OSError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise DataError(
-            f"not a whole table: {error}", where=str(path), hint="give a .csv, .tsv or .parquet file"
+            f"not a whole table: {error}", where=where, hint="give a .csv, .tsv or .parquet file"
         ) from error
-    names: list[str] = table.column_names
+    if not content.strip():
+        raise DataError("not a whole table: it is empty", where=where, hint="give a .csv, .tsv or .parquet file")
+    table = read_raw(content, where)
+    for row, what in table.ragged.items():
+        count = f" ({len(table.ragged)} rows are like that)" if len(table.ragged) > 1 else ""
+        raise DataError(f"not a whole table: row {row + 1} has {what}{count}", where=where, hint="mend or drop the row")
+    names = [name.strip() for name in table.names or ()]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two columns are named '{twice}'", where=str(path), hint="rename one")
+        raise DataError(f"two columns are named '{twice}'", where=where, hint="rename one")
     for name in needed:
         if name not in names:
-            raise SpecError(f"there is no column '{name}'", where=str(path), hint=nearest(name, names))
-    return {name: table.column(name).combine_chunks() for name in names}
+            raise SpecError(f"there is no column '{name}'", where=where, hint=nearest(name, names))
+    return dataclasses.replace(table, names=tuple(names))
 
 
-def _parsed(path: Path) -> Any:
-    import pyarrow.csv
-    import pyarrow.parquet
+def learnt_columns(
+    table: RawTable,
+    names: Sequence[str],
+    train: NDArray[np.bool_],
+    *,
+    encode: Literal["one_hot", "ordinal"] = "one_hot",
+    scale: bool = True,
+    missing: Literal["refuse", "mean"] = "mean",
+    where: str,
+) -> Learnt:
+    """What the columns of these names become, by the train rows alone (shape (N,)).
 
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return pyarrow.parquet.read_table(path)
-    options = pyarrow.csv.ConvertOptions(null_values=_MISSING, strings_can_be_null=True)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    return pyarrow.csv.read_csv(
-        path, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter), convert_options=options
-    )
-
-
-def encoded(
-    name: str, column: Any, encode: Literal["one_hot", "ordinal"], *, where: str
-) -> tuple[NDArray[Any], list[str]]:
-    """A column as float64 of shape (N, k), NaN where a value is missing, and the k columns' names."""
-    words = _words(column)
-    if words is None:
-        return _numbers(name, column, where=where)[:, None], [name]
-    known, codes, missing = words
-    if encode == "ordinal":
-        return np.where(missing, np.nan, codes)[:, None], [name]
-    columns = (codes[:, None] == np.arange(len(known))).astype(np.float64)
-    columns[missing] = np.nan
-    return columns, [f"{name}={word}" for word in known]
+    Raises `DataError` for a column that is neither of numbers nor of words, or holds no value at all.
+    """
+    columns: list[Column] = []
+    warnings: list[str] = []
+    notes: list[str] = []
+    for name in names:
+        cells = cells_of(table, name, where=where)
+        column = _typed(name, cells, train, table.separator, encode, where=where, warnings=warnings, notes=notes)
+        columns.append(
+            _measured(column, cells[train], table.separator, scale=scale, fill=missing == "mean", where=where)
+        )
+    return Learnt(columns=tuple(columns), warnings=tuple(warnings), notes=tuple(notes))
 
 
-def target_classes(name: str, column: Any, *, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def encoded_rows(
+    table: RawTable, preprocessing: Preprocessing, *, where: str
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Every row as a network's input, shape (N, D), and what was done; `preprocessing` holds the columns.
+
+    Raises `DataError` that names the first row that cannot be used, and counts them.
+    """
+    found = encoded(table, preprocessing, where)
+    for row in sorted(found.errors):
+        error = found.errors[row]
+        count = f" ({len(found.errors)} of {len(table)} rows are like that)"
+        raise DataError(error.what + count, where=where, hint=error.hint)
+    return found.rows, found.notes
+
+
+def ids_of(table: RawTable, names: Sequence[str]) -> list[str]:
+    """Columns that only number the rows: every value is another, and the name says so, or they are words, or count up by one."""
+    return [name for name in names if _is_id(name, table.columns[(table.names or ()).index(name)])]
+
+
+def target_classes(name: str, table: RawTable, *, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """A column as labels, and the classes' names: words by alphabet, numbers by size."""
-    words = _words(column)
-    if words is not None:
-        known, codes, missing = words
-        _refuse_missing(name, missing, where=where)
-        return codes, tuple(known)
-    numbers = _numbers(name, column, where=where)
-    _refuse_missing(name, np.isnan(numbers), where=where)
+    cells = cells_of(table, name, where=where)
+    words = _words_of(cells)
+    _refuse_missing(name, np.array([word is None for word in words]), where=where)
+    if _is_of_words(cells, table.separator):
+        known, codes = np.unique(np.array(words, dtype=str), return_inverse=True)
+        return codes.astype(np.int64), tuple(known.tolist())
+    numbers, _ = values_of(cells, table.separator)
     values, labels = np.unique(numbers, return_inverse=True)
     if (values % 1).any():
         raise DataError(
@@ -99,69 +139,117 @@ def target_classes(name: str, column: Any, *, where: str) -> tuple[NDArray[np.in
     return labels.astype(np.int64), tuple(str(int(value)) for value in values)
 
 
-def target_values(name: str, column: Any, *, where: str) -> NDArray[np.float32]:
-    """A column as numbers to predict, shape (N, 1)."""
-    if _words(column) is not None:
+def target_values(name: str, table: RawTable, *, where: str) -> NDArray[np.float32]:
+    """A column as numbers to predict, shape (N,)."""
+    cells = cells_of(table, name, where=where)
+    numbers, wrong = values_of(cells, table.separator)
+    if wrong:
         raise DataError(f"column '{name}' holds words, not numbers", where=where, hint="set task: classes")
-    numbers = _numbers(name, column, where=where)
     _refuse_missing(name, ~np.isfinite(numbers), where=where)
-    return numbers.astype(np.float32)[:, None]
+    return numbers.astype(np.float32)
 
 
-def filled(
-    inputs: NDArray[np.float64],
-    names: list[str],
-    train: NDArray[np.bool_],
-    missing: Literal["refuse", "mean"],
-    *,
-    where: str,
-) -> NDArray[np.float32]:
-    """Inputs without missing values: refused with row and column, or the mean of the column over the train rows."""
-    bad = ~np.isfinite(inputs)
-    rows, columns = np.nonzero(bad)
-    if not len(rows):
-        return inputs.astype(np.float32)
-    infinite = np.flatnonzero(~np.isnan(inputs[bad]))
-    if missing == "refuse" or len(infinite):
-        at = int(infinite[0]) if missing == "mean" else 0
-        value = "no value" if np.isnan(inputs[rows[at], columns[at]]) else "infinity"
-        count = int(bad.any(axis=1).sum())
+def cells_of(table: RawTable, name: str, *, where: str) -> NDArray[Any]:
+    """The cells of a column. Raises `DataError` where they are neither numbers nor words."""
+    kind = table.odd.get(name)
+    cells = table.columns[(table.names or ()).index(name)]
+    present = [cell for cell in cells if _is_there(cell)]
+    if kind is None and present and all(isinstance(cell, str) and _DATE.fullmatch(cell) for cell in present):
+        kind = "date"
+    if kind is not None:
         raise DataError(
-            f"row {rows[at] + 1}, column '{names[columns[at]].partition('=')[0]}' holds {value} "
-            f"({count} of {len(inputs)} rows are like that)",
-            where=where,
-            hint="fill or drop them" + ("" if len(infinite) else ", or set missing: mean"),
-        )
-    known = np.where(bad | ~train[:, None], 0.0, inputs)
-    counts = (~bad & train[:, None]).sum(axis=0)
-    if (counts == 0).any():
-        name = names[int(np.flatnonzero(counts == 0)[0])]
-        raise DataError(
-            f"column '{name}' has no value to take the mean of", where=where, hint="leave it out of features"
-        )
-    return np.where(bad, known.sum(axis=0) / counts, inputs).astype(np.float32)
-
-
-def _words(column: Any) -> tuple[list[str], NDArray[np.int64], NDArray[np.bool_]] | None:
-    """The words of a column by alphabet, each row's number among them, and which rows are missing; None for numbers."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not any(is_kind(column.type) for is_kind in _WORDS):
-        return None
-    missing = column.is_null().to_numpy(zero_copy_only=False)
-    known, codes = np.unique(np.array(column.fill_null("").to_pylist(), dtype=str), return_inverse=True)
-    there = np.unique(codes[~missing])
-    return known[there].tolist(), np.searchsorted(there, codes).astype(np.int64), missing
-
-
-def _numbers(name: str, column: Any, *, where: str) -> NDArray[np.float64]:
-    if not any(is_kind(column.type) for is_kind in _NUMBERS):
-        raise DataError(
-            f"column '{name}' is of type {column.type}, neither numbers nor words",
+            f"column '{name}' is of type {kind}, neither numbers nor words",
             where=where,
             hint="convert it, or leave it out of features",
         )
-    return pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+    return cells
+
+
+def _typed(
+    name: str,
+    cells: NDArray[Any],
+    train: NDArray[np.bool_],
+    separator: str,
+    encode: Literal["one_hot", "ordinal"],
+    *,
+    where: str,
+    warnings: list[str],
+    notes: list[str],
+) -> Column:
+    if not _is_of_words(cells, separator):
+        return Column(name=name)
+    words = _words_of(cells)
+    if "NA" in words:
+        notes.append(
+            f"column '{name}': NA is taken for a code, as every word there is of two letters, not for a missing value"
+        )
+    codes = [word for word in words if word is not None and _CODE.fullmatch(word)]
+    _, wrong = values_of(cells, separator)
+    present = sum(word is not None for word in words)
+    if not wrong and codes:
+        notes.append(f"column '{name}' holds codes such as '{codes[0]}', so it is one of words")
+    elif wrong and len(wrong) <= (1 - _MOSTLY) * present:
+        warnings.append(
+            f"column '{name}' is taken for one of words, for row {wrong[0] + 1} holds '{cells[wrong[0]]}' "
+            f"({len(wrong)} of {present} values are no numbers); if it is one of numbers, mend them or leave those cells empty"
+        )
+    known = sorted({word for word, is_train in zip(words, train, strict=True) if is_train and word is not None})
+    if not known:
+        raise DataError(f"column '{name}' has no value to learn from", where=where, hint="leave it out of features")
+    return Column(name=name, type="words", categories=tuple(known), encode=encode)
+
+
+def _measured(column: Column, cells: NDArray[Any], separator: str, *, scale: bool, fill: bool, where: str) -> Column:
+    """The column with what missing values become, its mean and its spread over these rows."""
+    values, _, _ = encoded_column(dataclasses.replace(column, fill=(0.0,)), cells, separator)
+    known = ~np.isnan(values)
+    if not known.any(axis=0).all():
+        raise DataError(
+            f"column '{column.name}' has no value to take the mean of", where=where, hint="leave it out of features"
+        )
+    means = np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)
+    column = dataclasses.replace(column, fill=tuple(means.tolist()) if fill else ())
+    if not scale or column.width != 1 or (column.type == "words" and column.encode == "one_hot"):
+        return column
+    spread = float(np.where(known, values, means).std())
+    mean = float(means[0])
+    constant = spread <= 1e-9 * max(1.0, abs(mean))
+    return dataclasses.replace(column, mean=mean, std=1.0 if constant else spread)
+
+
+def _is_there(cell: Any) -> bool:
+    return cell is not None and not (isinstance(cell, str) and cell in MISSING)
+
+
+def _is_of_words(cells: NDArray[Any], separator: str) -> bool:
+    """Whether a column is one of words: a value is no number, or is a code such as ``007``."""
+    texts = [cell for cell in cells if isinstance(cell, str) and cell not in MISSING]
+    if any(_CODE.fullmatch(cell) for cell in texts):
+        return True
+    values, wrong = values_of(cells, separator)
+    if wrong:
+        return True
+    truths = sum(cell.lower() in ("true", "false") for cell in texts)
+    return 0 < truths < int((~np.isnan(values)).sum())
+
+
+def _words_of(cells: NDArray[Any]) -> list[str | None]:
+    """Each cell as a word, None where it holds none; among codes of two letters, as of countries, NA is one."""
+    there = {cell for cell in cells if _is_there(cell)}
+    codes = len(there) > 1 and all(isinstance(cell, str) and _TWO_LETTERS.fullmatch(cell) for cell in there)
+    return [str(cell) if _is_there(cell) or (codes and cell == "NA") else None for cell in cells]
+
+
+def _is_id(name: str, cells: NDArray[Any]) -> bool:
+    if len(cells) < _FEWEST_ROWS or not all(_is_there(cell) for cell in cells) or len(set(cells)) < len(cells):
+        return False
+    values, wrong = values_of(cells)
+    if wrong:
+        return True
+    whole = bool((values % 1 == 0).all())
+    return whole and (
+        _ID_NAME.fullmatch(name) is not None or name.endswith(("Id", "ID")) or bool((np.diff(values) == 1).all())
+    )
 
 
 def _refuse_missing(name: str, missing: NDArray[np.bool_], *, where: str) -> None:

@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveInt
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Factory, Frozen, Json, Network, Preprocessing, Signature, TensorSpec, detached, load_strictly
+from mapsto.kinds import (
+    Factory,
+    Frozen,
+    Json,
+    Network,
+    Preprocessing,
+    Samples,
+    Signature,
+    TensorSpec,
+    detached,
+    load_strictly,
+)
 from mapsto.mapping import Context, DataSource
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["ForImages", "count", "network_of", "with_output"]
+__all__ = ["ForImages", "count", "network_of", "taking", "with_output"]
 
 
 class ForImages(Frozen):
@@ -147,6 +158,14 @@ def with_output(
         classes=tuple(classes) if classes is not None else None,
         answers=answers,
     )
+
+
+def taking(signature: Signature, samples: Samples) -> Signature:
+    """The signature with the table columns of what it was trained on, where it takes rows and knows of no columns yet."""
+    before = signature.preprocessing
+    if before.kind != "none" or before.columns or not samples.preprocessing.columns:
+        return signature
+    return dataclasses.replace(signature, preprocessing=samples.preprocessing)
 
 
 def _forward(module: nn.Module, batch: Tensor, factory: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,7 +11,8 @@ from mapsto_runtime.errors import DataError
 from mapsto_runtime.preprocessing.arrays import array_of
 from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
 from mapsto_runtime.preprocessing.images import images_of, normalised, prepare
-from mapsto_runtime.preprocessing.tables import parquet_of, rows_of, table_of
+from mapsto_runtime.preprocessing.raw_tables import read_raw
+from mapsto_runtime.preprocessing.tables import encoded, plain_rows, raw_of_array, reshaped
 from mapsto_runtime.shown import shown
 from mapsto_runtime.signature import Preprocessing, Signature
 
@@ -18,40 +20,85 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Input", "name_of", "prepare", "read_input"]
+__all__ = ["Input", "Read", "name_of", "prepare", "read", "read_input"]
 
 Input: TypeAlias = "str | Path | bytes | NDArray[Any]"
 """A path, the bytes of a file, or an array."""
-
 
 _ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")
 """How files of arrays begin."""
 
 
-def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
-    """Prepared samples, shape (N, ...), from a path, from the bytes of a file, or from an array.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Read:
+    """The samples of one input, prepared, and what is wrong with those that could not be."""
 
-    Raises `DataError` that names the source and says what is wrong with it.
+    samples: NDArray[np.float32]
+    """Shape (N, ...)."""
+    numbers: tuple[int, ...]
+    """Of each sample, its place in the input, counted from 0."""
+    errors: tuple[DataError, ...] = ()
+    """Of rows of a table that cannot be used."""
+    notes: tuple[str, ...] = ()
+    """What was done that the user should know, as where missing values were filled."""
+
+
+def read(source: Input, signature: Signature) -> Read:
+    """The samples of a path, of the bytes of a file, or of an array.
+
+    Raises `DataError` that names the source and says what is wrong with the whole of it; a row of a table that cannot be used is
+    among the errors of what is returned.
     """
     import numpy as np
 
     name = name_of(source)
-    shape = signature.inputs[0].shape[1:]
-    if isinstance(source, np.ndarray):
-        samples = source
-    else:
-        content = source if isinstance(source, bytes) else _content(Path(source))
+    before = signature.preprocessing
+    content: Any = source
+    if isinstance(source, (str, Path)):
+        content = _content(Path(source))
+    if isinstance(content, bytes):
         if not content:
             raise DataError(
                 "it is empty", where=name, hint="give an image, an .npy or .npz array, or a CSV or Parquet table"
             )
-        if signature.preprocessing.kind == "image" and not content.startswith(_ARRAYS):
-            return _picture(content, name, signature.preprocessing)
-        samples = _decoded(content, name)
-    if signature.preprocessing.kind == "image":
-        images = images_of(samples, name)
-        return np.stack([prepare(image, signature.preprocessing) for image in images])
-    return rows_of(samples, shape, name)
+        if content.startswith(_ARRAYS):
+            content = array_of(content, name)
+    if before.kind == "image":
+        if isinstance(content, bytes):
+            samples = _picture(content, name, before)
+        else:
+            samples = np.stack([prepare(image, before) for image in images_of(content, name)])
+    elif before.columns:
+        known = before.header or [column.name for column in before.columns]
+        raw = (
+            read_raw(content, name, known=known)
+            if isinstance(content, bytes)
+            else raw_of_array(content, len(before.columns), name)
+        )
+        rows = encoded(raw, before, name)
+        if not len(raw):
+            raise DataError("holds no rows", where=name, hint="give one sample a row")
+        return Read(
+            samples=rows.rows,
+            numbers=tuple(rows.numbers.tolist()),
+            errors=tuple(rows.errors[row] for row in sorted(rows.errors)),
+            notes=tuple(f"{name}: {note}" for note in rows.notes) if isinstance(source, (str, Path, bytes)) else (),
+        )
+    else:
+        plain = plain_rows(content, name) if isinstance(content, bytes) else content
+        samples = reshaped(plain, signature.inputs[0].shape[1:], name)
+    return Read(samples=samples, numbers=tuple(range(len(samples))))
+
+
+def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
+    """Prepared samples, shape (N, ...), from a path, from the bytes of a file, or from an array.
+
+    Raises `DataError` that names the source and says what is wrong with it, or with the first bad row.
+    """
+    found = read(source, signature)
+    if found.errors:
+        raise found.errors[0]
+    return found.samples
 
 
 def name_of(source: Input) -> str:
@@ -68,12 +115,6 @@ def _content(path: Path) -> bytes:
         raise DataError("is a folder", where=str(path), hint=f"give the files in it, as in {path}/*") from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
-
-
-def _decoded(content: bytes, name: str) -> NDArray[Any]:
-    if content.startswith(_ARRAYS):
-        return array_of(content, name)
-    return parquet_of(content, name) if content.startswith(b"PAR1") else table_of(content, name)
 
 
 def _picture(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray[np.float32]:

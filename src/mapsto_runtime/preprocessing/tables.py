@@ -1,70 +1,247 @@
-"""Rows of tables as a network's input."""
+"""Rows of a table as a network's input: by the columns that its signature holds, or as plain rows of numbers.
+
+Columns are matched by name, in any order; what the network does not predict from (the label, ids, others) is passed over. Without a
+header they are matched by position. A missing value, and a word that training did not have, become the column's `Column.fill`.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mapsto_runtime.errors import DataError
+from mapsto_runtime.errors import DataError, nearest
 from mapsto_runtime.preprocessing.arrays import finite
+from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, has_decimal_commas, number_of, read_raw
+from mapsto_runtime.signature import Column, Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["parquet_of", "rows_of", "table_of"]
+__all__ = ["Encoded", "encoded", "encoded_column", "plain_rows", "raw_of_array", "reshaped", "values_of"]
+
+_NAMED = 5
+"""Columns or words that a message names at most."""
 
 
-def table_of(content: bytes, name: str) -> NDArray[np.float64]:
-    """The numbers of a text table, shape (N, D), with or without a header."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """Rows that could be encoded, and what is wrong with the others."""
+
+    rows: NDArray[np.float32]
+    """Shape (M, D)."""
+    numbers: NDArray[np.int64]
+    """Of each, its row in the table, counted from 0; shape (M,)."""
+    errors: dict[int, DataError]
+    """Rows that cannot be used → why."""
+    notes: tuple[str, ...]
+    """What was done that the user should know."""
+
+
+def encoded(table: RawTable, preprocessing: Preprocessing, name: str) -> Encoded:
+    """The rows of a raw table as a network's input.
+
+    Raises `DataError` where a column is missing, which concerns every row; what concerns one row is among its errors.
+    """
     import numpy as np
 
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError("not a text file in UTF-8", where=name, hint="give a CSV table or an .npy array") from error
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if any(cell.strip() for cell in line)]
-    if lines and not all(_is_number(cell) for cell in lines[0]):
-        lines = lines[1:]
-    for number, line in enumerate(lines, start=1):
-        wrong = [cell for cell in line if not _is_number(cell)]
-        if wrong or len(line) != len(lines[0]):
-            what = (
-                f"'{wrong[0]}' is no number" if wrong else f"{len(line)} cells where the first row has {len(lines[0])}"
-            )
-            raise DataError(f"row {number}: {what}", where=name, hint="give one sample a row, numbers only")
-    if not lines:
-        raise DataError("holds no rows of numbers", where=name, hint="give one sample a row")
-    return np.array(lines, dtype=np.float64)
+    columns = preprocessing.columns
+    notes = list(table.notes)
+    places = _places(table, preprocessing, name, notes)
+    errors = {row: DataError(f"row {row + 1}: {what}", where=name) for row, what in table.ragged.items()}
+    parts: list[NDArray[np.float64]] = []
+    gaps: list[str] = []
+    unseen: list[str] = []
+    for column, place in zip(columns, places, strict=True):
+        part, wrong, new = encoded_column(column, table.columns[place], table.separator)
+        for row, what in wrong.items():
+            hint = "give what the training table had" if column.fill else "fill it in, or train with missing: mean"
+            errors.setdefault(row, DataError(f"row {row + 1}, column '{column.name}' {what}", where=name, hint=hint))
+        missing = np.isnan(part).any(axis=1)
+        if missing.any() and column.fill:
+            part = np.where(np.isnan(part), np.array(column.fill), part)
+            unseen += [f"'{word}' in '{column.name}'" for word in new]
+            if missing.sum() > sum(new.values()):
+                gaps.append(f"'{column.name}'")
+        parts.append((part - column.mean) / column.std)
+    if gaps:
+        notes.append(f"missing values are filled with the mean of the train rows (column {_some(gaps)})")
+    if unseen:
+        notes.append(f"words that training did not have count as missing: {_some(unseen)}")
+    good = np.array([row for row in range(len(table)) if row not in errors], np.int64)
+    rows = np.concatenate(parts, axis=1).astype(np.float32)[good]
+    return Encoded(rows=rows, numbers=good, errors=errors, notes=tuple(notes))
 
 
-def parquet_of(content: bytes, name: str) -> NDArray[np.float64]:
-    """The numbers of a Parquet table, shape (N, D)."""
+def encoded_column(
+    column: Column, cells: NDArray[Any], separator: str = ""
+) -> tuple[NDArray[np.float64], dict[int, str], dict[str, int]]:
+    """A column before it is filled and scaled.
+
+    Returns
+    -------
+    tuple
+        Shape (N, width), NaN where there is no value; rows that cannot be used → why; words that are no category → how often.
+    """
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
-        return np.stack([column.cast(pa.float64()).to_numpy() for column in table.columns], 1)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    if column.type == "numbers":
+        values, wrong = values_of(cells, separator)
+        problems = {row: f"holds '{cells[row]}', which is no number" for row in wrong}
+        problems |= {int(row): "holds infinity" for row in np.flatnonzero(np.isinf(values))}
+        values = np.where(np.isinf(values), np.nan, values)[:, None]
+        new: dict[str, int] = {}
+    else:
+        codes = {word: code for code, word in enumerate(column.categories)}
+        numbers = np.full(len(cells), np.nan)
+        problems, new = {}, {}
+        for row, cell in enumerate(cells):
+            word = _word(cell)
+            if word in codes:
+                numbers[row] = codes[word]
+            elif word is not None and word not in MISSING:
+                new[word] = new.get(word, 0) + 1
+        values = numbers[:, None]
+        if column.encode == "one_hot":
+            values = (values == np.arange(len(codes))).astype(np.float64)
+            values[np.isnan(numbers)] = np.nan
+    if not column.fill:
+        for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
+            word = _word(cells[row])
+            empty = word is None or word in MISSING
+            problems.setdefault(row, "holds no value" if empty else f"holds '{word}', which training did not have")
+    return values, problems, new
+
+
+def values_of(cells: NDArray[Any], separator: str = "") -> tuple[NDArray[np.float64], list[int]]:
+    """The numbers of a column, shape (N,), NaN where a value is missing; and the rows that hold no number.
+
+    >>> import numpy as np
+    >>> values_of(np.array(["1,5", "NA", "x", 2.0], object), ";")
+    (array([1.5, nan, nan, 2. ]), [2])
+    """
+    import numpy as np
+
+    comma = has_decimal_commas(cells, separator)
+    values = np.full(len(cells), np.nan)
+    wrong: list[int] = []
+    for row, cell in enumerate(cells):
+        if cell is None or (isinstance(cell, str) and cell in MISSING):
+            continue
+        number = number_of(cell, decimal_comma=comma) if isinstance(cell, str) else float(cell)
+        if number is None:
+            wrong.append(row)
+        else:
+            values[row] = number
+    return values, wrong
+
+
+def _word(cell: Any) -> str | None:
+    """A cell as a word: a whole number without its fraction, as a text file would have it."""
+    if cell is None or isinstance(cell, str):
+        return cell
+    number = float(cell)
+    if math.isnan(number):
+        return None
+    return str(int(number)) if number.is_integer() else str(number)
+
+
+def _places(table: RawTable, preprocessing: Preprocessing, name: str, notes: list[str]) -> list[int]:
+    """Where in the table each column stands that the network predicts from."""
+    wanted = [column.name for column in preprocessing.columns]
+    if table.names is None:
+        return _places_by_order(table, preprocessing, name, notes)
+    names = [title.strip() for title in table.names]
+    for title in wanted:
+        if names.count(title) > 1:
+            raise DataError(f"two columns are named '{title}'", where=name, hint="rename or drop one")
+    missing = [title for title in wanted if title not in names]
+    if missing:
+        extra = [title for title in names if title not in preprocessing.header]
+        close = f"; of {missing[0]}: {nearest(missing[0], extra)}" if extra else ""
         raise DataError(
-            f"not a Parquet table of numbers ({error})", where=name, hint="give one sample a row, numbers only"
-        ) from error
+            f"there is no column {_some([repr(title) for title in missing])}",
+            where=name,
+            hint=f"give the columns of the training table ({_some([repr(title) for title in wanted])}){close}",
+        )
+    extra = [title for title in names if title not in wanted and title not in preprocessing.header]
+    if extra:
+        notes.append(f"column {_some([repr(title) for title in extra])} is passed over: training did not have it")
+    for title in wanted:
+        if title in table.odd:
+            raise DataError(
+                f"column '{title}' is of type {table.odd[title]}, neither numbers nor words",
+                where=name,
+                hint="give it as the training table had it",
+            )
+    return [names.index(title) for title in wanted]
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _places_by_order(table: RawTable, preprocessing: Preprocessing, name: str, notes: list[str]) -> list[int]:
+    wanted = [column.name for column in preprocessing.columns]
+    count = len(table.columns)
+    if count == len(wanted):
+        notes.append(
+            f"it has no header: its columns are taken for {_some([repr(title) for title in wanted])} in that order"
+        )
+        return list(range(count))
+    if count == len(preprocessing.header):
+        notes.append("it has no header: its columns are taken for those of the training table in that order")
+        return [preprocessing.header.index(title) for title in wanted]
+    raise DataError(
+        f"it has no header, and {count} columns where {len(wanted)} are predicted from",
+        where=name,
+        hint=f"give a header with the columns of the training table ({_some([repr(title) for title in wanted])})",
+    )
 
 
-def rows_of(samples: NDArray[Any], shape: tuple[int | str, ...], name: str) -> NDArray[np.float32]:
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def raw_of_array(samples: NDArray[Any], columns: int, name: str) -> RawTable:
+    """Rows of an array, or a single one, as a table without a header.
+
+    Raises `DataError` for what is no table of `columns` columns.
+    """
+    rows = samples[None] if samples.ndim == 1 else samples
+    if rows.ndim != 2 or rows.dtype.kind not in "buifUO":
+        raise DataError(
+            f"has shape {tuple(samples.shape)} and type {samples.dtype}, but the network takes rows of {columns} columns",
+            where=name,
+            hint="give one sample a row, before any scaling",
+        )
+    cells = rows.astype(object)
+    table = tuple(cells.T)
+    for column in table if rows.dtype.kind in "fO" else ():
+        column[[isinstance(cell, float) and math.isnan(cell) for cell in column]] = None
+    return RawTable(names=None, columns=table)
+
+
+def plain_rows(content: bytes, name: str) -> NDArray[np.float64]:
+    """The numbers of a table, shape (N, D), for a network that knows no columns; a first line of names is passed over."""
+    import numpy as np
+
+    table = read_raw(content, name, known=())
+    for row, what in table.ragged.items():
+        raise DataError(f"row {row + 1}: {what}", where=name, hint="give one sample a row, numbers only")
+    columns: list[NDArray[np.float64]] = []
+    for cells in table.columns:
+        values, wrong = values_of(cells, table.separator)
+        for row in wrong:
+            raise DataError(
+                f"row {row + 1}: '{cells[row]}' is no number", where=name, hint="give one sample a row, numbers only"
+            )
+        columns.append(values)
+    if not len(table):
+        raise DataError("holds no rows of numbers", where=name, hint="give one sample a row")
+    return np.stack(columns, axis=1)
+
+
+def reshaped(samples: NDArray[Any], shape: tuple[int | str, ...], name: str) -> NDArray[np.float32]:
     """Samples of the signature's shape; a single one, or rows that hold as many numbers, are reshaped."""
     import numpy as np
 

@@ -37,6 +37,7 @@ class Centroid(Mapping[Network, Network]):
         from mapsto.nn.adaptation import centroid
         from mapsto.nn.heading import headed, set_head
         from mapsto.nn.inference import embeddings
+        from mapsto.nn.source import taking
 
         samples = require_classes(ctx.dataset(self.data), where="adapt.centroid")
         require_finite(samples.inputs, where="adapt.centroid: data")
@@ -50,7 +51,9 @@ class Centroid(Mapping[Network, Network]):
         scale = self._scale(centroid.scale_of(own), features, labels, cosine=distance == "cosine")
         learner = Adaptation(method="centroid", settings={"scale": scale, "distance": distance})
         set_head(module, *centroid.head(features, labels, len(samples.classes), learner))
-        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+        return value.with_module(
+            module, *([edit] if edit else []), signature=taking(signature, samples), adaptation=None
+        )
 
     def _scale(self, own: float, features: Tensor, labels: Tensor, *, cosine: bool) -> float:
         if self.scale is not None:

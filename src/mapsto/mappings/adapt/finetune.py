@@ -48,6 +48,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     """Share of the embedding dropped in training."""
     stop_after: int = Field(default=15, ge=1)
     """Early stopping: epochs without a better loss after which it ends."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class weighs as much as any other, however few its examples."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over all classes."""
     augment: Augmentation = Field(default_factory=Augmentation)
@@ -77,10 +79,13 @@ class Finetune(Optimisation, Process[Network, Network]):
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
+        from mapsto.nn.class_weights import weights_of
         from mapsto.nn.heads import head
         from mapsto.nn.training import Plan, Training
 
-        module, _ = self._headed(value, self._samples(ctx))
+        samples = self._samples(ctx)
+        weights = weights_of(samples, self.class_weights, ctx)
+        module, _ = self._headed(value, samples)
         epoch = self.items(value, ctx).per_epoch
         last = head(module)
         if self.freeze == "embedding" and last is not None:
@@ -99,19 +104,19 @@ class Finetune(Optimisation, Process[Network, Network]):
             state,
             plan=plan,
             fabric=ctx.fabric,
-            loss=lambda call, item: self._loss(value, call, item, ctx),
+            loss=lambda call, item: self._loss(value, call, item, weights, ctx),
             validate=self._validation(value, ctx),
             mode=self._train_mode,
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.source import with_output
+        from mapsto.nn.source import taking, with_output
         from mapsto.nn.training import load_result
 
         samples = self._samples(ctx)
         module, edit = self._headed(value, samples)
         load_result(module, state)
-        signature = with_output(value.signature, len(samples.classes), samples.classes)
+        signature = with_output(taking(value.signature, samples), len(samples.classes), samples.classes)
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _samples(self, ctx: Context) -> Samples:
@@ -143,7 +148,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         spread = float((features @ weight.T + bias).std(1).mean().clamp_min(1e-6))
         set_head(module, 2 * weight / spread, 2 * bias / spread)
 
-    def _loss(self, value: Network, call: nn.Module, item: Batch, ctx: Context) -> Tensor:
+    def _loss(self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, ctx: Context) -> Tensor:
         import torch
 
         from mapsto.data import augment
@@ -156,7 +161,7 @@ class Finetune(Optimisation, Process[Network, Network]):
             ctx.device,
         )
         labels = torch.as_tensor(item.labels, device=ctx.device)
-        return torch.nn.functional.cross_entropy(call(batch), labels, label_smoothing=self.smoothing)
+        return torch.nn.functional.cross_entropy(call(batch), labels, weight=weights, label_smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
         from mapsto.nn.inference import class_metrics

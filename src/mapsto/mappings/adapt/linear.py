@@ -10,7 +10,7 @@ Approach to Large-Scale Covariance Matrix Estimation", 2005).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -41,25 +41,33 @@ class Linear(Mapping[Network, Network]):
     """C: the inverse of the penalty; smaller is smoother. scikit-learn's default is 1."""
     standardize: bool = True
     """Whether each number of the embedding is scaled to mean 0 and, given enough examples, standard deviation 1 first."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class weighs as much as any other, however few its examples; a class with many is then answered less often."""
     iterations: int = Field(default=1000, ge=1)
     """At most so many of L-BFGS."""
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
         from mapsto.data.checks import require_classes, require_finite
+        from mapsto.nn.class_weights import note_unequal
         from mapsto.nn.heading import headed, set_head
         from mapsto.nn.inference import embeddings
+        from mapsto.nn.source import taking
 
         where = "adapt.linear"
         samples = require_classes(ctx.dataset(self.data), at_least=2, where=where)
         require_classes(samples, at_least=len(samples.classes), where=where)
         require_finite(samples.inputs, where=f"{where}: data")
+        if self.class_weights == "none":
+            note_unequal(samples, ctx)
         module = value.module()
         features = embeddings(module, samples.inputs, value.signature.preprocessing, device=ctx.device)
         module.cpu()
         edit, signature = headed(value, module, samples.classes, fresh=True)
         set_head(module, *self._fit(features.double().numpy(), samples.labels))
-        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+        return value.with_module(
+            module, *([edit] if edit else []), signature=taking(signature, samples), adaptation=None
+        )
 
     def _fit(self, features: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Weight (classes, D) and bias (classes,) over the embedding as it comes."""
@@ -70,7 +78,11 @@ class Linear(Mapping[Network, Network]):
         mean, spread = np.zeros(features.shape[1]), np.ones(features.shape[1])
         if self.standardize:
             mean, spread = features.mean(0), _spread(features)
-        fitted: Any = LogisticRegression(C=self.strength, max_iter=self.iterations)
+        fitted: Any = LogisticRegression(
+            C=self.strength,
+            max_iter=self.iterations,
+            class_weight="balanced" if self.class_weights == "balanced" else None,
+        )
         fitted.fit((features - mean) / spread, labels)
         weight, bias = np.asarray(fitted.coef_), np.asarray(fitted.intercept_)
         if len(weight) == 1:  # of two classes scikit-learn gives the second's log-odds

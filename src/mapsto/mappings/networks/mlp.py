@@ -70,7 +70,7 @@ class Mlp(Mapping[None, Network]):
                 "activation": self.activation,
                 "classes": count(names),
             },
-            Preprocessing(kind="none"),
+            samples.preprocessing if samples is not None else Preprocessing(kind="none"),
             classes=names,
             example=torch.zeros(2, inputs),
         )

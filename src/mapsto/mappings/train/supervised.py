@@ -62,9 +62,12 @@ class Supervised(Optimisation, Process[Network, Network]):
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
+        from mapsto.nn.class_weights import note_unequal
         from mapsto.nn.training import Plan, Training
 
         samples = self._samples(ctx)
+        if self._kind(samples) == "classification" and self.class_weights == "none":
+            note_unequal(samples, ctx)
         module, _ = self._headed(value, samples)
         epoch = self.items(value, ctx).per_epoch
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
@@ -80,7 +83,7 @@ class Supervised(Optimisation, Process[Network, Network]):
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.source import with_output
+        from mapsto.nn.source import taking, with_output
         from mapsto.nn.targets import ANSWERS
         from mapsto.nn.training import load_result
 
@@ -88,7 +91,9 @@ class Supervised(Optimisation, Process[Network, Network]):
         module, edit = self._headed(value, samples)
         load_result(module, state)
         answers = ANSWERS[self._kind(samples)]
-        signature = with_output(value.signature, len(samples.classes), samples.classes, answers=answers)
+        signature = with_output(
+            taking(value.signature, samples), len(samples.classes), samples.classes, answers=answers
+        )
         return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _samples(self, ctx: Context) -> Samples:
