@@ -418,7 +418,8 @@ def test_parts_of_a_table_are_disjoint_and_encoded_alike(tmp_path: Path) -> None
     rows = "".join(f"{i},{'abc'[i % 3]},{i % 2}\n" for i in range(40))
     (tmp_path / "t.csv").write_text("x,word,y\n" + rows)
     whole, train, test = (
-        Table(file=str(tmp_path / "t.csv"), target="y", split=split).open() for split in ("all", "train", "test")
+        Table(file=str(tmp_path / "t.csv"), target="y", split=split, scale=False).open()
+        for split in ("all", "train", "test")
     )
     assert (len(train), len(test)) == (32, 8)
     assert train.inputs.shape[1] == test.inputs.shape[1] == 4

@@ -31,7 +31,10 @@ _LEAST = 0.1
 
 
 class Linear(Mapping[Network, Network]):
-    """A classifier for the classes of `data`; the embedding stays as it is, quantized or not."""
+    """A linear head for `data`; the embedding stays as it is, quantized or not.
+
+    Labels that stand each by itself get one logistic regression each, numbers a ridge regression with penalty 1 / C.
+    """
 
     version: ClassVar[int] = 2
 
@@ -48,26 +51,39 @@ class Linear(Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
-        from mapsto.data.checks import require_classes, require_finite
+        from dataclasses import replace
+
+        from mapsto.data.checks import require_classes, require_finite, require_some
+        from mapsto.errors import DomainError
         from mapsto.nn.class_weights import note_unequal
         from mapsto.nn.heading import headed, set_head
         from mapsto.nn.inference import embeddings
         from mapsto.nn.source import taking
+        from mapsto.nn.targets import ANSWERS, kind_of
 
         where = "adapt.linear"
-        samples = require_classes(ctx.dataset(self.data), at_least=2, where=where)
-        require_classes(samples, at_least=len(samples.classes), where=where)
+        samples = require_some(ctx.dataset(self.data), where=where)
+        kind = kind_of(samples.labels)
+        if kind == "classification":
+            require_classes(samples, at_least=max(2, len(samples.classes)), where=where)
+        elif self.class_weights != "none":
+            raise DomainError(
+                f"class_weights: {self.class_weights}, but the labels are not one class each",
+                where=where,
+                hint="leave class_weights out",
+            )
+        require_finite(samples.labels, where=f"{where}: labels")
         require_finite(samples.inputs, where=f"{where}: data")
-        if self.class_weights == "none":
+        if kind == "classification" and self.class_weights == "none":
             note_unequal(samples, ctx)
         module = value.module()
         features = embeddings(module, samples.inputs, value.signature.preprocessing, device=ctx.device)
         module.cpu()
         edit, signature = headed(value, module, samples.classes, fresh=True)
-        set_head(module, *self._fit(features.double().numpy(), samples.labels))
-        return value.with_module(
-            module, *([edit] if edit else []), signature=taking(signature, samples), adaptation=None
-        )
+        fit = {"classification": self._fit, "multilabel": self._fit_labels, "regression": self._fit_values}[kind]
+        set_head(module, *fit(features.double().numpy(), samples.labels))
+        signature = replace(taking(signature, samples), answers=ANSWERS[kind])
+        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _fit(self, features: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Weight (classes, D) and bias (classes,) over the embedding as it comes."""
@@ -89,6 +105,37 @@ class Linear(Mapping[Network, Network]):
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         weight = weight / spread
         return torch.as_tensor(weight).float(), torch.as_tensor(bias - weight @ mean).float()
+
+    def _fit_labels(self, features: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Weight (K, D) and bias (K,) of K labels; one that all or no examples have keeps those odds."""
+        import numpy as np
+        import torch
+
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for column in labels.T.astype(np.int64):
+            if len(np.unique(column)) > 1:
+                weight, bias = self._fit(features, column)
+                weights.append(weight[1] - weight[0])
+                biases.append(bias[1] - bias[0])
+            else:
+                odds = np.log((column.sum() + 0.5) / (len(column) - column.sum() + 0.5))
+                weights.append(torch.zeros(features.shape[1]))
+                biases.append(torch.tensor(float(odds)))
+        return torch.stack(weights), torch.stack(biases)
+
+    def _fit_values(self, features: NDArray[Any], targets: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Weight (K, D) and bias (K,) of K numbers."""
+        import numpy as np
+        import torch
+        from sklearn.linear_model import Ridge
+
+        mean, spread = np.zeros(features.shape[1]), np.ones(features.shape[1])
+        if self.standardize:
+            mean, spread = features.mean(0), _spread(features)
+        fitted: Any = Ridge(alpha=1 / self.strength).fit((features - mean) / spread, targets)
+        weight = np.asarray(fitted.coef_).reshape(targets.shape[1], -1) / spread
+        return torch.as_tensor(weight).float(), torch.as_tensor(np.asarray(fitted.intercept_) - weight @ mean).float()
 
 
 def _spread(features: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,286 @@
+"""Raw tables, from file to answer: what was trained on a table answers raw rows of it, and nothing is guessed in silence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from mapsto.adapting_tables import adapt_to_table
+from mapsto.data.sets.table import Table
+from mapsto.errors import DataError
+from mapsto.kinds import Package, Preprocessing, Signature
+from mapsto.mapping import Context
+from mapsto.mappings.adapt.linear import Linear
+from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.mappings.export.onnx import Onnx
+from mapsto.mappings.networks.mlp import Mlp
+from mapsto_runtime.predictor import Predictor
+from tests.command import mapsto
+
+HEADER = "id,age,town,code,kind"
+
+
+def animals(count: int = 60) -> list[list[str]]:
+    """Rows: an id, an age that tells cats from dogs up to a large offset, a town, a code with a leading zero, and the kind."""
+    rng = np.random.default_rng(1)
+    kinds = [("cat", "dog")[i % 2] for i in range(count)]
+    ages = [5000 + 1000 * (kind == "dog") + 200 * rng.normal() for kind in kinds]
+    return [
+        [str(100 + 7 * i), f"{age:.2f}", ("Ulm", "Köln", "Rom")[i % 3], ("007", "012")[i % 2], kind]
+        for i, (age, kind) in enumerate(zip(ages, kinds, strict=True))
+    ]
+
+
+def written(place: Path, rows: list[list[str]], header: str | None = HEADER, *, sep: str = ",", coding="utf-8") -> Path:
+    lines = ([header.replace(",", sep)] if header else []) + [sep.join(row) for row in rows]
+    place.write_bytes("\n".join([*lines, ""]).encode(coding))
+    return place
+
+
+def unpacked(package: Package, folder: Path) -> Path:
+    for name, path in package.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path]:
+    """A table, and the package of its model."""
+    folder = tmp_path_factory.mktemp("tables")
+    file = written(folder / "animals.csv", animals())
+    package, found = adapt_to_table(file, "kind", Context(seed=0))
+    assert found["accuracy_percent"] > 90
+    assert found["features"] == ["age", "town", "code"], "the id is left out"
+    said = " ".join(Table(file=str(file), target="kind", ids="drop").open().notes)
+    assert "'id' numbers the rows" in said
+    assert "codes such as '007'" in said
+    return file, unpacked(package, folder / "package")
+
+
+def labels(folder: Path, place: Path) -> list[str]:
+    return [prediction.label for prediction in Predictor(folder).predict([place])]
+
+
+def columns_in(rows: list[list[str]], names: list[str]) -> list[list[str]]:
+    places = [HEADER.split(",").index(name) for name in names]
+    return [[row[place] for place in places] for row in rows]
+
+
+# ---------------------------------------------------------------------------------------------------------------- raw rows
+
+
+def test_columns_are_matched_by_name_and_the_label_is_passed_over(trained, tmp_path):
+    file, package = trained
+    expected = [row[-1] for row in animals()]
+    assert np.mean(np.array(labels(package, file)) == expected) > 0.9
+    whole = labels(package, file)
+    for names in (["kind", "code", "town", "age", "id"], ["town", "code", "age"]):
+        assert labels(package, written(tmp_path / "r.csv", columns_in(animals(), names), ",".join(names))) == whole
+
+
+@pytest.mark.parametrize(("sep", "coding"), [(";", "utf-8-sig"), ("\t", "utf-16"), ("|", "cp1252")])
+def test_separators_decimal_commas_and_encodings_are_found_and_said(trained, tmp_path, sep, coding):
+    file, package = trained
+    rows = [[row[0], row[1].replace(".", ","), *row[2:]] for row in animals()]
+    found = Predictor(package).answers([written(tmp_path / "r.csv", rows, sep=sep, coding=coding)])
+    assert [answer.label for answer in found.predictions] == labels(package, file)
+    said = " ".join(found.notes)
+    assert "decimal commas (column 'age')" in said
+    assert "separated by" in said
+    assert ("Latin-1" in said) is (coding == "cp1252")
+    assert "training did not have" not in said, "towns are read right"
+
+
+def test_parquet_rows_answer_as_csv_rows_do(trained, tmp_path):
+    file, package = trained
+    rows = animals()
+    table = {name: [row[i] for row in rows] for i, name in enumerate(HEADER.split(","))}
+    table["age"] = [float(age) for age in table["age"]]
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "r.parquet")
+    assert labels(package, tmp_path / "r.parquet") == labels(package, file)
+
+
+def test_without_a_header_columns_go_by_position_and_it_is_said(trained, tmp_path):
+    file, package = trained
+    for names in (["age", "town", "code"], HEADER.split(",")):
+        place = written(tmp_path / "r.csv", columns_in(animals(), names), None)
+        found = Predictor(package).answers([place])
+        assert [answer.label for answer in found.predictions] == labels(package, file)
+        assert any("it has no header" in note for note in found.notes)
+    with pytest.raises(DataError, match="no header, and 2 columns where 3 are predicted from"):
+        labels(package, written(tmp_path / "r.csv", columns_in(animals(), ["age", "town"]), None))
+
+
+def test_missing_and_extra_columns_are_named(trained, tmp_path):
+    _, package = trained
+    with pytest.raises(DataError, match=r"there is no column 'town'.*did you mean 'twon'"):
+        rows = columns_in(animals(), ["age", "town", "code"])
+        labels(package, written(tmp_path / "r.csv", rows, "age,twon,code"))
+    place = written(tmp_path / "r.csv", [[*row, "1"] for row in animals()], f"{HEADER},colour")
+    assert any("'colour' is passed over" in note for note in Predictor(package).answers([place]).notes)
+
+
+def test_gaps_are_filled_and_new_words_count_as_gaps(trained, tmp_path):
+    _, package = trained
+    rows = [["", "Ulm", "007"], ["5000", "Paris", "007"], ["5000", "", "007"], ["5000", "NA", "007"]]
+    found = Predictor(package).answers([written(tmp_path / "r.csv", rows, "age,town,code")])
+    assert len(found.predictions) == 4
+    assert found.predictions[1].scores == found.predictions[2].scores == found.predictions[3].scores
+    assert any("'Paris' in 'town'" in note for note in found.notes)
+    assert any("filled with the mean of the train rows" in note for note in found.notes)
+
+
+def test_a_bad_row_or_file_does_not_lose_the_others_answers(trained, tmp_path):
+    file, package = trained
+    bad = written(
+        tmp_path / "bad.csv", [["5000", "Ulm", "007"], ["old", "Ulm", "007"], ["6000", "Rom", "012"]], "age,town,code"
+    )
+    found = Predictor(package).answers([bad, tmp_path / "none.csv", file])
+    assert [answer.index for answer in found.predictions[:2]] == [0, 2]
+    assert len(found.predictions) == 2 + 60
+    assert ["row 2, column 'age' holds 'old'" in str(found.errors[0]), "none.csv" in str(found.errors[1])] == [
+        True,
+        True,
+    ]
+    with pytest.raises(DataError, match="row 2, column 'age' holds 'old', which is no number"):
+        Predictor(package).predict([bad])
+    done = mapsto("predict", package, bad, tmp_path / "none.csv", file, "--json", code=2)
+    assert len(json.loads(done.out)) == 62
+    assert "row 2, column 'age' holds 'old'" in done.err
+    assert "none.csv" in done.err
+
+
+# ---------------------------------------------------------------------------------------------------------------- training
+
+
+def test_columns_are_scaled_by_the_train_rows(tmp_path):
+    file = written(tmp_path / "t.csv", animals())
+    train = Table(file=str(file), target="kind", split="train", features=("age",)).open()
+    test = Table(file=str(file), target="kind", split="test", features=("age",)).open()
+    assert abs(train.inputs.mean()) < 1e-6
+    assert train.inputs.std() == pytest.approx(1, abs=1e-6)
+    assert test.preprocessing == train.preprocessing
+    raw = Table(file=str(file), target="kind", split="test", features=("age",), scale=False).open()
+    column = train.preprocessing.columns[0]
+    assert np.allclose(test.inputs, (raw.inputs - column.mean) / column.std, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "categories"),
+    [
+        (["007", "012", "7"], "words", ("007", "012", "7")),
+        (["DE", "NA", "FR"], "words", ("DE", "FR", "NA")),
+        (["north", "NA", "south"], "words", ("north", "south")),
+        (["1", "NA", "3"], "numbers", ()),
+        (["1,5", "2", "3,25"], "numbers", ()),
+        (["true", "false", "true"], "numbers", ()),
+        (["1", "x", "3"], "words", ("1", "3", "x")),
+    ],
+)
+def test_types_of_columns(tmp_path, cells, kind, categories):
+    rows = [[cell, "ab"[i % 2]] for i, cell in enumerate(cells)]
+    column = Table(file=str(written(tmp_path / "t.csv", rows, "x;y".replace(";", ","), sep=";")), target="y").open()
+    assert (column.preprocessing.columns[0].type, column.preprocessing.columns[0].categories) == (kind, categories)
+
+
+def test_an_id_column_is_noticed(tmp_path):
+    file = written(tmp_path / "t.csv", animals())
+    kept = Table(file=str(file), target="kind").open()
+    assert any("'id' numbers the rows" in text for text in kept.warnings)
+    assert [column.name for column in kept.preprocessing.columns] == ["id", "age", "town", "code"]
+    dropped = Table(file=str(file), target="kind", ids="drop").open()
+    assert [column.name for column in dropped.preprocessing.columns] == ["age", "town", "code"]
+
+
+def test_images_keep_their_digests_and_tables_survive_json():
+    plain = Signature(inputs=(), outputs=(), preprocessing=Preprocessing()).plain()
+    assert set(plain["preprocessing"]) == {"kind", "channels", "size", "mean", "std", "ink"}
+
+
+def test_classes_of_unequal_size(tmp_path):
+    """200 of one class and 8 of the other, close by: without weights the few are hardly answered, with them nearly all are."""
+    rng = np.random.default_rng(0)
+    counts = {"many": 400, "few": 8}
+    rows = [[f"{rng.normal(1.6 * (name == 'few')):.4f}", name] for name, count in counts.items() for _ in range(count)]
+    data = Table(file=str(written(tmp_path / "t.csv", rows, "x,y")), target="y")
+    recalls = {}
+    for weights in ("none", "balanced"):
+        context = Context()
+        network = Linear(data=data, class_weights=weights, standardize=False).apply(
+            Mlp(data=data, widths=())(), context
+        )
+        table = Accuracy(data=data).apply(network, Context()).tables["per_class"]
+        place = next(place for place, column in enumerate(table.columns) if "recall" in column)
+        recalls[weights] = next(row[place] for row in table.rows if row[0] == "few")
+        assert any("class_weights: balanced" in note for note in context.notes) is (weights == "none")
+    assert recalls["none"] <= 25
+    assert recalls["balanced"] >= 60
+
+
+@pytest.mark.parametrize("task", ["values", "labels"])
+def test_rows_of_values_and_labels_answer(tmp_path, task):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2)) * [1, 1000]
+    first, second = x[:, 0], x[:, 1] / 1000
+    targets = np.stack([3 * first - second, second], 1) if task == "values" else np.stack([first > 0, second > 0], 1)
+    as_text = str if task == "values" else (lambda number: str(int(number)))
+    rows = [[*map(str, row), *map(as_text, goal)] for row, goal in zip(x, targets, strict=True)]
+    file = written(tmp_path / "t.csv", rows, "a,b,p,q")
+    data = Table(file=str(file), target=("p", "q"), task=task)
+    network = Linear(data=data, strength=100)(Mlp(data=data, widths=())())
+    found = Predictor(unpacked(Onnx(data=data)(network), tmp_path / "package")).predict([file])
+    scores = np.array([[answer.scores["p"], answer.scores["q"]] for answer in found])
+    if task == "values":
+        assert np.abs(scores - targets).max() < 0.1
+    else:
+        assert np.mean((scores > 0.5) == targets) > 0.97
+        assert found[0].label == (", ".join(n for n, t in zip("pq", targets[0], strict=True) if t) or "none")
+
+
+# ------------------------------------------------------------------------------------------------------------ scikit-learn
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wine", "breast_cancer", "iris", "digits"])
+def test_never_more_than_a_standard_error_behind_scaled_logistic_regression(name, tmp_path):
+    import sklearn.datasets
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    bunch = getattr(sklearn.datasets, f"load_{name}")()
+    x, y = bunch.data.copy(), bunch.target
+    if name == "breast_cancer":
+        x[np.random.default_rng(0).random(x.shape) < 0.05] = np.nan
+    header = ",".join([*(f"f{i}" for i in range(x.shape[1])), "label"])
+    ours = theirs = 0
+    for number, (train, test) in enumerate(StratifiedKFold(5, shuffle=True, random_state=0).split(x, y)):
+        files = []
+        for part, rows in (("train", train), ("test", test)):
+            place = tmp_path / f"{part}{number}.csv"
+            with place.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(header.split(","))
+                writer.writerows([*("" if np.isnan(v) else v for v in x[row]), f"class {y[row]}"] for row in rows)
+            files.append(place)
+        package, _ = adapt_to_table(files[0], "label", Context(seed=0))
+        found = labels(unpacked(package, tmp_path / f"package{number}"), files[1])
+        ours += sum(label == f"class {y[row]}" for label, row in zip(found, test, strict=True))
+        peer = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=1000)).fit(
+            x[train], y[train]
+        )
+        theirs += int((peer.predict(x[test]) == y[test]).sum())
+    share = theirs / len(y)
+    error = np.sqrt(share * (1 - share) / len(y))
+    figures = f"{name}: mapsto {100 * ours / len(y):.2f} %, scikit-learn {100 * share:.2f} ± {100 * error:.2f} %"
+    assert ours / len(y) >= share - error, figures
