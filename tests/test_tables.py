@@ -173,6 +173,17 @@ def test_columns_are_scaled_by_the_train_rows(tmp_path):
     assert np.allclose(test.inputs, (raw.inputs - column.mean) / column.std, atol=1e-5)
 
 
+def test_another_table_is_encoded_as_the_network_was_trained(tmp_path):
+    """Scaled by its own rows, a table of dogs and one cat would have its young dogs taken for cats."""
+    data = Table(file=str(written(tmp_path / "t.csv", animals())), target="kind", ids="drop")
+    context = Context()
+    network = context.apply(Linear(data=data), context.apply(Mlp(data=data, widths=()), None))
+    dogs = [row for row in animals() if row[-1] == "dog"] + [animals()[0]]
+    shuffled = written(tmp_path / "u.csv", [row[::-1] for row in dogs], "kind,code,town,age,id")
+    report = context.apply(Accuracy(data=Table(file=str(shuffled), target="kind")), network)
+    assert report.metrics["accuracy"].value > 90
+
+
 @pytest.mark.parametrize(
     ("cells", "kind", "categories"),
     [

@@ -79,8 +79,8 @@ B = TypeVar("B", covariant=True)
 C = TypeVar("C")
 T = TypeVar("T")
 _ABSENT: Any = None
-_Reading: TypeAlias = "tuple[tuple[int, int], int, str] | None"
-"""What of a network's preprocessing decides how a file is read: size, channels, ink."""
+_Reading: TypeAlias = "tuple[tuple[int, int], int, str, tuple[kinds.Column, ...]] | None"
+"""What of a network's preprocessing decides how a file is read: size, channels, ink, columns of a table."""
 
 KINDS: dict[str, type[Any]] = {
     "network": Network,
@@ -591,7 +591,7 @@ class Context:
         """The opened samples of a data field; a data set is opened once for each way of reading it.
 
         Image files are read at the size, channels and ink of the network that the mapping is applied to, as its package reads them;
-        a spec that says otherwise is warned of.
+        a spec that says otherwise is warned of. Rows of a table are encoded by the columns that the network was trained on.
 
         Parameters
         ----------
@@ -610,6 +610,9 @@ class Context:
     def _reading(self, for_: Preprocessing | None, also: Sequence[Network]) -> Preprocessing | None:
         own = [self._given] if isinstance(self._given, Network) and for_ is None else []
         wanted = [network.signature.preprocessing for network in (*own, *also)] + ([for_] if for_ is not None else [])
+        tables = [each for each in wanted if each.columns]
+        if tables:
+            return tables[0]
         wanted = [each for each in wanted if each.kind == "image"]
         if not wanted:
             return None
@@ -617,7 +620,7 @@ class Context:
         return replace(wanted[0], size=(height, width), channels=max(each.channels for each in wanted))
 
     def _once(self, reference: Any, reading: Preprocessing | None, *, warn: bool) -> Any:
-        form = (reading.size, reading.channels, reading.ink) if reading is not None else None
+        form = (reading.size, reading.channels, reading.ink, reading.columns) if reading is not None else None
         key = (id(reference), form)
         if key not in self._opened:
             read = reference if reading is None else reference.read_for(reading)

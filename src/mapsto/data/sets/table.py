@@ -6,7 +6,7 @@ number in alphabetical order. The encoding travels with the network, so that its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class Table(Dataset):
     as 007, are words. Messages count rows from 1, without the header.
     """
 
-    version = 2
+    version: ClassVar[int] = 2
 
     file: str
     """A ``.csv``, ``.tsv`` or ``.parquet`` file: a path, or a path inside the data folder."""
@@ -118,13 +118,14 @@ class Table(Dataset):
         from mapsto.errors import DataError, SpecError
 
         if self.task == "classes":
-            if len(self.targets) > 1:
+            first, *others = self.targets
+            if others:
                 raise SpecError(
                     f"{len(self.targets)} columns are the target, but a class is in one",
                     where="table.target",
                     hint="set task: labels (columns of 0 and 1) or task: values",
                 )
-            return target_classes(self.targets[0], table, where=where)
+            return target_classes(first, table, where=where)
         values = np.stack([target_values(name, table, where=where) for name in self.targets], axis=1)
         if self.task == "labels" and not np.isin(values, (0, 1)).all():
             name = self.targets[int(np.flatnonzero(~np.isin(values, (0, 1)).all(axis=0))[0])]
