@@ -106,7 +106,7 @@ def _fail_of_usage(error: Any) -> None:
 
 
 def _note(text: str) -> None:
-    sys.stderr.write(f"mapsto: {text}\n")
+    sys.stderr.write(f"mapsto: {shown(text)}\n")
 
 
 def _print(text: str) -> None:
