@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from mapsto import compressing
 from mapsto.cli import app, main
 from mapsto.errors import DataError, MapstoError, SpecError
+from mapsto.spec import parse_recipe
 
 DIGITS = "{subset: {data: {digits: {}}, per_class: 40}}"
 RECIPE = """\
@@ -80,6 +82,29 @@ def test_the_network_comes_from_a_recipe_or_a_checkpoint(tmp_path: Path) -> None
     (tmp_path / "w.pt").write_bytes(b"")
     (step,) = compressing.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'w.pt'}")[1]
     assert step["networks.checkpoint"]["factory"] == "mapsto.nn.networks.vgg:vgg"
+
+
+def test_a_checkpoint_takes_its_form_from_the_options_and_the_data(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(b"")
+    fields = compressing.checkpoint_fields(
+        mean="0.485,0.456,0.406", std="0.25", input="3,32,32", arguments="{num_classes: 10}"
+    )
+    data = yaml.safe_load(DIGITS)
+    model = compressing.model_nodes(f"resnet:resnet20={tmp_path / 'w.pt'}", data=data, fields=fields)
+    limits = (compressing.parse_limit("bytes=1MB"),)
+    recipe = compressing.compression_recipe(model=model, data=data, test=None, limits=limits, shares=(1.0,), epochs=1)
+    chain: Any = parse_recipe(recipe).steps
+    original = chain.steps[0].mapping
+    assert (original.mean, original.std, original.input) == ((0.485, 0.456, 0.406), (0.25,), (3, 32, 32))
+    assert original.arguments == {"num_classes": 10}
+    assert original.data == parse_recipe(recipe).data["all"]
+    for wrong in ({"mean": "a,b"}, {"input": "1.5"}, {"arguments": "[1]"}, {"arguments": "{"}):
+        with pytest.raises(SpecError, match=next(iter(wrong))):
+            compressing.checkpoint_fields(**wrong)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE)
+    with pytest.raises(SpecError, match="--mean belongs to a checkpoint"):
+        compressing.model_nodes(str(path), fields={"mean": [0.5]})
 
 
 def test_too_few_samples_are_refused() -> None:

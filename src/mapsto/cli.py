@@ -541,6 +541,12 @@ def compress(
             help="What latency is measured in and the package is for: onnxruntime, openvino, litert, executorch."
         ),
     ] = "onnxruntime",
+    mean: Annotated[
+        str | None, typer.Option(help="A checkpoint's mean by channel, after division by 255: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="A checkpoint's standard deviation by channel, likewise.")] = None,
+    shape: Annotated[str | None, typer.Option("--input", help="Shape of one input of a checkpoint: 1,49,10.")] = None,
+    arguments: Annotated[str | None, typer.Option(help="What its factory is called with: {num_classes: 10}.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for recipe, report and package. [default: runs/compress]")
     ] = None,
@@ -577,9 +583,11 @@ def compress(
     tried = _shares(shares)
     folder = out or Path("runs") / "compress"
     _writable(folder)
+    node = compressing.data_node(data or examples, target)
+    fields = compressing.checkpoint_fields(mean=mean, std=std, input=shape, arguments=arguments)
     text = compressing.compression_recipe(
-        model=compressing.model_nodes(model, step),
-        data=compressing.data_node(data or examples, target),
+        model=compressing.model_nodes(model, step, data=node, fields=fields),
+        data=node,
         test=compressing.data_node(test, target) if test is not None else None,
         limits=limits,
         shares=tried,

@@ -21,11 +21,21 @@ from mapsto import discovery
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.mapping import fields_of
 from mapsto.nn import runtime as runtimes
+from mapsto.spec import read_yaml
 
 if TYPE_CHECKING:
     from mapsto.kinds import Samples
 
-__all__ = ["Limit", "compression_recipe", "data_node", "held_out", "held_out_classes", "model_nodes", "parse_limit"]
+__all__ = [
+    "Limit",
+    "checkpoint_fields",
+    "compression_recipe",
+    "data_node",
+    "held_out",
+    "held_out_classes",
+    "model_nodes",
+    "parse_limit",
+]
 
 _UNITS: dict[str, dict[str, float]] = {
     "latency": {"ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3},
@@ -103,7 +113,7 @@ def data_node(text: str, target: str | None = None) -> dict[str, Any]:
                 )
             return {"table": {"file": str(place.resolve()), "target": target}}
         return {"arrays": {"file": str(place.resolve())}}
-    tree = yaml.safe_load(text)
+    tree = read_yaml(text, where="--data")[1]
     node = {tree: {}} if isinstance(tree, str) else tree
     known = discovery.entries("data")
     if not isinstance(node, dict) or len(cast("dict[str, Any]", node)) != 1:
@@ -114,7 +124,9 @@ def data_node(text: str, target: str | None = None) -> dict[str, Any]:
     return {name: fields or {}}
 
 
-def model_nodes(text: str, step: str | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def model_nodes(
+    text: str, step: str | None = None, *, data: dict[str, Any] | None = None, fields: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The data entries and the steps that give the network: those of a run or a recipe, or a checkpoint.
 
     Parameters
@@ -123,11 +135,15 @@ def model_nodes(text: str, step: str | None = None) -> tuple[dict[str, Any], lis
         The --out folder of a run, a recipe's file or name, or ``package.module:factory=weights.pt``.
     step
         The label of the step whose network is taken; by default the last step that gives one.
+    data
+        Of a checkpoint: what gives the form of its input and the names of its classes.
+    fields
+        Further fields of ``networks.checkpoint``, such as mean and std.
 
     Raises
     ------
     SpecError
-        The recipe has no such step at its top level.
+        The recipe has no such step at its top level, or `fields` are given for what is no checkpoint.
     DataError
         There is no such run, recipe or file.
     """
@@ -135,8 +151,17 @@ def model_nodes(text: str, step: str | None = None) -> tuple[dict[str, Any], lis
     if sign and ":" in factory:
         if not Path(file).is_file():
             raise DataError("there is no such file", where=file, hint="give a .pt, .pth or .safetensors file")
-        return {}, [{"networks.checkpoint": {"factory": factory, "file": str(Path(file).resolve())}}]
-    tree = cast("dict[str, Any]", yaml.safe_load(_recipe_text(text)))
+        given = {"factory": factory, "file": str(Path(file).resolve()), **(fields or {})}
+        if data is None:
+            return {}, [{"networks.checkpoint": given}]
+        return {"all": data}, [{"networks.checkpoint": {**given, "data": "$all"}}]
+    if fields:
+        raise SpecError(
+            f"{', '.join(f'--{name}' for name in fields)} belongs to a checkpoint",
+            where=text,
+            hint="give package.module:factory=weights.pt, or leave it out",
+        )
+    tree = cast("dict[str, Any]", read_yaml(_recipe_text(text), where=text)[1])
     steps = cast("list[dict[str, Any]]", tree["steps"])
     labels = [str(node.get("as", next(iter(node)))) for node in steps]
     if step is not None and step not in labels:
@@ -149,6 +174,31 @@ def model_nodes(text: str, step: str | None = None) -> tuple[dict[str, Any], lis
     )
     taken = [{key: value for key, value in node.items() if key != "observe"} for node in steps[: last + 1]]
     return dict(tree.get("data", {})), taken
+
+
+def checkpoint_fields(
+    *, mean: str | None = None, std: str | None = None, input: str | None = None, arguments: str | None = None
+) -> dict[str, Any]:
+    """Fields of ``networks.checkpoint`` as the command line gives them: numbers with commas between, arguments as YAML.
+
+    Raises `SpecError` for what is no list of numbers, or no mapping.
+
+    >>> checkpoint_fields(mean="0.5", input="1,49,10", arguments="{classes: 10}")
+    {'mean': [0.5], 'input': [1, 49, 10], 'arguments': {'classes': 10}}
+    """
+    fields: dict[str, Any] = {}
+    for name, text, number in (("mean", mean, float), ("std", std, float), ("input", input, int)):
+        if text is None:
+            continue
+        try:
+            fields[name] = [number(part) for part in text.split(",")]
+        except ValueError:
+            raise SpecError(f"'{text}' is no list of numbers", where=f"--{name}", hint="as in 1,49,10") from None
+    if arguments is not None:
+        fields["arguments"] = read_yaml(arguments, where="--arguments")[1]
+        if not isinstance(fields["arguments"], dict):
+            raise SpecError(f"'{arguments}' is no mapping", where="--arguments", hint="as in '{num_classes: 10}'")
+    return fields
 
 
 def _recipe_text(text: str) -> str:

@@ -6,14 +6,17 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.foreign_checkpoints import Spoken
 from tests.mappings.small import Corners, context
 
+from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.errors import DataError, DomainError, MissingExtra, SpecError, TrustError
-from mapsto.kinds import Network
+from mapsto.kinds import Network, trusting
 from mapsto.mapping import Mapping
 from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.networks.checkpoint import Checkpoint
@@ -193,6 +196,85 @@ def test_code_outside_the_list_is_not_run(tmp_path: Path) -> None:
     checkpoint = Checkpoint(factory="tests.mappings.small:Small", file=str(path))
     with pytest.raises(TrustError, match="--trust tests"):
         made(checkpoint)
+
+
+def _brightness(tmp_path: Path, labels: list[int], **fields: Any) -> tuple[Checkpoint, Arrays]:
+    """The checkpoint of a network that tells dark from bright, on 60 images of two greys."""
+    grey = np.where(np.arange(60) % 2, 200, 60).astype(np.uint8)
+    images = np.broadcast_to(grey[:, None, None, None], (60, 3, 8, 8))
+    np.savez(tmp_path / "greys.npz", inputs=images, labels=np.resize(labels, 60))
+    torch.save({"weight": torch.tensor([-1.0, 1.0])}, tmp_path / "w.pt")
+    data = Arrays(file=str(tmp_path / "greys.npz"), mean=(0.1,), std=(0.25,))
+    factory = "tests.foreign_checkpoints:Brightness"
+    return Checkpoint(factory=factory, file=str(tmp_path / "w.pt"), data=data, **fields), data
+
+
+def test_a_wrong_normalisation_is_noticed_and_the_better_one_named(tmp_path: Path) -> None:
+    checkpoint, data = _brightness(tmp_path, [0, 1])
+    with trusting("tests"):
+        ctx = context()
+        network = ctx.apply(checkpoint, None)
+        assert ctx.apply(Accuracy(data=data), network).metrics["accuracy"].value == 50
+        guess, doubts = ctx.warnings
+        assert "those of the data" in guess
+        assert "50 % of 60 samples" in doubts
+        assert "100 % with mean 0.485,0.456,0.406" in doubts
+        right, _ = _brightness(tmp_path, [0, 1], mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        ctx = context()
+        network = ctx.apply(right, None)
+        assert ctx.apply(Accuracy(data=data), network).metrics["accuracy"].value == 100
+        assert ctx.warnings == []
+
+
+def test_an_original_that_is_no_better_than_a_constant_is_noticed(tmp_path: Path) -> None:
+    checkpoint, _ = _brightness(tmp_path, [0, 1, 1, 0], mean=(0.5,), std=(0.25,))
+    with trusting("tests"):
+        ctx = context()
+        ctx.apply(checkpoint, None)
+    assert "hardly more than by always saying '0' (50 %)" in ctx.warnings[0]
+
+
+def test_inputs_that_are_no_images(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(6, 1, 49, 10)).astype(np.float32)
+    np.savez(tmp_path / "words.npz", inputs=inputs, labels=np.arange(6) % 3)
+    torch.save(Spoken(3).state_dict(), tmp_path / "w.pt")
+    fields: dict[str, Any] = {"factory": "tests.foreign_checkpoints:Spoken", "file": str(tmp_path / "w.pt")}
+    data = Arrays(file=str(tmp_path / "words.npz"))
+    with trusting("tests"):
+        for given in ({"input": (1, 49, 10)}, {"data": data}, {"data": data, "input": (1, 49, 10)}):
+            network = made(Checkpoint(**fields, **given, arguments={"classes": 3}))
+            assert network.signature.inputs[0].shape == ("N", 1, 49, 10)
+            assert network.signature.preprocessing.kind == "none"
+        with pytest.raises(DomainError, match=r"samples have shape \(1, 49, 10\), the input is \(1, 98, 10\)"):
+            made(Checkpoint(**fields, data=data, input=(1, 98, 10)))
+    with pytest.raises(DomainError, match=r"the data holds images, the input is \(49, 10\)"):
+        made(Checkpoint(**fields, data=Corners(), input=(49, 10)))
+    with pytest.raises(DomainError, match="2 numbers for 1 channels"):
+        made(Checkpoint(**fields, data=Corners(), mean=(0.1, 0.2)))
+
+
+@pytest.mark.slow
+def test_a_users_own_class_gives_the_published_accuracy() -> None:
+    folder = Path(os.environ.get("MAPSTO_DATA", "/nowhere"))
+    file = folder / "weights" / "cifar10_resnet20-12fca82f.th"
+    if not file.is_file():
+        pytest.skip("MAPSTO_DATA holds no weights/cifar10_resnet*.th")
+    data = Cifar10(split="test")
+    found: dict[str, float] = {}
+    for name, (mean, std) in {
+        "own": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    }.items():
+        factory = "tests.foreign_checkpoints:resnet20"
+        checkpoint = Checkpoint(factory=factory, file=str(file), data=data, mean=mean, std=std)
+        ctx = context()
+        with trusting("tests"):
+            network = ctx.apply(checkpoint, None)
+            found[name] = ctx.apply(Accuracy(data=data), network).metrics["accuracy"].value
+        assert ("with mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in "".join(ctx.warnings)) is (name == "none")
+    assert found["own"] == pytest.approx(91.73, abs=0.005)
+    assert found["none"] == pytest.approx(39.6, abs=0.1)
 
 
 @pytest.mark.slow

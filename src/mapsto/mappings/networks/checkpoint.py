@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from mapsto.errors import DataError, TrustError
-from mapsto.kinds import Network, Preprocessing
+from mapsto.errors import DataError, DomainError, TrustError
+from mapsto.kinds import Network, Preprocessing, Samples
 from mapsto.mapping import Context, DataSource, Mapping
 
 if TYPE_CHECKING:
@@ -41,9 +41,11 @@ class Checkpoint(Mapping[None, Network]):
     """Channels of its input images; by default those of `data`, else 3."""
     size: int | None = Field(default=None, ge=1)
     """Height and width of its input images, pixels; by default those of `data`, else 32."""
+    input: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
+    """Shape of one input, as (1, 49, 10); by default that of `data`. For images (channels, height, width)."""
     mean: tuple[float, ...] | None = None
     """By channel, after division by 255, as in the weights' own training; by default those of `data`, else 0."""
-    std: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
     """By channel, after division by 255, as in the weights' own training; by default those of `data`, else 1."""
     data: DataSource | None = None
     """A data set that gives class names, and the form of the input where the fields above do not."""
@@ -64,31 +66,83 @@ class Checkpoint(Mapping[None, Network]):
 
     def apply(self, value: None, ctx: Context) -> Network:
         """Raises `DataError` for a missing or broken file, `TrustError` for one with code, `DomainError` for a misfit."""
-        from mapsto.nn.preprocess import prepare
+        from mapsto.nn.fitness import doubt
         from mapsto.nn.source import network_of
 
-        size = (self.size, self.size) if self.size else (32, 32)
-        reading = Preprocessing(channels=self.channels or 3, size=size)
-        samples = ctx.dataset(self.data, for_=reading) if self.data is not None else None
-        given = {
-            "channels": self.channels,
-            "size": (self.size, self.size) if self.size else None,
-            "mean": self.mean,
-            "std": self.std,
-        }
-        preprocessing = dataclasses.replace(
-            samples.preprocessing if samples is not None else Preprocessing(),
-            **{name: entry for name, entry in given.items() if entry is not None},
-        )
-        images = preprocessing.kind == "image"
-        return network_of(
+samples = ctx.dataset(self.data, for_=self._reading()) if self.data is not None else None
+        preprocessing = self._preprocessing(samples)
+        network = network_of(
             self.factory,
             self.arguments,
             preprocessing,
             classes=self.classes or (samples.classes if samples is not None else None),
             tensors=_with_counters(self._tensors()),
-            example=prepare(samples.inputs[:2], preprocessing) if samples is not None and not images else None,
+            example=self._example(samples, preprocessing),
         )
+        if preprocessing.kind == "image" and (self.mean is None or self.std is None):
+            ctx.warn(_guessed(preprocessing, samples is not None))
+        doubts = doubt(network, samples, ctx.random("doubt")) if samples is not None else None
+        if doubts is not None:
+            ctx.warn(doubts)
+        return network
+
+    def _reading(self) -> Preprocessing:
+        """How image files are read for it."""
+        if self.input is not None and len(self.input) == 3:
+            channels, *size = self.input
+            return Preprocessing(channels=3 if channels > 1 else 1, size=(size[0], size[1]))
+        return Preprocessing(channels=self.channels or 3, size=(self.size or 32, self.size or 32))
+
+    def _preprocessing(self, samples: Samples | None) -> Preprocessing:
+        """From the fields, else from the data. Raises `DomainError` where they contradict each other."""
+        base = samples.preprocessing if samples is not None else Preprocessing()
+        if self.input is not None and samples is None:
+            return Preprocessing(kind="none")
+        if base.kind != "image":
+            return base
+        channels, size = self.channels, (self.size, self.size) if self.size else None
+        if self.input is not None:
+            if len(self.input) != 3 or self.input[0] not in (1, 3):
+                raise DomainError(
+                    f"the data holds images, the input is {self.input}",
+                    where="networks.checkpoint: input",
+                    hint="give (channels, height, width), or data that are rows or arrays",
+                )
+            channels, *size = self.input
+        channels = channels or base.channels
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers is not None and len(numbers) not in (1, channels):
+                raise DomainError(
+                    f"{len(numbers)} numbers for {channels} channels",
+                    where=f"networks.checkpoint: {name}",
+                    hint="give one number for each channel, or one for all",
+                )
+        return dataclasses.replace(
+            base,
+            channels=channels,
+            size=tuple(size or base.size),
+            mean=self.mean or _for_channels(base.mean, channels),
+            std=self.std or _for_channels(base.std, channels),
+        )
+
+    def _example(self, samples: Samples | None, preprocessing: Preprocessing) -> Tensor | None:
+        """A batch of inputs that are no images. Raises `DomainError` where `input` is not the shape of the data's."""
+        import torch
+
+        from mapsto.nn.preprocess import prepare
+
+        if preprocessing.kind == "image":
+            return None
+        if samples is None:
+            return torch.zeros(2, *(self.input or ()))
+        example = prepare(samples.inputs[:2], preprocessing)
+        if self.input is not None and tuple(example.shape[1:]) != self.input:
+            raise DomainError(
+                f"the data's samples have shape {tuple(example.shape[1:])}, the input is {self.input}",
+                where="networks.checkpoint: input",
+                hint="give data of the network's own shape",
+            )
+        return example
 
     def _path(self) -> Path:
         from mapsto.data.folder import locate
@@ -112,6 +166,17 @@ class Checkpoint(Mapping[None, Network]):
         if prefix is None:
             prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _for_channels(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """The data's numbers where they fit, else their mean."""
+    return numbers if len(numbers) in (1, channels) else (sum(numbers) / len(numbers),)
+
+
+def _guessed(preprocessing: Preprocessing, of_data: bool) -> str:
+    mean, std = (",".join(f"{number:.4g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
+    whose = "those of the data" if of_data else "a guess"
+    return f"mean {mean} and std {std} are {whose}; the weights' own training decides them: give mean and std if they are known"
 
 
 def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
