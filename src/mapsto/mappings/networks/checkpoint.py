@@ -69,7 +69,7 @@ class Checkpoint(Mapping[None, Network]):
         from mapsto.nn.fitness import doubt
         from mapsto.nn.source import network_of
 
-samples = ctx.dataset(self.data, for_=self._reading()) if self.data is not None else None
+        samples = ctx.dataset(self.data, for_=self._reading()) if self.data is not None else None
         preprocessing = self._preprocessing(samples)
         network = network_of(
             self.factory,
