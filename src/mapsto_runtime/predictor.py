@@ -8,29 +8,23 @@ Preprocessing follows the signature, as in training: channels, ink, size, mean a
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mapsto_runtime import runtimes
-from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError, TrustError
+from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError
+from mapsto_runtime.manifest import FORMAT, read_manifest
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
-from mapsto_runtime.signature import Signature
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["FORMAT", "Adapted", "Answers", "Prediction", "Predictor"]
-
-FORMAT = 2
-"""The latest version of the package's format that this file reads; 2 knows other runtimes than ONNX Runtime."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,36 +79,23 @@ class Predictor:
 
     def __init__(self, package_folder: Path | str, *, threads: int = 1) -> None:
         self.folder = Path(package_folder)
-        self.manifest = _verified(self.folder)
-        try:
-            self.signature = Signature.from_plain(self.manifest["signature"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise StoreError(
-                f"its manifest holds no whole signature ({type(error).__name__}: {error})",
-                where=str(self.folder / "manifest.json"),
-                hint="export the package again",
-            ) from error
+        self.checked = read_manifest(self.folder)
+        self.manifest = self.checked.tree
+        self.signature = self.checked.signature
         self._run = self._opened(threads)
 
     def _opened(self, threads: int) -> Run:
-        name = str(self.manifest.get("runtime", "onnxruntime"))
-        if name not in runtimes.names():
-            raise StoreError(
-                f"the package is for the runtime '{name}', which this mapsto does not know",
-                where=str(self.folder),
-                hint="upgrade with: pip install --upgrade mapsto",
-            )
-        files = {str(file): self.folder / file for file in self.manifest["files"]}
-        engine = runtimes.find(name)
+        engine = runtimes.find(self.checked.runtime)
+        names = [spec.name for spec in self.signature.inputs]
         try:
-            return engine.load(files, threads=threads, names=[spec.name for spec in self.signature.inputs])
+            return engine.load(self.checked.files, threads=threads, names=names)
         except MissingExtra:
             raise
         except Exception as error:  # runtimes' errors have no common base class
             raise StoreError(
                 f"{engine.TITLE} cannot open it ({error})",
-                where=str(self.folder / self.manifest["model"]),
-                hint=f"upgrade {name}",
+                where=str(self.folder / self.checked.model),
+                hint=f"upgrade {self.checked.runtime}",
             ) from error
 
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
@@ -154,8 +135,8 @@ class Predictor:
         """
         import numpy as np
 
-        described = self.manifest.get("adaptation") or {}
-        if "model" not in described:
+        model = self.checked.adapting_model
+        if model is None:
             raise DomainError(
                 "this package holds no map from examples to a head",
                 where=str(self.folder),
@@ -170,9 +151,15 @@ class Predictor:
         numbers = np.repeat([classes.index(str(label)) for label in labels], [len(part) for part in parts])
         features = self.outputs(np.concatenate(parts))
         members = np.eye(len(classes), dtype=np.float32)[numbers]
-        weight, bias = session(self.folder / described["model"]).run(
-            ["weight", "bias"], {"features": features, "members": members}
-        )
+        try:
+            made = session(self.folder / model).run(["weight", "bias"], {"features": features, "members": members})
+        except Exception as error:  # runtimes' errors have no common base class
+            raise StoreError(
+                f"its map from examples to a head cannot be run ({(str(error).splitlines() or [type(error).__name__])[0]})",
+                where=str(self.folder / model),
+                hint="export the package again",
+            ) from error
+        weight, bias = made
         return Adapted(package=self, classes=classes, weight=weight, bias=bias)
 
     def _answers(self, inputs: Sequence[Input], classes: tuple[str, ...], score: _Score) -> Answers:
@@ -227,7 +214,7 @@ class Predictor:
             return np.concatenate([self._run(inputs[i : i + batch_size]) for i in starts])
         except Exception as error:  # runtimes' errors have no common base class
             raise StoreError(
-                f"its model does not take what its signature says ({str(error).splitlines()[0]})",
+                f"its model does not take what its signature says ({(str(error).splitlines() or [type(error).__name__])[0]})",
                 where=str(self.folder),
                 hint="export the package again",
             ) from error
@@ -286,58 +273,3 @@ def _values(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Pr
 
 
 _SAYS = {"classes": _prediction, "labels": _labels, "values": _values}
-
-
-# ---------------------------------------------------------------------------------------------------------------- package
-
-
-def _verified(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = int(manifest["format"])
-        hashes = {str(name): str(entry["sha256"]) for name, entry in dict(manifest["files"]).items()}
-    except FileNotFoundError:
-        raise StoreError(
-            "there is no manifest.json",
-            where=str(folder),
-            hint="give the folder that export.onnx wrote, such as runs/demo/package",
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"not a package's manifest ({type(error).__name__}: {error})",
-            where=str(path),
-            hint="export the package again",
-        ) from error
-    if version > FORMAT:
-        raise StoreError(
-            f"the package has format {version}, this mapsto reads up to {FORMAT}",
-            where=str(folder),
-            hint="upgrade with: pip install --upgrade mapsto",
-        )
-    for name, expected in hashes.items():
-        _verify(folder, name, expected)
-    if str(manifest.get("model")) not in hashes:
-        raise StoreError("the manifest names no model", where=str(path), hint="export the package again")
-    return manifest
-
-
-def _verify(folder: Path, name: str, expected: str) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or re.search(r"[\\:]", name):
-        raise TrustError(
-            f"the manifest names '{name}', outside the package", where=str(folder), hint="do not use this package"
-        )
-    path = folder / relative
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise StoreError(
-            f"'{name}' cannot be read ({error.strerror})", where=str(folder), hint="copy or export the package again"
-        ) from error
-    if digest != expected:
-        raise TrustError(
-            f"'{name}' is not the file that was exported: its SHA-256 is {digest[:12]}…, the manifest says {expected[:12]}…",
-            where=str(folder),
-            hint="copy or export the package again",
-        )
