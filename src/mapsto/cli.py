@@ -18,12 +18,14 @@ import typer
 
 from mapsto import discovery
 from mapsto._version import __version__
-from mapsto.errors import DataError, MapstoError, SpecError, is_of_surroundings, nearest
+from mapsto.errors import DataError, MapstoError, SpecError, StoreError, is_of_surroundings, nearest
 from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
     from mapsto.run import RunResult
     from mapsto.spec import Recipe
+    from mapsto.store import Store
+    from mapsto.store.index import Index
 
 __all__ = ["app", "main"]
 
@@ -154,7 +156,7 @@ def run(
     precision: Annotated[str, typer.Option(help="Lightning Fabric's precision.")] = "32-true",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share each step's work, one a device.")] = 1,
-    strategy: Annotated[str, typer.Option(help="How they do: auto, ddp, fsdp. [default: ddp]")] = "auto",
+    strategy: Annotated[str, typer.Option(help="How they do: auto or ddp. [default: ddp]")] = "auto",
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The seed. [default: the recipe's]")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, as 0,1,2: mean ± CI95.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The recipe's quick settings: shows that all works.")] = False,
@@ -206,14 +208,13 @@ def _run_seeds(
     """The report, saved; None in a process that only computes along with the one that writes it."""
     from mapsto import report as reports
     from mapsto.kinds import Package
-    from mapsto.run import execute, summary_of
+    from mapsto.run import execute
     from mapsto.spec import dump
     from mapsto.store import Store
-    from mapsto.store.index import Index
 
     _writable(folder)
     place = Store(store)
-    index = Index(place)
+    index = _index(place)
     built: list[dict[str, Any]] = []
     leads = True
     for seed in seeds:
@@ -224,7 +225,7 @@ def _run_seeds(
         leads = leads and result.leads
         if not leads:
             continue
-        index.add(summary_of(result))
+        _indexed(index, result, listener)
         value = result.value() if result.result.kind == "Package" else None
         report = reports.build(result)
         reports.save(report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None)
@@ -236,6 +237,30 @@ def _run_seeds(
     combined = reports.combine(built)
     reports.save(combined, folder, recipe_yaml=dump(recipe))
     return combined
+
+
+def _index(store: Store) -> Index | None:
+    """The store's database; None where it cannot be opened as nothing can be written to the store, which may hold all there is."""
+    from mapsto.store.index import Index
+
+    try:
+        return Index(store)
+    except StoreError:
+        if store.writable:
+            raise
+        return None
+
+
+def _indexed(index: Index | None, result: RunResult, listener: Any) -> None:
+    from mapsto.run import summary_of
+
+    try:
+        if index is not None:
+            index.add(summary_of(result))
+    except StoreError as error:
+        if not result.reused or result.store.writable:
+            raise
+        listener.note(f"the index does not know of this run: {error.what}")
 
 
 def _writable(folder: Path) -> None:
@@ -253,17 +278,16 @@ def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, fo
     from mapsto import progress
     from mapsto.run import execute, path_of
     from mapsto.store import Store
-    from mapsto.store.index import Index
 
     place = Store(store)
     sizes: dict[str, list[int]] = {}
     for row in place.ls():
         if row["bytes"] is not None:
             sizes.setdefault(row["name"], []).append(row["bytes"])
-    index = Index(place)
+    index, notes = _index(place), progress.Notes()
     rows: list[dict[str, Any]] = []
     for seed in seeds:
-        steps = execute(recipe, store=place, seed=seed, numerics=numerics, force=force, plan=True).steps
+        steps = execute(recipe, store=place, seed=seed, numerics=numerics, force=force, plan=True, listener=notes).steps
         for step in steps:
             past = sizes.get(step.name)
             rows.append(
@@ -273,14 +297,18 @@ def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, fo
                     "name": step.name,
                     "status": "hit" if step.hit else "would run",
                     "key": step.key or None,
-                    "seconds": 0.0 if step.hit else index.seconds_of(step.name),
+                    "seconds": 0.0 if step.hit else _seconds_of(index, step.name),
                     "bytes": 0 if step.hit else (sum(past) // len(past) if past else None),
                 }
             )
     if as_json:
         _json(rows)
     else:
-        progress.print_plan(rows)
+        progress.print_plan(rows, notes.texts)
+
+
+def _seconds_of(index: Index | None, name: str) -> float | None:
+    return None if index is None else index.seconds_of(name)
 
 
 # --------------------------------------------------------------------------------------------------------- list, show, new
@@ -673,18 +701,33 @@ def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
 def store_gc(
     store: StoreOption = None,
     keep_days: Annotated[float, typer.Option(min=0, help="Also drop steps older than this; 0 keeps all.")] = 0,
+    checkpoints_older_than: Annotated[
+        str,
+        typer.Option(metavar="AGE", help="Drop checkpoints of unfinished steps that nobody went on from: 30d, 12h."),
+    ] = "30d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what no step refers to.
+    """Remove what no step refers to, and checkpoints of runs that were given up. What a run is using stays.
 
     Example: mapsto store gc --keep-days 30
     """
     from mapsto.store import Store
 
-    freed = Store(store).gc(keep_days=keep_days, dry_run=dry_run)
+    freed = Store(store).gc(keep_days=keep_days, checkpoint_days=_days(checkpoints_older_than), dry_run=dry_run)
     verb = "would remove" if dry_run else "removed"
     _json(freed) if as_json else _print(f"{verb} {freed['files']} files, {freed['bytes'] / 2**20:.1f} MiB")
+
+
+def _days(age: str) -> float:
+    import re
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hdw]?)", age.strip())
+    if found is None:
+        raise SpecError(
+            f"not an age: '{age}'", where="--checkpoints-older-than", hint="a number and h, d or w, as in 30d"
+        )
+    return float(found[1]) * {"h": 1 / 24, "d": 1.0, "w": 7.0}[found[2] or "d"]
 
 
 @store_app.command("verify")

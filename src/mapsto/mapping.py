@@ -495,6 +495,7 @@ def fork(**branches: Mapping[C, Any]) -> Fork[C]:
 # ------------------------------------------------------------------------------------------------------------------ context
 
 
+STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
 
 
@@ -507,7 +508,7 @@ class Numerics:
     precision: str = "32-true"
     """Lightning Fabric's precision: ``32-true``, ``bf16-mixed``, ``16-mixed``, …"""
     strategy: str = "auto"
-    """Lightning Fabric's strategy: ``auto``, ``ddp``, ``fsdp``."""
+    """Lightning Fabric's strategy: ``auto`` or ``ddp``. Others are refused: no test shows that their results are right."""
     world_size: int = 1
     """Processes."""
     threads: int = field(
@@ -521,6 +522,12 @@ class Numerics:
         if self.precision not in PRECISIONS:
             raise SpecError(
                 f"unknown precision '{self.precision}'", where="--precision", hint=nearest(self.precision, PRECISIONS)
+            )
+        if self.strategy not in STRATEGIES:
+            raise SpecError(
+                f"the strategy '{self.strategy}' is not offered: no test shows that its results are right",
+                where="--strategy",
+                hint=f"{' or '.join(STRATEGIES)}: with ddp every process holds the whole network",
             )
 
 
@@ -700,7 +707,7 @@ class Context:
         return process.finish(value, live.snapshot(), self)
 
     def scratch(self) -> Path:
-        """A new folder for files of a result; it lasts until this process ends, the store keeps its own copies."""
+        """A new folder for files of a result; it lasts until this process ends, in a run until the store has its own copies."""
         import tempfile
 
         folder = tempfile.TemporaryDirectory(prefix="mapsto-")

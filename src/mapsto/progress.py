@@ -19,7 +19,7 @@ from mapsto.run import Listener, StepResult
 from mapsto.spec import shipped_recipes
 from mapsto_runtime.shown import shown
 
-__all__ = ["Progress", "print_comparison", "print_outcome", "print_plan", "print_store"]
+__all__ = ["Notes", "Progress", "print_comparison", "print_outcome", "print_plan", "print_store"]
 
 
 class Screen(Console):
@@ -158,7 +158,18 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     console.print(f"  mapsto new mine --from {recipe}", markup=False)
 
 
-def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
+class Notes(Listener):
+    """Keeps what a plan has to say, each text once, to be shown below its table."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        if text not in self.texts:
+            self.texts.append(text)
+
+
+def print_plan(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
     """What would run, with the time and disk that earlier runs suggest."""
     console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table(title="Plan", title_justify="left")
@@ -179,6 +190,8 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
     size = sum(row["bytes"] or 0 for row in rows)
     unknown = sum(row["seconds"] is None for row in rows)
     never = f"; {unknown} of {len(rows)} steps were never timed" if unknown else ""
+    for note in notes:
+        console.print(escape(note))
     console.print(f"about {seconds:.0f} s and {size / 2**20:.1f} MiB{never}; nothing was run")
 
 

@@ -14,16 +14,18 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from collections.abc import Mapping as AbcMapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
+from mapsto.data.folder import NotDownloaded, offline
 from mapsto.data.prefetch import Prefetched
-from mapsto.errors import MapstoError, SpecError, StepError, is_of_surroundings, nearest
+from mapsto.errors import MapstoError, SpecError, StepError, StoreError, is_of_surroundings, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Report, Stream, Tasks
 from mapsto.mapping import (
     Chain,
@@ -111,6 +113,11 @@ class RunResult:
     store: Store
     leads: bool = True
     """Whether this process is the one of several that writes."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether the store held every result."""
+        return all(step.hit for step in self.steps)
 
     def value(self) -> Any:
         """The last step's result, loaded."""
@@ -204,6 +211,15 @@ class _RunContext(Context):
         self._drives = 0
         self._began, self._before = time.monotonic(), 0.0
         self.rows: list[tuple[int, dict[str, float]]] = []
+        self._scratch = ExitStack()
+
+    def scratch(self) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix="mapsto-", ignore_cleanup_errors=True)
+        return Path(self._scratch.enter_context(folder))
+
+    def close(self) -> None:
+        """Remove the files of the result: the store has its own."""
+        self._scratch.close()
 
     @property
     def seconds(self) -> float:
@@ -400,6 +416,10 @@ class Executor:
             )
         except _Unknown:
             key = ""
+        except NotDownloaded:
+            if not self.plan:
+                raise
+            key = ""
         if self._nested and key in self._by_key:
             return self._by_key[key]
         step = StepResult(
@@ -422,6 +442,7 @@ class Executor:
             record = None
         if record is not None:
             step.hit, step.status = True, "hit"
+            self.store.use(record.digest)
             self._repeat(step, record)
         elif self.plan:
             self.listener.finished(step)
@@ -487,7 +508,7 @@ class Executor:
                 step.hit = True
                 self._repeat(step, known)
                 return known
-            context = _RunContext(self, step)
+            context = stack.enter_context(closing(_RunContext(self, step)))
             stack.enter_context(_logged_to(context))
             try:
                 value = None if given is _NOTHING else given.load()
@@ -535,7 +556,7 @@ class Executor:
                     comparison=comparison,
                 )
             )
-            self.store.drop_state(step.key)
+            self.store.drop_states(step.key)
             return self.team.share(record)
 
     # -- what a step made of its network (`mapsto.verdict`)
@@ -841,17 +862,25 @@ def execute(
     for name in sorted(chosen_steps):
         if not known & {name, name.rpartition(".")[2], name.partition("#")[0]}:
             raise SpecError(f"--force names no step: {name}", hint=nearest(name, known))
-    for data in data_of(recipe.steps):
-        data.fingerprint()
     chosen = recipe.seed if seed is None else seed
     executor = Executor(
         place, seed=chosen, numerics=numerics, force=chosen_steps, listener=listener, logs=logs, plan=plan
     )
     started = time.time()
     began = time.monotonic()
-    result = executor.run(recipe.steps, _NOTHING)
-    if not plan:
-        executor.judge_end(result)
+    with offline() if plan else place.in_use():
+        for data in data_of(recipe.steps):
+            try:
+                data.fingerprint()
+            except NotDownloaded as error:
+                if not plan:
+                    raise
+                executor.listener.note(
+                    f"not known until it is downloaded: {error.where}; what uses it counts as to be run"
+                )
+        result = executor.run(recipe.steps, _NOTHING)
+        if not plan:
+            executor.judge_end(result)
     for name in sorted(executor.unused_force()):
         executor.listener.note(f"--force {name}: no step of this run has that name")
     run = RunResult(
@@ -867,7 +896,12 @@ def execute(
         leads=executor.team.leads,
     )
     if not plan and run.leads:
-        place.save_run(summary_of(run))
+        try:
+            place.save_run(summary_of(run))
+        except StoreError:
+            if not run.reused or place.writable:
+                raise
+            executor.listener.note("the store cannot be written: this run is not listed in it")
     return run
 
 

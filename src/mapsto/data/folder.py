@@ -27,7 +27,16 @@ import platformdirs
 
 from mapsto.errors import DataError
 
-__all__ = ["cache_folder", "data_folder", "find_or_download", "find_or_unpack", "locate", "offline", "unpack"]
+__all__ = [
+    "NotDownloaded",
+    "cache_folder",
+    "data_folder",
+    "find_or_download",
+    "find_or_unpack",
+    "locate",
+    "offline",
+    "unpack",
+]
 
 _CHUNK = 1 << 18
 _TIMEOUT_S = 30
@@ -59,6 +68,10 @@ def locate(path: str, *, what: str) -> Path:
             return candidate.absolute()
     tried = f"{given.absolute()}" if given.is_absolute() else f"{given.absolute()} or {inside}"
     raise DataError(f"{what} is missing: there is no {tried}", hint="check the path, or put it there")
+
+
+class NotDownloaded(DataError):
+    """Data that could be downloaded, where nothing shall be (see `offline`)."""
 
 
 def find_or_download(relative_path: str, url: str, checksum: str, *, what: str) -> Path:
@@ -181,7 +194,8 @@ def _explained(what: str, path: Path, by_hand: str) -> Generator[None]:
     try:
         yield
     except (OSError, ValueError, http.client.HTTPException, DataError) as error:
-        raise DataError(f"{path} is missing and could not be fetched ({error})", where=what, hint=by_hand) from error
+        kind = NotDownloaded if isinstance(error, NotDownloaded) else DataError
+        raise kind(f"{path} is missing and could not be fetched ({error})", where=what, hint=by_hand) from error
 
 
 @contextmanager
@@ -210,7 +224,7 @@ def offline() -> Generator[None]:
 
 def _download(url: str, checksum: str, path: Path, what: str) -> None:
     if _offline.get() or os.environ.get("MAPSTO_OFFLINE", "") not in ("", "0"):
-        raise DataError("nothing is downloaded here")
+        raise NotDownloaded("nothing is downloaded here")
     digest = hashlib.md5(usedforsecurity=False) if len(checksum) == 32 else hashlib.sha256()
     request = urllib.request.Request(url, headers={"User-Agent": "mapsto"})
     received = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mapsto.errors import StoreError
 
-__all__ = ["FORMAT", "create_exclusively", "disk_error", "spread", "write_atomically"]
+__all__ = ["FORMAT", "disk_error", "spread", "write_atomically"]
 
 FORMAT = 1
 """The version of the store's formats."""
@@ -52,17 +52,3 @@ def disk_error(error: OSError, target: Path) -> StoreError:
         where=str(target),
         hint="check the permissions, or give another --store or --out",
     )
-
-
-def create_exclusively(path: Path, data: bytes) -> None:
-    """Create a file with its content in one step: a hard link of a finished file, so that no one reads half of it."""
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise disk_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)

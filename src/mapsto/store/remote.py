@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,20 +38,32 @@ class Remote:
     def exists(self, relative: str) -> bool:
         return bool(self.fs.exists(f"{self.base}/{relative}"))
 
+    def modified(self, relative: str) -> float | None:
+        """When a file was last written, in seconds of the epoch; None where it is gone or the file system does not say."""
+        try:
+            when = self.fs.modified(f"{self.base}/{relative}")
+        except (NotImplementedError, FileNotFoundError):
+            return None
+        return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
+
     def drop(self, relative: str) -> None:
         try:
             self.fs.rm_file(f"{self.base}/{relative}")
         except FileNotFoundError:
             return
 
-    def mirror(self, folder: str, root: Path) -> None:
-        """Fetch what the folder holds remotely and is not here yet."""
+    def names(self, folder: str) -> Iterator[str]:
+        """What a folder holds, relative to the store."""
         try:
-            names: list[str] = self.fs.find(f"{self.base}/{folder}")
+            found: list[str] = self.fs.find(f"{self.base}/{folder}")
         except FileNotFoundError:
             return
-        for name in names:
-            relative = name[len(self.base) :].lstrip("/")
+        for name in found:
+            yield name[len(self.base) :].lstrip("/")
+
+    def mirror(self, folder: str, root: Path) -> None:
+        """Fetch what the folder holds remotely and is not here yet."""
+        for relative in self.names(folder):
             if not (root / relative).exists():
                 data = self.get(relative)
                 if data is not None:

@@ -5,7 +5,7 @@
     artifacts/ab/abcd….json a value's manifest, whose digest is its name; it refers to blobs
     keys/ab/abcd….json      a step's record: key → digest, with time taken, measured values and curves
     states/<key>            the last checkpoint of a process that has not finished
-    leases/<key>.json       who is computing a key, with a heartbeat
+    leases/<key>.lock       who is computing a key, and what it is about to commit (see `mapsto.store.lock`)
     runs/<id>.json          what each run did
     index.sqlite            a database made from the above; it can be rebuilt
 
@@ -17,21 +17,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import mmap
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mapsto.errors import StoreError
 from mapsto.process import State
 from mapsto.store import lock, upkeep
 from mapsto.store.codec import blob_bytes, build, decode, encode
 from mapsto.store.digest import digest_bytes, digest_json, dumps, tensor_from_bytes
-from mapsto.store.files import FORMAT, spread, write_atomically
+from mapsto.store.files import FORMAT, disk_error, spread, write_atomically
 from mapsto.store.remote import Remote
 from mapsto.store.state import decode_state, encode_state
 
@@ -92,6 +94,7 @@ class Store:
             self.root = Path(given).expanduser().absolute()
         self.remote = Remote(self.url) if self.url is not None else None
         self._checked: set[str] = set()
+        self._held = threading.local()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -135,8 +138,15 @@ class Store:
         return self.path(relative).exists() if self.remote is None else self.remote.exists(relative)
 
     def _holds(self, relative: str, data: bytes | memoryview) -> bool:
-        """Whether a file is there and undamaged: computing a value again must mend what was."""
+        """Whether a file is there and undamaged: computing a value again must mend what was.
+
+        On an object store it must also be too young for `gc`, which cannot know who is about to refer to it.
+        """
         path = self.path(relative)
+        if self.remote is not None:
+            written = self.remote.modified(relative)
+            if written is not None and time.time() - written > lock.GRACE / 2:
+                return False
         if not self._exists(relative):
             return False
         return not path.exists() or (path.stat().st_size == len(data) and path.read_bytes() == data)
@@ -170,6 +180,17 @@ class Store:
                 if path.is_file() and not path.name.endswith(".tmp"):
                     yield path
 
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be written at present: tried, as permissions do not say so for every user and file system."""
+        probe = f".probe.{secrets.token_hex(4)}"
+        try:
+            self._write(probe, b"")
+            self._drop(probe)
+        except (StoreError, OSError):
+            return False
+        return True
+
     # -- blobs
 
     def put_blob(self, blob: Tensor | bytes | Path) -> str:
@@ -177,8 +198,10 @@ class Store:
         data = blob_bytes(blob)
         digest = digest_bytes(data)
         relative = spread("blobs", digest)
-        if not self._holds(relative, data):
-            self._write(relative, data)
+        with self._marking() as held:
+            held.mark(digest)
+            if not self._holds(relative, data):
+                self._write(relative, data)
         return digest
 
     def blob_path(self, digest: str, *, used_by: str = "") -> Path:
@@ -201,20 +224,25 @@ class Store:
 
     def tensor(self, digest: str, *, used_by: str = "") -> Tensor:
         """A tensor, memory-mapped copy-on-write: reading costs no copy, writing to it never reaches the store."""
+        import torch
+
         path = self.blob_path(digest, used_by=used_by)
-        with path.open("rb") as file:
-            return tensor_from_bytes(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        # Python's mmap keeps the file open; torch's does not: a network may have more tensors than a process may have files.
+        data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+        return tensor_from_bytes(data.numpy())
 
     # -- artifacts
 
     def save(self, value: Any) -> str:
         """Store a value and give its digest."""
-        manifest = encode(value, self.put_blob)
-        text = dumps({"format": FORMAT, **manifest})
-        digest = digest_json(manifest)
-        relative = spread("artifacts", digest, ".json")
-        if not self._holds(relative, text.encode()):
-            self._write(relative, text.encode(), durable=True)
+        with self._marking() as held:
+            manifest = encode(value, self.put_blob)
+            text = dumps({"format": FORMAT, **manifest})
+            digest = digest_json(manifest)
+            relative = spread("artifacts", digest, ".json")
+            held.mark(digest)
+            if not self._holds(relative, text.encode()):
+                self._write(relative, text.encode(), durable=True)
         return digest
 
     def manifest(self, digest: str) -> dict[str, Any]:
@@ -292,11 +320,17 @@ class Store:
         return record
 
     def forget(self, key: str) -> None:
-        """Drop a key's record and checkpoint, so that the step runs again."""
-        for relative in (spread("keys", key, ".json"), f"states/{key}"):
+        """Drop a key's record and checkpoints, so that the step runs again."""
+        self._drop(spread("keys", key, ".json"))
+        self.drop_states(key)
+
+    def _drop(self, relative: str) -> None:
+        try:
             self.path(relative).unlink(missing_ok=True)
-            if self.remote is not None:
-                self.remote.drop(relative)
+        except OSError as error:
+            raise disk_error(error, self.path(relative)) from error
+        if self.remote is not None:
+            self.remote.drop(relative)
 
     # -- checkpoints
 
@@ -309,17 +343,73 @@ class Store:
         data = self._read(f"states/{key}")
         return None if data is None else decode_state(data)
 
-    def drop_state(self, key: str) -> None:
-        """Drop a checkpoint that is no longer needed."""
-        self.path(f"states/{key}").unlink(missing_ok=True)
-        if self.remote is not None:
-            self.remote.drop(f"states/{key}")
+    def drop_states(self, key: str) -> None:
+        """Drop a step's checkpoints, of all its processes: they are no longer needed."""
+        folder = self.path("states")
+        for path in (
+            folder.glob(f"{key}*") if self.remote is None else map(self.path, list(self.remote.names("states")))
+        ):
+            if path.name.partition("-")[0] == key:
+                self._drop(f"states/{path.name}")
 
     # -- leases
 
-    def lease(self, key: str, *, waiting: Callable[[str], None] = lambda holder: None) -> AbstractContextManager[bool]:
-        """Hold a key while computing it. Gives True to its holder; False after waiting for another who has committed it."""
-        return lock.lease(self.path(f"leases/{key}.json"), lambda: self.record(key) is not None, waiting)
+    @contextmanager
+    def lease(self, key: str, *, waiting: Callable[[str], None] = lambda holder: None) -> Generator[bool]:
+        """Hold a key while computing it. Gives True to its holder; False after waiting for another who has committed it.
+
+        What is saved meanwhile in this thread is spared by `gc`, until the lease ends: commit before that.
+        """
+
+        def committed() -> bool:
+            return self.record(key) is not None
+
+        with lock.lease(self.path("leases"), key, committed=committed, waiting=waiting) as held:
+            if held is None:
+                yield False
+                return
+            with self._holding(held):
+                yield True
+
+    @contextmanager
+    def in_use(self) -> Generator[None]:
+        """What is saved or `use`d meanwhile in this thread is spared by `gc`. Nothing happens where nothing can be written."""
+        with ExitStack() as stack:
+            with suppress(StoreError):
+                stack.enter_context(self._holding(stack.enter_context(self._anonymous("run"))))
+            yield
+
+    def use(self, digest: str) -> None:
+        """Mark an artifact as used until the outermost of this thread's leases ends."""
+        if leases := self._leases():
+            with suppress(StoreError):
+                leases[0].mark(digest)
+
+    @contextmanager
+    def _marking(self) -> Generator[lock.Lease]:
+        """The lease that marks what is written now: this thread's innermost, or one for as long as this lasts."""
+        if leases := self._leases():
+            yield leases[-1]
+            return
+        with self._anonymous("save") as held, self._holding(held):
+            yield held
+
+    @contextmanager
+    def _anonymous(self, what: str) -> Generator[lock.Lease]:
+        name = f"{what}-{secrets.token_hex(8)}"
+        with lock.lease(self.path("leases"), name, committed=lambda: False, waiting=lambda _: None) as held:
+            yield cast("lock.Lease", held)
+
+    @contextmanager
+    def _holding(self, held: lock.Lease) -> Generator[None]:
+        self._leases().append(held)
+        try:
+            yield
+        finally:
+            self._leases().remove(held)
+
+    def _leases(self) -> list[lock.Lease]:
+        return self._held.__dict__.setdefault("leases", [])
 
     # -- upkeep
 
@@ -338,13 +428,16 @@ class Store:
         """Check every record, manifest and blob against its digest; gives what is damaged or missing, with who uses it."""
         return upkeep.verify(self)
 
-    def gc(self, *, keep_days: float = 0.0, dry_run: bool = False) -> dict[str, int]:
-        """Remove what no record refers to, temporary files of dead processes and void leases.
+    def gc(
+        self, *, keep_days: float = 0.0, checkpoint_days: float = upkeep.CHECKPOINT_DAYS, dry_run: bool = False
+    ) -> dict[str, int]:
+        """Remove what no record refers to, checkpoints of finished steps and abandoned ones, and what dead processes left.
 
-        Records older than `keep_days` are dropped first where it is above 0. Leased artifacts are spared. Gives the number of
-        files and bytes removed.
+        Records older than `keep_days` are dropped first where it is above 0; checkpoints that nobody has gone on from for
+        `checkpoint_days` go. What a running step holds, uses or is about to commit stays; on an object store, where nobody can
+        be asked, whatever is younger than a day. Gives the number of files and bytes removed.
         """
-        return upkeep.collect(self, keep_days=keep_days, dry_run=dry_run)
+        return upkeep.collect(self, keep_days=keep_days, checkpoint_days=checkpoint_days, dry_run=dry_run)
 
     # -- runs
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapsto.errors import MapstoError, StoreError
+from mapsto.store import lock
 from mapsto.store.codec import blobs_of, parts_of
 from mapsto.store.digest import digest_bytes
 from mapsto.store.files import spread
-from mapsto.store.lock import is_void, read_lease
 
 if TYPE_CHECKING:
     from mapsto.store.store import Store
@@ -84,42 +84,79 @@ def verify(store: Store) -> list[Finding]:
     return findings
 
 
-def collect(store: Store, *, keep_days: float = 0.0, dry_run: bool = False) -> dict[str, int]:
-    """Remove what no record refers to, temporary files of dead processes and void leases.
+CHECKPOINT_DAYS = 30.0
+"""How long the checkpoint of a run that was not taken up again is kept."""
 
-    Records older than `keep_days` are dropped first where it is above 0. Leased artifacts are spared. Gives the number of
-    files and bytes removed.
-    """
-    now = time.time()
-    leased = {path.stem for path in store.names("leases") if (h := read_lease(path)) is not None and not is_void(h)}
-    doomed: list[Path] = []
-    live_artifacts: set[str] = set()
-    pending: list[str] = []
+
+def collect(
+    store: Store, *, keep_days: float = 0.0, checkpoint_days: float = CHECKPOINT_DAYS, dry_run: bool = False
+) -> dict[str, int]:
+    """Remove what no record refers to, abandoned checkpoints, and what dead processes left; see `Store.gc`."""
+    with lock.collecting(store.root) as locked:
+        leases = lock.look(
+            store.path("leases")
+        )  # before the records: what is not marked any more has its record by now
+        grace = lock.GRACE if store.remote is not None or not locked else 0.0
+        roots, doomed = _records(store, keep_days, leases.names)
+        artifacts = _reachable(store, roots, leases.marks)
+        blobs = {blob for digest in artifacts for blob in blobs_of(store.manifest(digest))}
+        for folder, live in (("artifacts", artifacts), ("blobs", blobs)):
+            unused = [p for p in store.names(folder) if p.stem not in live and p.stem not in leases.marks]
+            doomed += [path for path in unused if _age(store, path) >= grace]
+        doomed += _checkpoints(store, leases.names, checkpoint_days * 86400)
+        doomed += [path for path in store.root.rglob("*.tmp") if time.time() - path.stat().st_mtime > 3600]
+        stale = [path for path in leases.stale if time.time() - path.stat().st_mtime >= (0.0 if locked else lock.GRACE)]
+        size = sum(path.stat().st_size for path in (*doomed, *stale) if path.exists())
+        if not dry_run:
+            for path in doomed:
+                path.unlink(missing_ok=True)
+                if store.remote is not None:
+                    store.remote.drop(path.relative_to(store.root).as_posix())
+            for path in stale:
+                lock.drop(path)
+    return {"files": len(doomed) + len(stale), "bytes": size}
+
+
+def _records(store: Store, keep_days: float, held: set[str]) -> tuple[list[str], list[Path]]:
+    """The artifacts of records that stay, and the files of those that are older than `keep_days`."""
+    kept: list[str] = []
+    old: list[Path] = []
     for path in store.names("keys"):
         record = store.record(path.stem)
         if record is None:
             continue
-        if keep_days > 0 and now - record.created > keep_days * 86400 and record.key not in leased:
-            doomed.append(path)
+        if keep_days > 0 and time.time() - record.created > keep_days * 86400 and record.key not in held:
+            old.append(path)
         else:
-            pending.append(record.digest)
+            kept.append(record.digest)
+    return kept, old
+
+
+def _reachable(store: Store, roots: list[str], marks: set[str]) -> set[str]:
+    """The artifacts that are referred to, or marked and already there."""
+    pending = roots + [mark for mark in marks if store.path(spread("artifacts", mark, ".json")).exists()]
+    found: set[str] = set()
     while pending:
         digest = pending.pop()
-        if digest in live_artifacts:
-            continue
-        live_artifacts.add(digest)
-        pending.extend(parts_of(store.manifest(digest)))
-    live_blobs = {blob for digest in live_artifacts for blob in blobs_of(store.manifest(digest))}
-    young = now - 3600 if leased else now
-    for folder, live in (("artifacts", live_artifacts), ("blobs", live_blobs)):
-        doomed += [p for p in store.names(folder) if p.stem not in live and p.stat().st_mtime <= young]
-    doomed += [p for p in store.names("states") if p.name not in leased and store.record(p.name) is not None]
-    doomed += [p for p in store.names("leases") if p.stem not in leased]
-    doomed += [p for p in store.root.rglob("*.tmp") if now - p.stat().st_mtime > 3600]
-    size = sum(path.stat().st_size for path in doomed if path.exists())
-    if not dry_run:
-        for path in doomed:
-            path.unlink(missing_ok=True)
-            if store.remote is not None:
-                store.remote.drop(path.relative_to(store.root).as_posix())
-    return {"files": len(doomed), "bytes": size}
+        if digest not in found:
+            found.add(digest)
+            pending.extend(parts_of(store.manifest(digest)))
+    return found
+
+
+def _checkpoints(store: Store, held: set[str], oldest: float) -> list[Path]:
+    """Checkpoints whose step is finished, or that nobody has gone on from for `oldest` seconds."""
+    found: list[Path] = []
+    for path in store.names("states"):
+        key = path.name.partition("-")[0]
+        if key not in held and (store.record(key) is not None or _age(store, path) >= oldest):
+            found.append(path)
+    return found
+
+
+def _age(store: Store, path: Path) -> float:
+    """Seconds since a file was written. On an object store that does not say, it is new for ever: nothing in use may go."""
+    if store.remote is None:
+        return time.time() - path.stat().st_mtime
+    modified = store.remote.modified(path.relative_to(store.root).as_posix())
+    return 0.0 if modified is None else time.time() - modified
