@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mapsto.data.image_folder import splits_in
 from mapsto.errors import DataError
 from mapsto.kinds import Network, Package, Preprocessing
 from mapsto.mapping import Context, Mapping
+from mapsto.run import execute
+from mapsto.spec import parse_recipe
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input
 from mapsto_runtime.preprocessing.image_files import read_picture
@@ -133,6 +136,49 @@ def test_what_is_read_without_a_network_says_how(tmp_path: Path) -> None:
     assert networks.resnet12(data=data)(seed=0).signature.preprocessing.size == (84, 84)
     assert networks.conv4(data=data)(seed=0).signature.preprocessing.channels == 3
     assert networks.conv4(data=data, size=40, channels=1)(seed=0).signature.inputs[0].shape == ("N", 1, 40, 40)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("ink", ["as_is", "light"])
+def test_arrays_are_the_same_inputs_in_training_and_predict(channels: int, ink: str, tmp_path: Path) -> None:
+    pictures = [striped(kind, 0, side=60, pale=True).convert("RGB" if channels == 1 else "L") for kind in CLASSES]
+    inputs = np.stack([np.asarray(picture) for picture in pictures])
+    np.savez(tmp_path / "few.npz", inputs=inputs, labels=np.arange(3))
+    network: Network = networks.conv4(size=28, channels=channels, width=2)(seed=0)
+    wanted = dataclasses.replace(network.signature.preprocessing, ink=ink)
+    network = dataclasses.replace(network, signature=dataclasses.replace(network.signature, preprocessing=wanted))
+    ctx, data = Context(), datasets.arrays(file=str(tmp_path / "few.npz"))
+    with ctx.giving(network):
+        samples = ctx.dataset(data)
+    from mapsto.nn.preprocess import prepare
+
+    ours = prepare(samples.inputs, wanted).numpy()
+    theirs = np.concatenate([read_input(image, network.signature) for image in inputs])
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    assert (ours[:, :, 0, 0].mean() < 0.3) == (ink == "light")
+    assert data.fingerprint() == datasets.arrays(file=str(tmp_path / "few.npz")).fingerprint()
+
+
+def test_a_recipe_reads_its_data_for_the_network_of_each_step(tmp_path: Path) -> None:
+    photos(tmp_path / "photos", count=4)
+    (tmp_path / "photos" / "down" / "note.txt").write_text("no image")
+    recipe = parse_recipe(f"""
+schema: 1
+data:
+  all: {{images: {{folder: {tmp_path / "photos"}}}}}
+  few: {{subset: {{data: $all, per_class: 2}}}}
+  rest: {{subset: {{data: $all, per_class: 2, part: rest}}}}
+steps:
+  - networks.conv4: {{size: 40, channels: 3, width: 4}}
+  - adapt.centroid: {{data: $few}}
+    as: adapted
+    observe: {{seen: {{evaluate.accuracy: {{data: $rest, pictures: 1}}}}}}
+""")
+    ran = execute(recipe, store=tmp_path / "store")
+    pictures = ran.report("adapted.seen").pictures
+    assert {Image.open(io.BytesIO(picture)).size for picture in pictures.values()} == {(40, 40)}
+    assert [path for path, text in ran.notes if "passed over 1 file" in text] == ["adapted", "adapted.seen"]
+    assert not ran.warnings
 
 
 # ---------------------------------------------------------------------------------------------------------- the one reader

@@ -6,7 +6,8 @@ used as it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
 
 from mapsto.kinds import Dataset, Preprocessing, Samples
 
@@ -41,17 +42,26 @@ class Arrays(Dataset):
     """Of images, by channel, after division by 255."""
     std: tuple[float, ...] = (0.25,)
     """Of images, by channel, after division by 255."""
+    ink: Literal["as_is", "light"] | None = None
+    """``light`` inverts an image with a bright border, as a package does for a network of light ink. By default as the network that
+    reads has it, without one ``as_is``."""
 
     def fingerprint(self) -> str:
         from mapsto.data.fingerprint import fingerprint_of, folder_digest
 
-        return fingerprint_of(self, [folder_digest(self._files())], without=("file", "labels_file"))
+        left_open = ("ink",) if self.ink is None else ()  # as before the field was there
+        return fingerprint_of(self, [folder_digest(self._files())], without=("file", "labels_file", *left_open))
+
+    def read_for(self, preprocessing: Preprocessing) -> Arrays:
+        light = self.ink is None and preprocessing.kind == "image" and preprocessing.ink == "light"
+        return dataclasses.replace(self, ink="light") if light else self
 
     def open(self) -> Samples:
         import numpy as np
 
         from mapsto.data.checks import require_finite, require_some
         from mapsto.errors import DataError
+        from mapsto_runtime.preprocessing.images import lightened
 
         files = self._files()
         inputs = _read(files[0], self.inputs)
@@ -68,6 +78,8 @@ class Arrays(Dataset):
             )
         require_finite(inputs, where=str(files[0]))
         inputs, is_image = _as_images(inputs)
+        if is_image and self.ink == "light":
+            inputs = np.stack([lightened(image) for image in inputs])
         labels, classes = self._labels(raw, str(files[-1]))
         samples = Samples(
             inputs=inputs if is_image else inputs.astype(np.float32, copy=False),
@@ -86,7 +98,7 @@ class Arrays(Dataset):
     def _preprocessing(self, images: NDArray[Any]) -> Preprocessing:
         channels, height, width = images.shape[1:]
         mean, std = (m * channels if len(m) == 1 else m for m in (self.mean, self.std))
-        return Preprocessing(channels=channels, size=(height, width), mean=mean, std=std)
+        return Preprocessing(channels=channels, size=(height, width), mean=mean, std=std, ink=self.ink or "as_is")
 
     def _labels(self, raw: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[str, ...]]:
         import numpy as np
