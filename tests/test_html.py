@@ -382,7 +382,11 @@ def test_every_metric_of_every_step_is_on_the_page(report: dict[str, Any], page:
         assert step["key"] in text
 
 
-def test_the_outcome_is_in_the_header(page: str) -> None:
+def test_without_targets_the_outcome_is_in_the_header(report: dict[str, Any], page: str) -> None:
+    assert '<ul class="tiles">' not in page, (
+        "with targets these give the figures, and no second figure stands for the same"
+    )
+    page = html.render({**report, "targets": []})
     tiles = re.findall(r"<li><strong>(.*?)</strong><span>(.*?)</span><small>(.*?)</small>", page)
     plain = [(value, re.sub(r"<.*?>", "", what), note) for value, what, note in tiles]
     assert plain == [
@@ -393,6 +397,35 @@ def test_the_outcome_is_in_the_header(page: str) -> None:
         ("−0.4", "points digits", "± 0.21, paired"),
         ("−0.5", "points scripts accuracy", "93.2 → 92.7 %"),
     ]
+
+
+def test_finished_is_green_only_where_every_target_is_met(report: dict[str, Any], page: str) -> None:
+    def status(met: list[bool | None]) -> tuple[str, str]:
+        targets = [{"what": "a", "metric": "a.b", "goal": ">= 1", "measured": 1.0, "met": each} for each in met]
+        found = re.search(
+            r'<span class="status (\w+)">(.*?)</span>', html.render({**report, "warnings": [], "targets": targets})
+        )
+        assert found is not None
+        return found[1], found[2]
+
+    assert status([True, True]) == ("ok", "finished, every target met")
+    assert status([True, False]) == ("bad", "finished, 1 of 2 targets unmet")
+    assert status([True, None]) == ("none", "finished, 1 of 2 targets not measured")
+    assert 'class="status ok"' not in page
+
+
+def test_tables_of_one_row_stand_in_one_table() -> None:
+    def step(number: int, accuracy: float) -> dict[str, Any]:
+        table = {"columns": ["ways", "accuracy"], "rows": [[5, accuracy]], "units": {"accuracy": "%"}}
+        report = {"metrics": {}, "series": {}, "pictures": {}, "tables": {"episodes": table}}
+        return {"id": number, "name": "evaluate.episodes", "label": f"stage{number}", "of": None, "report": report}
+
+    page = html.render({"schema": 1, "name": "a", "title": "a", "steps": [step(k, 90.0 + k) for k in range(8)]})
+    detail = page[page.index('id="evidence"') :]
+    detail = detail[: detail.index("</section>")]
+    assert detail.count("<table>") == 1
+    assert detail.count("<tr>") == 1 + 8
+    assert [f"{90 + k:.0f}" in detail for k in range(8)] == [True] * 8
 
 
 def test_targets_say_met_unmet_and_not_run(page: str) -> None:

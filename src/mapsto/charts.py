@@ -8,6 +8,7 @@ escaped.
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,20 @@ def _clip(text: str, width: float, size: float = FONT) -> str:
     while text and _width(text, size) > width:
         text = text[:-2] + "…" if len(text) > 2 else ""
     return text
+
+
+def _fitting(text: str, width: float) -> str:
+    """As many whole parts of ``a=1, b=[2, 3]`` as fit, and how many more there are.
+
+    >>> _fitting("measured: scripts, digits, omniglot, size", 170)
+    'measured: scripts +3'
+    """
+    parts = re.split(r", (?=\w+(?:=|, |$))", text)
+    for kept in range(len(parts), 0, -1):
+        shown = ", ".join(parts[:kept]) + (f" +{len(parts) - kept}" if kept < len(parts) else "")
+        if _width(shown) <= width:
+            return shown
+    return f"{len(parts)} fields" if "=" in text else _clip(text, width)
 
 
 def _text(x: float, y: float, text: str, classes: str = "", anchor: str = "start", *, extra: str = "") -> str:
@@ -518,11 +533,11 @@ def _box(node: Node, x: float, y: float, tall: float) -> str:
         badge += _text(left + wide / 2, y + 21, text, "badge-text", "middle")
         room -= wide + 6
     kind = _text(x + BOX_WIDTH - 11, y + 42, node.kind, "muted", "end") if node.kind else ""
-    note = _text(x + 12, y + 61, _clip(node.note, BOX_WIDTH - 24), "muted note") if node.note else ""
+    note = _text(x + 12, y + 61, _fitting(node.note, BOX_WIDTH - 24), "muted note") if node.note else ""
     detail_room = BOX_WIDTH - 30 - _width(node.kind)
     return (
         f"<g><title>{escape(' · '.join(t for t in (node.name, node.detail, node.note) if t))}</title>"
         f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{BOX_WIDTH}" height="{tall}" rx="8"/>'
         f"{_text(x + 12, y + 22, _clip(node.name, room, 13.5), 'strong')}{badge}"
-        f"{_text(x + 12, y + 42, _clip(node.detail, detail_room), 'muted')}{kind}{note}</g>"
+        f"{_text(x + 12, y + 42, _fitting(node.detail, detail_room), 'muted')}{kind}{note}</g>"
     )

@@ -131,7 +131,8 @@ def render(report: Doc) -> str:
         report=report,
         title=report.get("title") or report.get("name") or "mapsto report",
         facts=_facts(report),
-        tiles=_tiles(summary),
+        status=_status(report),
+        tiles=[] if any(target.get("measured") is not None for target in targets) else _tiles(summary),
         targets=[_target(target) for target in targets],
         met=_verdicts(targets),
         warnings=report.get("warnings") or [],
@@ -141,7 +142,8 @@ def render(report: Doc) -> str:
         flow=_flow(recipe.get("graph") or {}, steps),
         yaml=recipe.get("yaml") or "",
         learning=[section for step in steps if (section := _learning(step, titles))],
-        evidence=[section for step in steps if (section := _evidence(step, titles))],
+        together=_together(steps, titles),
+        evidence=[section for step in steps if (section := _evidence(step, titles, _alike(steps)))],
         metrics=[section for step in steps if (section := _metrics(step, titles)).metrics],
         steps=_steps(steps, titles),
         seeds=_seeds(report.get("seeds")),
@@ -325,6 +327,25 @@ def _facts(report: Doc) -> list[str]:
     if steps:
         facts.append(f"{len(steps)} steps, {sum(bool(s.get('hit')) for s in steps)} from the store")
     return facts
+
+
+def _status(report: Doc) -> tuple[str, str] | None:
+    """What came of the run, and how it is coloured: green only where no target is unmet and every one was judged.
+
+    >>> _status({"status": "finished", "targets": [{"met": True}, {"met": False}]})
+    ('finished, 1 of 2 targets unmet', 'bad')
+    """
+    if report.get("status") is None:
+        return None
+    verdicts = [target.get("met") for target in report.get("targets") or []]
+    text, unmet, unknown = str(report["status"]), verdicts.count(False), verdicts.count(None)
+    if text != "finished":
+        return text, "bad"
+    if unmet:
+        return f"{text}, {unmet} of {len(verdicts)} targets unmet", "bad"
+    if unknown:
+        return f"{text}, {unknown} of {len(verdicts)} targets not measured", "none"
+    return (f"{text}, every target met" if verdicts else text), "none" if report.get("warnings") else "ok"
 
 
 def _target(target: Doc) -> Doc:
@@ -531,11 +552,53 @@ def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _evidence(step: Doc, titles: Mapping[str, str]) -> Section:
-    """Confusion matrices, heat maps, tables, series and pictures of a step's report."""
+_Form: TypeAlias = "tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]"
+"""Name, columns and units of a table."""
+
+
+def _form(name: str, table: Doc) -> _Form:
+    units = sorted((str(key), str(unit)) for key, unit in (table.get("units") or {}).items())
+    return name, tuple(str(column) for column in table["columns"]), tuple(units)
+
+
+def _tables(step: Doc) -> Iterator[tuple[str, Doc]]:
+    yield from ((step.get("report") or {}).get("tables") or {}).items()
+
+
+def _alike(steps: Sequence[Doc]) -> set[_Form]:
+    """Forms in which several steps have a table of one row: these stand in one table."""
+    forms = [_form(name, table) for step in steps for name, table in _tables(step) if len(table["rows"]) == 1]
+    return {form for form in forms if forms.count(form) > 1}
+
+
+def _together(steps: Sequence[Doc], titles: Mapping[str, str]) -> list[tuple[str, View]]:
+    """One table for all of one form, with a row for each step."""
+    found: list[tuple[str, View]] = []
+    for form in sorted(_alike(steps)):
+        name, columns, units = form
+        rows = [
+            [titles[str(step["id"])], *table["rows"][0]]
+            for step in steps
+            for own, table in _tables(step)
+            if len(table["rows"]) == 1 and _form(own, table) == form
+        ]
+        nameless = 1 if all(row[1] == "value" for row in rows) else 0
+        merged = {
+            "columns": ["step", *columns[nameless:]],
+            "rows": [[row[0], *row[1 + nameless :]] for row in rows],
+            "units": dict(units),
+        }
+        found.append((_words(name), _view(merged)))
+    return found
+
+
+def _evidence(step: Doc, titles: Mapping[str, str], alike: set[_Form]) -> Section:
+    """Confusion matrices, heat maps, tables, series and pictures of a step's report; not the tables that stand together."""
     section = _section(step, titles)
     report: Doc = step.get("report") or {}
-    for name, table in (report.get("tables") or {}).items():
+    for name, table in _tables(step):
+        if len(table["rows"]) == 1 and _form(name, table) in alike:
+            continue
         square = _square(table) if "confusion" in name else None
         if square:
             svg = charts.heat_map(square[1], square[0])

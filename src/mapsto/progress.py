@@ -117,32 +117,22 @@ def _number(value: Any, ci95: Any = None) -> str:
 def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     """A run's summary table, its targets, where the report is, and three commands to try next."""
     console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
-    summary = report["summary"]
-    if summary["rows"]:
-        table = Table(
-            title=escape(report["title"] or report["name"]), title_justify="left", padding=(0, 0), pad_edge=False
-        )
-        for column in summary["columns"]:
-            unit = summary["units"].get(column, "")
-            head = escape(column.replace(" ", "\n") + (f"\n{unit}" if unit and unit not in ("MAC",) else ""))
-            table.add_column(head, justify="left" if column == "stage" else "right", no_wrap=True)
-        for stage, *cells in summary["rows"]:
-            table.add_row(escape(stage), *("" if c is None else _number(c["value"], c["ci95"]) for c in cells))
-        console.print(table)
+    if report["summary"]["rows"]:
+        _print_stages(console, report)
     if report["targets"]:
-        table = Table(title="Targets", title_justify="left")
-        for column in ("what", "goal", "measured", "met"):
-            table.add_column(column, justify="right" if column in ("goal", "measured") else "left")
-        for target in report["targets"]:
-            met = {True: "[green]yes[/]", False: "[red]NO[/]", None: "[dim]not measured[/]"}[target["met"]]
-            table.add_row(escape(target["what"]), str(target["goal"]), _number(target["measured"], target["ci95"]), met)
-        console.print(table)
+        _print_targets(console, report["targets"])
     if warnings := report.get("warnings"):
         console.print(f"[bold yellow]{len(warnings)} warning{'s' if len(warnings) > 1 else ''}[/]")
         for warning in warnings:
             console.print(f"  {escape(warning['path'])}: {escape(warning['text'])}", soft_wrap=True)
-    for name, reason in report.get("skipped", {}).items():
-        console.print(f"[dim]not run: {escape(name)}: {escape(reason)}[/]")
+    if skipped := report.get("skipped", {}):
+        names: dict[str, list[str]] = {}
+        for name, reason in skipped.items():
+            names.setdefault(reason, []).append(name)
+        said = "; ".join(f"{', '.join(which)} ({reason})" for reason, which in names.items())
+        console.print(f"[dim]not run: {escape(said)}[/]", soft_wrap=True)
+    for line in verdict(report):
+        console.print(line, markup=False, style="bold", soft_wrap=True)
     console.print(f"took {report['wall_s']:.1f} s; report: [bold]{escape(str(folder / 'report.html'))}[/]")
     console.print("try next:")
     package = folder / "package"
@@ -167,6 +157,86 @@ class Notes(Listener):
     def note(self, text: str) -> None:
         if text not in self.texts:
             self.texts.append(text)
+
+
+def _print_stages(console: Console, report: Mapping[str, Any]) -> None:
+    """A row a stage, explained in a few words: in a last column where there is room, else in lines below."""
+    summary, meanings = report["summary"], meanings_of(report["steps"])
+
+    def table(explained: bool) -> Table:
+        title = escape(report["title"] or report["name"])
+        made = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
+        for column in summary["columns"]:
+            unit = summary["units"].get(column, "")
+            head = escape(column.replace(" ", "\n") + (f"\n{unit}" if unit and unit not in ("MAC",) else ""))
+            made.add_column(head, justify="left" if column == "stage" else "right", no_wrap=True)
+        if explained:
+            made.add_column("what it is", no_wrap=True)
+        for stage, *cells in summary["rows"]:
+            shown = ["" if c is None else _number(c["value"], c["ci95"]) for c in cells]
+            made.add_row(escape(stage), *shown, *([escape(meanings.get(stage, ""))] if explained else []))
+        return made
+
+    whole = table(True)
+    fits = console.measure(whole, options=console.options.update(width=1000)).maximum <= console.width
+    console.print(whole if fits else table(False))
+    told = [(stage, meanings[stage]) for stage, *_ in summary["rows"] if meanings.get(stage)]
+    for stage, meaning in [] if fits else told:
+        console.print(f"  {escape(stage):<{max(len(name) for name, _ in told)}}  [dim]{escape(meaning)}[/]")
+
+
+def _print_targets(console: Console, targets: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each target that was judged, then one line for the others."""
+    judged = [target for target in targets if target["met"] is not None]
+    if judged:
+        table = Table(title="Targets", title_justify="left")
+        for column in ("what", "goal", "measured", "met"):
+            table.add_column(column, justify="right" if column in ("goal", "measured") else "left")
+        for target in judged:
+            met = "[green]yes[/]" if target["met"] else "[red]NO[/]"
+            table.add_row(escape(target["what"]), str(target["goal"]), _number(target["measured"], target["ci95"]), met)
+        console.print(table)
+    waiting = [target["what"] for target in targets if target["met"] is None]
+    if waiting:
+        console.print(f"[dim]not measured in this run: {escape('; '.join(waiting))}[/]", soft_wrap=True)
+
+
+def verdict(report: Mapping[str, Any]) -> list[str]:
+    """What the result means, in one or two lines: how many targets were met, and those that were not, with their figures.
+
+    >>> target = {"what": "points lost", "goal": "<= 1", "measured": 1.26, "ci95": None, "met": False}
+    >>> verdict({"targets": [target, {**target, "measured": 0.2, "met": True}]})
+    ['1 of 2 targets met.', 'Not met: points lost (1.26, goal <= 1).']
+    """
+    judged = [target for target in report["targets"] if target["met"] is not None]
+    if not judged:
+        return []
+    missed = [target for target in judged if not target["met"]]
+    if not missed:
+        return [f"All {len(judged)} targets that were measured are met." if len(judged) > 1 else "The target is met."]
+    told = "; ".join(f"{each['what']} ({_number(each['measured'])}, goal {each['goal']})" for each in missed[:3])
+    more = f"; and {len(missed) - 3} more" if len(missed) > 3 else ""
+    return [f"{len(judged) - len(missed)} of {len(judged)} targets met.", f"Not met: {told}{more}."]
+
+
+def meanings_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What each stage is, in about five words: the last thing that was done to the network, by the family of its mapping."""
+    return {
+        str(step["path"]): _MEANING.get(str(step["name"]).partition(".")[0], "") for step in steps if step["of"] is None
+    }
+
+
+_MEANING = {
+    "networks": "as it was made",
+    "meta": "trained on many small tasks",
+    "train": "trained on labelled data",
+    "adapt": "given the few examples' classes",
+    "prune": "channels removed, not yet retrained",
+    "distill": "taught by its teacher",
+    "quantize": "computes in fewer bits",
+    "choose": "the branch that was chosen",
+    "export": "what goes to the device",
+}
 
 
 def print_plan(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:

@@ -1,0 +1,62 @@
+"""What the end of a run says on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapsto import progress
+
+
+def outcome(met: list[bool | None], skipped: dict[str, str] | None = None, columns: int = 1) -> dict[str, Any]:
+    names = [f"figure_of_some_length_{k} accuracy" for k in range(columns)]
+    stages = {"teacher": "meta.protonet", "pruned": "prune.taylor", "int8": "quantize.static"}
+    return {
+        "name": "demo",
+        "title": "a title",
+        "wall_s": 1.0,
+        "summary": {
+            "columns": ["stage", *names],
+            "units": dict.fromkeys(names, "%"),
+            "rows": [[stage, *({"value": 90.0, "ci95": 1.0} for _ in names)] for stage in stages],
+        },
+        "steps": [{"path": stage, "name": name, "of": None} for stage, name in stages.items()],
+        "targets": [
+            {"what": f"what {k}", "goal": "<= 1", "measured": None if each is None else 1.26, "ci95": None, "met": each}
+            for k, each in enumerate(met)
+        ],
+        "skipped": skipped or {},
+    }
+
+
+@pytest.mark.parametrize("columns", [1, 12], ids=["room", "no room"])
+def test_each_row_is_explained_in_five_words_at_most(
+    columns: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress.print_outcome(outcome([True], columns=columns), tmp_path)
+    printed = capsys.readouterr().out
+    for meaning in progress.meanings_of(outcome([])["steps"]).values():
+        assert 0 < len(meaning.split()) <= 5
+        assert meaning in printed
+
+
+def test_the_end_says_what_the_result_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress.print_outcome(outcome([True, False, None, None]), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 of 2 targets met." in lines
+    assert "Not met: what 1 (1.26, goal <= 1)." in lines
+    assert "not measured in this run: what 2; what 3" in lines
+    progress.print_outcome(outcome([True, True]), tmp_path)
+    assert "All 2 targets that were measured are met." in capsys.readouterr().out
+    progress.print_outcome(outcome([None]), tmp_path)
+    assert "met." not in capsys.readouterr().out
+
+
+def test_what_was_not_run_takes_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "there is no Omniglot"
+    progress.print_outcome(outcome([True], dict.fromkeys(("teacher.omniglot", "int8.omniglot"), reason)), tmp_path)
+    assert [line for line in capsys.readouterr().out.splitlines() if "not run" in line] == [
+        f"not run: teacher.omniglot, int8.omniglot ({reason})"
+    ]
