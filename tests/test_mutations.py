@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mapsto.errors import MapstoError, SpecError
+from mapsto import networks
+from mapsto.adapting import find_learner
+from mapsto.data.cache import cached_array
+from mapsto.errors import MapstoError, SpecError, StoreError
+from mapsto.kinds import Adaptation
+from mapsto.nn import portable
 from mapsto.spec import load_recipe, parse_recipe, read_yaml, shipped_recipes
-from tests.mutations import mutated_yaml
+from tests.mutations import mutated_bytes, mutated_json, mutated_yaml
 
 FEW = pytest.param(500, id="500")
 MANY = pytest.param(20_000, id="20000", marks=pytest.mark.slow)
@@ -54,6 +63,82 @@ def test_a_damaged_recipe_is_the_users_error(number: int, tmp_path: Path) -> Non
         else:
             refused += 1 / number  # a change that does no harm
     assert number * 0.6 < refused < number
+
+
+@pytest.mark.parametrize("number", [FEW, MANY])
+def test_a_damaged_learner_is_the_users_error(number: int, tmp_path: Path) -> None:
+    rng = random.Random(number)
+    network = dataclasses.replace(networks.mlp(widths=(3,), inputs=4)(), assets={"words": b"a b"})
+    network = dataclasses.replace(network, adaptation=Adaptation(method="centroid"))
+    files = portable.saved(network)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    refused = 0
+    for _ in range(number):
+        name = rng.choice(("network.json", "network.json", "network.json", "tensors.safetensors"))
+        whole = files[name]
+        (tmp_path / name).write_bytes(
+            mutated_json(whole.decode(), rng) if name == "network.json" else mutated_bytes(whole, rng)
+        )
+        try:
+            portable.load(tmp_path)
+        except MapstoError as error:
+            refused += 1 if error.exit_code == 2 else number
+        (tmp_path / name).write_bytes(whole)
+    assert number * 0.4 < refused < number
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "assets/link", "assets/../../secret", "", "a\0b"])
+def test_a_learner_reads_nothing_outside_its_folder(name: str, tmp_path: Path) -> None:
+    network = dataclasses.replace(networks.mlp(widths=(3,), inputs=4)(), assets={"words": b"a b"})
+    folder = tmp_path / "learner"
+    (folder / "assets").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"secret")
+    (folder / "assets" / "link").symlink_to(tmp_path / "secret")
+    for file, content in portable.saved(network).items():
+        (folder / file).write_bytes(content)
+    tree = json.loads((folder / "network.json").read_text())
+    tree["assets"]["words"] = name
+    (folder / "network.json").write_text(json.dumps(tree))
+    with pytest.raises(StoreError, match="outside its folder"):
+        portable.load(folder)
+
+
+def test_a_learner_is_checked_against_its_packages_manifest(tmp_path: Path) -> None:
+    network = networks.mlp(widths=(3,), inputs=4)()
+    folder = tmp_path / "learner"
+    folder.mkdir()
+    files = portable.saved(network)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    with pytest.raises(StoreError, match="no package's manifest"):
+        find_learner(tmp_path)
+    hashes = {f"learner/{file}": {"sha256": hashlib.sha256(content).hexdigest()} for file, content in files.items()}
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": hashes}))
+    assert find_learner(tmp_path)[0].tensors.keys() == network.tensors.keys()
+    content = bytearray(files["tensors.safetensors"])
+    content[-1] ^= 1
+    (folder / "tensors.safetensors").write_bytes(content)
+    with pytest.raises(StoreError, match=r"'tensors\.safetensors' is not the file that was exported"):
+        find_learner(tmp_path)
+    del hashes["learner/tensors.safetensors"]
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": hashes}))
+    with pytest.raises(StoreError, match="is not named by the package's manifest"):
+        find_learner(folder)
+
+
+def test_a_changed_file_of_the_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path))
+    assert cached_array("test", "key", lambda: np.arange(9)).sum() == 36
+    path = tmp_path / "test" / "key.npy"
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1  # an element, before the digest
+    path.write_bytes(content)
+    assert cached_array("test", "key", lambda: np.arange(9)).sum() == 36
+    np.save(path, np.ones(9, np.int64))  # planted, without a digest
+    assert cached_array("test", "key", lambda: np.arange(9)).sum() == 36
+    assert cached_array("test", "key", lambda: np.zeros(9)).sum() == 36
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ def find_learner(place: Path, *, store: str | None = None, label: str | None = N
 
     for folder in (place, place / "learner", place / "package" / "learner"):
         if label is None and (folder / "network.json").is_file():
-            return portable.load(folder), folder.name if folder.name != "learner" else folder.parent.name
+            return portable.load(
+                folder, hashes=_hashes(folder)
+            ), folder.name if folder.name != "learner" else folder.parent.name
     if not (place / "report.json").is_file() and not place.is_file():
         raise DataError(
             "no learner is here",
@@ -47,6 +49,26 @@ def find_learner(place: Path, *, store: str | None = None, label: str | None = N
             hint="give the --out folder of a run that trained one (see `mapsto list recipes`), or a package with learner/",
         )
     return _of_run(place, store, label)
+
+
+def _hashes(folder: Path) -> dict[str, str] | None:
+    """SHA-256 of a learner's files as the manifest of its package has them; None for a learner that is in no package.
+
+    Raises `StoreError` where the folder is a package's, and there is no whole manifest.
+    """
+    path = folder.parent / "manifest.json"
+    if folder.name != "learner":
+        return None
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        prefix = "learner/"
+        return {name[len(prefix) :]: str(files[name]["sha256"]) for name in files if name.startswith(prefix)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"no package's manifest, so its learner cannot be checked ({type(error).__name__})",
+            where=str(path),
+            hint="give a whole package, or export it again",
+        ) from error
 
 
 def _of_run(place: Path, store: str | None, label: str | None) -> tuple[Network, str]:

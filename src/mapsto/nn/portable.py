@@ -5,13 +5,16 @@ The tree is what the store keeps as a manifest; ``network.json`` and ``tensors.s
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydantic
 
 from mapsto import discovery
-from mapsto.errors import StoreError
+from mapsto.errors import MapstoError, MissingExtra, StoreError, TrustError
 from mapsto.kinds import Adaptation, Edit, Factory, Network, Signature
 
 if TYPE_CHECKING:
@@ -48,27 +51,71 @@ def encode(value: Network, put: Put) -> dict[str, Any]:
     }
 
 
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+
+class _Arch(_Part):
+    name: str
+    arguments: dict[str, Any]
+
+
+class _Edit(_Part):
+    name: str
+    version: int = pydantic.Field(ge=1)
+    fields: dict[str, Any]
+
+
+class _Adaptation(_Part):
+    method: str = pydantic.Field(pattern=r"^[a-z_][a-z0-9_]*$")
+    settings: dict[str, Any]
+    tensors: dict[str, str]
+
+
+class _Tree(_Part):
+    """What `encode` gives, as far as it can be checked without knowing the network."""
+
+    kind: Literal["Network"]
+    arch: _Arch
+    edits: list[_Edit]
+    tensors: dict[str, str]
+    aliases: dict[str, str]
+    signature: dict[str, Any]
+    assets: dict[str, str]
+    adaptation: _Adaptation | None
+
+
 def decode(
     tree: Mapping[str, Any], tensor: Callable[[str, str], Tensor], asset: Callable[[str, str], bytes]
 ) -> Network:
-    """The network of a tree; `tensor` and `asset` find (what `put` gave, the name within the network)."""
+    """The network of a tree; `tensor` and `asset` find (what `put` gave, the name within the network).
+
+    Raises `StoreError` that names the entry where the tree is not one that `encode` gave.
+    """
+    try:
+        read = _Tree.model_validate(tree)
+    except pydantic.ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        place = ".".join(map(str, found["loc"])) or "the whole"
+        given = "" if found["type"] == "missing" else f", got {found['input']!r}"[:120]
+        raise StoreError(f"no network's description: {place}: {found['msg'].lower()}{given}") from error
     tensors: dict[str, Tensor] = {}
-    for name, blob in tree["tensors"].items():
-        first = tree["aliases"].get(name)
+    for name, blob in read.tensors.items():
+        first = read.aliases.get(name)
         tensors[name] = tensors[first] if first is not None else tensor(blob, name)
-    adaptation: dict[str, Any] | None = tree["adaptation"]
+    adaptation = read.adaptation
     return Network(
-        arch=Factory(**tree["arch"]),
-        edits=tuple(decode_edit(edit) for edit in tree["edits"]),
+        arch=Factory(name=read.arch.name, arguments=read.arch.arguments),
+        edits=tuple(decode_edit(edit.model_dump()) for edit in read.edits),
         tensors=tensors,
-        signature=Signature.from_plain(tree["signature"]),
-        assets={name: asset(blob, name) for name, blob in tree["assets"].items()},
+        signature=Signature.from_plain(read.signature),
+        assets={name: asset(blob, name) for name, blob in read.assets.items()},
         adaptation=None
         if adaptation is None
         else Adaptation(
-            method=adaptation["method"],
-            settings=adaptation["settings"],
-            tensors={name: tensor(blob, name) for name, blob in adaptation["tensors"].items()},
+            method=adaptation.method,
+            settings=adaptation.settings,
+            tensors={name: tensor(blob, name) for name, blob in adaptation.tensors.items()},
         ),
     )
 
@@ -130,26 +177,64 @@ def saved(value: Network) -> dict[str, bytes]:
     return {_NETWORK: f"{text}\n".encode(), _TENSORS: save(copies), **files}
 
 
-def load(folder: Path) -> Network:
+def load(folder: Path, *, hashes: Mapping[str, str] | None = None) -> Network:
     """The network that `saved` wrote into a folder.
 
-    Raises `StoreError` where a file is missing, damaged or of a later format, `TrustError` when it is built from a factory that
-    is not trusted.
+    Parameters
+    ----------
+    folder
+        Holds ``network.json`` and the files that it names; nothing outside it is read.
+    hashes
+        SHA-256 of each file by its name, as a package's manifest has them; a file that is not among them is refused.
+
+    Raises
+    ------
+    StoreError
+        A file is missing, damaged, outside the folder, not the one that was exported, or of a later format.
+    TrustError
+        It is built from a factory that is not trusted.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
+    def read(name: str) -> bytes:
+        return _inside(folder, name, None if hashes is None else hashes.get(name, ""))
+
     try:
-        tree = cast("dict[str, Any]", json.loads((folder / _NETWORK).read_text(encoding="utf-8")))
-        if tree["format"] > FORMAT:
+        tree: Any = json.loads(read(_NETWORK))
+        version = tree["format"]
+        if type(version) is not int or version > FORMAT:
             raise StoreError(
-                f"the network has format {tree['format']}; this mapsto knows {FORMAT}",
+                f"the network has format {version!r}; this mapsto knows {FORMAT}",
                 where=str(folder),
                 hint="upgrade mapsto",
             )
-        tensors = load_tensors((folder / _TENSORS).read_bytes())
-        return decode(tree, lambda blob, _: tensors[blob], lambda blob, _: (folder / blob).read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise StoreError(
-            f"no whole network is here ({type(error).__name__}: {error})", where=str(folder), hint="export it again"
-        ) from error
+        tensors = load_tensors(read(_TENSORS))
+        network = decode(tree, lambda blob, _: tensors[blob], lambda blob, _: read(blob))
+        network.module()  # someone's file: what does not fit is found here, and is no fault of mapsto
+        return network
+    except StoreError as error:
+        raise StoreError(error.what, where=error.where or str(folder), hint=error.hint or "export it again") from error
+    except (TrustError, MissingExtra):
+        raise
+    except (MapstoError, SafetensorError, *_MISFITS) as error:
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise StoreError(f"no whole network is here ({reason})", where=str(folder), hint="export it again") from error
+
+
+_MISFITS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+"""What a factory, an edit or a parser raises for values that do not fit; of `RuntimeError` also too deep nesting."""
+
+
+def _inside(folder: Path, name: str, digest: str | None) -> bytes:
+    """A file of the folder, checked. Raises `StoreError` for one that leads out of it or is not what the digest says."""
+    path, root = folder / name, folder.resolve()
+    if not name or "\0" in name or Path(name).is_absolute() or not path.resolve().is_relative_to(root):
+        raise StoreError(f"it names {name!r}, outside its folder", where=str(folder), hint="do not use it")
+    if not path.is_file():
+        raise StoreError(f"'{name}' is missing", where=str(folder), hint="export it again")
+    content = path.read_bytes()
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        what = "is not the file that was exported" if digest else "is not named by the package's manifest"
+        raise StoreError(f"'{name}' {what}", where=str(folder), hint="export the package again, or do not use it")
+    return content
