@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
+from tests.foreign import Encoder, Recurrent
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -61,6 +64,54 @@ def test_functional_calls_count() -> None:
     assert count_macs(module, torch.zeros(3, 4, 4, 4)) == total
     rows = layer_table(module, torch.zeros(3, 4, 4, 4))
     assert [(row.path, row.macs) for row in rows] == [("part", 384), ("", total - 384)]
+
+
+def of_a_layer(tokens: int, width: int, hidden: int) -> int:
+    """Query, key, value and output; scores and what they weigh; the two feed-forward layers."""
+    return 4 * tokens * width * width + 2 * tokens * tokens * width + 2 * tokens * width * hidden
+
+
+def test_transformer_layers_as_by_hand() -> None:
+    total = 2 * of_a_layer(12, 32, 64) + 32 * 4
+    assert count_macs(Encoder(), torch.zeros(3, 12, 32)) == total == 215_168
+    attention = nn.MultiheadAttention(32, 4, batch_first=True)
+    assert count_macs(Attending(attention), torch.zeros(2, 12, 32)) == of_a_layer(12, 32, 0)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Attending(nn.Module):
+    """Attention to itself."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x)[0]
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_recurrent_layers_as_by_hand(kind: Literal["LSTM", "GRU", "RNN"], gates: int, directions: int) -> None:
+    total = directions * (12 * 2 * gates * 32 * 32 + 32 * 4)
+    module = Recurrent(kind, bidirectional=directions == 2)
+    assert count_macs(module, torch.zeros(3, 12, 32)) == total
+    if (kind, directions) == ("LSTM", 1):
+        assert total == 98_432
+    rows = layer_table(module, torch.zeros(3, 12, 32))
+    assert [(row.path, row.macs) for row in rows] == [("layer", total - 128 * directions), ("head", 128 * directions)]
+
+
+class Vectors(nn.Module):
+    """Matrices by vectors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x @ torch.ones(5)  # (N, 4): 20 for each of N
+        return torch.bmm(x, x.transpose(1, 2)).sum((1, 2)) + first @ torch.ones(4)
+
+
+def test_products_with_vectors_count() -> None:
+    assert count_macs(Vectors(), torch.zeros(3, 4, 5)) == 20 + 4 * 5 * 4 + 4
 
 
 def test_depthwise_and_transposed_convolutions() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "Budgeted", "Limits", "Sized", "best", "search", "shown"]
+__all__ = ["Budget", "Budgeted", "Limits", "Sized", "best", "missed", "search", "shown"]
 
 
 Kind: TypeAlias = Literal["macs", "parameters", "bytes", "latency_ms", "heads"]
@@ -165,6 +165,7 @@ def search(
     whole: Mapping[str, int] | None = None,
     where: str = "prune",
     hint: str = "allow more, or lower min_channels or multiple_of, or raise max_prune",
+    left: str = "",
 ) -> dict[str, NDArray[np.bool_]]:
     """Which channels stay so that the cost is within the budget and the sum of what goes is small.
 
@@ -180,6 +181,8 @@ def search(
         Group → its channels before any pruning, which `limits` are shares of; by default those it has.
     hint
         What to do where the budget is out of reach.
+    left
+        What stays whole whatever the limits are, for the message then.
 
     Returns
     -------
@@ -214,7 +217,7 @@ def search(
     if least > budget.limit:
         raise DomainError(
             f"the budget {budget.kind} = {shown(budget.limit, budget)} is out of reach: "
-            f"the smallest is {shown(least, budget)}",
+            f"the smallest is {shown(least, budget)}{f'; {left}' if left else ''}",
             where=where,
             hint=hint,
         )
@@ -251,6 +254,23 @@ def best(values: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     kept = np.zeros(len(values), np.bool_)
     kept[np.argsort(-values, kind="stable")[:count]] = True
     return kept
+
+
+_TOLERANCE, _OVERSHOOT = 1.005, 0.8
+
+
+def missed(budget: Budget, reached: float) -> str | None:
+    """What to tell of a network that costs `reached`, in the budget's unit: more than asked, or far less; None where it is as asked.
+
+    >>> missed(Budget("macs", 0.5), 0.49), missed(Budget("macs", 0.5), 0.25)
+    (None, 'asked for macs = 0.5, got 0.25: far less than needed, as whole groups of channels go together')
+    """
+    asked = f"asked for {budget.kind} = {shown(budget.limit, budget)}, got {shown(reached, budget)}"
+    if reached > _TOLERANCE * budget.limit:
+        return f"the budget is not met: {asked}; ask for less, or prune what stays whole by another mapping"
+    if reached < _OVERSHOOT * min(budget.limit, 1.0 if budget.unit == "share" else budget.limit):
+        return f"{asked}: far less than needed, as whole groups of channels go together"
+    return None
 
 
 def shown(value: float, budget: Budget) -> str:

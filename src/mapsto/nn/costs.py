@@ -17,7 +17,7 @@ from mapsto.kinds import Network
 from mapsto.nn.budget import Budget
 from mapsto.nn.edits.channels import VALUES
 from mapsto.nn.groups import Group, Mask, Member
-from mapsto.nn.measure import count_macs, count_parameters, state_bytes
+from mapsto.nn.measure import count_macs, count_parameters, state_bytes, taken_apart
 
 __all__ = ["Costs", "cost_of", "example_of", "latency_ms"]
 
@@ -71,6 +71,17 @@ class Costs:
     def __call__(self, kept: Mapping[str, Mask]) -> float:
         return self._total(kept) / self._whole
 
+    def share_of(self, path: str) -> float:
+        """The share of the whole cost that the tensors of the module at `path` have by themselves, 0 to 1."""
+        names = [name for name in self._weights if name.startswith(f"{path}.".lstrip("."))]
+        own = sum(self._weights[name] * math.prod(self._shapes[name]) for name in names)
+        return own / max(self._total({}), 1.0)
+
+    @property
+    def rest_share(self) -> float:
+        """The share of the cost that is not a layer's, 0 to 1."""
+        return max(self._rest, 0.0) / max(self._total({}), 1.0)
+
     def of_a_channel(self, groups: Sequence[Group]) -> dict[str, float]:
         """Group → what the cost falls by when one of its channels goes and all else stays."""
         whole = self({})
@@ -103,7 +114,7 @@ def _positions(module: nn.Module, example: Tensor) -> dict[str, float]:
         if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd))
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), taken_apart():
             module(example)
     finally:
         for handle in handles:

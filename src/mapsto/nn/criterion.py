@@ -38,7 +38,7 @@ class Criterion(Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.prune import pruned
 
-        return pruned(value, self.settings, self.importance(value, ctx), where=self.name, log=ctx.log)
+        return pruned(value, self.settings, self.importance(value, ctx), where=self.name, log=ctx.log, warn=ctx.warn)
 
 
 def criterion_of(field: Any, *, where: str, resumable: bool = False) -> Criterion:

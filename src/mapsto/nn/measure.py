@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Layer", "count_macs", "count_parameters", "layer_table", "state_bytes"]
+__all__ = ["Layer", "count_macs", "count_parameters", "layer_table", "state_bytes", "taken_apart"]
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -24,10 +25,10 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(module: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates of convolutions, linear layers and matrix products for one sample.
+    """Multiply-accumulates of convolutions, linear and recurrent layers, attention and matrix products for one sample.
 
     Half of torch's floating-point operations: additions of biases, normalisation, activations and pooling are not counted, as is the
-    custom in papers on pruning.
+    custom in papers on pruning. What torch computes in one fused call (attention, transformer layers, LSTM, GRU) is taken apart first.
 
     Parameters
     ----------
@@ -37,8 +38,7 @@ def count_macs(module: nn.Module, example: Tensor) -> int:
     >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(2, 3, 4, 4))
     3456
     """
-    with _evaluating(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        module(example)
+    counter = _counted(module, example)
     return counter.get_total_flops() // 2 // len(example)
 
 
@@ -46,6 +46,52 @@ def state_bytes(module: nn.Module) -> int:
     """Bytes of all parameters and buffers as they are; tied ones count once."""
     own = {(tensor.data_ptr(), tensor.numel()): tensor for tensor in module.state_dict().values()}
     return sum(tensor.numel() * tensor.element_size() for tensor in own.values())
+
+
+def _counted(module: nn.Module, example: Tensor) -> FlopCounterMode:
+    """The floating-point operations of a forward pass, seen one by one."""
+    counter = FlopCounterMode(display=False, custom_mapping=_MORE)
+    with _evaluating(module), torch.no_grad(), taken_apart(), counter:
+        module(example)
+    return counter
+
+
+@contextmanager
+def taken_apart() -> Generator[None]:
+    """Fused kernels give way to the operations they are made of: a counter sees no products within them."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _of_vectors(first: tuple[int, ...], *others: Any, **_: Any) -> int:
+    """Of a product of a matrix or a vector with a vector."""
+    return 2 * math.prod(first)
+
+
+def _of_added_vectors(added: tuple[int, ...], matrix: tuple[int, ...], *others: Any, **_: Any) -> int:
+    return 2 * math.prod(matrix)
+
+
+def _of_a_recurrent_layer(
+    x: tuple[int, ...], inputs: tuple[int, ...], states: tuple[int, ...], *_: Any, **__: Any
+) -> int:
+    """Of one layer in one direction: each step of each sample multiplies the weights of its input and of the state before."""
+    return 2 * math.prod(x[:2]) * (math.prod(inputs) + math.prod(states))
+
+
+_MORE: dict[Any, Any] = {
+    torch.ops.aten.mv: _of_vectors,
+    torch.ops.aten.dot: _of_vectors,
+    torch.ops.aten.vdot: _of_vectors,
+    torch.ops.aten.addmv: _of_added_vectors,
+    torch.ops.aten.mkldnn_rnn_layer: _of_a_recurrent_layer,
+}
+"""What multiplies and torch's own counter leaves out."""
 
 
 @contextmanager
@@ -82,6 +128,7 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
 
     def note(path: str) -> Any:
         def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            output = output[0] if isinstance(layer, nn.RNNBase) else output
             if isinstance(output, Tensor) and given and isinstance(given[0], Tensor):
                 rows.append(Layer(path, type(layer).__name__, tuple(output.shape[1:]), count_parameters(layer), 0))
 
@@ -91,13 +138,7 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
         if not list(layer.children()):
             handles.append(layer.register_forward_hook(note(path)))
     try:
-        with (
-            _evaluating(module),
-            torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            module(example)
+        counter = _counted(module, example)
     finally:
         for handle in handles:
             handle.remove()

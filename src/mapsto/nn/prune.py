@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch import nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.nn.budget import Budget, Budgeted, search
-from mapsto.nn.costs import Costs, example_of, latency_ms
+from mapsto.nn.budget import Budget, Budgeted, missed, search
+from mapsto.nn.costs import Costs, cost_of, example_of, latency_ms
 from mapsto.nn.groups import Group, Mask, channels_edit, find_groups
 from mapsto.nn.prunable import require_prunable
 from mapsto.nn.source import with_output
@@ -25,6 +25,7 @@ __all__ = ["Importance", "Ranked", "chosen", "pruned", "ranked"]
 
 Importance = Callable[[nn.Module, Sequence[Group]], Mapping[str, "NDArray[np.float64]"]]
 """(module in evaluation mode, groups) → group → importance of each channel, shape (channels,)."""
+_NAMED = 3
 _TINY = 1e-12
 """Share of the cost; what saves less is as good as free, and goes last."""
 
@@ -37,6 +38,8 @@ class Ranked:
     groups: tuple[Group, ...]
     scores: Mapping[str, NDArray[np.float64]]
     """Group → importance of each channel, shape (channels,); a group that is not named stays whole."""
+    whole: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Path of each layer whose channels must all stay → why."""
 
     def shrunk(self, kept: Mapping[str, Mask]) -> Network:
         """The network with only the channels `kept`; a group that is not named stays whole."""
@@ -77,7 +80,7 @@ def ranked(
     scores = importance(module, found.groups)
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise DomainError("the channels' importance is not finite", where=where, hint="look for NaN in the data")
-    return Ranked(network=network, groups=found.groups, scores=scores)
+    return Ranked(network=network, groups=found.groups, scores=scores, whole=found.whole)
 
 
 def chosen(
@@ -90,6 +93,7 @@ def chosen(
     if ranking == "per_cost":
         prices, ranking = costs.of_a_channel(found.groups), "global"
         scores = {name: values / max(prices[name], _TINY) for name, values in scores.items()}
+    left = _left_whole(found, costs, counted) if not settings.latency_ms else ""
     return search(
         scores,
         latency_ms(found.shrunk, settings.runtime) if settings.latency_ms else costs,
@@ -98,7 +102,22 @@ def chosen(
         limits=settings.limits,
         whole=whole,
         where=where,
+        left=left,
     )
+
+
+def _left_whole(found: Ranked, costs: Costs, budget: Budget) -> str:
+    """The layers that stay whole, with their share of the cost, for the message where a budget is out of reach."""
+    shares = sorted(((costs.share_of(path), path, why) for path, why in found.whole.items()), reverse=True)
+    named = [
+        f"{path or 'the network itself'} ({share:.0%}: {why})" for share, path, why in shares[:_NAMED] if share >= 0.01
+    ]
+    rest = costs.rest_share
+    if rest >= 0.01:
+        named.append(
+            f"what no layer of its own computes ({rest:.0%}: attention, recurrent layers, products of activations)"
+        )
+    return f"these stay whole, with their shares of {budget.kind}: {'; '.join(named)}" if named else ""
 
 
 def pruned(
@@ -109,6 +128,7 @@ def pruned(
     whole: Mapping[str, int] | None = None,
     where: str = "prune",
     log: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Network:
     """`network` with the least important channels dropped.
 
@@ -122,6 +142,8 @@ def pruned(
         Group → its channels before any pruning, where `network` was pruned before; `max_prune` is a share of these.
     log
         Is told what went and which layers are left whole.
+    warn
+        Is told where the pruned network, measured again, costs more than the budget or far less.
 
     Raises
     ------
@@ -134,4 +156,17 @@ def pruned(
     kept = chosen(found, settings, whole=whole, where=where)
     before, after = sum(map(len, kept.values())), sum(int(mask.sum()) for mask in kept.values())
     log(f"{after} of {before} channels stay in {len(kept)} groups")
-    return found.shrunk(kept)
+    small = found.shrunk(kept)
+    told_reached(network, small, settings.budget, warn)
+    return small
+
+
+def told_reached(network: Network, small: Network, budget: Budget, warn: Callable[[str], None]) -> None:
+    """Measure the pruned network as a whole, and warn where it is not what was asked for; times are left to `search`."""
+    kind = budget.kind
+    if kind in ("latency_ms", "heads"):
+        return
+    whole, reached = cost_of(network, kind), cost_of(small, kind)
+    text = missed(budget, reached / whole if budget.unit == "share" else reached)
+    if text is not None:
+        warn(text)

@@ -69,9 +69,9 @@ class Meta(Budgeted, Criterion):
         )
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.prune import chosen, ranked
+        from mapsto.nn.prune import chosen, ranked, told_reached
 
-        budget = self.budget
+        budget, given = self.budget, value
         share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
         step = dataclasses.replace(self, **share)
         whole: dict[str, int] = {}
@@ -82,6 +82,7 @@ class Meta(Budgeted, Criterion):
             )
             whole = whole or {name: len(scores) for name, scores in found.scores.items()}
             value = found.shrunk(chosen(found, step, whole=whole, where=self.name))
+        told_reached(given, value, budget, ctx.warn)
         return value
 
     def _losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Tensor]:
