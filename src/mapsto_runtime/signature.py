@@ -114,6 +114,11 @@ class Signature:
             answers=answers,
         )
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether a sample's output is a map, (C, H, W) say, and not a vector of scores, values or an embedding."""
+        return len(self.outputs[0].shape) > 2
+
     def input_shape(self, batch: int = 1) -> tuple[int, ...]:
         """The first input's shape with every symbolic dimension set to `batch`."""
         return tuple(batch if isinstance(size, str) else size for size in self.inputs[0].shape)

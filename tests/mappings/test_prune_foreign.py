@@ -28,7 +28,7 @@ def test_a_transformers_budget_counts_its_attention():
     given = Network.from_module(Encoder(), torch.randn(2, 12, 32), arguments={})
     assert macs(given) == cost_of(given, "macs") == 215_168
     assert 0.75 < macs(prune.magnitude(macs=0.8)(given)) / 215_168 <= 0.8
-    with pytest.raises(DomainError, match="the smallest is 0.5503; .*54%: attention, recurrent layers"):
+    with pytest.raises(DomainError, match=r"the smallest is 0.5503; .*54%: attention, recurrent layers"):
         prune.magnitude(macs=0.5)(given)
 
 

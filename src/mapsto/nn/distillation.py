@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from mapsto.nn.taught import Taught, Teacher
     from mapsto.nn.training import Training
 
-__all__ = ["Distillation", "Imitation", "Item", "Items", "Lesson", "Schooling", "naming", "shared_classes"]
+__all__ = [
+    "Distillation",
+    "Imitation",
+    "Item",
+    "Items",
+    "Lesson",
+    "Schooling",
+    "classes_only",
+    "naming",
+    "shared_classes",
+]
 
 
 class Item(NamedTuple):
@@ -179,8 +189,12 @@ class Schooling(Optimisation, Process[Network, Network]):
 
     def _samples(self, ctx: Context) -> Samples:
         from mapsto.data.checks import require_classes, require_finite
+        from mapsto.nn.targets import ANSWERS, kind_of
 
-        samples = require_classes(ctx.dataset(self.data, also=self.teaching(ctx)), where=f"{self.name}: data")
+        samples = ctx.dataset(self.data, also=self.teaching(ctx))
+        if len(samples) and kind_of(samples.labels) != "classification":
+            raise classes_only(ANSWERS[kind_of(samples.labels)], "the labels are", where=f"{self.name}: data")
+        require_classes(samples, where=f"{self.name}: data")
         require_finite(samples.inputs, where=f"{self.name}: data")
         return samples
 
@@ -218,6 +232,8 @@ class Distillation(Schooling):
         from mapsto.nn.taught import Teacher
 
         network = ctx.network(self.teacher)
+        if network.signature.answers != "classes":
+            raise classes_only(network.signature.answers, "the teacher answers", where=f"{self.name}: teacher")
         shared_classes(samples, network.signature, where=self.name)
         return Teacher(network, value, self.augment, ctx, where=self.name)
 
@@ -258,8 +274,23 @@ def naming(where: str) -> Generator[None]:
         raise
 
 
+def classes_only(answers: str, who: str, *, where: str) -> DomainError:
+    """The error of a mapping that compares scores of classes where there are others, which `answers` names."""
+    return DomainError(
+        f"{who} {answers}, but it compares scores of classes, of which one is right",
+        where=where,
+        hint="use distill.logits, which imitates labels and values too",
+    )
+
+
 def shared_classes(samples: Samples, teacher: Signature, *, where: str) -> tuple[str, ...]:
     """The data's classes, which must be the teacher's. Raises `DomainError`."""
+    if teacher.is_dense:
+        raise DomainError(
+            f"the teacher's output is dense, {teacher.outputs[0].shape[1:]} for a sample",
+            where=f"{where}: teacher",
+            hint="use distill.logits with alpha: 1 and a student whose output is of that shape",
+        )
     classes, known, outputs = samples.classes, teacher.classes, teacher.outputs[0].shape[-1]
     if (known is not None and known != classes) or outputs != len(classes):
         given = (

@@ -12,11 +12,12 @@ from mapsto.kinds import Preprocessing, Samples
 from mapsto.nn.allocator import keep_pages
 from mapsto.nn.heads import embed
 from mapsto.nn.preprocess import prepare
+from mapsto.nn.targets import Kind, kind_of, loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["class_metrics", "compact", "embeddings", "evaluating", "forward"]
+__all__ = ["class_metrics", "compact", "embeddings", "evaluating", "forward", "target_metrics"]
 
 
 def forward(
@@ -52,13 +53,23 @@ def embeddings(
 def class_metrics(
     module: nn.Module, samples: Samples, preprocessing: Preprocessing, *, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """``val_loss`` (mean cross-entropy) and ``val_accuracy`` (%) of a classifier."""
+    """`target_metrics` of a network on held-out data; the labels say which."""
     outputs = forward(module, samples.inputs, preprocessing, device=device)
-    labels = torch.as_tensor(samples.labels)
-    return {
-        "val_loss": float(nn.functional.cross_entropy(outputs, labels)),
-        "val_accuracy": float((outputs.argmax(1) == labels).double().mean() * 100),
-    }
+    return target_metrics(kind_of(samples.labels), outputs, torch.as_tensor(samples.labels))
+
+
+def target_metrics(kind: Kind, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+    """``val_loss``, and ``val_accuracy`` (%) of classes or ``val_rmse`` of values (in their own unit).
+
+    >>> target_metrics("regression", torch.zeros(2, 1), torch.tensor([[3.0], [4.0]]))["val_rmse"] ** 2
+    12.5
+    """
+    metrics = {"val_loss": float(loss(kind, outputs, labels))}
+    if kind == "classification":
+        metrics["val_accuracy"] = float((outputs.argmax(1) == labels).double().mean() * 100)
+    elif kind == "regression":
+        metrics["val_rmse"] = float((outputs.double() - labels.double()).square().mean().sqrt())
+    return metrics
 
 
 def _batched(

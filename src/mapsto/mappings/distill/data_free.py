@@ -77,12 +77,14 @@ class DataFree(Optimisation, Process[Network, Network]):
     def open(self, value: Network, state: State, ctx: Context) -> Dreaming:
         import torch
 
-        from mapsto.nn.distillation import naming
+        from mapsto.nn.distillation import classes_only, naming
         from mapsto.nn.inference import class_metrics, compact
         from mapsto.nn.inversion import Dream, Dreaming, bounds, statistics_gap
         from mapsto.nn.training import Plan, Training
 
         teacher, samples = ctx.network(self.teacher), self.batches * self.batch_size
+        if teacher.signature.answers != "classes":
+            raise classes_only(teacher.signature.answers, "the teacher answers", where=f"{self.name}: teacher")
         preprocessing = teacher.signature.preprocessing
         knows = compact(teacher.module().to(ctx.device)).requires_grad_(False)
         with naming(f"{self.name}: teacher"), statistics_gap(knows):

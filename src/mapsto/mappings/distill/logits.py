@@ -4,6 +4,10 @@
 Dean, "Distilling the Knowledge in a Neural Network", 2015). Over tasks, scores are those that each learner gives the queries
 after adapting to the same support. `features` adds ``‖ψ(t) − ψ(s)‖`` of the pairwise distances ψ between embeddings, in units of
 their mean, by a Huber loss (Park et al., "Relational Knowledge Distillation", 2019).
+
+Softmax is for classes of which one is right. Of a teacher whose signature answers labels, D is each label's binary cross-entropy with the
+teacher's softened probability; of one that gives values, and of dense outputs without classes, the mean squared difference; of dense
+outputs (N, C, H, W) with C classes, D is taken pixel by pixel.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.data.augmentation import Augmentation
-from mapsto.errors import SpecError
+from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Adaptation, Network, Samples, Signature
 from mapsto.mapping import Context, DataSource, NetworkSource, TasksSource
 from mapsto.nn.distillation import shared_classes
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.batches import Batch, Task
     from mapsto.nn.edits.head import Head
+    from mapsto.nn.targets import Kind
     from mapsto.nn.training import Training
 
 __all__ = ["Logits"]
@@ -48,10 +53,12 @@ class Logits(Optimisation, Process[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
+
     teacher: NetworkSource
-    """The network to imitate: on `data` a classifier of the same classes, on `tasks` a learner or any network."""
+    """The network to imitate: on `data` one of the same classes, labels, values or dense outputs, on `tasks` a learner or any network."""
     data: DataSource | None = None
-    """Labelled samples; give these or `tasks`."""
+    """Labelled samples (of dense outputs the labels are not used: `alpha` is 1); give these or `tasks`."""
     tasks: TasksSource | None = None
     """Episodes; the result is a learner that adapts as the teacher does."""
     validation: DataSource | None = None
@@ -105,7 +112,7 @@ class Logits(Optimisation, Process[Network, Network]):
 
         if self.tasks is not None:
             return TaskBatches(ctx.tasks(self.tasks, also=[ctx.network(self.teacher)]), self.tasks_per_step, ctx.fabric)
-        samples = require_some(self._samples(ctx), where="distill.logits")
+        samples = require_some(self.samples(ctx), where="distill.logits")
         require_finite(samples.inputs, where="distill.logits: data")
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
@@ -151,17 +158,56 @@ class Logits(Optimisation, Process[Network, Network]):
         own = ctx.network(self.teacher).adaptation or CENTROID
         return dataclasses.replace(own, tensors={})
 
-    def _samples(self, ctx: Context) -> Samples:
+    def samples(self, ctx: Context) -> Samples:
+        """The data, read so that both networks can take them."""
         return ctx.dataset(self.data, also=[ctx.network(self.teacher)])
 
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
         from mapsto.nn.heading import headed, headless
+        from mapsto.nn.targets import ANSWERS
 
         module = value.module()
         if self.tasks is not None:
             return module, *headless(value, module)
-        classes = shared_classes(self._samples(ctx), ctx.network(self.teacher).signature, where="distill.logits")
-        return module, *headed(value, module, classes)
+        samples, teacher = self.samples(ctx), ctx.network(self.teacher).signature
+        if teacher.is_dense or value.signature.is_dense:
+            return module, None, self._dense(value.signature, teacher)
+        answers = ANSWERS[self.kind(samples, teacher)]
+        edit, signature = headed(value, module, shared_classes(samples, teacher, where="distill.logits"))
+        return module, edit, dataclasses.replace(signature, answers=answers)
+
+    def kind(self, samples: Samples, teacher: Signature) -> Kind:
+        """What is imitated. Raises `DomainError` where the teacher's answers are not what the labels are."""
+        from mapsto.nn.targets import ANSWERS, kind_of
+
+        found = kind_of(samples.labels)
+        if teacher.answers not in ("classes", ANSWERS[found]):
+            if self.alpha == 1 and found == "classification":
+                return next(kind for kind, answers in ANSWERS.items() if answers == teacher.answers)
+            raise DomainError(
+                f"the teacher answers {teacher.answers}, but the labels, {samples.labels.dtype} of shape {samples.labels.shape}, "
+                f"are {ANSWERS[found]}",
+                where="distill.logits",
+                hint=f"give data whose labels are {teacher.answers}, as the teacher was trained on, or alpha: 1 to leave them out",
+            )
+        return found
+
+    def _dense(self, student: Signature, teacher: Signature) -> Signature:
+        """The student's signature. Raises `DomainError` where dense outputs cannot be imitated so."""
+        ours, theirs = student.outputs[0].shape, teacher.outputs[0].shape
+        if ours[1:] != theirs[1:]:
+            raise DomainError(
+                f"the student gives {tuple(ours[1:])} for a sample, the teacher {tuple(theirs[1:])}",
+                where="distill.logits",
+                hint="choose a student whose dense output is of the teacher's shape: it gets no new head",
+            )
+        if self.alpha < 1 or self.features:
+            raise DomainError(
+                f"the outputs are dense, {tuple(theirs[1:])} for a sample, and are not compared with one label a sample",
+                where="distill.logits",
+                hint="set alpha: 1 and features: 0, which imitate the teacher alone",
+            )
+        return dataclasses.replace(student, classes=teacher.classes, answers=teacher.answers)
 
 
 class _Objective:
@@ -179,14 +225,19 @@ class _Objective:
         self._own = value.signature.preprocessing
         self._adaptation = mapping.adaptation(value, ctx)
         self._teachers_adaptation = teacher.adaptation or self._adaptation
+        self._dense = mapping.tasks is None and teacher.signature.is_dense
+        self._kind: Kind = "classification"
+        if self._dense:
+            self._kind = "classification" if teacher.signature.classes is not None else "regression"
+        elif mapping.tasks is None:
+            self._kind = mapping.kind(mapping.samples(ctx), teacher.signature)
 
     def __call__(self, call: nn.Module, item: Batch | Task) -> Tensor:
         import torch
-        from torch.nn.functional import cross_entropy
 
         from mapsto.nn.batches import Task
-        from mapsto.nn.differences import difference
         from mapsto.nn.imitation import distances
+        from mapsto.nn.targets import loss as hard
 
         mapping = self._mapping
         own, theirs = self._teacher.inputs(
@@ -197,11 +248,27 @@ class _Objective:
             knows = self._teacher.module
             targets, _, known = self._answers(knows, knows, theirs, item, self._teachers_adaptation)
         targets = self._teacher.checked(targets)
-        soft = difference(mapping.difference, answers, targets, temperature=mapping.temperature)
-        loss = mapping.alpha * soft + (1 - mapping.alpha) * cross_entropy(answers, labels)
+        loss = mapping.alpha * self._imitated(answers, targets)
+        if mapping.alpha < 1:
+            loss = loss + (1 - mapping.alpha) * hard(self._kind, answers, labels)
         if mapping.features:
             loss = loss + mapping.features * distances(embedding, known)
         return loss
+
+    def _imitated(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """D of the student's answers and the teacher's, both (N, ...)."""
+        from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+        from mapsto.nn.differences import difference
+
+        heat, name = self._mapping.temperature, self._mapping.difference
+        if self._kind == "multilabel" and name == "kl":
+            return heat**2 * binary_cross_entropy_with_logits(answers / heat, (targets / heat).sigmoid())
+        if self._kind == "regression" and name != "cosine":
+            return mse_loss(answers, targets)
+        if self._dense:
+            answers, targets = (each.movedim(1, -1).flatten(0, -2) for each in (answers, targets))
+        return difference(name, answers, targets, temperature=heat)
 
     def _answers(
         self, call: nn.Module, inner: nn.Module, inputs: Tensor, item: Batch | Task, adaptation: Adaptation
@@ -240,5 +307,15 @@ class _Objective:
             return lambda module: episode_metrics(module, self._own, self._adaptation, chosen, device=ctx.device)
         if mapping.data is not None and mapping.validation is not None:
             samples = ctx.dataset(mapping.validation)
+            if self._dense:
+                return lambda module: {"val_loss": self._difference_on(module, samples)}
             return lambda module: class_metrics(module, samples, self._own, device=ctx.device)
         return None
+
+    def _difference_on(self, module: nn.Module, samples: Samples) -> float:
+        """The mean difference from the teacher on held-out samples."""
+        from mapsto.nn.inference import forward
+
+        knows, before = self._teacher.module, self._teacher.network.signature.preprocessing
+        answers = forward(module, samples.inputs, self._own, device=self._ctx.device)
+        return float(self._imitated(answers, forward(knows, samples.inputs, before, device=self._ctx.device)))

@@ -159,14 +159,10 @@ class _Objective:
         def validate(module: nn.Module) -> dict[str, float]:
             import torch
 
-            from mapsto.nn.inference import forward
+            from mapsto.nn.inference import forward, target_metrics
 
             outputs = forward(module, samples.inputs, self._preprocessing, device=self._ctx.device)
-            labels = torch.as_tensor(samples.labels)
-            metrics = {"val_loss": float(self._loss(outputs, labels))}
-            if self._kind == "classification":
-                metrics["val_accuracy"] = float((outputs.argmax(1) == labels).float().mean() * 100)
-            return metrics
+            return target_metrics(self._kind, outputs, torch.as_tensor(samples.labels))
 
         return validate
 
