@@ -397,6 +397,7 @@ def test_parquet_gives_the_same_as_csv(tmp_path: Path) -> None:
         (CSV, {"target": "age"}, DataError, r"row 3, column 'age' \(the target\) holds no value"),
         (CSV, {"task": "values"}, DataError, "holds words, not numbers"),
         ("x,kind\ninf,1\n2,2\n", {"missing": "mean"}, DataError, "row 1, column 'x' holds infinity"),
+        ("x,kind\n1,inf\n2,2\n", {}, DataError, r"row 1, column 'kind' \(the target\) holds no value"),
         ("x,kind\n,1\n,2\n", {"missing": "mean"}, DataError, "no value to take the mean of"),
         ("x,kind\n1,1.5\n2,2\n", {}, DataError, "holds fractions, such as 1.5"),
         ("x,kind\n2020-01-01,1\n2020-01-02,2\n", {}, DataError, "is of type date"),

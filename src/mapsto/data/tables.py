@@ -129,6 +129,7 @@ def target_classes(name: str, table: RawTable, *, where: str) -> tuple[NDArray[n
         known, codes = np.unique(np.array(words, dtype=str), return_inverse=True)
         return codes.astype(np.int64), tuple(known.tolist())
     numbers, _ = values_of(cells, table.separator)
+    _refuse_missing(name, ~np.isfinite(numbers), where=where)
     values, labels = np.unique(numbers, return_inverse=True)
     if (values % 1).any():
         raise DataError(
@@ -246,7 +247,7 @@ def _is_id(name: str, cells: NDArray[Any]) -> bool:
     values, wrong = values_of(cells)
     if wrong:
         return True
-    whole = bool((values % 1 == 0).all())
+    whole = bool(np.isfinite(values).all()) and bool((values % 1 == 0).all())
     return whole and (
         _ID_NAME.fullmatch(name) is not None or name.endswith(("Id", "ID")) or bool((np.diff(values) == 1).all())
     )
