@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mapsto import networks
 from mapsto.adapting import find_learner
 from mapsto.data.cache import cached_array
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.kinds import Adaptation
+from mapsto.mappings.networks.checkpoint import Checkpoint
 from mapsto.nn import portable
 from mapsto.spec import load_recipe, parse_recipe, read_yaml, shipped_recipes
+from mapsto.store.state import decode_state, encode_state
 from tests.mutations import mutated_bytes, mutated_json, mutated_yaml
 
 FEW = pytest.param(500, id="500")
@@ -86,6 +89,29 @@ def test_a_damaged_learner_is_the_users_error(number: int, tmp_path: Path) -> No
         except MapstoError as error:
             refused += 1 if error.exit_code == 2 else number
         (tmp_path / name).write_bytes(whole)
+    assert number * 0.4 < refused < number
+
+
+@pytest.mark.parametrize("number", [FEW, MANY])
+def test_a_damaged_checkpoint_is_the_users_error(number: int, tmp_path: Path) -> None:
+    rng = random.Random(number)
+    tensors = {"layer.weight": torch.ones(3, 2), "layer.bias": torch.zeros(3)}
+    file = tmp_path / "w.pt"
+    torch.save(tensors, file)
+    theirs = file.read_bytes()
+    state = encode_state({"step": 3, "rate": 0.5, "tensors": tensors, "bytes": b"x"})[32:]
+    refused = 0
+    for _ in range(number // 2):
+        file.write_bytes(mutated_bytes(theirs, rng))
+        body = mutated_bytes(state, rng)
+        for read in (
+            lambda: Checkpoint(factory="a.b:c", file=str(file))._tensors(),
+            lambda body=body: decode_state(hashlib.sha256(body).digest() + body),
+        ):
+            try:
+                read()
+            except MapstoError as error:
+                refused += 1 if error.exit_code == 2 else number
     assert number * 0.4 < refused < number
 
 

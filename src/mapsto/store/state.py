@@ -47,10 +47,23 @@ def encode_state(state: State) -> bytes:
 
 
 def decode_state(data: bytes) -> State | None:
-    """The checkpoint, or None where its digest shows that it is damaged."""
+    """The checkpoint, or None where its digest shows that it is damaged.
+
+    Raises `StoreError` for a later format, and for one whose digest is right although mapsto did not write it.
+    """
     body = memoryview(data)[32:]
     if digest_bytes(body) != data[:32].hex():
         return None
+    try:
+        return _decoded(body)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise StoreError(
+            f"a checkpoint is not as mapsto writes it ({type(error).__name__}: {error})"[:300],
+            hint="delete it from the store's folder `states`: its step starts anew",
+        ) from error
+
+
+def _decoded(body: memoryview) -> State:
     parts: list[memoryview] = []
     offset = 0
     while offset < len(body):
