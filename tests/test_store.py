@@ -22,7 +22,7 @@ from mapsto import cli, datasets, kinds, networks, train
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.kinds import Package
 from mapsto.mapping import Context, Mapping, Numerics
-from mapsto.run import execute
+from mapsto.run import Executor, execute
 from mapsto.store import Store, files
 from mapsto.store import store as stores
 from tests.command import mapsto
@@ -348,3 +348,20 @@ def test_fsdp_is_refused() -> None:
         SpecError, match=r"'fsdp' is not offered: no test shows that its results are right.*auto or ddp"
     ):
         Numerics(strategy="fsdp", world_size=2)
+
+
+def test_keys_hold_whether_there_are_compiled_kernels(
+    store_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Toy() >> Walk(steps=2)
+    compiled = execute(chain, store=store_folder)
+    monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path / "full"))
+    (tmp_path / "full").write_text("no folder")
+    without = execute(chain, store=store_folder)
+    if Executor(Store(store_folder)).without_kernels is None:
+        pytest.fail("the kernels cannot be there")
+    assert [step.hit for step in execute(chain, store=store_folder).steps] == [True, True]
+    if not compiled.steps[1].notes:
+        assert [step.hit for step in without.steps] == [False, False]
+        assert {step.key for step in without.steps}.isdisjoint(step.key for step in compiled.steps)
+    assert "without compiled kernels, so slower" in without.steps[1].notes[0]

@@ -402,7 +402,7 @@ def _mapsto(
     task = Task(inputs=inputs.numpy(), support_labels=given[0], query_labels=given[1], ways=setting.ways)
     engine = cast("Engine", name.partition(" ")[2])
     if name == "mapsto auto":
-        engine = train.fastest(learner, inputs, task, Context(numerics=Numerics(device=setting.device)))
+        engine = train.chosen_engine(learner, Context(numerics=Numerics(device=setting.device)))
 
     def step() -> list[Tensor]:
         network.zero_grad()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from collections.abc import Mapping as AbcMapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
@@ -40,6 +41,7 @@ from mapsto.mapping import (
     fields_of,
     make_fabric,
 )
+from mapsto.nn import native
 from mapsto.process import Process, State
 from mapsto.spec import Recipe, load_recipe, node_of
 from mapsto.store import Record, Store, digest, disk_error, encode, measured_of, network_digest
@@ -333,6 +335,11 @@ class Executor:
         self._training_follows: list[bool] = []
         self._said_uncompared = False
 
+    @cached_property
+    def without_kernels(self) -> str | None:
+        """Why there are no compiled kernels; None where there are."""
+        return self.team.share(native.missing() if self.team.leads else None)
+
     # -- references
 
     def label(self, label: str) -> Handle:
@@ -411,6 +418,7 @@ class Executor:
                 () if given is _NOTHING else (self._known(given, []),),
                 seed=self.seed,
                 numerics=self.numerics,
+                kernels=self.without_kernels is None,
                 resolve=resolve,
                 source=source,
             )
@@ -509,6 +517,8 @@ class Executor:
                 self._repeat(step, known)
                 return known
             context = stack.enter_context(closing(_RunContext(self, step)))
+            if isinstance(mapping, Process) and self.without_kernels is not None and self.numerics.device == "cpu":
+                context.note(f"without compiled kernels, so slower, and other in the last bits: {self.without_kernels}")
             stack.enter_context(_logged_to(context))
             try:
                 value = None if given is _NOTHING else given.load()

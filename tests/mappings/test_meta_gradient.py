@@ -244,24 +244,33 @@ def test_parameters_are_swapped_and_put_back() -> None:
     assert torch.equal(found, functional_call(module, {"2.weight": other}, (x,)))
 
 
-@pytest.mark.parametrize(("value", "wanted"), [(network(), False), (networks.mlp()(seed=0), True)], ids=["conv", "mlp"])
-def test_on_a_cpu_convolutions_are_not_tried_vectorised(
-    value: Network, wanted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried: list[str] = []
-    tasks = datasets.sinusoids() if wanted else TASKS
-    mapping = meta.maml(tasks=tasks, tasks_per_step=6, inner_steps=1)
-    real = GradientBased._loss
+@pytest.mark.parametrize("kernels", [True, False])
+def test_auto_is_a_rule_and_no_clock(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
 
-    def loss(self: Any, learner: Learner, inputs: Tensor, task: Task, step: int, engine: Any) -> Tensor:
-        tried.append(engine)
-        assert len(inputs) == len(task.inputs) == 4
-        return real(self, learner, inputs, task, step, engine)
+    from mapsto.nn import fused
 
-    monkeypatch.setattr(GradientBased, "_loss", loss)
-    mapping.start(value, context())
-    assert ("vmap" in tried) is wanted
-    assert {"loop", "threads"} <= {*tried}
+    def read(*_: object) -> float:
+        raise AssertionError("a clock was read")
+
+    monkeypatch.setattr(fused, "compiled_kernels", lambda: kernels)
+    mapping = meta.maml(tasks=TASKS, inner_steps=1)
+    chosen = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "perf_counter", read)
+        for name, train, value in (
+            ("convolutions", mapping, networks.conv4(channels=1, size=16, width=4)(seed=0)),
+            ("by the support set", meta.maml(tasks=TASKS, inner_steps=1, batch_norm="inductive"), network()),
+            ("statistics of each step", meta.maml(tasks=TASKS, inner_steps=1, batch_norm="per_step"), network()),
+            ("no convolutions", meta.maml(tasks=datasets.sinusoids(), inner_steps=1), networks.mlp()(seed=0)),
+        ):
+            chosen[name] = train.start(value, context())["chosen"]["engine"]
+    assert chosen == {
+        "convolutions": "fused" if kernels else "threads",
+        "by the support set": "threads",
+        "statistics of each step": "loop",
+        "no convolutions": "vmap",
+    }
 
 
 ENGINES: list[tuple[str, dict[str, Any]]] = [

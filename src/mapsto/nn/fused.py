@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, max_pool2d, relu
 
 from mapsto.errors import DomainError
-from mapsto.nn.native import library
+from mapsto.nn.native import SOURCES, give_up, library, missing
 
 __all__ = [
     "FastConv",
@@ -38,10 +38,6 @@ __all__ = [
     "why_not_compiled",
 ]
 
-SOURCES = tuple(
-    Path(__file__).parent / "kernels" / name
-    for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "pair_norm_pool.cpp", "vectors.h")
-)
 _LAST = torch.channels_last
 _LARGE, _WIDE = 800, 10
 """Pixels of a batch, and of the shorter side of an image, from which Winograd's algorithm has been found to gain."""
@@ -507,6 +503,8 @@ def _native() -> _Kernels | None:
             if not _loaded:
                 try:
                     kernels: _Kernels | None = _load()
+                except DomainError:
+                    raise  # the step's key says that they are there
                 except Exception as error:  # whatever a compiler or a loader does: there is another way
                     _reason.append(f"no compiled kernels, so a slower way is taken: {error}")
                     kernels = None
@@ -515,7 +513,22 @@ def _native() -> _Kernels | None:
 
 
 def _load() -> _Kernels:
+    reason = missing()
+    if reason is not None:
+        raise RuntimeError(reason)
     place = library(SOURCES)
+    try:
+        return _checked(place)
+    except Exception as error:
+        give_up(place, f"they were compiled, but cannot be used: {error}")
+        raise DomainError(
+            f"the compiled kernels cannot be used: {error}",
+            where=str(place),
+            hint="run the same command again: it goes on without them, and its keys say so",
+        ) from error
+
+
+def _checked(place: Path) -> _Kernels:
     torch.ops.load_library(str(place))
     kernels = cast("_Kernels", torch.ops.mapsto_norm_pool)
     x = torch.arange(150.0).mul(0.7).sin().view(2, 3, 5, 5).contiguous(memory_format=_LAST)

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GradientBased"]
 
-_TRIAL = 4
-"""Tasks of a trial, or one for each core where there are more."""
-
 
 class GradientBased(Episodic):
     """The fields of learners that adapt by gradient descent."""
@@ -82,7 +79,8 @@ class GradientBased(Episodic):
         description=(
             "How the gradients of the tasks of a step are found. `loop`: one after another; `threads`: a task a core; `fused`: so, "
             "with convolution, batch norm, ReLU and pooling in one; `vmap`: all at once; `graph`: so, recorded as a CUDA graph, "
-            "for an outer loss that stays the same; `auto`: what is fastest here, by a trial of all but `graph`."
+            "for an outer loss that stays the same; `auto`: by a rule, never by a clock: on a CPU `fused` where it can be had, else "
+            "`threads`; `vmap` elsewhere and for networks without convolutions."
         ),
     )
     chunk_size: int | None = Field(
@@ -200,9 +198,8 @@ class GradientBased(Episodic):
             )
         engine = self.engine
         if engine == "auto":
-            task = self.items(value, ctx)[0]
-            engine = self.fastest(learner.to(ctx.device), self._prepared(value, ctx)(task), task, ctx)
-            ctx.log(f"{self.name}: the engine `{engine}` is the fastest here")
+            engine = self.chosen_engine(learner, ctx)
+            ctx.log(f"{self.name}: the engine is `{engine}`")
         return first_state(learner, self, {"engine": engine})
 
     def loss(self, learner: Learner, inputs: Tensor, task: Task, step: int, ctx: Context) -> Tensor:
@@ -289,29 +286,19 @@ class GradientBased(Episodic):
             checkpointed=self.checkpointing,
         )
 
-    def fastest(self, learner: Learner, inputs: Tensor, task: Task, ctx: Context) -> Engine:
-        """The engine that is quickest on the first of these tasks, on this machine; `inputs` (B, S + Q, ...) are prepared.
+    def chosen_engine(self, learner: Learner, ctx: Context) -> Engine:
+        """What `auto` stands for: a rule on the network, the device and the kernels that are there, never on a clock.
 
-        Convolutions whose kernels differ from task to task are slow on a CPU, and vectorised hold everything at once: at
-        84 × 84 that trial alone would take 8 GB, so it is left out. On other devices all tasks of a step are tried; `graph`,
-        which has not been measured on a device yet, is for those who ask for it.
+        Engines differ in their last bits, so a choice by a trial gave other results under one key. On a CPU `fused` was the
+        fastest in every setting of ``benchmarks/results/meta_speed.json``. Convolutions whose kernels differ from task to task
+        are slow there, and vectorised hold everything at once (8 GB at 84 × 84); the short operations of other networks gain
+        most from being vectorised. `graph`, which has not been measured on a device yet, is for those who ask for it.
         """
-        import torch
-
-        from mapsto.nn.outer import fastest
-
+        usable = self.engines(learner, ctx)
         on_cpu = ctx.device.type == "cpu"
-        count = max(_TRIAL, torch.get_num_threads()) if on_cpu else len(inputs)
-        few = task.first(count)
-        left_out = ("vmap",) if on_cpu and any(map(_convolves, learner.network.modules())) else ("graph",)
-
-        def trial(engine: Engine) -> Callable[[], object]:
-            return lambda: self._loss(learner, inputs[:count], few, 0, engine).item()
-
-        return cast(
-            "Engine",
-            fastest({engine: trial(engine) for engine in self.engines(learner, ctx) if engine not in left_out}),
-        )
+        vectorise = not on_cpu or not any(map(_convolves, learner.network.modules()))
+        order: tuple[Engine, ...] = ("vmap", "loop") if vectorise else ("fused", "threads", "loop")
+        return next(engine for engine in order if engine in usable)
 
     def engines(self, learner: Learner, ctx: Context) -> tuple[Engine, ...]:
         """Those that may be used here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import platform
 import shlex
@@ -13,15 +14,38 @@ import tempfile
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
-import torch
 
-__all__ = ["library"]
+__all__ = ["SOURCES", "give_up", "library", "missing"]
+
+SOURCES = tuple(
+    Path(__file__).parent / "kernels" / name
+    for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "pair_norm_pool.cpp", "vectors.h")
+)
 
 _TIMEOUT_S = 300
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+
+
+def missing() -> str | None:
+    """Why the compiled kernels cannot be had; None where they are there. The first call on a machine compiles them.
+
+    What is computed with them differs from what is computed without in its last bits, so a step's key holds this. It is found
+    without PyTorch, which a run that finds every result in its store does not import.
+    """
+    try:
+        refused = library(SOURCES).with_suffix(".unusable")
+        return refused.read_text(encoding="utf-8") if refused.exists() else None
+    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, PackageNotFoundError) as error:
+        return str(error)
+
+
+def give_up(place: Path, reason: str) -> None:
+    """Remember that a library that was compiled cannot be used, so that the next keys say so."""
+    place.with_suffix(".unusable").write_text(reason, encoding="utf-8")
 
 
 def library(sources: Iterable[Path]) -> Path:
@@ -36,7 +60,7 @@ def library(sources: Iterable[Path]) -> Path:
     """
     files = tuple(sources)
     text = b"".join(path.read_bytes() for path in files)
-    parts = (text, torch.__version__.encode(), " ".join(_FLAGS).encode(), _processor().encode())
+    parts = (text, version("torch").encode(), " ".join(_FLAGS).encode(), _processor().encode())
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
@@ -102,14 +126,22 @@ def _compiler() -> list[str]:
     raise RuntimeError("there is no C++ compiler (c++, g++ or clang++)")
 
 
+def _torch() -> Path:
+    """The folder of PyTorch, which is not imported for it."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        raise RuntimeError("PyTorch is not installed")
+    return Path(found.origin).parent
+
+
 def _includes() -> list[str]:
-    include = Path(torch.__file__).parent / "include"
+    include = _torch() / "include"
     return [f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", *_openmp()]
 
 
 def _links() -> list[str]:
     """PyTorch's libraries; its OpenMP is the one that is used, so that there is one set of threads."""
-    libraries = Path(torch.__file__).parent / "lib"
+    libraries = _torch() / "lib"
     found = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch", "-ltorch_cpu", "-lc10", *_openmp()]
     return [*found, *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ())]
 

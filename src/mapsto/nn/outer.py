@@ -7,7 +7,6 @@ precision plugin or DDP it looks like any other.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
@@ -20,7 +19,7 @@ from mapsto.nn.taskwise import per_task
 if TYPE_CHECKING:
     from mapsto.nn.graphs import Recordings
 
-__all__ = ["Engine", "TaskLoss", "by_chunks", "by_tasks", "fastest", "precomputed"]
+__all__ = ["Engine", "TaskLoss", "by_chunks", "by_tasks", "precomputed"]
 
 T = TypeVar("T")
 Engine: TypeAlias = Literal["loop", "threads", "fused", "vmap", "graph"]
@@ -155,24 +154,6 @@ class _Precomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
         return (None, None, *(None if found is None else outputs[0] * found for found in ctx.gradients))
-
-
-def fastest(candidates: Mapping[str, Callable[[], object]]) -> str:
-    """The name of the quickest, by one call after one to warm up; a candidate that fails is passed over.
-
-    >>> fastest({"slow": lambda: time.sleep(0.01), "quick": lambda: None, "broken": lambda: 1 / 0})
-    'quick'
-    """
-    times: dict[str, float] = {}
-    for name, call in candidates.items():
-        try:
-            call()
-            began = time.perf_counter()
-            call()
-            times[name] = time.perf_counter() - began
-        except (RuntimeError, ArithmeticError):
-            continue
-    return min(times, key=lambda name: times[name]) if times else next(iter(candidates))
 
 
 def trained(module: nn.Module) -> dict[str, Tensor]:

@@ -135,10 +135,11 @@ def step_key(
     *,
     seed: int,
     numerics: Numerics,
+    kernels: bool,
     resolve: Callable[[Ref], str],
     source: Callable[[MapstoMapping[Any, Any] | Network], str],
 ) -> str:
-    """The key of what `mapping` would give for inputs of these digests."""
+    """The key of what `mapping` would give for inputs of these digests, with or without mapsto's compiled kernels."""
 
     def walk(value: Any) -> Any:
         return canonical(value, resolve, source)
@@ -149,6 +150,6 @@ def step_key(
             "mapping": fields_tree(mapping, walk),
             "inputs": list(inputs),
             "seed": seed,
-            "numerics": dataclasses.asdict(numerics),
+            "numerics": {**dataclasses.asdict(numerics), "kernels": kernels},
         }
     )
