@@ -126,3 +126,18 @@ def test_a_dense_output_is_imitated_without_labels():
             distill.logits(data=data, teacher=teacher)(student)
         with pytest.raises(DomainError, match=r"distill.dist: teacher: .*dense.*alpha: 1"):
             distill.dist(data=data, teacher=teacher)(student)
+
+
+def test_dense_outputs_differ_sample_by_sample_and_pixel_by_pixel():
+    torch.manual_seed(0)
+    data = Noise(shape=(3, 8, 8), count=8)
+    with trusting("tests"):
+        x = torch.as_tensor(data.open().inputs)
+        one, other = (Network.from_module(UNet(width=2).eval(), x[:2], arguments={"width": 2}) for _ in range(2))
+        metrics = evaluate.difference(teacher=one, data=data, layers=("out",), teacher_layers=("out",))(other).metrics
+        ours, theirs = other.module()(x).detach().double(), one.module()(x).detach().double()
+    centred = [each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (ours, theirs)]
+    cosine = torch.cosine_similarity(*centred).mean()
+    assert metrics["cosine"].value == pytest.approx(1 - float(cosine), rel=1e-4)
+    same = (ours.argmax(1) == theirs.argmax(1)).double().mean()
+    assert metrics["agreement"].value == pytest.approx(100 * float(same), abs=0.01)

@@ -126,7 +126,9 @@ def agreement(first: Tensor, second: Tensor, answers: Answers) -> float:
         return 100.0 if given == 0 else 100 * 2 * int((one & other).sum()) / given
     if answers == "embeddings":
         middle = first.mean(0)
-        return 100 * max(0.0, float(torch.cosine_similarity(first - middle, second - middle, dim=1).mean()))
+        return 100 * max(
+            0.0, float(torch.cosine_similarity((first - middle).flatten(1), (second - middle).flatten(1)).mean())
+        )
     left = (first - second).square().sum()
     spread = (first - first.mean(0)).square().sum()
     if float(spread) == 0:

@@ -179,7 +179,7 @@ def _parity(value: Network, run: Run, inputs: tuple[Tensor, ...], where: str) ->
     difference = np.abs(expected - given)
     spread = float(expected.std(axis=0).mean())
     named = value.signature.classes is not None and value.signature.answers == "classes"
-    agreement = float((expected.argmax(-1) == given.argmax(-1)).mean()) if named else None
+    agreement = float((expected.argmax(1) == given.argmax(1)).mean()) if named else None
     return {
         "samples": len(expected),
         "max_abs_difference": _rounded(difference.max()),

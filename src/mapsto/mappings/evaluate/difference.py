@@ -109,12 +109,24 @@ class Difference(Mapping[Network, Report]):
         from mapsto.nn.differences import DIFFERENCES
 
         n = len(ours)
+        whole = tuple(each.flatten(1) for each in (ours, theirs))
+        scores = tuple(
+            each.movedim(1, -1).flatten(0, -2) for each in (ours, theirs)
+        )  # of a dense output: pixel by pixel
         metrics = {
-            name: Metric(value=float(DIFFERENCES[name](ours, theirs, temperature=self.temperature)), n=n)
+            name: Metric(
+                value=float(
+                    DIFFERENCES[name](
+                        *(scores if name in ("kl", "js", "correlation") else whole), temperature=self.temperature
+                    )
+                ),
+                n=n,
+            )
             for name in ("kl", "js", "euclidean", "cosine", "correlation")
         }
-        agreement = (ours.argmax(1) == theirs.argmax(1)).double().mean()
-        metrics["agreement"] = Metric(value=float(agreement) * 100, unit="%", n=n)
+        if ours.ndim == 2 or ours.shape[1] > 1:
+            agreement = (scores[0].argmax(1) == scores[1].argmax(1)).double().mean()
+            metrics["agreement"] = Metric(value=float(agreement) * 100, unit="%", n=n)
         for row, own in enumerate(paths[0]):
             for column, other in enumerate(paths[1]):
                 if own == other or (len(paths[0]) == len(paths[1]) and row == column):
