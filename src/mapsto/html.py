@@ -25,7 +25,7 @@ from mapsto.errors import SpecError
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["SCHEMA", "render"]
+__all__ = ["SCHEMA", "interval_text", "render"]
 
 SCHEMA = 1
 """The version of report.json that this page is made from."""
@@ -191,6 +191,23 @@ def _interval(value: Any) -> float | None:
     return _number(cast("Doc", value).get("ci95")) if isinstance(value, dict) else None
 
 
+def interval_text(cell: Mapping[str, Any]) -> str:
+    """The interval of a metric as people read it: both ends where they are known, else the half-width; empty without one.
+
+    >>> interval_text({"ci95": 1.84, "low": 96.3, "high": 100.0}), interval_text({"ci95": 1.84}), interval_text({"ci95": None})
+    ('(96.3 to 100)', '± 1.8', '')
+    """
+    low, high, half = (_number(cell.get(name)) for name in ("low", "high", "ci95"))
+    if low is not None and high is not None:
+        return f"({low:.3g} to {high:.3g})"
+    return f"± {half:.2g}" if half is not None else ""
+
+
+def _shown_interval(value: Any) -> str:
+    text = interval_text(cast("Doc", value)) if isinstance(value, dict) else ""
+    return f" {text}" if text else ""
+
+
 def _plain(value: Any) -> str:
     """A value that stands alone.
 
@@ -298,11 +315,11 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
 
     cells: list[Cell] = []
     for value in values:
-        number, interval = _number(value), _interval(value)
+        number = _number(value)
         if number is None:
             cells.append(Cell(_plain(cast("Doc", value).get("value") if isinstance(value, dict) else value)))
             continue
-        shown = text(number) + (f" ± {interval:.2g}" if interval is not None else "")
+        shown = text(number) + _shown_interval(value)
         share = number / (100 if unit == "%" else 1) if bars and number >= 0 else None
         cells.append(Cell(shown, f"{number:,.10g}", share if share is not None and share <= 1 else None))
     return cells
@@ -350,8 +367,7 @@ def _status(report: Doc) -> tuple[str, str] | None:
 
 def _target(target: Doc) -> Doc:
     goal = _plain(target.get("goal")).replace(">=", "≥").replace("<=", "≤")
-    interval = _number(target.get("ci95"))
-    measured = _plain(target.get("measured")) + (f" ± {interval:.2g}" if interval is not None else "")
+    measured = _plain(target.get("measured")) + _shown_interval(target)
     unit = target.get("unit") or ""
     return {
         "what": target.get("what", ""),
@@ -674,7 +690,7 @@ def _metrics(step: Doc, titles: Mapping[str, str]) -> Section:
         [
             Cell(name),
             Cell(_plain(m.get("value")), repr(m.get("value"))),
-            Cell(f"± {m['ci95']:.2g}" if m.get("ci95") is not None else ""),
+            Cell(interval_text(m)),
             Cell(str(m.get("unit") or "")),
             Cell(_plain(m["n"]) if m.get("n") is not None else ""),
             Cell("measured" if m.get("measured") else ""),

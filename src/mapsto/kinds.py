@@ -623,9 +623,15 @@ class Metric:
     """How many samples (episodes, rounds, images) it is the mean of."""
     measured: bool = False
     """Times, memory, rates: values that differ from run to run and stay outside a report's digest."""
+    low: float | None = None
+    """Lower end of the interval, in `unit`, where it does not lie evenly around the value, as of a share near 0 or 100 %."""
+    high: float | None = None
+    """Its upper end."""
 
     def __str__(self) -> str:
         text = f"{self.value:.4g}" if abs(self.value) < 1e4 or not math.isfinite(self.value) else f"{self.value:,.0f}"
+        if self.low is not None and self.high is not None:
+            return f"{text}{' ' + self.unit if self.unit else ''} ({self.low:.3g} to {self.high:.3g})"
         interval = f" ± {self.ci95:.2g}" if self.ci95 is not None else ""
         return f"{text}{interval}{' ' + self.unit if self.unit else ''}"
 

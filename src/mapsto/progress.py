@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from mapsto.html import interval_text
 from mapsto.run import Listener, StepResult
 from mapsto.spec import shipped_recipes
 from mapsto_runtime.shown import shown
@@ -99,6 +100,13 @@ class Progress(Listener):
 def _title(step: StepResult) -> str:
     label = f" ({step.label})" if step.label else ""
     return escape(f"{'  ' if step.of is not None else ''}{step.name}{label}")
+
+
+def _sampled(value: Any, cell: Mapping[str, Any]) -> str:
+    """A value with its interval: both ends where they are known, else the half-width."""
+    if value is not None and cell.get("low") is not None:
+        return f"{value:.2f} {interval_text(cell)}"
+    return _number(value, cell.get("ci95"))
 
 
 def _number(value: Any, ci95: Any = None) -> str:
@@ -194,7 +202,7 @@ def _print_targets(console: Console, targets: Sequence[Mapping[str, Any]]) -> No
             table.add_column(column, justify="right" if column in ("goal", "measured") else "left")
         for target in judged:
             met = "[green]yes[/]" if target["met"] else "[red]NO[/]"
-            table.add_row(escape(target["what"]), str(target["goal"]), _number(target["measured"], target["ci95"]), met)
+            table.add_row(escape(target["what"]), str(target["goal"]), _sampled(target["measured"], target), met)
         console.print(table)
     waiting = [target["what"] for target in targets if target["met"] is None]
     if waiting:

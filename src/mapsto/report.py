@@ -213,7 +213,10 @@ def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 continue
             column = name if name in ("parameters", "macs", "bytes") else f"{report} {name}"
             columns.setdefault(column, metric["unit"])
-            rows.setdefault(stage, {})[column] = {"value": metric["value"], "ci95": metric["ci95"]}
+            rows.setdefault(stage, {})[column] = {
+                "value": metric["value"],
+                **_interval(metric),
+            }
     order = sorted(columns, key=lambda column: _ORDER.index(column.rpartition(" ")[2]))
     return {
         "columns": ["stage", *order],
@@ -233,9 +236,15 @@ def _target(target: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]])
         "goal": target["goal"],
         "measured": value,
         "unit": "" if metric is None else metric.get("unit", ""),
-        "ci95": None if metric is None else metric.get("ci95"),
+        **_interval(metric or {}),
         "met": None if value is None else meets(value, bound),
     }
+
+
+def _interval(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """The half-width of a metric's interval, and its ends where they are known."""
+    ends = {name: metric[name] for name in ("low", "high") if metric.get(name) is not None}
+    return {"ci95": metric.get("ci95"), **ends}
 
 
 def t95(values: Sequence[float]) -> float | None:

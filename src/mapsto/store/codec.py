@@ -46,9 +46,7 @@ def encode(value: Any, put: Put) -> dict[str, Any]:
     if isinstance(value, Report):
         return {
             "kind": "Report",
-            "metrics": {
-                k: _without_measured(dataclasses.asdict(m)) for k, m in value.metrics.items() if not m.measured
-            },
+            "metrics": {k: _metric(m) for k, m in value.metrics.items() if not m.measured},
             "tables": {k: _without_measured(dataclasses.asdict(t)) for k, t in value.tables.items() if not t.measured},
             "series": {k: _without_measured(dataclasses.asdict(s)) for k, s in value.series.items() if not s.measured},
             "pictures": {k: put(p) for k, p in value.pictures.items()},
@@ -58,6 +56,12 @@ def encode(value: Any, put: Put) -> dict[str, Any]:
     if isinstance(value, Forked):
         return {"kind": "Forked", "parts": dict(value.parts)}
     raise StoreError(f"a value of type {type(value).__name__} is not one of mapsto's kinds")
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    """A metric as JSON; ends that it has not are left out, so that digests are those from before there were any."""
+    tree = _without_measured(dataclasses.asdict(metric))
+    return {name: part for name, part in tree.items() if part is not None or name not in ("low", "high")}
 
 
 def _without_measured(tree: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def measured_of(value: Any) -> dict[str, Any]:
     if not isinstance(value, Report):
         return {}
     parts: dict[str, dict[str, Any]] = {
-        "metrics": {k: _without_measured(dataclasses.asdict(m)) for k, m in value.metrics.items() if m.measured},
+        "metrics": {k: _metric(m) for k, m in value.metrics.items() if m.measured},
         "tables": {k: _without_measured(dataclasses.asdict(t)) for k, t in value.tables.items() if t.measured},
         "series": {k: _without_measured(dataclasses.asdict(s)) for k, s in value.series.items() if s.measured},
     }

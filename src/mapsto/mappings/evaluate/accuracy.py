@@ -1,6 +1,6 @@
 """How often a classifier is right, for which classes, and with what it confuses them.
 
-``accuracy = right / N`` with Wilson's score interval at 95 % (its half-width is reported; Wilson, "Probable Inference, the Law of
+``accuracy = right / N`` with Wilson's score interval at 95 % (both its ends and its half-width; Wilson, "Probable Inference, the Law of
 Succession, and Statistical Inference", 1927); precision, recall and F1 of each class as usual. Several labels at once are
 judged label by label at 0.5, numbers by their root mean squared error.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ __all__ = ["Accuracy"]
 
 class Accuracy(Mapping[Network, Report]):
     """Accuracy (%, ± CI95) and loss of a classifier; tables by class and of confusions; example pictures."""
+
+    version: ClassVar[int] = 2
 
     data: DataSource
     """The labelled samples, never those it was trained on."""
@@ -92,14 +94,16 @@ class Accuracy(Mapping[Network, Report]):
 
 
 def share(right: int, n: int) -> Metric:
-    """A share in percent with the half-width of Wilson's interval.
+    """A share in percent with both ends of Wilson's interval, and its half-width.
 
-    >>> str(share(95, 100)), str(share(100, 100))
-    ('95 ± 4.5 %', '100 ± 1.8 %')
+    >>> str(share(95, 100)), str(share(100, 100)), str(share(0, 100))
+    ('95 % (88.8 to 97.8)', '100 % (96.3 to 100)', '0 % (0 to 3.7)')
     """
     z, p = 1.959964, right / n
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Metric(value=100 * p, unit="%", ci95=100 * half, n=n)
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    low, high = 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+    return Metric(value=100 * p, unit="%", ci95=100 * half, n=n, low=0.0 if right == 0 else low, high=high)
 
 
 def _require_outputs(value: Network, samples: Samples) -> None:
