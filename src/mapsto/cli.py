@@ -103,7 +103,8 @@ def _fail_of_usage(error: Any) -> None:
     if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
         options = [name for each in error.ctx.command.params for name in each.opts if name.startswith("--")]
         text = f"there is no option '{error.option_name}'; {nearest(error.option_name, options)}"
-    command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "mapsto"
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "mapsto"
     _fail(f"{text}; see {command} --help")
 
 
