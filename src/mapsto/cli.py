@@ -22,6 +22,8 @@ from mapsto.errors import DataError, MapstoError, SpecError, StoreError, is_of_s
 from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
+    from mapsto.kinds import Package
+    from mapsto.mapping import Context
     from mapsto.run import RunResult
     from mapsto.spec import Recipe
     from mapsto.store import Store
@@ -454,7 +456,10 @@ def new(
 def predict(
     package: Annotated[Path, typer.Argument(help="A package's folder, or the --out folder of a run that made one.")],
     files: Annotated[
-        list[str], typer.Argument(help="Images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input.")
+        list[str],
+        typer.Argument(
+            help="Images, folders of images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input."
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     as_json: JsonOption = False,
@@ -469,7 +474,7 @@ def predict(
     predictor = Predictor(folder)
     rows: list[dict[str, Any]] = []
     errors: list[MapstoError] = []
-    for name in files:
+    for name in _files(files):
         answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
         errors += answers.errors
         for note in answers.notes:
@@ -500,42 +505,131 @@ def predict(
         raise errors[-1]
 
 
+def _files(given: list[str]) -> list[str]:
+    """The files that are named, and the images in the folders that are."""
+    from mapsto.data.image_folder import images_in
+
+    found: list[str] = []
+    for name in given:
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        images, notes = images_in(Path(name))
+        found += map(str, images)
+        for note in notes:
+            _note(note)
+    return found
+
+
 @app.command()
 def adapt(
-    learner: Annotated[Path, typer.Argument(help="The --out folder of a run that trained a learner, or its package.")],
-    examples: Annotated[
-        Path, typer.Argument(help="A folder with a folder of images for each class; an .npz archive or a table.")
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[LEARNER] EXAMPLES",
+            help="The examples: a folder with a folder of images for each class, an .npz archive or a table. Before them, where one is "
+            "wanted, a learner: the --out folder of a run that trained one, or its package.",
+        ),
     ],
+    target: Annotated[str | None, typer.Option(help="The column of a table to predict.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the package goes; by default runs/adapted.")] = None,
     step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last learner.")] = None,
     store: StoreOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds what the learner draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds what is drawn.")] = 0,
     trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Adapt a learner to a few labelled examples, in its own way, and export the classifier that comes out.
+    """From a few labelled examples to a package that classifies: by a learner, or by the strongest network at hand.
+
+    Example: mapsto adapt photos --out runs/mine
 
     Example: mapsto adapt runs/meta_protonet photos --out runs/mine
+
+    Example: mapsto adapt table.csv --target column
     """
     from mapsto import kinds
     from mapsto import report as reports
-    from mapsto.adapting import adapt_to, examples_in, find_learner
     from mapsto.mapping import Context
 
+    if len(places) > 2:
+        raise SpecError(
+            f"{len(places)} paths are given",
+            where="mapsto adapt",
+            hint="give one folder of examples, with a learner before it or without",
+        )
     folder = out or Path("runs") / "adapted"
     _writable(folder)
+    ctx = Context(seed=seed)
     with kinds.trusting(*(trust or [])):
-        network, name = find_learner(learner, store=store, label=step)
-        package, found = adapt_to(network, examples_in(examples, network), Context(seed=seed))
+        package, found = _adapted(places, target, ctx, store, step)
     reports.save_package(package, folder / "package")
+    for text in (*ctx.warnings, *ctx.notes):
+        _note(text)
     if as_json:
-        _json({"learner": name, **found, "package": str(folder / "package")})
+        _json({**found, "warnings": ctx.warnings, "notes": ctx.notes, "package": str(folder / "package")})
         return
     for title, count in found["classes"].items():
         _print(f"  {title}: {count} examples")
-    share = found["right_of_examples_percent"]
-    _print(f"'{name}' adapted by {found['method']}; it gets {share:.4g} % of its own examples right")
-    _print(f"wrote {folder / 'package'}; try it with: mapsto predict {folder} FILE")
+    _print(_sureness(found))
+    file = "FILE.csv" if target is not None else "FILE"
+    _print(f"wrote {folder / 'package'}; try it with: mapsto predict {folder} {file}")
+
+
+def _adapted(
+    places: list[Path], target: str | None, ctx: Context, store: str | None, step: str | None
+) -> tuple[Package, dict[str, Any]]:
+    """The package of ``mapsto adapt`` and what it came to."""
+    from mapsto.adapting import adapt_to, examples_in, find_learner, strongest_at_hand, tested
+    from mapsto.adapting_tables import adapt_to_table
+    from mapsto.data.image_folder import splits_in
+
+    examples = places[-1]
+    if target is not None:
+        if len(places) == 2:
+            raise SpecError(
+                "a learner takes images or arrays; a table gets a model of its own",
+                where="mapsto adapt",
+                hint=f"mapsto adapt {examples} --target {target}",
+            )
+        package, found = adapt_to_table(examples, target, ctx)
+        return package, {"learner": "the table's columns", "method": "a linear model", **found}
+    if examples.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        raise SpecError(
+            "a table needs the column to predict", where=str(examples), hint=f"mapsto adapt {examples} --target COLUMN"
+        )
+    splits = splits_in(examples)
+    learn = splits.get("train", examples)
+    if not examples.exists() or (len(places) == 1 and not examples.is_dir()):
+        raise DataError(
+            "there is no such folder" if not examples.exists() else "this is no folder of images",
+            where=str(examples),
+            hint="give a folder with a folder of images for each class, or a learner before an .npz archive",
+        )
+    if len(places) == 2:
+        network, name = find_learner(places[0], store=store, label=step)
+    else:
+        network, name = strongest_at_hand(ctx)
+    package, found = adapt_to(network, examples_in(learn, network), ctx)
+    if "test" in splits:
+        found |= tested(package, splits["test"])
+    return package, {"learner": name, **found}
+
+
+def _sureness(found: dict[str, Any]) -> str:
+    """What was adapted, and how often it is right on examples that it was not adapted to."""
+    text = f"'{found['learner']}' adapted by {found['method']}"
+    if "test_accuracy_percent" in found:
+        text += f"; right on {found['test_accuracy_percent']:.4g} % of {found['tested']} test files"
+    if "rmse" in found:
+        always = f"{found['rmse_of_mean']:.4g} by always answering the mean"
+        return f"{text}; root mean squared error {found['rmse']:.4g} by cross-validation ({always})"
+    if "accuracy_percent" not in found:
+        return f"{text}; how often it is right is not known: a class has one example"
+    if "accuracy_low_percent" in found:
+        ends = f" ({found['accuracy_low_percent']:.3g} to {found['accuracy_high_percent']:.3g})"
+    else:
+        ends = f" ± {found['standard_error_percent']:.2g} (standard error)"
+    return f"{text}; right on {found['accuracy_percent']:.4g} %{ends} by cross-validation in {found['folds']} folds"
 
 
 @app.command()

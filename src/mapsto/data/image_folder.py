@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from mapsto.errors import DataError
 
-__all__ = ["Listing", "Split", "listed", "splits_in"]
+__all__ = ["Listing", "Split", "images_in", "listed", "splits_in"]
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -173,6 +173,18 @@ def listed(root: Path, *, split: Split | None = None) -> Listing:
         )
     empty = [classes[number] for number in sorted(set(range(len(classes))) - {number for number, _ in files})]
     return Listing(place, classes, tuple(files), (*passed.notes(place), *_empty_note(empty, place)))
+
+
+def images_in(root: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Every image of a folder and the folders in it, in the order of their paths, and notes on what was passed over.
+
+    Raises `DataError` where it holds none.
+    """
+    passed = _PassedOver()
+    files = sorted(_images(root, passed, (_identity(root),)))
+    if not files:
+        raise DataError("holds no image", where=str(root), hint="give a folder with images in it, or files")
+    return files, tuple(passed.notes(root))
 
 
 class _PassedOver:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["first_of_each_class", "share_of_each_class"]
+__all__ = ["first_of_each_class", "fold_of_each", "share_of_each_class"]
 
 
 def first_of_each_class(labels: NDArray[Any], per_class: int | dict[int, int], seed: int) -> NDArray[np.bool_]:
@@ -37,3 +37,18 @@ def share_of_each_class(labels: NDArray[Any], total: int, seed: int) -> NDArray[
     order = np.argsort(-(exact - floors), kind="stable")
     floors[order[: total - int(floors.sum())]] += 1
     return first_of_each_class(labels, dict(zip(names.tolist(), floors.tolist(), strict=True)), seed)
+
+
+def fold_of_each(labels: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each sample, 0 to folds - 1: every class is dealt out in an order drawn from (seed, class).
+
+    >>> fold_of_each(np.array([0, 0, 0, 1, 1, 1]), 3, seed=0).tolist()[:3] == [0, 1, 2]
+    False
+    >>> sorted(fold_of_each(np.array([0, 0, 0, 1, 1, 1]), 3, seed=0).tolist())
+    [0, 0, 1, 1, 2, 2]
+    """
+    fold = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels).tolist():
+        there = np.flatnonzero(labels == label)
+        fold[np.random.default_rng([seed, label]).permutation(there)] = np.arange(len(there)) % folds
+    return fold
