@@ -9,6 +9,7 @@ from mapsto.data.sets.class_split import ClassSplit as _datasets_class_split
 from mapsto.data.sets.clustered import Clustered as _datasets_clustered
 from mapsto.data.sets.digits import Digits as _datasets_digits
 from mapsto.data.sets.episodes import EpisodesOf as _datasets_episodes
+from mapsto.data.sets.fold import Fold as _datasets_fold
 from mapsto.data.sets.glyphs import Glyphs as _datasets_glyphs
 from mapsto.data.sets.images import Images as _datasets_images
 from mapsto.data.sets.linear_dynamics import LinearDynamics as _datasets_linear_dynamics
@@ -180,6 +181,7 @@ class datasets:
     clustered = _datasets_clustered
     digits = _datasets_digits
     episodes = _datasets_episodes
+    fold = _datasets_fold
     glyphs = _datasets_glyphs
     images = _datasets_images
     linear_dynamics = _datasets_linear_dynamics

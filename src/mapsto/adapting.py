@@ -213,8 +213,8 @@ def _cross_validated(network: Network, data: Dataset, fewest: int, adapt: Any, c
     return {
         "folds": folds,
         "accuracy_percent": round(of_all.value, 2),
-        "accuracy_low_percent": round(of_all.low, 2),
-        "accuracy_high_percent": round(of_all.high, 2),
+        "accuracy_low_percent": round(of_all.low or 0.0, 2),
+        "accuracy_high_percent": round(of_all.high or 0.0, 2),
     }
 
 
