@@ -250,7 +250,8 @@ def test_a_recipe_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", "x.yaml")
 
-    monkeypatch.setattr(Path, "read_text", denied)
+    Path("x.yaml").write_text("schema: 1", encoding="utf-8")
+    monkeypatch.setattr(Path, "open", denied)
     assert "x.yaml: the recipe cannot be read: Permission denied" in mapsto("run", "x.yaml").err
 
 
@@ -298,7 +299,7 @@ OPTIONS = {
     "--store=x.yaml": "cannot make the store's folder",
     "--store=": "the store's place is empty",
     "--store=nonsense://x": "Protocol not known",
-    "--zork": "No such option",
+    "--zork": "there is no option '--zork'",
 }
 
 
@@ -677,9 +678,9 @@ LATER: dict[str, tuple[Callable[[Damage], object], str]] = {
         lambda d: d.forge(lambda t: t["edits"].append({"name": "hed", "version": 1, "fields": {}})),
         "did you mean 'head'?",
     ),
-    "edit broken": (lambda d: d.forge(lambda t: t["edits"].append({"name": "head"})), "not as this mapsto writes it"),
+    "edit broken": (lambda d: d.forge(lambda t: t["edits"].append({"name": "head"})), "version: field required"),
     "kind": (lambda d: d.forge(lambda t: t.update(kind="Zork")), "an artifact of unknown kind 'Zork'; upgrade mapsto"),
-    "signature": (lambda d: d.forge(lambda t: t.pop("signature")), "not as this mapsto writes it"),
+    "signature": (lambda d: d.forge(lambda t: t.pop("signature")), "signature: field required"),
     "factory of others": (
         lambda d: d.forge(lambda t: t["arch"].update(name="os:system", arguments={"command": "touch fired"})),
         "pass --trust os",
@@ -786,9 +787,11 @@ def test_inputs_that_cannot_be_predicted(package: Path, picture: Path) -> None:
     Path("vast.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header)
     assert "vast.npy: not a plain NumPy array" in mapsto("predict", package, "vast.npy").err
     assert "nowhere.png: cannot be read (No such file or directory)" in mapsto("predict", package, "nowhere.png").err
-    assert "is a folder; give the files in it" in mapsto("predict", package, package).err
+    assert "holds no image" in mapsto("predict", package, package).err
     assert "it is empty" in mapsto("predict", package, "-").err
-    assert mapsto("predict", package, picture, "nowhere.png", "--json").out == ""
+    both = mapsto("predict", package, picture, "nowhere.png", "--json")
+    assert len(json.loads(both.out)) == 1, "one bad file does not lose the others' answers"
+    assert "nowhere.png" in both.err
     assert not Path("fired").exists()
 
 
@@ -839,15 +842,18 @@ BAD_PACKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "absolute": (manifest(lambda t: t["files"].update({"/etc/passwd": {"sha256": "0"}})), "outside the package"),
     "model outside": (manifest(lambda t: t.update(model="../x")), "the manifest names no model"),
     "model a list": (manifest(lambda t: t.update(model=["x"])), "the manifest names no model"),
-    "no signature": (manifest(lambda t: t.pop("signature")), "no whole signature"),
-    "no inputs": (signed(lambda s: s.update(inputs=[])), "no whole signature"),
-    "preprocessing a number": (signed(lambda s: s.update(preprocessing=3)), "no whole signature"),
-    "unknown preprocessing": (signed(lambda s: s["preprocessing"].update(zork=3)), "no whole signature"),
+    "no signature": (manifest(lambda t: t.pop("signature")), "signature is missing"),
+    "no inputs": (signed(lambda s: s.update(inputs=[])), "signature.inputs is empty"),
+    "preprocessing a number": (
+        signed(lambda s: s.update(preprocessing=3)),
+        "signature.preprocessing is of another kind",
+    ),
+    "unknown preprocessing": (signed(lambda s: s["preprocessing"].update(zork=3)), "preprocessing.zork is not known"),
     "other classes": (signed(lambda s: s.update(classes=["a"])), "for 1 classes"),
     "no classes": (signed(lambda s: s.update(classes=None)), "gives embeddings, not classes"),
     "another input": (signed(lambda s: s["inputs"][0].update(name="zork")), "does not take what its signature says"),
     "another size": (signed(lambda s: s["preprocessing"].update(size=[4, 4])), "does not take what its signature says"),
-    "not ONNX": (not_onnx, "ONNX Runtime cannot open it"),
+    "not ONNX": (not_onnx, "is no whole ONNX file"),
 }
 
 

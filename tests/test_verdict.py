@@ -47,7 +47,7 @@ def test_a_ruined_network_is_told_by_accuracy_where_an_earlier_step_validates(st
     assert (kept["on"], kept["n"]) == ("validation data", 300)
     assert kept["accuracy"]["before"] > 90
     cut = execute(big >> prune.random(macs=0.1), store=store)
-    ((path, text),) = said(cut)
+    path, text = said(cut)[-1]
     lost = cut.steps[-1].comparison["given"]["accuracy"]
     assert path == "prune.random"
     assert f"accuracy fell from {lost['before']:.1f} to {lost['after']:.1f} % on 300 samples of validation data" in text
@@ -56,7 +56,7 @@ def test_a_ruined_network_is_told_by_accuracy_where_an_earlier_step_validates(st
     assert again.steps[-1].hit
     assert again.warnings == cut.warnings
     step = build(again)["steps"][-1]
-    assert step["warnings"] == [text]
+    assert step["warnings"][-1] == text
     assert step["comparison"]["given"]["accuracy"] == lost
 
 

@@ -99,7 +99,7 @@ def test_a_damaged_cache_is_made_again(cache: Path) -> None:
 
 
 def test_digits_split_is_stratified_and_disjoint() -> None:
-    whole, train, test = (Digits(split=split, scale=False).open() for split in ("all", "train", "test"))
+    whole, train, test = (Digits(split=split).open() for split in ("all", "train", "test"))
     assert (len(whole), len(train), len(test)) == (1797, 1348, 449)
     assert len({image.tobytes() for image in [*train.inputs, *test.inputs]}) == len({i.tobytes() for i in whole.inputs})
     assert np.bincount(test.labels).min() >= 43

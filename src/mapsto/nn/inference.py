@@ -61,8 +61,8 @@ def class_metrics(
 def target_metrics(kind: Kind, outputs: Tensor, labels: Tensor) -> dict[str, float]:
     """``val_loss``, and ``val_accuracy`` (%) of classes or ``val_rmse`` of values (in their own unit).
 
-    >>> target_metrics("regression", torch.zeros(2, 1), torch.tensor([[3.0], [4.0]]))["val_rmse"] ** 2
-    12.5
+    >>> target_metrics("regression", torch.zeros(2, 1), torch.tensor([[3.0], [3.0]]))["val_rmse"]
+    3.0
     """
     metrics = {"val_loss": float(loss(kind, outputs, labels))}
     if kind == "classification":
