@@ -787,7 +787,7 @@ def test_inputs_that_cannot_be_predicted(package: Path, picture: Path) -> None:
     Path("vast.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header)
     assert "vast.npy: not a plain NumPy array" in mapsto("predict", package, "vast.npy").err
     assert "nowhere.png: cannot be read (No such file or directory)" in mapsto("predict", package, "nowhere.png").err
-    assert "holds no image" in mapsto("predict", package, package).err
+    assert "neither an image nor an array" in mapsto("predict", package, package).err
     assert "it is empty" in mapsto("predict", package, "-").err
     both = mapsto("predict", package, picture, "nowhere.png", "--json")
     assert len(json.loads(both.out)) == 1, "one bad file does not lose the others' answers"
