@@ -162,7 +162,7 @@ print([prediction.label == file.parent.name for file, prediction in zip(files, r
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda place: None, "no such folder or file"),
+        (lambda place: None, "there is no such folder"),
         (lambda place: (place / "one").mkdir(parents=True), "no folder with images"),
         (lambda place: place.write_text("x"), "not read here"),
     ],
