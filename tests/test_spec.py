@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapsto import fork, networks, observe, prune, ref
+from mapsto import evaluate, fork, networks, observe, prune, ref
 from mapsto.errors import DataError, SpecError
-from mapsto.mapping import Chain
+from mapsto.mapping import Chain, Labelled
 from mapsto.run import data_of
 from mapsto.spec import Recipe, dump, load_recipe, node_of, parse_recipe, shipped_recipes
 
@@ -61,6 +61,32 @@ def test_load_of_dump_is_the_same(macs: float, width: int, label: str, branches:
         chain = chain >> fork(a=prune.magnitude(macs=macs), b=prune.magnitude(macs=macs) >> prune.magnitude(macs=macs))
     recipe = Recipe(steps=chain)
     assert parse_recipe(dump(recipe)) == recipe
+
+
+@given(steps=st.integers(1, 3), observed=st.booleans(), forked=st.booleans())
+def test_a_label_on_a_chain_is_its_last_steps(steps: int, observed: bool, forked: bool) -> None:
+    chain = networks.conv4(width=4)
+    for _ in range(steps):
+        chain = chain >> prune.magnitude(macs=0.5)
+    if observed:
+        chain = chain >> observe(size=evaluate.size())
+    named = chain.labelled("small")
+    assert [step.name for step in named.steps if isinstance(step, Labelled)] == ["prune.magnitude"]
+    assert isinstance(named.steps[steps], Labelled)
+    if forked:
+        named = named >> fork(a=(prune.bn_scale(macs=0.5) >> prune.magnitude(macs=0.5)).labelled("last"))
+    recipe = Recipe(steps=named)
+    assert parse_recipe(dump(recipe)) == recipe
+
+
+def test_a_step_has_one_label_and_observing_none() -> None:
+    named = prune.magnitude(macs=0.5).labelled("one")
+    with pytest.raises(SpecError, match="'two'.*is labelled 'one' already"):
+        (networks.conv4() >> named).labelled("two")
+    with pytest.raises(SpecError, match="label the step before it"):
+        observe(size=evaluate.size()).labelled("seen")
+    with pytest.raises(SpecError, match="label the last one"):
+        Labelled(mapping=networks.conv4() >> prune.magnitude(macs=0.5), label="both")
 
 
 @pytest.mark.parametrize(

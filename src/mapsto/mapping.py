@@ -195,7 +195,7 @@ class Mapping(Frozen, Generic[A, B]):
         """The dotted name, such as ``prune.taylor``."""
         return discovery.name_of(type(self))
 
-    def labelled(self, label: str) -> Labelled[A, B]:
+    def labelled(self, label: str) -> Mapping[A, B]:
         """This mapping with a label that later steps refer to; ``as:`` in YAML."""
         return Labelled(mapping=self, label=label)
 
@@ -281,6 +281,12 @@ class Chain(Mapping[A, B]):
             given = step.gives_for(given)
         return given
 
+    def labelled(self, label: str) -> Chain[A, B]:
+        """This chain, whose last step has the label: the chain's result is that step's; what only observes is passed over."""
+        last = max((at for at, step in enumerate(self.steps) if not isinstance(step, Observe)), default=-1)
+        named = self.steps[last].labelled(label)
+        return Chain(steps=(*self.steps[:last], named, *self.steps[last:][1:]))
+
     def apply(self, value: A, ctx: Context) -> B:
         result: Any = value
         for step in self.steps:
@@ -340,6 +346,18 @@ class Labelled(Mapping[A, B]):
     """What is applied."""
     label: str = Field(pattern=r"^[A-Za-z_]\w*$")
     """The label, unique in its recipe."""
+
+    def __post_init__(self) -> None:
+        """Raises `SpecError` for what YAML has no place for a label at, so that every recipe can be written down."""
+        remedy = None
+        if isinstance(self.mapping, Labelled):
+            remedy = f"it is labelled '{self.mapping.label}' already, and a step has one label; refer to that one"
+        elif isinstance(self.mapping, Observe):
+            remedy = "what observes gives no result of its own; label the step before it"
+        elif isinstance(self.mapping, Chain):
+            remedy = "steps one after another have no label; label the last one, as .labelled() does"
+        if remedy is not None:
+            raise SpecError(remedy, where=f"label '{self.label}'", details=((("mapping",), remedy),))
 
     @property
     def name(self) -> str:
