@@ -81,7 +81,7 @@ def test_a_label_on_a_chain_is_its_last_steps(steps: int, observed: bool, forked
 
 def test_a_step_has_one_label_and_observing_none() -> None:
     named = prune.magnitude(macs=0.5).labelled("one")
-    with pytest.raises(SpecError, match="'two'.*is labelled 'one' already"):
+    with pytest.raises(SpecError, match=r"'two'.*is labelled 'one' already"):
         (networks.conv4() >> named).labelled("two")
     with pytest.raises(SpecError, match="label the step before it"):
         observe(size=evaluate.size()).labelled("seen")
