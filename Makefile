@@ -9,7 +9,9 @@ TORCH_INDEX ?=
 PYTEST ?=
 
 BIN := $(VENV)/bin
-# Python compiles what is imported when it is; pip would take two minutes for all of it.
+# Python compiles what is imported when it is; pip would take two minutes for all of it. It must be allowed to keep it: compiling
+# PyTorch anew takes every process ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PINS := pyproject.toml constraints.txt

@@ -338,7 +338,7 @@ class Executor:
     @cached_property
     def without_kernels(self) -> str | None:
         """Why there are no compiled kernels; None where there are."""
-        return self.team.share(native.missing() if self.team.leads else None)
+        return self.team.share(native.missing(self.listener.note) if self.team.leads else None)
 
     # -- references
 

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from mapsto.data.folder import cache_folder
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One cache for all tests of a run, outside the user's own."""
+    """One cache for all tests of a run, outside the user's own but for the kernels, which take a minute to compile."""
     folder = tmp_path_factory.getbasetemp() / "mapsto-cache"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "kernels").symlink_to(cache_folder() / "kernels")
     monkeypatch.setenv("MAPSTO_CACHE", str(folder))
     return folder
 

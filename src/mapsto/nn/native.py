@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -30,14 +30,14 @@ _TIMEOUT_S = 300
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 
-def missing() -> str | None:
-    """Why the compiled kernels cannot be had; None where they are there. The first call on a machine compiles them.
+def missing(say: Callable[[str], None] | None = None) -> str | None:
+    """Why the compiled kernels cannot be had; None where they are there. The first call on a machine compiles them, and says so.
 
     What is computed with them differs from what is computed without in its last bits, so a step's key holds this. It is found
     without PyTorch, which a run that finds every result in its store does not import.
     """
     try:
-        refused = library(SOURCES).with_suffix(".unusable")
+        refused = library(SOURCES, say).with_suffix(".unusable")
         return refused.read_text(encoding="utf-8") if refused.exists() else None
     except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, PackageNotFoundError) as error:
         return str(error)
@@ -48,7 +48,7 @@ def give_up(place: Path, reason: str) -> None:
     place.with_suffix(".unusable").write_text(reason, encoding="utf-8")
 
 
-def library(sources: Iterable[Path]) -> Path:
+def library(sources: Iterable[Path], say: Callable[[str], None] | None = None) -> Path:
     """The library of these C++ sources and headers, which is compiled where it is not there yet.
 
     It is compiled beside its place and renamed into it; of processes that want it at once one compiles, and the others wait.
@@ -70,6 +70,8 @@ def library(sources: Iterable[Path]) -> Path:
         return place
     command = _compiler()
     folder.mkdir(parents=True, exist_ok=True)
+    if say is not None:
+        say("compiling the kernels for this processor, which takes about a minute and happens once")
     with _alone(folder):
         if not place.is_file():
             _compile(files, command, place)
