@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mapsto_runtime import runtimes
 from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["FORMAT", "Adapted", "Answers", "Prediction", "Predictor"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +109,11 @@ class Predictor:
 
     def answers(self, inputs: Sequence[Input], *, batch_size: int = 64) -> Answers:
         """As `predict`, but an input or a row that cannot be used does not cost the others their answers."""
-        classes = self.signature.classes
-        if classes is None:
-            raise DomainError(
-                "this package gives embeddings, not classes",
-                where=str(self.folder),
-                hint="give it examples first: `mapsto adapt`, or Predictor.adapt(); or call outputs()",
-            )
+        classes = self._held(
+            self.signature.classes,
+            "gives embeddings, not classes",
+            hint="give it examples first: `mapsto adapt`, or Predictor.adapt(); or call outputs()",
+        )
         return self._answers(inputs, classes, lambda prepared: self.outputs(prepared, batch_size=batch_size))
 
     def adapt(self, inputs: Sequence[Input], labels: Sequence[str]) -> Adapted:
@@ -135,13 +135,11 @@ class Predictor:
         """
         import numpy as np
 
-        model = self.checked.adapting_model
-        if model is None:
-            raise DomainError(
-                "this package holds no map from examples to a head",
-                where=str(self.folder),
-                hint="export a learner whose result is a linear layer, or use `mapsto adapt` where mapsto is installed",
-            )
+        model = self._held(
+            self.checked.adapting_model,
+            "holds no map from examples to a head",
+            hint="export a learner whose result is a linear layer, or use `mapsto adapt` where mapsto is installed",
+        )
         if len(inputs) != len(labels):
             raise DataError(f"{len(inputs)} inputs but {len(labels)} labels", hint="give one label an input")
         classes = tuple(dict.fromkeys(map(str, labels)))
@@ -154,13 +152,15 @@ class Predictor:
         try:
             made = session(self.folder / model).run(["weight", "bias"], {"features": features, "members": members})
         except Exception as error:  # runtimes' errors have no common base class
-            raise StoreError(
-                f"its map from examples to a head cannot be run ({(str(error).splitlines() or [type(error).__name__])[0]})",
-                where=str(self.folder / model),
-                hint="export the package again",
-            ) from error
+            raise _not_run("its map from examples to a head cannot be run", self.folder / model, error) from error
         weight, bias = made
         return Adapted(package=self, classes=classes, weight=weight, bias=bias)
+
+    def _held(self, part: T | None, lacking: str, *, hint: str) -> T:
+        """A part that not every package has. Raises `DomainError` where it is missing."""
+        if part is None:
+            raise DomainError(f"this package {lacking}", where=str(self.folder), hint=hint)
+        return part
 
     def _answers(self, inputs: Sequence[Input], classes: tuple[str, ...], score: _Score) -> Answers:
         import numpy as np
@@ -213,11 +213,7 @@ class Predictor:
         try:
             return np.concatenate([self._run(inputs[i : i + batch_size]) for i in starts])
         except Exception as error:  # runtimes' errors have no common base class
-            raise StoreError(
-                f"its model does not take what its signature says ({(str(error).splitlines() or [type(error).__name__])[0]})",
-                where=str(self.folder),
-                hint="export the package again",
-            ) from error
+            raise _not_run("its model does not take what its signature says", self.folder, error) from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -238,6 +234,12 @@ class Adapted:
             return self.package.outputs(prepared, batch_size=batch_size) @ self.weight.T + self.bias
 
         return _all_or_error(self.package._answers(inputs, self.classes, score))
+
+
+def _not_run(what: str, where: Path, error: Exception) -> StoreError:
+    """The error for a model that its runtime does not run, with the first line of what the runtime says."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return StoreError(f"{what} ({reason})", where=str(where), hint="export the package again")
 
 
 def _all_or_error(answers: Answers) -> list[Prediction]:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.nets import Blobs, Eigen, Plain, Residual, images, network
 from mapsto import discovery
 from mapsto.errors import DomainError, MissingExtra, SpecError, StoreError
 from mapsto.kinds import Network, Package, trusting
+from mapsto.mapping import Context
 from mapsto.mappings.evaluate.latency import Latency
 from mapsto.mappings.export.best import Best
 from mapsto.mappings.export.executorch import Executorch
@@ -114,6 +116,39 @@ def test_the_only_runtime_there_is_the_best(monkeypatch, small, tmp_path):
 def runtime_exporters() -> list[str]:
     names = [name.removeprefix("export.") for name in discovery.entries("mappings") if name.startswith("export.")]
     return [name for name in names if name != "best"]
+
+
+def test_a_runtime_that_fails_at_work_is_left_out_with_its_reason(monkeypatch, small):
+    """ExecuTorch makes a program of an int8 concatenation, opens it, and fails only when it runs."""
+
+    class Program:
+        def method_names(self) -> list[str]:
+            return ["forward"]
+
+        def forward(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+            raise RuntimeError("Failed to execute method forward, error: 0x12 in quantized_decomposed::cat.out")
+
+    exir, native = types.ModuleType("exir"), types.ModuleType("portable_lib")
+    program = types.SimpleNamespace(buffer=b"a program")
+    edge = types.SimpleNamespace(to_executorch=lambda: program)
+    monkeypatch.setattr(exir, "to_edge_transform_and_lower", lambda exported, partitioner: edge, raising=False)
+    monkeypatch.setattr(native, "_unsafe_reset_threadpool", lambda threads: None, raising=False)
+    monkeypatch.setattr(native, "_load_for_executorch", lambda path: Program(), raising=False)
+    partition = types.SimpleNamespace(XnnpackPartitioner=object)
+    for name, module in (
+        ("executorch.backends.xnnpack.partition.xnnpack_partitioner", partition),
+        ("executorch.exir", exir),
+        ("executorch.extension.pybindings.portable_lib", native),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(DomainError, match="ExecuTorch cannot run this network, for its operator quantized_decomposed::cat"):
+        Executorch(samples=2)(small)
+    ctx = Context()
+    package = ctx.apply(Best(exporters=("onnx", "executorch"), samples=8, rounds=1, seconds=0.01), small)
+    manifest = package.manifest()
+    assert manifest["chosen"] == "onnx"
+    assert "Failed to execute method forward" in manifest["candidates"]["executorch"]["left_out"]
+    assert any("executorch is left out" in note for note in ctx.notes)
 
 
 def test_times_are_kept_but_are_no_part_of_the_digest(float_network, tmp_path):

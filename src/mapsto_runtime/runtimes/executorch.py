@@ -37,10 +37,16 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
     except RuntimeError as error:
         raise unable(TITLE, error.__cause__ or error, "executorch") from error
 
+    def once(sample: list[torch.Tensor]) -> NDArray[Any]:
+        return program.forward(sample)[0].numpy()
+
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+        """Raises `DomainError` for what ExecuTorch finds only at work that it cannot compute."""
         tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in inputs]
-        outputs = [program.forward([given[i : i + 1] for given in tensors])[0].numpy() for i in range(len(tensors[0]))]
-        return np.concatenate(outputs)
+        try:
+            return np.concatenate([once([given[i : i + 1] for given in tensors]) for i in range(len(tensors[0]))])
+        except RuntimeError as error:  # some operators, such as an int8 concatenation, fail only when they are run
+            raise unable(TITLE, error.__cause__ or error, "executorch") from error
 
     return run
 

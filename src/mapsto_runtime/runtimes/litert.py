@@ -40,7 +40,10 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
     def once(*inputs: NDArray[Any]) -> NDArray[Any]:
         for place, given in zip(places, inputs, strict=True):
             interpreter.set_tensor(place["index"], _encoded(given, place))
-        interpreter.invoke()
+        try:
+            interpreter.invoke()
+        except RuntimeError as error:  # an operator may fail only when it is run
+            raise unable(TITLE, error, "litert") from error
         return _decoded(interpreter.get_tensor(output["index"]), output)
 
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,13 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
     opened = session(files[MODEL], threads=threads)
     names = names or [item.name for item in opened.get_inputs()]
 
+    unable = _errors()
+
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:
-        return opened.run(None, dict(zip(names, inputs, strict=True)))[0]
+        try:
+            return opened.run(None, dict(zip(names, inputs, strict=True)))[0]
+        except unable as error:  # an operator may fail only when it is run
+            raise _cannot(error) from error
 
     return run
 
@@ -35,8 +41,6 @@ def session(model: bytes | Path, *, threads: int = 1, optimized: Path | None = N
     ONNX Runtime would quantize float weights behind a quantized activation on its own; that is switched off, so that a layer
     that was left in float stays so. Raises `DomainError` that names the operator which it lacks.
     """
-    import importlib
-
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -45,14 +49,25 @@ def session(model: bytes | Path, *, threads: int = 1, optimized: Path | None = N
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     given = model if isinstance(model, bytes) else str(model)
-    known: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     try:
         return onnxruntime.InferenceSession(
             given, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
         )
-    except (known.NotImplemented, known.InvalidGraph, known.Fail) as error:
-        raise DomainError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run this model: {str(error).rpartition(' : ')[2]}",
-            where="onnxruntime",
-            hint="leave the layer with that operator in float (skip), or quantize in another way",
-        ) from error
+    except _errors() as error:
+        raise _cannot(error) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a model that it cannot compute."""
+    known: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return known.NotImplemented, known.InvalidGraph, known.Fail, known.RuntimeException
+
+
+def _cannot(error: Exception) -> DomainError:
+    import onnxruntime
+
+    return DomainError(
+        f"ONNX Runtime {onnxruntime.__version__} cannot run this model: {str(error).rpartition(' : ')[2]}",
+        where="onnxruntime",
+        hint="leave the layer with that operator in float (skip), or quantize in another way",
+    )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto_runtime.errors import MissingExtra
+from mapsto_runtime.errors import DomainError, MissingExtra
 from mapsto_runtime.runtimes._converting import unable
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         # passing them to infer() takes longer than a small network
         for name, given in zip(names or request.model_inputs, inputs, strict=True):
             request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(given), shared_memory=True))
-        request.infer(share_outputs=True)
+        try:
+            request.infer(share_outputs=True)
+        except RuntimeError as error:  # an operator may fail only when it is run
+            raise failed(error, openvino) from error
         return request.get_output_tensor(0).data.copy()
 
     return run
@@ -76,4 +79,9 @@ def known(work: Any, openvino: Any) -> Any:
     try:
         return work()
     except RuntimeError as error:
-        raise unable(f"OpenVINO {openvino.__version__.partition('-')[0]}", error, "openvino") from error
+        raise failed(error, openvino) from error
+
+
+def failed(error: RuntimeError, openvino: Any) -> DomainError:
+    """OpenVINO's error in our words."""
+    return unable(f"{TITLE} {openvino.__version__.partition('-')[0]}", error, "openvino")

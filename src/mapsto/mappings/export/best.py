@@ -87,6 +87,7 @@ class Best(Exported, Mapping[Network, Package]):
             return None
         except DomainError as error:
             candidates[name] = {"left_out": str(error)}
+            ctx.note(f"{name} is left out: {error}")
             return None
         manifest = package.manifest()
         parity = manifest["parity"]
@@ -95,6 +96,7 @@ class Best(Exported, Mapping[Network, Package]):
         reason = self._disagreement(parity)
         if reason is not None:
             candidates[name]["left_out"] = reason
+            ctx.note(f"{name} is left out: {reason}")
         return package
 
     def _disagreement(self, parity: dict[str, Any]) -> str | None:
