@@ -141,7 +141,9 @@ def test_a_runtime_that_fails_at_work_is_left_out_with_its_reason(monkeypatch, s
         ("executorch.extension.pybindings.portable_lib", native),
     ):
         monkeypatch.setitem(sys.modules, name, module)
-    with pytest.raises(DomainError, match="ExecuTorch cannot run this network, for its operator quantized_decomposed::cat"):
+    with pytest.raises(
+        DomainError, match="ExecuTorch cannot run this network, for its operator quantized_decomposed::cat"
+    ):
         Executorch(samples=2)(small)
     ctx = Context()
     package = ctx.apply(Best(exporters=("onnx", "executorch"), samples=8, rounds=1, seconds=0.01), small)
