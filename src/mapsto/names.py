@@ -137,7 +137,7 @@ def doctor_report() -> dict[str, dict[str, str]]:
     import torch
 
     from mapsto.data.folder import data_folder
-    from mapsto.nn.native import missing
+    from mapsto.nn.native import missing, passed_over
     from mapsto.store import default_store
 
     def installed(package: str) -> str:
@@ -149,6 +149,8 @@ def doctor_report() -> dict[str, dict[str, str]]:
     devices = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {_cpu_features()}"}
     reason = missing()
     devices["compiled kernels"] = "there" if reason is None else f"missing, so training is slower: {reason}"
+    if passed_over():
+        devices["compiled kernels"] += f" ({'; '.join(passed_over())})"
     devices["cuda"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (torch sees no CUDA device)"
     extras: dict[str, str] = {}
     for extra, packages in EXTRAS.items():

@@ -519,6 +519,8 @@ class Executor:
             context = stack.enter_context(closing(_RunContext(self, step)))
             if isinstance(mapping, Process) and self.without_kernels is not None and self.numerics.device == "cpu":
                 context.note(f"without compiled kernels, so slower, and other in the last bits: {self.without_kernels}")
+            for text in native.passed_over() if isinstance(mapping, Process) else ():
+                context.note(text)
             stack.enter_context(_logged_to(context))
             try:
                 value = None if given is _NOTHING else given.load()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import multiprocessing
+import os
 import subprocess
 from pathlib import Path
 
@@ -397,4 +399,84 @@ def test_two_processes_may_compile_at_once(tmp_path):
     for process in processes:
         process.join()
     assert len(places) == 1
-    assert [path.name for path in (tmp_path / "kernels").iterdir()] == [places.pop().name]
+    place = places.pop()
+    assert {path.name for path in (tmp_path / "kernels").iterdir()} == {place.name, place.with_suffix(".sha256").name}
+
+
+# -- whose library is loaded
+
+
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """A cache in which a library was compiled, by a compiler that writes a line; how often it linked."""
+    links: list[str] = []
+
+    def run(command: list[str]) -> None:
+        if "-shared" in command:
+            links.append(command[-1])
+            Path(command[command.index("-o") + 1]).write_text(f"library {len(links)}")
+
+    monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_run", run)
+    monkeypatch.setattr(native, "_compiler", lambda: ["c++"])
+    monkeypatch.setattr(native, "_passed_over", [])
+    return native.library(native.SOURCES), links
+
+
+def harm(place: Path, how: str) -> None:
+    digest = place.with_suffix(".sha256")
+    if how == "other bytes":
+        place.write_text("evil")
+    elif how == "other bytes and digest, written by all":
+        place.write_text("evil")
+        digest.write_text(hashlib.sha256(b"evil").hexdigest())
+        place.chmod(0o777)
+    elif how == "no digest":
+        digest.unlink()
+    elif how == "a link":
+        kept = place.rename(place.with_name("kept.so"))
+        place.symlink_to(kept)
+    elif how == "the digest is a link":
+        kept = digest.rename(digest.with_name("kept.sha256"))
+        digest.symlink_to(kept)
+
+
+@pytest.mark.parametrize(
+    "how", ["other bytes", "other bytes and digest, written by all", "no digest", "a link", "the digest is a link"]
+)
+def test_a_library_that_others_may_have_written_is_compiled_afresh(compiled, how):
+    place, links = compiled
+    assert native.library(native.SOURCES) == place and len(links) == 1 and not native.passed_over()
+    harm(place, how)
+    assert native.library(native.SOURCES) == place
+    assert place.read_text() == "library 2" and not place.is_symlink()
+    assert "compiled afresh" in native.passed_over()[0] and str(place) in native.passed_over()[0]
+    assert native.library(native.SOURCES) == place and len(links) == 2
+
+
+def test_a_folder_of_ours_that_others_may_write_is_closed_to_them(compiled):
+    place, links = compiled
+    place.parent.chmod(0o777)
+    assert native.library(native.SOURCES) == place
+    assert place.parent.stat().st_mode & 0o022 == 0 and len(links) == 1
+
+
+def test_kernels_of_another_user_are_not_loaded(compiled, monkeypatch):
+    place, links = compiled
+    place.parent.chmod(0o777)
+    if os.getuid() == 0:
+        os.chown(place.parent, 4242, -1)
+    else:
+        monkeypatch.setattr(native, "_user", lambda: 4242)
+        (place.parent.parent / "kernels-4242").symlink_to(place.parent)
+        with pytest.raises(RuntimeError, match="MAPSTO_CACHE"):
+            native.library(native.SOURCES)
+        return
+    own = native.library(native.SOURCES)
+    assert own.parent == place.parent.with_name(f"kernels-{os.getuid()}") and len(links) == 2
+    assert "belongs to another user (4242)" in native.passed_over()[0]
+    assert native.library(native.SOURCES) == own and len(links) == 2
+    os.chown(own.parent, 4242, -1)
+    with pytest.raises(RuntimeError, match="set MAPSTO_CACHE to a folder of your own"):
+        native.library(native.SOURCES)
+    assert "set MAPSTO_CACHE" in str(native.missing())

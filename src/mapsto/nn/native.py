@@ -1,4 +1,9 @@
-"""C++ kernels, compiled once for each machine, PyTorch and source into the cache folder."""
+"""C++ kernels, compiled once for each machine, PyTorch and source into the cache folder.
+
+A cache may be shared. What is loaded is code, so that a library is loaded only where nobody else could have written it: it and its
+folder belong to this user or to root, no other may write them, and its bytes have the SHA-256 that was written beside it. Anything else
+is passed over with a note, and compiled afresh, in a folder of this user's own where the shared one is another's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +25,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["SOURCES", "give_up", "library", "missing"]
+__all__ = ["SOURCES", "give_up", "library", "missing", "passed_over"]
 
 SOURCES = tuple(
     Path(__file__).parent / "kernels" / name
@@ -27,6 +33,7 @@ SOURCES = tuple(
 )
 
 _TIMEOUT_S = 300
+_passed_over: list[str] = []
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 
@@ -41,6 +48,11 @@ def missing(say: Callable[[str], None] | None = None) -> str | None:
         return refused.read_text(encoding="utf-8") if refused.exists() else None
     except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, PackageNotFoundError) as error:
         return str(error)
+
+
+def passed_over() -> tuple[str, ...]:
+    """What of the cache this process did not load and why, for notes to the user."""
+    return tuple(_passed_over)
 
 
 def give_up(place: Path, reason: str) -> None:
@@ -64,18 +76,79 @@ def library(sources: Iterable[Path], say: Callable[[str], None] | None = None) -
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
-    folder = _folder()
+    folder = _own_folder()
     place = folder / f"kernels-{digest.hexdigest()[:20]}.so"
-    if place.is_file():
+    doubt = _doubt(place)
+    if doubt is None:
         return place
     command = _compiler()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     if say is not None:
         say("compiling the kernels for this processor, which takes about a minute and happens once")
     with _alone(folder):
-        if not place.is_file():
+        if _doubt(place) is not None:  # of processes that wait, only the first finds it so
+            if place.exists():
+                _pass_over(f"{place} is not loaded and was compiled afresh: {doubt}")
             _compile(files, command, place)
     return place
+
+
+# -- whom the cache belongs to
+
+
+def _own_folder() -> Path:
+    """The cache's folder of kernels; where that is another user's, one beside it. Raises `RuntimeError` where both are."""
+    folder = _folder()
+    for place in (folder, folder.with_name(f"{folder.name}-{_user()}")):
+        doubt = _others(place) if place.exists() else None
+        if doubt is None:
+            return place
+        _pass_over(f"kernels in {place} are not loaded: {doubt}")
+    raise RuntimeError(f"{_passed_over[-1]}; set MAPSTO_CACHE to a folder of your own")
+
+
+def _others(path: Path) -> str | None:
+    """Why others could have written a file or what is in a folder; None where nobody could. What is ours is closed to them."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a link"
+    if found.st_uid not in (_user(), 0):
+        return f"it belongs to another user ({found.st_uid})"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == _user():  # files in it are looked at one by one
+            path.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
+            return None
+        return "others may write it"
+    return None
+
+
+def _doubt(place: Path) -> str | None:
+    """Why a library is not loaded; None where it may be."""
+    if not place.is_file():
+        return "it is not there"
+    written = _digest_beside(place)
+    for path in (place, written):
+        if not path.is_file():
+            return "there is no SHA-256 beside it"
+        doubt = _others(path)
+        if doubt is not None:
+            return doubt
+    if written.read_text(encoding="utf-8", errors="replace").strip() != hashlib.sha256(place.read_bytes()).hexdigest():
+        return "its bytes are not those that were compiled"
+    return None
+
+
+def _digest_beside(place: Path) -> Path:
+    return place.with_suffix(".sha256")
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def _pass_over(what: str) -> None:
+    if what not in _passed_over:
+        _passed_over.append(what)
 
 
 def _compile(files: Iterable[Path], command: list[str], place: Path) -> None:
@@ -86,7 +159,11 @@ def _compile(files: Iterable[Path], command: list[str], place: Path) -> None:
         with ThreadPoolExecutor(len(calls)) as pool:
             list(pool.map(_run, calls))
         _run([*command, "-shared", *map(str, objects), "-o", str(made), *_links()])
-        os.replace(made, place)
+        digest = made.with_suffix(".sha256")
+        digest.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="utf-8")
+        for path, to in ((digest, _digest_beside(place)), (made, place)):
+            path.chmod(0o755)  # whatever the umask: a file that others may write is not loaded
+            os.replace(path, to)
 
 
 @contextmanager
