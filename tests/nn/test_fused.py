@@ -446,19 +446,25 @@ def harm(place: Path, how: str) -> None:
 )
 def test_a_library_that_others_may_have_written_is_compiled_afresh(compiled, how):
     place, links = compiled
-    assert native.library(native.SOURCES) == place and len(links) == 1 and not native.passed_over()
+    assert native.library(native.SOURCES) == place
+    assert len(links) == 1
+    assert not native.passed_over()
     harm(place, how)
     assert native.library(native.SOURCES) == place
-    assert place.read_text() == "library 2" and not place.is_symlink()
-    assert "compiled afresh" in native.passed_over()[0] and str(place) in native.passed_over()[0]
-    assert native.library(native.SOURCES) == place and len(links) == 2
+    assert place.read_text() == "library 2"
+    assert not place.is_symlink()
+    assert "compiled afresh" in native.passed_over()[0]
+    assert str(place) in native.passed_over()[0]
+    assert native.library(native.SOURCES) == place
+    assert len(links) == 2
 
 
 def test_a_folder_of_ours_that_others_may_write_is_closed_to_them(compiled):
     place, links = compiled
     place.parent.chmod(0o777)
     assert native.library(native.SOURCES) == place
-    assert place.parent.stat().st_mode & 0o022 == 0 and len(links) == 1
+    assert place.parent.stat().st_mode & 0o022 == 0
+    assert len(links) == 1
 
 
 def test_kernels_of_another_user_are_not_loaded(compiled, monkeypatch):
@@ -473,9 +479,11 @@ def test_kernels_of_another_user_are_not_loaded(compiled, monkeypatch):
             native.library(native.SOURCES)
         return
     own = native.library(native.SOURCES)
-    assert own.parent == place.parent.with_name(f"kernels-{os.getuid()}") and len(links) == 2
+    assert own.parent == place.parent.with_name(f"kernels-{os.getuid()}")
+    assert len(links) == 2
     assert "belongs to another user (4242)" in native.passed_over()[0]
-    assert native.library(native.SOURCES) == own and len(links) == 2
+    assert native.library(native.SOURCES) == own
+    assert len(links) == 2
     os.chown(own.parent, 4242, -1)
     with pytest.raises(RuntimeError, match="set MAPSTO_CACHE to a folder of your own"):
         native.library(native.SOURCES)
