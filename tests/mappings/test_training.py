@@ -5,20 +5,21 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.mappings.small import Corners, context, network, trained
+from tests.mappings.small import Corners, Small, context, network, trained
 
 from mapsto.data.augmentation import Augmentation
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network, Signature
 from mapsto.mappings.adapt.finetune import Finetune
-from mapsto.mappings.distill.logits import Logits
+from mapsto.mappings.distill.logits import Logits, _Objective
 from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.evaluate.episodes import Episodes
 from mapsto.mappings.meta.protonet import Protonet
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn import training
+from mapsto.nn.batches import RepeatedTasks, TaskBatches
 from mapsto.nn.fused import compiled_kernels, fuse
 from mapsto.process import Process
 from mapsto.store import network_digest
@@ -43,6 +44,9 @@ PROCESSES: dict[str, Process[Network, Network]] = {
     "finetune": Finetune(data=DATA, epochs=3, batch_size=16, dropout=0.3),
     "logits": Logits(data=DATA, teacher=network(4, seed=3), epochs=2, batch_size=16, augment=AUGMENT, features=1.0),
     "tasks": Logits(tasks=TASKS, teacher=network(seed=3), steps=7, epoch=3, augment=AUGMENT, features=1.0),
+    "tasks again": Logits(
+        tasks=TASKS, teacher=network(seed=3), steps=7, epoch=3, augment=AUGMENT, features=1.0, distinct_steps=3
+    ),
 }
 
 
@@ -111,6 +115,10 @@ def test_what_is_refused() -> None:
         trained(Supervised(data=Corners(labels="regression"), class_weights="balanced"), network())
     with pytest.raises(SpecError, match="either data or tasks"):
         Logits(teacher=network(), data=DATA, tasks=TASKS)
+    with pytest.raises(SpecError, match="distinct_steps goes with tasks"):
+        Logits(teacher=network(4), data=DATA, distinct_steps=3)
+    with pytest.raises(SpecError, match="distinct_steps"):
+        Logits(teacher=network(), tasks=TASKS, distinct_steps=0)
     with pytest.raises(DomainError, match="teacher has 3 outputs"):
         trained(Logits(teacher=network(3), data=DATA), network())
     broken = network(4)
@@ -174,6 +182,60 @@ def test_a_student_comes_near_its_teacher() -> None:
     )
     assert learner.adaptation is not None
     assert metrics[-1]["epoch_train_loss"] < 0.5 * metrics[0]["train_loss"]
+
+
+def repeating(distinct_steps: int | None) -> Logits:
+    return Logits(
+        tasks=TASKS,
+        teacher=network(seed=3),
+        steps=7,
+        epoch=3,
+        tasks_per_step=2,
+        augment=AUGMENT,
+        distinct_steps=distinct_steps,
+    )
+
+
+def test_as_many_distinct_steps_as_steps_change_nothing() -> None:
+    plain, whole, fewer = (trained(repeating(count), network())[0] for count in (None, 7, 6))
+    assert network_digest(plain) == network_digest(whole) != network_digest(fewer)
+
+
+def test_the_teacher_answers_tasks_that_come_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.Tensor] = []
+    forward = Small.forward
+
+    def counted(self: Small, x: torch.Tensor) -> torch.Tensor:
+        if not self.training and bool(x.any()):  # not the zeros that only measure the output
+            asked.append(x)
+        return forward(self, x)
+
+    monkeypatch.setattr(Small, "forward", counted)
+    known, metrics = trained(repeating(3), network())
+    assert len(asked) == 3
+    assert len(metrics) == 7
+    assert not any(torch.equal(asked[0], other) for other in asked[1:])
+    asked.clear()
+    resumed, _ = trained(repeating(3), network(), stop=4)
+    assert 4 <= len(asked) <= 6, "three before the stop; after it those that are still to come, again"
+    monkeypatch.setattr(_Objective, "_known", property(lambda _: {}, lambda _self, _value: None), raising=False)
+    asked.clear()
+    anew, _ = trained(repeating(3), network())
+    assert len(asked) == 7
+    assert [sum(torch.equal(one, other) for other in asked[:3]) for one in asked[3:]] == [1, 1, 1, 1]
+    assert network_digest(known) == network_digest(anew) == network_digest(resumed)
+
+
+def test_tasks_come_again_in_new_orders() -> None:
+    tasks = TaskBatches(TASKS.open(), 2, context().fabric)
+    again = RepeatedTasks(tasks, 5, np.random.default_rng)
+    orders = [[again[step].drawn_for for step in range(start, start + 5)] for start in (0, 5, 10)]
+    assert orders[0] == [0, 1, 2, 3, 4]
+    assert all(sorted(map(int, order)) == [0, 1, 2, 3, 4] for order in orders)  # type: ignore[arg-type]
+    assert orders[0] != orders[1] != orders[2]
+    assert again[3].drawn_for == 3, "asked for earlier steps again, it gives the same"
+    np.testing.assert_array_equal(again[7].inputs, tasks[orders[1][2] or 0].inputs)
+    assert tasks[0].drawn_for is None
 
 
 def test_finetuning_stops_once_converged() -> None:

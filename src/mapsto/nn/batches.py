@@ -25,6 +25,7 @@ __all__ = [
     "Augment",
     "Batch",
     "Batches",
+    "RepeatedTasks",
     "Task",
     "TaskBatches",
     "augmented",
@@ -97,11 +98,13 @@ class Task:
     """(B, Q), or (B, Q, K)."""
     ways: int
     """Outputs: classes of a task, or K."""
+    drawn_for: int | None = None
+    """The step that these tasks were drawn for, where several steps have the same; None where each has its own."""
 
     def first(self, count: int) -> Task:
         """The first tasks alone."""
         labels = self.support_labels[:count], self.query_labels[:count]
-        return Task(inputs=self.inputs[:count], support_labels=labels[0], query_labels=labels[1], ways=self.ways)
+        return dataclasses.replace(self, inputs=self.inputs[:count], support_labels=labels[0], query_labels=labels[1])
 
 
 def task_of(episodes: list[Episode], *, unlabelled: bool = False) -> Task:
@@ -139,6 +142,35 @@ class TaskBatches:
         first = (step * self._world + self._rank) * self._per_step
         chosen = [self._episodes[first + number] for number in range(self._per_step)]
         return task_of(chosen, unlabelled=self._unlabelled)
+
+
+class RepeatedTasks:
+    """The tasks of the first `count` steps again and again: first in their order, then each time in a new one.
+
+    Parameters
+    ----------
+    tasks
+        Gives those of a step.
+    count
+        Steps that have tasks of their own.
+    generator
+        Pass, from 1 → a NumPy generator for its order.
+    """
+
+    workers = 1
+
+    def __init__(self, tasks: TaskBatches, count: int, generator: Callable[[int], np.random.Generator]) -> None:
+        self._tasks, self._count, self._generator = tasks, count, generator
+        self._order: tuple[int, NDArray[np.int64]] = (0, np.arange(count))
+
+    def __getitem__(self, step: int) -> Task:
+        number, place = divmod(step, self._count)
+        known, order = self._order  # read once: threads that work ahead may be a pass apart
+        if known != number:
+            order = self._generator(number).permutation(self._count) if number else np.arange(self._count)
+            self._order = number, order
+        drawn_for = int(order[place])
+        return dataclasses.replace(self._tasks[drawn_for], drawn_for=drawn_for)
 
 
 def augmented(

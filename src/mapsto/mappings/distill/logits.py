@@ -75,6 +75,10 @@ class Logits(Optimisation, Process[Network, Network]):
     """Tasks of a step, with `tasks`."""
     epoch: int = Field(default=100, ge=1)
     """Steps after which metrics are averaged and validation is run, with `tasks`."""
+    distinct_steps: int | None = Field(default=None, ge=1)
+    """With `tasks`: so many steps draw tasks and random changes of their images; those after them go through the same again, each time in
+    a new order, and the teacher answers each once. For a teacher that is much larger than the student: its forward pass is most of a
+    step. None: every step draws its own."""
     leave_one_out: bool = False
     """With `tasks`: every image of a task is a query, against the mean of its class's others."""
     alpha: float = Field(default=0.9, ge=0, le=1)
@@ -101,6 +105,13 @@ class Logits(Optimisation, Process[Network, Network]):
                 "give either data or tasks", where="distill.logits", hint="tasks for a learner, data for a classifier"
             )
 
+        if self.distinct_steps is not None and self.tasks is None:
+            raise SpecError(
+                "distinct_steps goes with tasks, but there is data",
+                where="distill.logits",
+                hint="leave distinct_steps out: the steps of data are set by epochs and batch_size",
+            )
+
     def start(self, value: Network, ctx: Context) -> State:
         from mapsto.nn.training import first_state
 
@@ -108,10 +119,14 @@ class Logits(Optimisation, Process[Network, Network]):
 
     def items(self, value: Network, ctx: Context) -> Items:
         from mapsto.data.checks import require_finite, require_some
-        from mapsto.nn.batches import Batches, TaskBatches
+        from mapsto.nn.batches import Batches, RepeatedTasks, TaskBatches
 
         if self.tasks is not None:
-            return TaskBatches(ctx.tasks(self.tasks, also=[ctx.network(self.teacher)]), self.tasks_per_step, ctx.fabric)
+            episodes = ctx.tasks(self.tasks, also=[ctx.network(self.teacher)])
+            tasks = TaskBatches(episodes, self.tasks_per_step, ctx.fabric)
+            if self.distinct_steps is None:
+                return tasks
+            return RepeatedTasks(tasks, self.distinct_steps, lambda number: ctx.random("order", number))
         samples = require_some(self.samples(ctx), where="distill.logits")
         require_finite(samples.inputs, where="distill.logits: data")
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
@@ -225,6 +240,8 @@ class _Objective:
         self._own = value.signature.preprocessing
         self._adaptation = mapping.adaptation(value, ctx)
         self._teachers_adaptation = teacher.adaptation or self._adaptation
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        """What the teacher answered to tasks that come again. Not part of the state: asked anew it answers the same."""
         self._dense = mapping.tasks is None and teacher.signature.is_dense
         self._kind: Kind = "classification"
         if self._dense:
@@ -233,27 +250,50 @@ class _Objective:
             self._kind = mapping.kind(mapping.samples(ctx), teacher.signature)
 
     def __call__(self, call: nn.Module, item: Batch | Task) -> Tensor:
-        import torch
-
-        from mapsto.nn.batches import Task
         from mapsto.nn.imitation import distances
         from mapsto.nn.targets import loss as hard
 
         mapping = self._mapping
-        own, theirs = self._teacher.inputs(
-            item.inputs.reshape(-1, *item.inputs.shape[2:]) if isinstance(item, Task) else item.inputs
-        )
+        own, theirs = self._inputs(item)
         answers, labels, embedding = self._answers(call, self._student, own, item, self._adaptation)
-        with torch.no_grad():
-            knows = self._teacher.module
-            targets, _, known = self._answers(knows, knows, theirs, item, self._teachers_adaptation)
-        targets = self._teacher.checked(targets)
+        targets, known = self._asked_once(theirs, item)
         loss = mapping.alpha * self._imitated(answers, targets)
         if mapping.alpha < 1:
             loss = loss + (1 - mapping.alpha) * hard(self._kind, answers, labels)
         if mapping.features:
             loss = loss + mapping.features * distances(embedding, known)
         return loss
+
+    def _inputs(self, item: Batch | Task) -> tuple[Tensor, Tensor]:
+        """The student's and the teacher's input; tasks that come again have the changes of the step they were drawn for."""
+        import torch
+
+        from mapsto.nn.batches import Task
+
+        if not isinstance(item, Task):
+            return self._teacher.inputs(item.inputs)
+        raw = item.inputs.reshape(-1, *item.inputs.shape[2:])
+        if item.drawn_for is None:
+            return self._teacher.inputs(raw)
+        generator = torch.Generator().manual_seed(self._ctx.seed_for(item.drawn_for))
+        return self._teacher.changed(raw, int(torch.randint(2**62, (), generator=generator)))
+
+    def _asked_once(self, inputs: Tensor, item: Batch | Task) -> tuple[Tensor, Tensor]:
+        """The teacher's scores (N, classes) and embeddings (M, D); of tasks that come again, those that it gave before."""
+        import torch
+
+        from mapsto.nn.batches import Task
+
+        place = item.drawn_for if isinstance(item, Task) else None
+        if place is not None and place in self._known:
+            return self._known[place]
+        module = self._teacher.module
+        with torch.no_grad():
+            targets, _, embedding = self._answers(module, module, inputs, item, self._teachers_adaptation)
+        targets = self._teacher.checked(targets)
+        if place is not None:
+            self._known[place] = targets, embedding if self._mapping.features else targets
+        return targets, embedding
 
     def _imitated(self, answers: Tensor, targets: Tensor) -> Tensor:
         """D of the student's answers and the teacher's, both (N, ...)."""
