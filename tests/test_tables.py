@@ -14,6 +14,7 @@ import pytest
 
 from mapsto.adapting_tables import adapt_to_table
 from mapsto.data.sets.table import Table
+from mapsto.data.tables import learnt_columns, read_table
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Preprocessing, Signature
 from mapsto.mapping import Context
@@ -22,6 +23,8 @@ from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto_runtime.predictor import Predictor
+from mapsto_runtime.preprocessing.raw_tables import read_raw
+from mapsto_runtime.preprocessing.tables import encoded, values_of
 from tests.command import mapsto
 
 HEADER = "id,age,town,code,kind"
@@ -200,6 +203,35 @@ def test_types_of_columns(tmp_path, cells, kind, categories):
     rows = [[cell, "ab"[i % 2]] for i, cell in enumerate(cells)]
     column = Table(file=str(written(tmp_path / "t.csv", rows, "x;y".replace(";", ","), sep=";")), target="y").open()
     assert (column.preprocessing.columns[0].type, column.preprocessing.columns[0].categories) == (kind, categories)
+
+
+def test_dots_part_thousands_where_the_table_has_decimal_commas(tmp_path):
+    rows = "".join(f"{1000 + i:,};{i},5;{'ab'[i % 2]}\n".replace(",", ".", 1) for i in range(40))
+    file = tmp_path / "money.csv"
+    file.write_text("umsatz;wert;note\n" + rows, encoding="utf-8")
+    table = read_table(file, ())
+    assert values_of(table.columns[0], 0 in table.decimal_commas)[0].tolist() == [1000.0 + i for i in range(40)]
+    assert values_of(table.columns[1], 1 in table.decimal_commas)[0].tolist() == [i + 0.5 for i in range(40)]
+    file.write_text(f"umsatz;wert;note\n{rows}1.25;3,5;a\n", encoding="utf-8")  # now nothing is sure of the table
+    mixed = read_table(file, ())
+    assert mixed.decimal_commas == {1}
+
+
+@pytest.mark.parametrize("odd", ["?", "unknown"])
+def test_a_few_odd_words_among_many_numbers_are_gaps(odd, tmp_path):
+    cells = [str(i / 4) for i in range(40)]
+    cells[7] = odd
+    (tmp_path / "t.csv").write_text("size,kind\n" + "".join(f"{c},{'ab'[i % 2]}\n" for i, c in enumerate(cells)))
+    table = read_table(tmp_path / "t.csv", ())
+    learnt = learnt_columns(table, ["size"], np.ones(40, bool), where="t")
+    assert learnt.columns[0].type == "numbers"
+    assert learnt.columns[0].fill[0] == pytest.approx(np.mean([i / 4 for i in range(40) if i != 7]))
+    assert bool(learnt.warnings) == (odd == "unknown")
+    before = Preprocessing(kind="none", columns=learnt.columns)
+    again = encoded(read_raw(f"size\n{odd}\n2\nelse\n".encode(), "rows", known=["size"]), before, "rows")
+    assert again.rows[0] == pytest.approx(0, abs=1e-6)
+    assert list(again.errors) == [2]
+    assert "'else', which is no number" in str(again.errors[2])
 
 
 def test_an_id_column_is_noticed(tmp_path):

@@ -252,12 +252,13 @@ def _check_column(column: Any, where: str) -> None:
     _require(column.get("encode", "one_hot") in ("one_hot", "ordinal"), f"{where}.encode", "is not known")
     words = _part(column, "categories", list, where)
     _require(_texts(words) and len(set(words)) == len(words), f"{where}.categories", "is no list of different words")
-    _require(bool(words) == (column.get("type") == "words"), f"{where}.categories", "does not go with its type")
+    _require(bool(words) or column.get("type") != "words", f"{where}.categories", "does not go with its type")
     _require(_finite(column.get("mean", 0.0)), f"{where}.mean", "is no number")
     std = column.get("std", 1.0)
     _require(_finite(std) and std > 1e-30, f"{where}.std", "is not above zero")
     fill = _part(column, "fill", list, where)
-    width = len(words) if words and column.get("encode", "one_hot") == "one_hot" else 1
+    one_hot = column.get("type") == "words" and column.get("encode", "one_hot") == "one_hot"
+    width = len(words) if one_hot else 1
     _require(
         len(fill) in (0, width) and all(map(_finite, fill)),
         f"{where}.fill",

@@ -31,7 +31,7 @@ class Column:
     name: str
     type: Literal["numbers", "words"] = "numbers"
     categories: tuple[str, ...] = ()
-    """Of words: each word of the train rows, by alphabet."""
+    """Of words: each word of the train rows, by alphabet. Of numbers: words that stand for a missing value in it."""
     encode: Literal["one_hot", "ordinal"] = "one_hot"
     mean: float = 0.0
     std: float = 1.0

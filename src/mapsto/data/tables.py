@@ -26,6 +26,9 @@ _TWO_LETTERS = re.compile(r"[A-Z]{2}")
 _ID_NAME = re.compile(r"(.*[_\s.-])?(id|ids|uuid|guid|index|idx|key|nr|no|row)|unnamed.*|", re.I)
 _FEWEST_ROWS: Final = 10
 """In fewer rows every number may differ from the others by chance."""
+_FEW_ODD: Final = 3
+_MANY_NUMBERS: Final = 20
+"""Among so many different numbers a few odd words are gaps or slips, not categories."""
 _MOSTLY: Final = 0.9
 """The share of numbers from which a column of words looks like one of numbers with a slip."""
 
@@ -92,11 +95,9 @@ def learnt_columns(
     warnings: list[str] = []
     notes: list[str] = []
     for name in names:
-        cells = cells_of(table, name, where=where)
-        column = _typed(name, cells, train, table.separator, encode, where=where, warnings=warnings, notes=notes)
-        columns.append(
-            _measured(column, cells[train], table.separator, scale=scale, fill=missing == "mean", where=where)
-        )
+        cells, comma = cells_of(table, name, where=where)
+        column = _typed(name, cells, train, comma, encode, where=where, warnings=warnings, notes=notes)
+        columns.append(_measured(column, cells[train], comma, scale=scale, fill=missing == "mean", where=where))
     return Learnt(columns=tuple(columns), warnings=tuple(warnings), notes=tuple(notes))
 
 
@@ -122,13 +123,13 @@ def ids_of(table: RawTable, names: Sequence[str]) -> list[str]:
 
 def target_classes(name: str, table: RawTable, *, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """A column as labels, and the classes' names: words by alphabet, numbers by size."""
-    cells = cells_of(table, name, where=where)
+    cells, comma = cells_of(table, name, where=where)
     words = _words_of(cells)
     _refuse_missing(name, np.array([word is None for word in words]), where=where)
-    if _is_of_words(cells, table.separator):
+    if _is_of_words(cells, comma):
         known, codes = np.unique(np.array(words, dtype=str), return_inverse=True)
         return codes.astype(np.int64), tuple(known.tolist())
-    numbers, _ = values_of(cells, table.separator)
+    numbers, _ = values_of(cells, comma)
     _refuse_missing(name, ~np.isfinite(numbers), where=where)
     values, labels = np.unique(numbers, return_inverse=True)
     if (values % 1).any():
@@ -142,18 +143,22 @@ def target_classes(name: str, table: RawTable, *, where: str) -> tuple[NDArray[n
 
 def target_values(name: str, table: RawTable, *, where: str) -> NDArray[np.float32]:
     """A column as numbers to predict, shape (N,)."""
-    cells = cells_of(table, name, where=where)
-    numbers, wrong = values_of(cells, table.separator)
+    cells, comma = cells_of(table, name, where=where)
+    numbers, wrong = values_of(cells, comma)
     if wrong:
         raise DataError(f"column '{name}' holds words, not numbers", where=where, hint="set task: classes")
     _refuse_missing(name, ~np.isfinite(numbers), where=where)
     return numbers.astype(np.float32)
 
 
-def cells_of(table: RawTable, name: str, *, where: str) -> NDArray[Any]:
-    """The cells of a column. Raises `DataError` where they are neither numbers nor words."""
+def cells_of(table: RawTable, name: str, *, where: str) -> tuple[NDArray[Any], bool]:
+    """The cells of a column, and whether its numbers have decimal commas.
+
+    Raises `DataError` where they are neither numbers nor words.
+    """
     kind = table.odd.get(name)
-    cells = table.columns[(table.names or ()).index(name)]
+    place = (table.names or ()).index(name)
+    cells = table.columns[place]
     present = [cell for cell in cells if _is_there(cell)]
     if kind is None and present and all(isinstance(cell, str) and _DATE.fullmatch(cell) for cell in present):
         kind = "date"
@@ -163,21 +168,21 @@ def cells_of(table: RawTable, name: str, *, where: str) -> NDArray[Any]:
             where=where,
             hint="convert it, or leave it out of features",
         )
-    return cells
+    return cells, place in table.decimal_commas
 
 
 def _typed(
     name: str,
     cells: NDArray[Any],
     train: NDArray[np.bool_],
-    separator: str,
+    comma: bool,
     encode: Literal["one_hot", "ordinal"],
     *,
     where: str,
     warnings: list[str],
     notes: list[str],
 ) -> Column:
-    if not _is_of_words(cells, separator):
+    if not _is_of_words(cells, comma):
         return Column(name=name)
     words = _words_of(cells)
     if "NA" in words:
@@ -185,11 +190,19 @@ def _typed(
             f"column '{name}': NA is taken for a code, as every word there is of two letters, not for a missing value"
         )
     codes = [word for word in words if word is not None and _CODE.fullmatch(word)]
-    _, wrong = values_of(cells, separator)
+    values, wrong = values_of(cells, comma)
     present = sum(word is not None for word in words)
     if not wrong and codes:
         notes.append(f"column '{name}' holds codes such as '{codes[0]}', so it is one of words")
     elif wrong and len(wrong) <= (1 - _MOSTLY) * present:
+        odd = sorted({str(cells[row]) for row in wrong})
+        if not codes and len(odd) <= _FEW_ODD and len(set(values[np.isfinite(values)])) >= _MANY_NUMBERS:
+            said = " and ".join(f"'{word}'" for word in odd)
+            warnings.append(
+                f"column '{name}' is taken for one of numbers, so that {said} counts as a missing value "
+                f"({len(wrong)} of {present} values, row {wrong[0] + 1} the first); mend them if that is not what they mean"
+            )
+            return Column(name=name, categories=tuple(odd))
         warnings.append(
             f"column '{name}' is taken for one of words, for row {wrong[0] + 1} holds '{cells[wrong[0]]}' "
             f"({len(wrong)} of {present} values are no numbers); if it is one of numbers, mend them or leave those cells empty"
@@ -200,9 +213,9 @@ def _typed(
     return Column(name=name, type="words", categories=tuple(known), encode=encode)
 
 
-def _measured(column: Column, cells: NDArray[Any], separator: str, *, scale: bool, fill: bool, where: str) -> Column:
+def _measured(column: Column, cells: NDArray[Any], comma: bool, *, scale: bool, fill: bool, where: str) -> Column:
     """The column with what missing values become, its mean and its spread over these rows."""
-    values, _, _ = encoded_column(dataclasses.replace(column, fill=(0.0,)), cells, separator)
+    values, _, _ = encoded_column(dataclasses.replace(column, fill=(0.0,)), cells, comma)
     known = ~np.isnan(values)
     if not known.any(axis=0).all():
         raise DataError(
@@ -222,12 +235,12 @@ def _is_there(cell: Any) -> bool:
     return cell is not None and not (isinstance(cell, str) and cell in MISSING)
 
 
-def _is_of_words(cells: NDArray[Any], separator: str) -> bool:
+def _is_of_words(cells: NDArray[Any], comma: bool) -> bool:
     """Whether a column is one of words: a value is no number, or is a code such as ``007``."""
     texts = [cell for cell in cells if isinstance(cell, str) and cell not in MISSING]
     if any(_CODE.fullmatch(cell) for cell in texts):
         return True
-    values, wrong = values_of(cells, separator)
+    values, wrong = values_of(cells, comma)
     if wrong:
         return True
     truths = sum(cell.lower() in ("true", "false") for cell in texts)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     Cells: TypeAlias = NDArray[np.object_]
 
-__all__ = ["MISSING", "RawTable", "has_decimal_commas", "number_of", "read_raw"]
+__all__ = ["MISSING", "RawTable", "number_of", "read_raw"]
 
-MISSING: Final = frozenset(("", "NA", "N/A", "NaN", "nan", "NULL", "null"))
+MISSING: Final = frozenset(("", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"))
 """Cells that hold no value."""
 
 _SEPARATORS: Final = {"\t": "tabs", ";": "';'", "|": "'|'", ",": "','"}
@@ -31,6 +31,8 @@ _LOOKED_AT: Final = 100
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.I)
 _WITH_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_THOUSANDS_BY_DOTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
+_WITH_DOT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,8 +43,8 @@ class RawTable:
     """The header; None where there is none."""
     columns: tuple[Cells, ...]
     """Text as it stands, stripped of blanks; from Parquet numbers and words, None where there is no value."""
-    separator: str = ""
-    """Of a text file."""
+    decimal_commas: frozenset[int] = frozenset()
+    """Columns, counted from 0, in which ``1,5`` is one and a half, and ``1.234`` a thousand and more."""
     ragged: dict[int, str] = field(default_factory=dict[int, str])
     """Rows, counted from 0, with more or fewer cells than the first line → what is wrong with them."""
     odd: dict[str, str] = field(default_factory=dict[str, str])
@@ -91,32 +93,46 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
     for number in ragged:
         rows[number] = (rows[number] + [""] * width)[:width]
     columns = tuple(_cells([row[i] for row in rows]) for i in range(width))
-    commas = [i for i, column in enumerate(columns) if has_decimal_commas(column, separator)]
+    commas, others = _decimal_commas(columns, separator)
     if commas:
         where = ", ".join(f"'{header[i]}'" if header is not None else str(i + 1) for i in commas[:5])
         notes.append(f"numbers have decimal commas (column {where}{', …' if len(commas) > 5 else ''})")
-    return RawTable(names=header, columns=columns, separator=separator, ragged=ragged, notes=tuple(notes))
+    return RawTable(
+        names=header,
+        columns=columns,
+        decimal_commas=frozenset((*commas, *others)),
+        ragged=ragged,
+        notes=tuple(notes),
+    )
 
 
-def has_decimal_commas(cells: Cells, separator: str) -> bool:
-    """Whether commas in a column's numbers are decimal signs; in a file of comma-separated values ``1,234`` is a thousand.
+def _decimal_commas(columns: Sequence[Cells], separator: str = "") -> tuple[list[int], list[int]]:
+    """The columns in whose numbers commas are decimal signs; and the others, if they are that in all of the table.
 
-    >>> import numpy as np
-    >>> has_decimal_commas(np.array(["1,5", "2"], object), ";"), has_decimal_commas(np.array(["1,234"], object), ",")
-    (True, False)
+    In a file of comma-separated values ``1,234`` is a thousand. A table in which some number has a decimal point has no common sign.
     """
-    commas = [cell for cell in cells if isinstance(cell, str) and _WITH_COMMA.fullmatch(cell)]
-    return bool(commas) and not (separator == "," and all(_THOUSANDS.fullmatch(cell) for cell in commas))
+    found: list[int] = []
+    points = False
+    for number, cells in enumerate(columns):
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        commas = [cell for cell in texts if _WITH_COMMA.fullmatch(cell)]
+        if commas and not (separator == "," and all(_THOUSANDS.fullmatch(cell) for cell in commas)):
+            found.append(number)
+        points = points or any(_WITH_DOT.fullmatch(cell) and not _THOUSANDS_BY_DOTS.fullmatch(cell) for cell in texts)
+    everywhere = bool(found) and not points
+    return found, [number for number in range(len(columns)) if everywhere and number not in found]
 
 
 def number_of(cell: str, *, decimal_comma: bool = False) -> float | None:
     """The number in a cell of text; None where it holds none.
 
-    >>> number_of("1.234,5", decimal_comma=True), number_of("1,234"), number_of("true"), number_of("1_000")
-    (1234.5, 1234.0, 1.0, None)
+    >>> number_of("1.234,5", decimal_comma=True), number_of("1.234", decimal_comma=True), number_of("1.5", decimal_comma=True)
+    (1234.5, 1234.0, 1.5)
+    >>> number_of("1,234"), number_of("1.234"), number_of("true"), number_of("1_000")
+    (1234.0, 1.234, 1.0, None)
     """
     if decimal_comma:
-        if _WITH_COMMA.fullmatch(cell):
+        if _WITH_COMMA.fullmatch(cell) or _THOUSANDS_BY_DOTS.fullmatch(cell):
             return float(cell.replace(".", "").replace(",", "."))
     elif _THOUSANDS.fullmatch(cell):
         return float(cell.replace(",", ""))
@@ -204,7 +220,8 @@ def _parquet(content: bytes, name: str) -> RawTable:
     names = tuple(map(str, table.column_names))
     odd = {title: str(table.column(title).type) for title, cells in zip(names, columns, strict=True) if cells is None}
     empty = _cells([None] * table.num_rows)
-    return RawTable(names=names, columns=tuple(empty if cells is None else cells for cells in columns), odd=odd)
+    filled = tuple(empty if cells is None else cells for cells in columns)
+    return RawTable(names=names, columns=filled, decimal_commas=frozenset(_decimal_commas(filled)[0]), odd=odd)
 
 
 def _parquet_cells(column: Any, pa: Any) -> Cells | None:

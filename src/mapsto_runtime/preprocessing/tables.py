@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto_runtime.errors import DataError, nearest
 from mapsto_runtime.preprocessing.arrays import finite
-from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, has_decimal_commas, number_of, read_raw
+from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, number_of, read_raw
 from mapsto_runtime.signature import Column, Preprocessing
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def encoded(table: RawTable, preprocessing: Preprocessing, name: str) -> Encoded
     gaps: list[str] = []
     unseen: list[str] = []
     for column, place in zip(columns, places, strict=True):
-        part, wrong, new = encoded_column(column, table.columns[place], table.separator)
+        part, wrong, new = encoded_column(column, table.columns[place], place in table.decimal_commas)
         for row, what in wrong.items():
             hint = "give what the training table had" if column.fill else "fill it in, or train with missing: mean"
             errors.setdefault(row, DataError(f"row {row + 1}, column '{column.name}' {what}", where=name, hint=hint))
@@ -76,7 +76,7 @@ def encoded(table: RawTable, preprocessing: Preprocessing, name: str) -> Encoded
 
 
 def encoded_column(
-    column: Column, cells: NDArray[Any], separator: str = ""
+    column: Column, cells: NDArray[Any], decimal_comma: bool = False
 ) -> tuple[NDArray[np.float64], dict[int, str], dict[str, int]]:
     """A column before it is filled and scaled.
 
@@ -88,8 +88,9 @@ def encoded_column(
     import numpy as np
 
     if column.type == "numbers":
-        values, wrong = values_of(cells, separator)
-        problems = {row: f"holds '{cells[row]}', which is no number" for row in wrong}
+        gaps = set(column.categories)
+        values, wrong = values_of(cells, decimal_comma)
+        problems = {row: f"holds '{cells[row]}', which is no number" for row in wrong if cells[row] not in gaps}
         problems |= {int(row): "holds infinity" for row in np.flatnonzero(np.isinf(values))}
         values = np.where(np.isinf(values), np.nan, values)[:, None]
         new: dict[str, int] = {}
@@ -115,22 +116,21 @@ def encoded_column(
     return values, problems, new
 
 
-def values_of(cells: NDArray[Any], separator: str = "") -> tuple[NDArray[np.float64], list[int]]:
+def values_of(cells: NDArray[Any], decimal_comma: bool = False) -> tuple[NDArray[np.float64], list[int]]:
     """The numbers of a column, shape (N,), NaN where a value is missing; and the rows that hold no number.
 
     >>> import numpy as np
-    >>> values_of(np.array(["1,5", "NA", "x", 2.0], object), ";")
+    >>> values_of(np.array(["1,5", "NA", "x", 2.0], object), decimal_comma=True)
     (array([1.5, nan, nan, 2. ]), [2])
     """
     import numpy as np
 
-    comma = has_decimal_commas(cells, separator)
     values = np.full(len(cells), np.nan)
     wrong: list[int] = []
     for row, cell in enumerate(cells):
         if cell is None or (isinstance(cell, str) and cell in MISSING):
             continue
-        number = number_of(cell, decimal_comma=comma) if isinstance(cell, str) else float(cell)
+        number = number_of(cell, decimal_comma=decimal_comma) if isinstance(cell, str) else float(cell)
         if number is None:
             wrong.append(row)
         else:
@@ -229,8 +229,8 @@ def plain_rows(content: bytes, name: str) -> NDArray[np.float64]:
     for row, what in table.ragged.items():
         raise DataError(f"row {row + 1}: {what}", where=name, hint="give one sample a row, numbers only")
     columns: list[NDArray[np.float64]] = []
-    for cells in table.columns:
-        values, wrong = values_of(cells, table.separator)
+    for place, cells in enumerate(table.columns):
+        values, wrong = values_of(cells, place in table.decimal_commas)
         for row in wrong:
             raise DataError(
                 f"row {row + 1}: '{cells[row]}' is no number", where=name, hint="give one sample a row, numbers only"

@@ -31,7 +31,7 @@ class Table(Dataset):
     as 007, are words. Messages count rows from 1, without the header.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     file: str
     """A ``.csv``, ``.tsv`` or ``.parquet`` file: a path, or a path inside the data folder."""
