@@ -473,13 +473,16 @@ def predict(
     folder = package / "package" if (package / "package" / "manifest.json").is_file() else package
     predictor = Predictor(folder)
     rows: list[dict[str, Any]] = []
+    titles: list[str] = []
     errors: list[MapstoError] = []
     for name in _files(files):
         answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
         errors += answers.errors
         for note in answers.notes:
             _note(note)
+        several = len(answers.predictions) + len(answers.errors) > 1
         for prediction in answers.predictions:
+            titles.append(f"{name}, row {prediction.index + 1}" if several else name)
             scores = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
             probability = prediction.probability
             rows.append(
@@ -493,12 +496,12 @@ def predict(
             )
     if as_json:
         _json(rows)
-    for row in () if as_json else rows:
+    for title, row in () if as_json else zip(titles, rows, strict=True):
         if row["probability"] is None:
-            _print(f"{row['file']}: {row['label']}")
+            _print(f"{title}: {row['label']}")
             continue
         others = "  ".join(f"{label} {score:.2f}" for label, score in row["top"].items() if label != row["label"])
-        _print(f"{row['file']}: {row['label']} ({row['probability']:.2f})   {others}")
+        _print(f"{title}: {row['label']} ({row['probability']:.2f})   {others}")
     for error in errors[:-1]:
         _note(str(error))
     if errors:
