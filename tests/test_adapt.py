@@ -230,3 +230,34 @@ def test_a_table_without_a_learner(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("size\n6\n0\n", encoding="utf-8")
     said = mapsto("predict", tmp_path / "m", tmp_path / "new.csv", "--json", code=0)
     assert [row["label"] for row in json.loads(said.out)] == ["yes", "no"]
+
+
+@pytest.mark.parametrize("name", ["protonet", "plain"])
+def test_cross_validation_embeds_each_image_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folds' figures are those of adapting to the images themselves, of which each is embedded once."""
+    from mapsto import adapting
+    from mapsto.mapping import Context
+    from mapsto.nn import inference
+
+    few = datasets.subset(data=DIGITS, per_class=4)
+    value = learner("protonet") if name == "protonet" else networks.conv4(data=DIGITS, width=8)()
+    images: list[int] = []
+    prepared = inference.prepare
+
+    def counted(inputs: Any, *arguments: Any, **more: Any) -> Any:
+        images.append(len(inputs) * (inputs.ndim == 4))
+        return prepared(inputs, *arguments, **more)
+
+    monkeypatch.setattr(inference, "prepare", counted)
+
+    def figures() -> dict[str, Any]:
+        images.clear()
+        method = adapt.learner if value.adaptation is not None else adapt.linear
+        return adapting._cross_validated(value, few, 4, method, Context())
+
+    once = figures()
+    assert once["folds"] == 4
+    assert sum(images) == 40
+    monkeypatch.setattr(adapting, "_embedded_once", lambda network, data, ctx: (network, data))
+    assert figures() == once
+    assert sum(images) == 4 * 40

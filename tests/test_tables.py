@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from mapsto.adapting_tables import adapt_to_table
+from mapsto.data.selection import fold_of_each
 from mapsto.data.sets.table import Table
 from mapsto.data.tables import learnt_columns, read_table
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Preprocessing, Signature
 from mapsto.mapping import Context
 from mapsto.mappings.adapt.linear import Linear
-from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.mappings.evaluate.accuracy import Accuracy, share
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto_runtime.predictor import Predictor
@@ -288,6 +290,27 @@ def test_rows_of_values_and_labels_answer(tmp_path, task):
         assert found[0].label == (", ".join(n for n, t in zip("pq", targets[0], strict=True) if t) or "none")
 
 
+def test_the_cross_validated_figure_is_that_of_the_folds(tmp_path):
+    """Each row is judged once, in the folds of ``fold``, by a model of the rows outside; the interval is Wilson's."""
+    import sklearn.datasets
+
+    bunch = sklearn.datasets.load_iris()
+    rows = [[*map(str, x), f"class {y}"] for x, y in zip(bunch.data, bunch.target, strict=True)]
+    file = written(tmp_path / "iris.csv", rows, "a,b,c,d,label")
+    _, found = adapt_to_table(file, "label", Context(seed=0))
+    fold = fold_of_each(bunch.target, 5, 0)
+    right = 0
+    for number in range(5):
+        train, x = fold != number, bunch.data
+        scaled = (x - x[train].mean(0)) / x[train].std(0)
+        peer = LogisticRegression(max_iter=1000).fit(scaled[train], bunch.target[train])
+        right += int((peer.predict(scaled[~train]) == bunch.target[~train]).sum())
+    ends = share(right, 150)
+    assert found["folds"] == 5
+    assert found["accuracy_percent"] == round(100 * right / 150, 2)
+    assert (found["accuracy_low_percent"], found["accuracy_high_percent"]) == (round(ends.low, 2), round(ends.high, 2))
+
+
 # ------------------------------------------------------------------------------------------------------------ scikit-learn
 
 
@@ -296,7 +319,6 @@ def test_rows_of_values_and_labels_answer(tmp_path, task):
 def test_never_more_than_a_standard_error_behind_scaled_logistic_regression(name, tmp_path):
     import sklearn.datasets
     from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mapsto.errors import DataError, StoreError
-from mapsto.kinds import Network
+from mapsto.kinds import Dataset, Network
 
 if TYPE_CHECKING:
-    from mapsto.kinds import Dataset, Package
+    from mapsto.kinds import Package, Samples
     from mapsto.mapping import Context
 
-__all__ = ["adapt_to", "examples_in", "find_learner", "strongest_at_hand", "tested"]
+__all__ = ["adapt_to", "examples_in", "find_learner", "right_in_folds", "strongest_at_hand", "tested"]
 
 _FOLDS = 5
 _DEMO = Path("runs") / "demo"
@@ -193,7 +194,6 @@ def adapt_to(network: Network, data: Dataset, ctx: Context) -> tuple[Package, di
 def _cross_validated(network: Network, data: Dataset, fewest: int, adapt: Any, ctx: Context) -> dict[str, Any]:
     """How many of the examples are right when they are not among those that the network is adapted to, each once."""
     from mapsto import discovery
-    from mapsto.mappings.evaluate.accuracy import share
 
     folds = min(_FOLDS, fewest)
     if folds < 2:
@@ -203,19 +203,61 @@ def _cross_validated(network: Network, data: Dataset, fewest: int, adapt: Any, c
         return {"folds": 0}
     fold: Any = discovery.find("data", "fold")
     accuracy: Any = discovery.find("mappings", "evaluate.accuracy")
+    network, data = _embedded_once(network, data, ctx)
     right = n = 0
     for number in range(folds):
-        learn, judge = (fold(data=data, folds=folds, number=number, part=part) for part in ("learn", "judge"))
+        learn, judge = (
+            fold(data=data, folds=folds, number=number, part=part, seed=ctx.seed) for part in ("learn", "judge")
+        )
         report = ctx.apply(accuracy(data=judge, pictures=0), ctx.apply(adapt(data=learn), network))
         found = report.metrics["accuracy"]
         right, n = right + round(found.value / 100 * found.n), n + found.n
-    of_all = share(right, n)
-    return {
-        "folds": folds,
-        "accuracy_percent": round(of_all.value, 2),
-        "accuracy_low_percent": round(of_all.low or 0.0, 2),
-        "accuracy_high_percent": round(of_all.high or 0.0, 2),
-    }
+    return right_in_folds(right, n, folds)
+
+
+def right_in_folds(right: int, n: int, folds: int) -> dict[str, Any]:
+    """A cross-validated accuracy: ``folds``, ``accuracy_percent`` and both ends of its interval at 95 %, of all examples together.
+
+    >>> right_in_folds(19, 20, 5)
+    {'folds': 5, 'accuracy_percent': 95.0, 'accuracy_low_percent': 76.39, 'accuracy_high_percent': 99.11}
+    """
+    from mapsto.mappings.evaluate.accuracy import share
+
+    found = share(right, n)
+    ends = {"accuracy_percent": found.value, "accuracy_low_percent": found.low, "accuracy_high_percent": found.high}
+    return {"folds": folds, **{name: round(value or 0.0, 2) for name, value in ends.items()}}
+
+
+class _InMemory(Dataset):
+    """Samples that are at hand."""
+
+    samples: Any
+
+    def fingerprint(self) -> str:
+        from mapsto.errors import SpecError
+
+        raise SpecError("samples in memory have no name", hint="give a data set that is in a file")
+
+    def open(self) -> Samples:
+        return self.samples
+
+
+def _embedded_once(network: Network, data: Dataset, ctx: Context) -> tuple[Network, Dataset]:
+    """The embeddings in the examples' place, and a network that gives them as they are; as given for one that adapts its embedding."""
+    from mapsto import discovery
+    from mapsto.kinds import Preprocessing
+    from mapsto.nn.inference import embeddings
+    from mapsto.nn.learners import linear_method
+
+    adaptation = network.adaptation
+    if adaptation is not None and linear_method(adaptation.method) is None:
+        return network, data
+    samples = ctx.dataset(data)
+    features = embeddings(network.module(), samples.inputs, network.signature.preprocessing, device=ctx.device)
+    held = replace(samples, inputs=features.numpy(), preprocessing=Preprocessing(kind="none"))
+    rows = _InMemory(samples=held)
+    same: Network = ctx.apply(discovery.find("mappings", "networks.mlp")(data=rows, widths=()), None)
+    return replace(same, adaptation=adaptation), rows
 
 
 def tested(package: Package, folder: Path) -> dict[str, Any]:

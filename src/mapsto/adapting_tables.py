@@ -6,7 +6,6 @@ tuned. How sure it is comes from cross-validation, in which scaling and filling 
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,8 +49,8 @@ def adapt_to_table(
     -------
     tuple[Package, dict]
         The package, whose manifest holds the columns; and ``task``, ``rows``, ``features`` (names), ``classes`` (name → rows; empty for
-        numbers), ``folds``, and by cross-validation ``accuracy_percent`` with its ``standard_error_percent``, or ``rmse`` with
-        ``rmse_of_mean`` (of always answering the mean); None where the rows are too few for it.
+        numbers), ``folds``, and by cross-validation ``accuracy_percent`` with both ends of its interval (`mapsto.adapting.right_in_folds`), or
+        ``rmse`` with ``rmse_of_mean`` (of always answering the mean); left out where the rows are too few for it.
 
     Raises
     ------
@@ -102,7 +101,9 @@ def _cross_validated(
     """Accuracy or error on rows that were not trained on, each row once."""
     import numpy as np
 
+    from mapsto.adapting import right_in_folds
     from mapsto.data.folder import locate
+    from mapsto.data.selection import fold_of_each
     from mapsto.data.tables import encoded_rows, learnt_columns, read_table
     from mapsto.kinds import Preprocessing
 
@@ -117,11 +118,7 @@ def _cross_validated(
         return {"folds": 0}
     table = read_table(path, [target])
     names = [column.name for column in samples.preprocessing.columns]
-    order = ctx.random("folds").permutation(len(labels))
-    if task == "classes":
-        order = order[np.argsort(labels[order], kind="stable")]
-    fold = np.empty(len(labels), np.int64)
-    fold[order] = np.arange(len(labels)) % folds
+    fold = fold_of_each(labels if task == "classes" else np.zeros(len(labels), np.int64), folds, ctx.seed)
     outputs = np.zeros((len(labels), len(samples.classes)))
     fit = linear._fit if task == "classes" else linear._fit_values
     for number in range(folds):
@@ -133,9 +130,4 @@ def _cross_validated(
     if task == "values":
         rmse = float(np.sqrt(np.mean((outputs - labels) ** 2)))
         return {"folds": folds, "rmse": rmse, "rmse_of_mean": float(np.sqrt(np.mean((labels - labels.mean(0)) ** 2)))}
-    right = float((outputs.argmax(1) == labels).mean())
-    return {
-        "folds": folds,
-        "accuracy_percent": round(100 * right, 2),
-        "standard_error_percent": round(100 * math.sqrt(right * (1 - right) / len(labels)), 2),
-    }
+    return right_in_folds(int((outputs.argmax(1) == labels).sum()), len(labels), folds)

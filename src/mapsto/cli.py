@@ -628,10 +628,7 @@ def _sureness(found: dict[str, Any]) -> str:
         return f"{text}; root mean squared error {found['rmse']:.4g} by cross-validation ({always})"
     if "accuracy_percent" not in found:
         return f"{text}; how often it is right is not known: a class has one example"
-    if "accuracy_low_percent" in found:
-        ends = f" ({found['accuracy_low_percent']:.3g} to {found['accuracy_high_percent']:.3g})"
-    else:
-        ends = f" ± {found['standard_error_percent']:.2g} (standard error)"
+    ends = f" ({found['accuracy_low_percent']:.3g} to {found['accuracy_high_percent']:.3g})"
     return f"{text}; right on {found['accuracy_percent']:.4g} %{ends} by cross-validation in {found['folds']} folds"
 
 
