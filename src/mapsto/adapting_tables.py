@@ -49,8 +49,9 @@ def adapt_to_table(
     -------
     tuple[Package, dict]
         The package, whose manifest holds the columns; and ``task``, ``rows``, ``features`` (names), ``classes`` (name → rows; empty for
-        numbers), ``folds``, and by cross-validation ``accuracy_percent`` with both ends of its interval (`mapsto.adapting.right_in_folds`), or
-        ``rmse`` with ``rmse_of_mean`` (of always answering the mean); left out where the rows are too few for it.
+        numbers), ``folds``, and by cross-validation ``accuracy_percent`` with both ends of its interval
+        (`mapsto.adapting.right_in_folds`), or ``rmse`` with ``rmse_of_mean`` (of always answering the mean); left out where the rows are
+        too few for it.
 
     Raises
     ------
