@@ -45,8 +45,8 @@ def test_a_local_class_is_refused_with_the_remedy() -> None:
 
 
 def test_untrusted_factory_is_refused() -> None:
-    with pytest.raises(TrustError, match="--trust tests"):
-        Factory(name="tests.mynet:MyNet", arguments={"width": 3}).build()
+    with pytest.raises(TrustError, match="--trust nobodys"):
+        Factory(name="nobodys.net:Net", arguments={"width": 3}).build()
     with pytest.raises(TrustError, match="--trust os"):
         Factory(name="os:system", arguments={"command": "true"}).build()
     with pytest.raises(SpecError, match="pattern"):

@@ -188,8 +188,6 @@ def run(
     numerics = Numerics(**policy, strategy=strategy, world_size=processes)  # type: ignore[arg-type]
     folder = out or Path("runs") / loaded.name
     listener = progress.Progress(enabled=not as_json)
-    if trust and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a trusted module may be a file of this folder; last, so that it hides no other
     with kinds.trusting(*(trust or [])), listener:
         if plan:
             _plan(loaded, chosen, store, numerics, force or [], as_json)
@@ -670,6 +668,10 @@ def compress(
     std: Annotated[str | None, typer.Option(help="A checkpoint's standard deviation by channel, likewise.")] = None,
     shape: Annotated[str | None, typer.Option("--input", help="Shape of one input of a checkpoint: 1,49,10.")] = None,
     arguments: Annotated[str | None, typer.Option(help="What its factory is called with: {num_classes: 10}.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Which output of a checkpoint is taken, where it gives several: a name or a place."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for recipe, report and package. [default: runs/compress]")
     ] = None,
@@ -707,7 +709,7 @@ def compress(
     folder = out or Path("runs") / "compress"
     _writable(folder)
     node = compressing.data_node(data or examples, target)
-    fields = compressing.checkpoint_fields(mean=mean, std=std, input=shape, arguments=arguments)
+    fields = compressing.checkpoint_fields(mean=mean, std=std, input=shape, arguments=arguments, output=output)
     text = compressing.compression_recipe(
         model=compressing.model_nodes(model, step, data=node, fields=fields),
         data=node,

@@ -177,7 +177,12 @@ def model_nodes(
 
 
 def checkpoint_fields(
-    *, mean: str | None = None, std: str | None = None, input: str | None = None, arguments: str | None = None
+    *,
+    mean: str | None = None,
+    std: str | None = None,
+    input: str | None = None,
+    arguments: str | None = None,
+    output: str | None = None,
 ) -> dict[str, Any]:
     """Fields of ``networks.checkpoint`` as the command line gives them: numbers with commas between, arguments as YAML.
 
@@ -198,6 +203,8 @@ def checkpoint_fields(
         fields["arguments"] = read_yaml(arguments, where="--arguments")[1]
         if not isinstance(fields["arguments"], dict):
             raise SpecError(f"'{arguments}' is no mapping", where="--arguments", hint="as in '{num_classes: 10}'")
+    if output is not None:
+        fields["output"] = int(output) if output.isdigit() else output
     return fields
 
 

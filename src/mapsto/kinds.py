@@ -11,6 +11,8 @@ import importlib
 import inspect
 import json
 import math
+import os
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +58,7 @@ __all__ = [
     "Tasks",
     "TensorSpec",
     "trusting",
+    "vouched",
 ]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -126,12 +129,34 @@ _ALLOWED = "mapsto.nn.networks."
 
 @contextmanager
 def trusting(*modules: str) -> Generator[None]:
-    """Allow factories of these top-level modules to be imported within the block (the command line's ``--trust``)."""
+    """Allow factories of these top-level modules to be imported within the block (the command line's ``--trust``).
+
+    Within it a module may be a file of the working folder, which is looked through last, so that it hides no other.
+    """
     token = _trusted.set(_trusted.get() | frozenset(modules))
+    folder = os.getcwd()
+    added = bool(modules) and folder not in sys.path
+    if added:
+        sys.path.append(folder)
     try:
         yield
     finally:
         _trusted.reset(token)
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
+@contextmanager
+def vouched(factory: str) -> Generator[None]:
+    """Within the block this very factory may be called where the caller has imported its module: who names it means it."""
+    token = _vouched.set(_vouched.get() | {factory})
+    try:
+        yield
+    finally:
+        _vouched.reset(token)
+
+
+_vouched: ContextVar[frozenset[str]] = ContextVar("vouched", default=frozenset())
 
 
 class Factory(Frozen):
@@ -147,7 +172,7 @@ class Factory(Frozen):
         path, _, attribute = self.name.partition(":")
         package = path.partition(".")[0]
         own = path.startswith(_ALLOWED) and "." not in attribute
-        if not own and package not in _trusted.get():
+        if not own and package not in _trusted.get() and not self._is_imported():
             raise TrustError(
                 f"building this network would run code of '{path}', which is not on the list of trusted modules",
                 where=self.name,
@@ -172,6 +197,21 @@ class Factory(Frozen):
                 f"a {type(found).__name__} is no factory", where=self.name, hint="name a function or a class"
             )
         return cast("Callable[..., nn.Module]", found)
+
+    def _is_imported(self) -> bool:
+        """Whether it is there without importing anything, and may be called: a class of modules, or what the caller vouches for.
+
+        Of functions that are there the name alone does not tell what a call does, so that a stored name is not enough for them.
+        """
+        from torch import nn
+
+        path, _, attribute = self.name.partition(":")
+        found: Any = sys.modules.get(path)
+        for part in attribute.split("."):
+            found = getattr(found, "__dict__", {}).get(part)  # never a module's own __getattr__, which may import
+        return found is not None and (
+            self.name in _vouched.get() or (isinstance(found, type) and issubclass(found, nn.Module))
+        )
 
     def build(self) -> nn.Module:
         """A fresh module. Its initial weights are drawn from torch's global generator.
@@ -286,9 +326,11 @@ class Network:
     @staticmethod
     def from_module(
         module: nn.Module,
-        example: Tensor | tuple[Tensor, ...],
+        example: Tensor | tuple[Tensor] | Mapping[str, Tensor],
         *,
+        factory: str | None = None,
         arguments: Mapping[str, Json] | None = None,
+        output: str | int | None = None,
         preprocessing: Preprocessing | None = None,
         classes: Sequence[str] | None = None,
     ) -> Network:
@@ -297,26 +339,32 @@ class Network:
         Parameters
         ----------
         module
-            Its class must be importable. A module that `Network.module` gave keeps its factory and edits; a
-            `LightningModule` that called ``save_hyperparameters`` gives its arguments itself.
+            Its class must be importable, unless `factory` builds it. A module that `Network.module` gave keeps its factory and
+            edits; a model of transformers keeps its configuration and class names; a `LightningModule` that called
+            ``save_hyperparameters`` gives its arguments itself. Weight, spectral and orthogonal norms are folded.
         example
-            One batch of input, shape (N, ...); the first dimension is symbolic in the signature.
+            One batch of input, shape (N, ...); the first dimension is symbolic in the signature. For a model of transformers also
+            what its tokenizer gives.
+        factory
+            ``package.module:callable`` that builds it, as ``resnet:resnet20``: a module that you have imported, or one of the
+            working folder that is trusted. By default its class.
         arguments
-            What the constructor was called with, as JSON values; by default they are read from ``hparams`` or from
-            attributes of the same name, and the rebuilt module is checked against this one.
+            What the constructor or `factory` was called with, as JSON values; by default a constructor's are read from ``hparams``
+            or from attributes of the same name, and the rebuilt module is checked against this one.
+        output
+            Which of its outputs is taken, where it gives several: a name, or a place from 0. By default the only one, or ``logits``.
         preprocessing, classes
             For the signature; by default none.
 
         Raises
         ------
         TrustError
-            The class lives in a notebook or in ``__main__``: save it to a file that can be imported.
+            The class lives in a notebook or in ``__main__``: save it to a file that can be imported. Or `factory` would be imported
+            and is not trusted.
         DomainError
-            The module cannot be rebuilt from its arguments; the message names the tensors or arguments.
+            The module cannot be rebuilt from its arguments (the message names the tensors or arguments), it has several inputs, or
+            several outputs of which none is named.
         """
-        import torch
-
-        examples = example if isinstance(example, tuple) else (example,)
         origin = getattr(module, "mapsto_origin", None)
         if origin is not None:
             arch, edits, signature, assets, adaptation = origin
@@ -324,53 +372,16 @@ class Network:
             return Network(
                 arch=arch, edits=edits, tensors=tensors, signature=signature, assets=assets, adaptation=adaptation
             )
-        cls = type(module)
-        name = f"{cls.__module__}:{cls.__qualname__}"
-        if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
-            raise TrustError(
-                f"class {cls.__qualname__} cannot be imported by another process",
-                where=name,
-                hint="save the class to a file, say mynet.py, and import it from there",
-            )
-        given = dict(arguments) if arguments is not None else _constructor_arguments(module, name)
-        arch = Factory(name=name, arguments=given)
-        with trusting(name.partition(".")[0].partition(":")[0]), torch.random.fork_rng(devices=[]):
-            try:
-                rebuilt = arch.build()
-            except (TypeError, SpecError) as error:
-                raise DomainError(
-                    getattr(error, "what", str(error)), where=name, hint="pass arguments={...} with its JSON arguments"
-                ) from error
-        tensors = detached(module.state_dict())
-        load_strictly(rebuilt, tensors, where=name, hint="pass arguments={...} with what its class was called with")
-        was_training = module.training
-        module.eval()
-        try:
-            with torch.no_grad():
-                output = module(*examples)
-                again = rebuilt.eval()(*examples)
-        finally:
-            module.train(was_training)
-        if not isinstance(output, torch.Tensor) or not torch.allclose(output, again, rtol=1e-4, atol=1e-5):
-            raise DomainError(
-                "the rebuilt module's output differs, or is no tensor",
-                where=name,
-                hint="pass arguments={...} with everything that decides its forward pass",
-            )
-        signature = Signature(
-            inputs=tuple(
-                TensorSpec(name="input" if i == 0 else f"input_{i}", dtype=_dtype(x), shape=("N", *x.shape[1:]))
-                for i, x in enumerate(examples)
-            ),
-            outputs=(TensorSpec(name="output", dtype=_dtype(output), shape=("N", *output.shape[1:])),),
-            preprocessing=preprocessing or Preprocessing(kind="none"),
-            classes=tuple(classes) if classes is not None else None,
+        made: Any = importlib.import_module("mapsto.nn.foreign")  # above this file, which is read without torch
+        return made.network_of_module(
+            module,
+            example,
+            factory=factory,
+            arguments=arguments,
+            output=output,
+            preprocessing=preprocessing,
+            classes=classes,
         )
-        return Network(arch=arch, tensors=tensors, signature=signature)
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -417,30 +428,6 @@ def load_strictly(
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-
-
-def _constructor_arguments(module: nn.Module, name: str) -> dict[str, Json]:
-    """What the constructor was called with, from ``hparams`` or attributes of the same name."""
-    hparams: dict[str, Any] = dict(getattr(module, "hparams", {}))
-    found: dict[str, Json] = {}
-    for parameter in inspect.signature(type(module).__init__).parameters.values():
-        if parameter.name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        value: Any = hparams.get(parameter.name, getattr(module, parameter.name, parameter.default))
-        if value is parameter.default and value is not inspect.Parameter.empty:
-            continue
-        try:
-            json.dumps(value)
-        except TypeError:
-            if parameter.default is not inspect.Parameter.empty:
-                continue
-            raise DomainError(
-                f"argument '{parameter.name}' of its constructor is not known as a JSON value",
-                where=name,
-                hint="pass arguments={...}",
-            ) from None
-        found[parameter.name] = cast("Json", value)
-    return found
 
 
 # --------------------------------------------------------------------------------------------------------------------- data

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -100,6 +100,8 @@ def network_of(
     tensors: Mapping[str, Tensor] | None = None,
     assets: Mapping[str, bytes] | None = None,
     example: Tensor | None = None,
+    output: str | int | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Network:
     """A network from its factory, its signature read off one forward pass.
 
@@ -113,34 +115,46 @@ def network_of(
         Its weights; by default those that the factory draws from torch's global generator.
     example
         A batch of prepared input; by default of zeros as the preprocessing says.
+    output
+        Which of its outputs is taken, where it gives several; by default the only one, or ``logits``.
+    note
+        Where it is said that a norm of weights was folded, or an output chosen.
 
     Raises
     ------
     DomainError
-        The tensors do not fit, or the outputs are not as many as the class names.
+        The tensors do not fit, the outputs are not as many as the class names, or several and none is named.
     """
     import torch
+
+    from mapsto.nn.foreign import folding, one_tensor, with_output_taken
 
     arch = Factory(name=factory, arguments=dict(arguments))
     module = arch.build().eval()
     if tensors is not None:
         load_strictly(module, tensors, where=factory)
+    edits = folding(module, factory, note)
     batch = torch.zeros(2, preprocessing.channels, *preprocessing.size) if example is None else example
     with torch.no_grad():
-        output = _forward(module, batch, factory)
-    if classes is not None and output.shape[-1] != len(classes):
+        result, chosen = one_tensor(_forward(module, batch, factory), output, where=factory, how="set output: {}")
+    if chosen is not None:
+        arch = with_output_taken(arch, chosen)
+        if note is not None and output is None:
+            note(f"of the outputs of {factory} {chosen!r} is taken; set output for another")
+    if classes is not None and result.shape[1 if result.ndim > 2 else -1] != len(classes):
         raise DomainError(
-            f"it has {output.shape[-1]} outputs, but there are {len(classes)} class names",
+            f"it has outputs of shape {tuple(result.shape[1:])}, but there are {len(classes)} class names",
             where=factory,
             hint="give as many class names as outputs",
         )
     signature = Signature(
         inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *batch.shape[1:])),),
-        outputs=(TensorSpec(name="output", dtype=_dtype(output), shape=("N", *output.shape[1:])),),
+        outputs=(TensorSpec(name="output", dtype=_dtype(result), shape=("N", *result.shape[1:])),),
         preprocessing=preprocessing,
         classes=tuple(classes) if classes is not None else None,
     )
-    return Network(arch=arch, tensors=detached(module.state_dict()), signature=signature, assets=dict(assets or {}))
+    tensors = detached(module.state_dict())
+    return Network(arch=arch, edits=edits, tensors=tensors, signature=signature, assets=dict(assets or {}))
 
 
 def with_output(
@@ -168,24 +182,10 @@ def taking(signature: Signature, samples: Samples) -> Signature:
     return dataclasses.replace(signature, preprocessing=samples.preprocessing)
 
 
-def _forward(module: nn.Module, batch: Tensor, factory: str) -> Tensor:
-    import torch
+def _forward(module: nn.Module, batch: Tensor, factory: str) -> Any:
+    from mapsto.nn.foreign import called
 
-    try:
-        output = module(batch)
-    except RuntimeError as error:
-        raise DomainError(
-            f"it cannot take a batch of shape {tuple(batch.shape)}: {str(error).splitlines()[0]}",
-            where=factory,
-            hint="check channels and size",
-        ) from error
-    if not isinstance(output, torch.Tensor):
-        raise DomainError(
-            f"its output is a {type(output).__name__}, not a tensor",
-            where=factory,
-            hint="wrap it in a module that gives one",
-        )
-    return output
+    return called(module, (batch,), factory, hint="check channels and size")
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -51,6 +51,8 @@ class Checkpoint(Mapping[None, Network]):
     """A data set that gives class names, and the form of the input where the fields above do not."""
     classes: tuple[str, ...] | None = None
     """Names of its outputs; by default those of `data`."""
+    output: str | int | None = None
+    """Which of its outputs is taken, where it gives several: a name, or a place from 0; None: the only one, or ``logits``."""
 
     contract: ClassVar[dict[str, Any]] = {"factory": "mapsto.nn.networks.conv4:conv4", "file": "weights.pt"}
     exempt: ClassVar[dict[str, str]] = dict.fromkeys(
@@ -78,6 +80,8 @@ class Checkpoint(Mapping[None, Network]):
             classes=self.classes or (samples.classes if samples is not None else None),
             tensors=_with_counters(self._tensors()),
             example=self._example(samples, preprocessing),
+            output=self.output,
+            note=ctx.note,
         )
         if preprocessing.kind == "image" and (self.mean is None or self.std is None):
             ctx.warn(_guessed(preprocessing, samples is not None))
