@@ -125,3 +125,17 @@ class Noise(Dataset):
             classes=tuple("abcdefgh"[: self.classes]),
             preprocessing=Preprocessing(kind="none"),
         )
+
+
+class Tokens(nn.Module):
+    """An embedding of token ids (N, L), a transformer's layer, and a head on the greatest value over the tokens."""
+
+    def __init__(self, vocabulary: int = 40, classes: int = 2) -> None:
+        super().__init__()
+        self.vocabulary, self.classes = vocabulary, classes
+        self.tokens = nn.Embedding(vocabulary, 16)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 16, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.tokens(x)).amax(1))

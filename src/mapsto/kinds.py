@@ -437,8 +437,8 @@ def load_strictly(
 class Samples:
     """An opened data set, in memory or memory-mapped.
 
-    `inputs` has shape (N, ...): images are uint8 (N, C, H, W), rows float32 (N, D). `labels` is int64 (N,) for classes,
-    float32 (N, K) for multi-label and regression targets.
+    `inputs` has shape (N, ...): images are uint8 (N, C, H, W), rows float32 (N, D), token ids integers (N, L). `labels` is int64 (N,)
+    for classes, float32 (N, K) for multi-label and regression targets.
     """
 
     inputs: NDArray[Any]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mapsto_runtime import runtimes
 from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError
@@ -56,7 +56,7 @@ class Answers:
     """What was done that the user should know: missing values filled, columns passed over, decimal commas."""
 
 
-_Score = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
+_Score = Callable[["NDArray[Any]"], "NDArray[np.float32]"]
 
 
 class Predictor:
@@ -167,7 +167,7 @@ class Predictor:
 
         names: list[str] = []
         numbers: list[int] = []
-        parts: list[NDArray[np.float32]] = []
+        parts: list[NDArray[Any]] = []
         answers = Answers(predictions=[], errors=[], notes=[])
         for given in inputs:
             try:
@@ -205,7 +205,7 @@ class Predictor:
             )
         return answers
 
-    def outputs(self, inputs: NDArray[np.float32], *, batch_size: int = 64) -> NDArray[np.float32]:
+    def outputs(self, inputs: NDArray[Any], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Raw outputs (N, ...) for prepared inputs (N, ...)."""
         import numpy as np
 
@@ -230,7 +230,7 @@ class Adapted:
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
         """The class of each sample, as `Predictor.predict` gives it."""
 
-        def score(prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        def score(prepared: NDArray[Any]) -> NDArray[np.float32]:
             return self.package.outputs(prepared, batch_size=batch_size) @ self.weight.T + self.bias
 
         return _all_or_error(self.package._answers(inputs, self.classes, score))

@@ -63,6 +63,9 @@ class Preprocessing:
     """``"light"``: the network expects light ink on a dark ground; an image with a bright border is inverted."""
     columns: tuple[Column, ...] = ()
     """Of a table: what each column that is predicted from becomes, in the order of the network's input."""
+    integers: bool = False
+    """With ``kind="none"``: samples are whole numbers, such as token ids, and become int64; else float32. A signature has it from its
+    input's type, so that it is stored nowhere else."""
     header: tuple[str, ...] = ()
     """Of a table: all columns of the one trained on, in its order. Those that are not in `columns` (the label, ids) are passed over."""
 
@@ -79,9 +82,15 @@ class Signature:
     answers: Literal["classes", "labels", "values"] = "classes"
     """What the outputs are: scores of classes of which one is right, of labels each by itself, or numbers."""
 
+    def __post_init__(self) -> None:
+        integers = self.preprocessing.kind == "none" and "int" in self.inputs[0].dtype if self.inputs else False
+        if integers != self.preprocessing.integers:
+            object.__setattr__(self, "preprocessing", dataclasses.replace(self.preprocessing, integers=integers))
+
     def plain(self) -> dict[str, Any]:
         """As JSON; what is of tables alone, and `answers`, are left out at their default, so that older digests stay."""
         tree = dataclasses.asdict(self)
+        del tree["preprocessing"]["integers"]
         for name in ("columns", "header"):
             if not tree["preprocessing"][name]:
                 del tree["preprocessing"][name]

@@ -312,7 +312,7 @@ def test_arrays_of_images_rows_and_targets(tmp_path: Path) -> None:
     assert Arrays(file=path).open().inputs.shape == (4, 1, 6, 5)
     np.savez(path, inputs=np.zeros((4, 6), np.int16), labels=np.linspace(0, 1, 4))
     samples = Arrays(file=path).open()
-    assert (samples.inputs.dtype, samples.labels.shape, samples.labels.dtype) == (np.float32, (4, 1), np.float32)
+    assert (samples.inputs.dtype, samples.labels.shape, samples.labels.dtype) == (np.int16, (4, 1), np.float32)
     assert samples.preprocessing.kind == "none"
     np.save(tmp_path / "x.npy", np.zeros((2, 3)))
     np.save(tmp_path / "y.npy", np.array([1, 0]))

@@ -62,7 +62,7 @@ class Sentences(Dataset):
     count: int = 48
     length: int = 8
     what: str = "ids"
-    """Or ``floats``."""
+    """Or ``floats``, which are no ids."""
 
     def fingerprint(self) -> str:
         return repr(self)
@@ -73,7 +73,7 @@ class Sentences(Dataset):
         ids[:, -2:] = 0
         ids[::2, 0] = 7
         return Samples(
-            inputs=ids.astype(np.float32) if self.what == "floats" else ids,
+            inputs=ids.astype(np.float32) + 0.5 if self.what == "floats" else ids,
             labels=(ids[:, 0] != 7).astype(np.int64),
             classes=("seven", "other"),
             preprocessing=Preprocessing(kind="none"),

@@ -13,7 +13,7 @@ from mapsto.kinds import Preprocessing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "whole"]
 
 
 def prepare(
@@ -24,7 +24,7 @@ def prepare(
     Parameters
     ----------
     inputs
-        Images: uint8 of shape (N, C, H, W), C 1 or 3; anything else: float of shape (N, ...).
+        Images: uint8 of shape (N, C, H, W), C 1 or 3; anything else: numbers of shape (N, ...).
     preprocessing
         Channels, size, mean and standard deviation; grey becomes colour by repetition, colour grey by Rec. 601 luma; another
         size is resized bilinearly with antialiasing.
@@ -32,12 +32,13 @@ def prepare(
     Returns
     -------
     Tensor
-        float32, shape (N, channels, height, width): ``(x / 255 - mean) / std``; with ``kind="none"`` the input as float.
+        float32, shape (N, channels, height, width): ``(x / 255 - mean) / std``; with ``kind="none"`` the input as
+        float32, or as int64 where the network takes integers.
 
     Raises
     ------
     DataError
-        The batch is not (N, C, H, W) although the signature wants images.
+        The batch is not (N, C, H, W) although the signature wants images, or holds fractions where it wants integers.
 
     >>> import numpy as np
     >>> white = np.full((1, 1, 2, 2), 255, np.uint8)
@@ -46,7 +47,9 @@ def prepare(
     """
     batch = torch.as_tensor(inputs, device=device)
     if preprocessing.kind == "none":
-        return batch if batch.is_floating_point() or batch.dtype == torch.int64 else batch.float()
+        if preprocessing.integers:
+            return whole(batch)
+        return batch if batch.is_floating_point() else batch.float()
     if batch.ndim != 4 or batch.shape[1] not in (1, 3):
         raise DataError(f"expected images of shape (N, 1 or 3, H, W), got {tuple(batch.shape)}")
     batch = batch.float().div(255) if batch.dtype == torch.uint8 else batch
@@ -62,3 +65,18 @@ def prepare(
     mean = batch.new_tensor(preprocessing.mean).view(1, -1, 1, 1)
     std = batch.new_tensor(preprocessing.std).view(1, -1, 1, 1)
     return (batch - mean) / std
+
+
+def whole(batch: Tensor) -> Tensor:
+    """A batch of whole numbers as int64. Raises `DataError` where it holds others.
+
+    >>> whole(torch.tensor([[3.0, 1.0]]))
+    tensor([[3, 1]])
+    """
+    numbers = batch.long()
+    if batch.is_floating_point() and not bool((numbers == batch).all()):
+        raise DataError(
+            "the network takes whole numbers, such as token ids, and these are fractions",
+            hint="give the ids themselves",
+        )
+    return numbers

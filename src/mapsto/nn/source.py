@@ -136,7 +136,8 @@ def network_of(
     edits = folding(module, factory, note)
     batch = torch.zeros(2, preprocessing.channels, *preprocessing.size) if example is None else example
     with torch.no_grad():
-        result, chosen = one_tensor(_forward(module, batch, factory), output, where=factory, how="set output: {}")
+        batch, answer = _forward(module, batch, factory)
+        result, chosen = one_tensor(answer, output, where=factory, how="set output: {}")
     if chosen is not None:
         arch = with_output_taken(arch, chosen)
         if note is not None and output is None:
@@ -182,10 +183,19 @@ def taking(signature: Signature, samples: Samples) -> Signature:
     return dataclasses.replace(signature, preprocessing=samples.preprocessing)
 
 
-def _forward(module: nn.Module, batch: Tensor, factory: str) -> Any:
+def _forward(module: nn.Module, batch: Tensor, factory: str) -> tuple[Tensor, Any]:
+    """The batch as the module takes it, which may be as integers (token ids) or as floats, and its result."""
     from mapsto.nn.foreign import called
 
-    return called(module, (batch,), factory, hint="check channels and size")
+    try:
+        return batch, called(module, (batch,), factory, hint="check channels and size")
+    except DomainError:
+        other = batch.long() if batch.is_floating_point() else batch.float()
+        try:
+            return other, called(module, (other,), factory)
+        except DomainError:
+            pass  # neither: the first refusal is of what was given
+        raise
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -33,8 +33,8 @@ _ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")
 class Read:
     """The samples of one input, prepared, and what is wrong with those that could not be."""
 
-    samples: NDArray[np.float32]
-    """Shape (N, ...)."""
+    samples: NDArray[Any]
+    """Shape (N, ...), float32; int64 where the network takes integers."""
     numbers: tuple[int, ...]
     """Of each sample, its place in the input, counted from 0."""
     errors: tuple[DataError, ...] = ()
@@ -86,11 +86,11 @@ def read(source: Input, signature: Signature) -> Read:
         )
     else:
         plain = plain_rows(content, name) if isinstance(content, bytes) else content
-        samples = reshaped(plain, signature.inputs[0].shape[1:], name)
+        samples = reshaped(plain, signature.inputs[0].shape[1:], name, integers=before.integers)
     return Read(samples=samples, numbers=tuple(range(len(samples))))
 
 
-def read_input(source: Input, signature: Signature) -> NDArray[np.float32]:
+def read_input(source: Input, signature: Signature) -> NDArray[Any]:
     """Prepared samples, shape (N, ...), from a path, from the bytes of a file, or from an array.
 
     Raises `DataError` that names the source and says what is wrong with it, or with the first bad row.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["array_of", "finite"]
+__all__ = ["array_of", "finite", "whole"]
 
 
 def array_of(content: bytes, name: str) -> NDArray[Any]:
@@ -44,3 +44,20 @@ def finite(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
     if not np.isfinite(values).all():
         raise DataError("holds NaN or infinity", where=name, hint="fill in or drop the missing values")
     return values
+
+
+def whole(samples: NDArray[Any], name: str) -> NDArray[np.int64]:
+    """The values as int64, such as token ids. Raises `DataError` for fractions, NaN, infinity and what is no number."""
+    import numpy as np
+
+    if samples.dtype.kind not in "buif":
+        raise DataError(f"holds values of type {samples.dtype}", where=name, hint="give whole numbers")
+    if samples.dtype.kind == "f":
+        wrong = samples[~(np.isfinite(samples) & (samples == np.floor(samples)) & (np.abs(samples) < 2**53))]
+        if wrong.size:
+            raise DataError(
+                f"holds {wrong.flat[0]}, but the network takes whole numbers, such as token ids",
+                where=name,
+                hint="give the ids themselves",
+            )
+    return samples.astype(np.int64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mapsto_runtime.errors import DataError, nearest
-from mapsto_runtime.preprocessing.arrays import finite
+from mapsto_runtime.preprocessing.arrays import finite, whole
 from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, number_of, read_raw
 from mapsto_runtime.signature import Column, Preprocessing
 
@@ -241,11 +241,13 @@ def plain_rows(content: bytes, name: str) -> NDArray[np.float64]:
     return np.stack(columns, axis=1)
 
 
-def reshaped(samples: NDArray[Any], shape: tuple[int | str, ...], name: str) -> NDArray[np.float32]:
-    """Samples of the signature's shape; a single one, or rows that hold as many numbers, are reshaped."""
+def reshaped(
+    samples: NDArray[Any], shape: tuple[int | str, ...], name: str, *, integers: bool = False
+) -> NDArray[np.float32] | NDArray[np.int64]:
+    """Samples of the signature's shape; a single one, or rows that hold as many numbers, are reshaped. As int64 for `integers`."""
     import numpy as np
 
-    rows = finite(samples, name)
+    rows = whole(samples, name) if integers else finite(samples, name)
     fixed = tuple(size for size in shape if isinstance(size, int))
     if len(fixed) == len(shape):
         count = int(np.prod(fixed))

@@ -82,7 +82,7 @@ class Arrays(Dataset):
             inputs = np.stack([lightened(image) for image in inputs])
         labels, classes = self._labels(raw, str(files[-1]))
         samples = Samples(
-            inputs=inputs if is_image else inputs.astype(np.float32, copy=False),
+            inputs=inputs if is_image else _as_numbers(inputs),
             labels=labels,
             classes=classes,
             preprocessing=self._preprocessing(inputs) if is_image else Preprocessing(kind="none"),
@@ -154,6 +154,15 @@ def _read(path: Path, key: str) -> NDArray[Any]:
             where=str(path),
             hint="write it with numpy.savez, without objects",
         ) from error
+
+
+def _as_numbers(inputs: NDArray[Any]) -> NDArray[Any]:
+    """Integers, which may be token ids, as they are, or as int64 where PyTorch has no such type; else float32."""
+    import numpy as np
+
+    if inputs.dtype.kind not in "iu":
+        return inputs.astype(np.float32, copy=False)
+    return inputs if inputs.dtype.kind == "i" or inputs.dtype == np.uint8 else inputs.astype(np.int64)
 
 
 def _as_images(inputs: NDArray[Any]) -> tuple[NDArray[Any], bool]:

@@ -139,7 +139,8 @@ class Checkpoint(Mapping[None, Network]):
             return None
         if samples is None:
             return torch.zeros(2, *(self.input or ()))
-        example = prepare(samples.inputs[:2], preprocessing)
+        integers = samples.inputs.dtype.kind in "iu"  # may be token ids; a network of floats takes them as such
+        example = prepare(samples.inputs[:2], dataclasses.replace(preprocessing, integers=integers))
         if self.input is not None and tuple(example.shape[1:]) != self.input:
             raise DomainError(
                 f"the data's samples have shape {tuple(example.shape[1:])}, the input is {self.input}",
