@@ -9,7 +9,6 @@ from tests.foreign import Detector, Encoder, Recurrent, UNet
 from mapsto import evaluate, prune
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, trusting
-from mapsto.nn.budget import Budget, missed
 from mapsto.nn.costs import cost_of
 
 
@@ -46,11 +45,3 @@ def test_detectors_and_dense_outputs_meet_their_budgets(kind):
     assert 0.4 < macs(small) / macs(given) <= 0.5
     x = torch.randn(2, 3, 32, 32)
     assert small.module()(x).shape == given.module()(x).shape
-
-
-def test_a_budget_that_is_missed_is_named():
-    budget = Budget("macs", 0.5)
-    assert missed(budget, 0.5) is None
-    assert "the budget is not met: asked for macs = 0.5, got 0.75" in str(missed(budget, 0.75))
-    assert "asked for macs = 0.5, got 0.25" in str(missed(budget, 0.25))
-    assert "got 60,000 bytes" in str(missed(Budget("bytes", 50_000, "bytes"), 60_000))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "Budgeted", "Limits", "Sized", "best", "missed", "search", "shown"]
+__all__ = ["Budget", "Budgeted", "Limits", "Missed", "Sized", "best", "missed", "search", "shown"]
 
 
 Kind: TypeAlias = Literal["macs", "parameters", "bytes", "latency_ms", "heads"]
@@ -257,19 +257,32 @@ def best(values: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
 
 
 _TOLERANCE, _OVERSHOOT = 1.005, 0.8
+_NOISE = 1.25
+"""Times differ so much from one measurement to the next."""
 
 
-def missed(budget: Budget, reached: float) -> str | None:
-    """What to tell of a network that costs `reached`, in the budget's unit: more than asked, or far less; None where it is as asked.
+@dataclass(frozen=True)
+class Missed:
+    """A budget that a step did not keep to."""
 
-    >>> missed(Budget("macs", 0.5), 0.49), missed(Budget("macs", 0.5), 0.25)
-    (None, 'asked for macs = 0.5, got 0.25: far less than needed, as whole groups of channels go together')
+    above: bool
+    """Whether the network costs more than was asked for, or far less."""
+    text: str
+
+
+def missed(budget: Budget, reached: float, *, cut: bool = True) -> Missed | None:
+    """What to tell of a network that costs `reached`, in the budget's unit; None where it is as asked, or nothing was `cut`.
+
+    >>> missed(Budget("macs", 0.5), 0.49), missed(Budget("macs", 0.5), 0.25).text
+    (None, 'asked for macs = 0.5, got 0.25: far less than needed, as what goes, goes in whole groups')
+    >>> missed(Budget("bytes", 50_000, "bytes"), 60_000).above
+    True
     """
     asked = f"asked for {budget.kind} = {shown(budget.limit, budget)}, got {shown(reached, budget)}"
-    if reached > _TOLERANCE * budget.limit:
-        return f"the budget is not met: {asked}; ask for less, or prune what stays whole by another mapping"
-    if reached < _OVERSHOOT * min(budget.limit, 1.0 if budget.unit == "share" else budget.limit):
-        return f"{asked}: far less than needed, as whole groups of channels go together"
+    if reached > (_NOISE if budget.unit == "ms" else _TOLERANCE) * budget.limit:
+        return Missed(True, f"the budget is not met: {asked}; ask for less, or prune what stays whole by another mapping")
+    if cut and reached < _OVERSHOOT * budget.limit:
+        return Missed(False, f"{asked}: far less than needed, as what goes, goes in whole groups")
     return None
 
 

@@ -37,8 +37,12 @@ class Criterion(Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.prune import pruned
+        from mapsto.nn.reached import told_reached
 
-        return pruned(value, self.settings, self.importance(value, ctx), where=self.name, log=ctx.log, warn=ctx.warn)
+        settings = self.settings
+        small = pruned(value, settings, self.importance(value, ctx), where=self.name, log=ctx.log)
+        told_reached(value, small, settings.budget, ctx, runtime=settings.runtime)
+        return small
 
 
 def criterion_of(field: Any, *, where: str, resumable: bool = False) -> Criterion:

@@ -186,7 +186,8 @@ def allocated(
     if cost > limit:
         unit = limit / budget.limit
         raise DomainError(
-            f"the budget {budget.kind} = {shown(budget.limit, budget)} is out of reach: the smallest is {shown(cost / unit, budget)}",
+            f"the budget {budget.kind} = {shown(budget.limit, budget)} is out of reach: the smallest is {shown(cost / unit, budget)}; "
+            f"{rest / cost:.0%} of that is in what is not factorised",
             where=where,
             hint="allow more, or skip fewer layers",
         )

@@ -12,8 +12,8 @@ from torch import nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.nn.budget import Budget, Budgeted, missed, search
-from mapsto.nn.costs import Costs, cost_of, example_of, latency_ms
+from mapsto.nn.budget import Budget, Budgeted, search
+from mapsto.nn.costs import Costs, example_of, latency_ms
 from mapsto.nn.groups import Group, Mask, channels_edit, find_groups
 from mapsto.nn.prunable import require_prunable
 from mapsto.nn.source import with_output
@@ -128,7 +128,6 @@ def pruned(
     whole: Mapping[str, int] | None = None,
     where: str = "prune",
     log: Callable[[str], None] = lambda _: None,
-    warn: Callable[[str], None] = lambda _: None,
 ) -> Network:
     """`network` with the least important channels dropped.
 
@@ -142,8 +141,6 @@ def pruned(
         Group → its channels before any pruning, where `network` was pruned before; `max_prune` is a share of these.
     log
         Is told what went and which layers are left whole.
-    warn
-        Is told where the pruned network, measured again, costs more than the budget or far less.
 
     Raises
     ------
@@ -156,17 +153,4 @@ def pruned(
     kept = chosen(found, settings, whole=whole, where=where)
     before, after = sum(map(len, kept.values())), sum(int(mask.sum()) for mask in kept.values())
     log(f"{after} of {before} channels stay in {len(kept)} groups")
-    small = found.shrunk(kept)
-    told_reached(network, small, settings.budget, warn)
-    return small
-
-
-def told_reached(network: Network, small: Network, budget: Budget, warn: Callable[[str], None]) -> None:
-    """Measure the pruned network as a whole, and warn where it is not what was asked for; times are left to `search`."""
-    kind = budget.kind
-    if kind in ("latency_ms", "heads"):
-        return
-    whole, reached = cost_of(network, kind), cost_of(small, kind)
-    text = missed(budget, reached / whole if budget.unit == "share" else reached)
-    if text is not None:
-        warn(text)
+    return found.shrunk(kept)

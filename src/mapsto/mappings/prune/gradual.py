@@ -87,8 +87,11 @@ class Gradual(Process[Network, Network]):
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
         from mapsto.nn.gradual import round_context, unpacked
+        from mapsto.nn.reached import told_reached
 
-        return self._process.finish(unpacked(state["network"]), state["inner"], round_context(ctx, int(state["round"])))
+        last = unpacked(state["network"])
+        told_reached(value, last, criterion_of(self.criterion, where=self.name).settings.budget, ctx)
+        return self._process.finish(last, state["inner"], round_context(ctx, int(state["round"])))
 
     @property
     def _process(self) -> Process[Network, Network]:

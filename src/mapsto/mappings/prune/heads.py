@@ -84,6 +84,7 @@ class Heads(Sized, Mapping[Network, Network]):
         from mapsto.nn.costs import example_of
         from mapsto.nn.importance import normalised
         from mapsto.nn.prunable import require_prunable
+        from mapsto.nn.reached import told_reached
 
         module = require_prunable(value, where=self.name)
         known = find_attentions(module, example_of(value))
@@ -92,21 +93,34 @@ class Heads(Sized, Mapping[Network, Network]):
         if not known.found:
             raise DomainError(self._nothing(module, known.whole), where=self.name, hint=_KNOWN)
         scores = normalised(self._scores(value, module, known.found, ctx), wanted=self.normalise)
+        cost = self._cost(value, module, known.found)
         kept = search(
             scores,
-            self._cost(value, module, known.found),
+            cost,
             self.budget,
             ranking=self.ranking,
             limits=Limits(min_channels=self.min_heads),
             where=self.name,
             hint="allow more, or lower min_heads",
+            left=self._left(cost, scores),
         )
         ctx.log(f"{sum(int(mask.sum()) for mask in kept.values())} of {sum(map(len, kept.values()))} heads stay")
         edit = heads_edit(module, known.found, kept)
-        return value.with_module(edit.apply(module), edit) if edit.kept else value
+        small = value.with_module(edit.apply(module), edit) if edit.kept else value
+        told_reached(value, small, self.budget, ctx)
+        return small
 
     def _limits(self) -> dict[Kind, float | None]:
         return {**super()._limits(), "heads": self.heads}
+
+    def _left(
+        self, cost: Callable[[AbcMapping[str, NDArray[np.bool_]]], float], scores: AbcMapping[str, NDArray[np.float64]]
+    ) -> str:
+        """The share of the cost that belongs to no head, for the message where the budget is out of reach."""
+        if self.heads is not None:
+            return ""
+        without, whole = (cost({path: values < limit for path, values in scores.items()}) for limit in (-1, float("inf")))
+        return f"{without / whole:.0%} of its {self.budget.kind} belong to no head, and stay"
 
     def _nothing(self, module: nn.Module, whole: AbcMapping[str, str]) -> str:
         """What there is instead of attention."""

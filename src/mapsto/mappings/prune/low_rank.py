@@ -58,6 +58,7 @@ class LowRank(Sized, Mapping[Network, Network]):
         from mapsto.nn.edits.low_rank import LowRank as LowRankEdit
         from mapsto.nn.factors import allocated, positions, set_factors, spectrum
         from mapsto.nn.prunable import require_prunable
+        from mapsto.nn.reached import told_reached
 
         module = require_prunable(value, where=self.name)
         layers = self._layers(module)
@@ -77,6 +78,7 @@ class LowRank(Sized, Mapping[Network, Network]):
         limit = budget.limit * (whole if budget.unit == "share" else 1)
         ranks = allocated(spectra, priced, rest, limit, budget=budget, where=self.name)
         if not ranks:
+            told_reached(value, value, budget, ctx)
             return value
         ctx.log(f"{len(ranks)} of {len(spectra)} layers are factorised")
         edit = LowRankEdit(layers=tuple(ranks))
@@ -85,7 +87,9 @@ class LowRank(Sized, Mapping[Network, Network]):
         for layer in ranks:
             factors = cast("nn.Sequential", module.get_submodule(layer.path))
             set_factors(factors, known[layer.path], layer, sweeps=self.sweeps)
-        return value.with_module(module, edit)
+        small = value.with_module(module, edit)
+        told_reached(value, small, budget, ctx)
+        return small
 
     def _layers(self, module: nn.Module) -> dict[str, Factorable]:
         """Path → layer that may be factorised: not the head, and no weight that two layers share."""

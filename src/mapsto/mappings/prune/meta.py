@@ -69,7 +69,8 @@ class Meta(Budgeted, Criterion):
         )
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.prune import chosen, ranked, told_reached
+        from mapsto.nn.prune import chosen, ranked
+        from mapsto.nn.reached import told_reached
 
         budget, given = self.budget, value
         share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
@@ -82,7 +83,7 @@ class Meta(Budgeted, Criterion):
             )
             whole = whole or {name: len(scores) for name, scores in found.scores.items()}
             value = found.shrunk(chosen(found, step, whole=whole, where=self.name))
-        told_reached(given, value, budget, ctx.warn)
+        told_reached(given, value, budget, ctx, runtime=self.runtime)
         return value
 
     def _losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Tensor]:

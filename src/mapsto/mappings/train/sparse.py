@@ -118,6 +118,7 @@ class Sparse(Process[Network, Network]):
         from mapsto.nn.groups import find_groups
         from mapsto.nn.penalties import Penalty
         from mapsto.nn.prune import chosen, ranked
+        from mapsto.nn.reached import told_reached
 
         if self.criterion is None:
             groups = find_groups(module, example_of(value)).groups
@@ -136,6 +137,7 @@ class Sparse(Process[Network, Network]):
             value, importance, embedding=settings.prune_embedding, padded=settings.padded, where="train.sparse"
         )
         kept = chosen(found, settings, where="train.sparse")
+        told_reached(value, found.shrunk(kept), settings.budget, ctx, verb="what the criterion will make of it")
         growing = Penalty(module, [group for group in found.groups if group.name in kept])
 
         def term(step: int) -> Tensor:
