@@ -280,7 +280,9 @@ def missed(budget: Budget, reached: float, *, cut: bool = True) -> Missed | None
     """
     asked = f"asked for {budget.kind} = {shown(budget.limit, budget)}, got {shown(reached, budget)}"
     if reached > (_NOISE if budget.unit == "ms" else _TOLERANCE) * budget.limit:
-        return Missed(True, f"the budget is not met: {asked}; ask for less, or prune what stays whole by another mapping")
+        return Missed(
+            True, f"the budget is not met: {asked}; ask for less, or prune what stays whole by another mapping"
+        )
     if cut and reached < _OVERSHOOT * budget.limit:
         return Missed(False, f"{asked}: far less than needed, as what goes, goes in whole groups")
     return None

@@ -88,7 +88,9 @@ class Blocks(Mapping[Network, Network]):
         gone = sorted(blocks, key=lambda path: worth[path])[:count]
         ctx.log(f"{len(known) - count} of {len(known)} blocks stay, without {', '.join(gone)}")
         if self.share is not None and count / len(known) < 0.8 * self.share:
-            ctx.note(f"asked for {self.share:.0%} of the blocks to go, {count} of {len(known)} do: only whole blocks go")
+            ctx.note(
+                f"asked for {self.share:.0%} of the blocks to go, {count} of {len(known)} do: only whole blocks go"
+            )
         edit = SkippedBlocks(blocks=tuple(path for path in known if path in gone))
         return value.with_module(edit.apply(module), edit)
 

@@ -119,7 +119,9 @@ class Heads(Sized, Mapping[Network, Network]):
         """The share of the cost that belongs to no head, for the message where the budget is out of reach."""
         if self.heads is not None:
             return ""
-        without, whole = (cost({path: values < limit for path, values in scores.items()}) for limit in (-1, float("inf")))
+        without, whole = (
+            cost({path: values < limit for path, values in scores.items()}) for limit in (-1, float("inf"))
+        )
         return f"{without / whole:.0%} of its {self.budget.kind} belong to no head, and stay"
 
     def _nothing(self, module: nn.Module, whole: AbcMapping[str, str]) -> str:
