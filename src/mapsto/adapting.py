@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mapsto.errors import DataError, StoreError
+from mapsto.errors import DataError, StoreError, command
 from mapsto.kinds import Dataset, Network
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def find_learner(place: Path, *, store: str | None = None, label: str | None = N
         raise DataError(
             "no learner is here",
             where=str(place),
-            hint="give the --out folder of a run that trained one (see `mapsto list recipes`), or a package with learner/",
+            hint=f"give the --out folder of a run that trained one (see `{command('mapsto list recipes')}`), or a package with learner/",
         )
     return _of_run(place, store, label)
 
 
-def strongest_at_hand(ctx: Context) -> tuple[Network, str]:
-    """The network that examples of images are adapted with where none is named, and what it is called.
+def strongest_at_hand(ctx: Context, examples: Path) -> tuple[Network, str]:
+    """The network that `examples`, a folder of images, are adapted with where none is named, and what it is called.
 
     EfficientNet-Lite0 with its ImageNet weights where the extra `vision` is installed, else the learner of ``runs/demo``.
     Raises `DataError` where neither is at hand.
@@ -78,8 +78,9 @@ def strongest_at_hand(ctx: Context) -> tuple[Network, str]:
     raise DataError(
         "no pretrained network is at hand to adapt",
         where="mapsto adapt",
-        hint="install one with: pip install 'mapsto[vision]'; or make the demo's learner with: mapsto run demo --out runs/demo; "
-        "or name a learner: mapsto adapt LEARNER FOLDER",
+        hint="install one with: pip install 'mapsto[vision]'; or make the demo's learner with: "
+        f"{command('mapsto run demo --out {demo}', demo=_DEMO)}; or name a learner: "
+        f"{command('mapsto adapt LEARNER {examples}', examples=examples)}",
     )
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
 from mapsto import discovery
 from mapsto._version import __version__
-from mapsto.errors import DataError, MapstoError, SpecError, StoreError, is_of_surroundings, nearest
+from mapsto.errors import DataError, MapstoError, SpecError, StoreError, command, is_of_surroundings, nearest
 from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
@@ -106,8 +107,22 @@ def _fail_of_usage(error: Any) -> None:
         options = [name for each in error.ctx.command.params for name in each.opts if name.startswith("--")]
         text = f"there is no option '{error.option_name}'; {nearest(error.option_name, options)}"
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "mapsto"
-    _fail(f"{text}; see {command} --help")
+    path = context.command_path if context is not None else "mapsto"
+    missing = re.match("No such command '(.*?)'", text, re.DOTALL)
+    if missing is not None and context is not None:
+        text = f"there is no command '{missing[1]}'; {_meant(missing[1], context.command.commands, path)}"
+    _fail(f"{text}; see {path} --help")
+
+
+def _meant(word: str, commands: Iterable[str], path: str) -> str:
+    """What was meant by a word in a command's place: a recipe to run, a mapping to look at, or the nearest command."""
+    from mapsto.names import recipes
+
+    if path == "mapsto" and (word in recipes() or Path(word).suffix in (".yaml", ".yml")):
+        return f"did you mean `{command('mapsto run {recipe}', recipe=word)}`?"
+    if path == "mapsto" and any(word in discovery.entries(group) for group in ("mappings", "data")):
+        return f"did you mean `{command('mapsto show {name}', name=word)}`?"
+    return nearest(word, commands)
 
 
 def _note(text: str) -> None:
@@ -152,7 +167,9 @@ def _seeds(text: str) -> list[int]:
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", help="label.field=value; may be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="label.field=value, or name.field=value; may be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report, logs and package. [default: runs/NAME]")] = None,
     store: StoreOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, mps.")] = "cpu",
@@ -172,7 +189,7 @@ def run(
 ) -> None:
     """Run a recipe: what is finished is not computed again.
 
-    Example: mapsto run demo --set teacher.epochs=2 --out runs/short
+    Example: mapsto run demo --set teacher.steps=100 --out runs/short
     """
     from mapsto import kinds, progress
     from mapsto.mapping import Numerics
@@ -192,7 +209,24 @@ def run(
         if plan:
             _plan(loaded, chosen, store, numerics, force or [], as_json)
             return
-        report = _run_seeds(loaded, chosen, folder, store, numerics, force or [], listener)
+        options = _typed(
+            {
+                "--quick": quick,
+                "--set": settings,
+                "--out": out,
+                "--store": store,
+                "--device": device if device != "cpu" else None,
+                "--precision": precision if precision != "32-true" else None,
+                "--threads": threads,
+                "--processes": processes if processes > 1 else None,
+                "--seed": seed,
+                "--seeds": seeds,
+                "--trust": trust,
+            }
+        )
+        report = _run_seeds(
+            loaded, chosen, folder, store, numerics, force or [], listener, {"recipe": recipe, "options": options}
+        )
     if report is None:
         return
     if as_json:
@@ -203,10 +237,32 @@ def run(
         sys.stderr.write("mapsto: some targets were not met; the table says which\n")
 
 
+def _typed(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command: one pair for each value of a list; what is None or False is left out.
+
+    >>> _typed({"--quick": True, "--seed": 0, "--trust": ["mine", "yours"], "--out": None})
+    ['--quick', '--seed', '0', '--trust', 'mine', '--trust', 'yours']
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        for each in cast("list[Any]", value) if isinstance(value, list) else [value]:
+            words += [name] if each is True else [name, str(each)]
+    return words
+
+
 def _run_seeds(
-    recipe: Recipe, seeds: list[int], folder: Path, store: str | None, numerics: Any, force: list[str], listener: Any
+    recipe: Recipe,
+    seeds: list[int],
+    folder: Path,
+    store: str | None,
+    numerics: Any,
+    force: list[str],
+    listener: Any,
+    command: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """The report, saved; None in a process that only computes along with the one that writes it."""
+    """The report, saved with the command that it came from; None in a process that only computes along with the one that writes it."""
     from mapsto import report as reports
     from mapsto.kinds import Package
     from mapsto.run import execute
@@ -228,7 +284,7 @@ def _run_seeds(
             continue
         _indexed(index, result, listener)
         value = result.value() if result.result.kind == "Package" else None
-        report = reports.build(result)
+        report = reports.build(result) | {"command": command}
         reports.save(report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None)
         built.append(report)
     if not leads:
@@ -369,7 +425,8 @@ def _unknown(name: str) -> SpecError:
     close = list(dict.fromkeys(words[word] for word in get_close_matches(name, words, n=3)))
     quoted = " or ".join(f"'{each}'" for each in close)
     return SpecError(
-        f"nothing is called '{name}'", hint=f"did you mean {quoted}?" if close else "`mapsto list` shows every name"
+        f"nothing is called '{name}'",
+        hint=f"did you mean {quoted}?" if close else f"`{command('mapsto list')}` shows every name",
     )
 
 
@@ -435,7 +492,7 @@ def new(
     if not origin.is_file():
         raise SpecError(f"there is no recipe '{source}'", where="--from", hint=nearest(source, shipped))
     if not Path(name).name:
-        raise SpecError("the new recipe needs a name", where="mapsto new", hint="mapsto new mine --from demo")
+        raise SpecError("the new recipe needs a name", where="mapsto new", hint=command("mapsto new mine --from demo"))
     target = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if target.exists():
         raise DataError("this file exists already", where=str(target), hint="give another name, or delete it first")
@@ -444,7 +501,9 @@ def new(
     lines = [f"name: {stem}" if line.startswith("name:") else line for line in text.splitlines()]
     write_atomically(target, ("\n".join(lines) + "\n").encode())
     load_recipe(target)
-    _json({"file": str(target)}) if as_json else _print(f"wrote {target}; run it with: mapsto run {target}")
+    _json({"file": str(target)}) if as_json else _print(
+        f"wrote {target}; run it with: {command('mapsto run {recipe}', recipe=target)}"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- predict, report
@@ -572,8 +631,10 @@ def adapt(
     for title, count in found["classes"].items():
         _print(f"  {title}: {count} examples")
     _print(_sureness(found))
-    file = "FILE.csv" if target is not None else "FILE"
-    _print(f"wrote {folder / 'package'}; try it with: mapsto predict {folder} {file}")
+    example = command(
+        "mapsto predict {folder} {file}", folder=folder, file="FILE.csv" if target is not None else "FILE"
+    )
+    _print(f"wrote {folder / 'package'}; try it with: {example}")
 
 
 def _adapted(
@@ -590,13 +651,15 @@ def _adapted(
             raise SpecError(
                 "a learner takes images or arrays; a table gets a model of its own",
                 where="mapsto adapt",
-                hint=f"mapsto adapt {examples} --target {target}",
+                hint=command("mapsto adapt {table} --target {column}", table=examples, column=target),
             )
         package, found = adapt_to_table(examples, target, ctx)
         return package, {"learner": "the table's columns", "method": "a linear model", **found}
     if examples.suffix.lower() in (".csv", ".tsv", ".parquet"):
         raise SpecError(
-            "a table needs the column to predict", where=str(examples), hint=f"mapsto adapt {examples} --target COLUMN"
+            "a table needs the column to predict",
+            where=str(examples),
+            hint=command("mapsto adapt {table} --target COLUMN", table=examples),
         )
     splits = splits_in(examples)
     learn = splits.get("train", examples)
@@ -609,7 +672,7 @@ def _adapted(
     if len(places) == 2:
         network, name = find_learner(places[0], store=store, label=step)
     else:
-        network, name = strongest_at_hand(ctx)
+        network, name = strongest_at_hand(ctx, examples)
     package, found = adapt_to(network, examples_in(learn, network), ctx)
     if "test" in splits:
         found |= tested(package, splits["test"])
@@ -679,11 +742,16 @@ def compress(
     seed: Annotated[int, typer.Option(min=0, help="The seed.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
     trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Write the recipe and say what would run; run nothing of it.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the most accurate small network within limits: prune, distil and quantize at several sizes, export the best.
 
-    Example: mapsto compress runs/vgg_cifar --data '{cifar10: {split: train}}' --limit latency=0.5ms
+    Example: mapsto compress runs/demo digits --limit bytes=200kB
+
+    Example: mapsto compress package.module:factory=weights.pt photos --limit latency=0.5ms --trust package
     """
     from mapsto import compressing
 
@@ -698,7 +766,8 @@ def compress(
         raise SpecError(
             f"the data are given {what}" if data else f"{what} given",
             where="mapsto compress",
-            hint="give a folder with a folder of images for each class, as in mapsto compress MODEL FOLDER --limit bytes=200kB",
+            hint="give a folder with a folder of images for each class, as in "
+            f"`{command('mapsto compress {model} FOLDER --limit bytes=200kB', model=model)}`",
         )
     if not limit:
         raise SpecError(
@@ -736,7 +805,7 @@ def compress(
         seed=None,
         seeds=None,
         quick=False,
-        plan=False,
+        plan=plan,
         force=None,
         trust=trust,
         as_json=as_json,
@@ -817,8 +886,6 @@ def store_gc(
 
 
 def _days(age: str) -> float:
-    import re
-
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hdw]?)", age.strip())
     if found is None:
         raise SpecError(

@@ -109,7 +109,7 @@ def data_node(text: str, target: str | None = None) -> dict[str, Any]:
                 raise SpecError(
                     "a table needs the column that is predicted",
                     where=text,
-                    hint=f"as in --data {text} --target COLUMN",
+                    hint="name it: --target COLUMN",
                 )
             return {"table": {"file": str(place.resolve()), "target": target}}
         return {"arrays": {"file": str(place.resolve())}}
@@ -166,7 +166,7 @@ def model_nodes(
     labels = [str(node.get("as", next(iter(node)))) for node in steps]
     if step is not None and step not in labels:
         raise SpecError(f"there is no step '{step}'", where=text, hint=nearest(step, labels))
-    ends = ("export.", "choose.")
+    ends = ("export.", "choose.", "fork")
     last = (
         labels.index(step)
         if step

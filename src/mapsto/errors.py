@@ -12,6 +12,7 @@ from mapsto_runtime.errors import (
     StepError,
     StoreError,
     TrustError,
+    command,
     is_of_surroundings,
     nearest,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "StepError",
     "StoreError",
     "TrustError",
+    "command",
     "is_of_surroundings",
     "nearest",
 ]

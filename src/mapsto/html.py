@@ -129,7 +129,7 @@ def render(report: Doc) -> str:
     targets: list[Doc] = report.get("targets") or []
     return _template().render(
         report=report,
-        title=report.get("title") or report.get("name") or "mapsto report",
+        title=report.get("title") or report.get("name") or "A run of mapsto",
         facts=_facts(report),
         status=_status(report),
         tiles=[] if any(target.get("measured") is not None for target in targets) else _tiles(summary),

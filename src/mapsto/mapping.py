@@ -39,7 +39,7 @@ from pydantic import Field
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery, kinds
-from mapsto.errors import ComposeError, MapstoError, SpecError, nearest
+from mapsto.errors import ComposeError, MapstoError, SpecError, command, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Preprocessing, Report, Stream, Tasks
 
 if TYPE_CHECKING:
@@ -825,7 +825,7 @@ def make_fabric(numerics: Numerics) -> Fabric:
         raise SpecError(
             f"{numerics.device} with {numerics.precision} and {numerics.strategy} does not work here: {error}",
             where="--device, --precision",
-            hint="`mapsto doctor` says which devices there are",
+            hint=f"`{command('mapsto doctor')}` says which devices there are",
         ) from error
     fabric.launch()
     return fabric

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from mapsto.errors import command
 from mapsto.html import interval_text
 from mapsto.run import Listener, StepResult
 from mapsto.spec import shipped_recipes
@@ -143,17 +144,37 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
         console.print(line, markup=False, style="bold", soft_wrap=True)
     console.print(f"took {report['wall_s']:.1f} s; report: [bold]{escape(str(folder / 'report.html'))}[/]")
     console.print("try next:")
-    package = folder / "package"
+    for line in try_next(report, folder):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def try_next(report: Mapping[str, Any], folder: Path) -> list[str]:
+    """Commands that go on from a run: use its package, see what would run again, start a recipe of one's own from it.
+
+    They carry the options that the run was given as far as they need them, so that each does what it says when it is pasted.
+    """
+    package, kept = folder / "package", folder / "recipe.yaml"
+    given = report.get("command") or {"recipe": report["name"], "options": []}
+    recipe, options = str(given["recipe"]), list(map(str, given["options"]))
+    changed = {"--set", "--quick"} & {*options} or recipe not in shipped_recipes()
+    found: list[str] = []
     if (package / "learner").is_dir():
-        console.print(f"  mapsto adapt {folder} FOLDER_OF_EXAMPLES", markup=False)
+        trust = [word for i, name in enumerate(options) if name == "--trust" for word in options[i : i + 2]]
+        found.append(command("mapsto adapt {folder} FOLDER_OF_EXAMPLES", *trust, folder=folder))
+    elif (package / "examples").is_dir():
+        found.append(command("mapsto predict {folder} {pictures}/*.png", folder=folder, pictures=package / "examples"))
     elif (package / "manifest.json").is_file():
-        images = package / "examples"
-        what = f"{images}/*.png" if images.is_dir() else "YOUR_FILE"
-        console.print(f"  mapsto predict {folder} {what}", markup=False)
-    kept = folder / "recipe.yaml"
-    recipe = report["name"] if report["name"] in shipped_recipes() or not kept.is_file() else kept
-    console.print(f"  mapsto run {recipe} --plan", markup=False)
-    console.print(f"  mapsto new mine --from {recipe}", markup=False)
+        found.append(command("mapsto predict {folder} YOUR_FILE", folder=folder))
+    found.append(command("mapsto run {recipe} --plan", *options, recipe=recipe))
+    source = kept if changed and kept.is_file() else recipe
+    found.append(command("mapsto new {free} --from {source}", free=_free_name(), source=source))
+    return found
+
+
+def _free_name() -> str:
+    """A name for a recipe of one's own, of which there is no file here yet."""
+    names = ("mine", *(f"mine_{number}" for number in range(2, 1000)))
+    return next(name for name in names if not Path(f"{name}.yaml").exists())
 
 
 class Notes(Listener):

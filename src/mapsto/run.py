@@ -182,8 +182,9 @@ class Listener:
 class _Team:
     """The processes of a run (Fabric's ranks): the first decides and writes, the others compute along with it."""
 
-    def __init__(self, numerics: Numerics) -> None:
+    def __init__(self, numerics: Numerics, *, plan: bool = False) -> None:
         self._numerics = numerics
+        self._alone = plan or numerics.world_size == 1  # to say what would run takes one process
         self._fabric: Fabric | None = None
 
     @property
@@ -196,11 +197,11 @@ class _Team:
     @property
     def leads(self) -> bool:
         """Whether this process is the one that writes."""
-        return self._numerics.world_size == 1 or self.fabric.global_rank == 0
+        return self._alone or self.fabric.global_rank == 0
 
     def share(self, value: T) -> T:
         """The first process's value, in all of them."""
-        return value if self._numerics.world_size == 1 else self.fabric.broadcast(value)
+        return value if self._alone else self.fabric.broadcast(value)
 
 
 class _RunContext(Context):
@@ -319,7 +320,7 @@ class Executor:
         self.seed = seed
         self.numerics = numerics or Numerics()
         self.force = set(force)
-        self.team = _Team(self.numerics)
+        self.team = _Team(self.numerics, plan=plan)
         self.listener = listener if listener is not None and self.team.leads else Listener()
         self.logs = logs if self.team.leads else None
         self.plan = plan

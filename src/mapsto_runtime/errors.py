@@ -17,6 +17,7 @@ a traceback and exits with `exit_code`: 2 for the user's input or surroundings, 
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -32,6 +33,7 @@ __all__ = [
     "StepError",
     "StoreError",
     "TrustError",
+    "command",
     "is_of_surroundings",
     "nearest",
 ]
@@ -124,6 +126,19 @@ def is_of_surroundings(error: OSError) -> bool:
     False
     """
     return error.errno in _SURROUNDINGS and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT))
+
+
+def command(text: str, *words: str, **values: object) -> str:
+    """A command to type, as every message names one: values are put into it, words behind it, each quoted for a shell.
+
+    `text` is written where the call is, and words in capitals are the reader's to replace: so a test finds every command that a
+    message can name, and runs it.
+
+    >>> command("mapsto adapt {examples} --target COLUMN", examples="my table.csv")
+    "mapsto adapt 'my table.csv' --target COLUMN"
+    """
+    typed = text.format(**{name: shlex.quote(str(value)) for name, value in values.items()})
+    return " ".join((typed, *map(shlex.quote, words)))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

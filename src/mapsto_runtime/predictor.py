@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mapsto_runtime import runtimes
-from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError
+from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError, command
 from mapsto_runtime.manifest import FORMAT, read_manifest
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.runtimes import Run
@@ -112,7 +112,7 @@ class Predictor:
         classes = self._held(
             self.signature.classes,
             "gives embeddings, not classes",
-            hint="give it examples first: `mapsto adapt`, or Predictor.adapt(); or call outputs()",
+            hint=f"give it examples first: `{_adapting(self.folder)}`, or Predictor.adapt(); or call outputs()",
         )
         return self._answers(inputs, classes, lambda prepared: self.outputs(prepared, batch_size=batch_size))
 
@@ -138,7 +138,8 @@ class Predictor:
         model = self._held(
             self.checked.adapting_model,
             "holds no map from examples to a head",
-            hint="export a learner whose result is a linear layer, or use `mapsto adapt` where mapsto is installed",
+            hint="export a learner whose result is a linear layer, or, where mapsto is installed, use "
+            f"`{_adapting(self.folder)}`",
         )
         if len(inputs) != len(labels):
             raise DataError(f"{len(inputs)} inputs but {len(labels)} labels", hint="give one label an input")
@@ -240,6 +241,10 @@ def _not_run(what: str, where: Path, error: Exception) -> StoreError:
     """The error for a model that its runtime does not run, with the first line of what the runtime says."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return StoreError(f"{what} ({reason})", where=str(where), hint="export the package again")
+
+
+def _adapting(folder: Path) -> str:
+    return command("mapsto adapt {folder} FOLDER_OF_EXAMPLES", folder=folder)
 
 
 def _all_or_error(answers: Answers) -> list[Prediction]:

@@ -11,9 +11,10 @@ import torch
 from tests.nets import Blobs, Plain, images, network
 
 from mapsto.data.sets.digits import Digits
-from mapsto.discovery import find
+from mapsto.discovery import entries, find
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples, trusting
+from mapsto.mapping import Context
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.nn.onnx_export import session
@@ -162,3 +163,18 @@ def test_an_operator_that_the_runtime_lacks_is_named():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     with pytest.raises(DomainError, match="cannot run this model: Could not find an implementation for LRN"):
         session(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "name", [name.removeprefix("quantize.") for name in entries("mappings") if name.startswith("quantize.")]
+)
+def test_every_way_says_what_stays_in_float_and_why(name: str, results: dict[str, Network]) -> None:
+    data, first = Digits(size=16), "features.0.0"
+    skips = {"skip": (first,)} if name in ("static", "dynamic", "weight_only") else {}
+    ctx = Context()
+    given = Conv4(channels=1, size=16, width=8, classes=10)() if name in FLOAT else results["static"]
+    ctx.apply(way(name, data, **skips), given)
+    texts = [text for text in (*ctx.warnings, *ctx.notes) if text.startswith("left in float: ")]
+    assert texts, "each names layers, or says that all of them do"
+    assert all(", because " in text for text in texts)
+    assert any(f"{first} (1 of " in text or "all " in text for text in texts), texts

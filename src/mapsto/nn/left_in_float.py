@@ -12,12 +12,25 @@ from mapsto.errors import DomainError
 from mapsto.nn.sites import Trace
 
 if TYPE_CHECKING:
+    from mapsto.kinds import Network
     from mapsto.mapping import Context
 
-__all__ = ["LINEAR_ALONE", "is_convolution", "left_in_float", "require_quantized", "tell"]
+__all__ = [
+    "BEFORE",
+    "LINEAR_ALONE",
+    "is_convolution",
+    "left_in_float",
+    "require_quantized",
+    "tell",
+    "tell_again",
+    "tell_all",
+]
 
 LINEAR_ALONE = "layers is linear"
 """Why a convolution stays float where the user asks for linear layers alone."""
+
+BEFORE = "the step that quantized the network left it so"
+"""Why a layer stays float in a network that comes quantized."""
 
 _FUSED: dict[type[nn.Module], str] = {
     nn.RNNBase: "computes all its steps in one call, which has no integer form",
@@ -33,6 +46,7 @@ def left_in_float(
     quantized: Collection[str],
     *,
     given: Mapping[str, str] | None = None,
+    otherwise: str | None = None,
 ) -> dict[str, str]:
     """Path of each layer with weights that stays in float → why.
 
@@ -44,6 +58,8 @@ def left_in_float(
         Names of the parameters that are quantized.
     given
         Path → why that module and all below it stay in float by choice.
+    otherwise
+        Why a layer does that could be quantized and is not named in `given`; by default it is of a kind that has no integers.
 
     >>> import torch
     >>> from mapsto.nn.sites import trace
@@ -63,16 +79,16 @@ def left_in_float(
         if names & set(quantized):
             continue
         chosen = next((why for above, why in (given or {}).items() if _under(path, above)), None)
-        found[path] = chosen or fused or _why(part, names, used)
+        found[path] = chosen or fused or _why(part, names, used, otherwise)
     return found
 
 
-def _why(part: nn.Module, names: Collection[str], used: Collection[str]) -> str:
+def _why(part: nn.Module, names: Collection[str], used: Collection[str], otherwise: str | None) -> str:
     if is_parametrized(part):
         return "its weight is computed anew at every call"
     if set(names).isdisjoint(used):
         return "it is not called as a layer on what comes from the input"
-    return f"a {type(part).__name__} has no integer form here"
+    return otherwise or f"a {type(part).__name__} has no integer form here"
 
 
 def is_convolution(module: nn.Module, path: str) -> bool:
@@ -94,6 +110,28 @@ def tell(found: Mapping[str, str], ctx: Context, *, count: int, asked: Collectio
         named = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
         text = f"left in float: {named} ({len(paths)} of {count + len(found)} layers), because {why}"
         (ctx.note if why in asked else ctx.warn)(text)
+
+
+def tell_again(value: Network, ctx: Context, *, where: str) -> None:
+    """Note what a network that comes quantized has in float: a step that works on its integers alone leaves that as it is."""
+    from mapsto.nn.onnx_export import example_inputs
+    from mapsto.nn.quantization import quantized_edit, without_quantizers
+    from mapsto.nn.sites import trace
+
+    quantizers = quantized_edit(value, where=where).quantizers
+    names = {f"{each.path}.{each.function}".lstrip(".") for each in quantizers if each.weight and each.bits <= 8}
+    module = without_quantizers(value)
+    graph = trace(module, example_inputs(value.signature, 2)[0])
+    floats = left_in_float(module, graph, names, otherwise=BEFORE)
+    tell(floats, ctx, count=len(names), asked=floats.values())
+
+
+def tell_all(value: Network, ctx: Context, *, why: str) -> None:
+    """Note that every layer with weights stays in float."""
+    layers = [
+        part for part in value.module().modules() if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd, *_FUSED))
+    ]
+    ctx.note(f"left in float: all {len(layers)} layers, because {why}")
 
 
 def require_quantized(count: int, found: Mapping[str, str], *, where: str) -> None:

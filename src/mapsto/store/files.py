@@ -8,7 +8,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from mapsto.errors import StoreError
+from mapsto.errors import StoreError, command
 
 __all__ = ["FORMAT", "disk_error", "spread", "write_atomically"]
 
@@ -45,7 +45,8 @@ def disk_error(error: OSError, target: Path) -> StoreError:
         return StoreError(
             f"the disk is full: {target.name} could not be written",
             where=str(target.parent),
-            hint="free some space (`mapsto store gc`) or give another --store or --out, then run the same command again: it goes on",
+            hint=f"free some space (`{command('mapsto store gc')}`) or give another --store or --out, then run the same command "
+            "again: it goes on",
         )
     return StoreError(
         f"cannot be written: {error.strerror}",

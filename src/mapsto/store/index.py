@@ -14,12 +14,11 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from mapsto.errors import MapstoError, MissingExtra, StoreError
+from mapsto.errors import MapstoError, MissingExtra, StoreError, command
 from mapsto.store.store import Store
 
 __all__ = ["Index"]
 
-_REMEDY = "it holds nothing of its own: delete it (or check MAPSTO_DATABASE), then `mapsto store index` makes it again"
 _meta = sql.MetaData()
 _runs = sql.Table(
     "runs",
@@ -82,7 +81,7 @@ class Index:
         except SQLAlchemyError as error:
             place = sql.make_url(self.url).render_as_string(hide_password=True)
             raise StoreError(
-                f"the index database cannot be opened: {str(error).splitlines()[0]}", where=place, hint=_REMEDY
+                f"the index database cannot be opened: {str(error).splitlines()[0]}", where=place, hint=self._remedy()
             ) from error
 
     def add(self, run: Mapping[str, Any]) -> None:
@@ -101,6 +100,10 @@ class Index:
                 if values:
                     connection.execute(table.insert(), values)
 
+    def _remedy(self) -> str:
+        again = command("mapsto store index --store {store}", store=self.store.url or self.store.root)
+        return f"it holds nothing of its own: delete it (or check MAPSTO_DATABASE), then `{again}` makes it again"
+
     @contextmanager
     def _explained(self) -> Generator[None]:
         try:
@@ -108,7 +111,7 @@ class Index:
         except SQLAlchemyError as error:
             place = self.engine.url.render_as_string(hide_password=True)
             raise StoreError(
-                f"the index database cannot be written: {str(error).splitlines()[0]}", where=place, hint=_REMEDY
+                f"the index database cannot be written: {str(error).splitlines()[0]}", where=place, hint=self._remedy()
             ) from error
 
     def _metric_rows(self, run: str, step: Mapping[str, Any]) -> list[dict[str, Any]]:

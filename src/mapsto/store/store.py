@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mapsto.errors import StoreError
+from mapsto.errors import StoreError, command
 from mapsto.process import State
 from mapsto.store import lock, upkeep
 from mapsto.store.codec import blob_bytes, build, decode, encode
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Record", "Store", "default_store"]
-
-RECOVER = "`mapsto store verify` finds all that is damaged; run again with --force and the step that made it"
 
 
 def default_store() -> Path:
@@ -120,6 +118,10 @@ class Store:
                 where=str(self.root),
                 hint="upgrade mapsto, or give another --store",
             )
+
+    def _recovery(self) -> str:
+        check = command("mapsto store verify --store {store}", store=self.url or self.root)
+        return f"`{check}` finds all that is damaged; run again with --force and the step that made it"
 
     # -- files
 
@@ -211,13 +213,13 @@ class Store:
         if digest not in self._checked:
             if not path.exists() and self._read(relative) is None:
                 raise StoreError(
-                    "a blob is missing", where=f"{path}{f' (of {used_by})' if used_by else ''}", hint=RECOVER
+                    "a blob is missing", where=f"{path}{f' (of {used_by})' if used_by else ''}", hint=self._recovery()
                 )
             if digest_bytes(path.read_bytes()) != digest:
                 raise StoreError(
                     "a blob is damaged: its content does not match its digest",
                     where=f"{path}{f' (of {used_by})' if used_by else ''}",
-                    hint=RECOVER,
+                    hint=self._recovery(),
                 )
             self._checked.add(digest)
         return path
@@ -250,12 +252,12 @@ class Store:
         relative = spread("artifacts", digest, ".json")
         data = self._read(relative)
         if data is None:
-            raise StoreError("an artifact is missing", where=str(self.path(relative)), hint=RECOVER)
+            raise StoreError("an artifact is missing", where=str(self.path(relative)), hint=self._recovery())
         try:
             tree = json.loads(data)
             version = int(tree.pop("format"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError("a manifest is damaged", where=str(self.path(relative)), hint=RECOVER) from error
+            raise StoreError("a manifest is damaged", where=str(self.path(relative)), hint=self._recovery()) from error
         if version > FORMAT:
             raise StoreError(
                 f"an artifact has format {version}; this mapsto knows {FORMAT}",
@@ -264,7 +266,9 @@ class Store:
             )
         if digest_json(tree) != digest:
             raise StoreError(
-                "a manifest is damaged: it does not match its digest", where=str(self.path(relative)), hint=RECOVER
+                "a manifest is damaged: it does not match its digest",
+                where=str(self.path(relative)),
+                hint=self._recovery(),
             )
         return tree
 

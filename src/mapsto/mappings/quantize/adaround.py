@@ -84,6 +84,9 @@ class Adaround(Unlabelled, Process[Network, Network]):
         return _Rounding(self, value, state, ctx)
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
+        from mapsto.nn.left_in_float import tell_again
+
+        tell_again(value, ctx, where=self.name)
         module = value.module()
         module.load_state_dict(state["tensors"])
         return value.with_module(module)

@@ -117,9 +117,11 @@ class Aware(Optimisation, Process[Network, Network]):
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
         from mapsto.kinds import detached
         from mapsto.nn.edits.quantizers import is_step, learned_steps
+        from mapsto.nn.left_in_float import tell_again
         from mapsto.nn.quantization import quantized_edit, with_scales
         from mapsto.nn.training import load_result
 
+        tell_again(value, ctx, where=self.name)
         module = load_result(self._module(value), state)
         edit = with_scales(value, quantized_edit(value, where=self.name), learned_steps(module))
         tensors = {name: tensor for name, tensor in module.state_dict().items() if not is_step(name)}

@@ -46,6 +46,7 @@ class Bf16(Mapping[Network, Network]):
 
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.half_weights import HalfWeights
+        from mapsto.nn.left_in_float import tell_all
         from mapsto.nn.onnx_export import example_inputs
         from mapsto.nn.quantization import require_float
         from mapsto.nn.sites import trace
@@ -64,4 +65,5 @@ class Bf16(Mapping[Network, Network]):
                     where=name,
                     hint="format bf16 holds what float32 holds; for NaN, train the network again",
                 )
+        tell_all(value, ctx, why=f"{self.format} keeps their weights in 16 bits and computes in 32")
         return value.with_module(module, *fold, attach)

@@ -54,6 +54,7 @@ class CorrectBias(Unlabelled, Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         import torch
 
+        from mapsto.nn.left_in_float import tell_again
         from mapsto.nn.quantization import quantized_edit
         from mapsto.nn.reconstruction import captured, layer_output, quantized_layers, rounded
 
@@ -63,6 +64,7 @@ class CorrectBias(Unlabelled, Mapping[Network, Network]):
         layers = [layer for layer in quantized_layers(module) if cast("Any", layer.module).bias is not None]
         if not layers:
             raise DomainError("no quantized layer has a bias", where=self.name, hint="leave this step out")
+        tell_again(value, ctx, where=self.name)
         sums: dict[str, Tensor] = {}
         counts = dict.fromkeys((layer.path for layer in layers), 0)
         for batch in batches:

@@ -66,6 +66,7 @@ class Equalise(Mapping[Network, Network]):
 
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.lora import require_none
+        from mapsto.nn.left_in_float import tell_all
         from mapsto.nn.onnx_export import example_inputs
         from mapsto.nn.quantization import require_float, require_paths
         from mapsto.nn.sites import trace
@@ -96,6 +97,7 @@ class Equalise(Mapping[Network, Network]):
                 hint="put the layers behind that reshape into skip",
             )
         ctx.log(f"{len(pairs)} pairs of layers evened out")
+        tell_all(value, ctx, why="this step changes their weights alone; put quantize.static behind it")
         return value.with_module(module, *fold)
 
     def _skips(self, pair: tuple[str, str]) -> bool:

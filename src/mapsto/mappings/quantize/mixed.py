@@ -63,9 +63,10 @@ class Mixed(Unlabelled, Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.edits.quantizers import Quantizers
-        from mapsto.nn.left_in_float import tell
+        from mapsto.nn.left_in_float import tell, tell_again
         from mapsto.nn.quantizer_costs import QuantizerCosts
 
+        tell_again(value, ctx, where=self.name)
         at_hand = QuantizerCosts(self, value, ctx, where=self.name)
         drop = at_hand.drop()
         ctx.log(f"all {len(at_hand.layers)} layers quantized: {drop:+.2f} points lost")

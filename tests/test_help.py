@@ -1,0 +1,319 @@
+"""Whatever a help text, a message or a page tells the reader to type does what it says there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import typer.main
+import yaml
+from PIL import Image
+
+from mapsto import discovery, testing
+from mapsto.cli import app
+from mapsto.names import benchmarks
+from mapsto.progress import try_next
+from mapsto.report import load
+from mapsto.spec import load_recipe, shipped_recipes
+from tests.command import mapsto
+from tests.test_readme import block
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for part in ("mapsto", "mapsto_runtime") for path in sorted((ROOT / "src" / part).rglob("*.py"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SAID_IN = [*PAGES, *sorted((ROOT / "docs" / "tutorials").glob("*.py")), *shipped_recipes().values()]
+
+# A reader's words, and the parts that a message fills in, as they stand in the folder that `place` makes.
+STAND_FOR = {
+    "AGE": "30d", "COLUMN": "column", "DATA": "digits", "FILE": "photo1.png", "FILE.csv": "table.csv", "FOLDER": "photos",
+    "FOLDER_OF_EXAMPLES": "photos", "LEARNER": "runs/meta_protonet", "N": "2", "NAME": "prune.taylor", "RECIPE": "demo", "RUN": "runs/demo",
+    "prune.smallest": "prune.taylor", "YOUR_FILE": "photo1.png", "列名": "column",
+}  # fmt: skip
+FILLED_IN = {
+    "column": "column", "demo": "runs/demo", "examples": "photos", "file": "photo1.png", "folder": "runs/demo", "free": "mine",
+    "model": "runs/demo", "name": "mlp", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
+    "table": "table.csv",
+}  # fmt: skip
+ALL = typer.main.get_command(app)
+TINY = """\
+schema: 1
+name: demo
+data:
+  few: {subset: {data: {digits: {size: 16}}, per_class: 4}}
+  tasks: {episodes: {data: $few, ways: 5, shots: 1, queries: 1}}
+steps:
+  - networks.conv4: {data: $few, width: 4}
+  - meta.protonet: {tasks: $tasks, steps: 2}
+    as: teacher
+    observe: {size: {evaluate.size: {}}}
+  - adapt.centroid: {data: $few}
+  - export.onnx: {data: $few}
+"""
+
+
+def commands(tree: Any = ALL, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that lead to it."""
+    for name, command in getattr(tree, "commands", {}).items():
+        yield from commands(command, (*path, name))
+    if path and not getattr(tree, "commands", {}):
+        yield path, tree
+
+
+FACTORY = """\
+from torch import nn
+
+
+def factory():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(4, 2))
+"""
+COMMANDS = dict(commands())
+NAMED = re.compile(rf"\bmapsto ({'|'.join(sorted({path[0] for path in COMMANDS}))})\b")
+
+
+def _of_help() -> list[str]:
+    """Every example, and every command between backticks, of every help text."""
+    texts = [command.help or "" for command in COMMANDS.values()]
+    return [
+        said
+        for text in texts
+        for said in re.findall(r"Example: (mapsto .+)|`(mapsto [^`]+)`", text)
+        for said in said
+        if said
+    ]
+
+
+class Texts(NamedTuple):
+    """What the sources hold for readers, each with its file."""
+
+    commands: list[tuple[str, str]]
+    hints: list[tuple[str, str]]
+    others: list[tuple[str, str]]
+    """Texts that are neither the one nor a docstring, nor say where an error is."""
+
+
+@cache
+def texts() -> Texts:
+    found = Texts([], [], [])
+
+    def read(node: ast.AST, file: str, kept: list[tuple[str, str]]) -> None:
+        for part in ast.iter_child_nodes(node):
+            if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
+                continue
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                kept.append((file, part.value))
+            elif (
+                isinstance(part, ast.Call)
+                and isinstance(part.func, ast.Name)
+                and part.func.id == "command"
+                and part.args
+            ):
+                assert isinstance(part.args[0], ast.Constant), (
+                    f"{file}:{part.lineno}: a command is written where it is called"
+                )
+                found.commands.append((file, str(part.args[0].value)))
+            elif isinstance(part, ast.keyword) and part.arg == "hint":
+                before = len(kept)
+                read(part, file, kept)
+                found.hints.extend(kept[before:])
+            elif not (isinstance(part, ast.keyword) and part.arg == "where"):
+                read(part, file, kept)
+
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        if "hint=" in text or NAMED.search(text):
+            read(ast.parse(text), path.name, found.others)
+    return found
+
+
+def _of_messages() -> list[str]:
+    """Every command that a message can name, its fields filled in."""
+    return [text.format(**FILLED_IN) for _, text in texts().commands]
+
+
+def _of_pages() -> list[str]:
+    """Every command of a shell block, an indented line, or between backticks."""
+    found: list[str] = []
+    for path in SAID_IN:
+        text = path.read_text(encoding="utf-8").replace(" \\\n", " ")
+        lines = [line.removeprefix("#").strip() for line in text.splitlines()]
+        typed = [
+            line for line in lines if re.match(r"(\.venv/bin/)?mapsto ", line) and NAMED.match(line.split("bin/")[-1])
+        ]
+        quoted = re.findall(r"`((?:\.venv/bin/)?mapsto [^`]+)`", text.replace("\n", " "))
+        whole = re.findall(r": (mapsto run [^.]+)\. ", text)  # in the comment of a recipe
+        found += [line.split(" #")[0].split("bin/")[-1].strip() for line in [*typed, *quoted, *whole]]
+    return [each for each in dict.fromkeys(found) if NAMED.match(each)]
+
+
+SAID = list(dict.fromkeys([*_of_help(), *_of_messages(), *_of_pages()]))
+
+
+def words_of(text: str) -> list[str]:
+    """What a shell makes of it in the folder of `place`: words of the reader replaced, patterns expanded."""
+    typed = [STAND_FOR.get(word, word) for word in shlex.split(text)[1:]]
+    if typed[0] == "bench":
+        typed = ["engine" if word == STAND_FOR["NAME"] else word for word in typed]
+    return [each for word in typed for each in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    """What the real parser makes of the words of a command; it raises where there is no such command, option or value."""
+    path = next(path for path in COMMANDS if tuple(words[: len(path)]) == path)
+    return COMMANDS[path].make_context("mapsto", words[len(path) :]).params
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples name: photographs, a table, a network of one's own, and runs."""
+    folder = tmp_path_factory.mktemp("reader")
+    draw = np.random.default_rng(0)
+    for name, ink in (("cat", 60), ("dog", 200)):
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = np.clip(draw.normal(ink, 20, (24, 24)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
+    (folder / "new").mkdir()
+    Image.open(folder / "photos" / "cat" / "0.png").save(folder / "new" / "0.jpg")
+    for i in (1, 2):
+        shutil.copy(folder / "photos" / "cat" / "0.png", folder / f"photo{i}.png")
+    rows = [f"{draw.normal(4 * (i % 2)):.3f},{draw.normal():.3f},{'yes' if i % 2 else 'no'}" for i in range(20)]
+    (folder / "table.csv").write_text("\n".join(["a,b,column", *rows]) + "\n", encoding="utf-8")
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    (folder / "mine.yaml").write_text(block("README.md", "yaml"), encoding="utf-8")
+    (folder / "package").mkdir()
+    (folder / "package" / "module.py").write_text(FACTORY, encoding="utf-8")
+    weights = {
+        "0.weight": torch.randn(4, 3, 3, 3),
+        "0.bias": torch.zeros(4),
+        "3.weight": torch.randn(2, 4),
+        "3.bias": torch.zeros(2),
+    }
+    torch.save(weights, folder / "weights.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MAPSTO_STORE", str(folder / "kept"))
+        mapsto("run", "tiny.yaml", "--out", "runs/demo", "--threads", 1, code=0)
+    for name in ("short", "meta_protonet", "photos", "vgg_cifar"):
+        shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
+    return folder
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to work in."""
+    shutil.copytree(prepared, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "here" / "kept"))
+    return tmp_path / "here"
+
+
+def test_every_command_has_an_example_and_the_helper_finds_them() -> None:
+    for path, command in COMMANDS.items():
+        assert f"Example: mapsto {' '.join(path)}" in command.help, path
+    assert "mapsto list recipes" in _of_messages()
+    assert "mapsto run mine.yaml" in _of_pages()
+    assert len(SAID) > 40
+
+
+def test_no_message_names_a_command_by_another_way() -> None:
+    """Else nobody would find out that it does not work."""
+    assert [each for each in texts().others if NAMED.search(each[1])] == []
+
+
+def test_options_and_mappings_in_hints_are_there() -> None:
+    options = {name for command in COMMANDS.values() for each in command.params for name in each.opts} | {
+        "--help",
+        "--upgrade",
+    }  # the last is pip's
+    known = {*discovery.entries("mappings"), *discovery.entries("data")}
+    families = "|".join(sorted({name.partition(".")[0] for name in discovery.entries("mappings")}))
+    wrong = [
+        (file, each)
+        for file, text in texts().hints
+        for each in (
+            *re.findall(r"(?<![\w-])--[a-z][a-z-]+", text),
+            *re.findall(rf"\b(?:{families})\.[a-z_]+\b(?![.(=:])", text),
+        )
+        if each not in known | options
+    ]
+    assert wrong == []
+
+
+# What takes longer is run by the slow test below; here a run and a compression are planned, which reads the recipe and its settings.
+SLOW = ("adapt", "bench", "lock")
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_what_is_said_works(text: str, place: Path) -> None:
+    words = words_of(text)
+    if tuple(words) in COMMANDS and any(each.required for each in COMMANDS[tuple(words)].params):
+        return  # it stands for the command, and cannot be typed alone
+    given = parsed(words)
+    if words[0] == "bench" and given["name"]:
+        assert given["name"] in benchmarks()
+    elif "encoder.folder=FOLDER" in words:
+        load_recipe(words[1], settings={"encoder.configuration": None, "encoder.folder": "FOLDER"})  # the reader's own
+    elif words[0] not in SLOW:
+        (place / "mine.yaml").unlink() if words[0] == "new" else None
+        mapsto(*words, *(["--plan"] if words[0] in ("run", "compress") and "--plan" not in words else []), code=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [text for text in SAID if shlex.split(text)[1] in ("run", "compress", *SLOW)])
+def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the recipes' quick settings, and a benchmark's; the lock of this checkout is compared, and not written."""
+    words = words_of(text)
+    if words[0] == "lock":
+        monkeypatch.setattr(testing, "_lock_path", lambda: place / "mapsto.lock.json")
+        monkeypatch.setattr(testing, "lock_hashes", dict)
+    faster = {"run": ["--quick"], "compress": ["--epochs", "1", "--shares", "0.5"], "bench": ["--quick"]}
+    if words == ["run", "mine.yaml"]:
+        faster["run"] = ["--set", "big.epochs=1", "--set", "distill.logits.epochs=1"]
+    if tuple(words) in COMMANDS and any(each.required for each in COMMANDS[tuple(words)].params):
+        return
+    if "encoder.folder=FOLDER" in words or ("cuda" in words and not torch.cuda.is_available()):
+        pytest.skip("needs a CUDA device, or a folder saved by transformers")
+    mapsto(*words, *(each for each in faster.get(words[0], []) if each not in words or each == "--set"), code=0)
+
+
+def test_what_to_try_next_keeps_the_options_of_the_run(place: Path) -> None:
+    options = ["--threads", "1", "--seed", "3", "--store", "another store", "--trust", "package"]
+    place.joinpath("tiny.yaml").write_text(TINY.partition("  - adapt")[0], encoding="utf-8")
+    mapsto("run", "tiny.yaml", "--set", "teacher.steps=1", "--out", "my runs/demo", *options, code=0)
+    (place / "my runs" / "demo" / "package" / "learner").mkdir(parents=True)
+    learner, plan, new = try_next(load(Path("my runs/demo")), Path("my runs/demo"))
+    assert learner == "mapsto adapt 'my runs/demo' FOLDER_OF_EXAMPLES --trust package"
+    planned = mapsto(*shlex.split(plan)[1:], "--json", code=0)
+    assert {row["status"] for row in json.loads(planned.out)} == {"hit"}, "the same seed, threads, settings and store"
+    mapsto(*shlex.split(new)[1:], code=0)
+    own = Path("mine_2.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(own)["steps"][1]["meta.protonet"]["steps"] == 1, (
+        "of the run, not of the file that it began with"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rnu demo", "there is no command 'rnu'; did you mean 'run'?; see mapsto --help"),
+        ("store lss", "there is no command 'lss'; did you mean 'ls'?; see mapsto store --help"),
+        ("demo", "did you mean `mapsto run demo`?"),
+        ("my.yaml", "did you mean `mapsto run my.yaml`?"),
+        ("prune.taylor", "did you mean `mapsto show prune.taylor`?"),
+        ("xyzzy", "there is no command 'xyzzy'; known: adapt, bench"),
+        ("run --sed 3", "there is no option '--sed'; did you mean '--seed'?"),
+        ("list prun.taylor", "did you mean 'prune.taylor'"),
+    ],
+)
+def test_a_mistyped_word_gets_the_nearest_that_there_is(words: str, said: str) -> None:
+    assert said in mapsto(*words.split(), code=2).err
