@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mapsto import charts
+from mapsto.kinds import interval_ends
 
 PANELS = (("latency p50", "one image, one thread, ms"), ("bytes", "bytes"))
 
@@ -26,9 +27,8 @@ def panel(summary: dict[str, Any], x: str, x_name: str) -> str:
         for row in summary["rows"]:
             cells = dict(zip(columns, row, strict=True))
             if cells.get(x) and cells.get(name):
-                points.append(
-                    charts.Point(cells["stage"], cells[x]["value"], cells[name]["value"], cells[name]["ci95"])
-                )
+                ends = interval_ends(cells[name], summary["units"].get(name, ""))
+                points.append(charts.Point(cells["stage"], cells[x]["value"], cells[name]["value"], ends))
         if len(points) > 1:
             series[name.removesuffix(" accuracy")] = points
     return charts.scatter(series, x_name=f"{x_name} (log)", y_name="accuracy, %", log_x=True)

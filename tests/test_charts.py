@@ -33,7 +33,9 @@ def test_greater_is_higher() -> None:
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=30), st.booleans())
 def test_any_numbers_give_well_formed_finite_svg(points: list[tuple[float, float]], log: bool) -> None:
     drawn = [
-        scatter({"<a>": [Point("&", x, y, 0.5) for x, y in points]}, x_name="<x>", y_name="y", log_x=log),
+        scatter(
+            {"<a>": [Point("&", x, y, (y - 0.5, y + 0.5)) for x, y in points]}, x_name="<x>", y_name="y", log_x=log
+        ),
         lines({"<a>": ([x for x, _ in points], [y for _, y in points])}, x_name="<x>", y_name="y", log_y=log),
     ]
     for svg in drawn:

@@ -329,7 +329,7 @@ def test_other_commands() -> None:
     Path("x.yaml").write_text("schema: 1\n")
     for arguments, message in {
         (): "Usage: ",
-        ("zork",): "No such command",
+        ("zork",): "there is no command 'zork'",
         ("run",): "Missing argument",
         ("show", "../../etc"): "nothing is called",
         ("new", ""): "needs a name",
@@ -736,7 +736,7 @@ def test_a_damaged_blob_is_found_and_mended(change: Callable[[Path], object], wh
 def test_a_damaged_index_and_runs_file(made: Path) -> None:
     shutil.copytree(made / "store", "store")
     Path("store/index.sqlite").write_bytes(b"junk" * 100)
-    assert "`mapsto store index` makes it again" in run(GOOD).err
+    assert " makes it again" in run(GOOD).err
     nothing_half_written()
     Path("store/index.sqlite").unlink()
     next(Path("store/runs").glob("*.json")).write_text("junk")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mapsto import progress
+from mapsto.html import render
+from mapsto.kinds import Metric
+from mapsto.report import compare
 
 
 def outcome(met: list[bool | None], skipped: dict[str, str] | None = None, columns: int = 1) -> dict[str, Any]:
@@ -60,3 +64,46 @@ def test_what_was_not_run_takes_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert [line for line in capsys.readouterr().out.splitlines() if "not run" in line] == [
         f"not run: teacher.omniglot, int8.omniglot ({reason})"
     ]
+
+
+NEAR = {"value": 99.5, "ci95": 1.25}
+ENDS = {"value": 100.0, "ci95": 1.84, "low": 96.3, "high": 100.0}
+
+
+def beyond(text: str) -> list[str]:
+    """The intervals in a text that pass 100."""
+    reach = [(found[0], float(found[1]) + float(found[2])) for found in re.finditer(r"([\d.]+)\s*±\s*([\d.]+)", text)]
+    reach += [(found[0], float(found[1])) for found in re.finditer(r"to ([\d.]+)\)", text)]
+    return [shown for shown, end in reach if end > 100]
+
+
+@pytest.mark.parametrize("cell", [NEAR, ENDS], ids=["half-width", "both ends"])
+def test_no_interval_of_an_accuracy_passes_100(
+    cell: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beyond("99.50 ± 1.25") == ["99.50 ± 1.25"]
+    given = outcome([True])
+    given["summary"]["rows"] = [["teacher", cell], ["int8", {"value": 90.0, "ci95": 1.0}]]
+    given["summary"]["columns"][1] = "test accuracy"
+    given["summary"] |= {"units": {"test accuracy": "%", "bytes": "B"}, "columns": ["stage", "bytes", "test accuracy"]}
+    given["summary"]["rows"] = [
+        [stage, {"value": 10.0 * k, "ci95": None}, each] for k, (stage, each) in enumerate(given["summary"]["rows"], 1)
+    ]
+    given["targets"] = [{"what": "right", "goal": ">= 90", "measured": cell["value"], "unit": "%", "met": True, **cell}]
+    progress.print_outcome(given, tmp_path)
+    metric = {"unit": "%", "measured": False, "n": 50, **cell}
+    given["steps"][0] |= {
+        "id": "0",
+        "report": {"metrics": {"accuracy": metric}, "tables": {}, "series": {}, "pictures": {}},
+    }
+    progress.print_comparison(compare(given | {"steps": given["steps"][:1]}, {"steps": given["steps"][:1]}), ["a", "b"])
+    printed = capsys.readouterr().out
+    assert printed.count("to 100)") == 4, "the stages, the targets, and both sides of a comparison"
+    page = re.sub(
+        r"<[^>]*>",
+        " ",
+        re.sub(r"(?s)<(script|style).*?</\1>", "", render({"schema": 1, **given, "steps": given["steps"][:1]})),
+    )
+    assert "to 100)" in page
+    assert beyond(printed + page + str(Metric(**metric))) == []
+    assert "90.00 ± 1" in printed, "where it lies evenly around the value, the half-width is enough"

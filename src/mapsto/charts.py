@@ -30,12 +30,12 @@ _Rect: TypeAlias = "tuple[float, float, float, float]"
 
 
 class Point(NamedTuple):
-    """A labelled place in a scatter plot; `ci95` is the half-width of the interval of `y`."""
+    """A labelled place in a scatter plot; `ends` are those of the interval of `y`."""
 
     label: str
     x: float
     y: float
-    ci95: float | None = None
+    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,7 @@ def _empty(y_name: str) -> str:
 def scatter(series: Mapping[str, Sequence[Point]], *, x_name: str, y_name: str, log_x: bool = False) -> str:
     """Labelled points joined in their order, with bars for their intervals.
 
-    >>> svg = scatter({"digits": [Point("teacher", 1e6, 88.0, 0.4), Point("int8", 1e5, 87.5, 0.4)]},
+    >>> svg = scatter({"digits": [Point("teacher", 1e6, 88.0, (87.6, 88.4)), Point("int8", 1e5, 87.5, (87.1, 87.9))]},
     ...               x_name="bytes", y_name="accuracy, %", log_x=True)
     >>> svg.count("<circle"), svg.count('class="bar')
     (2, 2)
@@ -239,14 +239,14 @@ def scatter(series: Mapping[str, Sequence[Point]], *, x_name: str, y_name: str, 
     legend, taken = _legend(list(kept))
     top = TOP + taken
     x = _axis([p.x for p in everything], LEFT, WIDTH - LEFT - RIGHT, log=log_x, pad=0.14)
-    ends = [p.y + sign * (p.ci95 or 0.0) for p in everything for sign in (-1, 1)]
+    ends = [end for p in everything for end in (p.y, *(p.ends or ()))]
     y = _axis(ends, HEIGHT - BOTTOM, -(HEIGHT - BOTTOM - top), pad=0.12)
     parts = [*legend, *_frame(x, y, x_name, y_name)]
     for index, points in enumerate(kept.values()):
         parts.extend(_trail(points, x, y, index))
     marks = [(x.at(p.x), y.at(p.y)) for p in everything]
     boxes: list[_Rect] = [(mx - 7, my - 7, mx + 7, my + 7) for mx, my in marks]
-    boxes += [(x.at(p.x) - 4, y.at(p.y + c), x.at(p.x) + 4, y.at(p.y - c)) for p in everything if (c := p.ci95)]
+    boxes += [(x.at(p.x) - 4, y.at(p.ends[1]), x.at(p.x) + 4, y.at(p.ends[0])) for p in everything if p.ends]
     parts.extend(_placed(p.label, x.at(p.x), y.at(p.y), boxes, top) for p in next(iter(kept.values())))
     return _svg(WIDTH, HEIGHT, f"{y_name} against {x_name}", parts)
 
@@ -257,11 +257,11 @@ def _trail(points: Sequence[Point], x: _Axis, y: _Axis, index: int) -> list[str]
     parts = [f'<polyline class="trail {tone}" points="{path}"/>']
     for p in points:
         px, py = x.at(p.x), y.at(p.y)
-        if p.ci95:
-            low, high = y.at(p.y - p.ci95), y.at(p.y + p.ci95)
+        if p.ends:
+            low, high = y.at(p.ends[0]), y.at(p.ends[1])
             d = f"M{px:.1f} {low:.1f}V{high:.1f}M{px - 4:.1f} {low:.1f}h8M{px - 4:.1f} {high:.1f}h8"
             parts.append(f'<path class="bar {tone}" d="{d}"/>')
-        interval = f" ± {p.ci95:.2g}" if p.ci95 else ""
+        interval = f" ({p.ends[0]:.3g} to {p.ends[1]:.3g})" if p.ends else ""
         parts.append(f"<g><title>{escape(p.label)}: {p.y:.4g}{interval} at {escape(short(p.x))}</title>")
         parts.append(f"{_mark(index, px, py)}</g>")
     return parts

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from mapsto import charts
 from mapsto.errors import SpecError
+from mapsto.kinds import interval_ends, interval_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["SCHEMA", "interval_text", "render"]
+__all__ = ["SCHEMA", "render"]
 
 SCHEMA = 1
 """The version of report.json that this page is made from."""
@@ -187,24 +188,8 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _interval(value: Any) -> float | None:
-    return _number(cast("Doc", value).get("ci95")) if isinstance(value, dict) else None
-
-
-def interval_text(cell: Mapping[str, Any]) -> str:
-    """The interval of a metric as people read it: both ends where they are known, else the half-width; empty without one.
-
-    >>> interval_text({"ci95": 1.84, "low": 96.3, "high": 100.0}), interval_text({"ci95": 1.84}), interval_text({"ci95": None})
-    ('(96.3 to 100)', '± 1.8', '')
-    """
-    low, high, half = (_number(cell.get(name)) for name in ("low", "high", "ci95"))
-    if low is not None and high is not None:
-        return f"({low:.3g} to {high:.3g})"
-    return f"± {half:.2g}" if half is not None else ""
-
-
-def _shown_interval(value: Any) -> str:
-    text = interval_text(cast("Doc", value)) if isinstance(value, dict) else ""
+def _shown_interval(value: Any, unit: str) -> str:
+    text = interval_text(cast("Doc", value), unit) if isinstance(value, dict) else ""
     return f" {text}" if text else ""
 
 
@@ -319,7 +304,7 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
         if number is None:
             cells.append(Cell(_plain(cast("Doc", value).get("value") if isinstance(value, dict) else value)))
             continue
-        shown = text(number) + _shown_interval(value)
+        shown = text(number) + _shown_interval(value, unit)
         share = number / (100 if unit == "%" else 1) if bars and number >= 0 else None
         cells.append(Cell(shown, f"{number:,.10g}", share if share is not None and share <= 1 else None))
     return cells
@@ -367,8 +352,8 @@ def _status(report: Doc) -> tuple[str, str] | None:
 
 def _target(target: Doc) -> Doc:
     goal = _plain(target.get("goal")).replace(">=", "≥").replace("<=", "≤")
-    measured = _plain(target.get("measured")) + _shown_interval(target)
-    unit = target.get("unit") or ""
+    unit = str(target.get("unit") or "")
+    measured = _plain(target.get("measured")) + _shown_interval({**target, "value": target.get("measured")}, unit)
     return {
         "what": target.get("what", ""),
         "goal": f"{goal} {unit}".strip(),
@@ -419,7 +404,7 @@ def _tiles(summary: Doc) -> list[Tile]:
             continue
         place, first, last = order.index(role), _number(known[0]) or 0.0, _number(known[-1]) or 0.0
         if role == "drop":
-            found.append((place, _drop_tile(name, unit, last, _interval(known[-1]))))
+            found.append((place, _drop_tile(name, unit, last, known[-1])))
         elif len(known) > 1 and role == "accuracy" and name.removesuffix("accuracy").strip() not in paired:
             scale = 1.0 if unit == "%" or max(first, last) > 1 else 100.0
             note = f"{first * scale:.1f} → {last * scale:.1f} %"
@@ -434,9 +419,9 @@ def _signed(value: float) -> str:
     return f"{sign}{abs(value):.1f}"
 
 
-def _drop_tile(name: str, unit: str, drop: float, interval: float | None) -> Tile:
+def _drop_tile(name: str, unit: str, drop: float, cell: Any) -> Tile:
     """A paired drop: how far the last stage lies below the first, over the same episodes."""
-    note = f"± {interval:.2g}, paired" if interval is not None else "paired"
+    note = f"{_shown_interval(cell, unit)}, paired".strip(" ,")
     return Tile(_signed(-drop), f"{unit or 'points'}, {name.removesuffix('drop').strip() or name}", note)
 
 
@@ -465,9 +450,9 @@ def _stage_figures(summary: Doc) -> list[Figure]:
     figures: list[Figure] = []
     for name, unit, role, xs in chosen:
         series: dict[str, list[charts.Point]] = {}
-        for accuracy, _, _, ys in accuracies:
+        for accuracy, of_accuracy, _, ys in accuracies:
             points = [
-                charts.Point(stage, x, y, _interval(given))
+                charts.Point(stage, x, y, interval_ends(given, of_accuracy) if isinstance(given, dict) else None)
                 for stage, at, given in zip(stages, xs, ys, strict=True)
                 if (x := _number(at)) is not None and x > 0 and (y := _number(given)) is not None
             ]
@@ -690,7 +675,7 @@ def _metrics(step: Doc, titles: Mapping[str, str]) -> Section:
         [
             Cell(name),
             Cell(_plain(m.get("value")), repr(m.get("value"))),
-            Cell(interval_text(m)),
+            Cell(interval_text(m, str(m.get("unit") or ""))),
             Cell(str(m.get("unit") or "")),
             Cell(_plain(m["n"]) if m.get("n") is not None else ""),
             Cell("measured" if m.get("measured") else ""),
@@ -726,13 +711,20 @@ def _seeds(seeds: Doc | None) -> View | None:
     if "columns" in seeds and "rows" in seeds:
         return _view(seeds)
     rows = [
-        [name, {"value": m.get("value"), "ci95": m.get("ci95")}, m.get("unit") or "", _values(m.get("values"))]
+        [name, _bounded(m, str(m.get("unit") or "")), m.get("unit") or "", _values(m.get("values"))]
         for name, m in (seeds.get("metrics") or {}).items()
     ]
     if not rows:
         return None
     given = ", ".join(str(seed) for seed in seeds.get("seeds") or [])
     return _view({"columns": ["metric", "mean", "unit", f"seeds {given}".strip()], "rows": rows})
+
+
+def _bounded(metric: Doc, unit: str) -> Doc:
+    """A metric for a column of several units: its ends are put in where its own unit bounds them."""
+    cell = {name: metric.get(name) for name in ("value", "ci95", "low", "high")}
+    ends = interval_ends(cell, unit)
+    return cell | {"low": ends[0], "high": ends[1]} if ends and ends != interval_ends(cell) else cell
 
 
 def _values(values: Sequence[Any] | None) -> str:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mapsto.errors import command
-from mapsto.html import interval_text
+from mapsto.kinds import interval_text
 from mapsto.run import Listener, StepResult
 from mapsto.spec import shipped_recipes
 from mapsto_runtime.shown import shown
@@ -103,18 +103,16 @@ def _title(step: StepResult) -> str:
     return escape(f"{'  ' if step.of is not None else ''}{step.name}{label}")
 
 
-def _sampled(value: Any, cell: Mapping[str, Any]) -> str:
-    """A value with its interval: both ends where they are known, else the half-width."""
-    if value is not None and cell.get("low") is not None:
-        return f"{value:.2f} {interval_text(cell)}"
-    return _number(value, cell.get("ci95"))
+def _sampled(cell: Mapping[str, Any], unit: str) -> str:
+    """A value, with its interval where it has one."""
+    value = cell.get("value")
+    interval = interval_text(cell, unit) if value is not None else ""
+    return f"{value:.2f} {interval}" if interval else _number(value)
 
 
-def _number(value: Any, ci95: Any = None) -> str:
+def _number(value: Any) -> str:
     if value is None:
         return "–"
-    if ci95 is not None:
-        return f"{value:.2f} ± {ci95:.2f}"
     if abs(value) >= 10_000:
         size = 1e6 if abs(value) >= 1e6 else 1e3
         return f"{value / size:.3g} {'M' if size == 1e6 else 'k'}"
@@ -202,7 +200,8 @@ def _print_stages(console: Console, report: Mapping[str, Any]) -> None:
         if explained:
             made.add_column("what it is", no_wrap=True)
         for stage, *cells in summary["rows"]:
-            shown = ["" if c is None else _number(c["value"], c["ci95"]) for c in cells]
+            units = [summary["units"].get(column, "") for column in summary["columns"][1:]]
+            shown = ["" if c is None else _sampled(c, unit) for c, unit in zip(cells, units, strict=True)]
             made.add_row(escape(stage), *shown, *([escape(meanings.get(stage, ""))] if explained else []))
         return made
 
@@ -223,7 +222,12 @@ def _print_targets(console: Console, targets: Sequence[Mapping[str, Any]]) -> No
             table.add_column(column, justify="right" if column in ("goal", "measured") else "left")
         for target in judged:
             met = "[green]yes[/]" if target["met"] else "[red]NO[/]"
-            table.add_row(escape(target["what"]), str(target["goal"]), _sampled(target["measured"], target), met)
+            table.add_row(
+                escape(target["what"]),
+                str(target["goal"]),
+                _sampled({**target, "value": target["measured"]}, target.get("unit", "")),
+                met,
+            )
         console.print(table)
     waiting = [target["what"] for target in targets if target["met"] is None]
     if waiting:
@@ -318,8 +322,13 @@ def print_comparison(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) ->
         table.add_row(
             escape(row["metric"]),
             row["unit"],
-            _number(row["a"], row["ci95_a"]),
-            _number(row["b"], row["ci95_b"]),
+            *(
+                _sampled(
+                    {"value": row[side], **{name: row.get(f"{name}_{side}") for name in ("ci95", "low", "high")}},
+                    row["unit"],
+                )
+                for side in ("a", "b")
+            ),
             "" if row["difference"] is None else f"{row['difference']:+.4g}",
         )
     console.print(table)

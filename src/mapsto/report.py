@@ -376,8 +376,11 @@ def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[dict[str,
                 "metric": path,
                 "a": left_value,
                 "b": right_value,
-                "ci95_a": None if first is None else first["ci95"],
-                "ci95_b": None if second is None else second["ci95"],
+                **{
+                    f"{name}_{side}": (metric or {}).get(name)
+                    for name in ("ci95", "low", "high")
+                    for side, metric in (("a", first), ("b", second))
+                },
                 "unit": (first or second or {}).get("unit", ""),
                 "difference": difference,
             }
