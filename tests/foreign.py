@@ -93,11 +93,16 @@ class Selecting(nn.Module):
 class UNet(nn.Module):
     """Scores of classes for every pixel, (N, classes, H, W)."""
 
-    def __init__(self, classes: int = 3, width: int = 8) -> None:
+    def __init__(self, classes: int = 3, width: int = 8, *, upsample: bool = False) -> None:
         super().__init__()
+        self.classes, self.width, self.upsample = classes, width, upsample
         self.down1 = nn.Sequential(*block(3, width))
         self.down2 = nn.Sequential(nn.MaxPool2d(2), *block(width, 2 * width))
-        self.up = nn.ConvTranspose2d(2 * width, width, 2, 2)
+        self.up = (
+            nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(2 * width, width, 3, padding=1))
+            if upsample
+            else nn.ConvTranspose2d(2 * width, width, 2, 2)
+        )
         self.join, self.out = nn.Sequential(*block(2 * width, width)), nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

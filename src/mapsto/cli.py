@@ -7,6 +7,7 @@ surroundings, 1 our failure, 130 Ctrl-C.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,16 @@ import typer
 
 from mapsto import discovery
 from mapsto._version import __version__
-from mapsto.errors import DataError, MapstoError, SpecError, StoreError, command, is_of_surroundings, nearest
+from mapsto.errors import (
+    DataError,
+    DomainError,
+    MapstoError,
+    SpecError,
+    StoreError,
+    command,
+    is_of_surroundings,
+    nearest,
+)
 from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
     from mapsto.spec import Recipe
     from mapsto.store import Store
     from mapsto.store.index import Index
+    from mapsto_runtime.predictor import Prediction, Predictor
 
 __all__ = ["app", "main"]
 
@@ -519,6 +530,10 @@ def predict(
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the raw maps of a network whose output is dense, an .npy for each sample."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify files with an exported package. Needs no training library.
@@ -529,6 +544,9 @@ def predict(
 
     folder = package / "package" if (package / "package" / "manifest.json").is_file() else package
     predictor = Predictor(folder)
+    if maps is not None:
+        _require_maps(predictor, maps)
+    written: set[str] = set()
     rows: list[dict[str, Any]] = []
     titles: list[str] = []
     errors: list[MapstoError] = []
@@ -542,6 +560,7 @@ def predict(
             titles.append(f"{name}, row {prediction.index + 1}" if several else name)
             scores = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
             probability = prediction.probability
+            kept = {} if maps is None else {"map": _write_map(prediction, maps, written)}
             rows.append(
                 {
                     "file": name,
@@ -549,13 +568,15 @@ def predict(
                     "label": prediction.label,
                     "probability": None if probability is None else round(probability, 4),
                     "top": {label: float(f"{score:.4g}") for label, score in scores},
+                    **kept,
                 }
             )
     if as_json:
         _json(rows)
     for title, row in () if as_json else zip(titles, rows, strict=True):
         if row["probability"] is None:
-            _print(f"{title}: {row['label']}")
+            place = f" → {row['map']}" if "map" in row else ""
+            _print(f"{title}: {row['label']}{place}")
             continue
         others = "  ".join(f"{label} {score:.2f}" for label, score in row["top"].items() if label != row["label"])
         _print(f"{title}: {row['label']} ({row['probability']:.2f})   {others}")
@@ -563,6 +584,28 @@ def predict(
         _note(str(error))
     if errors:
         raise errors[-1]
+
+
+def _require_maps(predictor: Predictor, folder: Path) -> None:
+    """Makes the folder for maps. Raises `DomainError` where the package gives none."""
+    if not predictor.signature.is_dense:
+        raise DomainError(
+            "its output is no map, so that there is nothing to write",
+            where="--maps",
+            hint="leave --maps out; the answers are on the screen, or in full with --json",
+        )
+    _writable(folder)
+
+
+def _write_map(prediction: Prediction, folder: Path, written: set[str]) -> str:
+    """The raw map as ``NAME.npy``; with a number where a file holds several samples, or files of two folders have one name."""
+    import numpy as np
+
+    stem = Path(prediction.source.partition("[")[0]).stem if prediction.source[0] != "<" else "array"
+    name = next(name for number in itertools.count() if (name := f"{stem}_{number}" if number else stem) not in written)
+    written.add(name)
+    np.save(folder / f"{name}.npy", cast("Any", prediction.map))
+    return str(folder / f"{name}.npy")
 
 
 def _files(given: list[str]) -> list[str]:

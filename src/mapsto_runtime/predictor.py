@@ -9,7 +9,7 @@ Preprocessing follows the signature, as in training: channels, ink, size, mean a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +43,9 @@ class Prediction:
     """Class → probability, the highest first; for values name → value."""
     index: int = 0
     """Its place in the input, counted from 0."""
+    map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    """The raw output where it is dense, of the shape in the manifest: (classes, H, W) say. Then `scores` are the share of places where
+    a class has the highest score, `label` says them in words, and `probability` is None."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,6 +112,9 @@ class Predictor:
 
     def answers(self, inputs: Sequence[Input], *, batch_size: int = 64) -> Answers:
         """As `predict`, but an input or a row that cannot be used does not cost the others their answers."""
+        if self.signature.is_dense:
+            classes = self.signature.classes or ()
+            return self._answers(inputs, classes, lambda prepared: self.outputs(prepared, batch_size=batch_size))
         classes = self._held(
             self.signature.classes,
             "gives embeddings, not classes",
@@ -186,13 +192,13 @@ class Predictor:
         if not names:
             return answers
         scores = score(np.concatenate(parts))
-        if scores.ndim != 2 or scores.shape[1] != len(classes):
+        says = _map if self.signature.is_dense and scores.ndim > 2 else _SAYS[self.signature.answers]
+        if says is not _map and (scores.ndim != 2 or scores.shape[1] != len(classes)):
             raise StoreError(
                 f"its model gives scores of shape {scores.shape[1:]} for {len(classes)} classes",
                 where=str(self.folder),
                 hint="export the package again",
             )
-        says = _SAYS[self.signature.answers]
         for name, number, row in zip(names, numbers, scores, strict=True):
             if np.isfinite(row).all():
                 answers.predictions.append(replace(says(name, row, classes), index=number))
@@ -277,6 +283,20 @@ def _values(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Pr
     values = dict(zip(classes, map(float, row), strict=True))
     shown = "  ".join(f"{label} {value:.4g}" for label, value in values.items())
     return Prediction(source=name, label=shown, probability=None, scores=values)
+
+
+def _map(name: str, row: NDArray[np.float32], classes: tuple[str, ...]) -> Prediction:
+    """Of a dense output: of classes, their shares of the places; else the range of the values."""
+    import numpy as np
+
+    shares: dict[str, float] = {}
+    if classes and len(classes) == len(row):
+        counts = np.bincount(row.argmax(0).ravel(), minlength=len(classes)) / row[0].size
+        shares = {classes[i]: float(counts[i]) for i in np.argsort(-counts, kind="stable")}
+    said = ", ".join(f"{100 * share:.3g} % {label}" for label, share in shares.items() if share)
+    sizes = " × ".join(map(str, row.shape))
+    label = f"a map of {sizes}: {said or f'values from {row.min():.4g} to {row.max():.4g}'}"
+    return Prediction(source=name, label=label, probability=None, scores=shares, map=row)
 
 
 _SAYS = {"classes": _prediction, "labels": _labels, "values": _values}

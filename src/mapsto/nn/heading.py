@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Signature
+from mapsto.nn.dense import refuse_dense
 from mapsto.nn.edits.head import Head
 from mapsto.nn.heads import embedding_size, head, head_path
 from mapsto.nn.source import with_output
@@ -38,6 +39,7 @@ def headed(
     DomainError
         The network has no place for a head.
     """
+    refuse_dense(network.signature, where=type(module).__name__)
     linear = head(module)
     keep = not fresh and fits(network, module, classes)
     signature = with_output(network.signature, len(classes), classes)
@@ -60,6 +62,7 @@ def fits(network: Network, module: nn.Module, classes: Sequence[str]) -> bool:
 
 def headless(network: Network, module: nn.Module) -> tuple[Head | None, Signature]:
     """Make `module`, of `network`, give its embedding; the edit (None where it does so already) and the signature."""
+    refuse_dense(network.signature, where=type(module).__name__)
     size = _inputs(network, module)
     signature = with_output(network.signature, size, None)
     if head(module) is None:

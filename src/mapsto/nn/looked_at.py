@@ -12,6 +12,7 @@ from mapsto.data.checks import require_finite, require_some
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Context
+from mapsto.nn.dense import refuse_dense
 from mapsto.nn.preprocess import prepare
 
 __all__ = ["Labelled", "inputs_of", "labelled"]
@@ -36,6 +37,7 @@ def inputs_of(value: Network, data: Any, samples: int, ctx: Context, *, where: s
 
 def labelled(value: Network, data: Any, samples: int, ctx: Context, *, where: str) -> list[Labelled]:
     """As `inputs_of`, with labels. Raises `DataError` for data without classes, `DomainError` for other classes than the network's."""
+    refuse_dense(value.signature, where=where)
     found = ctx.dataset(data)
     if found.labels.ndim != 1 or found.labels.dtype.kind not in "iu":
         raise DataError("the data holds no samples labelled with classes", where=f"{where}: data", hint="give some")

@@ -17,6 +17,7 @@ from mapsto.kinds import Network
 from mapsto.mapping import Context
 from mapsto.nn.batches import episode_scores, task_of
 from mapsto.nn.calibration import plan, users
+from mapsto.nn.dense import refuse_dense
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
 from mapsto.nn.inference import evaluating
 from mapsto.nn.learners import CENTROID
@@ -119,6 +120,7 @@ def _scorer(fields: Unlabelled, value: Network, ctx: Context, *, where: str) -> 
 
     before = value.signature.preprocessing
     if fields.data is not None:
+        refuse_dense(value.signature, where=where)
         samples = require_classes(ctx.dataset(fields.data), where=where)
         chosen = ctx.random("measured").permutation(len(samples))[: fields.samples]
         require_finite(samples.inputs[chosen], where=f"{where}: data")

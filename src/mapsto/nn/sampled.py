@@ -93,9 +93,11 @@ class Sampled(Budgeted):
         import torch
 
         from mapsto.data.checks import require_finite
+        from mapsto.nn.dense import refuse_dense
         from mapsto.nn.preprocess import prepare
 
         where = name_of(type(self))
+        refuse_dense(value.signature, where=where)
         samples, outputs = ctx.dataset(self.data), value.signature.outputs[0].shape[-1]
         if len(samples) == 0 or samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
             raise DataError("the data holds no samples labelled with classes", where=f"{where}: data", hint="give some")

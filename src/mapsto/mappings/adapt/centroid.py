@@ -35,10 +35,12 @@ class Centroid(Mapping[Network, Network]):
 
         from mapsto.data.checks import require_classes, require_finite
         from mapsto.nn.adaptation import centroid
+        from mapsto.nn.dense import refuse_dense
         from mapsto.nn.heading import headed, set_head
         from mapsto.nn.inference import embeddings
         from mapsto.nn.source import taking
 
+        refuse_dense(value.signature, where="adapt.centroid")
         samples = require_classes(ctx.dataset(self.data), where="adapt.centroid")
         require_finite(samples.inputs, where="adapt.centroid: data")
         module = value.module()

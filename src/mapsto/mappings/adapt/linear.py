@@ -56,12 +56,14 @@ class Linear(Mapping[Network, Network]):
         from mapsto.data.checks import require_classes, require_finite, require_some
         from mapsto.errors import DomainError
         from mapsto.nn.class_weights import note_unequal
+        from mapsto.nn.dense import refuse_dense
         from mapsto.nn.heading import headed, set_head
         from mapsto.nn.inference import embeddings
         from mapsto.nn.source import taking
         from mapsto.nn.targets import ANSWERS, kind_of
 
         where = "adapt.linear"
+        refuse_dense(value.signature, where=where)
         samples = require_some(ctx.dataset(self.data), where=where)
         kind = kind_of(samples.labels)
         if kind == "classification":

@@ -133,9 +133,11 @@ class DataFree(Optimisation, Process[Network, Network]):
 
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
         """The student with a head for the teacher's classes. Raises `DomainError` where the two do not fit."""
+        from mapsto.nn.dense import refuse_dense
         from mapsto.nn.heading import headed
 
         teacher = ctx.network(self.teacher).signature
+        refuse_dense(teacher, where=f"{self.name}: teacher", who="the teacher")
         if teacher.preprocessing.kind != "image" or teacher.preprocessing != value.signature.preprocessing:
             raise DomainError(
                 "the student does not take the images that the teacher takes",

@@ -108,7 +108,9 @@ def share(right: int, n: int) -> Metric:
 
 def _require_outputs(value: Network, samples: Samples) -> None:
     from mapsto.data.checks import require_alike
+    from mapsto.nn.dense import refuse_dense
 
+    refuse_dense(value.signature, where="evaluate.accuracy")
     shape, known = value.signature.outputs[0].shape, value.signature.classes
     if value.adaptation is not None or (known is None and shape[-1] != len(samples.classes)):
         raise DomainError(

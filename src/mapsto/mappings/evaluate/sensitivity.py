@@ -145,7 +145,9 @@ class Sensitivity(Mapping[Network, Report]):
         import numpy as np
 
         from mapsto.data.checks import require_alike, require_finite, require_labelled, require_some
+        from mapsto.nn.dense import refuse_dense
 
+        refuse_dense(value.signature, where="evaluate.sensitivity")
         where = "evaluate.sensitivity: data"
         samples = require_some(ctx.dataset(self.data), where=where)
         if len(samples) < 2:

@@ -135,7 +135,9 @@ class Aware(Optimisation, Process[Network, Network]):
 
     def _samples(self, value: Network, ctx: Context) -> Samples:
         from mapsto.data.checks import require_alike, require_finite, require_some
+        from mapsto.nn.dense import refuse_dense
 
+        refuse_dense(value.signature, where=self.name)
         samples = require_some(ctx.dataset(self.data), where=self.name)
         require_finite(samples.inputs, where=f"{self.name}: data")
         require_finite(samples.labels, where=f"{self.name}: labels")
