@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from xml.etree import ElementTree
@@ -71,3 +72,39 @@ def test_branches_stand_side_by_side() -> None:
     svg = flow(nodes, [Edge("a", "b"), Edge("a", "c"), Edge("b", "d"), Edge("c", "d")])
     tops = [float(y) for y in re.findall(r'<rect class="box" x="[\d.]+" y="([\d.]+)"', svg)]
     assert tops[1] == tops[2]
+
+
+def test_no_line_of_a_recipe_runs_through_a_box() -> None:
+    """A fork whose branch refers to its end: both branches keep their column, and lines go around what lies between."""
+    names = ("net", "teacher", "big", "pruned", "chosen", "taught", "last")
+    edges = [
+        ("net", "teacher"),
+        ("teacher", "big"),
+        ("teacher", "pruned"),
+        ("big", "chosen"),
+        ("pruned", "taught"),
+        ("taught", "last"),
+    ]
+    references = [("teacher", "taught"), ("last", "chosen"), ("big", "last")]
+    svg = flow(
+        [Node(id=n, name=n) for n in names],
+        [*(Edge(a, b) for a, b in edges), *(Edge(a, b, True) for a, b in references)],
+    )
+    boxes = [
+        tuple(map(float, found))
+        for found in re.findall(r'class="box" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', svg)
+    ]
+    height = float(re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg)[0])
+    segments = []
+    for path in re.findall(r'class="(?:bus|wire)[^"]*" d="([^"]+)"', svg):
+        for line in path.split("M")[1:]:
+            corners = [tuple(map(float, pair.split()[:2])) for pair in re.split("[LC]", line)]
+            segments += [(a, b) for a, b in itertools.pairwise(corners)] if "C" not in line else []
+    assert len(boxes) == len(names)
+    assert len(segments) > 6
+    for (x1, y1), (x2, y2) in segments:
+        assert max(y1, y2) < height - 1, "nothing is cut off below"
+        for x, y, wide, tall in boxes:
+            across = min(max(x1, x2), x + wide - 1) - max(min(x1, x2), x + 1)
+            along = min(max(y1, y2), y + tall - 1) - max(min(y1, y2), y + 1)
+            assert min(across, along) < 0, "through a box"

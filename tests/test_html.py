@@ -431,7 +431,7 @@ def test_tables_of_one_row_stand_in_one_table() -> None:
 def test_targets_say_met_unmet_and_not_run(page: str) -> None:
     assert "2 met, 1 unmet, 1 not run" in page
     assert [page.count(verdict) for verdict in ("✓ met", "✗ unmet", "– not run")] == [2, 1, 1]
-    assert "≤ 1 points" in page
+    assert "≤\u00a01\u00a0points" in page, "a number and its unit stay in one line"
     assert "there is no Omniglot in the data folder" in page
 
 

@@ -91,7 +91,7 @@ def test_no_interval_of_an_accuracy_passes_100(
     ]
     given["targets"] = [{"what": "right", "goal": ">= 90", "measured": cell["value"], "unit": "%", "met": True, **cell}]
     progress.print_outcome(given, tmp_path)
-    metric = {"unit": "%", "measured": False, "n": 50, **cell}
+    metric: dict[str, Any] = {"unit": "%", "measured": False, "n": 50, **cell}
     given["steps"][0] |= {
         "id": "0",
         "report": {"metrics": {"accuracy": metric}, "tables": {}, "series": {}, "pictures": {}},

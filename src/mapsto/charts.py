@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["Edge", "Node", "Point", "flow", "heat_map", "lines", "matrix", "scatter", "short"]
 
 WIDTH, HEIGHT = 480.0, 310.0
-LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 14.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 68.0, 16.0, 14.0, 44.0
 FONT = 12.0
 SERIES = 6
 
@@ -457,12 +457,13 @@ def flow(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
     edges = [e for e in edges if e.source in known and e.target in known]
     rows = _rows(nodes, edges)
     tall = BOX_HEIGHT + (NOTE_HEIGHT if any(node.note for node in nodes) else 0)
+    places = _places(rows, edges)
     spots = {
-        node.id: (8 + column * (BOX_WIDTH + GAP_X), 8 + row * (tall + GAP_Y))
-        for row, members in enumerate(rows)
-        for column, node in enumerate(members)
+        name: (8 + column * (BOX_WIDTH + GAP_X), 8 + row * (tall + GAP_Y)) for name, (row, column) in places.items()
     }
     wide = max(len(members) for members in rows)
+    last = {row: max(column for other, column in places.values() if other == row) for row, _ in places.values()}
+    outer = {name for name, (row, column) in places.items() if column == last[row]}
     right = 8 + wide * BOX_WIDTH + (wide - 1) * GAP_X
     sources = [node.id for node in nodes if any(e.reference and e.source == node.id for e in edges)]
     parts = [
@@ -472,16 +473,25 @@ def flow(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
     parts.extend(_wire(spots[e.source], spots[e.target], tall) for e in edges if not e.reference)
     entered: defaultdict[str, int] = defaultdict(int)
     for lane, source in enumerate(sources):
-        ends: list[tuple[float, float]] = []
+        at = right + 16 + lane * LANE
+        ways: list[_Way] = []
         for edge in (e for e in edges if e.reference and e.source == source):
-            x, y = spots[edge.target]
-            ends.append((x + BOX_WIDTH, y + 25 + 9 * (entered[edge.target] % 3)))
+            (x, y), count = spots[edge.target], entered[edge.target] % 3
+            if edge.target in outer:
+                ways.append(_Way([(at, y + 25 + 9 * count), (x + BOX_WIDTH, y + 25 + 9 * count)]))
+            else:  # over what stands to its right, and in from above
+                inward = x + BOX_WIDTH - 18 - 14 * count
+                ways.append(_Way([(at, y - 9 - 3 * count), (inward, y - 9 - 3 * count), (inward, y)]))
             entered[edge.target] += 1
         x, y = spots[source]
-        parts.append(_bus((x + BOX_WIDTH, y + 13), ends, right + 16 + lane * LANE, f"s{lane % SERIES + 1}"))
+        under = y + tall + 8
+        start = [(x + BOX_WIDTH, y + 13), (at, y + 13)]
+        start = start if source in outer else [(x + BOX_WIDTH - 18, y + tall), (x + BOX_WIDTH - 18, under), (at, under)]
+        parts.append(_bus(start, ways, f"s{lane % SERIES + 1}"))
     parts.extend(_box(node, *spots[node.id], tall) for node in nodes)
-    height = 8 + len(rows) * (tall + GAP_Y) - GAP_Y + 8
-    return _svg(right + 24 + len(sources) * LANE, height, "the recipe as a graph", parts, "chart flow")
+    height = 8 + len(rows) * (tall + GAP_Y) - GAP_Y + 14
+    kind = "chart flow broad" if wide > 2 else "chart flow"
+    return _svg(right + 24 + len(sources) * LANE, height, "the recipe as a graph", parts, kind)
 
 
 def _rows(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
@@ -504,6 +514,28 @@ def _rows(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
     return rows + [levels[level] for level in sorted(levels)]
 
 
+def _places(rows: Sequence[Sequence[Node]], edges: Sequence[Edge]) -> dict[str, tuple[int, int]]:
+    """Row and column of each node: below what it comes from, as far as there is room, so that few lines cross."""
+    wide = max(len(members) for members in rows)
+    places: dict[str, tuple[int, int]] = {}
+    for row, members in enumerate(rows):
+        above = {
+            node.id: [
+                places[e.source][1] for e in edges if e.target == node.id and not e.reference and e.source in places
+            ]
+            for node in members
+        }
+        wanted = {
+            node.id: sum(above[node.id]) / len(above[node.id]) if above[node.id] else float(k)
+            for k, node in enumerate(members)
+        }
+        column = -1
+        for k, node in enumerate(sorted(members, key=lambda node: wanted[node.id])):
+            column = max(column + 1, min(round(wanted[node.id]), wide - len(members) + k))
+            places[node.id] = (row, column)
+    return places
+
+
 def _wire(source: tuple[float, float], target: tuple[float, float], tall: float) -> str:
     x1, y1 = source[0] + BOX_WIDTH / 2, source[1] + tall
     x2, y2 = target[0] + BOX_WIDTH / 2, target[1] - 1
@@ -512,14 +544,26 @@ def _wire(source: tuple[float, float], target: tuple[float, float], tall: float)
     return f'<path class="wire" d="{path}" marker-end="url(#tip)"/>'
 
 
-def _bus(start: tuple[float, float], ends: Sequence[tuple[float, float]], lane: float, tone: str) -> str:
-    """One dashed line out of a node, along its lane, and into each node that refers to it."""
-    x, y = start
-    levels = [y, *(end_y for _, end_y in ends)]
-    path = f"M{x:.1f} {y:.1f}H{lane:.1f}M{lane:.1f} {min(levels):.1f}V{max(levels):.1f}"
-    path += "".join(f"M{lane:.1f} {end_y:.1f}H{end_x + 7:.1f}" for end_x, end_y in ends)
-    tips = "".join(f'<path class="head {tone}" d="M{end_x:.1f} {end_y:.1f}l8 -3.5v7z"/>' for end_x, end_y in ends)
+class _Way(NamedTuple):
+    """The corners of a line from a lane into a node."""
+
+    corners: list[tuple[float, float]]
+
+
+def _bus(start: Sequence[tuple[float, float]], ways: Sequence[_Way], tone: str) -> str:
+    """One dashed line out of a node to its lane, along it, and into each node that refers to it."""
+    lane = start[-1][0]
+    levels = [start[-1][1], *(way.corners[0][1] for way in ways)]
+    lines = [start, [(lane, min(levels)), (lane, max(levels))], *(way.corners for way in ways)]
+    path = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in lines)
+    tips = "".join(_tip(way.corners[-2], way.corners[-1], tone) for way in ways)
     return f'<path class="bus {tone}" d="{path}"/>{tips}'
+
+
+def _tip(before: tuple[float, float], end: tuple[float, float], tone: str) -> str:
+    """The head of an arrow that comes from the right, or from above."""
+    shape = "l-3.5 -8h7z" if before[0] == end[0] else "l8 -3.5v7z"
+    return f'<path class="head {tone}" d="M{end[0]:.1f} {end[1]:.1f}{shape}"/>'
 
 
 def _box(node: Node, x: float, y: float, tall: float) -> str:
@@ -538,6 +582,6 @@ def _box(node: Node, x: float, y: float, tall: float) -> str:
     return (
         f"<g><title>{escape(' · '.join(t for t in (node.name, node.detail, node.note) if t))}</title>"
         f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{BOX_WIDTH}" height="{tall}" rx="8"/>'
-        f"{_text(x + 12, y + 22, _clip(node.name, room, 13.5), 'strong')}{badge}"
+        f"{_text(x + 12, y + 22, _clip(node.name, room / 1.08, 13.5), 'strong')}{badge}"
         f"{_text(x + 12, y + 42, _fitting(node.detail, detail_room), 'muted')}{kind}{note}</g>"
     )

@@ -42,11 +42,12 @@ _MOST_CLASSES = 120
 
 
 class Cell(NamedTuple):
-    """One place of a table as shown; `share` in 0 to 1 draws a bar behind it."""
+    """One place of a table as shown, with its interval; `share` in 0 to 1 draws a bar behind it."""
 
     text: str
     title: str = ""
     share: float | None = None
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class View:
     columns: list[str]
     numeric: list[bool]
     rows: list[list[Cell]]
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the page's whole width, and intervals below their figures."""
+        return len(self.columns) > 7
 
 
 class Tile(NamedTuple):
@@ -257,6 +263,10 @@ def _role(name: str, unit: str) -> Role:
 def _view(table: Mapping[str, Any]) -> View:
     """A table with each column written in one format; a column of intervals is merged into the one it belongs to."""
     names = [str(c) for c in table["columns"]]
+    names = [
+        f"{before} ci95" if name == "ci95" and before else name
+        for before, name in zip(["", *names], names, strict=False)
+    ]
     units: Doc = table.get("units") or {}
     given: list[Sequence[Any]] = table["rows"]
     rows = [dict(zip(names, row, strict=False)) for row in given]
@@ -304,9 +314,9 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
         if number is None:
             cells.append(Cell(_plain(cast("Doc", value).get("value") if isinstance(value, dict) else value)))
             continue
-        shown = text(number) + _shown_interval(value, unit)
         share = number / (100 if unit == "%" else 1) if bars and number >= 0 else None
-        cells.append(Cell(shown, f"{number:,.10g}", share if share is not None and share <= 1 else None))
+        share = share if share is not None and share <= 1 else None
+        cells.append(Cell(text(number), f"{number:,.10g}", share, _shown_interval(value, unit).strip()))
     return cells
 
 
@@ -351,15 +361,39 @@ def _status(report: Doc) -> tuple[str, str] | None:
 
 
 def _target(target: Doc) -> Doc:
-    goal = _plain(target.get("goal")).replace(">=", "≥").replace("<=", "≤")
-    unit = str(target.get("unit") or "")
-    measured = _plain(target.get("measured")) + _shown_interval({**target, "value": target.get("measured")}, unit)
+    goal, unit = _plain(target.get("goal")), str(target.get("unit") or "")
+    if unit == "B":
+        return {**target, "goal": _limit(_bytes_in(goal)), "measured": _bytes_in(target.get("measured"))}
+    goal = _limit(goal)
+    interval = _together_in_a_line(_shown_interval({**target, "value": target.get("measured")}, unit).strip())
+    measured = f"{_plain(target.get('measured'))} {interval}".strip()
     return {
         "what": target.get("what", ""),
-        "goal": f"{goal} {unit}".strip(),
-        "measured": measured if measured == _NOTHING else f"{measured} {unit}".strip(),
+        "goal": f"{goal}\u00a0{unit}".strip(),
+        "measured": measured if measured == _NOTHING else f"{measured}\u00a0{unit}".strip(),
         "met": target.get("met"),
     }
+
+
+def _limit(goal: str) -> str:
+    return _together_in_a_line(goal.replace(">=", "≥").replace("<=", "≤"))
+
+
+def _bytes_in(value: Any) -> str:
+    """A number of bytes, or a goal that ends in one, in the unit that the tables have.
+
+    >>> [_bytes_in(value).replace("\\u00a0", " ") for value in ("<= 30000", 4200, None)]
+    ['<= 30 kB', '4.2 kB', '–']
+    """
+    sign, _, number = str(value).rpartition(" ")
+    try:
+        return _together_in_a_line(f"{sign} {_bytes(float(number))}".strip())
+    except ValueError:
+        return _plain(value)
+
+
+def _together_in_a_line(text: str) -> str:
+    return text.replace(" ", "\u00a0")
 
 
 def _verdicts(targets: Sequence[Doc]) -> str:
@@ -409,7 +443,7 @@ def _tiles(summary: Doc) -> list[Tile]:
             scale = 1.0 if unit == "%" or max(first, last) > 1 else 100.0
             note = f"{first * scale:.1f} → {last * scale:.1f} %"
             found.append((place, Tile(_signed((last - first) * scale), f"points, {name}", note)))
-        elif len(known) > 1 and role not in {"accuracy", "drop"} and first > 0 and last > 0:
+        elif role not in {"accuracy", "drop"} and min(first, last) > 0 and max(first / last, last / first) >= 1.005:
             found.append((place, _ratio_tile(name, unit, role, first, last)))
     return [tile for _, tile in sorted(found, key=lambda pair: pair[0])]
 

@@ -211,7 +211,7 @@ def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name, metric in step["report"]["metrics"].items():
             if name not in _ORDER:
                 continue
-            column = name if name in ("parameters", "macs", "bytes") else f"{report} {name}"
+            column = name if name in ("parameters", "macs", "bytes", report) else f"{report} {name}"
             columns.setdefault(column, metric["unit"])
             rows.setdefault(stage, {})[column] = {
                 "value": metric["value"],
