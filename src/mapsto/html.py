@@ -380,9 +380,9 @@ def _limit(goal: str) -> str:
 
 
 def _bytes_in(value: Any) -> str:
-    """A number of bytes, or a goal that ends in one, in the unit that the tables have.
+    r"""A number of bytes, or a goal that ends in one, in the unit that the tables have.
 
-    >>> [_bytes_in(value).replace("\\u00a0", " ") for value in ("<= 30000", 4200, None)]
+    >>> [_bytes_in(value).replace("\u00a0", " ") for value in ("<= 30000", 4200, None)]
     ['<= 30 kB', '4.2 kB', '–']
     """
     sign, _, number = str(value).rpartition(" ")
