@@ -365,3 +365,53 @@ def test_keys_hold_whether_there_are_compiled_kernels(
         assert [step.hit for step in without.steps] == [False, False]
         assert {step.key for step in without.steps}.isdisjoint(step.key for step in compiled.steps)
     assert "without compiled kernels, so slower" in without.steps[1].notes[0]
+
+
+def doctor(place: Path) -> dict[str, str]:
+    return json.loads(mapsto("doctor", "--store", place, "--json", code=0).out)["Store"]
+
+
+def test_doctor_says_who_holds_what_and_what_was_left_behind(store_folder: Path, holder: subprocess.Popen[str]) -> None:
+    store = Store(store_folder)
+    store.save_state("f" * 64, {"step": 1})
+    old = store.path(f"states/{'e' * 64}")
+    old.write_bytes(b"x" * 2**20)
+    os.utime(old, (time.time() - 40 * 86400,) * 2)
+    (store_folder / "leases" / "dead.marks").write_text("")
+    found = doctor(store_folder)
+    assert (found["writable"], found["locks"]) == ("yes", "work on this file system")
+    assert found["leases"].startswith(f"1 held ({socket.gethostname()}, process {holder.pid}, since ")
+    assert (
+        f"; 1 files of processes that ended without removing them: mapsto store gc --store {store_folder}"
+        in found["leases"]
+    )
+    assert found["checkpoints"].startswith(
+        "2 of runs that were stopped (1.0 MiB), 1 of them not needed or not taken up"
+    )
+    holder.kill()
+    holder.wait()
+    assert doctor(store_folder)["leases"].startswith("none held; ")
+    assert not list(store_folder.glob(".probe*")), "it leaves nothing"
+
+
+def test_doctor_says_where_a_store_cannot_be_written_or_has_no_locks(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor(store_folder) | {"place": ""} == {
+        "place": "",
+        "writable": "yes",
+        "locks": "work on this file system",
+        "leases": "none held",
+        "checkpoints": "none of stopped runs",
+    }
+
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    assert doctor(store_folder)["locks"].startswith("none on this file system: two runs")
+    monkeypatch.setattr(Store, "writable", property(lambda _: False))
+    assert doctor(store_folder)["writable"].startswith("no: what is finished can be used")
+    plain = store_folder.with_name("plain")
+    plain.write_text("")
+    assert doctor(plain)["writable"].startswith("no: ")

@@ -1001,14 +1001,14 @@ def bench(
 
 
 @app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed, which device there is, what is missing and how to get it.
+def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Say what is installed, which device there is, how the store is, what is missing and how to get it.
 
     Example: mapsto doctor
     """
     from mapsto.names import doctor_report
 
-    tree = doctor_report()
+    tree = doctor_report(store)
     if as_json:
         _json(tree)
         return

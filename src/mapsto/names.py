@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mapsto import discovery
-from mapsto.errors import DataError, SpecError, nearest
+from mapsto.errors import DataError, SpecError, StoreError, nearest
 
 __all__ = ["benchmarks", "describe", "doctor_report", "recipes", "run_benchmark"]
 
@@ -132,13 +132,12 @@ def run_benchmark(name: str, *, quick: bool, only: str = "", device: str = "cpu"
     return module.main(quick, **asked)
 
 
-def doctor_report() -> dict[str, dict[str, str]]:
-    """Sections of name → finding."""
+def doctor_report(store: str | None = None) -> dict[str, dict[str, str]]:
+    """Sections of name → finding; `store` is the place of the one to look at, by default the usual one."""
     import torch
 
     from mapsto.data.folder import data_folder
     from mapsto.nn.native import missing, passed_over
-    from mapsto.store import default_store
 
     def installed(package: str) -> str:
         try:
@@ -177,8 +176,18 @@ def doctor_report() -> dict[str, dict[str, str]]:
         "Devices": devices,
         "Extras": extras,
         "Data": data,
-        "Store": {"place": str(default_store())},
+        "Store": _store_report(store),
     }
+
+
+def _store_report(place: str | None) -> dict[str, str]:
+    from mapsto.store import Store, default_store
+
+    shown = {"place": place or str(default_store())}
+    try:
+        return shown | Store(place).condition()
+    except StoreError as error:
+        return shown | {"writable": f"no: {error}"}
 
 
 def _cpu_features() -> str:

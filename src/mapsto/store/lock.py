@@ -27,7 +27,7 @@ from mapsto.errors import StoreError
 from mapsto.store.digest import dumps
 from mapsto.store.files import disk_error, write_atomically
 
-__all__ = ["GRACE", "Lease", "Leases", "collecting", "drop", "lease", "look"]
+__all__ = ["GRACE", "Lease", "Leases", "collecting", "drop", "holders", "lease", "look", "works"]
 
 GRACE = 86400.0
 """Seconds for which `gc` leaves what it cannot ask anyone about: on an object store, or a file system without locks."""
@@ -134,6 +134,23 @@ def look(folder: Path) -> Leases:
         with suppress(OSError):
             found.marks |= set(path.with_suffix(".marks").read_text(encoding="ascii").split())
     return found
+
+
+def holders(folder: Path) -> list[str]:
+    """Who holds names at present, for people: host, process and since when."""
+    return [_holder(folder / f"{name}.lock") for name in sorted(look(folder).names)]
+
+
+def works(folder: Path) -> bool:
+    """Whether the folder's file system has locks: whether a second holder of one file is refused. Raises `StoreError`."""
+    path = folder / f".probe.{os.getpid()}.lock"
+    first, second = _file_lock(path), _file_lock(path)
+    try:
+        return _acquired(first, path) is True and _acquired(second, path) is False
+    finally:
+        second.release()
+        first.release()
+        path.unlink(missing_ok=True)
 
 
 def drop(path: Path) -> None:

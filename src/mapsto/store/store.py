@@ -193,6 +193,10 @@ class Store:
             return False
         return True
 
+    def condition(self) -> dict[str, str]:
+        """How it is, in words: ``writable``, ``locks``, ``leases`` and ``checkpoints``."""
+        return upkeep.condition(self)
+
     # -- blobs
 
     def put_blob(self, blob: Tensor | bytes | Path) -> str:

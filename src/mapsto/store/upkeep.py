@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto.errors import MapstoError, StoreError
+from mapsto.errors import MapstoError, StoreError, command
 from mapsto.store import lock
 from mapsto.store.codec import blobs_of, parts_of
 from mapsto.store.digest import digest_bytes
@@ -16,7 +16,7 @@ from mapsto.store.files import spread
 if TYPE_CHECKING:
     from mapsto.store.store import Store
 
-__all__ = ["Finding", "collect", "listing", "verify"]
+__all__ = ["Finding", "collect", "condition", "listing", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,37 @@ def collect(
             for path in stale:
                 lock.drop(path)
     return {"files": len(doomed) + len(stale), "bytes": size}
+
+
+def condition(store: Store) -> dict[str, str]:
+    """How a store is, in words: whether it can be written, whether locks work there, who holds what, what was left behind."""
+    writable = store.writable
+    remedy = "no: what is finished can be used, nothing can be added; check the permissions and the disk, or give another --store"
+    found = {"writable": "yes" if writable else remedy}
+    if writable and not lock.works(store.root):
+        found["locks"] = (
+            "none on this file system: two runs at once may compute the same step twice; the results are right"
+        )
+    else:
+        found["locks"] = "work on this file system" if writable else "not known, as nothing can be written"
+    clean = command("mapsto store gc --store {store}", store=store.url or store.root)
+    leases = lock.look(store.path("leases")) if writable else lock.Leases()
+    held = "; ".join(lock.holders(store.path("leases"))[:3]) if leases.names else ""
+    stale = (
+        f"; {len(leases.stale)} files of processes that ended without removing them: {clean}" if leases.stale else ""
+    )
+    found["leases"] = (f"{len(leases.names)} held ({held})" if leases.names else "none held") + stale
+    checkpoints = [path for path in store.names("states") if path.name.partition("-")[0] not in leases.names]
+    abandoned = _checkpoints(store, leases.names, CHECKPOINT_DAYS * 86400)
+    size = sum(path.stat().st_size for path in checkpoints if path.exists()) / 2**20
+    found["checkpoints"] = (
+        f"{len(checkpoints)} of runs that were stopped ({size:.1f} MiB)" if checkpoints else "none of stopped runs"
+    )
+    if abandoned:
+        found["checkpoints"] += (
+            f", {len(abandoned)} of them not needed or not taken up for {CHECKPOINT_DAYS:.0f} days: {clean}"
+        )
+    return found
 
 
 def _records(store: Store, keep_days: float, held: set[str]) -> tuple[list[str], list[Path]]:
