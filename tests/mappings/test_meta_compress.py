@@ -12,6 +12,7 @@ from torch import nn
 
 from mapsto import distill, evaluate, meta, networks, prune
 from mapsto.data.sets.episodes import EpisodesOf
+from mapsto.data.sets.sinusoids import Sinusoids
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Adaptation, Network
 from mapsto.mappings.prune.meta import _squared_effects
@@ -148,3 +149,36 @@ def test_a_broken_teacher_is_refused() -> None:
     next(iter(teacher.tensors.values())).fill_(math.nan)
     with pytest.raises(DomainError, match="answers are not finite"):
         trained(distill.meta(teacher=teacher, tasks=TASKS, steps=2, epoch=2), learner(4))
+
+
+SINES = Sinusoids(shots=4, queries=5)
+STEP_BY_STEP = Adaptation(method="gradient", settings={"steps": 2, "rate": 0.01, "head": "keep", "batch_norm": "none"})
+
+
+def sine_learner(width: int, seed: int) -> Network:
+    import dataclasses
+
+    made = networks.mlp(inputs=1, widths=(width,), classes=1)(seed=seed)
+    random = torch.Generator().manual_seed(seed)
+    tensors = {name: tensor + torch.randn(tensor.shape, generator=random) for name, tensor in made.tensors.items()}
+    return dataclasses.replace(made, tensors=tensors, adaptation=STEP_BY_STEP)
+
+
+def test_values_are_imitated_by_their_squares() -> None:
+    teacher, student = sine_learner(8, 1), sine_learner(4, 0)
+    task = task_of([context().tasks(SINES)[0]])
+    process = distill.meta(teacher=teacher, tasks=SINES, alpha=0.3, features=0)
+    ctx = context()
+    learner_, _, _ = process.learner(student, ctx)
+    inputs = torch.as_tensor(task.inputs)
+    loss = process.objective(student, ctx)(learner_, inputs, task, 0)
+    ours, theirs = (adapted_path(each.module(), STEP_BY_STEP, inputs, task) for each in (student, teacher))
+    soft = torch.stack([(ours[k] - theirs[k]).square().mean() for k in (1, 2)]).mean()
+    hard = (ours[-1] - torch.as_tensor(task.query_labels)).square().mean()
+    assert soft > 0.01, "softmax of one value would be 1 for both"
+    torch.testing.assert_close(loss, 0.3 * soft + 0.7 * hard)
+
+
+def test_scores_over_tasks_of_values_are_refused_and_the_remedy_named() -> None:
+    with pytest.raises(DomainError, match=r"the tasks ask for values.*use distill.meta"):
+        trained(distill.logits(teacher=sine_learner(8, 1), tasks=SINES, steps=1), sine_learner(4, 0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -99,6 +99,10 @@ class Schooling(Optimisation, Process[Network, Network]):
     epochs: int = Field(default=10, ge=1, description="Passes over the data.")
     batch_size: int = Field(default=64, ge=1, description="Samples of a step; 64 as in Tian et al., 2020.")
     labels: float = Field(default=1.0, ge=0, description="Weight of the labels' cross-entropy.")
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="`balanced`: in the labels' cross-entropy each class weighs as much as any other, however few its samples.",
+    )
     ramp: int = Field(
         default=0,
         ge=0,
@@ -142,15 +146,17 @@ class Schooling(Optimisation, Process[Network, Network]):
         return Items(self._samples(ctx), self.batch_size, ctx)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
+        from mapsto.nn.class_weights import weights_of
         from mapsto.nn.features import EMBEDDING
         from mapsto.nn.training import Plan, Training
 
         taught, teacher, _, _ = self._taught(value, ctx)
+        weights = weights_of(self._samples(ctx), self.class_weights, ctx)
         epoch = self.items(value, ctx).per_epoch
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
 
         def loss(call: nn.Module, item: Item) -> Tensor:
-            return self._loss(call, item, taught, teacher, epoch)
+            return self._loss(call, item, taught, teacher, epoch, weights)
 
         return Training(
             taught,
@@ -198,7 +204,9 @@ class Schooling(Optimisation, Process[Network, Network]):
         require_finite(samples.inputs, where=f"{self.name}: data")
         return samples
 
-    def _loss(self, call: nn.Module, item: Item, taught: Taught, teacher: Teacher, epoch: int) -> Tensor:
+    def _loss(
+        self, call: nn.Module, item: Item, taught: Taught, teacher: Teacher, epoch: int, weights: Tensor | None
+    ) -> Tensor:
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -209,7 +217,7 @@ class Schooling(Optimisation, Process[Network, Network]):
         with naming(f"{self.name}: layers"):
             imitated = self.imitation(Imitation(scores, targets, labels, ours, known, places, taught.regressors))
         share = min(1.0, (item.step + 1) / (self.ramp * epoch)) if self.ramp else 1.0
-        return self.labels * cross_entropy(scores, labels) + share * imitated
+        return self.labels * cross_entropy(scores, labels, weight=weights) + share * imitated
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
         from mapsto.nn.inference import class_metrics

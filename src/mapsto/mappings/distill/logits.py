@@ -87,6 +87,8 @@ class Logits(Optimisation, Process[Network, Network]):
     """T: higher shows more of how the teacher ranks the wrong classes; 4 is usual for CIFAR (Tian et al., 2020)."""
     difference: Literal["kl", "euclidean", "cosine"] = "kl"
     """D, by which the answers differ."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """With `data`: `balanced` has each class of the labels weigh as much as any other, however few its samples."""
     features: float = Field(default=0.0, ge=0)
     """Weight of the difference between the embeddings' pairwise distances; 25 in Park et al., 0 for none."""
     augment: Augmentation = Field(default_factory=Augmentation)
@@ -123,6 +125,12 @@ class Logits(Optimisation, Process[Network, Network]):
 
         if self.tasks is not None:
             episodes = ctx.tasks(self.tasks, also=[ctx.network(self.teacher)])
+            if not episodes.ways:
+                raise DomainError(
+                    "the tasks ask for values, but over tasks it compares scores of classes",
+                    where="distill.logits: tasks",
+                    hint="use distill.meta, which imitates values too, or give tasks of classes",
+                )
             tasks = TaskBatches(episodes, self.tasks_per_step, ctx.fabric)
             if self.distinct_steps is None:
                 return tasks
@@ -248,6 +256,25 @@ class _Objective:
             self._kind = "classification" if teacher.signature.classes is not None else "regression"
         elif mapping.tasks is None:
             self._kind = mapping.kind(mapping.samples(ctx), teacher.signature)
+        self._weights = self._class_weights(ctx)
+
+    def _class_weights(self, ctx: Context) -> Tensor | None:
+        """Of the labels' loss. Raises `DomainError` where they are asked for and nothing is classified by the labels."""
+        from mapsto.nn.class_weights import weights_of
+
+        mapping = self._mapping
+        by_labels = (
+            mapping.data is not None and self._kind == "classification" and not self._dense and mapping.alpha < 1
+        )
+        if by_labels:
+            return weights_of(mapping.samples(ctx), mapping.class_weights, ctx)
+        if mapping.class_weights != "none":
+            raise DomainError(
+                f"class_weights: {mapping.class_weights}, but no labels of classes are learnt from",
+                where="distill.logits",
+                hint="leave class_weights out, or give data with a class each and alpha below 1",
+            )
+        return None
 
     def __call__(self, call: nn.Module, item: Batch | Task) -> Tensor:
         from mapsto.nn.imitation import distances
@@ -259,7 +286,7 @@ class _Objective:
         targets, known = self._asked_once(theirs, item)
         loss = mapping.alpha * self._imitated(answers, targets)
         if mapping.alpha < 1:
-            loss = loss + (1 - mapping.alpha) * hard(self._kind, answers, labels)
+            loss = loss + (1 - mapping.alpha) * hard(self._kind, answers, labels, weights=self._weights)
         if mapping.features:
             loss = loss + mapping.features * distances(embedding, known)
         return loss

@@ -3,7 +3,8 @@
 ``α T² mean_k D(softmax(t_k / T), softmax(s_k / T)) + (1 − α) · CE(y, s_K) + β ‖ψ(t) − ψ(s)‖`` with the scores t_k, s_k that teacher and
 student give the queries of a task after k steps of adapting to its support set (a learner in closed form has one), and ψ the pairwise
 distances of the embeddings of support and query (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015; Park et
-al., "Relational Knowledge Distillation", 2019; that whole paths of adaptation are matched is ours).
+al., "Relational Knowledge Distillation", 2019; that whole paths of adaptation are matched is ours). On tasks whose answers are values,
+not classes, D is their mean squared difference without T, and the labels' loss is the mean squared error.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ __all__ = ["Meta"]
 class Meta(Episodic):
     """The learner that is given, trained to adapt as `teacher` does; how it adapts stays, what it holds for that is trained too."""
 
+    version: ClassVar[int] = 2
+
     teacher: NetworkSource
     """The learner to imitate; what is no learner adapts by its embeddings' class means."""
     alpha: float = Field(default=0.5, ge=0, le=1)
@@ -39,7 +42,7 @@ class Meta(Episodic):
     temperature: float = Field(default=4.0, gt=0)
     """T: higher shows more of how the teacher ranks the wrong classes."""
     difference: Literal["kl", "euclidean", "cosine"] = "kl"
-    """D, by which the answers differ."""
+    """D, by which the answers differ; values differ by their mean square with `kl` and `euclidean` alike."""
     path: bool = True
     """Whether answers are compared after every inner step, or only after the last."""
     leave_one_out: bool = False
@@ -141,21 +144,19 @@ class Meta(Episodic):
 
     def _compared(self, path: Tensor, goal: Tensor, labels: Tensor) -> Tensor:
         import torch
+        from torch.nn.functional import mse_loss
 
         from mapsto.nn.adaptation.gradient import loss_of
         from mapsto.nn.differences import difference
 
+        def differ(ours: Tensor, theirs: Tensor) -> Tensor:
+            if labels.is_floating_point() and self.difference != "cosine":
+                return mse_loss(ours, theirs)  # softmax says nothing of values, and of a single one it is constant
+            return difference(self.difference, ours, theirs, temperature=self.temperature)
+
         last = len(path) - 1
         steps = range(1, last + 1) if self.path and last else [last]
-        soft = [
-            difference(
-                self.difference,
-                path[step],
-                goal[round(step * (len(goal) - 1) / last) if last else -1],
-                temperature=self.temperature,
-            )
-            for step in steps
-        ]
+        soft = [differ(path[step], goal[round(step * (len(goal) - 1) / last) if last else -1]) for step in steps]
         return self.alpha * torch.stack(soft).mean() + (1 - self.alpha) * loss_of(path[last], labels)
 
 

@@ -11,7 +11,7 @@ computes just what runs later. A batch norm that could not be folded goes on as 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,8 @@ class Aware(Optimisation, Process[Network, Network]):
     """Passes over the data; a tenth of the float training's is usual."""
     batch_size: int = Field(default=128, ge=1)
     """Samples of a step."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class weighs as much as any other, however few its samples. For classes only."""
     learn_scales: bool = False
     """Whether steps are trained too; worth it below 8 bits. Zero points stay, and a bias's step follows its layer's."""
     augment: Augmentation = Field(default_factory=Augmentation)
@@ -88,16 +90,19 @@ class Aware(Optimisation, Process[Network, Network]):
 
         from mapsto.data import augment
         from mapsto.nn.batches import augmented
+        from mapsto.nn.class_weights import weights_of
         from mapsto.nn.inference import class_metrics
         from mapsto.nn.targets import kind_of, loss
         from mapsto.nn.training import Plan, Training
 
         epoch = self.items(value, ctx).per_epoch
-        before, kind = value.signature.preprocessing, kind_of(self._samples(value, ctx).labels)
+        samples = self._samples(value, ctx)
+        before, kind = value.signature.preprocessing, kind_of(samples.labels)
+        weights = weights_of(samples, self.class_weights, ctx) if kind == "classification" else None
 
         def objective(call: nn.Module, item: Batch) -> Tensor:
             batch = augmented(item.inputs, before, changed, ctx.device)
-            return loss(kind, call(batch), torch.as_tensor(item.labels, device=ctx.device))
+            return loss(kind, call(batch), torch.as_tensor(item.labels, device=ctx.device), weights=weights)
 
         def changed(batch: Tensor) -> Tensor:
             return augment.apply(batch, self.augment, torch.default_generator)
@@ -136,11 +141,18 @@ class Aware(Optimisation, Process[Network, Network]):
     def _samples(self, value: Network, ctx: Context) -> Samples:
         from mapsto.data.checks import require_alike, require_finite, require_some
         from mapsto.nn.dense import refuse_dense
+        from mapsto.nn.targets import kind_of
 
         refuse_dense(value.signature, where=self.name)
         samples = require_some(ctx.dataset(self.data), where=self.name)
         require_finite(samples.inputs, where=f"{self.name}: data")
         require_finite(samples.labels, where=f"{self.name}: labels")
+        if self.class_weights != "none" and kind_of(samples.labels) != "classification":
+            raise DomainError(
+                f"class_weights: {self.class_weights}, but the labels are not one class each",
+                where=self.name,
+                hint="leave class_weights out",
+            )
         require_alike(value.signature.classes, samples.classes, where=self.name)
         outputs = value.signature.outputs[0].shape[-1]
         if outputs != len(samples.classes):
