@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import yaml
 
-__all__ = ["mutated_bytes", "mutated_json", "mutated_text", "mutated_tree", "mutated_yaml"]
+__all__ = ["mutated_bytes", "mutated_json", "mutated_safetensors", "mutated_text", "mutated_tree", "mutated_yaml"]
 
 _DEEP: Any = json.loads("[" * 60 + "]" * 60)
 
@@ -152,6 +152,15 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
             data[:at] + rng.choice((b"\0", b"\xff", b"\n", b"\x1b[2J", "é".encode(), rng.randbytes(length))) + data[at:]
         )
     return data[:at] + data[at : at + length] * 3 + data[at + length :]
+
+
+def mutated_safetensors(data: bytes, rng: random.Random) -> bytes:
+    """A safetensors file with its header's JSON mutated, and of the right length, or its bytes."""
+    if rng.random() < 0.4:
+        return mutated_bytes(data, rng)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = mutated_json(data[8:end].decode(), rng)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 _ODD = (

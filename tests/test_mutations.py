@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mapsto import networks
 from mapsto.adapting import find_learner
 from mapsto.data.cache import cached_array
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.kinds import Adaptation
+from mapsto.mapping import Context
 from mapsto.mappings.networks.checkpoint import Checkpoint
 from mapsto.nn import portable
 from mapsto.spec import load_recipe, parse_recipe, read_yaml, shipped_recipes
+from mapsto.store import Store
 from mapsto.store.state import decode_state, encode_state
-from tests.mutations import mutated_bytes, mutated_json, mutated_yaml
+from tests.mutations import mutated_bytes, mutated_json, mutated_safetensors, mutated_yaml
 
 FEW = pytest.param(500, id="500")
 MANY = pytest.param(20_000, id="20000", marks=pytest.mark.slow)
@@ -113,6 +116,42 @@ def test_a_damaged_checkpoint_is_the_users_error(number: int, tmp_path: Path) ->
             except MapstoError as error:
                 refused += 1 if error.exit_code == 2 else number
     assert number * 0.4 < refused < number
+
+
+@pytest.mark.parametrize("number", [FEW, MANY])
+def test_a_damaged_safetensors_file_is_the_users_error(number: int, tmp_path: Path) -> None:
+    """As weights of someone's, which are read and put into the network; as a learner's; and as what the store keeps."""
+    rng = random.Random(number)
+    network = networks.mlp(widths=(3,), inputs=4)()
+    learner, weights = portable.saved(network), tmp_path / "w.safetensors"
+    for name, content in learner.items():
+        (tmp_path / name).write_bytes(content)
+    save_file(dict(network.tensors), weights)
+    whole, ctx = weights.read_bytes(), Context()
+    theirs = Checkpoint(factory=network.arch.name, arguments=network.arch.arguments, file=str(weights), input=(4,))
+    ctx.apply(theirs, None)
+    store = Store(tmp_path / "store")
+    digest = store.save(network)
+    blobs = sorted(store.names("blobs"))
+    refused = dict.fromkeys(("weights", "learner", "store"), 0)
+    for _ in range(number // 3):
+        weights.write_bytes(mutated_safetensors(whole, rng))
+        (tmp_path / "tensors.safetensors").write_bytes(mutated_safetensors(learner["tensors.safetensors"], rng))
+        blob = rng.choice(blobs)
+        kept = blob.read_bytes()
+        blob.write_bytes(mutated_bytes(kept, rng))
+        reads = {
+            "weights": lambda: ctx.apply(theirs, None),
+            "learner": lambda: portable.load(tmp_path),
+            "store": lambda: Store(tmp_path / "store").load(digest).module(),
+        }
+        for name, read in reads.items():
+            try:
+                read()
+            except MapstoError as error:
+                refused[name] += 1 if error.exit_code == 2 else number
+        blob.write_bytes(kept)
+    assert all(number // 3 * 0.4 < count <= number // 3 for count in refused.values()), refused
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "assets/link", "assets/../../secret", "", "a\0b"])
