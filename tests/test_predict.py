@@ -23,7 +23,7 @@ from mapsto.kinds import Network, Package, Preprocessing, Signature, TensorSpec,
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.nn.preprocess import prepare as prepare_batch
 from mapsto_runtime.predictor import Predictor
-from mapsto_runtime.preprocessing import prepare, read_input
+from mapsto_runtime.preprocessing import prepare, read, read_input
 from tests.nets import Plain, network
 
 
@@ -314,3 +314,26 @@ def test_a_signature_survives_json(table_folder):
         preprocessing=Preprocessing(kind="none"),
         classes=("no", "yes"),
     )
+
+
+def test_three_grey_images_or_one_in_colour_is_said(tmp_path: Path) -> None:
+    grey = Preprocessing(channels=1, size=(8, 8))
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 1, 8, 8)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 2)),),
+        preprocessing=grey,
+    )
+    file = tmp_path / "three.npy"
+    for shape, samples, said in (
+        ((3, 9, 9), 1, "is taken for one image in colour, (C, H, W); give three grey ones in shape (3, 1, 9, 9)"),
+        ((3, 1, 9, 9), 3, ""),
+        ((4, 9, 9), 4, ""),
+        ((9, 9, 3), 1, ""),
+    ):
+        np.save(file, np.zeros(shape, np.uint8))
+        found = read(file, signature)
+        assert len(found.samples) == samples
+        assert [said in note for note in found.notes] == [True] * bool(said)
+    in_colour = dataclasses.replace(signature, preprocessing=dataclasses.replace(grey, channels=3))
+    np.save(file, np.zeros((3, 9, 9), np.uint8))
+    assert read(file, in_colour).notes == (), "there is no doubt where the network takes colour"

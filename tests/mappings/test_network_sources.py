@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pickle
@@ -17,7 +18,7 @@ from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.errors import DataError, DomainError, MissingExtra, SpecError, TrustError
 from mapsto.kinds import Network, trusting
-from mapsto.mapping import Mapping
+from mapsto.mapping import Context, Mapping
 from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.networks.checkpoint import Checkpoint
 from mapsto.mappings.networks.conv4 import Conv4
@@ -188,6 +189,21 @@ def test_a_checkpoint_that_does_not_fit_or_is_broken(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"junk")
     with pytest.raises(DataError, match="safetensors"):
         made(_checkpoint(tmp_path / "bad.safetensors"))
+
+
+def test_what_is_guessed_of_an_input_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(dict(made(ResnetCifar(depth=8, width=4, classes=10)).tensors), path)
+    for fields, guessed in (
+        ({}, True),
+        ({"size": 32}, True),
+        ({"size": 32, "channels": 3}, False),
+        ({"input": (3, 32, 32)}, False),
+    ):
+        ctx = Context()
+        ctx.apply(dataclasses.replace(_checkpoint(path), **fields), None)
+        said = "An input of 3x32x32 (channels, height, width) is a guess too: give input, or data that have it"
+        assert any(said in text for text in ctx.warnings) is guessed, fields
 
 
 def test_code_outside_the_list_is_not_run(tmp_path: Path) -> None:

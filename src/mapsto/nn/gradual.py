@@ -187,7 +187,7 @@ class Gradual(Live):
             network = pruned(trained, wanted, importance, whole=self._channels, where=self._criterion.name)
         inner = self._train.start(network, own)
         if self._first_chosen:
-            # It was found by measuring: measured anew after a kill, another might be the fastest.
+            # The rule that chose the engine looks at shapes, which pruning changes: all rounds run in that of the first.
             inner["chosen"] = self._first_chosen
         self._begin(number, network, inner)
         self._ctx.log(f"round {number} of {self._rounds}: {self._share:.1%} of the {_kind(settings)}")

@@ -52,7 +52,7 @@ class Plan:
 
 
 def first_state(module: nn.Module, optimisation: Optimisation, chosen: Mapping[str, Any] | None = None) -> State:
-    """The state of a training that has not begun; `chosen` is what was found by measuring, and stays in it."""
+    """The state of a training that has not begun; `chosen` is what was chosen at its beginning, and stays in it."""
     state: State = {"step": 0, "tensors": module.state_dict()}
     if chosen:
         state["chosen"] = dict(chosen)

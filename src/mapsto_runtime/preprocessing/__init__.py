@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mapsto_runtime.errors import DataError
 from mapsto_runtime.preprocessing.arrays import array_of
 from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
-from mapsto_runtime.preprocessing.images import images_of, normalised, prepare
+from mapsto_runtime.preprocessing.images import images_of, normalised, prepare, said_of
 from mapsto_runtime.preprocessing.raw_tables import read_raw
 from mapsto_runtime.preprocessing.tables import encoded, plain_rows, raw_of_array, reshaped
 from mapsto_runtime.shown import shown
@@ -68,6 +68,7 @@ def read(source: Input, signature: Signature) -> Read:
             samples = _picture(content, name, before)
         else:
             samples = np.stack([prepare(image, before) for image in images_of(content, name)])
+            return Read(samples=samples, numbers=tuple(range(len(samples))), notes=said_of(content, before, name))
     elif before.columns:
         known = before.header or [column.name for column in before.columns]
         raw = (

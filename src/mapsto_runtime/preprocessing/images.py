@@ -69,6 +69,15 @@ def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
+def said_of(samples: NDArray[Any], preprocessing: Preprocessing, name: str) -> tuple[str, ...]:
+    """A note on an array that may be one image in colour or three grey ones, and which it is taken for."""
+    shape = samples.shape
+    if preprocessing.channels != 1 or len(shape) != 3 or shape[0] != 3 or shape[2] in (1, 3):
+        return ()
+    grey = (3, 1, *shape[1:])
+    return (f"{name}: shape {shape} is taken for one image in colour, (C, H, W); give three grey ones in shape {grey}",)
+
+
 def images_of(samples: NDArray[Any], name: str) -> list[NDArray[np.float32]]:
     """One or more images of shape (C, H, W), values 0 to 1."""
     import numpy as np

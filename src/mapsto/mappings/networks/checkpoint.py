@@ -84,11 +84,14 @@ class Checkpoint(Mapping[None, Network]):
             note=ctx.note,
         )
         if preprocessing.kind == "image" and (self.mean is None or self.std is None):
-            ctx.warn(_guessed(preprocessing, samples is not None))
+            ctx.warn(_guessed(preprocessing, samples is not None, self._size_is_guessed(samples)))
         doubts = doubt(network, samples, ctx.random("doubt")) if samples is not None else None
         if doubts is not None:
             ctx.warn(doubts)
         return network
+
+    def _size_is_guessed(self, samples: Samples | None) -> bool:
+        return samples is None and self.input is None and (self.size is None or self.channels is None)
 
     def _reading(self) -> Preprocessing:
         """How image files are read for it."""
@@ -178,10 +181,15 @@ def _for_channels(numbers: tuple[float, ...], channels: int) -> tuple[float, ...
     return numbers if len(numbers) in (1, channels) else (sum(numbers) / len(numbers),)
 
 
-def _guessed(preprocessing: Preprocessing, of_data: bool) -> str:
+def _guessed(preprocessing: Preprocessing, of_data: bool, guessed_size: bool) -> str:
+    """What was not said of a checkpoint's images, and what was taken for it."""
     mean, std = (",".join(f"{number:.4g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
     whose = "those of the data" if of_data else "a guess"
-    return f"mean {mean} and std {std} are {whose}; the weights' own training decides them: give mean and std if they are known"
+    text = f"mean {mean} and std {std} are {whose}; the weights' own training decides them: give mean and std if they are known"
+    if guessed_size:
+        shape = "x".join(map(str, (preprocessing.channels, *preprocessing.size)))
+        text += f". An input of {shape} (channels, height, width) is a guess too: give input, or data that have it"
+    return text
 
 
 def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
