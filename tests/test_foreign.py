@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,13 +18,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
-from mapsto import export, prune, quantize
+from mapsto import compressing, datasets, export, networks, prune, quantize
 from mapsto.errors import DomainError, TrustError
 from mapsto.kinds import Factory, Network, trusting
+from mapsto.mapping import Context
 from mapsto.nn.edits.fold_parametrizations import FoldParametrizations, folded_state, parametrized
 from mapsto.nn.measure import count_parameters
 from mapsto.store import Store
-from tests.foreign import Noise
+from tests.foreign import Noise, Tokens
 from tests.mynet import Answers, Hidden, MyNet, Normed, TwoInputs, small
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -351,3 +354,67 @@ def test_models_that_take_two_things_are_refused(library: Any) -> None:
         Network.from_module(
             library.T5ForConditionalGeneration(config).eval(), {"input_ids": IDS, "decoder_input_ids": IDS}
         )
+
+
+# -- checkpoints and the command line
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of the weights of `Answers`, and one of `Normed`'s, whose weights are computed."""
+    torch.save(Answers("dict").state_dict(), tmp_path / "answers.pt")
+    torch.save(Normed("torch.nn.utils.parametrizations:weight_norm").state_dict(), tmp_path / "normed.pt")
+    torch.save(Tokens().state_dict(), tmp_path / "tokens.pt")
+    return tmp_path
+
+
+def test_a_checkpoint_with_several_outputs_is_refused_at_once_and_the_remedy_works(weights: Path) -> None:
+    fields = {
+        "factory": "tests.mynet:Answers",
+        "arguments": {"kind": "dict"},
+        "file": str(weights / "answers.pt"),
+        "input": (4,),
+    }
+    with pytest.raises(DomainError, match="2 tensors are in its output") as error:
+        networks.checkpoint(**fields)()
+    remedies = re.findall(r"set output: '(\w+)'", str(error.value))
+    assert remedies == ["one", "two"]
+    outputs = [networks.checkpoint(**fields, output=name)().signature.outputs[0].shape for name in remedies]
+    assert outputs == [("N", 2), ("N", 3)]
+    assert compressing.checkpoint_fields(output="two") == {"output": "two"}
+    assert compressing.checkpoint_fields(output="1") == {"output": 1}
+
+
+def test_a_checkpoint_of_computed_weights_is_folded_and_noted(weights: Path) -> None:
+    ctx = Context(seed=0)
+    norm = "torch.nn.utils.parametrizations:weight_norm"
+    mapping = networks.checkpoint(
+        factory="tests.mynet:Normed", arguments={"norm": norm}, file=str(weights / "normed.pt"), input=(4,)
+    )
+    network = ctx.apply(mapping, None)
+    assert any("folded into a plain weight" in note for note in ctx.notes)
+    assert count_parameters(network.module()) == count_parameters(Normed(None))
+    module = Normed(norm).eval()
+    module.load_state_dict(torch.load(weights / "normed.pt"))
+    assert (network.module()(X) - module(X)).abs().max() < 1e-5
+
+
+def test_a_checkpoint_takes_token_ids(weights: Path) -> None:
+    np.savez(weights / "ids.npz", inputs=np.ones((6, 8), np.int16), labels=np.arange(6) % 2)
+    fields = {"factory": "tests.foreign:Tokens", "file": str(weights / "tokens.pt")}
+    for given_as in ({"input": (8,)}, {"data": datasets.arrays(file=str(weights / "ids.npz"))}):
+        assert networks.checkpoint(**fields, **given_as)().signature.inputs[0].dtype == "int64"
+
+
+def test_a_model_of_transformers_from_its_own_file(bert: Any, tmp_path: Path) -> None:
+    bert.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    network = networks.checkpoint(
+        factory="mapsto.nn.networks.hf_model:hf_model",
+        arguments={"model": "BertForSequenceClassification", "config": config},
+        file=str(tmp_path / "model.safetensors"),
+        input=(6,),
+        classes=("red", "green", "blue"),
+    )()
+    mask = (IDS != 0).long()
+    assert torch.allclose(network.module()(IDS), bert(input_ids=IDS, attention_mask=mask).logits, atol=1e-6)

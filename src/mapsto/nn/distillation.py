@@ -205,7 +205,7 @@ class Schooling(Optimisation, Process[Network, Network]):
         return samples
 
     def _loss(
-        self, call: nn.Module, item: Item, taught: Taught, teacher: Teacher, epoch: int, weights: Tensor | None
+        self, call: nn.Module, item: Item, taught: Taught, teacher: Teacher, epoch: int, weights: Tensor | None = None
     ) -> Tensor:
         import torch
         from torch.nn.functional import cross_entropy
