@@ -825,7 +825,7 @@ def compress(
     text = compressing.compression_recipe(
         model=compressing.model_nodes(model, step, data=node, fields=fields),
         data=node,
-        test=compressing.data_node(test, target) if test is not None else None,
+        test=compressing.data_node(test, target) if test is not None else compressing.test_node(data or examples),
         limits=limits,
         shares=tried,
         epochs=epochs,

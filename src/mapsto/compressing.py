@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from mapsto import discovery
+from mapsto.data.image_folder import splits_in
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.mapping import fields_of
 from mapsto.nn import runtime as runtimes
@@ -31,10 +32,12 @@ __all__ = [
     "checkpoint_fields",
     "compression_recipe",
     "data_node",
+    "folds_for",
     "held_out",
     "held_out_classes",
     "model_nodes",
     "parse_limit",
+    "test_node",
 ]
 
 _UNITS: dict[str, dict[str, float]] = {
@@ -49,6 +52,10 @@ _EXPORTS = {"onnxruntime": "export.onnx"}
 """Where a runtime's export has another name than the runtime."""
 _PER_CLASS = 5
 _CLASSES = 5
+_LEAST = 2
+"""Examples of each class, one to learn from and one to judge by."""
+_FOLDS = 5
+"""Folds of cross-validation, where each class has as many examples."""
 _STEPS = 100
 """Steps that an epoch of distilling a learner has."""
 
@@ -90,14 +97,16 @@ def parse_limit(text: str) -> Limit:
 def data_node(text: str, target: str | None = None) -> dict[str, Any]:
     """A data set as a recipe writes it, from a folder of class folders, an ``.npz`` archive, a table's file, or YAML.
 
-    `target` is the column of a table that is predicted.
+    Of a folder that is laid out as ``photos/{train,test}/class`` it is the part to train on. `target` is the column of a table that is
+    predicted.
 
     >>> data_node("digits"), data_node("{cifar10: {split: train}}")
     ({'digits': {}}, {'cifar10': {'split': 'train'}})
     """
     place = Path(text)
     if place.is_dir():
-        return {"images": {"folder": str(place.resolve())}}
+        learn: dict[str, Any] = {"split": "train"} if "train" in splits_in(place) else {}
+        return {"images": {"folder": str(place.resolve()), **learn}}
     if place.is_file():
         kinds = {".npz": "arrays", ".csv": "table", ".tsv": "table", ".parquet": "table"}
         if place.suffix.lower() not in kinds:
@@ -122,6 +131,14 @@ def data_node(text: str, target: str | None = None) -> dict[str, Any]:
     if name not in known:
         raise DataError(f"no such folder, file or data set as '{name}'", where=text, hint=nearest(str(name), known))
     return {name: fields or {}}
+
+
+def test_node(text: str) -> dict[str, Any] | None:
+    """The test split of a folder that is laid out as ``photos/{train,test}/class``; None where there is none."""
+    place = Path(text)
+    if not {"train", "test"} <= set(splits_in(place)):
+        return None
+    return {"images": {"folder": str(place.resolve()), "split": "test"}}
 
 
 def model_nodes(
@@ -219,20 +236,11 @@ def _recipe_text(text: str) -> str:
 
 
 def held_out(node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data to learn from and the data to choose by: a fifth of each class, at most 100 and at least five samples.
-
-    Raises `DataError` for fewer than ten samples of a class.
-    """
+    """The data to learn from and the data to choose by: a fifth of each class, at most 100 and at least five of ten or more samples."""
     import numpy as np
 
     samples = _opened(node)
-    counts = np.bincount(samples.labels, minlength=len(samples.classes))
-    least = int(counts.min())
-    if least < 2 * _PER_CLASS:
-        name = samples.classes[int(counts.argmin())]
-        raise DataError(
-            f"class '{name}' has {least} samples", where="--data", hint=f"give at least {2 * _PER_CLASS} of each class"
-        )
+    least = int(np.bincount(samples.labels, minlength=len(samples.classes)).min())
     share = max(_PER_CLASS, min(100, least // 5))
     chosen: dict[str, Any] = {"data": "$all", "per_class": share}
     return {"subset": {**chosen, "part": "rest"}}, {"subset": chosen}
@@ -263,6 +271,35 @@ def _opened(node: dict[str, Any]) -> Samples:
 
 
 @dataclass(frozen=True)
+class Folds:
+    """How examples are dealt out where there are too few to keep some back."""
+
+    count: int
+    examples: int
+
+
+def folds_for(node: dict[str, Any]) -> Folds | None:
+    """The folds of cross-validation for labelled examples; None where each class has ten or more, enough to keep some back.
+
+    Raises `DataError` for one example of a class.
+    """
+    import numpy as np
+
+    samples = _opened(node)
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    least = int(counts.min())
+    if least >= 2 * _PER_CLASS:
+        return None
+    if least < _LEAST:
+        raise DataError(
+            f"class '{samples.classes[int(counts.argmin())]}' has {least} of the examples, so that nothing can be judged",
+            where="--data",
+            hint=f"give at least {_LEAST} of each class, better {2 * _PER_CLASS}",
+        )
+    return Folds(min(_FOLDS, least), len(samples))
+
+
+@dataclass(frozen=True)
 class _Plan:
     """How networks of one sort are made small, and judged."""
 
@@ -275,11 +312,16 @@ class _Plan:
     distil: tuple[str, dict[str, Any]]
     seen: dict[str, Any]
     """The field that says which samples calibrate."""
+    parity: str
+    """The entry that a package is tried on."""
+    folds: Folds | None = None
+    """Where candidates are judged by cross-validation: `judge` is then for the original alone."""
 
     def renamed(self, names: dict[str, str]) -> _Plan:
         """The same with entries of other names."""
         plain: Any = _referring(dataclasses.asdict(self), names)
         plain["data"] = {names[name]: node for name, node in plain["data"].items()}
+        plain["folds"] = self.folds
         return _Plan(**plain)
 
 
@@ -300,24 +342,33 @@ def _free(name: str, node: Any, entries: dict[str, Any]) -> str:
 
 
 def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: int) -> _Plan:
-    learn, check = held_out(data)
+    folds = folds_for(data)
+    if folds is None:
+        learn, check = held_out(data)
+        entries, names, validation = {"learn": learn, "check": check}, ("learn", "check"), {"validation": "$check"}
+    else:
+        dealt: dict[str, Any] = {"data": "$all", "folds": folds.count}
+        entries = {f"without_{number}": {"fold": {**dealt, "number": number}} for number in range(folds.count)}
+        names, validation = ("all", "all"), {}
     return _Plan(
-        data={"all": data, "learn": learn, "check": check, **({"test": test} if test is not None else {})},
-        judge={"evaluate.accuracy": {"data": "$check"}},
+        data={"all": data, **entries, **({"test": test} if test is not None else {})},
+        judge={"evaluate.accuracy": {"data": f"${names[1]}"}},
         test={"evaluate.accuracy": {"data": "$test"}} if test is not None else None,
         prune=("prune.magnitude", {}),
         distil=(
             "distill.logits",
             {
-                "data": "$learn",
-                "validation": "$check",
+                "data": f"${names[0]}",
+                **validation,
                 "epochs": epochs,
                 "learning_rate": 0.02,
                 "schedule": "onecycle",
                 "weight_decay": 0.0005,
             },
         ),
-        seen={"data": "$learn"},
+        seen={"data": f"${names[0]}"},
+        parity=f"${names[1]}",
+        folds=folds,
     )
 
 
@@ -358,6 +409,7 @@ def _of_learners(
             },
         ),
         seen={"tasks": "$train_tasks"},
+        parity="$check",
     )
 
 
@@ -430,13 +482,20 @@ def compression_recipe(
         observe["test"] = plan.test
     original = {**steps[-1], "as": steps[-1].get("as", "original"), "observe": observe}
     label = str(original["as"])
-    branches = {f"share_{share:g}".replace(".", "_"): _branch(share, label, plan, observe) for share in shares}
-    choose = {"by": plan.judge, "within": cost, "limits": {_METRICS[each.kind]: each.most for each in wanted}}
+    branches = {_named("share", share): _branch(share, label, plan, observe) for share in shares}
+    choose: dict[str, Any] = {
+        "by": plan.judge,
+        "within": cost,
+        "limits": {_METRICS[each.kind]: each.most for each in wanted},
+    }
+    if plan.folds is not None:
+        branches, choose, observe = _cross_validated(branches, choose, observe, plan.folds, names)
     package = {"evaluate.latency": {"baselines": {"original": f"${label}"}, "all_threads": False}}
+    how = f", judged by cross-validation over {plan.folds.examples} examples" if plan.folds is not None else ""
     tree = {
         "schema": 1,
         "name": "compress",
-        "title": f"The most accurate small network within {' and '.join(each.text for each in wanted)}",
+        "title": f"The most accurate small network within {' and '.join(each.text for each in wanted)}{how}",
         "seed": seed,
         "data": {
             **entries,
@@ -448,7 +507,7 @@ def compression_recipe(
             {"fork": branches},
             {"choose.best": choose, "as": "chosen", "observe": observe},
             {
-                _EXPORTS.get(runtime, f"export.{runtime}"): {"data": f"${names['check']}"},
+                _EXPORTS.get(runtime, f"export.{runtime}"): {"data": plan.parity},
                 "as": "package",
                 "observe": {"latency": package},
             },
@@ -473,9 +532,51 @@ def _together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
     return limits
 
 
+def _without(step: dict[str, Any], without: tuple[str, ...]) -> dict[str, Any]:
+    """A step without these of its entries."""
+    return {key: part for key, part in step.items() if key not in without}
+
+
+def _named(what: str, share: float) -> str:
+    return f"{what}_{share:g}".replace(".", "_")
+
+
+def _cross_validated(
+    branches: dict[str, list[dict[str, Any]]],
+    choose: dict[str, Any],
+    observe: dict[str, Any],
+    folds: Folds,
+    names: dict[str, str],
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any], dict[str, Any]]:
+    """Branches for each fold of each candidate, the choice by what these get right together, and the report of what is chosen.
+
+    A fold's branch is the candidate's own with the fold's examples in place of all.
+    """
+    plain = {branch: [_without(step, ("as", "observe")) for step in steps] for branch, steps in branches.items()}
+    others = {
+        f"{branch}_without_{number}": _referring(steps, {names["all"]: names[f"without_{number}"]})
+        for branch, steps in plain.items()
+        for number in range(folds.count)
+    }
+    made = {branch: [_without(step, ("observe",)) for step in steps] for branch, steps in branches.items()}
+    cost = {name: report for name, report in observe.items() if name != "accuracy"}
+    for steps in made.values():
+        steps[-1]["observe"] = cost
+    judge: dict[str, Any] = {
+        "evaluate.cross_validated": {
+            "data": f"${names['all']}",
+            "folds": folds.count,
+            "candidates": {branch: f"${branch}" for branch in branches},
+            "without": [f"${other}" for other in others],
+        }
+    }
+    chosen = {f"cross_validated_over_{folds.examples}": judge, **cost}
+    return {**made, **others}, {**choose, "by": judge, "among": list(branches)}, chosen
+
+
 def _branch(share: float, original: str, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
     teacher = {"teacher": f"${original}"}
-    name = f"macs_{share:g}".replace(".", "_")
+    name = _named("macs", share)
     steps: list[dict[str, Any]] = []
     if share < 1:
         budget = {"macs": share, "ranking": "per_cost", "max_prune": round(1 - share / 2, 4), "multiple_of": 4}

@@ -579,6 +579,10 @@ class Context:
         with self.giving(value):
             return mapping.apply(value, self)
 
+    def report(self, mapping: Mapping[A, kinds.Report], value: A) -> kinds.Report:
+        """A report on a value: in a run the one that whoever observes the same value reads, so that nothing is measured twice."""
+        return self.apply(mapping, value)
+
     @contextmanager
     def giving(self, value: Any) -> Generator[None]:
         """For a block, `value` is what a mapping works on: where it is a network, data are read as this network reads them."""

@@ -9,6 +9,8 @@ from mapsto.kinds import Network
 __all__ = ["stays_whole"]
 
 _NAMED = 3
+_SHOWN = 0.005
+"""A smaller share is nothing to tell of."""
 
 
 def stays_whole(original: Network, small: Network, cost: Literal["parameters", "macs"]) -> str:
@@ -29,9 +31,9 @@ def stays_whole(original: Network, small: Network, cost: Literal["parameters", "
         for path, layer in after.items()
         if total and getattr(layer, cost) and path in before and before[path].parameters == layer.parameters
     }
-    if not whole:
+    if sum(whole.values()) < _SHOWN:
         return ""
     largest = sorted(whole.items(), key=lambda item: -item[1])[:_NAMED]
-    named = ", ".join(f"{path or 'the network'} {100 * share:.0f} %" for path, share in largest)
+    named = ", ".join(f"{path or 'the network'} {100 * share:.0f} %" for path, share in largest if share >= _SHOWN)
     noun = {"parameters": "parameters", "macs": "multiply-accumulates"}[cost]
     return f"{100 * sum(whole.values()):.0f} % of its {noun} are in layers that stay whole ({named})"

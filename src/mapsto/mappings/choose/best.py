@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from collections.abc import Mapping as AbcMapping
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from mapsto.errors import DomainError, SpecError, nearest
-from mapsto.kinds import Forked, Network, Report
+from mapsto.kinds import Forked, Metric, Network, Report
 from mapsto.mapping import Branches, Context, Mapping, MappingField, accepts, kind_name
 
 __all__ = ["Best"]
+
+_WIDE = 10.0
+"""Points between the ends of an interval from which on it is a reason to warn."""
 
 
 class Best(Mapping[Forked, Network]):
@@ -37,6 +41,11 @@ class Best(Mapping[Forked, Network]):
     limits: dict[str, float] = Field(default_factory=dict)
     """In place of `cost` and `at_most`: number of that report → its limit; all must hold."""
 
+    among: tuple[str, ...] = ()
+    """The branches to choose from; by default all. Others are there to be referred to, as by ``evaluate.cross_validated``."""
+
+    version: ClassVar[int] = 2
+
     contract: ClassVar[dict[str, Any]] = {"metric": "parameters"}
 
     def __post_init__(self) -> None:
@@ -56,31 +65,50 @@ class Best(Mapping[Forked, Network]):
         if not isinstance(given, Branches):
             return super().misfit(given)
         for label, kind in given.kinds.items():
-            if not accepts(Network, kind):
+            if (not self.among or label in self.among) and not accepts(Network, kind):
                 return f"takes Networks: branch '{label}' gives {kind_name(kind)}"
         return None
 
     def apply(self, value: Forked, ctx: Context) -> Network:
         """Raises `SpecError` for an unknown metric or a branch that gives no network, `DomainError` where all are NaN."""
-        best: tuple[float, Network] | None = None
-        costs: dict[str, dict[str, float]] = {}
-        for label, network in value.parts.items():
+        networks = self._candidates(value)
+        costs = {label: self._costs(label, network, ctx) for label, network in networks.items()}
+        cheap = [label for label, found in costs.items() if all(found[n] <= most for n, most in self._limits.items())]
+        found = {label: self._read(self.by, self.metric, label, networks[label], ctx) for label in cheap}
+        merits = {label: metric.value if self.maximize else -metric.value for label, metric in found.items()}
+        known = [label for label, merit in merits.items() if not math.isnan(merit)]
+        if not known and self._limits and costs:
+            self._require_within(value, costs)
+        if not known:
+            raise DomainError(f"every branch's {self.metric} is NaN, or there is no branch", where="choose.best")
+        best = max(known, key=lambda label: merits[label])
+        self._tell_apart(best, {label: found[label] for label in known}, ctx)
+        return networks[best]
+
+    def _candidates(self, value: Forked) -> dict[str, Network]:
+        for label in self.among:
+            if label not in value.parts:
+                raise SpecError(f"there is no branch '{label}'", where="choose.best", hint=nearest(label, value.parts))
+        found: dict[str, Network] = {}
+        for label in self.among or value.parts:
+            network = value.parts[label]
             if not isinstance(network, Network):
                 raise SpecError(
                     f"branch '{label}' gives a {type(network).__name__}, not a Network", where="choose.best"
                 )
-            costs[label] = self._costs(label, network, ctx)
-            if not all(costs[label][name] <= most for name, most in self._limits.items()):
-                continue
-            found = self._read(self.by, self.metric, label, network, ctx)
-            merit = found if self.maximize else -found
-            if not math.isnan(merit) and (best is None or merit > best[0]):
-                best = merit, network
-        if best is None and self._limits and costs:
-            self._require_within(value, costs)
-        if best is None:
-            raise DomainError(f"every branch's {self.metric} is NaN, or there is no branch", where="choose.best")
-        return best[1]
+            found[label] = network
+        return found
+
+    def _tell_apart(self, best: str, found: AbcMapping[str, Metric], ctx: Context) -> None:
+        """Warn where the best branch's interval is wide and holds all others."""
+        low, high = (getattr(found[best], end) for end in ("low", "high"))
+        if low is None or high is None or high - low < _WIDE or len(found) < 2:
+            return
+        if all(low <= metric.value <= high for metric in found.values()):
+            ctx.warn(
+                f"the {len(found)} branches cannot be told apart: the best has {self.metric} {found[best]} on {found[best].n} samples, "
+                "and all others lie within that interval; give more samples to choose by"
+            )
 
     @property
     def _limits(self) -> dict[str, float]:
@@ -121,13 +149,13 @@ class Best(Mapping[Forked, Network]):
             return ""
         return stays_whole(before, after, "macs" if name == "macs" else "parameters")
 
-    def _read(self, by: Mapping[Any, Any], metric: str, label: str, network: Network, ctx: Context) -> float:
+    def _read(self, by: Mapping[Any, Any], metric: str, label: str, network: Network, ctx: Context) -> Metric:
         report = self._report(by, (metric,), network, ctx)
         ctx.log(f"{label}: {metric} {report.metrics[metric]}")
-        return report.metrics[metric].value
+        return report.metrics[metric]
 
     def _report(self, by: Mapping[Any, Any], metrics: Iterable[str], network: Network, ctx: Context) -> Report:
-        report = ctx.apply(by, network)
+        report = ctx.report(by, network)
         if not isinstance(report, Report):
             raise SpecError(f"{by.name} gives no report", where="choose.best", hint="choose by an evaluate.* mapping")
         for metric in metrics:

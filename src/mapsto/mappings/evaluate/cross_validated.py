@@ -1,0 +1,99 @@
+"""How often a recipe's networks are right on examples that they were not made with: its accuracy by k-fold cross-validation.
+
+``accuracy = Σ_i right(f_i, fold i) / N`` with f_i made without fold i and each of N examples judged once; the network that is reported
+on is made with all of them (Stone, "Cross-Validatory Choice and Assessment of Statistical Predictions", 1974). With five examples of a
+class none can be spared for a validation set, yet nothing may be judged by what it was made with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from mapsto.errors import DomainError, SpecError
+from mapsto.kinds import Metric, Network, Report, Table
+from mapsto.mapping import Context, DataSource, Mapping, NetworkSource
+
+__all__ = ["CrossValidated"]
+
+_SMALL: dict[str, Any] = {"networks.conv4": {"channels": 1, "size": 16, "width": 4, "classes": 10}}
+
+
+def _first() -> Network:
+    """For the contract suite: the candidate of its example."""
+    from mapsto import discovery
+
+    return discovery.find("mappings", "networks.conv4")(**_SMALL["networks.conv4"])(seed=0)
+
+
+class CrossValidated(Mapping[Network, Report]):
+    """Accuracy (%, both ends of its interval) of the candidate that the network is, over all examples; a table of all candidates.
+
+    What the candidates' first network had learnt before is not made anew: if it was trained on these examples, the figure is too good.
+    Raises `SpecError` unless there is a network for each fold of each candidate, `DomainError` for a network that is no candidate.
+    """
+
+    data: DataSource
+    """The examples, one class each, which ``fold`` deals out."""
+    folds: int = Field(default=5, ge=2)
+    """Into how many folds."""
+    candidates: dict[str, NetworkSource] = Field(min_length=1)
+    """Name → a network made with all examples."""
+    without: tuple[NetworkSource, ...] = Field(min_length=2)
+    """Of the first candidate the networks made without fold 0, without fold 1, …, then those of the second, …"""
+
+    contract: ClassVar[dict[str, Any]] = {"folds": 2, "candidates": {"a": _SMALL}, "without": [_SMALL, _SMALL]}
+    contract_input: ClassVar[Any] = staticmethod(_first)
+
+    def __post_init__(self) -> None:
+        wanted = self.folds * len(self.candidates)
+        if len(self.without) != wanted:
+            raise SpecError(
+                f"{len(self.without)} networks for {self.folds} folds of {len(self.candidates)} candidates",
+                where="evaluate.cross_validated",
+                hint=f"give {wanted}",
+            )
+
+    def apply(self, value: Network, ctx: Context) -> Report:
+        own = next((name for name, source in self.candidates.items() if _same(ctx.network(source), value)), None)
+        if own is None:
+            raise DomainError(
+                "the network is none of the candidates",
+                where=self.name,
+                hint=f"give one of {', '.join(self.candidates)}",
+            )
+        found = {name: self._accuracy(place, ctx) for place, name in enumerate(self.candidates)}
+        columns = ("candidate", "accuracy", "low", "high")
+        rows = tuple((name, each.value, each.low or 0.0, each.high or 0.0) for name, each in found.items())
+        return Report(
+            metrics={"accuracy": found[own], "folds": Metric(value=self.folds)},
+            tables={"candidates": Table(columns=columns, rows=rows, units=dict.fromkeys(columns[1:], "%"))},
+        )
+
+    def _accuracy(self, place: int, ctx: Context) -> Metric:
+        """Of one candidate, all folds together."""
+        from mapsto import discovery
+        from mapsto.kinds import Dataset
+        from mapsto.mappings.evaluate.accuracy import Accuracy, share
+
+        fold: Any = discovery.find("data", "fold")
+        data = ctx.resolve(self.data, Dataset)
+        right = n = 0
+        for number in range(self.folds):
+            judge = Accuracy(data=fold(data=data, folds=self.folds, number=number, part="judge"), pictures=0)
+            network = ctx.network(self.without[place * self.folds + number])
+            metric = ctx.apply(judge, network).metrics["accuracy"]
+            count = metric.n or 0
+            right, n = right + round(metric.value / 100 * count), n + count
+        return share(right, n)
+
+
+def _same(one: Network, other: Network) -> bool:
+    """Whether two networks hold the same."""
+    import torch
+
+    if one is other:
+        return True
+    shapes = (one.arch, one.edits, one.tensors.keys()) == (other.arch, other.edits, other.tensors.keys())
+    return shapes and all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
