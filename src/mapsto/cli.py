@@ -822,8 +822,14 @@ def compress(
     _writable(folder)
     node = compressing.data_node(data or examples, target)
     fields = compressing.checkpoint_fields(mean=mean, std=std, input=shape, arguments=arguments, output=output)
+    given = compressing.model_nodes(model, step, data=node, fields=fields)
+    if compressing.knows(given, node):
+        _note(
+            f"{model} has learnt from these very data, so that its own accuracy and that of what stays near to it are too good: "
+            "give other examples, or others still with --test"
+        )
     text = compressing.compression_recipe(
-        model=compressing.model_nodes(model, step, data=node, fields=fields),
+        model=given,
         data=node,
         test=compressing.data_node(test, target) if test is not None else compressing.test_node(data or examples),
         limits=limits,

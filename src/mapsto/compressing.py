@@ -35,6 +35,7 @@ __all__ = [
     "folds_for",
     "held_out",
     "held_out_classes",
+    "knows",
     "model_nodes",
     "parse_limit",
     "test_node",
@@ -54,8 +55,14 @@ _PER_CLASS = 5
 _CLASSES = 5
 _LEAST = 2
 """Examples of each class, one to learn from and one to judge by."""
+_CALIBRATION = 8
+"""Samples that ``quantize.static`` looks at, at least."""
 _FOLDS = 5
 """Folds of cross-validation, where each class has as many examples."""
+_BATCH, _LEAST_BATCH = 128, 16
+"""What `distill.logits` has by default, and the smallest that is taken for few examples."""
+_STEPS_OF_FEW = 8
+"""Steps of an epoch that few examples are divided into, as far as the smallest batch allows."""
 _STEPS = 100
 """Steps that an epoch of distilling a learner has."""
 
@@ -281,7 +288,7 @@ class Folds:
 def folds_for(node: dict[str, Any]) -> Folds | None:
     """The folds of cross-validation for labelled examples; None where each class has ten or more, enough to keep some back.
 
-    Raises `DataError` for one example of a class.
+    Raises `DataError` for one example of a class, or fewer in a fold than ``quantize.static`` needs.
     """
     import numpy as np
 
@@ -296,7 +303,15 @@ def folds_for(node: dict[str, Any]) -> Folds | None:
             where="--data",
             hint=f"give at least {_LEAST} of each class, better {2 * _PER_CLASS}",
         )
-    return Folds(min(_FOLDS, least), len(samples))
+    folds = min(_FOLDS, least)
+    learn = len(samples) - int(sum(-(-counts // folds)))
+    if learn < _CALIBRATION:
+        raise DataError(
+            f"{len(samples)} examples leave {learn} to learn from in a fold, fewer than the {_CALIBRATION} that quantization looks at",
+            where="--data",
+            hint="give more of each class, better 10",
+        )
+    return Folds(folds, len(samples))
 
 
 @dataclass(frozen=True)
@@ -361,6 +376,7 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
                 "data": f"${names[0]}",
                 **validation,
                 "epochs": epochs,
+                **_batches(_opened(data)),
                 "learning_rate": 0.02,
                 "schedule": "onecycle",
                 "weight_decay": 0.0005,
@@ -370,6 +386,12 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
         parity=f"${names[1]}",
         folds=folds,
     )
+
+
+def _batches(samples: Samples) -> dict[str, Any]:
+    """Smaller batches for few examples, so that an epoch still has steps; those of `distill.logits` from a thousand on."""
+    size = max(_LEAST_BATCH, len(samples) // _STEPS_OF_FEW)
+    return {"batch_size": size} if size < _BATCH else {}
 
 
 def _of_learners(
@@ -492,6 +514,7 @@ def compression_recipe(
         branches, choose, observe = _cross_validated(branches, choose, observe, plan.folds, names)
     package = {"evaluate.latency": {"baselines": {"original": f"${label}"}, "all_threads": False}}
     how = f", judged by cross-validation over {plan.folds.examples} examples" if plan.folds is not None else ""
+    how += " (the original has learnt from these very data)" if knows(model, data) else ""
     tree = {
         "schema": 1,
         "name": "compress",
@@ -518,6 +541,26 @@ def compression_recipe(
         ],
     }
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+
+
+def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, Any]) -> bool:
+    """Whether the steps that give a network name the same file, folder or data set as `data`: it may have learnt from these examples.
+
+    >>> data = {"images": {"folder": "/photos", "split": "train"}}
+    >>> knows(({"few": {"images": {"folder": "/photos", "size": 64}}}, []), data), knows(({"few": {"digits": {}}}, []), data)
+    (True, False)
+    """
+    ((_, fields),) = data.items()
+    place = fields.get("folder", fields.get("file"))
+
+    def found(tree: Any) -> bool:
+        if isinstance(tree, dict):
+            own = cast("dict[str, Any]", tree)
+            named = {str(Path(str(own[key])).resolve()) for key in ("folder", "file") if key in own}
+            return own == data or place in named or any(found(part) for part in own.values())
+        return isinstance(tree, list) and any(found(part) for part in cast("list[Any]", tree))
+
+    return found([model[0], [step for step in model[1] if "networks.checkpoint" not in step]])
 
 
 def _together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
