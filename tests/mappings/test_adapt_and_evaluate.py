@@ -13,6 +13,7 @@ from tests.mappings.small import PREPROCESSING, Corners, context, network
 
 from mapsto import adapt, datasets, export, networks, quantize
 from mapsto.data.folder import data_folder
+from mapsto.data.sets.fold import Fold
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Forked, Network, Package
 from mapsto.mapping import Mapping
@@ -21,6 +22,7 @@ from mapsto.mappings.adapt.linear import Linear
 from mapsto.mappings.choose.best import Best
 from mapsto.mappings.choose.branch import Branch
 from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.mappings.evaluate.cross_validated import CrossValidated
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.adaptation import centroid
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
@@ -223,3 +225,40 @@ def test_no_head_makes_much_of_what_hardly_differs_in_few_examples(name: str) ->
     given = networks.conv4(data=FIVE, width=16, blocks=2)()
     head = HEADS[name]()(given).module().classifier.weight.detach().abs().amax(0)
     assert float(head.max()) < 30 * float(head[head > 0].median())
+
+
+def test_cross_validation_judges_each_fold_by_the_network_made_without_it() -> None:
+    """Of two candidates the one is right in every fold, the other in none; the network that is asked for says which figure is its own."""
+    data = Corners(per_class=4)
+    good = context().apply(Linear(data=Corners(per_class=8)), network())
+    bad = dataclasses.replace(
+        good, tensors={name: -tensor if "classifier" in name else tensor for name, tensor in good.tensors.items()}
+    )
+    candidates = {"good": good, "bad": bad}
+    judge = CrossValidated(data=data, folds=2, candidates=candidates, without=(good, bad, bad, bad))
+    fold = [Accuracy(data=Fold(data=data, folds=2, number=n, part="judge"))(net) for n, net in enumerate((good, bad))]
+    right = sum(round(each.metrics["accuracy"].value / 100 * 8) for each in fold)
+    report = judge(good)
+    assert report.metrics["accuracy"].n == 16
+    assert report.metrics["accuracy"].value == 100 * right / 16
+    assert report.metrics["accuracy"].value > judge(bad).metrics["accuracy"].value
+    assert [row[0] for row in report.tables["candidates"].rows] == ["good", "bad"]
+    with pytest.raises(DomainError, match="none of the candidates"):
+        judge(network())
+    with pytest.raises(SpecError, match="3 networks for 2 folds of 2 candidates"):
+        CrossValidated(data=data, folds=2, candidates=candidates, without=(good, bad, bad))
+    best = Best(by=Accuracy(data=data), among=("bad",))
+    assert context().apply(best, Forked(parts=candidates)) is bad, "the others are there to be referred to"
+
+
+def test_branches_that_cannot_be_told_apart_are_warned_of() -> None:
+    data, net = Corners(per_class=2), network()
+    same = context().apply(Linear(data=data), net)
+    told = context()
+    told.apply(Best(by=Accuracy(data=data)), Forked(parts={"a": same, "b": same}))
+    (warning,) = [text for text in told.warnings if "told apart" in text]
+    assert "the 2 branches cannot be told apart" in warning
+    assert "on 8 samples" in warning
+    many = context()
+    many.apply(Best(by=Accuracy(data=Corners(per_class=100))), Forked(parts={"a": same, "b": same}))
+    assert not [text for text in many.warnings if "told apart" in text], "the interval is narrow"
