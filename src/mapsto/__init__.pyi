@@ -57,6 +57,7 @@ from mapsto.mappings.distill.self import Self as _distill_self
 from mapsto.mappings.distill.similarity import Similarity as _distill_similarity
 from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
+from mapsto.mappings.evaluate.cross_validated import CrossValidated as _evaluate_cross_validated
 from mapsto.mappings.evaluate.difference import Difference as _evaluate_difference
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
 from mapsto.mappings.evaluate.exported import Exported as _evaluate_exported
@@ -211,6 +212,7 @@ class distill:
 
 class evaluate:
     accuracy = _evaluate_accuracy
+    cross_validated = _evaluate_cross_validated
     difference = _evaluate_difference
     episodes = _evaluate_episodes
     exported = _evaluate_exported
