@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.mappings.small import context, trained
 
-from mapsto import distill, networks, quantize
+from mapsto import distill, meta, networks, quantize
 from mapsto.errors import DomainError
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples
 from mapsto.nn.inference import forward
@@ -56,6 +56,8 @@ def step(name: str, **fields: Any) -> tuple[Any, Network]:
         return distill.logits(teacher=fresh(), alpha=0.01, **common), fresh()
     if name == "decoupled":
         return distill.decoupled(teacher=fresh(), target=0, others=0, **common), fresh()
+    if name == "baseline":
+        return meta.baseline(**common), networks.mlp(inputs=4, widths=(8,))(seed=0)
     return quantize.aware(**common), quantize.static(data=DATA)(fresh())
 
 
@@ -66,7 +68,7 @@ def test_a_rare_class_is_found(name: str) -> None:
     assert found[1] > 70
 
 
-@pytest.mark.parametrize("name", ["logits", "decoupled", "aware"])
+@pytest.mark.parametrize("name", ["logits", "decoupled", "aware", "baseline"])
 def test_without_weights_it_is_noted(name: str) -> None:
     mapping, network = step(name, epochs=1)
     ctx = context()
@@ -92,3 +94,21 @@ def test_the_weights_make_each_class_weigh_the_same() -> None:
     labels = torch.as_tensor(DATA.open().labels)
     weights = class_weights(labels, 2)[labels]
     assert float(weights[labels == 0].sum()) == pytest.approx(float(weights[labels == 1].sum()), rel=1e-5)
+
+
+def test_the_baselines_loss_weighs_its_classes() -> None:
+    mapping, given = step("baseline", class_weights="balanced", epochs=1)
+    ctx = context()
+    state = mapping.start(given, ctx)
+    item = mapping.items(given, ctx)[0]
+    with torch.no_grad():
+        weights = class_weights(torch.as_tensor(DATA.open().labels), 2)
+        classifier = mapping._classifier(given, ctx)[0].eval()
+        losses = [float(mapping._loss(given, classifier, item, each, ctx)) for each in (None, weights)]
+        scores, labels = classifier(torch.as_tensor(item.inputs)), torch.as_tensor(item.labels)
+    assert losses[1] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(scores, labels, weight=weights)), rel=1e-5
+    )
+    assert losses[0] != losses[1]
+    assert mapping.open(given, state, ctx) is not None
+    assert ctx.notes == []

@@ -60,6 +60,8 @@ class Baseline(Optimisation, Process[Network, Network]):
     """Their rate; 0.01 in the paper."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class weighs as much as any other, however few its samples."""
     augment: Augmentation = Field(default_factory=Augmentation)
     """Random changes of each image."""
     optimizer: Literal["sgd", "adam", "adamw", "learned"] = "adam"
@@ -80,15 +82,17 @@ class Baseline(Optimisation, Process[Network, Network]):
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
+        from mapsto.nn.class_weights import weights_of
         from mapsto.nn.training import Plan, Training
 
+        weights = weights_of(self._samples(ctx), self.class_weights, ctx)
         epoch = self.items(value, ctx).per_epoch
         return Training(
             self._classifier(value, ctx)[0],
             state,
             plan=Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
             fabric=ctx.fabric,
-            loss=lambda call, item: self._loss(value, call, item, ctx),
+            loss=lambda call, item: self._loss(value, call, item, weights, ctx),
             validate=self._validation(value, ctx),
             fused=True,
         )
@@ -122,7 +126,7 @@ class Baseline(Optimisation, Process[Network, Network]):
         size, classes = int(signature.outputs[0].shape[-1]), len(self._samples(ctx).classes)
         return Classifier(module, size, classes, self.scale), (edit,) if edit else (), signature
 
-    def _loss(self, value: Network, call: nn.Module, item: Batch, ctx: Context) -> Tensor:
+    def _loss(self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, ctx: Context) -> Tensor:
         import torch
 
         from mapsto.data import augment
@@ -135,7 +139,7 @@ class Baseline(Optimisation, Process[Network, Network]):
             ctx.device,
         )
         labels = torch.as_tensor(item.labels, device=ctx.device)
-        return torch.nn.functional.cross_entropy(call(batch), labels, label_smoothing=self.smoothing)
+        return torch.nn.functional.cross_entropy(call(batch), labels, weight=weights, label_smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[Any], dict[str, float]] | None:
         from mapsto.nn.episodes import episode_metrics
