@@ -167,3 +167,22 @@ def test_bytes_follow_the_type_and_hold_what_is_saved() -> None:
     module = nn.Linear(3, 4)
     module.register_buffer("scratch", torch.zeros(100), persistent=False)
     assert state_bytes(module) == 64
+
+
+def test_a_layer_with_parts_of_its_own_is_listed_and_counted_once():
+    """EfficientNet-Lite0's convolutions hold a module for their padding; before, only its classifier was listed."""
+
+    class Padded(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(1, 4, 3)
+            self.padding_of_its_own = nn.ZeroPad2d(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.padding_of_its_own(x))
+
+    module = nn.Sequential(Padded(), nn.Flatten(), nn.Linear(4 * 16, 3))
+    table = {row.path: (row.parameters, row.macs) for row in layer_table(module, torch.zeros(2, 1, 4, 4))}
+    assert table["0"] == (4 * 9 + 4, 16 * 4 * 9)
+    assert table["2"] == (64 * 3 + 3, 64 * 3)
+    assert sum(parameters for parameters, _ in table.values()) == count_parameters(module)
+    assert sum(macs for _, macs in table.values()) == count_macs(module, torch.zeros(2, 1, 4, 4))

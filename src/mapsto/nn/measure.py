@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -130,12 +131,12 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
         def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             output = output[0] if isinstance(layer, nn.RNNBase) else output
             if isinstance(output, Tensor) and given and isinstance(given[0], Tensor):
-                rows.append(Layer(path, type(layer).__name__, tuple(output.shape[1:]), count_parameters(layer), 0))
+                rows.append(Layer(path, type(layer).__name__, tuple(output.shape[1:]), _own(layer), 0))
 
         return hook
 
     for path, layer in module.named_modules():
-        if not list(layer.children()):
+        if not list(layer.children()) or next(layer.parameters(recurse=False), None) is not None:
             handles.append(layer.register_forward_hook(note(path)))
     try:
         counter = _counted(module, example)
@@ -144,13 +145,24 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
             handle.remove()
     root = type(module).__name__
     counts: dict[str, Any] = counter.get_flop_counts()
+    flops = {row.path: sum(counts.get(f"{root}.{row.path}" if row.path else root, {}).values()) for row in rows}
+    inner: dict[str, int] = defaultdict(int)
+    for path in flops:  # a layer with parts of its own, as for padding, counts without what these count
+        around = [other for other in flops if other != path and f"{path}.".startswith(f"{other}." if other else "")]
+        if around:
+            inner[max(around, key=len)] += flops[path]
     done: set[str] = set()
     table: list[Layer] = []
     for row in rows:
-        flops = 0 if row.path in done else sum(counts.get(f"{root}.{row.path}" if row.path else root, {}).values())
+        own = 0 if row.path in done else flops[row.path] - inner[row.path]
         done.add(row.path)
-        table.append(row._replace(macs=flops // 2 // len(example)))
+        table.append(row._replace(macs=own // 2 // len(example)))
     rest = counter.get_total_flops() // 2 // len(example) - sum(row.macs for row in table)
     if rest > 0:
         table.append(Layer("", root, (), 0, rest))
     return table
+
+
+def _own(layer: nn.Module) -> int:
+    """Numbers of a layer itself; those of its parts stand in rows of their own."""
+    return sum(parameter.numel() for parameter in layer.parameters(recurse=False))
