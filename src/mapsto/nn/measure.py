@@ -147,10 +147,10 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
     counts: dict[str, Any] = counter.get_flop_counts()
     flops = {row.path: sum(counts.get(f"{root}.{row.path}" if row.path else root, {}).values()) for row in rows}
     inner: dict[str, int] = defaultdict(int)
-    for path in flops:  # a layer with parts of its own, as for padding, counts without what these count
+    for path, found in flops.items():  # a layer with parts of its own, as for padding, counts without what these count
         around = [other for other in flops if other != path and f"{path}.".startswith(f"{other}." if other else "")]
         if around:
-            inner[max(around, key=len)] += flops[path]
+            inner[max(around, key=len)] += found
     done: set[str] = set()
     table: list[Layer] = []
     for row in rows:

@@ -29,7 +29,11 @@ def stays_whole(original: Network, small: Network, cost: Literal["parameters", "
     whole = {
         path: getattr(layer, cost) / total
         for path, layer in after.items()
-        if total and layer.parameters and getattr(layer, cost) and path in before and before[path].parameters == layer.parameters
+        if total
+        and layer.parameters
+        and getattr(layer, cost)
+        and path in before
+        and before[path].parameters == layer.parameters
     }
     if sum(whole.values()) < _SHOWN:
         return ""
