@@ -111,6 +111,8 @@ def _others(path: Path) -> str | None:
     """Why others could have written a file or what is in a folder; None where nobody could. What is ours is closed to them."""
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
+        if found.st_uid in (_user(), 0) and path.is_dir():  # someone's own link to a folder elsewhere
+            return _others(path.resolve())
         return "it is a link"
     if found.st_uid not in (_user(), 0):
         return f"it belongs to another user ({found.st_uid})"
