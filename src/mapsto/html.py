@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from mapsto import charts
 from mapsto.errors import SpecError
-from mapsto.kinds import interval_ends, interval_text
+from mapsto.intervals import interval_ends, interval_text
 
 if TYPE_CHECKING:
     from jinja2 import Template

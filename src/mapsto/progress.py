@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mapsto.errors import command
-from mapsto.kinds import interval_text
+from mapsto.intervals import interval_text
 from mapsto.run import Listener, StepResult
 from mapsto.spec import shipped_recipes
 from mapsto_runtime.shown import shown
