@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from mapsto import compressing, datasets, export, networks, prune, quantize
-from mapsto.errors import DomainError, TrustError
-from mapsto.kinds import Factory, Network, trusting
+from mapsto.errors import DataError, DomainError, TrustError
+from mapsto.kinds import Factory, Network, load_strictly, trusting
 from mapsto.mapping import Context
+from mapsto.mappings.networks.checkpoint import Checkpoint
 from mapsto.nn.edits.fold_parametrizations import FoldParametrizations, folded_state, parametrized
+from mapsto.nn.foreign import require_usable
 from mapsto.nn.measure import count_parameters
 from mapsto.store import Store
 from tests.foreign import Noise, Tokens
@@ -104,13 +106,16 @@ def test_a_factory_that_the_caller_imported_needs_no_trust(
 
 
 def test_what_is_stored_calls_no_function_that_happens_to_be_there() -> None:
-    for name, arguments in (("os:system", {"command": "true"}), ("torch.hub:load", {}), ("tests.mynet:small", {})):
+    linear = ("torch.nn:Linear", {"in_features": 1, "out_features": 1})  # which mapsto has imported, not the caller
+    for name, arguments in (
+        ("os:system", {"command": "true"}),
+        ("torch.hub:load", {}),
+        ("tests.mynet:small", {}),
+        linear,
+    ):
         with pytest.raises(TrustError, match="--trust"):
             Factory(name=name, arguments=arguments).build()
     assert isinstance(Factory(name="tests.mynet:MyNet", arguments={"width": 2}).build(), MyNet)
-    assert isinstance(
-        Factory(name="torch.nn:Linear", arguments={"in_features": 1, "out_features": 1}).build(), nn.Linear
-    )
 
 
 def test_a_function_with_arguments_builds_a_class_that_hides_them() -> None:
@@ -418,3 +423,35 @@ def test_a_model_of_transformers_from_its_own_file(bert: Any, tmp_path: Path) ->
     )()
     mask = (IDS != 0).long()
     assert torch.allclose(network.module()(IDS), bert(input_ids=IDS, attention_mask=mask).logits, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda x: torch.complex(x, x), "its output is complex"),
+        (lambda x: x.sum(), r"shape \(\), which holds nothing for each"),
+        (lambda x: x[:1], r"shape \(1, 3\), which holds nothing for each"),
+    ],
+)
+def test_outputs_that_are_no_batch_of_numbers_are_refused(broken, message):
+    class Odd(nn.Linear):
+        def forward(self, x):
+            return broken(super().forward(x))
+
+    with pytest.raises(DomainError, match=message):
+        require_usable(Odd(3, 3)(torch.randn(2, 3)), torch.randn(2, 3), "odd")
+
+
+def test_two_classes_of_one_name_are_refused():
+    with pytest.raises(DomainError, match="two classes are named 'a'"):
+        Network.from_module(nn.Linear(3, 3), torch.randn(2, 3), classes=("a", "a", "b"))
+
+
+def test_lazy_sparse_and_diverged_tensors_are_refused(tmp_path):
+    with pytest.raises(DomainError, match="'weight' is lazy"):
+        load_strictly(nn.LazyLinear(2), {}, where="lazy")
+    with pytest.raises(DomainError, match="'weight' is sparse"):
+        load_strictly(nn.Linear(2, 2), {"weight": torch.eye(2).to_sparse(), "bias": torch.zeros(2)}, where="sparse")
+    torch.save({"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)}, tmp_path / "nan.pt")
+    with pytest.raises(DataError, match="'weight' holds NaN"):
+        Context().apply(Checkpoint(factory="torch.nn:Linear", file=str(tmp_path / "nan.pt"), input=(2,)), None)

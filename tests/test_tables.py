@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from mapsto.adapting_tables import adapt_to_table
 from mapsto.data.selection import fold_of_each
 from mapsto.data.sets.table import Table
-from mapsto.data.tables import learnt_columns, read_table
+from mapsto.data.tables import ids_of, learnt_columns, read_table
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Preprocessing, Signature
 from mapsto.mapping import Context
@@ -234,6 +234,63 @@ def test_a_few_odd_words_among_many_numbers_are_gaps(odd, tmp_path):
     assert again.rows[0] == pytest.approx(0, abs=1e-6)
     assert list(again.errors) == [2]
     assert "'else', which is no number" in str(again.errors[2])
+
+
+def test_the_decimal_sign_of_the_training_table_holds_for_rows_that_do_not_show_theirs(tmp_path):
+    rows = "".join(f"{'4' if i % 2 else '1'}.{i:03d},5;{i % 3};{('low', 'high')[i % 2]}\n" for i in range(60))
+    (tmp_path / "t.csv").write_text("salary;k;kind\n" + rows, encoding="utf-8")
+    table = read_table(tmp_path / "t.csv", ())
+    assert not ids_of(table, ["salary"])
+    learnt = learnt_columns(table, ["salary", "k"], np.ones(60, bool), where="t")
+    before = Preprocessing(kind="none", columns=learnt.columns, header=("salary", "k", "kind"))
+    plain = encoded(read_raw(b"salary;k\n4.020;1\n", "rows", known=before.header), before, "rows").rows
+    shown = encoded(read_raw(b"salary;k\n4.020,0;1\n", "rows", known=before.header), before, "rows").rows
+    points = encoded(read_raw(b"salary;k\n4020.0;1\n", "rows", known=before.header), before, "rows").rows
+    assert plain.tolist() == shown.tolist() == points.tolist()
+    signature = Signature(inputs=(), outputs=(), preprocessing=before).plain()
+    assert [column.get("decimal") for column in signature["preprocessing"]["columns"]] == [",", ","]
+
+
+def test_a_header_in_other_letters_and_one_of_other_names(tmp_path):
+    rows = "".join(f"{('red', 'blue')[i % 2]},{('round', 'square')[i % 3 % 2]},{'ab'[i % 2]}\n" for i in range(24))
+    (tmp_path / "t.csv").write_text("colour,shape,kind\n" + rows, encoding="utf-8")
+    learnt = learnt_columns(read_table(tmp_path / "t.csv", ()), ["colour", "shape"], np.ones(24, bool), where="t")
+    before = Preprocessing(kind="none", columns=learnt.columns, header=("colour", "shape", "kind"))
+
+    def rows_of(text: str):
+        return encoded(read_raw(text.encode(), "rows", known=before.header), before, "rows")
+
+    usual = rows_of("colour,shape\nred,square\n").rows.tolist()
+    other = rows_of("SHAPE,Colour\nsquare,red\n")
+    assert other.rows.tolist() == usual
+    assert "column 'SHAPE' is taken for 'shape'" in other.notes
+    assert rows_of("red,square\n").rows.tolist() == usual
+    with pytest.raises(DataError, match=r"its first line .* holds neither columns nor values"):
+        rows_of("Farbe,Form\nred,square\n")
+
+
+def test_units_tiny_numbers_and_dates(tmp_path):
+    cells = [
+        f'{(1, 2)[i % 2]}.{i:02d}e-11,{i + 0.5:.1f} %,"$1,{100 + 7 * i}.00",{1 + i % 28:02d}.07.2022,{"ab"[i % 2]}'
+        for i in range(40)
+    ]
+    (tmp_path / "t.csv").write_text("farad,share,price,day,kind\n" + "\n".join(cells) + "\n", encoding="utf-8")
+    samples = Context().dataset(Table(file=str(tmp_path / "t.csv"), target="kind", task="classes", ids="drop"))
+    columns = {column.name: column for column in samples.preprocessing.columns}
+    assert list(columns) == ["farad", "share", "price"]
+    assert {column.type for column in columns.values()} == {"numbers"}
+    assert columns["farad"].std == pytest.approx(0.5e-11, rel=0.1)
+    assert columns["price"].mean == pytest.approx(1236.5)
+    assert any("'day' holds dates" in text for text in samples.warnings)
+
+
+def test_whole_numbers_of_parquet_may_be_large(tmp_path):
+    table = pyarrow.table(
+        {"hash": [2**60 + i for i in range(20)], "x": [float(i) for i in range(20)], "y": ["a", "b"] * 10}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    samples = Context().dataset(Table(file=str(tmp_path / "t.parquet"), target="y", task="classes"))
+    assert samples.inputs.shape == (20, 2)
 
 
 def test_an_id_column_is_noticed(tmp_path):

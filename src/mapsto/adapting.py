@@ -144,7 +144,7 @@ def examples_in(place: Path, network: Network) -> Dataset:
                 where=str(place),
                 hint="give a table or an .npz archive",
             )
-        return discovery.find("data", "images")(folder=str(place)).read_for(preprocessing)
+        return discovery.find("data", "images")(folder=str(place), skip_broken=True).read_for(preprocessing)
     suffix = place.suffix.lower()
     if suffix == ".npz":
         return discovery.find("data", "arrays")(file=str(place))

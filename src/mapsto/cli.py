@@ -662,12 +662,17 @@ def adapt(
         )
     folder = out or Path("runs") / "adapted"
     _writable(folder)
-    ctx = Context(seed=seed)
+
+    class Telling(Context):
+        """A context that shows warnings and notes when they come."""
+
+        def show_message(self, text: str, level: int) -> None:
+            _note(text)
+
+    ctx = Telling(seed=seed)
     with kinds.trusting(*(trust or [])):
         package, found = _adapted(places, target, ctx, store, step)
     reports.save_package(package, folder / "package")
-    for text in (*ctx.warnings, *ctx.notes):
-        _note(text)
     if as_json:
         _json({**found, "warnings": ctx.warnings, "notes": ctx.notes, "package": str(folder / "package")})
         return
@@ -695,6 +700,12 @@ def _adapted(
                 "a learner takes images or arrays; a table gets a model of its own",
                 where="mapsto adapt",
                 hint=command("mapsto adapt {table} --target {column}", table=examples, column=target),
+            )
+        if examples.is_dir():
+            raise SpecError(
+                "--target is a column of a table, and this is a folder",
+                where=str(examples),
+                hint=f"leave it out: {command('mapsto adapt {folder}', folder=examples)}",
             )
         package, found = adapt_to_table(examples, target, ctx)
         return package, {"learner": "the table's columns", "method": "a linear model", **found}
@@ -831,7 +842,9 @@ def compress(
     text = compressing.compression_recipe(
         model=given,
         data=node,
-        test=compressing.data_node(test, target) if test is not None else compressing.test_node(data or examples),
+        test=compressing.data_node(test, target)
+        if test is not None
+        else compressing.node_of_test_split(data or examples),
         limits=limits,
         shares=tried,
         epochs=epochs,

@@ -38,7 +38,7 @@ __all__ = [
     "knows",
     "model_nodes",
     "parse_limit",
-    "test_node",
+    "node_of_test_split",
 ]
 
 _UNITS: dict[str, dict[str, float]] = {
@@ -140,7 +140,7 @@ def data_node(text: str, target: str | None = None) -> dict[str, Any]:
     return {name: fields or {}}
 
 
-def test_node(text: str) -> dict[str, Any] | None:
+def node_of_test_split(text: str) -> dict[str, Any] | None:
     """The test split of a folder that is laid out as ``photos/{train,test}/class``; None where there is none."""
     place = Path(text)
     if not {"train", "test"} <= set(splits_in(place)):
@@ -546,6 +546,8 @@ def compression_recipe(
 def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, Any]) -> bool:
     """Whether the steps that give a network name the same file, folder or data set as `data`: it may have learnt from these examples.
 
+    Of a checkpoint nobody knows.
+
     >>> data = {"images": {"folder": "/photos", "split": "train"}}
     >>> knows(({"few": {"images": {"folder": "/photos", "size": 64}}}, []), data), knows(({"few": {"digits": {}}}, []), data)
     (True, False)
@@ -560,7 +562,9 @@ def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, An
             return own == data or place in named or any(found(part) for part in own.values())
         return isinstance(tree, list) and any(found(part) for part in cast("list[Any]", tree))
 
-    return found([model[0], [step for step in model[1] if "networks.checkpoint" not in step]])
+    if any("networks.checkpoint" in step for step in model[1]):
+        return False  # its recipe, if there is one, is not known
+    return found([model[0], model[1]])
 
 
 def _together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:

@@ -125,6 +125,7 @@ class Frozen:
 
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 _ALLOWED = "mapsto.nn.networks."
+_IMPORTED_HERE = ("mapsto", "mapsto_runtime", "torch")
 """Where mapsto's own factories live. Not the whole package: through its modules' imports a name would reach anything."""
 
 
@@ -200,9 +201,10 @@ class Factory(Frozen):
         return cast("Callable[..., nn.Module]", found)
 
     def _is_imported(self) -> bool:
-        """Whether it is there without importing anything, and may be called: a class of modules, or what the caller vouches for.
+        """Whether it is there without importing anything, and may be called: the caller's class of modules, or what it vouches for.
 
-        Of functions that are there the name alone does not tell what a call does, so that a stored name is not enough for them.
+        Of functions that are there the name alone does not tell what a call does, so that a stored name is not enough for them; nor is
+        it for what mapsto has imported itself.
         """
         from torch import nn
 
@@ -210,9 +212,9 @@ class Factory(Frozen):
         found: Any = sys.modules.get(path)
         for part in attribute.split("."):
             found = getattr(found, "__dict__", {}).get(part)  # never a module's own __getattr__, which may import
-        return found is not None and (
-            self.name in _vouched.get() or (isinstance(found, type) and issubclass(found, nn.Module))
-        )
+        if found is None or self.name in _vouched.get():
+            return found is not None
+        return path.partition(".")[0] not in _IMPORTED_HERE and isinstance(found, type) and issubclass(found, nn.Module)
 
     def build(self) -> nn.Module:
         """A fresh module. Its initial weights are drawn from torch's global generator.
@@ -404,10 +406,24 @@ def load_strictly(
     where: str,
     hint: str = "check the factory's arguments against the checkpoint",
 ) -> None:
-    """Copy `tensors` into `module`. Raises `DomainError` that names every missing, unknown or misshapen tensor."""
+    """Copy `tensors` into `module`.
+
+    Raises `DomainError` that names every missing, unknown or misshapen tensor, and one that is sparse or lazy.
+    """
     import torch
 
     own = module.state_dict()
+    for name, tensor in (*tensors.items(), *own.items()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise DomainError(
+                f"tensor '{name}' is lazy: its shape is not known yet",
+                where=where,
+                hint="call the module once, and save it then",
+            )
+        if tensor.layout != torch.strided:
+            raise DomainError(
+                f"tensor '{name}' is sparse", where=where, hint="make it dense with .to_dense(), and save it again"
+            )
     missing = sorted(own.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - own.keys())
     shapes = sorted(

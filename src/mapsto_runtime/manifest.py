@@ -246,10 +246,11 @@ def _check_preprocessing(before: Mapping[str, Any]) -> None:
 
 def _check_column(column: Any, where: str) -> None:
     _require(isinstance(column, dict), where, "is no object")
-    _only(column, ("name", "type", "categories", "encode", "mean", "std", "fill"), where)
+    _only(column, ("name", "type", "categories", "encode", "mean", "std", "fill", "decimal"), where)
     _require(isinstance(column.get("name"), str), f"{where}.name", "is no name")
     _require(column.get("type", "numbers") in ("numbers", "words"), f"{where}.type", "is not known")
     _require(column.get("encode", "one_hot") in ("one_hot", "ordinal"), f"{where}.encode", "is not known")
+    _require(column.get("decimal", ".") in (".", ","), f"{where}.decimal", "is not known")
     words = _part(column, "categories", list, where)
     _require(_texts(words) and len(set(words)) == len(words), f"{where}.categories", "is no list of different words")
     _require(bool(words) or column.get("type") != "words", f"{where}.categories", "does not go with its type")

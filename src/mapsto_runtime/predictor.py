@@ -220,6 +220,12 @@ class Predictor:
         try:
             return np.concatenate([self._run(inputs[i : i + batch_size]) for i in starts])
         except Exception as error:  # runtimes' errors have no common base class
+            if inputs.dtype.kind == "i":  # token ids, whose number the signature does not hold
+                raise DataError(
+                    f"its model refuses these whole numbers, {inputs.min()} to {inputs.max()}",
+                    where=str(self.folder),
+                    hint="give token ids of the vocabulary that it was trained with",
+                ) from error
             raise _not_run("its model does not take what its signature says", self.folder, error) from error
 
 

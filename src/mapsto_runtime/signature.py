@@ -38,6 +38,8 @@ class Column:
     fill: tuple[float, ...] = ()
     """What stands for a missing value, one number for each that the column becomes, before scaling: their means over the train
     rows. Empty: a missing value is an error."""
+    decimal: Literal[".", ","] = "."
+    """The decimal sign of the table trained on, by which rows are read that do not show theirs, as one with ``4.020`` alone."""
 
     @property
     def width(self) -> int:
@@ -90,6 +92,9 @@ class Signature:
     def plain(self) -> dict[str, Any]:
         """As JSON; what is of tables alone, and `answers`, are left out at their default, so that older digests stay."""
         tree = dataclasses.asdict(self)
+        for column in tree["preprocessing"]["columns"]:
+            if column["decimal"] == ".":
+                del column["decimal"]
         del tree["preprocessing"]["integers"]
         for name in ("columns", "header"):
             if not tree["preprocessing"][name]:

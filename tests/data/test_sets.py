@@ -216,8 +216,10 @@ def test_fractions_that_do_not_sum_to_one_are_refused() -> None:
 def test_checks_name_what_is_wrong() -> None:
     with pytest.raises(DataError, match=r"only one class has samples \(c1\)"):
         require_classes(samples_of([1, 1], 3))
-    with pytest.raises(DataError, match="only 2 classes have"):
+    with pytest.raises(DataError, match="class 'c2' has no samples"):
         require_classes(samples_of([1, 0], 3), at_least=3)
+    with pytest.raises(DataError, match="only 2 classes have"):
+        require_classes(samples_of([1, 0], 4), at_least=3)
     with pytest.raises(DataError, match="not one sample"):
         require_some(samples_of([], 3), where="here")
     with pytest.raises(DataError, match=r"row 1 holds nan \(and 1 more rows\)"):

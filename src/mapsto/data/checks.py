@@ -40,11 +40,18 @@ def require_classes(samples: Samples, at_least: int = 2, *, where: str = "data")
     ...                  preprocessing=Preprocessing(kind="none"))
     >>> require_classes(lonely)
     Traceback (most recent call last):
-    mapsto.errors.DataError: data: only one class has samples (cat), at least 2 are needed; ...
+    mapsto.errors.DataError: data: class 'dog' has no samples; add samples of it, or remove its folder or its name
     """
     require_some(samples, where=where)
     there = np.unique(require_labelled(samples, where=where))
     if len(there) < at_least:
+        if at_least == len(samples.classes):
+            empty = [repr(name) for label, name in enumerate(samples.classes) if label not in there]
+            raise DataError(
+                f"class {', '.join(empty[:8])} has no samples",
+                where=where,
+                hint="add samples of it, or remove its folder or its name",
+            )
         names = ", ".join(samples.classes[label] for label in there)
         count = "only one class has" if len(there) == 1 else f"only {len(there)} classes have"
         raise DataError(

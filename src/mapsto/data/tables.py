@@ -17,11 +17,20 @@ from mapsto.kinds import Column, Preprocessing
 from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, read_raw
 from mapsto_runtime.preprocessing.tables import encoded, encoded_column, values_of
 
-__all__ = ["Learnt", "encoded_rows", "ids_of", "learnt_columns", "read_table", "target_classes", "target_values"]
+__all__ = [
+    "Learnt",
+    "dates_of",
+    "encoded_rows",
+    "ids_of",
+    "learnt_columns",
+    "read_table",
+    "target_classes",
+    "target_values",
+]
 
 _CODE = re.compile(r"[+-]?0\d+")
 """``007``: a number that begins with a zero is a code, whose zeros count."""
-_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
+_DATE = re.compile(r"(\d{4}-\d\d?-\d\d?|\d{4}/\d\d?/\d\d?|\d\d?[./-]\d\d?[./-](\d{4}|\d\d))([T ]\d\d?:\d\d.*)?")
 _TWO_LETTERS = re.compile(r"[A-Z]{2}")
 _ID_NAME = re.compile(r"(.*[_\s.-])?(id|ids|uuid|guid|index|idx|key|nr|no|row)|unnamed.*|", re.I)
 _FEWEST_ROWS: Final = 10
@@ -116,9 +125,20 @@ def encoded_rows(
     return found.rows, found.notes
 
 
-def ids_of(table: RawTable, names: Sequence[str]) -> list[str]:
-    """Columns that only number the rows: every value is another, and the name says so, or they are words, or count up by one."""
-    return [name for name in names if _is_id(name, table.columns[(table.names or ()).index(name)])]
+def ids_of(table: RawTable, names: Sequence[str]) -> dict[str, str]:
+    """Columns that only tell the rows apart → how: numbers that count them or are called so, or words that are all different."""
+    found: dict[str, str] = {}
+    for name in names:
+        place = (table.names or ()).index(name)
+        said = _is_id(name, table.columns[place], place in table.decimal_commas)
+        if said is not None:
+            found[name] = said
+    return found
+
+
+def dates_of(table: RawTable, names: Sequence[str]) -> list[str]:
+    """Columns that hold nothing but dates or times."""
+    return [name for name in names if _is_of_dates(table, name)]
 
 
 def target_classes(name: str, table: RawTable, *, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -156,12 +176,9 @@ def cells_of(table: RawTable, name: str, *, where: str) -> tuple[NDArray[Any], b
 
     Raises `DataError` where they are neither numbers nor words.
     """
-    kind = table.odd.get(name)
     place = (table.names or ()).index(name)
     cells = table.columns[place]
-    present = [cell for cell in cells if _is_there(cell)]
-    if kind is None and present and all(isinstance(cell, str) and _DATE.fullmatch(cell) for cell in present):
-        kind = "date"
+    kind = "date" if _is_of_dates(table, name) else table.odd.get(name)
     if kind is not None:
         raise DataError(
             f"column '{name}' is of type {kind}, neither numbers nor words",
@@ -182,8 +199,9 @@ def _typed(
     warnings: list[str],
     notes: list[str],
 ) -> Column:
+    decimal: Literal[".", ","] = "," if comma else "."
     if not _is_of_words(cells, comma):
-        return Column(name=name)
+        return Column(name=name, decimal=decimal)
     words = _words_of(cells)
     if "NA" in words:
         notes.append(
@@ -202,7 +220,7 @@ def _typed(
                 f"column '{name}' is taken for one of numbers, so that {said} counts as a missing value "
                 f"({len(wrong)} of {present} values, row {wrong[0] + 1} the first); mend them if that is not what they mean"
             )
-            return Column(name=name, categories=tuple(odd))
+            return Column(name=name, categories=tuple(odd), decimal=decimal)
         warnings.append(
             f"column '{name}' is taken for one of words, for row {wrong[0] + 1} holds '{cells[wrong[0]]}' "
             f"({len(wrong)} of {present} values are no numbers); if it is one of numbers, mend them or leave those cells empty"
@@ -227,7 +245,7 @@ def _measured(column: Column, cells: NDArray[Any], comma: bool, *, scale: bool, 
         return column
     spread = float(np.where(known, values, means).std())
     mean = float(means[0])
-    constant = spread <= 1e-9 * max(1.0, abs(mean))
+    constant = spread <= 1e-9 * abs(mean)
     return dataclasses.replace(column, mean=mean, std=1.0 if constant else spread)
 
 
@@ -254,16 +272,26 @@ def _words_of(cells: NDArray[Any]) -> list[str | None]:
     return [str(cell) if _is_there(cell) or (codes and cell == "NA") else None for cell in cells]
 
 
-def _is_id(name: str, cells: NDArray[Any]) -> bool:
-    if len(cells) < _FEWEST_ROWS or not all(_is_there(cell) for cell in cells) or len(set(cells)) < len(cells):
-        return False
-    values, wrong = values_of(cells)
-    if wrong:
-        return True
-    whole = bool(np.isfinite(values).all()) and bool((values % 1 == 0).all())
-    return whole and (
-        _ID_NAME.fullmatch(name) is not None or name.endswith(("Id", "ID")) or bool((np.diff(values) == 1).all())
+def _is_of_dates(table: RawTable, name: str) -> bool:
+    kind = table.odd.get(name, "")
+    present = [cell for cell in table.columns[(table.names or ()).index(name)] if _is_there(cell)]
+    return kind.startswith(("date", "time")) or (
+        bool(present) and all(isinstance(cell, str) and _DATE.fullmatch(cell) for cell in present)
     )
+
+
+def _is_id(name: str, cells: NDArray[Any], comma: bool) -> str | None:
+    """How a column tells the rows apart; None where it does more, or that cannot be said."""
+    if len(cells) < _FEWEST_ROWS or not all(_is_there(cell) for cell in cells) or len(set(cells)) < len(cells):
+        return None
+    values, wrong = values_of(cells, comma)
+    if len(wrong) > len(cells) / 2:
+        return "holds another word in every row"
+    if wrong:
+        return None
+    whole = bool(np.isfinite(values).all()) and bool((values % 1 == 0).all())
+    named = _ID_NAME.fullmatch(name) is not None or name.endswith(("Id", "ID"))
+    return "numbers the rows" if whole and (named or bool((np.diff(values) == 1).all())) else None
 
 
 def _refuse_missing(name: str, missing: NDArray[np.bool_], *, where: str) -> None:

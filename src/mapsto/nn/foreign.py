@@ -31,7 +31,16 @@ from mapsto.nn.edits.fold_parametrizations import FoldParametrizations, folded_s
 if TYPE_CHECKING:
     from mapsto.kinds import Edit
 
-__all__ = ["called", "chosen_output", "folding", "network_of_module", "one_tensor", "with_output_taken"]
+__all__ = [
+    "called",
+    "chosen_output",
+    "folding",
+    "network_of_module",
+    "one_tensor",
+    "require_names",
+    "require_usable",
+    "with_output_taken",
+]
 
 _HF = "mapsto.nn.networks.hf_model:hf_model"
 _ONE_OUTPUT = "mapsto.nn.networks.one_output:one_output"
@@ -57,7 +66,10 @@ def network_of_module(
         arch, given, classes = _rebuilding(module, inputs, factory, arguments, output, classes)
         built = arch.name
         where = str(arch.arguments["model"]) if built == _HF else built
-        expected, chosen = one_tensor(called(module, inputs, where), output, where=where, how="pass output={}")
+        expected, chosen = one_tensor(
+            called(module, _masked(module, inputs), where), output, where=where, how="pass output={}"
+        )
+        require_usable(expected, given, where)
         if chosen is not None:
             arch = with_output_taken(arch, chosen)
         tensors = detached(folded_state(module))
@@ -74,12 +86,8 @@ def network_of_module(
             where=where,
             hint="pass arguments={...} with everything that decides its forward pass",
         )
-    if classes is not None and len(classes) != again.shape[1 if again.ndim > 2 else -1]:
-        raise DomainError(
-            f"it has outputs of shape {tuple(again.shape[1:])}, but there are {len(classes)} class names",
-            where=where,
-            hint="give as many class names as outputs",
-        )
+    if classes is not None:
+        require_names(classes, again, where)
     return Network(
         arch=arch,
         edits=edits,
@@ -91,6 +99,33 @@ def network_of_module(
             classes=tuple(classes) if classes is not None else None,
         ),
     )
+
+
+def require_usable(output: Tensor, given: Tensor, where: str) -> None:
+    """Refuse an output that is no batch of numbers. Raises `DomainError`."""
+    if output.is_complex():
+        raise DomainError(
+            "its output is complex", where=where, hint="give its absolute value, or both parts as channels"
+        )
+    if not output.ndim or output.shape[0] != given.shape[0]:
+        raise DomainError(
+            f"for {given.shape[0]} samples its output has shape {tuple(output.shape)}, which holds nothing for each",
+            where=where,
+            hint="let its forward give one result a sample, in the first dimension",
+        )
+
+
+def require_names(classes: Sequence[str], output: Tensor, where: str) -> None:
+    """Refuse class names that are not as many as the outputs, or name one twice. Raises `DomainError`."""
+    if len(classes) != output.shape[1 if output.ndim > 2 else -1]:
+        raise DomainError(
+            f"it has outputs of shape {tuple(output.shape[1:])}, but there are {len(classes)} class names",
+            where=where,
+            hint="give as many class names as outputs",
+        )
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if list(classes).count(name) > 1)
+        raise DomainError(f"two classes are named '{twice}'", where=where, hint="give each class a name of its own")
 
 
 def folding(module: nn.Module, where: str, note: Callable[[str], object] | None = None) -> tuple[Edit, ...]:
@@ -181,6 +216,18 @@ def _inputs(example: Any) -> Any:
             f"{len(inputs)} inputs are given, and a network has one", where="from_module", hint=_ONE_INPUT
         )
     return tuple(x if x.is_floating_point() else x.long() for x in inputs)
+
+
+def _masked(module: Any, inputs: Any) -> Any:
+    """The inputs with the mask of the padding, where a model of transformers is given none: its network masks so."""
+    if not type(module).__module__.startswith("transformers.") or not hasattr(module, "config"):
+        return inputs
+    main, padding = str(module.main_input_name), getattr(module.config, "pad_token_id", None)
+    named: dict[str, Any] = dict(inputs) if isinstance(inputs, dict) else {main: inputs[0]}
+    takes = inspect.signature(module.forward).parameters
+    if main == "input_ids" and main in named and "attention_mask" in takes and padding is not None:
+        named.setdefault("attention_mask", (named[main] != padding).to(torch.int64))
+    return named
 
 
 def _rebuilding(
@@ -311,8 +358,8 @@ def _constructor_arguments(module: nn.Module, name: str) -> dict[str, Json]:
     """What the constructor was called with, from ``hparams`` or attributes of the same name."""
     hparams: dict[str, Any] = dict(getattr(module, "hparams", {}))
     found: dict[str, Json] = {}
-    for parameter in inspect.signature(type(module).__init__).parameters.values():
-        if parameter.name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    for parameter in list(inspect.signature(type(module).__init__).parameters.values())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         value: Any = hparams.get(parameter.name, getattr(module, parameter.name, parameter.default))
         if value is parameter.default and value is not inspect.Parameter.empty:

@@ -127,7 +127,7 @@ def network_of(
     """
     import torch
 
-    from mapsto.nn.foreign import folding, one_tensor, with_output_taken
+    from mapsto.nn.foreign import folding, one_tensor, require_names, require_usable, with_output_taken
 
     arch = Factory(name=factory, arguments=dict(arguments))
     module = arch.build().eval()
@@ -142,12 +142,9 @@ def network_of(
         arch = with_output_taken(arch, chosen)
         if note is not None and output is None:
             note(f"of the outputs of {factory} {chosen!r} is taken; set output for another")
-    if classes is not None and result.shape[1 if result.ndim > 2 else -1] != len(classes):
-        raise DomainError(
-            f"it has outputs of shape {tuple(result.shape[1:])}, but there are {len(classes)} class names",
-            where=factory,
-            hint="give as many class names as outputs",
-        )
+    require_usable(result, batch, factory)
+    if classes is not None:
+        require_names(classes, result, factory)
     signature = Signature(
         inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *batch.shape[1:])),),
         outputs=(TensorSpec(name="output", dtype=_dtype(result), shape=("N", *result.shape[1:])),),

@@ -32,6 +32,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", 
 _WITH_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _THOUSANDS_BY_DOTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
+_UNIT = re.compile(r"^[€$£¥]\s*|\s*[€$£¥%]$")
+"""A currency or percent sign beside a number, which changes nothing of it: a column has one, or none."""
 _WITH_DOT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 
 
@@ -45,6 +47,8 @@ class RawTable:
     """Text as it stands, stripped of blanks; from Parquet numbers and words, None where there is no value."""
     decimal_commas: frozenset[int] = frozenset()
     """Columns, counted from 0, in which ``1,5`` is one and a half, and ``1.234`` a thousand and more."""
+    decimal_points: bool = False
+    """Whether some number in it can only have a decimal point."""
     ragged: dict[int, str] = field(default_factory=dict[int, str])
     """Rows, counted from 0, with more or fewer cells than the first line → what is wrong with them."""
     odd: dict[str, str] = field(default_factory=dict[str, str])
@@ -93,34 +97,34 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
     for number in ragged:
         rows[number] = (rows[number] + [""] * width)[:width]
     columns = tuple(_cells([row[i] for row in rows]) for i in range(width))
-    commas, others = _decimal_commas(columns, separator)
+    commas, points = _decimal_commas(columns, separator)
     if commas:
         where = ", ".join(f"'{header[i]}'" if header is not None else str(i + 1) for i in commas[:5])
         notes.append(f"numbers have decimal commas (column {where}{', …' if len(commas) > 5 else ''})")
     return RawTable(
         names=header,
         columns=columns,
-        decimal_commas=frozenset((*commas, *others)),
+        decimal_commas=frozenset(range(width) if commas and not points else commas),
+        decimal_points=points,
         ragged=ragged,
         notes=tuple(notes),
     )
 
 
-def _decimal_commas(columns: Sequence[Cells], separator: str = "") -> tuple[list[int], list[int]]:
-    """The columns in whose numbers commas are decimal signs; and the others, if they are that in all of the table.
+def _decimal_commas(columns: Sequence[Cells], separator: str = "") -> tuple[list[int], bool]:
+    """The columns in whose numbers commas are decimal signs, and whether some number in the table can only have a decimal point.
 
-    In a file of comma-separated values ``1,234`` is a thousand. A table in which some number has a decimal point has no common sign.
+    Without such a one, what is a decimal comma in one column is it in all. In a file of comma-separated values ``1,234`` is a thousand.
     """
     found: list[int] = []
     points = False
     for number, cells in enumerate(columns):
-        texts = [cell for cell in cells if isinstance(cell, str)]
+        texts = [_UNIT.sub("", cell, count=1) for cell in cells if isinstance(cell, str)]
         commas = [cell for cell in texts if _WITH_COMMA.fullmatch(cell)]
         if commas and not (separator == "," and all(_THOUSANDS.fullmatch(cell) for cell in commas)):
             found.append(number)
         points = points or any(_WITH_DOT.fullmatch(cell) and not _THOUSANDS_BY_DOTS.fullmatch(cell) for cell in texts)
-    everywhere = bool(found) and not points
-    return found, [number for number in range(len(columns)) if everywhere and number not in found]
+    return found, points
 
 
 def number_of(cell: str, *, decimal_comma: bool = False) -> float | None:
@@ -130,7 +134,10 @@ def number_of(cell: str, *, decimal_comma: bool = False) -> float | None:
     (1234.5, 1234.0, 1.5)
     >>> number_of("1,234"), number_of("1.234"), number_of("true"), number_of("1_000")
     (1234.0, 1.234, 1.0, None)
+    >>> number_of("$1,029.50"), number_of("9.1 %"), number_of("7,5 €", decimal_comma=True)
+    (1029.5, 9.1, 7.5)
     """
+    cell = _UNIT.sub("", cell, count=1)
     if decimal_comma:
         if _WITH_COMMA.fullmatch(cell) or _THOUSANDS_BY_DOTS.fullmatch(cell):
             return float(cell.replace(".", "").replace(",", "."))
@@ -183,9 +190,13 @@ def _rows(text: str, separator: str, name: str) -> list[list[str]]:
 
 
 def _is_header(first: Sequence[str], known: Collection[str]) -> bool:
-    """Whether a line is one of names: half of the known ones, or what is neither a number nor missing where none is known."""
-    there = len(set(first) & set(known))
-    if there and 2 * there >= min(len(known), len(set(first))):
+    """Whether a line is one of names: half of the known ones, in small letters or large.
+
+    Where none is known, what is neither a number nor missing.
+    """
+    titles, names = {cell.casefold() for cell in first}, {name.casefold() for name in known}
+    there = len(titles & names)
+    if there and 2 * there >= min(len(names), len(titles)):
         return True
     if known:
         return False
@@ -231,6 +242,6 @@ def _parquet_cells(column: Any, pa: Any) -> Cells | None:
         column = column.cast(column.type.value_type)
     numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
     if any(kind(column.type) for kind in numbers):
-        return _cells(column.cast(pa.float64()).to_pylist())
+        return _cells(column.cast(pa.float64(), safe=False).to_pylist())
     words = (types.is_string, types.is_large_string, types.is_string_view)
     return _cells(column.to_pylist()) if any(kind(column.type) for kind in words) else None

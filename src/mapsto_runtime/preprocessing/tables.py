@@ -55,7 +55,8 @@ def encoded(table: RawTable, preprocessing: Preprocessing, name: str) -> Encoded
     gaps: list[str] = []
     unseen: list[str] = []
     for column, place in zip(columns, places, strict=True):
-        part, wrong, new = encoded_column(column, table.columns[place], place in table.decimal_commas)
+        comma = place in table.decimal_commas or (column.decimal == "," and not table.decimal_points)
+        part, wrong, new = encoded_column(column, table.columns[place], comma)
         for row, what in wrong.items():
             hint = "give what the training table had" if column.fill else "fill it in, or train with missing: mean"
             errors.setdefault(row, DataError(f"row {row + 1}, column '{column.name}' {what}", where=name, hint=hint))
@@ -153,7 +154,7 @@ def _places(table: RawTable, preprocessing: Preprocessing, name: str, notes: lis
     wanted = [column.name for column in preprocessing.columns]
     if table.names is None:
         return _places_by_order(table, preprocessing, name, notes)
-    names = [title.strip() for title in table.names]
+    names = _spelt_as_known([title.strip() for title in table.names], preprocessing.header or wanted, notes)
     for title in wanted:
         if names.count(title) > 1:
             raise DataError(f"two columns are named '{title}'", where=name, hint="rename or drop one")
@@ -179,9 +180,24 @@ def _places(table: RawTable, preprocessing: Preprocessing, name: str, notes: lis
     return [names.index(title) for title in wanted]
 
 
+def _spelt_as_known(names: list[str], known: Sequence[str], notes: list[str]) -> list[str]:
+    """Titles that differ from a known one only in small and large letters become it, where neither is doubtful."""
+    found: list[str] = []
+    for title in names:
+        alike = [name for name in known if name.casefold() == title.casefold()]
+        others = [name for name in names if name.casefold() == title.casefold()]
+        sure = title not in known and len(alike) == len(others) == 1
+        if sure:
+            notes.append(f"column '{title}' is taken for '{alike[0]}'")
+        found.append(alike[0] if sure else title)
+    return found
+
+
 def _places_by_order(table: RawTable, preprocessing: Preprocessing, name: str, notes: list[str]) -> list[int]:
     wanted = [column.name for column in preprocessing.columns]
     count = len(table.columns)
+    if count in (len(wanted), len(preprocessing.header)):
+        _require_values(table, preprocessing, name)
     if count == len(wanted):
         notes.append(
             f"it has no header: its columns are taken for {_some([repr(title) for title in wanted])} in that order"
@@ -194,6 +210,27 @@ def _places_by_order(table: RawTable, preprocessing: Preprocessing, name: str, n
         f"it has no header, and {count} columns where {len(wanted)} are predicted from",
         where=name,
         hint=f"give a header with the columns of the training table ({_some([repr(title) for title in wanted])})",
+    )
+
+
+def _require_values(table: RawTable, preprocessing: Preprocessing, name: str) -> None:
+    """Refuse a first line that holds no value of any column: it will be a header of other names."""
+    columns = preprocessing.columns
+    titles = [column.name for column in columns]
+    order = titles if len(table.columns) == len(titles) else list(preprocessing.header)
+    first = {title: cells[0] for title, cells in zip(order, table.columns, strict=True) if len(cells)}
+    given = [(column, first[column.name]) for column in columns if isinstance(first.get(column.name), str)]
+    held = [(column, cell) for column, cell in given if cell not in MISSING]
+    if not held or any(
+        cell in column.categories if column.type == "words" else number_of(cell, decimal_comma=True) is not None
+        for column, cell in held
+    ):
+        return
+    line = _some([repr(cell) for _, cell in held])
+    raise DataError(
+        f"its first line ({line}) holds neither columns nor values of the training table",
+        where=name,
+        hint=f"give a header with the columns of the training table ({_some([repr(title) for title in titles])})",
     )
 
 

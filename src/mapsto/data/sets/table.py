@@ -136,29 +136,36 @@ class Table(Dataset):
 
     def _chosen(self, table: RawTable) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """The columns to predict from, warnings and notes about them."""
-        from mapsto.data.tables import ids_of
+        from mapsto.data.tables import dates_of, ids_of
         from mapsto.errors import SpecError
 
         names = table.names or ()
         chosen = self.features or tuple(name for name in names if name not in self.targets)
-        warnings: tuple[str, ...] = ()
-        notes: tuple[str, ...] = ()
-        ids = [] if self.features else ids_of(table, chosen)
+        warnings: list[str] = []
+        notes: list[str] = []
+        dates = [] if self.features else dates_of(table, chosen)
+        if dates and len(dates) < len(chosen):
+            chosen = tuple(name for name in chosen if name not in dates)
+            warnings += [
+                f"column '{name}' holds dates, which are not predicted from; where they matter, add columns of numbers, as of the weekday"
+                for name in dates
+            ]
+        ids = {} if self.features else ids_of(table, chosen)
         if ids and self.ids == "drop" and len(ids) < len(chosen):
             chosen = tuple(name for name in chosen if name not in ids)
-            notes = tuple(f"column '{name}' numbers the rows, so it is not predicted from" for name in ids)
-        elif ids:
-            warnings = tuple(
-                f"column '{name}' numbers the rows, and a network may learn them by heart; set ids: drop, or name features"
-                for name in ids
-            )
+            notes += [f"column '{name}' {how}, so it is not predicted from" for name, how in ids.items()]
+        else:
+            warnings += [
+                f"column '{name}' {how}, and a network may learn them by heart; set ids: drop, or name features"
+                for name, how in ids.items()
+            ]
         if set(self.targets) & set(chosen) or not chosen:
             raise SpecError(
                 f"needs a column other than the target '{', '.join(self.targets)}' to predict from",
                 where="table.features",
                 hint=f"known: {', '.join(names)}",
             )
-        return chosen, warnings, notes
+        return chosen, tuple(warnings), tuple(notes)
 
     def _held_out(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
         """Which rows are for testing; none where all are asked for."""

@@ -44,7 +44,7 @@ class Best(Mapping[Forked, Network]):
     among: tuple[str, ...] = ()
     """The branches to choose from; by default all. Others are there to be referred to, as by ``evaluate.cross_validated``."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     contract: ClassVar[dict[str, Any]] = {"metric": "parameters"}
 
@@ -81,7 +81,7 @@ class Best(Mapping[Forked, Network]):
             self._require_within(value, costs)
         if not known:
             raise DomainError(f"every branch's {self.metric} is NaN, or there is no branch", where="choose.best")
-        best = max(known, key=lambda label: merits[label])
+        best = max(known, key=lambda label: (merits[label], *(-cost for cost in costs[label].values())))
         self._tell_apart(best, {label: found[label] for label in known}, ctx)
         return networks[best]
 

@@ -85,6 +85,11 @@ class Checkpoint(Mapping[None, Network]):
         )
         if preprocessing.kind == "image" and (self.mean is None or self.std is None):
             ctx.warn(_guessed(preprocessing, samples is not None, self._size_is_guessed(samples)))
+        if any(column.std != 1 for column in preprocessing.columns):
+            ctx.warn(
+                "the table's columns are scaled by the mean and standard deviation of its own rows: for a network that learnt from "
+                "raw columns give the table with scale: false, as in --data '{table: {file: rows.csv, target: y, scale: false}}'"
+            )
         doubts = doubt(network, samples, ctx.random("doubt")) if samples is not None else None
         if doubts is not None:
             ctx.warn(doubts)
@@ -106,6 +111,13 @@ class Checkpoint(Mapping[None, Network]):
         if self.input is not None and samples is None:
             return Preprocessing(kind="none")
         if base.kind != "image":
+            for name in ("mean", "std"):
+                if getattr(self, name) is not None:
+                    raise DomainError(
+                        "it belongs to images, and the data holds rows",
+                        where=f"networks.checkpoint: {name}",
+                        hint="leave it out; a table is scaled by its own rows, or with scale: false not at all",
+                    )
             return base
         channels, size = self.channels, (self.size, self.size) if self.size else None
         if self.input is not None:
@@ -173,6 +185,13 @@ class Checkpoint(Mapping[None, Network]):
         prefix = self.strip_prefix
         if prefix is None:
             prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.isfinite().all():
+                raise DataError(
+                    f"tensor '{name}' holds NaN or infinity",
+                    where=str(path),
+                    hint="take a checkpoint of before training diverged",
+                )
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
