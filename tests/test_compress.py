@@ -409,3 +409,28 @@ def test_what_cannot_be_is_said_before_any_work(
     assert end.value.code == 2
     assert message in capsys.readouterr().err
     assert not list(out.glob("*"))
+
+
+def test_what_a_run_says_of_its_original() -> None:
+    def step(path: str, **values: float | tuple[float, float, float]) -> dict[str, Any]:
+        metrics = {
+            name: dict(
+                zip(("value", "low", "high"), value if isinstance(value, tuple) else (value, None, None), strict=True)
+            )
+            | {"unit": ""}
+            for name, value in values.items()
+        }
+        return {"path": path, "report": {"metrics": metrics}}
+
+    steps = [
+        step("big.cost", bytes=900.0),
+        step("big.accuracy", accuracy=(30.0, 9.0, 40.0)),
+        step("chosen.cost", bytes=500.0),
+    ]
+    targets = [{"metric": "chosen.cost.bytes", "goal": "<= 1000"}]
+    within, chance = compressing.said_of_original({"steps": steps, "targets": targets}, {"digits": {}})
+    assert "within the limits as it is (bytes 900)" in within
+    assert "which may be chance (10 %)" in chance
+    targets[0]["goal"] = "<= 800"
+    steps[1] = step("big.accuracy", accuracy=(30.0, 20.0, 40.0))
+    assert compressing.said_of_original({"steps": steps, "targets": targets}, {"digits": {}}) == []

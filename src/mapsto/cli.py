@@ -872,6 +872,11 @@ def compress(
         trust=trust,
         as_json=as_json,
     )
+    if not plan:
+        for said in compressing.said_of_original(
+            json.loads((folder / "report.json").read_text(encoding="utf-8")), node
+        ):
+            _note(said)
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -38,6 +38,7 @@ __all__ = [
     "knows",
     "model_nodes",
     "parse_limit",
+    "said_of_original",
     "node_of_test_split",
 ]
 
@@ -565,6 +566,35 @@ def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, An
     if any("networks.checkpoint" in step for step in model[1]):
         return False  # its recipe, if there is one, is not known
     return found([model[0], model[1]])
+
+
+def said_of_original(report: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """What a finished run tells of the network that was to be made smaller: within the limits already, or right by chance.
+
+    `report` is that of `compression_recipe`'s run, `data` its labelled examples.
+    """
+    steps = cast("list[dict[str, Any]]", report["steps"])
+    cost = next((step for step in steps if str(step["path"]).endswith(".cost")), None)
+    if cost is None:
+        return []
+    label = str(cost["path"]).removesuffix(".cost")
+    found = {str(step["path"]): step["report"]["metrics"] for step in steps if step.get("report")}
+    said: list[str] = []
+    limits = {str(each["metric"]).removeprefix("chosen.cost."): str(each["goal"]) for each in report["targets"]}
+    costs = {name: found[f"{label}.cost"][name] for name in limits if name in found[f"{label}.cost"]}
+    if costs and all(metric["value"] <= float(limits[name].removeprefix("<=")) for name, metric in costs.items()):
+        figures = ", ".join(f"{name} {metric['value']:.4g} {metric['unit']}".rstrip() for name, metric in costs.items())
+        said.append(
+            f"the network is within the limits as it is ({figures}): look at its row before you take a smaller one"
+        )
+    accuracy = found.get(f"{label}.accuracy", {}).get("accuracy")
+    chance = 100 / max(len(_opened(data).classes), 1)
+    if accuracy is not None and accuracy["low"] is not None and accuracy["low"] <= chance:
+        said.append(
+            f"the network is right on {accuracy['value']:.4g} % ({accuracy['low']:.3g} to {accuracy['high']:.3g}), which may be chance "
+            f"({chance:.3g} %): nothing that is made of it can be better; check that it was trained on these classes"
+        )
+    return said
 
 
 def _together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
