@@ -134,7 +134,7 @@ def test_seeds_give_a_mean(here: Path) -> None:
         (("predict", "nowhere", "x.png"), "manifest.json"),
         (("report", "nowhere"), "no report"),
         (("list", "zzz"), "nothing is called"),
-        (("comprss",), "Did you mean 'compress'?; see mapsto --help"),
+        (("comprss",), "did you mean 'compress'?; see mapsto --help"),
         (
             ("compress", "--shars", "1"),
             "there is no option '--shars'; did you mean '--shares'?; see mapsto compress --help",

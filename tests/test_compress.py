@@ -325,6 +325,7 @@ steps:
 """
 
 
+@pytest.mark.slow
 def test_a_learner_stays_one_that_adapts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"

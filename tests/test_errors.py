@@ -962,6 +962,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_a_real_ctrl_c_after_which_the_same_command_goes_on() -> None:
     long = DATA + NET + "  - train.supervised: {data: $d, epochs: 100000, batch_size: 8}\n    as: t\n"
     Path("long.yaml").write_text(long)
@@ -982,6 +983,7 @@ def test_a_real_ctrl_c_after_which_the_same_command_goes_on() -> None:
         nothing_half_written()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_into_one_folder() -> None:
     Path("a.yaml").write_text(GOOD)
     Path("b.yaml").write_text(GOOD.replace("epochs: 1", "epochs: 2"))

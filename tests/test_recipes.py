@@ -99,7 +99,7 @@ def test_quick_learners(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         pytest.param("compress_distill", marks=pytest.mark.slow),
         pytest.param("compress_quantize", marks=pytest.mark.slow),
-        "compress_resnet_cifar",
+        pytest.param("compress_resnet_cifar", marks=pytest.mark.slow),
         pytest.param("compress_text", marks=pytest.mark.slow),
     ],
 )

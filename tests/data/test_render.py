@@ -10,6 +10,7 @@ from mapsto.data.render import RENDER_VERSION, SPLITS, alphabet, prototypes, ren
 from mapsto.errors import DomainError, SpecError
 
 
+@pytest.mark.slow
 def test_thousands_of_characters_of_twenty_scripts() -> None:
     characters = alphabet()
     assert len(characters) >= 3000

@@ -466,6 +466,7 @@ def test_a_validation_split_of_nothing_is_refused(data: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- real data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [["omniglot-py"]], indirect=True)
 def test_omniglot_is_whole(real: Path) -> None:
     background, evaluation = Omniglot().open(), Omniglot(split="evaluation").open()

@@ -443,6 +443,7 @@ def test_a_learned_rule_survives_the_store(tmp_path: Path) -> None:
     assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
 
 
+@pytest.mark.slow
 def test_learning_beats_the_untrained_rule() -> None:
     """A rule that begins at a tenth of Adam's usual rate finds that longer steps are better."""
     value = networks.update_rule(hidden=4, rate=1e-4)(seed=0)

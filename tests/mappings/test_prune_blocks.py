@@ -97,6 +97,7 @@ def test_the_loss_without_a_block_is_that_of_the_network_without_it() -> None:
     assert worst not in applied(Blocks(number=1, data=DATA, measure="loss", samples=40), net).edits[0].blocks
 
 
+@pytest.mark.slow
 def test_it_is_the_same_network_on_disk_in_onnx_trained_and_quantized(tmp_path: Path) -> None:
     small = applied(Blocks(number=2, data=Sentences()), bert())
     ids = torch.from_numpy(Sentences().open().inputs[:4])

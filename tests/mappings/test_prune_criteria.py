@@ -186,6 +186,7 @@ def test_fisher_information() -> None:
         np.testing.assert_allclose(found[name], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_hessian_by_random_signs() -> None:
     network = vgg((3,), (4,))
     module, _ = groups_of(network)

@@ -38,6 +38,7 @@ def bert(classes: int | None = None) -> Network:
     return applied(HfText(configuration=BERT, length=8, classes=classes), None)
 
 
+@pytest.mark.slow
 def test_text_of_the_data_gives_what_it_gave_and_other_tokens_are_unknown(tmp_path: Path) -> None:
     big = bert()
     small = applied(EmbeddingRows(data=Sentences(most=15), unknown=3), big)

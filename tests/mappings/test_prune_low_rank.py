@@ -155,6 +155,7 @@ def test_it_is_counted_as_what_it_is() -> None:
     assert report.metrics["macs_ratio"].value == pytest.approx(2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_network_on_disk_in_onnx_and_quantized(tmp_path: Path) -> None:
     small = applied(LowRank(macs=0.6, data=DATA, samples=64))
     expected = outputs(small, BATCH)

@@ -114,6 +114,7 @@ def test_zeros_survive_training_and_the_rest_moves(training: dict[str, Any]) -> 
     assert all((again.tensors[name] == 0)[mask].all() for name, mask in zeros(trained).items())
 
 
+@pytest.mark.slow
 def test_it_is_the_same_network_on_disk_in_onnx_and_quantized(tmp_path: Path) -> None:
     small = applied(Unstructured(share=0.5, compare="layer"))
     expected = outputs(small, BATCH)
@@ -141,6 +142,7 @@ def test_a_masked_layer_counts_as_the_dense_one_that_it_is() -> None:
     assert [row.macs for row in layer_table(small, example)] == [row.macs for row in layer_table(big.module(), example)]
 
 
+@pytest.mark.slow
 def test_the_report_says_what_zeros_buy() -> None:
     report = applied(Sparsity(seconds=0.01, rounds=3), applied(NOfM(n=2, m=4), vgg((32,), (32, 32))))
     layers = {row[0]: row[3:] for row in report.tables["layers"].rows}

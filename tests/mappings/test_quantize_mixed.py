@@ -88,7 +88,7 @@ def test_a_limit_that_cannot_be_kept_is_refused():
         Mixed(data=Answered(), samples=300, max_drop=0)(small)
 
 
-@pytest.mark.parametrize("kind", [Plain, Residual])
+@pytest.mark.parametrize("kind", [Plain, pytest.param(Residual, marks=pytest.mark.slow)])
 def test_quantizers_stay_where_integer_layers_need_them(kind):
     small = Static(data=Blobs(), samples=64)(network(kind))
     at_hand = QuantizerCosts(Mixed(data=Blobs(), samples=50), small, Context(), where="test")

@@ -102,6 +102,7 @@ def test_adapters_are_pruned_with_their_layers() -> None:
     torch.testing.assert_close(output(adapt.merge_lora()(small)), output(small), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_adapters_are_exported() -> None:
     adapted = moved(adapt.lora(rank=2)(conv4()))
     manifest = export.onnx(samples=16)(adapted).manifest()
