@@ -12,7 +12,7 @@ import torch
 
 from mapsto import adapt, distill, evaluate, export, prune, quantize, train
 from mapsto.errors import DomainError
-from mapsto.kinds import Network, Package
+from mapsto.kinds import Network, Package, trusting
 from mapsto.nn.comparison import agreement
 from mapsto.nn.measure import count_macs
 from mapsto.report import save_package
@@ -98,12 +98,15 @@ def test_the_command_line_says_the_shares_and_writes_the_maps(
 
 def test_maps_without_classes_and_no_maps(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    plain = export.onnx(samples=4)(Network.from_module(torch.nn.Conv1d(2, 1, 1), torch.randn(2, 2, 5)))
+    with trusting("torch"):
+        plain = export.onnx(samples=4)(Network.from_module(torch.nn.Conv1d(2, 1, 1), torch.randn(2, 2, 5)))
     save_package(plain, tmp_path / "plain")
     found = Predictor(tmp_path / "plain").predict([np.ones((2, 5), np.float32)])[0]
     assert "a map of 1 × 5: values from" in found.label
     assert found.scores == {}
-    vector = export.onnx(samples=4)(Network.from_module(torch.nn.Linear(2, 2), torch.randn(2, 2), classes=("a", "b")))
+    with trusting("torch"):
+        linear = Network.from_module(torch.nn.Linear(2, 2), torch.randn(2, 2), classes=("a", "b"))
+        vector = export.onnx(samples=4)(linear)
     save_package(vector, tmp_path / "vector")
     np.save(tmp_path / "x.npy", np.ones((1, 2)))
     refused = mapsto("predict", tmp_path / "vector", tmp_path / "x.npy", "--maps", tmp_path / "maps", code=2)
