@@ -11,7 +11,7 @@ from mapsto.errors import DataError, StoreError, command
 from mapsto.kinds import Dataset, Network
 
 if TYPE_CHECKING:
-    from mapsto.kinds import Package, Samples
+    from mapsto.kinds import Metric, Package, Samples
     from mapsto.mapping import Context
 
 __all__ = ["adapt_to", "examples_in", "find_learner", "right_in_folds", "strongest_at_hand", "tested"]
@@ -195,6 +195,7 @@ def adapt_to(network: Network, data: Dataset, ctx: Context) -> tuple[Package, di
 def _cross_validated(network: Network, data: Dataset, fewest: int, adapt: Any, ctx: Context) -> dict[str, Any]:
     """How many of the examples are right when they are not among those that the network is adapted to, each once."""
     from mapsto import discovery
+    from mapsto.mappings.evaluate.accuracy import counted
 
     folds = min(_FOLDS, fewest)
     if folds < 2:
@@ -205,15 +206,14 @@ def _cross_validated(network: Network, data: Dataset, fewest: int, adapt: Any, c
     fold: Any = discovery.find("data", "fold")
     accuracy: Any = discovery.find("mappings", "evaluate.accuracy")
     network, data = _embedded_once(network, data, ctx)
-    right = n = 0
+    shares: list[Metric] = []
     for number in range(folds):
         learn, judge = (
             fold(data=data, folds=folds, number=number, part=part, seed=ctx.seed) for part in ("learn", "judge")
         )
         report = ctx.apply(accuracy(data=judge, pictures=0), ctx.apply(adapt(data=learn), network))
-        found = report.metrics["accuracy"]
-        right, n = right + round(found.value / 100 * found.n), n + found.n
-    return right_in_folds(right, n, folds)
+        shares.append(report.metrics["accuracy"])
+    return right_in_folds(*counted(shares), folds)
 
 
 def right_in_folds(right: int, n: int, folds: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from mapsto.kinds import (
     vouched,
 )
 from mapsto.nn.edits.fold_parametrizations import FoldParametrizations, folded_state, parametrized
+from mapsto.nn.networks.hf_model import is_masked, padding_mask
 
 if TYPE_CHECKING:
     from mapsto.kinds import Edit
@@ -222,12 +223,9 @@ def _masked(module: Any, inputs: Any) -> Any:
     """The inputs with the mask of the padding, where a model of transformers is given none: its network masks so."""
     if not type(module).__module__.startswith("transformers.") or not hasattr(module, "config"):
         return inputs
-    main, padding = str(module.main_input_name), getattr(module.config, "pad_token_id", None)
+    main = str(module.main_input_name)
     named: dict[str, Any] = dict(inputs) if isinstance(inputs, dict) else {main: inputs[0]}
-    takes = inspect.signature(module.forward).parameters
-    if main == "input_ids" and main in named and "attention_mask" in takes and padding is not None:
-        named.setdefault("attention_mask", (named[main] != padding).to(torch.int64))
-    return named
+    return {**padding_mask(module.config, named[main]), **named} if main in named and is_masked(type(module)) else named
 
 
 def _rebuilding(

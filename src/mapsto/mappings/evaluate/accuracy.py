@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -104,6 +105,16 @@ def share(right: int, n: int) -> Metric:
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     low, high = 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
     return Metric(value=100 * p, unit="%", ci95=100 * half, n=n, low=0.0 if right == 0 else low, high=high)
+
+
+def counted(shares: Iterable[Metric]) -> tuple[int, int]:
+    """How many are right of how many, over the parts that these are the shares of, as the folds of cross-validation.
+
+    >>> counted([share(3, 4), share(5, 8)])
+    (8, 12)
+    """
+    parts = [(round(part.value / 100 * (part.n or 0)), part.n or 0) for part in shares]
+    return sum(right for right, _ in parts), sum(n for _, n in parts)
 
 
 def _require_outputs(value: Network, samples: Samples) -> None:

@@ -82,18 +82,16 @@ class CrossValidated(Mapping[Network, Report]):
         """Of one candidate, all folds together."""
         from mapsto import discovery
         from mapsto.kinds import Dataset
-        from mapsto.mappings.evaluate.accuracy import Accuracy, share
+        from mapsto.mappings.evaluate.accuracy import Accuracy, counted, share
 
         fold: Any = discovery.find("data", "fold")
         data = ctx.resolve(self.data, Dataset)
-        right = n = 0
+        shares: list[Metric] = []
         for number in range(self.folds):
             judge = Accuracy(data=fold(data=data, folds=self.folds, number=number, part="judge"), pictures=0)
             network = ctx.network(self.without[place * self.folds + number])
-            metric = ctx.apply(judge, network).metrics["accuracy"]
-            count = metric.n or 0
-            right, n = right + round(metric.value / 100 * count), n + count
-        return share(right, n)
+            shares.append(ctx.apply(judge, network).metrics["accuracy"])
+        return share(*counted(shares))
 
 
 def _same(one: Network, other: Network) -> bool:

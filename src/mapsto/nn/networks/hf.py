@@ -7,6 +7,7 @@ the tokens that are not padding (Reimers and Gurevych, "Sentence-BERT", 2019).
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,21 @@ from torch import Tensor, nn
 from mapsto.errors import DataError, DomainError, MissingExtra
 from mapsto.nn.networks._checks import classifier_of
 
-__all__ = ["hf_text"]
+__all__ = ["configured", "hf_text"]
+
+
+def configured(library: Any, config: Mapping[str, Any], build: Callable[[Any], Any], *, where: str) -> Any:
+    """What `build` makes of a configuration of transformers. Raises `DomainError` where it is refused."""
+    fields = dict(config)
+    kind = fields.pop("model_type", None)
+    try:
+        return build(library.AutoConfig.for_model(kind, **fields))
+    except Exception as error:  # transformers raises errors of many kinds for one wrong field
+        raise DomainError(
+            f"transformers refuses this configuration of model_type {kind!r}: {error}",
+            where=where,
+            hint="give a model_type that transformers knows, with its own fields",
+        ) from error
 
 
 class TextEncoder(nn.Module):
@@ -80,16 +95,7 @@ def hf_text(
         except OSError as error:
             raise DataError(str(error), where=folder, hint="give a folder saved by transformers") from error
     else:
-        fields = dict(config or {})
-        kind = fields.pop("model_type", None)
-        try:
-            encoder = library.AutoModel.from_config(library.AutoConfig.for_model(kind, **fields))
-        except Exception as error:  # transformers raises errors of many kinds for one wrong field
-            raise DomainError(
-                f"transformers refuses this configuration of model_type {kind!r}: {error}",
-                where="hf_text",
-                hint="give a model_type that transformers knows, with its own fields",
-            ) from error
+        encoder = configured(library, config or {}, library.AutoModel.from_config, where="hf_text")
     made: Any = encoder.config
     if getattr(made, "hidden_size", None) is None or getattr(made, "vocab_size", None) is None:
         raise DomainError(

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError, MissingExtra
+from mapsto.nn.networks.hf import configured
 from mapsto.nn.networks.one_output import taken
 
-__all__ = ["hf_model"]
+__all__ = ["hf_model", "is_masked", "padding_mask"]
 
 
 def hf_model(*, model: str, config: dict[str, Any], output: str = "logits") -> nn.Module:
@@ -45,19 +46,18 @@ def hf_model(*, model: str, config: dict[str, Any], output: str = "logits") -> n
     cls: Any = getattr(library, model, None)
     if not (isinstance(cls, type) and issubclass(cls, library.PreTrainedModel)):
         raise DomainError(f"transformers has no model '{model}'", where="hf_model", hint="give the name of its class")
-    fields = dict(config)
-    kind = fields.pop("model_type", None)
-    try:
-        made: Any = _of_one_input(cls, output)(library.AutoConfig.for_model(kind, **fields))
-    except DomainError:
-        raise
-    except Exception as error:  # transformers raises errors of many kinds for one wrong field
-        raise DomainError(
-            f"transformers refuses this configuration of model_type {kind!r}: {error}",
-            where="hf_model",
-            hint="give a model_type that transformers knows, with its own fields",
-        ) from error
-    return made
+    return configured(library, config, _of_one_input(cls, output), where="hf_model")
+
+
+def is_masked(cls: Any) -> bool:
+    """Whether a class of transformers takes token ids with a mask of the padding."""
+    return str(cls.main_input_name) == "input_ids" and "attention_mask" in inspect.signature(cls.forward).parameters
+
+
+def padding_mask(config: Any, x: Tensor) -> dict[str, Tensor]:
+    """The ``attention_mask`` of the configuration's padding in token ids; empty where it names none."""
+    padding = getattr(config, "pad_token_id", None)
+    return {} if padding is None else {"attention_mask": (x != padding).to(torch.int64)}
 
 
 def _of_one_input(cls: Any, output: str) -> Any:
@@ -72,13 +72,10 @@ def _of_one_input(cls: Any, output: str) -> Any:
             where="hf_model",
             hint="give its encoder alone",
         )
-    masked = main == "input_ids" and "attention_mask" in takes
+    masked = is_masked(cls)
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        given: dict[str, Any] = {main: x}
-        padding = getattr(self.config, "pad_token_id", None)
-        if masked and padding is not None:
-            given["attention_mask"] = (x != padding).to(torch.int64)
-        return taken(cls.forward(self, **given), output)
+        mask = padding_mask(self.config, x) if masked else {}
+        return taken(cls.forward(self, **{main: x}, **mask), output)
 
     return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
