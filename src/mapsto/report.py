@@ -61,11 +61,14 @@ def environment(threads: int | None = None) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Its name; on a virtual machine that may be a maker's alone, so that family, model and clock stand beside it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return found.group(1).strip()
+        known = dict(re.findall(r"^([a-z A-Z]+?)\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE))
+        if "model name" in known:
+            clock = f", {float(known['cpu MHz']) / 1000:.1f} GHz" if "cpu MHz" in known else ""
+            kind = f" (family {known['cpu family']}, model {known['model']}{clock})" if "cpu family" in known else ""
+            return known["model name"].strip() + kind
     return platform.processor() or platform.machine()
 
 
