@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ def test_a_limit_is_read_in_its_unit(value: float, given_unit: tuple[str, str, f
         ("latency=0ms", "a number above 0"),
         ("bytes=3ms", "units: none, b, k, m, kb"),
         ("macs=1.2.3M", "a number above 0"),
+        ("macs=.", "a number above 0"),
+        ("bytes=nan", "a number above 0"),
+        ("bytes=inf", "a number above 0"),
+        ("bytes=1e-400", "a number above 0"),
+        ("bytes=1e400", r"every network keeps; bytes of 1 to 1e\+15"),
+        ("latency=1e300s", r"every network keeps; latency of 1e-07 to 1e\+15 ms"),
+        ("parameters=0.2", r"no network keeps; parameters of 1 to 1e\+15"),
     ],
 )
 def test_other_limits_are_refused(text: str, message: str) -> None:
@@ -140,18 +148,22 @@ def test_five_of_each_class_are_judged_by_folds_that_the_networks_were_made_with
     assert "judged by cross-validation over 50 examples" in tree["title"]
     original, fork, chosen, package = tree["steps"]
     branches, choose = fork["fork"], chosen["choose.best"]
-    assert choose["among"] == ["share_1", "share_0_5"]
+    assert choose["among"] == ["macs_1", "macs_0_5_refitted", "macs_0_5_distilled"]
     assert len(branches) == 2 + 2 * 5
     assert tree["data"]["without_3"] == {"fold": {"data": "$all", "folds": 5, "number": 3}}
-    for name, source in (("share_0_5", "$all"), ("share_0_5_without_3", "$without_3")):
-        pruned, refitted, distilled, quantized = branches[name]
+    for suffix, source in (("", "$all"), ("_without_3", "$without_3")):
+        pruned, refitted, fork = branches[f"macs_0_5{suffix}"]
+        (quantized,) = fork["fork"][f"macs_0_5_refitted{suffix}"]
+        distilled, also_quantized = fork["fork"][f"macs_0_5_distilled{suffix}"]
+        assert also_quantized == quantized
         found = [refitted["prune.reconstruct"], distilled["distill.logits"], quantized["quantize.static"]]
-        assert [step["data"] for step in found] == [source] * 3, name
+        assert [step["data"] for step in found] == [source] * 3, suffix
         assert "validation" not in distilled["distill.logits"], "none is left to stop by"
-        assert pruned["prune.magnitude"] == branches["share_0_5"][0]["prune.magnitude"]
+        assert pruned["prune.magnitude"] == branches["macs_0_5"][0]["prune.magnitude"]
+        assert branches[f"macs_1{suffix}"] == [quantized], "the whole network as it is"
     judge = choose["by"]["evaluate.cross_validated"]
     assert judge["without"] == [f"${branch}_without_{number}" for branch in choose["among"] for number in range(5)]
-    assert chosen["observe"]["cross_validated_over_50"] == choose["by"], "what is reported is what was judged by"
+    assert chosen["observe"]["accuracy"] == choose["by"], "what is reported is what was judged by"
     assert original["observe"]["accuracy"] == {"evaluate.accuracy": {"data": "$all"}}
     assert package["export.onnx"] == {"data": "$all"}
     parse_recipe(yaml.safe_dump(tree))
@@ -194,17 +206,23 @@ def test_a_messy_folder_with_few_of_each_class(shares: str, tmp_path: Path) -> N
     assert "has learnt from these very data" not in done.err
     report = json.loads((out / "report.json").read_text())
     steps = {step["path"]: step for step in report["steps"]}
-    judged = steps["chosen.cross_validated_over_10"]
+    judged = steps["chosen.accuracy"]
     accuracy = judged["report"]["metrics"]["accuracy"]
     assert accuracy["n"] == 10, "each of the examples once"
     assert judged["hit"], "what is reported is what the choice was made by"
     (table,) = [table for name, table in judged["report"]["tables"].items() if name == "candidates"]
-    assert [row[0] for row in table["rows"]] == ["share_1", "share_0_5"][: len(shares.split(","))]
+    expected = ["macs_1", "macs_0_5_refitted", "macs_0_5_distilled"]
+    assert [row[0] for row in table["rows"]] == expected[: 2 * len(shares.split(",")) - 1]
     assert accuracy["value"] == max(row[1] for row in table["rows"])
+    summary = report["summary"]
+    stages = {row[0]: dict(zip(summary["columns"], row, strict=True))["accuracy"] for row in summary["rows"]}
+    assert {name: cell["value"] for name, cell in stages.items() if name in expected} == {
+        row[0]: row[1] for row in table["rows"]
+    }, "no stage is without its accuracy"
     told = any("cannot be told apart" in text for text in steps["chosen"]["warnings"])
     assert told == (len(table["rows"]) > 1 and min(row[1] for row in table["rows"]) >= accuracy["low"])
     (own,) = [
-        step for step in report["steps"] if step["digest"] == steps["chosen"]["digest"] and "macs_" in step["path"]
+        step for step in report["steps"] if step["digest"] == steps["chosen"]["digest"] and step["path"] in expected
     ]
     assert list(own["fields"]["data"]) == ["images"], "what is packaged was made with all, not with a fold"
 
@@ -285,7 +303,7 @@ def test_another_runtime_is_measured_in_and_exported_for() -> None:
     }
     tree = yaml.safe_load(compressing.compression_recipe(**settings, runtime="openvino"))
     fork, chosen, package = tree["steps"][1:]
-    assert fork["fork"]["share_0_5"][0]["prune.magnitude"]["macs"] == 0.5
+    assert fork["fork"]["macs_0_5"][0]["prune.magnitude"]["macs"] == 0.5
     assert chosen["choose.best"]["within"]["evaluate.exported"]["runtime"] == "openvino"
     assert "export.openvino" in package
     assert "export.onnx" in yaml.safe_load(compressing.compression_recipe(**settings))["steps"][3]
@@ -308,7 +326,8 @@ def test_entries_of_the_networks_own_recipe_stay_what_they_were() -> None:
     assert tree["steps"][2]["choose.best"]["limits"] == {"macs": 1e6, "bytes": 30000.0}, "all must hold"
     assert {name: tree["data"][name] for name in own} == own
     assert tree["data"]["learn_2"]["subset"]["data"] == "$all", "the same data keep their name"
-    refitted, distilled = tree["steps"][1]["fork"]["share_0_5"][1:3]
+    refitted, fork = tree["steps"][1]["fork"]["macs_0_5"][1:]
+    distilled = fork["fork"]["macs_0_5_distilled"][0]
     assert refitted["prune.reconstruct"]["data"] == distilled["distill.logits"]["data"] == "$learn_2"
 
 
@@ -337,11 +356,12 @@ def test_a_learner_stays_one_that_adapts(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"mapsto adapt {out} " in done.output
     assert "mapsto predict" not in done.output, "it wants examples first"
     report = json.loads((out / "report.json").read_text())
-    assert [step["name"] for step in report["steps"] if str(step["label"]).endswith("macs_0_5")] == [
-        "prune.meta",
-        "prune.reconstruct",
-        "distill.meta",
-        "quantize.static",
+    assert [(step["name"], step["label"]) for step in report["steps"] if "macs_0_5" in str(step["label"])] == [
+        ("prune.meta", "macs_0_5_pruned"),
+        ("prune.reconstruct", "macs_0_5_refitted_float"),
+        ("quantize.static", "macs_0_5_refitted"),
+        ("distill.meta", "macs_0_5_distilled_float"),
+        ("quantize.static", "macs_0_5_distilled"),
     ]
     accuracy = {
         step["path"]: step["report"]["metrics"]["accuracy"]["value"]
@@ -366,16 +386,26 @@ def test_learners_of_other_tasks_and_too_few_classes_are_refused() -> None:
     assert "prune.magnitude" in text, "adapted, it is a classifier"
 
 
-def test_the_best_network_within_the_target_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_network_within_the_target_is_exported_without_what_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
     recipe.write_text(RECIPE)
-    command = ["compress", str(recipe), "--data", DIGITS, "--epochs", "4", "--shares", "1,0.5", "--out", str(out)]
-    done = CliRunner().invoke(app, [*command, "--limit", "bytes=4.5kB", "--json"])
-    assert done.exit_code == 0, done.output
+    command = ["compress", str(recipe), "--data", DIGITS, "--epochs", "4", "--shares", "0.5,0.01", "--out", str(out)]
+    done = mapsto(*command, "--limit", "bytes=4.5kB", "--json", code=0)
+    assert (
+        "branch 'macs_0_01' is left out of the choice: prune.magnitude: the budget macs = 0.01 is out of reach"
+        in done.err
+    )
     report = json.loads((out / "report.json").read_text())
     sizes = {step["label"]: step for step in report["steps"]}
-    assert sizes["chosen"]["digest"] == sizes["macs_0_5"]["digest"], "the whole network's file has more than 4.5 kB"
+    ends = [sizes[name]["digest"] for name in ("macs_0_5_refitted", "macs_0_5_distilled")]
+    assert sizes["chosen"]["digest"] in ends, "the whole network's file has more than 4.5 kB"
+    assert sizes["macs_0_01_pruned"]["failed"]
+    assert not sizes["macs_0_01_pruned"]["digest"]
+    assert [each["path"] for each in report["warnings"] if "is left out" in each["text"]] == ["macs_0_01_pruned"]
+    assert "left out</span>" in (out / "report.html").read_text()
     assert all(target["met"] for target in report["targets"])
     on_disk = (out / "package" / "model.onnx").stat().st_size
     assert on_disk <= 4500
@@ -435,3 +465,170 @@ def test_what_a_run_says_of_its_original() -> None:
     targets[0]["goal"] = "<= 800"
     steps[1] = step("big.accuracy", accuracy=(30.0, 20.0, 40.0))
     assert compressing.said_of_original({"steps": steps, "targets": targets}, {"digits": {}}) == []
+
+
+def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on distillation ruins a network: its learning rate is far too high."""
+    plan_of = compressing._of_classifiers
+
+    def plan(*given: Any) -> Any:
+        found = plan_of(*given)
+        name, fields = found.distil
+        return dataclasses.replace(found, distil=(name, {**fields, "learning_rate": 3.0}))
+
+    monkeypatch.setattr(compressing, "_of_classifiers", plan)
+
+
+@pytest.mark.slow
+def test_what_distillation_ruins_is_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoilt(monkeypatch)
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    recipe.write_text(RECIPE)
+    command = ["compress", recipe, "--data", DIGITS, "--epochs", "1", "--shares", "0.7", "--limit", "bytes=5.5kB"]
+    mapsto(*command, "--out", out, "--store", tmp_path / "store", code=0)
+    steps = {step["path"]: step for step in json.loads((out / "report.json").read_text())["steps"]}
+    assert steps["chosen"]["digest"] == steps["macs_0_7_refitted"]["digest"]
+    refitted, distilled = (
+        steps[f"macs_0_7_{how}.accuracy"]["report"]["metrics"]["accuracy"]["value"] for how in ("refitted", "distilled")
+    )
+    assert refitted > distilled + 20
+
+
+FORK = """\
+schema: 1
+data: {few: {subset: {data: {digits: {size: 16}}, per_class: 3}}}
+steps:
+  - networks.vgg: {plan: [[8]], data: $few, classes: data}
+  - fork:
+      half: [{prune.magnitude: {macs: 0.5}}]
+      nothing: [{prune.magnitude: {macs: 0.001}}, {fork: {inner: {quantize.bf16: {}}}}]
+"""
+
+
+def test_a_choice_goes_on_without_branches_that_cannot_be_made(tmp_path: Path) -> None:
+    from mapsto.errors import DomainError, StepError
+    from mapsto.run import execute
+
+    by = "{evaluate.size: {}}"
+    chosen = f"{FORK}  - choose.best: {{by: {by}, metric: parameters, maximize: false, among: [inner, half]}}\n"
+    recipe = parse_recipe(chosen)
+    run = execute(recipe, store=tmp_path / "store")
+    assert run.steps[-1].digest == next(step.digest for step in run.steps if step.label == "half")
+    ((path, text),) = [each for each in run.warnings if "left out" in each[1]]
+    assert path == "prune.magnitude"
+    assert "branch 'nothing' is left out" in text
+    assert recipe.steps(None).signature.classes is not None, "in memory too"
+    referred = chosen + "  - distill.logits: {teacher: $inner, data: $few, epochs: 1}\n"
+    with pytest.raises(
+        StepError, match=r"'inner' was left out: prune.magnitude: the budget macs = 0.001 is out of reach"
+    ):
+        execute(parse_recipe(referred), store=tmp_path / "store")
+    alone = chosen.replace("half: [{prune.magnitude: {macs: 0.5}}]", "half: [{prune.magnitude: {macs: 0.002}}]")
+    with pytest.raises(StepError, match="out of reach") as ended:
+        execute(parse_recipe(alone), store=tmp_path / "store")
+    assert ended.value.exit_code == 2, "none is left"
+    only = chosen.replace("[inner, half]", "[inner]")
+    with pytest.raises(StepError, match="every branch that there was to choose from is left out"):
+        execute(parse_recipe(only), store=tmp_path / "store")
+    picked = FORK + "  - choose.branch: {label: half}\n"
+    with pytest.raises(StepError, match="out of reach"):
+        execute(parse_recipe(picked), store=tmp_path / "store")
+    with pytest.raises(DomainError, match="out of reach"):
+        parse_recipe(picked).steps(None)
+    with pytest.raises(
+        SpecError, match=r"takes the branch 'innre', which is none of its branches .did you mean 'inner'"
+    ):
+        parse_recipe(chosen.replace("inner, half", "innre, half"))
+
+
+def test_a_candidate_of_which_a_fold_was_left_out_is_left_out_too(tmp_path: Path) -> None:
+    from mapsto.run import execute
+
+    half, third = "{prune.magnitude: {macs: 0.5}}", "{prune.magnitude: {macs: 0.35}}"
+    text = f"""\
+schema: 1
+data: {{few: {{subset: {{data: {{digits: {{size: 16}}}}, per_class: 3}}}}}}
+steps:
+  - networks.vgg: {{plan: [[8]], data: $few, classes: data}}
+  - fork:
+      {{a: {half}, b: {third}, a_0: {half}, a_1: {half}, b_0: {third}, b_1: {{prune.magnitude: {{macs: 0.001}}}}}}
+  - choose.best:
+      by: {{evaluate.cross_validated: {{data: $few, folds: 2, candidates: {{a: $a, b: $b}}, without: [$a_0, $a_1, $b_0, $b_1]}}}}
+      among: [b, a]
+"""
+    run = execute(parse_recipe(text), store=tmp_path / "store")
+    assert run.steps[-1].digest == next(step.digest for step in run.steps if step.label == "a")
+    (said,) = [text for path, text in run.warnings if path == "choose.best" and "left out" in text]
+    assert "branch 'b' is left out of the choice: 'b_1' was left out" in said
+
+
+def test_the_recipe_for_a_network_of_maps_reads_no_labels() -> None:
+    from mapsto.kinds import Signature
+    from mapsto_runtime.signature import Preprocessing, TensorSpec
+
+    def recipe(*shape: int, classes: tuple[str, ...] | None = None) -> Any:
+        signature = Signature(
+            inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, 16, 16)),),
+            outputs=(TensorSpec(name="output", dtype="float32", shape=("N", *shape)),),
+            preprocessing=Preprocessing(kind="none"),
+            classes=classes,
+        )
+        text = compressing.compression_recipe(
+            model=({}, [{"networks.checkpoint": {"factory": "a:b", "file": "c"}}]),
+            data={"subset": {"data": {"digits": {}}, "per_class": 5}},
+            test=None,
+            limits=(compressing.parse_limit("macs=1M"),),
+            shares=(0.5,),
+            epochs=1,
+            signature=signature,
+        )
+        return yaml.safe_load(text)
+
+    tree = recipe(3, 16, 16, classes=("sky", "sea", "land"))
+    original, fork, chosen, package = tree["steps"]
+    assert list(original["observe"]) == ["cost"]
+    distilled = fork["fork"]["macs_0_5"][2]["fork"]["macs_0_5_distilled"][0]["distill.logits"]
+    assert (distilled["alpha"], distilled["data"], distilled["validation"]) == (1, "$learn", "$check")
+    assert tree["data"]["check"] == {"fold": {"data": "$all", "folds": 5, "part": "judge"}}, (
+        "few, and yet not what they learn from"
+    )
+    judge = {"evaluate.difference": {"teacher": "$original", "data": "$check"}}
+    best = chosen["choose.best"]
+    assert (best["by"], best["metric"], best["maximize"]) == (judge, "agreement", True)
+    assert chosen["observe"]["agreement"] == judge
+    assert package["export.onnx"] == {"data": "$check"}
+    best = recipe(1, 16, 16)["steps"][2]["choose.best"]
+    assert (best["metric"], best["maximize"]) == ("euclidean", False)
+    with pytest.raises(
+        SpecError, match="neither one answer nor a map of channels, height and width; compress it by a recipe"
+    ):
+        recipe(12, 40)
+
+
+@pytest.mark.slow
+def test_a_network_of_maps_is_kept_near_to_its_own_answers(tmp_path: Path) -> None:
+    import torch
+
+    from tests.foreign import Noise, UNet
+
+    torch.manual_seed(0)
+    module = UNet()
+    inputs = Noise(shape=(3, 16, 16), classes=3, count=40).open().inputs
+    module.train()(torch.from_numpy(inputs))
+    torch.save(module.eval().state_dict(), tmp_path / "unet.pt")
+    np.savez(tmp_path / "data.npz", inputs=inputs, labels=np.zeros(40, np.int64))
+    out = tmp_path / "out"
+    command = ["compress", f"tests.foreign:UNet={tmp_path / 'unet.pt'}", tmp_path / "data.npz", "--trust", "tests"]
+    command += ["--limit", "macs=300k", "--shares", "0.5", "--epochs", "2", "--store", tmp_path / "store", "--out", out]
+    mapsto(*command, code=0)
+    report = json.loads((out / "report.json").read_text())
+    steps = {step["path"]: step for step in report["steps"]}
+    assert steps["macs_0_5_distilled_float"]["fields"]["alpha"] == 1
+    near = {
+        path: step["report"]["metrics"]["euclidean"]["value"] for path, step in steps.items() if ".euclidean" in path
+    }
+    assert near["chosen.euclidean"] == min(near.values()), "the nearest to the original"
+    assert all(target["met"] for target in report["targets"])
+    assert "euclidean" in report["summary"]["columns"]
+    manifest = json.loads((out / "package" / "manifest.json").read_text())
+    assert manifest["signature"]["outputs"][0]["shape"] == ["N", 3, 16, 16]

@@ -619,3 +619,43 @@ f.srcdoc = {framed};
     assert found, done.stdout[:300]
     assert json.loads(found[1]) == {"wide": width, "loaded": [], "open": True, "broken": 0}
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_large_search_has_one_box_for_each_branch_and_one_for_its_folds() -> None:
+    shares = ("a_0_5", "a_0_25")
+    steps: list[dict[str, Any]] = [_step(0, "networks.vgg")]
+    for label in (*shares, *(f"{share}_without_{fold}" for share in shares for fold in range(3))):
+        for name in ("prune.magnitude", "quantize.static"):
+            steps.append(_step(len(steps), name, f"{label}_{name[0]}", branch=[label, "inner"]))
+    steps.append(_step(len(steps), "choose.best", "chosen", warnings=["a warning"]))
+    chosen = len(steps) - 1
+    nodes = [
+        {
+            "id": place,
+            "step": step["id"],
+            "label": step["label"],
+            "name": step["name"],
+            "kind_out": "Network",
+            "fields": {},
+        }
+        for place, step in enumerate(steps)
+    ]
+    edges = [[0, first, "value"] for first in range(1, chosen, 2)] + [[k, k + 1, "value"] for k in range(1, chosen, 2)]
+    edges += [[2, chosen, "value"], [4, chosen, "value"]] + [[k, chosen, "ref"] for k in range(2, chosen, 2)]
+    same, other = ({"path": path, "text": text} for path, text in (("a_0_5", "said twice"), ("a_0_25", "said twice")))
+    page = html.render(
+        {
+            "schema": 1,
+            "name": "search",
+            "steps": steps,
+            "recipe": {"graph": {"nodes": nodes, "edges": edges}, "yaml": ""},
+            "warnings": [same, other],
+        }
+    )
+    boxes = re.findall(r'class="strong" text-anchor="start">(.*?)</text>', page)
+    assert boxes == ["networks.vgg", "a_0_5", "a_0_25", "6 branches", "choose.best"]
+    assert page.count('class="wire"') == 5, "from the network to each, and from two to the choice"
+    assert page.count('class="bus') == 1, "the folds are only referred to"
+    assert "<summary>6 branches, a_0_5_without_0 to a_0_25_without_2: 12 steps</summary>" in page
+    assert "<h2>1 warning</h2>" in page
+    assert "<b>a_0_5, a_0_25</b>: said twice" in page

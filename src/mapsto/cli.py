@@ -768,9 +768,15 @@ def compress(
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column of a table that is predicted.")] = None,
     test: Annotated[str | None, typer.Option(help="Data that are only reported on, as --data.")] = None,
-    shares: Annotated[str, typer.Option(help="Shares of the multiply-accumulates to try.")] = "1,0.5,0.25,0.125",
+    shares: Annotated[
+        str, typer.Option(help="Shares of the multiply-accumulates to try, besides the whole network.")
+    ] = "0.5,0.25,0.125",
     epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of distillation for each share; of 100 steps for a learner.")
+        int,
+        typer.Option(
+            min=1,
+            help="Epochs of distillation for each share, of 100 steps for a learner; each is tried without distillation too.",
+        ),
     ] = 10,
     step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last network.")] = None,
     runtime: Annotated[
@@ -801,13 +807,15 @@ def compress(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the most accurate small network within limits: prune, distil and quantize at several sizes, export the best.
+    """Find the most accurate small network within limits: prune, refit, distil and quantize at several sizes, export the best.
+
+    Each size is tried with and without distillation. A network of dense outputs is kept near to its own answers, without labels.
 
     Example: mapsto compress runs/demo digits --limit bytes=200kB
 
     Example: mapsto compress package.module:factory=weights.pt photos --limit latency=0.5ms --trust package
     """
-    from mapsto import compressing
+    from mapsto import compressing, kinds
 
     if target is not None and "=" in target:
         raise SpecError(
@@ -839,6 +847,8 @@ def compress(
             f"{model} has learnt from these very data, so that its own accuracy and that of what stays near to it are too good: "
             "give other examples, or others still with --test"
         )
+    with kinds.trusting(*(trust or [])):
+        signature = compressing.signature_of(given)
     text = compressing.compression_recipe(
         model=given,
         data=node,
@@ -850,6 +860,7 @@ def compress(
         epochs=epochs,
         seed=seed,
         runtime=runtime,
+        signature=signature,
     )
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.yaml"
@@ -884,11 +895,14 @@ def _shares(text: str) -> tuple[float, ...]:
         found = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         found = ()
-    if not found or len(set(found)) != len(found) or not all(0 < share <= 1 for share in found):
+    if not found or len(set(found)) != len(found) or not all(_LEAST_SHARE <= share <= 1 for share in found):
         raise SpecError(
-            f"'{text}' is not a list of different shares above 0 and up to 1", where="--shares", hint="0.5,0.25"
+            f"'{text}' is not a list of different shares of {_LEAST_SHARE:g} to 1", where="--shares", hint="0.5,0.25"
         )
     return found
+
+
+_LEAST_SHARE = 0.001
 
 
 @app.command()

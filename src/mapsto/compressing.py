@@ -1,15 +1,17 @@
 """From a network, data and a target to a recipe that finds the best small network: what ``mapsto compress`` runs.
 
-One branch for each share of the work: prune, refit what is left, distil from the original, quantize. The most accurate branch that meets
-the target is exported. A learner stays one: what goes is chosen by its effect after adaptation, and the student is taught to adapt as
-the original does. All choices are made on a held-out part of the data, for a learner on classes that the branches were not trained with;
-test data, where given, are only reported.
+The whole network quantized, and for each share of the work two branches: prune, refit what is left, quantize; and the same with
+distillation from the original before it is quantized, which on few or unlike data may do more harm than good. The most accurate branch
+that meets the target is exported; one that cannot be made is left out. A learner stays one: what goes is chosen by its effect after
+adaptation, and the student is taught to adapt as the original does. All choices are made on a held-out part of the data, for a learner on
+classes that the branches were not trained with; test data, where given, are only reported.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -25,7 +27,7 @@ from mapsto.nn import runtime as runtimes
 from mapsto.spec import read_yaml
 
 if TYPE_CHECKING:
-    from mapsto.kinds import Samples
+    from mapsto.kinds import Network, Samples, Signature
 
 __all__ = [
     "Limit",
@@ -38,8 +40,9 @@ __all__ = [
     "knows",
     "model_nodes",
     "parse_limit",
-    "said_of_original",
     "node_of_test_split",
+    "said_of_original",
+    "signature_of",
 ]
 
 _UNITS: dict[str, dict[str, float]] = {
@@ -58,12 +61,22 @@ _LEAST = 2
 """Examples of each class, one to learn from and one to judge by."""
 _CALIBRATION = 8
 """Samples that ``quantize.static`` looks at, at least."""
+_MOST = 1e15
+"""Of any limit, in its own unit."""
+_LEAST_LATENCY = 1e-7
+"""In milliseconds: less than a clock tick of any processor."""
 _FOLDS = 5
 """Folds of cross-validation, where each class has as many examples."""
 _BATCH, _LEAST_BATCH = 128, 16
 """What `distill.logits` has by default, and the smallest that is taken for few examples."""
 _STEPS_OF_FEW = 8
 """Steps of an epoch that few examples are divided into, as far as the smallest batch allows."""
+_BEST = {
+    "accuracy": "The most accurate small network",
+    "agreement": "The small network that gives most pixels the class that the original gives them",
+    "euclidean": "The small network whose maps are nearest to the original's",
+}
+"""What is looked for, by the number that decides."""
 _STEPS = 100
 """Steps that an epoch of distilling a learner has."""
 
@@ -82,7 +95,7 @@ class Limit:
 def parse_limit(text: str) -> Limit:
     """``latency=0.5ms``, ``bytes=200kB``, ``macs=10M`` or ``parameters=50k``.
 
-    Raises `SpecError` for another cost, another unit, or a limit that is not above 0.
+    Raises `SpecError` for another cost, another unit, or a limit that nothing or everything keeps.
 
     >>> parse_limit("latency=500us").most, parse_limit("bytes=200kB").most
     (0.5, 200000.0)
@@ -94,12 +107,19 @@ def parse_limit(text: str) -> Limit:
             where="--limit",
             hint=f"{nearest(kind, _UNITS)}; as in latency=0.5ms or bytes=200kB",
         )
-    found = re.fullmatch(r"\s*([0-9.]+(?:e-?\d+)?)\s*([a-zµ]*)\s*", rest.lower())
+    found = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµ]*)\s*", rest.lower())
     factor = _UNITS[kind].get(found[2]) if found else None
-    if found is None or factor is None or found[1].count(".") > 1 or float(found[1]) <= 0:
+    if found is None or factor is None or float(found[1]) <= 0:
         units = ", ".join(unit or "none" for unit in _UNITS[kind])
         raise SpecError(f"'{rest}' is no limit on {kind}", where="--limit", hint=f"a number above 0; units: {units}")
-    return Limit(kind, float(found[1]) * factor, text)
+    most, least, unit = float(found[1]) * factor, *((_LEAST_LATENCY, " ms") if kind == "latency" else (1.0, ""))
+    if not least <= most <= _MOST:
+        raise SpecError(
+            f"'{rest}' is a limit that {'no network keeps' if most < least else 'every network keeps'}",
+            where="--limit",
+            hint=f"{kind} of {least:g} to {_MOST:g}{unit}",
+        )
+    return Limit(kind, most, text)
 
 
 def data_node(text: str, target: str | None = None) -> dict[str, Any]:
@@ -199,6 +219,28 @@ def model_nodes(
     )
     taken = [{key: value for key, value in node.items() if key != "observe"} for node in steps[: last + 1]]
     return dict(tree.get("data", {})), taken
+
+
+def signature_of(model: tuple[dict[str, Any], list[dict[str, Any]]]) -> Signature | None:
+    """What a checkpoint's network takes and gives; None for mapsto's own, which are classifiers and learners.
+
+    Raises what ``networks.checkpoint`` does.
+    """
+    from mapsto.mapping import Context
+    from mapsto.spec import parse_recipe
+
+    class Silent(Context):
+        """A context that leaves it to the run to say what there is to say."""
+
+        def show_message(self, text: str, level: int) -> None:
+            pass
+
+    entries, steps = model
+    if not steps or "networks.checkpoint" not in steps[0]:
+        return None
+    tree = {"schema": 1, "data": entries, "steps": [{"networks.checkpoint": steps[0]["networks.checkpoint"]}]}
+    network = Silent().apply(parse_recipe(yaml.safe_dump(tree, allow_unicode=True)).steps, None)
+    return cast("Network", network).signature
 
 
 def checkpoint_fields(
@@ -330,6 +372,12 @@ class _Plan:
     """The field that says which samples calibrate."""
     parity: str
     """The entry that a package is tried on."""
+    metric: str = "accuracy"
+    """The number of `judge` that decides, and the name of that report."""
+    maximize: bool = True
+    """Whether more of it is better."""
+    judges_original: bool = True
+    """Whether the original is judged too: not where it is what others are compared with."""
     folds: Folds | None = None
     """Where candidates are judged by cross-validation: `judge` is then for the original alone."""
 
@@ -386,6 +434,40 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
         seen={"data": f"${names[0]}"},
         parity=f"${names[1]}",
         folds=folds,
+    )
+
+
+def _of_maps(
+    signature: Signature, original: str, data: dict[str, Any], test: dict[str, Any] | None, epochs: int
+) -> _Plan:
+    """Of a network that answers with a map for each sample: its own answers are what is kept to, as labels of pixels are not read."""
+    shape = signature.outputs[0].shape[1:]
+    if len(shape) != 3:
+        raise SpecError(
+            f"the network gives {tuple(shape)} for a sample, neither one answer nor a map of channels, height and width",
+            where="mapsto compress",
+            hint="compress it by a recipe: prune.magnitude, quantize.static, evaluate.difference, export.onnx",
+        )
+    plan = _of_classifiers(data, test, epochs)
+    if plan.folds is not None:  # no label is needed to hold some back
+        fold = {"data": "$all", "folds": plan.folds.count}
+        parts = {"learn": {"fold": fold}, "check": {"fold": {**fold, "part": "judge"}}}
+        entries = {"all": data, **parts, **({"test": test} if test is not None else {})}
+        plan = dataclasses.replace(plan, data=entries, seen={"data": "$learn"}, parity="$check", folds=None)
+    distil, how = plan.distil
+    classes = signature.classes is not None and len(signature.classes) > 1
+
+    def likeness(entry: str) -> dict[str, Any]:
+        return {"evaluate.difference": {"teacher": f"${original}", "data": entry}}
+
+    return dataclasses.replace(
+        plan,
+        judge=likeness("$check"),
+        test=likeness("$test") if test is not None else None,
+        distil=(distil, {**how, "data": "$learn", "validation": "$check", "alpha": 1.0}),
+        metric="agreement" if classes else "euclidean",
+        maximize=classes,
+        judges_original=False,
     )
 
 
@@ -472,6 +554,7 @@ def compression_recipe(
     epochs: int,
     seed: int = 0,
     runtime: str = "onnxruntime",
+    signature: Signature | None = None,
 ) -> str:
     """The recipe as YAML.
 
@@ -479,12 +562,14 @@ def compression_recipe(
     ----------
     model
         As `model_nodes` gives it.
+    signature
+        As `signature_of` gives it; a network of dense outputs is judged by its agreement with the original, without labels.
     limits
         All of them hold for the package: its model's file is weighed, and timed in the runtime.
     shares
-        Shares of the original's multiply-accumulates that are tried, each in (0, 1); 1 leaves it whole.
+        Shares of the original's multiply-accumulates that are tried, each in (0, 1], besides 1, which leaves it whole.
     epochs
-        Of distillation in each branch.
+        Of distillation, in the branches that have it.
     runtime
         What latency is measured in and the package is for, as `mapsto.nn.runtime.names` has it.
 
@@ -493,21 +578,28 @@ def compression_recipe(
     known = runtimes.names()
     if runtime not in known:
         raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
+    wanted = _together(limits)
     entries, steps = model
+    label = str(steps[-1].get("as", "original"))
     learner = _learner_and_tasks(entries, steps)
-    plan = _of_classifiers(data, test, epochs) if learner is None else _of_learners(*learner, data, test, epochs)
+    if learner is not None:
+        plan = _of_learners(*learner, data, test, epochs)
+    elif signature is not None and signature.is_dense:
+        plan = _of_maps(signature, label, data, test, epochs)
+    else:
+        plan = _of_classifiers(data, test, epochs)
     names = {name: _free(name, node, entries) for name, node in plan.data.items()}
     plan = plan.renamed(names)
-    wanted = _together(limits)
     cost: dict[str, Any] = {"evaluate.exported": {"runtime": runtime}}
-    observe: dict[str, Any] = {"accuracy": plan.judge, "cost": cost}
+    observe: dict[str, Any] = {plan.metric: plan.judge, "cost": cost}
     if plan.test is not None:
         observe["test"] = plan.test
-    original = {**steps[-1], "as": steps[-1].get("as", "original"), "observe": observe}
-    label = str(original["as"])
-    branches = {_named("share", share): _branch(share, label, plan, observe) for share in shares}
+    original = {**steps[-1], "as": label, "observe": observe if plan.judges_original else {"cost": cost}}
+    tried = (1.0, *(share for share in shares if share < 1))
+    branches = {_named("macs", share): _branch(share, label, plan, observe) for share in tried}
     choose: dict[str, Any] = {
         "by": plan.judge,
+        **({} if plan.metric == "accuracy" else {"metric": plan.metric, "maximize": plan.maximize}),
         "within": cost,
         "limits": {_METRICS[each.kind]: each.most for each in wanted},
     }
@@ -519,7 +611,7 @@ def compression_recipe(
     tree = {
         "schema": 1,
         "name": "compress",
-        "title": f"The most accurate small network within {' and '.join(each.text for each in wanted)}{how}",
+        "title": f"{_BEST[plan.metric]} within {' and '.join(each.text for each in wanted)}{how}",
         "seed": seed,
         "data": {
             **entries,
@@ -541,7 +633,7 @@ def compression_recipe(
             for each in wanted
         ],
     }
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(tree, Dumper=_WrittenOut, sort_keys=False, allow_unicode=True, width=120)
 
 
 def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, Any]) -> bool:
@@ -597,6 +689,13 @@ def said_of_original(report: dict[str, Any], data: dict[str, Any]) -> list[str]:
     return said
 
 
+class _WrittenOut(yaml.SafeDumper):
+    """Writes what occurs several times each time, as people do."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
     """One limit a cost. Raises `SpecError` for none, or two on one cost."""
     kinds = [limit.kind for limit in limits]
@@ -615,7 +714,27 @@ def _without(step: dict[str, Any], without: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _named(what: str, share: float) -> str:
-    return f"{what}_{share:g}".replace(".", "_")
+    return f"{what}_{share:.12g}".replace(".", "_")
+
+
+def _ends(branches: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The labels of all networks that branches come to, those of inner forks in place of these."""
+    found: list[str] = []
+    for label, steps in branches.items():
+        found += _ends(steps[-1]["fork"]) if "fork" in steps[-1] else [label]
+    return found
+
+
+def _changed(
+    branches: dict[str, list[dict[str, Any]]], step: Callable[[dict[str, Any]], dict[str, Any]], suffix: str = ""
+) -> dict[str, list[dict[str, Any]]]:
+    """Branches of other labels, with each of their steps changed, in inner forks too."""
+    return {
+        f"{label}{suffix}": [
+            {"fork": _changed(each["fork"], step, suffix)} if "fork" in each else step(each) for each in steps
+        ]
+        for label, steps in branches.items()
+    }
 
 
 def _cross_validated(
@@ -629,38 +748,39 @@ def _cross_validated(
 
     A fold's branch is the candidate's own with the fold's examples in place of all.
     """
-    plain = {branch: [_without(step, ("as", "observe")) for step in steps] for branch, steps in branches.items()}
-    others = {
-        f"{branch}_without_{number}": _referring(steps, {names["all"]: names[f"without_{number}"]})
-        for branch, steps in plain.items()
-        for number in range(folds.count)
-    }
-    made = {branch: [_without(step, ("observe",)) for step in steps] for branch, steps in branches.items()}
+    others: dict[str, list[dict[str, Any]]] = {}
+    for number in range(folds.count):
+        fold = _changed(branches, lambda step: _without(step, ("as", "observe")), f"_without_{number}")
+        others |= _referring(fold, {names["all"]: names[f"without_{number}"]})
     cost = {name: report for name, report in observe.items() if name != "accuracy"}
-    for steps in made.values():
-        steps[-1]["observe"] = cost
+    made = _changed(branches, lambda step: {**step, "observe": cost} if "observe" in step else step)
+    candidates = _ends(branches)
     judge: dict[str, Any] = {
         "evaluate.cross_validated": {
             "data": f"${names['all']}",
             "folds": folds.count,
-            "candidates": {branch: f"${branch}" for branch in branches},
-            "without": [f"${other}" for other in others],
+            "candidates": {branch: f"${branch}" for branch in candidates},
+            "without": [f"${branch}_without_{number}" for branch in candidates for number in range(folds.count)],
         }
     }
-    chosen = {f"cross_validated_over_{folds.examples}": judge, **cost}
-    return {**made, **others}, {**choose, "by": judge, "among": list(branches)}, chosen
+    return {**made, **others}, {**choose, "by": judge, "among": candidates}, {"accuracy": judge, **cost}
 
 
 def _branch(share: float, original: str, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
-    teacher = {"teacher": f"${original}"}
-    name = _named("macs", share)
-    steps: list[dict[str, Any]] = []
-    if share < 1:
-        budget = {"macs": share, "ranking": "per_cost", "max_prune": round(1 - share / 2, 4), "multiple_of": 4}
-        (prune, which), (distil, how) = plan.prune, plan.distil
-        steps += [
-            {prune: {**which, **budget}, "as": f"pruned_{name}"},
-            {"prune.reconstruct": {**teacher, **plan.seen}, "as": f"refitted_{name}"},
-            {distil: {**teacher, **how}, "as": f"distilled_{name}"},
-        ]
-    return [*steps, {"quantize.static": plan.seen, "as": name, "observe": observe}]
+    """The steps of a share: to the network quantized as it is, or to a fork of it refitted, with and without distillation."""
+    quantized = {"quantize.static": plan.seen, "observe": observe}
+    if share == 1:
+        return [quantized]
+    teacher, name = {"teacher": f"${original}"}, _named("macs", share)
+    budget = {"macs": share, "ranking": "per_cost", "max_prune": round(1 - share / 2, 4), "multiple_of": 4}
+    (prune, which), (distil, how) = plan.prune, plan.distil
+    return [
+        {prune: {**which, **budget}, "as": f"{name}_pruned"},
+        {"prune.reconstruct": {**teacher, **plan.seen}, "as": f"{name}_refitted_float"},
+        {
+            "fork": {
+                f"{name}_refitted": [quantized],
+                f"{name}_distilled": [{distil: {**teacher, **how}, "as": f"{name}_distilled_float"}, quantized],
+            }
+        },
+    ]

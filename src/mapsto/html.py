@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 from mapsto import charts
 from mapsto.errors import SpecError
 from mapsto.intervals import interval_ends, interval_text
+from mapsto.said import together
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -39,6 +40,8 @@ _TIMES = {"s", "ms", "µs", "us", "ns"}
 _NOTHING = "–"
 _PNG = "data:image/png;base64,"
 _MOST_CLASSES = 120
+_MOST_IN_BRANCHES = 8
+"""Steps in the branches of forks that are each drawn; of more, a branch is one box."""
 
 
 class Cell(NamedTuple):
@@ -134,6 +137,9 @@ def render(report: Doc) -> str:
     environment: Doc = dict(report.get("environment") or {})
     packages: Doc = environment.pop("packages", None) or {}
     targets: list[Doc] = report.get("targets") or []
+    numbered = _numbered(steps)
+    apart = [step for step in steps if _outer(step) in numbered]
+    others = [step for step in steps if _outer(step) not in numbered]
     return _template().render(
         report=report,
         title=report.get("title") or report.get("name") or "A run of mapsto",
@@ -142,17 +148,21 @@ def render(report: Doc) -> str:
         tiles=[] if any(target.get("measured") is not None for target in targets) else _tiles(summary),
         targets=[_target(target) for target in targets],
         met=_verdicts(targets),
-        warnings=report.get("warnings") or [],
+        warnings=together((said["path"], said["text"]) for said in report.get("warnings") or []),
         notes=report.get("notes") or [],
         summary=_view(summary) if summary.get("rows") else None,
         stages=_stage_figures(summary),
-        flow=_flow(recipe.get("graph") or {}, steps),
+        flow=_flow(_gathered(recipe.get("graph") or {}, steps, numbered), steps),
+        gathered=_is_large(recipe.get("graph") or {}, steps),
         yaml=recipe.get("yaml") or "",
-        learning=[section for step in steps if (section := _learning(step, titles))],
+        learning=[section for step in others if (section := _learning(step, titles))],
+        learning_apart=[section for step in apart if (section := _learning(step, titles))],
         together=_together(steps, titles),
         evidence=[section for step in steps if (section := _evidence(step, titles, _alike(steps)))],
         metrics=[section for step in steps if (section := _metrics(step, titles)).metrics],
-        steps=_steps(steps, titles),
+        steps=_steps(others, titles),
+        steps_apart=_steps(apart, titles),
+        apart=_span(numbered),
         seeds=_seeds(report.get("seeds")),
         skipped=sorted((report.get("skipped") or {}).items()),
         environment=[(name.replace("_", " "), _plain(value)) for name, value in _flat(environment)],
@@ -526,7 +536,7 @@ def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
             charts.Node(
                 id=str(node["id"]),
                 name=str(node.get("name") or node["id"]),
-                detail=", ".join(f"{key}={_field(value)}" for key, value in fields.items()),
+                detail=node.get("detail") or ", ".join(f"{key}={_field(value)}" for key, value in fields.items()),
                 badge=str(node.get("label") or ""),
                 kind=str(node.get("kind_out") or ""),
                 note=f"measured: {', '.join(observed)}" if observed else "",
@@ -534,6 +544,80 @@ def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
         )
     edges = [charts.Edge(str(a), str(b), kind == "ref") for a, b, kind in graph.get("edges") or []]
     return charts.flow(nodes, edges)
+
+
+def _outer(step: Doc) -> str | None:
+    """The outermost branch that a step is in."""
+    branch: Sequence[str] = step.get("branch") or ()
+    return branch[0] if branch else None
+
+
+def _numbered(steps: Iterable[Doc]) -> list[str]:
+    """The outermost branches that are numbered from 0 on, as a search has one for each fold of the data.
+
+    >>> _numbered({"branch": [label]} for label in ("cut_0_5", "cut_0_5_fold_0", "cut_0_5_fold_1", "cut_1"))
+    ['cut_0_5_fold_0', 'cut_0_5_fold_1']
+    """
+    labels = dict.fromkeys(label for step in steps if (label := _outer(step)) is not None)
+    families: dict[str, dict[int, str]] = {}
+    for label in labels:
+        if (found := re.fullmatch(r"(.+_)(\d+)", label)) is not None:
+            families.setdefault(found[1], {})[int(found[2])] = label
+    whole = [family for family in families.values() if len(family) > 1 and {*family} == {*range(len(family))}]
+    chosen = {label for family in whole for label in family.values()}
+    return [label for label in labels if label in chosen]
+
+
+def _span(labels: Sequence[str]) -> str:
+    """How many branches, from the first to the last."""
+    return f"{len(labels)} branches, {labels[0]} to {labels[-1]}" if labels else ""
+
+
+def _branches_of(graph: Doc, steps: Sequence[Doc]) -> dict[str, str]:
+    """Node → the outermost branch it is in; what only observes is left out."""
+    outer = {str(step["id"]): branch for step in steps if (branch := _outer(step)) is not None}
+    nodes: list[Doc] = graph.get("nodes") or []
+    return {
+        str(node["id"]): outer[str(node.get("step"))]
+        for node in nodes
+        if not node.get("observe") and str(node.get("step")) in outer
+    }
+
+
+def _is_large(graph: Doc, steps: Sequence[Doc]) -> bool:
+    """Whether branches are too many steps to draw each."""
+    return len(_branches_of(graph, steps)) > _MOST_IN_BRANCHES
+
+
+def _gathered(graph: Doc, steps: Sequence[Doc], numbered: Sequence[str]) -> Doc:
+    """The graph of a large search with one node for each branch, and one for all `numbered` ones together."""
+    if not _is_large(graph, steps):
+        return graph
+    branches = _branches_of(graph, steps)
+    group = {node: _span(numbered) if branch in numbered else branch for node, branch in branches.items()}
+    nodes: dict[str, Doc] = {}
+    for node in graph["nodes"]:
+        name = group.get(str(node["id"]))
+        if name is None:
+            nodes[str(node["id"])] = node
+            continue
+        first = {"id": name, "name": name, "label": "", "fields": {}, "kind_out": node["kind_out"], "families": {}}
+        made = nodes.setdefault(name, first)
+        made["families"][str(node["name"]).partition(".")[0]] = None
+        made["count"] = made.get("count", 0) + 1
+    for made in nodes.values():
+        if "families" in made:
+            made["detail"] = ", ".join(made.pop("families"))
+            if made["id"] == _span(numbered):
+                made["name"], made["detail"] = made["id"].split(", ", 1)
+            made["label"] = f"{made['count']} steps" if made["count"] > 1 else ""
+    ends = [(group.get(str(a), str(a)), group.get(str(b), str(b)), kind) for a, b, kind in graph.get("edges") or []]
+    edges = list(dict.fromkeys(edge for edge in ends if edge[0] != edge[1]))
+    values = {(a, b) for a, b, kind in edges if kind == "value"}
+    return {
+        "nodes": list(nodes.values()),
+        "edges": [edge for edge in edges if edge[2] != "ref" or edge[:2] not in values],
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------ the steps
@@ -729,6 +813,7 @@ def _steps(steps: Sequence[Doc], titles: Mapping[str, str]) -> list[Doc]:
             "observe": step.get("kind") == "observe",
             "kind": step.get("kind_out") or "",
             "hit": bool(step.get("hit")),
+            "failed": bool(step.get("failed")),
             "seconds": _duration(seconds) if (seconds := _number(step.get("seconds"))) is not None else _NOTHING,
             "key": str(step.get("key") or _NOTHING),
             "warnings": step.get("warnings") or [],

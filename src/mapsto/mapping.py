@@ -39,7 +39,7 @@ from pydantic import Field
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery, kinds
-from mapsto.errors import ComposeError, MapstoError, SpecError, command, nearest
+from mapsto.errors import ComposeError, DomainError, MapstoError, SpecError, command, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Preprocessing, Report, Stream, Tasks
 
 if TYPE_CHECKING:
@@ -67,11 +67,15 @@ __all__ = [
     "Ref",
     "StreamSource",
     "TasksSource",
+    "absent",
     "fork",
     "kind_name",
+    "labels_in",
+    "left_out_text",
     "misfits",
     "observe",
     "ref",
+    "refusal",
 ]
 
 A = TypeVar("A", contravariant=True)
@@ -168,6 +172,8 @@ class Mapping(Frozen, Generic[A, B]):
 
     version: ClassVar[int] = 1
     """Raised whenever the same fields would give another result; it enters every key."""
+    leaves_out: ClassVar[bool] = False
+    """Whether, behind a fork, it goes on without the branches that cannot be made; else one of them ends it all."""
     takes: ClassVar[Any] = Any
     gives: ClassVar[Any] = Any
 
@@ -233,6 +239,13 @@ class Branches:
     kinds: dict[str, Any]
     """Label → the kind that the branch gives."""
 
+    def flat(self) -> dict[str, Any]:
+        """The kind of every part by its own label, those of inner forks in place of these."""
+        found: dict[str, Any] = {}
+        for label, kind in self.kinds.items():
+            found.update(kind.flat() if isinstance(kind, Branches) else {label: kind})
+        return found
+
 
 def accepts(takes: Any, given: Any) -> bool:
     """Whether a mapping that takes `takes` can be given `given`."""
@@ -289,9 +302,16 @@ class Chain(Mapping[A, B]):
 
     def apply(self, value: A, ctx: Context) -> B:
         result: Any = value
-        for step in self.steps:
-            result = ctx.apply(step, result)
+        for place, step in enumerate(self.steps):
+            with ctx.leaving_out(self.chosen_from(place)):
+                result = ctx.apply(step, result)
         return result
+
+    def chosen_from(self, place: int) -> bool:
+        """Whether the step at `place` is a fork, and the choice behind it goes on without branches that cannot be made."""
+        after = next((step for step in self.steps[place + 1 :] if not isinstance(step, Observe)), None)
+        fork, chooser = (each.mapping if isinstance(each, Labelled) else each for each in (self.steps[place], after))
+        return isinstance(fork, Fork) and chooser is not None and chooser.leaves_out
 
 
 def step_takes(mapping: Mapping[Any, Any]) -> Any:
@@ -416,9 +436,51 @@ class Fork(Mapping[C, Forked]):
         return Branches({label: branch.gives_for(given) for label, branch in self.branches.items()})
 
     def apply(self, value: C, ctx: Context) -> Forked:
-        parts = {label: ctx.apply(mapping, value) for label, mapping in self.branches.items()}
+        """Raises a branch's `DomainError` unless the choice goes on without, and the last where no branch is left."""
+        parts: dict[str, Any] = {}
+        left_out: dict[str, str] = {}
+        for at, (label, mapping) in enumerate(self.branches.items()):
+            try:
+                parts[label] = ctx.apply(mapping, value)
+            except DomainError as error:
+                if not ctx.leaves_out or (not parts and at == len(self.branches) - 1):
+                    raise
+                left_out |= dict.fromkeys(labels_in(label, mapping), str(error))
+                ctx.warn(left_out_text(label, error))
         ctx.values.update(parts)
-        return Forked(parts=parts)
+        ctx.values.update({label: Lazy(absent(label, why)) for label, why in left_out.items()})
+        return Forked(parts=parts, left_out=left_out)
+
+
+def labels_in(label: str, branch: Mapping[Any, Any]) -> Iterator[str]:
+    """The label of a fork's branch, and those of the steps and inner forks in it."""
+    yield label
+    for step in _steps(branch):
+        inner = step.mapping if isinstance(step, Labelled) else step
+        if isinstance(step, Labelled):
+            yield step.label
+        if isinstance(inner, Fork):
+            for name, part in inner.branches.items():
+                yield from labels_in(name, part)
+
+
+def absent(label: str, why: str) -> Callable[[], Any]:
+    """What stands for a step that was left out: to ask for it is a `DomainError`."""
+
+    def missing() -> Any:
+        raise DomainError(f"'{label}' was left out: {why}", hint="refer to another branch, or mend this one")
+
+    return missing
+
+
+def left_out_text(label: str, error: DomainError) -> str:
+    """What is warned of where a choice goes on without a branch."""
+    return f"branch '{label}' is left out of the choice: {error}"
+
+
+def refusal(error: BaseException) -> DomainError | None:
+    """The `DomainError` that an error is, or that a step of a run failed by; None for any other."""
+    return next((each for each in (error, error.__cause__) if isinstance(each, DomainError)), None)
 
 
 def data_from_node(node: Any) -> Any:
@@ -565,6 +627,8 @@ class Context:
         """What `warn` was told so far, each text once."""
         self.notes: list[str] = []
         """What `note` was told so far, each text once."""
+        self.leaves_out = False
+        """Whether a fork goes on without the branches that cannot be made."""
         self._sources: dict[int, tuple[Any, Any]] = {}
         self._opened: dict[tuple[int, _Reading], tuple[Any, Any]] = {}
         self._given: Any = None
@@ -582,6 +646,15 @@ class Context:
     def report(self, mapping: Mapping[A, kinds.Report], value: A) -> kinds.Report:
         """A report on a value: in a run the one that whoever observes the same value reads, so that nothing is measured twice."""
         return self.apply(mapping, value)
+
+    @contextmanager
+    def leaving_out(self, wanted: bool) -> Generator[None]:
+        """For a block, forks go on without the branches that cannot be made, where this is `wanted` or so already."""
+        before, self.leaves_out = self.leaves_out, self.leaves_out or wanted
+        try:
+            yield
+        finally:
+            self.leaves_out = before
 
     @contextmanager
     def giving(self, value: Any) -> Generator[None]:

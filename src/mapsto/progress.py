@@ -18,6 +18,7 @@ from rich.text import Text
 from mapsto.errors import command
 from mapsto.intervals import interval_text
 from mapsto.run import Listener, StepResult
+from mapsto.said import MOST_ALIKE, form, names, together
 from mapsto.spec import shipped_recipes
 from mapsto_runtime.shown import shown
 
@@ -54,6 +55,11 @@ class Progress(Listener):
         )
         self.task: TaskID | None = None
         self.spoken = 0.0
+        self.notes: set[str] = set()
+        self.said: dict[str, list[str]] = {}
+        """What was said so far, without its figures → each text of this form."""
+        self.again: dict[str, list[str]] = {}
+        """The form of what was not shown again → who said it."""
 
     def __enter__(self) -> Progress:
         self.bars.start()
@@ -61,6 +67,20 @@ class Progress(Listener):
 
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
+        for key, titles in self.again.items():
+            who = f"{names(titles)}: " if titles else ""
+            self.console.print(f"  [dim]said again by {escape(who)}{escape(self.said[key][0])}[/]", soft_wrap=True)
+        self.again.clear()
+
+    def _is_new(self, step: StepResult, text: str) -> bool:
+        """Whether a text is worth its line: many branches and folds of a search say the same, with other figures at most."""
+        key = form(text)
+        texts = self.said.setdefault(key, [])
+        if text in texts or len(texts) >= MOST_ALIKE:
+            self.again.setdefault(key, []).append(_title(step).strip())
+            return False
+        texts.append(text)
+        return True
 
     def started(self, step: StepResult) -> None:
         self.task = self.bars.add_task(_title(step), total=None, metrics="")
@@ -82,20 +102,25 @@ class Progress(Listener):
         if self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
-        mark = "[dim]·[/]" if step.hit else "[green]✓[/]"
+        mark = "[red]✗[/]" if step.status == "failed" else "[dim]·[/]" if step.hit else "[green]✓[/]"
         took = "from the store" if step.hit else f"{step.seconds:.1f} s"
+        took = "left out" if step.status == "failed" else took
         self.console.print(f"{mark} {_title(step):<44} [dim]{took:>14}  {step.digest[:12]}[/]")
 
     def warned(self, step: StepResult, text: str) -> None:
-        self.warnings.print(
-            f"[bold yellow]![/] [yellow]warning[/] {_title(step).strip()}: {escape(text)}", soft_wrap=True
-        )
+        if self._is_new(step, text):
+            self.warnings.print(
+                f"[bold yellow]![/] [yellow]warning[/] {_title(step).strip()}: {escape(text)}", soft_wrap=True
+            )
 
     def noted(self, step: StepResult, text: str) -> None:
-        self.console.print(f"  [dim]{_title(step).strip()}: {escape(text)}[/]", soft_wrap=True)
+        if self._is_new(step, text):
+            self.console.print(f"  [dim]{_title(step).strip()}: {escape(text)}[/]", soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self.console.print(f"  [dim]{escape(text)}[/]")
+        if text not in self.notes:
+            self.notes.add(text)
+            self.console.print(f"  [dim]{escape(text)}[/]")
 
 
 def _title(step: StepResult) -> str:
@@ -129,14 +154,15 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     if report["targets"]:
         _print_targets(console, report["targets"])
     if warnings := report.get("warnings"):
-        console.print(f"[bold yellow]{len(warnings)} warning{'s' if len(warnings) > 1 else ''}[/]")
-        for warning in warnings:
-            console.print(f"  {escape(warning['path'])}: {escape(warning['text'])}", soft_wrap=True)
+        told = together((warning["path"], warning["text"]) for warning in warnings)
+        console.print(f"[bold yellow]{len(told)} warning{'s' if len(told) > 1 else ''}[/]")
+        for warning in told:
+            console.print(f"  {escape(warning.path)}: {escape(warning.text)}", soft_wrap=True)
     if skipped := report.get("skipped", {}):
-        names: dict[str, list[str]] = {}
+        reasons: dict[str, list[str]] = {}
         for name, reason in skipped.items():
-            names.setdefault(reason, []).append(name)
-        said = "; ".join(f"{', '.join(which)} ({reason})" for reason, which in names.items())
+            reasons.setdefault(reason, []).append(name)
+        said = "; ".join(f"{', '.join(which)} ({reason})" for reason, which in reasons.items())
         console.print(f"[dim]not run: {escape(said)}[/]", soft_wrap=True)
     for line in verdict(report):
         console.print(line, markup=False, style="bold", soft_wrap=True)
@@ -285,17 +311,35 @@ def print_plan(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> 
             escape(row["step"]),
             row["name"],
             row["status"],
-            "unknown" if seconds is None else f"{seconds:.1f} s",
+            "not timed yet" if seconds is None else f"{seconds:.1f} s",
             "unknown" if size is None else f"{size / 2**20:.2f} MiB",
         )
     console.print(table)
-    seconds = sum(row["seconds"] or 0.0 for row in rows)
-    size = sum(row["bytes"] or 0 for row in rows)
-    unknown = sum(row["seconds"] is None for row in rows)
-    never = f"; {unknown} of {len(rows)} steps were never timed" if unknown else ""
     for note in notes:
         console.print(escape(note))
-    console.print(f"about {seconds:.0f} s and {size / 2**20:.1f} MiB{never}; nothing was run")
+    console.print(f"{estimate(rows)}; nothing was run")
+
+
+def estimate(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How long a plan would take and how much it would store, as far as earlier runs tell.
+
+    >>> known = {"status": "would run", "seconds": 12.0, "bytes": 2**20}
+    >>> new = {**known, "seconds": None, "bytes": None}
+    >>> estimate([known]), estimate([known, new])
+    ('about 12 s and 1.0 MiB', 'at least 12 s and 1.0 MiB: 1 of 2 steps is not timed yet')
+    >>> estimate([new])
+    'how long it takes is not known: no such step was timed yet'
+    """
+    due = [row for row in rows if row["status"] != "hit"]
+    timed = [row for row in due if row["seconds"] is not None]
+    if due and not timed:
+        return "how long it takes is not known: no such step was timed yet"
+    seconds, size = (sum(row[name] or 0 for row in timed) for name in ("seconds", "bytes"))
+    text = f"{seconds:.0f} s and {size / 2**20:.1f} MiB"
+    new = len(due) - len(timed)
+    if not new:
+        return f"about {text}"
+    return f"at least {text}: {new} of {len(due)} steps {'is' if new == 1 else 'are'} not timed yet"
 
 
 def print_store(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -123,6 +123,8 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
         "kind": step.kind,
         "of": step.of,
         "inputs": list(step.inputs),
+        "branch": list(step.branch),
+        "failed": step.status == "failed",
         "fields": step.fields,
         "key": step.key,
         "digest": step.digest,
@@ -212,20 +214,29 @@ def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             continue
         stage, _, report = str(step["path"]).rpartition(".")
         for name, metric in step["report"]["metrics"].items():
-            if name not in _ORDER:
+            if name not in _ORDER and name != report:
                 continue
             column = name if name in ("parameters", "macs", "bytes", report) else f"{report} {name}"
             columns.setdefault(column, metric["unit"])
-            rows.setdefault(stage, {})[column] = {
-                "value": metric["value"],
-                **_interval(metric),
-            }
-    order = sorted(columns, key=lambda column: _ORDER.index(column.rpartition(" ")[2]))
+            rows.setdefault(stage, {})[column] = {"value": metric["value"], **_interval(metric)}
+            for candidate, own in _judged(step["report"]) if name == "accuracy" else ():
+                rows.setdefault(candidate, {}).setdefault(column, own)
+    places = {name: place for place, name in enumerate(_ORDER)}
+    order = sorted(columns, key=lambda column: places.get(column.rpartition(" ")[2], len(_ORDER)))
     return {
         "columns": ["stage", *order],
         "rows": [[stage, *(cells.get(column) for column in order)] for stage, cells in rows.items()],
         "units": columns,
     }
+
+
+def _judged(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The accuracy of each candidate that `evaluate.cross_validated` judged, by the candidate's name."""
+    table = report["tables"].get("candidates")
+    if table is None or tuple(table["columns"]) != ("candidate", "accuracy", "low", "high"):
+        return
+    for name, value, low, high in table["rows"]:
+        yield str(name), {"value": value, "ci95": (high - low) / 2, "low": low, "high": high}
 
 
 def _target(target: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

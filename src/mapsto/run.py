@@ -38,8 +38,12 @@ from mapsto.mapping import (
     Numerics,
     Observe,
     Ref,
+    absent,
     fields_of,
+    labels_in,
+    left_out_text,
     make_fabric,
+    refusal,
 )
 from mapsto.nn import native
 from mapsto.process import Process, State
@@ -78,7 +82,9 @@ class StepResult:
     kind_out: str = ""
     hit: bool = False
     status: str = "planned"
-    """``hit``, ``ran``, ``planned`` or ``skipped``."""
+    """``hit``, ``ran``, ``planned`` or ``failed``: the choice behind its fork goes on without its branch."""
+    branch: tuple[str, ...] = ()
+    """The branch of a fork that it is in, of inner forks one label more."""
     seconds: float = 0.0
     measured: dict[str, Any] = field(default_factory=dict[str, Any])
     curves: dict[str, Any] | None = None
@@ -119,7 +125,7 @@ class RunResult:
     @property
     def reused(self) -> bool:
         """Whether the store held every result."""
-        return all(step.hit for step in self.steps)
+        return all(step.hit for step in self.steps if step.status != "failed")
 
     def value(self) -> Any:
         """The last step's result, loaded."""
@@ -340,6 +346,8 @@ class Executor:
         self._given: list[Handle] = []
         self._training_follows: list[bool] = []
         self._said_uncompared = False
+        self._leaves_out = False
+        self._branch: tuple[str, ...] = ()
 
     @cached_property
     def without_kernels(self) -> str | None:
@@ -361,9 +369,11 @@ class Executor:
                 return handle
         self._nested += 1
         outer, self._training_follows = self._training_follows, []
-        handle = self.run(mapping, _NOTHING)
-        self._training_follows = outer
-        self._nested -= 1
+        try:
+            handle = self.run(mapping, _NOTHING)
+        finally:
+            self._training_follows = outer
+            self._nested -= 1
         self._sources.append((mapping, handle))
         return handle
 
@@ -374,14 +384,7 @@ class Executor:
     ) -> Handle:
         """Run a mapping on a value; compound mappings run part by part."""
         if isinstance(mapping, Chain):
-            start = given
-            for place, step in enumerate(mapping.steps, 1):
-                self._training_follows.append(any(trains(later) for later in mapping.steps[place:]))
-                given = self.run(step, given, of=of)
-                self._training_follows.pop()
-            if start is _NOTHING:
-                self._sources.append((mapping, given))
-            return given
+            return self._chain(mapping, given, label, of)
         if isinstance(mapping, Labelled):
             handle = self.run(mapping.mapping, given, label=mapping.label, of=of)
             self.labels[mapping.label] = handle
@@ -394,8 +397,42 @@ class Executor:
             return self._fork(mapping, given)
         return self._leaf(mapping, given, label, of)
 
+    def _chain(self, mapping: Chain[Any, Any], given: Handle, label: str | None, of: int | None) -> Handle:
+        """One step after another; the label is the last one's."""
+        start, outer = given, self._leaves_out
+        last = max((at for at, step in enumerate(mapping.steps) if not isinstance(step, Observe)), default=-1)
+        for place, step in enumerate(mapping.steps):
+            self._training_follows.append(any(trains(later) for later in mapping.steps[place + 1 :]))
+            self._leaves_out = outer or mapping.chosen_from(place)
+            try:
+                given = self.run(step, given, label=label if place == last else None, of=of)
+            finally:
+                self._training_follows.pop()
+                self._leaves_out = outer
+        if start is _NOTHING:
+            self._sources.append((mapping, given))
+        return given
+
     def _fork(self, mapping: Fork[Any], given: Handle) -> Handle:
-        parts = {label: self.run(branch, given) for label, branch in mapping.branches.items()}
+        parts: dict[str, Handle] = {}
+        left_out: dict[str, str] = {}
+        outer = self._branch
+        for at, (label, branch) in enumerate(mapping.branches.items()):
+            self._branch = (*outer, label)
+            try:
+                parts[label] = self.run(branch, given, label=label)
+            except StepError as error:
+                refused = refusal(error)
+                if not self._leaves_out or refused is None or (not parts and at == len(mapping.branches) - 1):
+                    raise
+                left_out |= dict.fromkeys(labels_in(label, branch), str(refused))
+                self._leave_out(left_out_text(label, refused))
+            finally:
+                self._branch = outer
+        for name, why in left_out.items():
+            self.labels[name] = Handle(
+                digest=digest.digest_json({"left_out": why}), kind="Network", steps=(), load=absent(name, why)
+            )
         self.labels.update(parts)
         for label, part in parts.items():
             for step in part.steps:
@@ -406,8 +443,14 @@ class Executor:
             digest=known,
             kind="Forked",
             steps=tuple(step for part in parts.values() for step in part.steps),
-            load=Lazy(lambda: Forked(parts={label: part.load() for label, part in parts.items()})),
+            load=Lazy(lambda: Forked(parts={label: part.load() for label, part in parts.items()}, left_out=left_out)),
         )
+
+    def _leave_out(self, text: str) -> None:
+        """Say it of the step that failed."""
+        step = next(step for step in reversed(self.steps) if step.status == "failed")
+        self._say(step, "warning", text)
+        self.listener.finished(step)
 
     def _leaf(self, mapping: Mapping[Any, Any], given: Handle, label: str | None, of: int | None) -> Handle:
         used: list[int] = list(given.steps)
@@ -431,6 +474,7 @@ class Executor:
             inputs=tuple(dict.fromkeys(used)),
             fields=_shown(mapping),
             key=key,
+            branch=self._branch,
         )
         self.steps.append(step)
         self._mappings.append(mapping)
@@ -449,7 +493,11 @@ class Executor:
             return Handle(digest=None, kind="", steps=(step.id,), load=_not_run)
         else:
             self.listener.started(step)
-            record = self._compute(mapping, given, step)
+            try:
+                record = self._compute(mapping, given, step)
+            except StepError:
+                step.status = "failed"
+                raise
             step.status = "hit" if step.hit else "ran"
         step.digest, step.kind_out, step.seconds = record.digest, record.kind, record.seconds
         step.measured, step.curves = record.measured, record.curves

@@ -97,6 +97,7 @@ def network_of(
     preprocessing: Preprocessing,
     *,
     classes: Sequence[str] | None = None,
+    data_classes: Sequence[str] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     assets: Mapping[str, bytes] | None = None,
     example: Tensor | None = None,
@@ -111,6 +112,8 @@ def network_of(
         ``package.module:callable`` and its JSON arguments.
     preprocessing, classes, assets
         For the network.
+    data_classes
+        Of samples, one class each: those of the network where none are named, unless it gives a map for each sample.
     tensors
         Its weights; by default those that the factory draws from torch's global generator.
     example
@@ -143,6 +146,8 @@ def network_of(
         if note is not None and output is None:
             note(f"of the outputs of {factory} {chosen!r} is taken; set output for another")
     require_usable(result, batch, factory)
+    if classes is None and result.ndim < 3:
+        classes = data_classes
     if classes is not None:
         require_names(classes, result, factory)
     signature = Signature(

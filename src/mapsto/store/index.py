@@ -115,6 +115,8 @@ class Index:
             ) from error
 
     def _metric_rows(self, run: str, step: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if not step["digest"]:
+            return []  # a choice went on without it
         try:
             manifest = self.store.manifest(step["digest"])
             record = self.store.record(step["key"])
@@ -160,7 +162,7 @@ class Index:
     def seconds_of(self, name: str) -> float | None:
         """The mean time that steps of a name took when they ran, for estimates."""
         query = sql.select(sql.func.avg(_steps.c.seconds)).where(
-            (_steps.c.name == name) & (_steps.c.hit == sql.false())
+            (_steps.c.name == name) & (_steps.c.hit == sql.false()) & (_steps.c.digest != "")
         )
         with self.engine.connect() as connection:
             return connection.execute(query).scalar()

@@ -62,7 +62,8 @@ class CrossValidated(Mapping[Network, Report]):
             )
 
     def apply(self, value: Network, ctx: Context) -> Report:
-        holding = (name for name, source in self.candidates.items() if _same(ctx.network(source), value))
+        networks = {name: self._made(source, ctx) for name, source in self.candidates.items()}
+        holding = (name for name, network in networks.items() if isinstance(network, Network) and _same(network, value))
         own = self.of or next(holding, None)
         if own is None:
             raise DomainError(
@@ -70,7 +71,14 @@ class CrossValidated(Mapping[Network, Report]):
                 where=self.name,
                 hint=f"give one of {', '.join(self.candidates)}",
             )
-        found = {name: self._accuracy(place, ctx) for place, name in enumerate(self.candidates)}
+        found: dict[str, Metric] = {}
+        for place, name in enumerate(self.candidates):
+            made = self._folds(place, ctx)
+            if isinstance(made, DomainError):
+                if name == own:
+                    raise made
+                continue  # whoever chooses asks for it too, and hears why
+            found[name] = self._accuracy(made, ctx)
         columns = ("candidate", "accuracy", "low", "high")
         rows = tuple((name, each.value, each.low or 0.0, each.high or 0.0) for name, each in found.items())
         return Report(
@@ -78,7 +86,24 @@ class CrossValidated(Mapping[Network, Report]):
             tables={"candidates": Table(columns=columns, rows=rows, units=dict.fromkeys(columns[1:], "%"))},
         )
 
-    def _accuracy(self, place: int, ctx: Context) -> Metric:
+    def _made(self, source: Any, ctx: Context) -> Network | DomainError:
+        """A network, or why its branch was left out."""
+        try:
+            return ctx.network(source)
+        except DomainError as error:
+            return error
+
+    def _folds(self, place: int, ctx: Context) -> list[Network] | DomainError:
+        """The networks of a candidate, one made without each fold; or why one of them could not be made."""
+        found: list[Network] = []
+        for source in self.without[place * self.folds :][: self.folds]:
+            network = self._made(source, ctx)
+            if isinstance(network, DomainError):
+                return network
+            found.append(network)
+        return found
+
+    def _accuracy(self, networks: list[Network], ctx: Context) -> Metric:
         """Of one candidate, all folds together."""
         from mapsto import discovery
         from mapsto.kinds import Dataset
@@ -87,10 +112,9 @@ class CrossValidated(Mapping[Network, Report]):
         fold: Any = discovery.find("data", "fold")
         data = ctx.resolve(self.data, Dataset)
         shares: list[Metric] = []
-        for number in range(self.folds):
+        for number, network in enumerate(networks):
             judge = Accuracy(data=fold(data=data, folds=self.folds, number=number, part="judge"), pictures=0)
-            network = ctx.network(self.without[place * self.folds + number])
-            shares.append(ctx.apply(judge, network).metrics["accuracy"])
+            shares.append(ctx.report(judge, network).metrics["accuracy"])
         return share(*counted(shares))
 
 

@@ -29,6 +29,8 @@ _NESTS = ("state_dict", "model_state_dict", "model", "net")
 class Checkpoint(Mapping[None, Network]):
     """The factory's network with the file's tensors; it enters keys by the file's content, not by its path."""
 
+    version: ClassVar[int] = 2
+
     factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     """``package.module:callable``; one outside mapsto needs ``--trust package``."""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -50,7 +52,7 @@ class Checkpoint(Mapping[None, Network]):
     data: DataSource | None = None
     """A data set that gives class names, and the form of the input where the fields above do not."""
     classes: tuple[str, ...] | None = None
-    """Names of its outputs; by default those of `data`."""
+    """Names of its outputs; by default those of `data`, unless it gives a map for each sample."""
     output: str | int | None = None
     """Which of its outputs is taken, where it gives several: a name, or a place from 0; None: the only one, or ``logits``."""
 
@@ -77,7 +79,8 @@ class Checkpoint(Mapping[None, Network]):
             self.factory,
             self.arguments,
             preprocessing,
-            classes=self.classes or (samples.classes if samples is not None else None),
+            classes=self.classes,
+            data_classes=samples.classes if samples is not None else None,
             tensors=_with_counters(self._tensors()),
             example=self._example(samples, preprocessing),
             output=self.output,
