@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
 from mapsto import discovery
+from mapsto.names import doctor_report, extras
 from tests.command import Done
 from tests.command import mapsto as command
 
@@ -213,3 +216,13 @@ def test_doctor(here: Path) -> None:
 def test_new_writes_a_valid_recipe(here: Path) -> None:
     mapsto("new", "mine", "--from", "demo")
     assert "name: mine" in (here / "mine.yaml").read_text(encoding="utf-8")
+
+
+def test_doctor_lists_every_extra_that_there_is() -> None:
+    declared = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))
+    there = declared["project"]["optional-dependencies"]
+    known = extras()
+    assert set(known) == set(there)
+    for extra, needs in there.items():
+        assert [re.match(r"[\w.-]+", need)[0] for need in needs] == list(known[extra])  # type: ignore[index]
+    assert doctor_report()["Extras"].keys() == known.keys()

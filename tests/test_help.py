@@ -27,6 +27,7 @@ from mapsto.names import benchmarks
 from mapsto.progress import try_next
 from mapsto.report import load
 from mapsto.spec import load_recipe, shipped_recipes
+from mapsto_runtime.errors import CARRIED
 from tests.command import mapsto
 from tests.test_readme import block
 
@@ -308,6 +309,44 @@ def test_what_to_try_next_keeps_the_options_of_the_run(place: Path) -> None:
     assert yaml.safe_load(own)["steps"][1]["meta.protonet"]["steps"] == 1, (
         "of the run, not of the file that it began with"
     )
+
+
+def test_options_that_a_message_carries_on_are_those_of_the_command_that_it_names() -> None:
+    for option, names in CARRIED.items():
+        taking = {path[0] for path, each in COMMANDS.items() if any(option in part.opts for part in each.params)}
+        assert set(names) == taking
+
+
+@pytest.mark.parametrize("source", ["my runs/demo", "my runs/demo/recipe.yaml", "tiny.yaml"])
+def test_the_command_that_new_prints_works_as_printed(source: str, place: Path) -> None:
+    """It trusts what the run was told to trust, and finds the run's steps; of a recipe, it trusts the factories that it names."""
+    checkpoint = "{networks.checkpoint: {factory: package.module:factory, file: weights.pt, channels: 3, size: 8}}"
+    place.joinpath("tiny.yaml").write_text(f"schema: 1\nname: demo\nsteps: [{checkpoint}]\n", encoding="utf-8")
+    assert "pass --trust package" in mapsto("run", "tiny.yaml", code=2).err
+    options = ["--store", "another store", "--threads", "1", "--seed", "3", "--trust", "package"]
+    mapsto("run", "tiny.yaml", "--out", "my runs/demo", *options, code=0)
+    printed = mapsto("new", "own", "--from", source, code=0).out.partition("run it with: ")[2]
+    assert json.loads(mapsto("new", "other", "--from", source, "--json", code=0).out)["run"] == printed.strip().replace(
+        "own.", "other."
+    )
+    words = shlex.split(printed)[1:]
+    assert words == ["run", "own.yaml", *(options if source != "tiny.yaml" else options[-2:])]
+    mapsto(*words, code=0)
+    if source != "tiny.yaml":
+        planned = json.loads(mapsto(*words, "--plan", "--json", code=0).out)
+        assert {row["status"] for row in planned} == {"hit"}
+
+
+def test_new_leaves_no_recipe_behind_that_cannot_be_read(place: Path) -> None:
+    place.joinpath("broken.yaml").write_bytes(b"schema: 1\nsteps: \xff\n")
+    assert "not a text in UTF-8" in mapsto("new", "fresh", "--from", "broken.yaml", code=2).err
+    place.joinpath("broken.yaml").write_bytes(b"schema: 1\nsteps: [{networks.nothing: {}}]\n")
+    assert "networks.nothing" in mapsto("new", "fresh", "--from", "broken.yaml", code=2).err
+    assert not place.joinpath("fresh.yaml").exists()
+    for name in ("no", "12", "小"):
+        place.joinpath("named.yaml").write_text("schema: 1\nname: x\nsteps: [{networks.mlp: {}}]\n")
+        mapsto("new", name, "--from", "named.yaml", code=0)
+        assert load_recipe(place / f"{name}.yaml").name == name
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mapsto.kinds import Column, Preprocessing, Signature, TensorSpec
 from mapsto_runtime.external_data import external_files
 from mapsto_runtime.manifest import read_manifest
 from mapsto_runtime.predictor import Predictor
-from tests.mutations import mutated_json
+from tests.mutations import mutated_json, mutated_tree
 
 FEW = pytest.param(500, id="500")
 MANY = pytest.param(20_000, id="20000", marks=pytest.mark.slow)
@@ -127,6 +127,20 @@ def test_a_damaged_manifest_is_the_users_error(package, tmp_path, number):
         ("inputs.0.shape", ["N", 4], "columns give 3 numbers, not"),
         ("classes", ["cat", "cat"], "signature.classes names a class twice"),
         ("answers", "poems", "signature.answers is not known"),
+        ("inputs.0.dtype", "int64", "inputs.0.dtype is int64, and samples become float32"),
+        ("inputs.0.dtype", "float64", "inputs.0.dtype is float64, and samples become float32"),
+        ("inputs.0.shape", [1, 3], "inputs.0.shape does not begin with a name"),
+        ("inputs.0.ids", [3, 4], "inputs.0.ids are not one number"),
+        ("inputs.0.ids", [-1], "inputs.0.ids are no numbers"),
+        ("inputs.0.size", 3, "inputs.0.size is not known"),
+        ("outputs.0.dtype", "bool", "outputs.0.dtype is bool, of which no scores are made"),
+        ("outputs.0.dtype", "text", "outputs.0.dtype is not known"),
+        ("outputs.0.ids", [3], "outputs.0.ids is not known"),
+        ("outputs.0.shape", ["N", float("nan")], "it holds NaN"),
+        ("outputs.0.shape", ["N", "two"], "outputs.0.shape is not a name, for any number of samples, and sizes"),
+        ("outputs.0.shape", ["N", 2.0], "outputs.0.shape is no shape"),
+        ("outputs.0.shape", ["N", 3], r"outputs.0.shape is \(3,\) behind the first, for 2 classes"),
+        ("outputs.0.shape", [2, 2], "outputs.0.shape is not a name"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(package, place, value, message):
@@ -139,6 +153,53 @@ def test_what_is_wrong_is_named_with_its_place(package, place, value, message):
     (package / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(StoreError, match=message):
         read_manifest(package)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": "int64"}, "inputs.0.dtype is int64, and samples become float32"),
+        ({"shape": ["N", 3, 4, 3]}, r"inputs.0.shape is \(3, 4, 3\) behind the first, and images become \(1, 4, 3\)"),
+        ({"shape": ["N", 1, "H", 3]}, "inputs.0.shape is"),
+        ({"ids": [4]}, "inputs.0.ids are not one number"),
+        ({"name": "pixels"}, "its inputs are called input, and its signature says pixels"),
+    ],
+)
+def test_what_images_cannot_become_is_refused(tmp_path, change, message):
+    folder = of_images(tmp_path / "images")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["signature"]["inputs"][0] |= change
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match=message):
+        Predictor(folder)
+
+
+@pytest.mark.parametrize("number", [FEW, MANY])
+def test_what_is_let_through_is_answered(tmp_path, number):
+    """Of any change to what a network takes and gives: it is refused before the first sample, or else each gets an answer."""
+    rng = random.Random(number)
+    plain = packed(tmp_path / "plain", {"model.onnx": model(3, 2).SerializeToString()})
+    manifest = json.loads((plain / "manifest.json").read_text())
+    del manifest["signature"]["preprocessing"]["columns"], manifest["signature"]["preprocessing"]["header"]
+    (plain / "manifest.json").write_text(json.dumps(manifest))
+    given = {plain: np.ones((2, 3), np.float32), of_images(tmp_path / "images"): np.zeros((2, 9, 9, 3), np.uint8)}
+    trees = {folder: json.loads((folder / "manifest.json").read_text()) for folder in given}
+    answered = 0
+    codes: set[int] = set()
+    for number_of in range(number):
+        folder = list(given)[number_of % 2]
+        tree = mutated_tree({"signature": trees[folder]["signature"]}, rng)
+        (folder / "manifest.json").write_text(json.dumps(trees[folder] | tree))
+        try:
+            predictor = Predictor(folder)
+        except MapstoError as error:
+            codes.add(error.exit_code)
+            continue
+        if predictor.signature.classes is not None:
+            assert len(predictor.predict([given[folder]])) == 2, tree
+            answered += 1
+    assert answered > number / 50
+    assert codes == {2}
 
 
 def with_external(location: str) -> bytes:

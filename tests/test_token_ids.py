@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import nn
 
 from mapsto import adapt, datasets, evaluate, export, networks, prune, quantize, train
 from mapsto.errors import DataError
 from mapsto.kinds import Network, Preprocessing, Signature, TensorSpec
 from mapsto.nn.inference import forward
 from mapsto.nn.preprocess import prepare
+from mapsto.nn.vocabulary import ids_of
 from mapsto.report import save_package
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input
@@ -111,3 +113,103 @@ def test_features_that_are_whole_numbers_are_floats_to_a_network_of_floats(tmp_p
     )
     assert trained.signature.inputs[0].dtype == "float32"
     assert forward(trained.module(), rows, trained.signature.preprocessing).shape == (60, 2)
+
+
+class Pruned(nn.Module):
+    """An embedding of 6 ids, and a linear head on the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(6, 4), nn.Linear(4, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table(ids).mean(1))
+
+
+class Mixed(nn.Module):
+    """A category and two numbers in one row of floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(3, 2), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.table(x[:, 0].long()), x[:, 1:]], 1))
+
+
+class Clamped(nn.Module):
+    """Ids beyond the table count as its last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(6, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table(ids.clamp(0, 5)).mean(1)
+
+
+class Pair(nn.Module):
+    """Tokens, and which of two segments each is of, in rows of their own; both are looked up as sequences first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.segments = nn.Embedding(9, 2), nn.Embedding(2, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        first, second = ids.transpose(0, 2).transpose(0, 1)
+        return (self.tokens(first) + self.segments(second)).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "known"),
+    [
+        (Pruned(), torch.zeros(2, 5, dtype=torch.int64), (6,)),
+        (Mixed(), torch.zeros(2, 3), (3, 0, 0)),
+        (Pair(), torch.zeros(2, 2, 4, dtype=torch.int64), (9, 2)),
+        (Clamped(), torch.zeros(2, 5, dtype=torch.int64), ()),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), torch.zeros(2, 3), ()),
+    ],
+)
+def test_how_many_ids_there_are_is_found(module: nn.Module, example: torch.Tensor, known: tuple[int, ...]) -> None:
+    assert ids_of(module.eval(), example) == known
+
+
+def test_an_id_that_the_network_does_not_have_is_refused_everywhere(tmp_path: Path) -> None:
+    """ONNX takes -1 for the last id; so does the map of an embedding whose rows were pruned, in PyTorch too."""
+    ids = np.random.default_rng(0).integers(0, 5, (20, 5))
+    ids[0, 0] = 0
+    np.savez(tmp_path / "good.npz", inputs=ids, labels=np.arange(20) % 2)
+    good = datasets.arrays(file=str(tmp_path / "good.npz"))
+    whole = Network.from_module(Pruned(), torch.zeros(2, 5, dtype=torch.int64), classes=("0", "1"))
+    small = prune.embedding_rows(data=good, unknown=0)(whole)
+    assert small.module().table.num_embeddings == 5
+    for number, network in enumerate((whole, small)):
+        save_package(export.onnx()(network), tmp_path / f"package {number}")
+    for wrong in (-1, 6):
+        ids[7, 2] = wrong
+        said = f"sample 7 holds the id {wrong}, and the network has 6, 0 to 5"
+        np.save(tmp_path / "bad.npy", ids)
+        np.savez(tmp_path / f"bad {wrong}.npz", inputs=ids, labels=np.arange(20) % 2)
+        bad = datasets.arrays(file=str(tmp_path / f"bad {wrong}.npz"))
+        for number, network in enumerate((whole, small)):
+            with pytest.raises(DataError, match=said):
+                evaluate.accuracy(data=bad)(network)
+            with pytest.raises(DataError, match=f"holds the id {wrong}, and the network has 6"):
+                train.supervised(data=bad, epochs=1)(network)
+            predictor = Predictor(tmp_path / f"package {number}")
+            assert predictor.manifest["format"] == 3
+            with pytest.raises(DataError, match=f"<array>: {said}"):
+                predictor.predict([ids])
+            with pytest.raises(DataError, match=said):
+                predictor.outputs(ids)
+    assert f"bad.npy: {said}" in mapsto("predict", tmp_path / "package 1", tmp_path / "bad.npy", code=2).err
+
+
+def test_the_number_of_ids_is_stored_only_where_there_is_one() -> None:
+    network = Network.from_module(Mixed(), torch.zeros(2, 3))
+    assert network.signature.plain()["inputs"][0]["ids"] == (3, 0, 0)
+    assert Signature.from_plain(network.signature.plain()) == network.signature
+    assert "ids" not in SIGNATURE.plain()["inputs"][0]
+    with pytest.raises(DataError, match=r"sample 1 holds the id -1\.0, and the network has 3"):
+        read_input(np.array([[0, -5, 9], [-1, 0, 0]], np.float32), network.signature)
+    assert read_input(np.array([[2, -5, 9]], np.float32), network.signature).tolist() == [[2, -5, 9]]

@@ -6,7 +6,7 @@ surroundings, 1 our failure, 130 Ctrl-C.
 
 from __future__ import annotations
 
-import errno
+import io
 import itertools
 import json
 import os
@@ -26,9 +26,11 @@ from mapsto.errors import (
     MapstoError,
     SpecError,
     StoreError,
+    carrying,
     command,
     is_of_surroundings,
     nearest,
+    trouble,
 )
 from mapsto_runtime.shown import shown
 
@@ -54,8 +56,22 @@ app = typer.Typer(
 store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(store_app, name="store")
 
+
+def _carried(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Let the commands that messages name while this one runs have the option too."""
+    given = [value] if isinstance(value, str) else list(value or ())
+    ctx.with_resource(carrying({param.opts[0]: given}))
+    return value
+
+
 StoreOption = Annotated[
-    str | None, typer.Option("--store", help="The store's place: a folder or an fsspec URL. [default: $MAPSTO_STORE]")
+    str | None,
+    typer.Option(
+        "--store", help="The store's place: a folder or an fsspec URL. [default: $MAPSTO_STORE]", callback=_carried
+    ),
+]
+TrustOption = Annotated[
+    list[str] | None, typer.Option("--trust", help="Allow factories of this module.", callback=_carried)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -86,11 +102,10 @@ def main() -> NoReturn:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             _fail_of_usage(error)
             code = 2
-        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"the disk is full: {error.filename or error}; free some space, then run the same command again")
-            code = 2
         elif isinstance(error, OSError) and is_of_surroundings(error):
-            _fail(f"{error.filename}: {error.strerror}; check the path and the permissions")
+            what, remedy = trouble(error)
+            place = f"{error.filename}: " if error.filename is not None else ""
+            _fail(f"{place}{what}; {remedy}, then run the same command again")
             code = 2
         elif isinstance(error, MemoryError):
             _fail(f"out of memory: {error or 'a value is too large for this machine'}")
@@ -195,7 +210,7 @@ def run(
         bool, typer.Option("--plan", help="Say what would run, how long and how large; run nothing.")
     ] = False,
     force: Annotated[list[str] | None, typer.Option(help="Run this step (label or name) again.")] = None,
-    trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe: what is finished is not computed again.
@@ -339,7 +354,10 @@ def _writable(folder: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise DataError(f"cannot write here: {error.strerror}", where=str(folder), hint="give another --out") from error
+        what, remedy = trouble(error)
+        raise DataError(
+            f"cannot write here: {what}", where=str(folder), hint=f"{remedy}, or give another --out"
+        ) from error
 
 
 def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, force: list[str], as_json: bool) -> None:
@@ -488,10 +506,13 @@ def _named(name: str, known: Iterable[str]) -> list[str]:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The new recipe's name; NAME.yaml is written here.")],
-    source: Annotated[str, typer.Option("--from", help="The recipe to start from.")] = "demo",
+    source: Annotated[
+        str,
+        typer.Option("--from", help="The recipe to start from: a shipped one, a file, or the --out folder of a run."),
+    ] = "demo",
     as_json: JsonOption = False,
 ) -> None:
-    """Start a recipe of your own from a shipped one.
+    """Start a recipe of your own from a shipped one, from a file, or from what a run was made of.
 
     Example: mapsto new mine --from demo
     """
@@ -500,21 +521,37 @@ def new(
 
     shipped = shipped_recipes()
     origin = shipped.get(source) or Path(source)
+    if (origin / "recipe.yaml").is_file():
+        origin = origin / "recipe.yaml"
     if not origin.is_file():
         raise SpecError(f"there is no recipe '{source}'", where="--from", hint=nearest(source, shipped))
+    recipe = load_recipe(origin)
     if not Path(name).name:
         raise SpecError("the new recipe needs a name", where="mapsto new", hint=command("mapsto new mine --from demo"))
     target = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if target.exists():
         raise DataError("this file exists already", where=str(target), hint="give another name, or delete it first")
     text = origin.read_text(encoding="utf-8")
-    stem = target.stem
-    lines = [f"name: {stem}" if line.startswith("name:") else line for line in text.splitlines()]
+    word = re.fullmatch(r"(?!(?:on|off|yes|no|true|false|null|y|n)$)[A-Za-z_][\w-]*", target.stem, re.IGNORECASE)
+    named = f"name: {target.stem if word else json.dumps(target.stem)}"
+    lines = [named if line.startswith("name:") else line for line in text.splitlines()]
     write_atomically(target, ("\n".join(lines) + "\n").encode())
     load_recipe(target)
-    _json({"file": str(target)}) if as_json else _print(
-        f"wrote {target}; run it with: {command('mapsto run {recipe}', recipe=target)}"
-    )
+    again = command("mapsto run {recipe}", *_options_for(recipe, origin), recipe=target)
+    _json({"file": str(target), "run": again}) if as_json else _print(f"wrote {target}; run it with: {again}")
+
+
+def _options_for(recipe: Recipe, origin: Path) -> list[str]:
+    """The options that a recipe is run with again: those of the run that it comes from, else trust in the factories that it names."""
+    from mapsto import report as reports
+    from mapsto.spec import factories_in
+
+    made = origin.parent / "report.json"
+    if origin.name == "recipe.yaml" and made.is_file():
+        given = reports.load(made).get("command") or {}
+        return reports.options_again(list(map(str, given.get("options", ()))))
+    packages = dict.fromkeys(name.partition(".")[0].partition(":")[0] for name in factories_in(recipe))
+    return [word for package in packages if package != "mapsto" for word in ("--trust", package)]
 
 
 # ----------------------------------------------------------------------------------------------------------- predict, report
@@ -601,10 +638,14 @@ def _write_map(prediction: Prediction, folder: Path, written: set[str]) -> str:
     """The raw map as ``NAME.npy``; with a number where a file holds several samples, or files of two folders have one name."""
     import numpy as np
 
+    from mapsto.store import write_atomically
+
     stem = Path(prediction.source.partition("[")[0]).stem if prediction.source[0] != "<" else "array"
     name = next(name for number in itertools.count() if (name := f"{stem}_{number}" if number else stem) not in written)
     written.add(name)
-    np.save(folder / f"{name}.npy", cast("Any", prediction.map))
+    content = io.BytesIO()
+    np.save(content, cast("Any", prediction.map))
+    write_atomically(folder / f"{name}.npy", content.getbuffer())
     return str(folder / f"{name}.npy")
 
 
@@ -639,7 +680,7 @@ def adapt(
     step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last learner.")] = None,
     store: StoreOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds what is drawn.")] = 0,
-    trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """From a few labelled examples to a package that classifies: by a learner, or by the strongest network at hand.
@@ -801,7 +842,7 @@ def compress(
     store: StoreOption = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
-    trust: Annotated[list[str] | None, typer.Option(help="Allow factories of this module.")] = None,
+    trust: TrustOption = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Write the recipe and say what would run; run nothing of it.")
     ] = False,

@@ -12,9 +12,11 @@ from mapsto_runtime.errors import (
     StepError,
     StoreError,
     TrustError,
+    carrying,
     command,
     is_of_surroundings,
     nearest,
+    trouble,
 )
 
 __all__ = [
@@ -27,7 +29,9 @@ __all__ = [
     "StepError",
     "StoreError",
     "TrustError",
+    "carrying",
     "command",
     "is_of_surroundings",
     "nearest",
+    "trouble",
 ]

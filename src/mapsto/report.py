@@ -27,8 +27,9 @@ from mapsto.run import RunResult, StepResult, path_of
 from mapsto.spec import dump, goal_of
 from mapsto.store import disk_error, write_atomically
 from mapsto.store.digest import dumps
+from mapsto_runtime.regular_files import read_file
 
-__all__ = ["build", "combine", "environment", "load", "metrics_of", "save", "t95"]
+__all__ = ["build", "combine", "environment", "load", "metrics_of", "options_again", "save", "t95"]
 
 PACKAGES = (
     *("mapsto", "torch", "lightning", "numpy", "onnx", "onnxruntime", "scikit-learn", "pydantic"),
@@ -348,7 +349,7 @@ def load(place: Path) -> dict[str, Any]:
 
     path = place / "report.json" if place.is_dir() else place
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_file(path))
     except FileNotFoundError:
         raise DataError("there is no report here", where=str(path), hint="give the --out folder of a run") from None
     except (OSError, ValueError) as error:
@@ -375,6 +376,17 @@ _PARTS: dict[str, Any] = {
     "summary": dict,
     "targets": list,
 }
+
+
+def options_again(options: Sequence[str]) -> list[str]:
+    """Of a run's options, as its report has them, those that its recipe is run with again: its settings are in the recipe by now.
+
+    >>> options_again(["--quick", "--set", "a.steps=1", "--out", "here", "--store", "kept", "--trust", "mine"])
+    ['--store', 'kept', '--trust', 'mine']
+    """
+    words = iter(options)
+    pairs = [(name, next(words, "")) for name in words if name != "--quick"]
+    return [word for pair in pairs if pair[0] not in ("--set", "--out") for word in pair]
 
 
 def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[dict[str, Any]]:

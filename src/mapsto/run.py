@@ -609,7 +609,7 @@ class Executor:
                 raise raised from error
             except OSError as error:
                 if is_of_surroundings(error):
-                    full = disk_error(error, Path(error.filename or self.store.root))
+                    full = disk_error(error, None if error.filename is None else Path(error.filename))
                     raised = StepError(str(full), where=place)
                     raised.exit_code = full.exit_code
                     raise raised from error

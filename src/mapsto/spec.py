@@ -35,12 +35,14 @@ from mapsto.errors import DataError, SpecError, nearest
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
 from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name
 from mapsto.mapping import Mapping as MapstoMapping
+from mapsto_runtime.regular_files import open_file
 
 __all__ = [
     "LARGEST_SEED",
     "SCHEMA",
     "Recipe",
     "dump",
+    "factories_in",
     "goal_of",
     "load_recipe",
     "parse_recipe",
@@ -94,7 +96,7 @@ def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None
     if str(source) in shipped and not path.is_file():
         path = shipped[str(source)]
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             text = file.read(_LONGEST + 1).decode("utf-8")
     except FileNotFoundError:
         raise DataError(
@@ -692,6 +694,22 @@ def dump(recipe: Recipe | AnyMapping) -> str:
     if given.targets:
         tree["targets"] = [dict(target) for target in given.targets]
     return yaml.safe_dump(tree, sort_keys=False, width=110, allow_unicode=True)
+
+
+def factories_in(recipe: Recipe) -> list[str]:
+    """``package.module:callable`` of each of its steps that names one."""
+
+    def walk(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            for name, part in cast("dict[Any, Any]", node).items():
+                if name == "factory" and isinstance(part, str):
+                    yield part
+                yield from walk(part)
+        elif isinstance(node, list):
+            for part in cast("list[Any]", node):
+                yield from walk(part)
+
+    return list(dict.fromkeys(walk(nodes_of(recipe.steps))))
 
 
 Names = Sequence[tuple[Any, str]]

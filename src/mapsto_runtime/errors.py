@@ -18,12 +18,17 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Final
 
 from mapsto_runtime.shown import shown
 
 __all__ = [
+    "CARRIED",
     "ComposeError",
     "DataError",
     "DomainError",
@@ -33,13 +38,32 @@ __all__ = [
     "StepError",
     "StoreError",
     "TrustError",
+    "carrying",
     "command",
     "is_of_surroundings",
     "nearest",
+    "trouble",
 ]
 
-_NAMES = "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR ENAMETOOLONG ELOOP EMFILE ENFILE EIO ENOENT EEXIST"
-_SURROUNDINGS = frozenset(getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name))
+_OF_WRITING: Final = {
+    "ENOSPC": ("the disk is full", "free some space"),
+    "EDQUOT": ("your quota on this disk is used up", "delete files of yours there, or ask for more"),
+    "EFBIG": ("the file would be larger than files may be here", "raise the limit (`ulimit -f unlimited`)"),
+    "EROFS": ("Read-only file system", "mount it so that it can be written"),
+    "EIO": ("the disk or the network drive fails (input/output error)", "check it"),
+}
+"""Errors that come while a file is written, where no path may be named: what is wrong, and what to do."""
+_NAMES = f"{' '.join(_OF_WRITING)} EACCES EPERM ENOTDIR EISDIR ENAMETOOLONG ELOOP EMFILE ENFILE ENOENT EEXIST"
+
+
+def _numbers(names: str) -> frozenset[int]:
+    return frozenset(getattr(errno, name) for name in names.split() if hasattr(errno, name))
+
+
+_SURROUNDINGS = _numbers(_NAMES)
+_WITHOUT_PATH = _numbers(" ".join(_OF_WRITING))
+_CUT_SHORT = "requested and"
+"""How NumPy says, without a number, that an array could not be written whole."""
 
 
 class MapstoError(Exception):
@@ -125,20 +149,70 @@ def is_of_surroundings(error: OSError) -> bool:
     >>> is_of_surroundings(OSError(22, "Invalid argument"))
     False
     """
-    return error.errno in _SURROUNDINGS and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT))
+    if error.errno is None:
+        return _CUT_SHORT in str(error)
+    return error.errno in _SURROUNDINGS and (error.filename is not None or error.errno in _WITHOUT_PATH)
+
+
+def trouble(error: OSError) -> tuple[str, str]:
+    """What is wrong with a place that is written to or read, and what to do about it.
+
+    >>> trouble(OSError(errno.EROFS, "Read-only file system", "runs"))
+    ('Read-only file system', 'mount it so that it can be written')
+    >>> trouble(PermissionError(errno.EACCES, "Permission denied", "runs"))
+    ('Permission denied', 'check the path and the permissions')
+    """
+    if error.errno is None and _CUT_SHORT in str(error):
+        return (
+            "the disk is full, or a file may not be as large here",
+            "free some space, or raise the limit (`ulimit -f`)",
+        )
+    known = _OF_WRITING.get(errno.errorcode.get(error.errno or 0, ""))
+    return known or (error.strerror or str(error), "check the path and the permissions")
+
+
+CARRIED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"--store": ("run", "adapt", "compress", "store", "doctor"), "--trust": ("run", "adapt", "compress")}
+)
+"""Options without which another command may not find what this one worked on, or may not run it → the commands that take them."""
+
+_carried: ContextVar[Mapping[str, Sequence[str]]] = ContextVar("carried", default=MappingProxyType({}))
+
+
+@contextmanager
+def carrying(options: Mapping[str, Sequence[str]]) -> Generator[None]:
+    """Within the block the commands that messages name have these options of `CARRIED`, as the command that is running was given them.
+
+    >>> with carrying({"--store": ["my store"]}):
+    ...     command("mapsto store gc"), command("mapsto list"), command("mapsto store gc --store {store}", store="other")
+    ("mapsto store gc --store 'my store'", 'mapsto list', 'mapsto store gc --store other')
+    """
+    token = _carried.set({**_carried.get(), **options})
+    try:
+        yield
+    finally:
+        _carried.reset(token)
 
 
 def command(text: str, *words: str, **values: object) -> str:
     """A command to type, as every message names one: values are put into it, words behind it, each quoted for a shell.
 
     `text` is written where the call is, and words in capitals are the reader's to replace: so a test finds every command that a
-    message can name, and runs it.
+    message can name, and runs it. Options that this command was given and that one needs too are added (see `carrying`).
 
     >>> command("mapsto adapt {examples} --target COLUMN", examples="my table.csv")
     "mapsto adapt 'my table.csv' --target COLUMN"
     """
     typed = text.format(**{name: shlex.quote(str(value)) for name, value in values.items()})
-    return " ".join((typed, *map(shlex.quote, words)))
+    named = {*text.split(), *words}
+    carried = [
+        word
+        for option, given in _carried.get().items()
+        if option not in named and text.split()[1] in CARRIED[option]
+        for value in given
+        for word in (option, value)
+    ]
+    return " ".join((typed, *map(shlex.quote, (*words, *carried))))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,12 +17,13 @@ from typing import Any, Final, NoReturn, cast
 from mapsto_runtime import runtimes
 from mapsto_runtime.errors import StoreError, TrustError
 from mapsto_runtime.external_data import external_files
+from mapsto_runtime.regular_files import read_file
 from mapsto_runtime.signature import Signature
 
-__all__ = ["FORMAT", "Manifest", "read_manifest"]
+__all__ = ["FORMAT", "Manifest", "checked_signature", "read_manifest"]
 
-FORMAT: Final = 2
-"""The latest version of the package's format that is read; 2 knows other runtimes than ONNX Runtime."""
+FORMAT: Final = 3
+"""The latest version of the package's format that is read; 2 knows other runtimes than ONNX Runtime, 3 how many ids an input has."""
 
 _LARGEST: Final = 1 << 28
 """Numbers of one input: more than any network takes, and less than memory holds."""
@@ -68,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
         tree = _parsed(path)
         _check_format(tree, folder)
         files = _files(tree, folder)
-        signature = _signature(_part(tree, "signature", dict))
+        signature = checked_signature(_part(tree, "signature", dict))
         runtime = str(tree.get("runtime", "onnxruntime"))
         model = tree.get("model")
         adaptation: Any = tree.get("adaptation")
@@ -102,7 +103,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     def constant(name: str) -> NoReturn:
         raise _Wrong(f"it holds {name}, which is no number")
 
-    tree: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=constant)
+    tree: Any = json.loads(read_file(path).decode(), parse_constant=constant)
     _require(isinstance(tree, dict), "it", "is no object")
     return tree
 
@@ -146,7 +147,7 @@ def _verify(folder: Path, name: str, expected: str) -> None:
     try:
         if path.exists() and not path.is_file():
             raise StoreError(f"'{name}' is no file", where=str(folder), hint=_AGAIN)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_file(path)).hexdigest()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StoreError(
@@ -179,13 +180,14 @@ def _check_external_data(model: str, files: Mapping[str, Path], folder: Path) ->
 # --------------------------------------------------------------------------------------------------------------- signature
 
 
-def _signature(tree: Mapping[str, Any]) -> Signature:
+def checked_signature(tree: Mapping[str, Any]) -> Signature:
+    """The signature of a JSON object. Raises `ValueError` that names the part for one that a predictor could not keep to."""
     _only(tree, ("inputs", "outputs", "preprocessing", "classes", "answers"), "signature")
     for side in ("inputs", "outputs"):
         specs = _part(tree, side, list, "signature")
         _require(bool(specs), f"signature.{side}", "is empty")
         for number, spec in enumerate(specs):
-            _check_spec(spec, f"signature.{side}.{number}")
+            _check_spec(spec, f"signature.{side}.{number}", ("ids",) if side == "inputs" else ())
     before = _part(tree, "preprocessing", dict, "signature")
     _check_preprocessing(before)
     classes = tree.get("classes")
@@ -193,6 +195,8 @@ def _signature(tree: Mapping[str, Any]) -> Signature:
     _require(len(set(classes or ())) == len(classes or ()), "signature.classes", "names a class twice")
     _require(tree.get("answers", "classes") in ("classes", "labels", "values"), "signature.answers", "is not known")
     signature = Signature.from_plain({"classes": None, **tree})
+    _check_input(signature)
+    _check_output(signature)
     columns, shape = signature.preprocessing.columns, signature.inputs[0].shape
     width = sum(column.width for column in columns)
     _require(
@@ -203,9 +207,54 @@ def _signature(tree: Mapping[str, Any]) -> Signature:
     return signature
 
 
-def _check_spec(spec: Any, where: str) -> None:
+def _check_input(signature: Signature) -> None:
+    """What the prepared samples are, and what the network takes."""
+    where = "signature.inputs"
+    _require(len(signature.inputs) == 1, where, f"are {len(signature.inputs)}, and a sample is one")
+    spec, before = signature.inputs[0], signature.preprocessing
+    takes = ("float32",) if before.kind == "image" or before.columns else ("float32", "int64")
+    _require(spec.dtype in takes, f"{where}.0.dtype", f"is {spec.dtype}, and samples become {' or '.join(takes)}")
+    _require(
+        isinstance(spec.shape[0], str), f"{where}.0.shape", "does not begin with a name, for any number of samples"
+    )
+    prepared = (before.channels, *before.size)
+    _require(
+        before.kind != "image" or spec.shape[1:] == prepared,
+        f"{where}.0.shape",
+        f"is {spec.shape[1:]} behind the first, and images become {prepared}",
+    )
+    _require(
+        len(spec.ids) in (0, 1, *spec.shape[1:2]) and (not spec.ids or before.kind == "none"),
+        f"{where}.0.ids",
+        "are not one number, or one for each place of the first axis",
+    )
+
+
+def _check_output(signature: Signature) -> None:
+    """What is made of the first output: scores of the classes, a map or an embedding."""
+    spec, where = signature.outputs[0], "signature.outputs.0"
+    _require(spec.dtype not in ("bool", "bfloat16"), f"{where}.dtype", f"is {spec.dtype}, of which no scores are made")
+    sizes = spec.shape[1:]
+    _require(
+        isinstance(spec.shape[0], str) and all(isinstance(size, int) for size in sizes),
+        f"{where}.shape",
+        "is not a name, for any number of samples, and sizes",
+    )
+    classes = signature.classes
+    _require(
+        classes is None or (bool(sizes) and sizes[0] == len(classes)),
+        f"{where}.shape",
+        f"is {sizes} behind the first, for {len(classes or ())} classes",
+    )
+
+
+def _check_spec(spec: Any, where: str, more: tuple[str, ...] = ()) -> None:
     _require(isinstance(spec, dict), where, "is no object")
-    _only(spec, ("name", "dtype", "shape"), where)
+    _only(spec, ("name", "dtype", "shape", *more), where)
+    ids = spec.get("ids", [])
+    _require(
+        isinstance(ids, list) and all(_whole(count, 0, 1 << 31) for count in ids), f"{where}.ids", "are no numbers"
+    )
     _require(isinstance(spec.get("name"), str) and bool(spec["name"]), f"{where}.name", "is no name")
     _require(isinstance(spec.get("dtype"), str) and spec["dtype"] in _DTYPES, f"{where}.dtype", "is not known")
     shape = _part(spec, "shape", list, where)

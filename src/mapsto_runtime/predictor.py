@@ -17,6 +17,7 @@ from mapsto_runtime import runtimes
 from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError, command
 from mapsto_runtime.manifest import FORMAT, read_manifest
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
+from mapsto_runtime.preprocessing.arrays import require_ids
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
 
@@ -91,10 +92,9 @@ class Predictor:
 
     def _opened(self, threads: int) -> Run:
         engine = runtimes.find(self.checked.runtime)
-        names = [spec.name for spec in self.signature.inputs]
         try:
-            return engine.load(self.checked.files, threads=threads, names=names)
-        except MissingExtra:
+            return engine.load(self.checked.files, threads=threads, signature=self.signature)
+        except (MissingExtra, StoreError):
             raise
         except Exception as error:  # runtimes' errors have no common base class
             raise StoreError(
@@ -216,11 +216,12 @@ class Predictor:
         """Raw outputs (N, ...) for prepared inputs (N, ...)."""
         import numpy as np
 
+        require_ids(inputs, self.signature.preprocessing.ids, "<array>")
         starts = range(0, len(inputs), batch_size)
         try:
             return np.concatenate([self._run(inputs[i : i + batch_size]) for i in starts])
         except Exception as error:  # runtimes' errors have no common base class
-            if inputs.dtype.kind == "i":  # token ids, whose number the signature does not hold
+            if inputs.dtype.kind == "i":  # token ids, whose number a signature of before does not hold
                 raise DataError(
                     f"its model refuses these whole numbers, {inputs.min()} to {inputs.max()}",
                     where=str(self.folder),

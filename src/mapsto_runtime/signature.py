@@ -18,6 +18,9 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
     """Sizes; a string such as ``"N"`` is a symbolic dimension."""
+    ids: tuple[int, ...] = ()
+    """Of an input that is looked up in tables, as token ids are: how many ids there are, so that they run from 0 to one less. One number
+    for all places of a sample, or one for each along its first axis, 0 where nothing is looked up. Empty: not known, or not looked up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ class Preprocessing:
     integers: bool = False
     """With ``kind="none"``: samples are whole numbers, such as token ids, and become int64; else float32. A signature has it from its
     input's type, so that it is stored nowhere else."""
+    ids: tuple[int, ...] = ()
+    """With ``kind="none"``: the input's `TensorSpec.ids`, which a signature has from there."""
     header: tuple[str, ...] = ()
     """Of a table: all columns of the one trained on, in its order. Those that are not in `columns` (the label, ids) are passed over."""
 
@@ -85,17 +90,23 @@ class Signature:
     """What the outputs are: scores of classes of which one is right, of labels each by itself, or numbers."""
 
     def __post_init__(self) -> None:
-        integers = self.preprocessing.kind == "none" and "int" in self.inputs[0].dtype if self.inputs else False
-        if integers != self.preprocessing.integers:
-            object.__setattr__(self, "preprocessing", dataclasses.replace(self.preprocessing, integers=integers))
+        plain = self.preprocessing.kind == "none" and bool(self.inputs)
+        integers = plain and "int" in self.inputs[0].dtype
+        ids = self.inputs[0].ids if plain else ()
+        if (integers, ids) != (self.preprocessing.integers, self.preprocessing.ids):
+            known = dataclasses.replace(self.preprocessing, integers=integers, ids=ids)
+            object.__setattr__(self, "preprocessing", known)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON; what is of tables alone, and `answers`, are left out at their default, so that older digests stay."""
+        """As JSON; what is of tables or ids alone, and `answers`, are left out at their default, so that older digests stay."""
         tree = dataclasses.asdict(self)
+        for spec in (*tree["inputs"], *tree["outputs"]):
+            if not spec["ids"]:
+                del spec["ids"]
         for column in tree["preprocessing"]["columns"]:
             if column["decimal"] == ".":
                 del column["decimal"]
-        del tree["preprocessing"]["integers"]
+        del tree["preprocessing"]["integers"], tree["preprocessing"]["ids"]
         for name in ("columns", "header"):
             if not tree["preprocessing"][name]:
                 del tree["preprocessing"][name]
@@ -108,7 +119,10 @@ class Signature:
         """A signature from its JSON form. Raises `ValueError`, `KeyError` or `TypeError` where it is not whole."""
 
         def specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-            return tuple(TensorSpec(name=x["name"], dtype=x["dtype"], shape=tuple(x["shape"])) for x in items)
+            return tuple(
+                TensorSpec(name=x["name"], dtype=x["dtype"], shape=tuple(x["shape"]), ids=tuple(x.get("ids", ())))
+                for x in items
+            )
 
         before = dict(tree["preprocessing"])
         for name in ("size", "mean", "std"):

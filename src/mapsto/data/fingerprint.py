@@ -21,6 +21,7 @@ from mapsto.data.folder import cache_folder
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Dataset, Frozen, Tasks
 from mapsto.mapping import Ref
+from mapsto_runtime.regular_files import open_file
 
 __all__ = ["dataset_of", "file_digest", "file_digests", "fingerprint_of", "folder_digest"]
 
@@ -120,7 +121,7 @@ def _settled(stamp: _Stamp) -> bool:
 
 def _hashed(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", hint="check that it is there and readable") from error

@@ -26,6 +26,7 @@ from typing import IO
 import platformdirs
 
 from mapsto.errors import DataError
+from mapsto_runtime.regular_files import require_file
 
 __all__ = [
     "NotDownloaded",
@@ -57,7 +58,7 @@ def cache_folder() -> Path:
 def locate(path: str, *, what: str) -> Path:
     """A user's path: as given, or else inside the data folder.
 
-    Raises `DataError` that names both places where neither holds it.
+    Raises `DataError` that names both places where neither holds it, and where it is a pipe, a device or a socket.
     """
     if not path.strip() or "\0" in path:
         raise DataError(f"{what} is missing: {path!r} is no path", hint="name a file or a folder")
@@ -65,6 +66,7 @@ def locate(path: str, *, what: str) -> Path:
     inside = data_folder() / given
     for candidate in (given, inside):
         if candidate.exists():
+            require_file(candidate)
             return candidate.absolute()
     tried = f"{given.absolute()}" if given.is_absolute() else f"{given.absolute()} or {inside}"
     raise DataError(f"{what} is missing: there is no {tried}", hint="check the path, or put it there")

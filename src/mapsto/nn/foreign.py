@@ -28,6 +28,7 @@ from mapsto.kinds import (
 )
 from mapsto.nn.edits.fold_parametrizations import FoldParametrizations, folded_state, parametrized
 from mapsto.nn.networks.hf_model import is_masked, padding_mask
+from mapsto.nn.vocabulary import with_ids
 
 if TYPE_CHECKING:
     from mapsto.kinds import Edit
@@ -89,17 +90,13 @@ def network_of_module(
         )
     if classes is not None:
         require_names(classes, again, where)
-    return Network(
-        arch=arch,
-        edits=edits,
-        tensors=tensors,
-        signature=Signature(
-            inputs=(TensorSpec(name="input", dtype=_dtype(given), shape=("N", *given.shape[1:])),),
-            outputs=(TensorSpec(name="output", dtype=_dtype(again), shape=("N", *again.shape[1:])),),
-            preprocessing=preprocessing or Preprocessing(kind="none"),
-            classes=tuple(classes) if classes is not None else None,
-        ),
+    signature = Signature(
+        inputs=(TensorSpec(name="input", dtype=_dtype(given), shape=("N", *given.shape[1:])),),
+        outputs=(TensorSpec(name="output", dtype=_dtype(again), shape=("N", *again.shape[1:])),),
+        preprocessing=preprocessing or Preprocessing(kind="none"),
+        classes=tuple(classes) if classes is not None else None,
     )
+    return Network(arch=arch, edits=edits, tensors=tensors, signature=with_ids(signature, rebuilt))
 
 
 def require_usable(output: Tensor, given: Tensor, where: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mapsto.errors import DataError, DomainError
-from mapsto.kinds import Frozen, Network, Package, Table
+from mapsto.kinds import Frozen, Network, Package, Signature, Table
 from mapsto.mapping import Context, DataSource
 
 if TYPE_CHECKING:
@@ -60,15 +60,18 @@ def packaged(
     """
     from mapsto.nn.measure import count_macs, count_parameters
     from mapsto.nn.onnx_export import example_inputs
+    from mapsto.nn.vocabulary import with_ids
 
+    signature = with_ids(value.signature, value.module())
+    _require_answerable(signature, where)
     contents = engine.lowered(value)
     folder = ctx.scratch()
     run = engine.load(_put(contents, folder))
     inputs = _inputs(fields, value, ctx, where=where)
     manifest: dict[str, Any] = {
-        "format": 1 if engine.NAME == "onnxruntime" else 2,  # what every mapsto reads stays readable for every mapsto
+        "format": _format(engine, signature),
         "model": engine.MODEL,
-        "signature": value.signature.plain(),
+        "signature": signature.plain(),
         "parameters": count_parameters(value.module()),
         "macs": count_macs(value.module(), example_inputs(value.signature, 1)[0]),
         "parity": {"on": "data" if fields.data is not None else "generated", **_parity(value, run, inputs, where)},
@@ -84,6 +87,27 @@ def packaged(
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
     }
     return Package(files=_put({**contents, "manifest.json": _text(manifest)}, folder))
+
+
+def _require_answerable(signature: Signature, where: str) -> None:
+    """Raises `DomainError` for a network that a package could not answer with, as one that takes double precision."""
+    from mapsto_runtime.manifest import checked_signature
+
+    try:
+        checked_signature(json.loads(json.dumps(signature.plain())))
+    except ValueError as error:
+        raise DomainError(
+            f"a package cannot answer with this network: {error}",
+            where=where,
+            hint="give one that takes a batch of float32 or int64 as its preprocessing makes it",
+        ) from error
+
+
+def _format(engine: Runtime, signature: Signature) -> int:
+    """The least that tells all: what every mapsto can answer with stays readable for every mapsto."""
+    if signature.inputs[0].ids:
+        return 3
+    return 1 if engine.NAME == "onnxruntime" else 2
 
 
 def rewritten(package: Package, ctx: Context, described: Mapping[str, Any], measured: Mapping[str, Table]) -> Package:

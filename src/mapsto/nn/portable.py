@@ -16,6 +16,7 @@ import pydantic
 from mapsto import discovery
 from mapsto.errors import MapstoError, MissingExtra, StoreError, TrustError
 from mapsto.kinds import Adaptation, Edit, Factory, Network, Signature
+from mapsto_runtime.regular_files import read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -233,7 +234,7 @@ def _inside(folder: Path, name: str, digest: str | None) -> bytes:
         raise StoreError(f"it names {name!r}, outside its folder", where=str(folder), hint="do not use it")
     if not path.is_file():
         raise StoreError(f"'{name}' is missing", where=str(folder), hint="export it again")
-    content = path.read_bytes()
+    content = read_file(path)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         what = "is not the file that was exported" if digest else "is not named by the package's manifest"
         raise StoreError(f"'{name}' {what}", where=str(folder), hint="export the package again, or do not use it")

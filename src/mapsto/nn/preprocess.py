@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mapsto.errors import DataError
 from mapsto.kinds import Preprocessing
+from mapsto_runtime.preprocessing.arrays import require_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,8 @@ def prepare(
     Raises
     ------
     DataError
-        The batch is not (N, C, H, W) although the signature wants images, or holds fractions where it wants integers.
+        The batch is not (N, C, H, W) although the signature wants images, or holds fractions where it wants integers, or ids that
+        the network does not have.
 
     >>> import numpy as np
     >>> white = np.full((1, 1, 2, 2), 255, np.uint8)
@@ -47,6 +49,8 @@ def prepare(
     """
     batch = torch.as_tensor(inputs, device=device)
     if preprocessing.kind == "none":
+        if preprocessing.ids:
+            require_ids(batch.numpy(force=True), preprocessing.ids, "the data")
         if preprocessing.integers:
             return whole(batch)
         return batch if batch.is_floating_point() else batch.float()

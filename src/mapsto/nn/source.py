@@ -131,6 +131,7 @@ def network_of(
     import torch
 
     from mapsto.nn.foreign import folding, one_tensor, require_names, require_usable, with_output_taken
+    from mapsto.nn.vocabulary import ids_of
 
     arch = Factory(name=factory, arguments=dict(arguments))
     module = arch.build().eval()
@@ -150,8 +151,9 @@ def network_of(
         classes = data_classes
     if classes is not None:
         require_names(classes, result, factory)
+    ids = ids_of(module, batch) if preprocessing.kind == "none" else ()
     signature = Signature(
-        inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *batch.shape[1:])),),
+        inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *batch.shape[1:]), ids=ids),),
         outputs=(TensorSpec(name="output", dtype=_dtype(result), shape=("N", *result.shape[1:])),),
         preprocessing=preprocessing,
         classes=tuple(classes) if classes is not None else None,

@@ -8,7 +8,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from mapsto.errors import StoreError, command
+from mapsto.errors import StoreError, command, trouble
 
 __all__ = ["FORMAT", "disk_error", "spread", "write_atomically"]
 
@@ -39,17 +39,15 @@ def write_atomically(target: Path, data: bytes | memoryview, *, durable: bool = 
             temporary.unlink()
 
 
-def disk_error(error: OSError, target: Path) -> StoreError:
-    """What went wrong with a write, with the remedy."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(
-            f"the disk is full: {target.name} could not be written",
-            where=str(target.parent),
-            hint=f"free some space (`{command('mapsto store gc')}`) or give another --store or --out, then run the same command "
-            "again: it goes on",
-        )
-    return StoreError(
-        f"cannot be written: {error.strerror}",
-        where=str(target),
-        hint="check the permissions, or give another --store or --out",
-    )
+def disk_error(error: OSError, target: Path | None) -> StoreError:
+    """What went wrong with writing a file, which may not be known, with the remedy."""
+    what, remedy = trouble(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full:
+        remedy += f" (`{command('mapsto store gc')}`)"
+    hint = f"{remedy}, or give another --store or --out, then run the same command again: it goes on"
+    if target is None:
+        return StoreError(f"{what}: a file could not be written", hint=hint)
+    if full:
+        return StoreError(f"{what}: {target.name} could not be written", where=str(target.parent), hint=hint)
+    return StoreError(f"cannot be written: {what}", where=str(target), hint=hint)

@@ -62,6 +62,10 @@ _metrics = sql.Table(
 )
 
 
+_OF_THE_DISK = ("disk is full", "disk I/O error", "readonly database")
+"""What SQLite says where nothing is wrong with the database itself."""
+
+
 class Index:
     """The database of one store."""
 
@@ -81,7 +85,9 @@ class Index:
         except SQLAlchemyError as error:
             place = sql.make_url(self.url).render_as_string(hide_password=True)
             raise StoreError(
-                f"the index database cannot be opened: {str(error).splitlines()[0]}", where=place, hint=self._remedy()
+                f"the index database cannot be opened: {str(error).splitlines()[0]}",
+                where=place,
+                hint=self._remedy(error),
             ) from error
 
     def add(self, run: Mapping[str, Any]) -> None:
@@ -100,7 +106,9 @@ class Index:
                 if values:
                     connection.execute(table.insert(), values)
 
-    def _remedy(self) -> str:
+    def _remedy(self, error: SQLAlchemyError) -> str:
+        if any(said in str(error) for said in _OF_THE_DISK):
+            return "free some space, or check the limits (`ulimit -f`, a quota) and the permissions, or give another --store"
         again = command("mapsto store index --store {store}", store=self.store.url or self.store.root)
         return f"it holds nothing of its own: delete it (or check MAPSTO_DATABASE), then `{again}` makes it again"
 
@@ -111,7 +119,9 @@ class Index:
         except SQLAlchemyError as error:
             place = self.engine.url.render_as_string(hide_password=True)
             raise StoreError(
-                f"the index database cannot be written: {str(error).splitlines()[0]}", where=place, hint=self._remedy()
+                f"the index database cannot be written: {str(error).splitlines()[0]}",
+                where=place,
+                hint=self._remedy(error),
             ) from error
 
     def _metric_rows(self, run: str, step: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mapsto.errors import StoreError, command
+from mapsto.errors import StoreError, carrying, command, trouble
 from mapsto.process import State
 from mapsto.store import lock, upkeep
 from mapsto.store.codec import blob_bytes, build, decode, encode
@@ -80,6 +80,7 @@ class Store:
 
     def __init__(self, root: Path | str | None = None) -> None:
         given = str(root) if root is not None else str(default_store())
+        self._named: dict[str, list[str]] = {} if root is None else {"--store": [given]}
         if not given.strip():
             raise StoreError("the store's place is empty", where="--store", hint="give a folder or an fsspec URL")
         self.url = given if "://" in given else None
@@ -96,8 +97,11 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            what, remedy = trouble(error)
             raise StoreError(
-                f"cannot make the store's folder: {error.strerror}", where=str(self.root), hint="give another --store"
+                f"cannot make the store's folder: {what}",
+                where=str(self.root),
+                hint=f"{remedy}, or give another --store",
             ) from error
         self._check_format()
 
@@ -131,7 +135,8 @@ class Store:
 
     def _write(self, relative: str, data: bytes | memoryview, *, durable: bool = False, shared: bool = True) -> None:
         target = self.path(relative)
-        write_atomically(target, data, durable=durable)
+        with carrying(self._named):
+            write_atomically(target, data, durable=durable)
         if shared and self.remote is not None:
             self.remote.put(relative, bytes(data))
 

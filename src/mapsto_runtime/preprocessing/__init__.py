@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mapsto_runtime.errors import DataError
-from mapsto_runtime.preprocessing.arrays import array_of
+from mapsto_runtime.preprocessing.arrays import array_of, require_ids
 from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
 from mapsto_runtime.preprocessing.images import images_of, normalised, prepare, said_of
 from mapsto_runtime.preprocessing.raw_tables import read_raw
 from mapsto_runtime.preprocessing.tables import encoded, plain_rows, raw_of_array, reshaped
+from mapsto_runtime.regular_files import read_file
 from mapsto_runtime.shown import shown
 from mapsto_runtime.signature import Preprocessing, Signature
 
@@ -88,6 +89,7 @@ def read(source: Input, signature: Signature) -> Read:
     else:
         plain = plain_rows(content, name) if isinstance(content, bytes) else content
         samples = reshaped(plain, signature.inputs[0].shape[1:], name, integers=before.integers)
+        require_ids(samples, before.ids, name)
     return Read(samples=samples, numbers=tuple(range(len(samples))))
 
 
@@ -111,7 +113,7 @@ def name_of(source: Input) -> str:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, hint="give a file, or - for standard input")
     except IsADirectoryError as error:
         raise DataError("is a folder", where=str(path), hint=f"give the files in it, as in {path}/*") from error
     except OSError as error:

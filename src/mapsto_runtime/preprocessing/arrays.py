@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["array_of", "finite", "whole"]
+__all__ = ["array_of", "finite", "require_ids", "whole"]
 
 
 def array_of(content: bytes, name: str) -> NDArray[Any]:
@@ -61,3 +61,30 @@ def whole(samples: NDArray[Any], name: str) -> NDArray[np.int64]:
                 hint="give the ids themselves",
             )
     return samples.astype(np.int64)
+
+
+def require_ids(samples: NDArray[Any], ids: tuple[int, ...], name: str) -> None:
+    """Raises `DataError` that names the first sample (N, ...) with an id that the network does not have; `ids` as in `TensorSpec.ids`.
+
+    A runtime may take -1 for the last row of a table, and answer without a word.
+
+    >>> import numpy as np
+    >>> require_ids(np.array([[0, 4], [3, -1]]), (5,), "some.npy")
+    Traceback (most recent call last):
+    mapsto_runtime.errors.DataError: some.npy: sample 1 holds the id -1, and the network has 5, 0 to 4; give the ids ...
+    """
+    import numpy as np
+
+    if not ids or not samples.size:
+        return
+    count = np.array(ids).reshape(-1, *(1,) * (samples.ndim - 2))
+    wrong = (count > 0) & ((samples <= -1) | (samples >= count))  # fractions are cut off before they are looked up
+    if not wrong.any():
+        return
+    place = tuple(np.argwhere(wrong)[0].tolist())
+    there = int(np.broadcast_to(count, samples.shape[1:])[place[1:]])
+    raise DataError(
+        f"sample {place[0]} holds the id {samples[place]}, and the network has {there:,}, 0 to {there - 1}",
+        where=name,
+        hint="give the ids of the tokenizer, or the numbers of the categories, that it was trained with",
+    )

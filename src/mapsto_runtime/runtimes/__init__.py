@@ -1,13 +1,13 @@
 """Runtimes by name: each file opens the files of a package in one, and neither torch nor a converter is needed for it.
 
 Each holds ``NAME``, as in a manifest; ``TITLE``, as people write it; ``MODEL``, the name of the file that is opened; and
-``load(files, threads, names)``, a function from inputs to the first output. ExecuTorch's Python runtime needs torch itself.
+``load(files, threads, signature)``, a function from inputs to the first output. ExecuTorch's Python runtime needs torch itself.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -16,6 +16,8 @@ from mapsto_runtime.errors import SpecError, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mapsto_runtime.signature import Signature
 
 __all__ = ["Run", "Runtime", "find", "names"]
 
@@ -33,10 +35,10 @@ class Runtime(Protocol):
     MODEL: str
     """Name of the file that is opened; what belongs to it lies beside it."""
 
-    def load(self, files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
+    def load(self, files: Mapping[str, Path], *, threads: int = 1, signature: Signature | None = None) -> Run:
         """The files, opened. Raises `MissingExtra`, and `DomainError` for what the runtime cannot compute.
 
-        `names` of the inputs, in the order that they will be given in, are checked where the files hold names.
+        What the files say of their inputs and outputs is compared with `signature`, where they do. Raises `StoreError` for a misfit.
         """
         ...
 

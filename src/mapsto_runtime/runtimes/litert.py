@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto_runtime.runtimes import Run
+    from mapsto_runtime.signature import Signature
 
 NAME: str = "litert"
 TITLE: str = "LiteRT"
 MODEL: str = "model.tflite"
 
 
-def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
+def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | None = None) -> Run:
     """The model in LiteRT's interpreter, which hands what it can to XNNPACK."""
     import numpy as np
 

@@ -7,7 +7,7 @@ second one.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto_runtime.runtimes import Run
+    from mapsto_runtime.signature import Signature
 
 NAME: str = "openvino"
 TITLE: str = "OpenVINO"
@@ -25,7 +26,7 @@ MODEL: str = "model.xml"
 WEIGHTS = "model.bin"
 
 
-def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = ()) -> Run:
+def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | None = None) -> Run:
     """The model compiled for this CPU, in float32 where it is not int8."""
     import numpy as np
 
@@ -40,6 +41,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         "ENABLE_CPU_PINNING": False,
     }
     requests: dict[bool, Any] = {}
+    taken = () if signature is None else signature.inputs
 
     def compiled(single: bool) -> Any:
         model = core.read_model(content, weights)
@@ -54,8 +56,9 @@ def load(files: Mapping[str, Path], *, threads: int = 1, names: Sequence[str] = 
         if single not in requests:
             requests[single] = compiled(single)
         request = requests[single]
+        names = [spec.name for spec in taken] or request.model_inputs
         # passing them to infer() takes longer than a small network
-        for name, given in zip(names or request.model_inputs, inputs, strict=True):
+        for name, given in zip(names, inputs, strict=True):
             request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(given), shared_memory=True))
         try:
             request.infer(share_outputs=True)

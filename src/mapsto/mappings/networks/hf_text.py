@@ -27,6 +27,8 @@ _DROPPED = ("architectures", "transformers_version", "torch_dtype", "dtype", "_n
 class HfText(Mapping[None, Network]):
     """An encoder of token ids (N, L), padded with the padding id; its tokenizer travels with it as assets."""
 
+    version: ClassVar[int] = 2
+
     configuration: dict[str, Any] | None = None
     """As in ``config.json``, with ``model_type``: fresh weights. Give this or `folder`."""
     folder: str | None = None
