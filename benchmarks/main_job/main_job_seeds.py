@@ -3,7 +3,7 @@
 mapsto bench main_job_seeds
 
 Ten runs of `mapsto run demo`, two at a time with one thread each, take one to two hours on two cores. Their reports are kept in
-runs/main_job_seeds until the last is there, so a killed benchmark goes on where it was.
+runs/main_job_seeds until the last is there, so a killed benchmark goes on where it was; what has ended until then is in the result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import shutil
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +32,49 @@ LOSSES = (
 
 
 def main(quick: bool = False) -> dict[str, Any]:
-    from mapsto.report import metrics_of, t95
-
     seeds = SEEDS[:2] if quick else SEEDS
     folder = FOLDER.with_name(FOLDER.name + "_quick") if quick else FOLDER
-    rows: list[dict[str, Any]] = []
+    reports: dict[int, dict[str, Any]] = {}
+    tree: dict[str, Any] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        reports = list(pool.map(lambda seed: _report(seed, folder / f"seed-{seed}", quick), seeds))
-    for seed, report in zip(seeds, reports, strict=True):
-        metrics = metrics_of(report["steps"])
-        row: dict[str, Any] = {"what": f"seed {seed}"}
-        for name, _, _ in LOSSES:
-            row[f"teacher, {name}"] = metrics[f"teacher.{name}.accuracy"]["value"]
-            row[f"int8, {name}"] = metrics[f"int8.{name}.accuracy"]["value"]
-            row[f"lost, {name}"] = metrics[f"int8.{name}.drop"]["value"]
-        rows.append(row)
-    targets: list[dict[str, Any]] = []
-    number = "ten" if len(seeds) == 10 else str(len(seeds))
-    for name, what, (mean, worst) in LOSSES:
-        lost = [row[f"lost, {name}"] for row in rows]
-        targets.append(common.target(f"{what}, mean of {number} seeds", mean, statistics.fmean(lost)))
-        targets.append(common.target(f"{what}, worst of {number} seeds", worst, max(lost)))
-    conditions = {"seeds": list(seeds), "recipe": "demo", "quick": quick, "threads of a run": 1}
-    conditions |= {f"ci95 of the mean, {name}": t95([row[f"lost, {name}"] for row in rows]) for name, _, _ in LOSSES}
-    tree = common.result("main_job_seeds", conditions=conditions, rows=rows, targets=targets)
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
+        running = {pool.submit(_report, seed, folder / f"seed-{seed}", quick): seed for seed in seeds}
+        for ended in as_completed(running):
+            reports[running[ended]] = ended.result()
+            tree = _result(seeds, reports, quick)
+            if not quick:
+                common.save(tree)
+    common.show(tree["rows"])
+    common.show(tree["targets"])
     shutil.rmtree(folder, ignore_errors=True)
     return tree
+
+
+def _result(seeds: Sequence[int], reports: dict[int, dict[str, Any]], quick: bool) -> dict[str, Any]:
+    """What the seeds that have ended come to; the others stand there as not run."""
+    from mapsto.report import metrics_of, t95
+
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        row: dict[str, Any] = {"what": f"seed {seed}"}
+        metrics = metrics_of(reports[seed]["steps"]) if seed in reports else {}
+        for name, _, _ in LOSSES:
+            for key, path in (
+                ("teacher", "teacher.{}.accuracy"),
+                ("int8", "int8.{}.accuracy"),
+                ("lost", "int8.{}.drop"),
+            ):
+                row[f"{key}, {name}"] = metrics[path.format(name)]["value"] if metrics else "not run"
+        rows.append(row)
+    targets: list[dict[str, Any]] = []
+    number = "ten" if len(reports) == 10 else str(len(reports))
+    intervals: dict[str, Any] = {}
+    for name, what, (mean, worst) in LOSSES:
+        lost = [row[f"lost, {name}"] for row in rows if row[f"lost, {name}"] != "not run"]
+        targets.append(common.target(f"{what}, mean of {number} seeds", mean, statistics.fmean(lost)))
+        targets.append(common.target(f"{what}, worst of {number} seeds", worst, max(lost)))
+        intervals[f"ci95 of the mean, {name}"] = t95(lost)
+    conditions = {"seeds": sorted(reports), "recipe": "demo", "quick": quick, "threads of a run": 1}
+    return common.result("main_job_seeds", conditions=conditions | intervals, rows=rows, targets=targets)
 
 
 def _report(seed: int, out: Path, quick: bool) -> dict[str, Any]:
