@@ -129,7 +129,7 @@ def render(report: Doc) -> str:
     steps: list[Doc] = report.get("steps") or []
     titles: dict[str, str] = {}
     for step in steps:
-        own = str(step.get("label") or step.get("name") or step["id"])
+        own = str(step.get("label") or _unlabelled(step))
         watched = titles.get(str(step.get("of")))
         titles[str(step["id"])] = f"{watched} · {own}" if watched else own
     summary: Doc = report.get("summary") or {}
@@ -546,6 +546,13 @@ def _flow(graph: Doc, steps: Sequence[Doc]) -> str:
     return charts.flow(nodes, edges)
 
 
+def _unlabelled(step: Doc) -> str:
+    """What a step without a label is called: by its mapping, and the branch that it is in."""
+    branch: Sequence[str] = step.get("branch") or ()
+    name = str(step.get("name") or step["id"])
+    return f"{name} of {branch[-1]}" if branch and step.get("of") is None else name
+
+
 def _outer(step: Doc) -> str | None:
     """The outermost branch that a step is in."""
     branch: Sequence[str] = step.get("branch") or ()
@@ -595,6 +602,7 @@ def _gathered(graph: Doc, steps: Sequence[Doc], numbered: Sequence[str]) -> Doc:
         return graph
     branches = _branches_of(graph, steps)
     group = {node: _span(numbered) if branch in numbered else branch for node, branch in branches.items()}
+    without = {_outer(step) for step in steps if step.get("failed") and len(step["branch"]) == 1}
     nodes: dict[str, Doc] = {}
     for node in graph["nodes"]:
         name = group.get(str(node["id"]))
@@ -611,6 +619,8 @@ def _gathered(graph: Doc, steps: Sequence[Doc], numbered: Sequence[str]) -> Doc:
             if made["id"] == _span(numbered):
                 made["name"], made["detail"] = made["id"].split(", ", 1)
             made["label"] = f"{made['count']} steps" if made["count"] > 1 else ""
+            if made["id"] in without:
+                made["label"] = "left out"
     ends = [(group.get(str(a), str(a)), group.get(str(b), str(b)), kind) for a, b, kind in graph.get("edges") or []]
     edges = list(dict.fromkeys(edge for edge in ends if edge[0] != edge[1]))
     values = {(a, b) for a, b, kind in edges if kind == "value"}
@@ -625,7 +635,8 @@ def _gathered(graph: Doc, steps: Sequence[Doc], numbered: Sequence[str]) -> Doc:
 
 def _section(step: Doc, titles: Mapping[str, str]) -> Section:
     title, name = titles[str(step["id"])], str(step.get("name") or "")
-    return Section(str(step["id"]), title, "" if title.endswith(name) else name, str(step.get("digest") or ""))
+    named = title.endswith(name) or title == _unlabelled(step)
+    return Section(str(step["id"]), title, "" if named else name, str(step.get("digest") or ""))
 
 
 def _learning(step: Doc, titles: Mapping[str, str]) -> Section:

@@ -68,8 +68,8 @@ class Progress(Listener):
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
         for key, titles in self.again.items():
-            who = f"{names(titles)}: " if titles else ""
-            self.console.print(f"  [dim]said again by {escape(who)}{escape(self.said[key][0])}[/]", soft_wrap=True)
+            who = names(list(dict.fromkeys(titles)))
+            self.console.print(f"  [dim]said again by {who}: {escape(self.said[key][0])}[/]", soft_wrap=True)
         self.again.clear()
 
     def _is_new(self, step: StepResult, text: str) -> bool:
@@ -124,7 +124,7 @@ class Progress(Listener):
 
 
 def _title(step: StepResult) -> str:
-    label = f" ({step.label})" if step.label else ""
+    label = f" ({step.label})" if step.label else f" (of {step.branch[-1]})" if step.branch else ""
     return escape(f"{'  ' if step.of is not None else ''}{step.name}{label}")
 
 

@@ -425,8 +425,9 @@ class Executor:
                 refused = refusal(error)
                 if not self._leaves_out or refused is None or (not parts and at == len(mapping.branches) - 1):
                     raise
+                known = str(refused) in left_out.values()  # as of a fold, of which the whole could not be made either
                 left_out |= dict.fromkeys(labels_in(label, branch), str(refused))
-                self._leave_out(left_out_text(label, refused))
+                self._leave_out(left_out_text(label, refused), "note" if known else "warning")
             finally:
                 self._branch = outer
         for name, why in left_out.items():
@@ -446,10 +447,10 @@ class Executor:
             load=Lazy(lambda: Forked(parts={label: part.load() for label, part in parts.items()}, left_out=left_out)),
         )
 
-    def _leave_out(self, text: str) -> None:
+    def _leave_out(self, text: str, level: str) -> None:
         """Say it of the step that failed."""
         step = next(step for step in reversed(self.steps) if step.status == "failed")
-        self._say(step, "warning", text)
+        self._say(step, level, text)
         self.listener.finished(step)
 
     def _leaf(self, mapping: Mapping[Any, Any], given: Handle, label: str | None, of: int | None) -> Handle:
