@@ -589,9 +589,7 @@ def test_the_recipe_for_a_network_of_maps_reads_no_labels() -> None:
     assert list(original["observe"]) == ["cost"]
     distilled = fork["fork"]["macs_0_5"][2]["fork"]["macs_0_5_distilled"][0]["distill.logits"]
     assert (distilled["alpha"], distilled["data"], distilled["validation"]) == (1, "$learn", "$check")
-    assert tree["data"]["check"] == {"fold": {"data": "$all", "folds": 5, "part": "judge"}}, (
-        "few, and yet not what they learn from"
-    )
+    assert tree["data"]["check"] == {"fold": {"data": "$all", "folds": 5, "part": "judge"}}
     judge = {"evaluate.difference": {"teacher": "$original", "data": "$check"}}
     best = chosen["choose.best"]
     assert (best["by"], best["metric"], best["maximize"]) == (judge, "agreement", True)
@@ -627,7 +625,8 @@ def test_a_network_of_maps_is_kept_near_to_its_own_answers(tmp_path: Path) -> No
     near = {
         path: step["report"]["metrics"]["euclidean"]["value"] for path, step in steps.items() if ".euclidean" in path
     }
-    assert near["chosen.euclidean"] == min(near.values()), "the nearest to the original"
+    within = [near[f"macs_0_5_{how}.euclidean"] for how in ("refitted", "distilled")]
+    assert near["chosen.euclidean"] == min(within) > near["macs_1.euclidean"], "the whole network costs too much"
     assert all(target["met"] for target in report["targets"])
     assert "euclidean" in report["summary"]["columns"]
     manifest = json.loads((out / "package" / "manifest.json").read_text())

@@ -314,10 +314,15 @@ def held_out_classes(node: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 def _opened(node: dict[str, Any]) -> Samples:
     from mapsto.data.checks import require_classes
+
+    return require_classes(_samples(node), where="--data")
+
+
+def _samples(node: dict[str, Any]) -> Samples:
     from mapsto.spec import parse_recipe
 
     text = yaml.safe_dump({"schema": 1, "data": {"all": node}, "steps": [{"networks.mlp": {"data": "$all"}}]})
-    return require_classes(parse_recipe(text).data["all"].open(), where="--data")
+    return parse_recipe(text).data["all"].open()
 
 
 @dataclass(frozen=True)
@@ -419,18 +424,7 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
         judge={"evaluate.accuracy": {"data": f"${names[1]}"}},
         test={"evaluate.accuracy": {"data": "$test"}} if test is not None else None,
         prune=("prune.magnitude", {}),
-        distil=(
-            "distill.logits",
-            {
-                "data": f"${names[0]}",
-                **validation,
-                "epochs": epochs,
-                **_batches(_opened(data)),
-                "learning_rate": 0.02,
-                "schedule": "onecycle",
-                "weight_decay": 0.0005,
-            },
-        ),
+        distil=_distillation({"data": f"${names[0]}", **validation}, _samples(data), epochs),
         seen={"data": f"${names[0]}"},
         parity=f"${names[1]}",
         folds=folds,
@@ -448,27 +442,34 @@ def _of_maps(
             where="mapsto compress",
             hint="compress it by a recipe: prune.magnitude, quantize.static, evaluate.difference, export.onnx",
         )
-    plan = _of_classifiers(data, test, epochs)
-    if plan.folds is not None:  # no label is needed to hold some back
-        fold = {"data": "$all", "folds": plan.folds.count}
-        parts = {"learn": {"fold": fold}, "check": {"fold": {**fold, "part": "judge"}}}
-        entries = {"all": data, **parts, **({"test": test} if test is not None else {})}
-        plan = dataclasses.replace(plan, data=entries, seen={"data": "$learn"}, parity="$check", folds=None)
-    distil, how = plan.distil
+    held_back = {"data": "$all", "folds": _FOLDS}
     classes = signature.classes is not None and len(signature.classes) > 1
 
     def likeness(entry: str) -> dict[str, Any]:
         return {"evaluate.difference": {"teacher": f"${original}", "data": entry}}
 
-    return dataclasses.replace(
-        plan,
+    return _Plan(
+        data={
+            "all": data,
+            "learn": {"fold": held_back},
+            "check": {"fold": {**held_back, "part": "judge"}},
+            **({"test": test} if test is not None else {}),
+        },
         judge=likeness("$check"),
         test=likeness("$test") if test is not None else None,
-        distil=(distil, {**how, "data": "$learn", "validation": "$check", "alpha": 1.0}),
+        prune=("prune.magnitude", {}),
+        distil=_distillation({"data": "$learn", "validation": "$check", "alpha": 1.0}, _samples(data), epochs),
+        seen={"data": "$learn"},
+        parity="$check",
         metric="agreement" if classes else "euclidean",
         maximize=classes,
         judges_original=False,
     )
+
+
+def _distillation(fields: dict[str, Any], samples: Samples, epochs: int) -> tuple[str, dict[str, Any]]:
+    how = {"learning_rate": 0.02, "schedule": "onecycle", "weight_decay": 0.0005}
+    return "distill.logits", {**fields, "epochs": epochs, **_batches(samples), **how}
 
 
 def _batches(samples: Samples) -> dict[str, Any]:
@@ -680,8 +681,10 @@ def said_of_original(report: dict[str, Any], data: dict[str, Any]) -> list[str]:
             f"the network is within the limits as it is ({figures}): look at its row before you take a smaller one"
         )
     accuracy = found.get(f"{label}.accuracy", {}).get("accuracy")
+    if accuracy is None or accuracy["low"] is None:
+        return said
     chance = 100 / max(len(_opened(data).classes), 1)
-    if accuracy is not None and accuracy["low"] is not None and accuracy["low"] <= chance:
+    if accuracy["low"] <= chance:
         said.append(
             f"the network is right on {accuracy['value']:.4g} % ({accuracy['low']:.3g} to {accuracy['high']:.3g}), which may be chance "
             f"({chance:.3g} %): nothing that is made of it can be better; check that it was trained on these classes"

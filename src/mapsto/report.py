@@ -189,7 +189,7 @@ def _graph(steps: Sequence[StepResult]) -> dict[str, Any]:
             edges.append([step.of, step.id, "observe"])
         for i, source in enumerate(step.inputs):
             if source != step.of:
-                edges.append([source, step.id, "value" if i == 0 and step.of is None else "ref"])
+                edges.append([source, step.id, "value" if i < step.values and step.of is None else "ref"])
     return {"nodes": nodes, "edges": edges}
 
 

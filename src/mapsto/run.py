@@ -75,7 +75,9 @@ class StepResult:
     of: int | None = None
     """The step that a report is about."""
     inputs: tuple[int, ...] = ()
-    """The steps whose results it takes, references included."""
+    """The steps whose results it takes, references included: first those of `values`."""
+    values: int = 1
+    """How many of its inputs are handed on to it, several by a fork; the others it refers to."""
     fields: Any = None
     key: str = ""
     digest: str = ""
@@ -473,6 +475,7 @@ class Executor:
             kind="observe" if of is not None else "step",
             of=of,
             inputs=tuple(dict.fromkeys(used)),
+            values=len(set(given.steps)),
             fields=_shown(mapping),
             key=key,
             branch=self._branch,
