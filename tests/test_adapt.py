@@ -232,6 +232,49 @@ def test_a_table_without_a_learner(tmp_path: Path) -> None:
     assert [row["label"] for row in json.loads(said.out)] == ["yes", "no"]
 
 
+def test_a_class_of_one_image_does_not_cost_the_others_their_figure(
+    folder: Path, tmp_path: Path, packages: Callable[[str], Path]
+) -> None:
+    """Three classes of two images, one of them with a single one left, folders whose names hardly differ, and what the command prints."""
+    (folder / "digit 7" / "1.png").unlink()
+    (folder / "digit 1").rename(folder / "Digit 0")
+    out = tmp_path / "mine"
+    learner_at = packages("protonet").parent
+    said = mapsto("adapt", learner_at, folder, "--out", out, code=0)
+    assert "class 'digit 7' has one example" in said.err
+    assert "the folders 'Digit 0', 'digit 0' count as different classes" in said.err
+    assert "digit 7: 1 example\n" in said.out
+    assert "of the classes with two examples or more by cross-validation in 2 folds" in said.out
+    found = json.loads(mapsto("adapt", learner_at, folder, "--out", out, "--json", code=0).out)
+    assert (found["not_judged"], found["folds"]) == (["digit 7"], 2)
+    assert 0 <= found["accuracy_percent"] <= 100
+
+
+def test_what_fails_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,x\n2,x\n", encoding="utf-8")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine.txt").write_text("x", encoding="utf-8")
+    for out in (tmp_path / "new" / "deep", kept / "new", kept):
+        mapsto("adapt", tmp_path / "t.csv", "--target", "b", "--out", out, code=2)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "mine.txt", "t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--task", "values"], "--task: it is for the columns of a table"),
+        (["--include", "a"], "--include: it is for the columns of a table"),
+        (["--exclude", "a"], "--exclude: it is for the columns of a table"),
+        (["--class-weights", "balanced"], "adapts by centroid, in which classes have no weights"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], said: str, folder: Path, tmp_path: Path, packages: Callable[[str], Path]
+) -> None:
+    assert said in mapsto("adapt", packages("protonet").parent, folder, "--out", tmp_path / "o", *options, code=2).err
+
+
 @pytest.mark.parametrize("name", ["protonet", "plain"])
 def test_cross_validation_embeds_each_image_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folds' figures are those of adapting to the images themselves, of which each is embedded once."""
@@ -253,7 +296,7 @@ def test_cross_validation_embeds_each_image_once(name: str, monkeypatch: pytest.
     def figures() -> dict[str, Any]:
         images.clear()
         method = adapt.learner if value.adaptation is not None else adapt.linear
-        return adapting._cross_validated(value, few, 4, method, Context())
+        return adapting._cross_validated(value, few, method, Context())
 
     once = figures()
     assert once["folds"] == 4

@@ -43,8 +43,9 @@ STAND_FOR = {
     "prune.smallest": "prune.taylor", "YOUR_FILE": "photo1.png", "列名": "column",
 }  # fmt: skip
 FILLED_IN = {
-    "column": "column", "demo": "runs/demo", "examples": "photos", "file": "photo1.png", "folder": "runs/demo", "free": "mine",
-    "model": "runs/demo", "name": "mlp", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
+    "column": "column", "demo": "runs/demo", "examples": "photos", "feature": "a", "file": "photo1.png",
+    "folder": "runs/demo", "free": "mine",
+    "model": "runs/demo", "name": "mlp", "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
     "table": "table.csv",
 }  # fmt: skip
 ALL = typer.main.get_command(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,11 @@ import pyarrow.parquet
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mapsto.adapting_tables import adapt_to_table
+from mapsto.adapting_tables import _features, _task, adapt_to_table
 from mapsto.data.selection import fold_of_each
 from mapsto.data.sets.table import Table
-from mapsto.data.tables import ids_of, learnt_columns, read_table
-from mapsto.errors import DataError
+from mapsto.data.tables import doubtful, learnt_columns, parsed_columns, read_table, relearnt_rows, target_of
+from mapsto.errors import DataError, MapstoError, SpecError
 from mapsto.kinds import Package, Preprocessing, Signature
 from mapsto.mapping import Context
 from mapsto.mappings.adapt.linear import Linear
@@ -240,7 +241,7 @@ def test_the_decimal_sign_of_the_training_table_holds_for_rows_that_do_not_show_
     rows = "".join(f"{'4' if i % 2 else '1'}.{i:03d},5;{i % 3};{('low', 'high')[i % 2]}\n" for i in range(60))
     (tmp_path / "t.csv").write_text("salary;k;kind\n" + rows, encoding="utf-8")
     table = read_table(tmp_path / "t.csv", ())
-    assert not ids_of(table, ["salary"])
+    assert not doubtful(table, ["salary"]).ids
     learnt = learnt_columns(table, ["salary", "k"], np.ones(60, bool), where="t")
     before = Preprocessing(kind="none", columns=learnt.columns, header=("salary", "k", "kind"))
     plain = encoded(read_raw(b"salary;k\n4.020;1\n", "rows", known=before.header), before, "rows").rows
@@ -366,6 +367,287 @@ def test_the_cross_validated_figure_is_that_of_the_folds(tmp_path):
     assert found["folds"] == 5
     assert found["accuracy_percent"] == round(100 * right / 150, 2)
     assert (found["accuracy_low_percent"], found["accuracy_high_percent"]) == (round(ends.low, 2), round(ends.high, 2))
+
+
+# ------------------------------------------------------------------------------------------------------- mapsto adapt, and its words
+
+
+def table_of(place: Path, columns: dict[str, list[str]], *, sep: str = ",") -> Path:
+    """A file of these columns; a cell with a separator or a new line in it is quoted."""
+    with place.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=sep)
+        writer.writerows([list(columns), *zip(*columns.values(), strict=True)])
+    return place
+
+
+def asked(place: Path, *, task="auto") -> tuple[str, str, object]:
+    """What ``mapsto adapt`` takes the column y of a table for, the words on it, and what the column holds."""
+    ctx = Context()
+    target = target_of(read_table(place, ["y"]), "y", where=place.name)
+    return _task(target, task, Path(place.name), ctx), " ".join(ctx.notes), target
+
+
+COUNTING = [str(i) for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "sep", "numbers"),
+    [
+        ([f"${1200 + 40 * i:,}" for i in range(60)], ",", [1200.0 + 40 * i for i in range(60)]),
+        ([f"-${1200 + i:,}.50" for i in range(60)], "\t", [-1200.5 - i for i in range(60)]),
+        ([f"(£{1200 + i:,})" for i in range(60)], ";", [-1200.0 - i for i in range(60)]),
+        ([f"{1200 + i:,} €".replace(",", ".") for i in range(60)], ";", [1200.0 + i for i in range(60)]),
+        ([f"{1000 + i},5 €" for i in range(60)], ";", [1000.5 + i for i in range(60)]),
+        ([f"1 {200 + i} zł" for i in range(60)], ",", [1200.0 + i for i in range(60)]),
+        ([f"CHF 1'{200 + i}.50" for i in range(60)], ",", [1200.5 + i for i in range(60)]),
+        ([f"{i} %" for i in range(60)], ",", [float(i) for i in range(60)]),
+        ([f"{i % 4}%" for i in range(60)], ",", [float(i % 4) for i in range(60)]),
+        (COUNTING, ",", [float(i) for i in range(60)]),
+        ([f"{1 + i},{100 + i}" for i in range(60)], "\t", [1100.0 + 1001 * i for i in range(60)]),
+        ([f"{1 + i},{100 + i}" for i in range(60)], ";", [1.1 + 1.001 * i for i in range(60)]),
+    ],
+)
+def test_money_percentages_and_many_numbers_are_values(tmp_path, cells, sep, numbers):
+    place = table_of(tmp_path / "t.csv", {"x": COUNTING, "y": cells}, sep=sep)
+    task, said, target = asked(place)
+    assert task == "values"
+    assert target.values.tolist() == pytest.approx(numbers)
+    assert "values are predicted" in said
+    if target.fraction is None:
+        assert "--target y --task classes`" in said
+        assert asked(place, task="classes")[0] == "classes"
+    column = learnt_columns(read_table(place, ()), ["y"], np.ones(60, bool), where="t").columns[0]
+    assert column.type == "numbers"
+    assert column.mean == pytest.approx(np.mean(numbers))
+
+
+@pytest.mark.parametrize(
+    ("cells", "names", "said"),
+    [
+        (["NA", "DE"], ("DE", "NA"), "'NA' in 'y' is taken for a class"),
+        (["NA", "DE", "FR"], ("DE", "FR", "NA"), "'NA' in 'y' is taken for a class"),
+        (["null", "alt"], ("alt", "null"), "'null' in 'y' is taken for a class"),
+        (["None", "some"], ("None", "some"), ""),
+        (["TRUE", "FALSE"], ("FALSE", "TRUE"), ""),
+        (["1", "0"], ("0", "1"), ""),
+        (
+            ["1", "2", "3"],
+            ("1", "2", "3"),
+            "3 different whole numbers, which are taken for classes; for values: `mapsto",
+        ),
+        (["007", "7"], ("007", "7"), ""),
+    ],
+)
+def test_what_counts_as_a_class(tmp_path, cells, names, said):
+    place = table_of(tmp_path / "t.csv", {"x": COUNTING, "y": (cells * 60)[:60]})
+    task, text, target = asked(place)
+    assert (task, target.labels(where="t")[1]) == ("classes", names)
+    assert said in text
+    assert bool(text) is bool(said)
+
+
+@pytest.mark.parametrize(
+    ("cells", "task", "said"),
+    [
+        ([f"n{i}" for i in range(60)], "auto", "60 different words in 60 rows"),
+        ([f"about {i}" if i % 4 else f"{i}" for i in range(60)], "auto", "60 different words in 60 rows"),
+        (
+            [f"{i}" if i % 4 else f"about {i}" for i in range(60)],
+            "auto",
+            "45 of its 60 values are numbers, the others words",
+        ),
+        ([f"{i / 4}" for i in range(60)], "classes", "it holds fractions, such as 0.25"),
+        (["a", "b"] * 30, "values", "it holds words, not values: row 1 holds 'a'"),
+        (["alt", ""] * 30, "auto", "its only class is 'alt'; an empty cell (30 rows) counts as a missing value"),
+        (["a"] * 60, "auto", "its only class is 'a'"),
+        ([f"{1 + i % 28}.1.2020" for i in range(60)], "auto", "(the target) holds dates, which cannot be predicted"),
+    ],
+)
+def test_a_target_that_does_not_fit_is_refused_with_a_remedy(tmp_path, cells, task, said):
+    place = table_of(tmp_path / "t.csv", {"x": [f"{i}.5" for i in COUNTING], "y": cells})
+    with pytest.raises(MapstoError) as refused:
+        adapt_to_table(place, "y", Context(), task=task)
+    assert said in str(refused.value)
+    assert refused.value.hint
+    assert len(str(refused.value)) < 400 + 2 * len(str(place))
+
+
+def test_rows_without_a_target_are_left_out_and_said(tmp_path):
+    cells = ["a", "b", "nan", ""] + ["a", "b"] * 28
+    place = table_of(tmp_path / "t.csv", {"x": COUNTING, "y": cells})
+    samples = Table(file=str(place), target="y", unlabelled="leave_out").open()
+    assert (len(samples), samples.classes) == (58, ("a", "b"))
+    assert any(
+        "2 of 60 rows are left out, for 'y' (the target) holds no value there (row 3 the first)" in w
+        for w in samples.warnings
+    )
+    assert samples.preprocessing.columns[0].mean == pytest.approx(np.mean([i for i in range(60) if i not in (2, 3)]))
+    with pytest.raises(DataError, match=r"row 3, column 'y' .* holds no value \(2 of 60 rows"):
+        Table(file=str(place), target="y").open()
+    slips = table_of(tmp_path / "s.csv", {"x": COUNTING, "y": [*COUNTING[:59], "unknown"]})
+    assert asked(slips)[0] == "values"
+    assert len(Table(file=str(slips), target="y", task="values", unlabelled="leave_out").open()) == 59
+
+
+YEARS = [str(1950 + i) for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "is_id"),
+    [
+        ("year", YEARS, False),
+        ("dose", [str(5 * i) for i in range(60)], False),
+        ("dose", [str(i) for i in range(2, 62)], False),
+        ("size", [f"{i}.5" for i in range(60)], False),
+        ("price", [str((7919 * i) % 1009) for i in range(60)], False),
+        ("count", COUNTING, True),
+        ("n", [str(i + 1) for i in range(60)], True),
+        ("patient_id", YEARS, True),
+        ("PatientID", [str((7919 * i) % 1009) for i in range(60)], True),
+        ("code", [f"{i:03d}" for i in range(60)], True),
+        ("name", [f"p{i}" for i in range(60)], True),
+        ("name", [f"p{i % 30}" for i in range(60)], False),
+        ("id", [str(i // 2) for i in range(60)], False),
+        ("id", ["1", "2", "3"], True),
+        ("weight", ["1", "2", "3"], False),
+    ],
+)
+def test_what_an_id_is(tmp_path, name, cells, is_id):
+    found = doubtful(read_table(table_of(tmp_path / "t.csv", {name: cells}), ()), [name])
+    assert bool(found.ids) is is_id
+
+
+def test_columns_that_are_left_out_are_said_once_and_can_be_taken(tmp_path):
+    columns = {
+        "": COUNTING,
+        "day": ["2020-01-02"] * 60,
+        "time": ["12:30"] * 60,
+        "gap": ["", "NA"] * 30,
+        "x": [f"{i}.5" for i in COUNTING],
+        "same": ["5"] * 60,
+        "name": [f"p{i}" for i in range(60)],
+        "y": ["a", "b"] * 30,
+    }
+    place = table_of(tmp_path / "t.csv", columns)
+    ctx = Context()
+    assert _features(read_table(place, ()), "y", (), (), Path("t.csv"), ctx) == ("x", "same")
+    said = [*ctx.warnings, *ctx.notes]
+    assert len(said) == 4
+    assert "columns 'day', 'time' hold dates" in said[0]
+    assert "column 'gap' holds no value" in said[1]
+    assert "column 'name' holds another word in every row" in said[3]
+    assert said[3].endswith("`mapsto adapt t.csv --target y --include name`")
+    taken = _features(read_table(place, ()), "y", ("name", ""), ("x",), Path("t.csv"), Context())
+    assert taken == ("", "same", "name")
+    learnt = learnt_columns(read_table(place, ()), ["x", "same"], np.ones(60, bool), where="t")
+    assert learnt.notes == ("column 'same' holds one value, which tells nothing",)
+    with pytest.raises(SpecError, match="there is no column 'nam'; did you mean 'name'"):
+        adapt_to_table(place, "y", Context(), exclude=("nam",))
+
+
+def test_a_class_of_one_row_does_not_cost_the_others_their_figure(tmp_path):
+    """The figure is that of the table without that row, as far as three classes are told as two are."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, 30), rng.normal(4, 1, 30), [40]])
+    y = ["low"] * 30 + ["high"] * 30 + ["rare"]
+    place = table_of(tmp_path / "t.csv", {"x": [f"{v:.3f}" for v in x], "y": y})
+    said = mapsto("adapt", place, "--target", "y", "--out", tmp_path / "o", code=0)
+    assert "class 'rare' has one row, so that it is not known how often it is told right" in said.err
+    assert "rare: 1 row\n" in said.out
+    found = json.loads(mapsto("adapt", place, "--target", "y", "--out", tmp_path / "o", "--json", code=0).out)
+    fold = fold_of_each(np.array([1] * 30 + [0] * 30), 5, 0)
+    right = 0
+    for number in range(5):
+        train = np.append(fold != number, True)
+        scaled = (x - x[train].mean()) / x[train].std()
+        peer = LogisticRegression(max_iter=1000).fit(scaled[train, None], np.array(y)[train])
+        judged = np.append(fold == number, False)
+        right += int((peer.predict(scaled[judged, None]) == np.array(y)[judged]).sum())
+    assert found["not_judged"] == ["rare"]
+    assert found["accuracy_percent"] == round(100 * right / 60, 2)
+
+
+def test_folds_are_learnt_from_as_a_table_of_their_own_would_be(tmp_path):
+    """Filling, scaling and words of each fold's train rows: what `learnt_columns` of these rows gives."""
+    words = [("a", "b", "c", "")[i % 4] for i in range(59)] + ["only here"]
+    numbers = ["" if i % 7 == 0 else f"{i * 1.5}" for i in range(60)]
+    table = read_table(
+        table_of(tmp_path / "t.csv", {"w": words, "n": numbers, "once": ["3", *[""] * 59], "k": COUNTING}), ()
+    )
+    whole = learnt_columns(table, ["w", "n", "once"], np.ones(60, bool), where="t").columns
+    train = np.arange(60) % 3 > 0
+    rows = relearnt_rows(parsed_columns(table, whole, where="t"), whole, train)
+    apart = learnt_columns(table, ["w", "n"], train, where="t").columns
+    expected = encoded(table, Preprocessing(kind="none", columns=apart), "t").rows
+    there = [i for i, word in enumerate(whole[0].categories) if word in apart[0].categories]
+    assert np.allclose(rows[:, [*there, 4]], expected, atol=1e-6)
+    assert not rows[train][:, [i for i in range(4) if i not in there]].any()
+    assert not rows[train][:, 5].any(), "no value to learn from, so nothing is made of it"
+
+
+def test_names_that_hardly_differ_or_cannot_be_printed(tmp_path):
+    long = "a very long name of a class that goes on and on, number "
+    place = table_of(
+        tmp_path / "t.csv",
+        {
+            "x\ny" + "z" * 90: COUNTING,
+            "w": ["Ulm", "ulm"] * 30,
+            "y": [long + "1", long + "2", "Cat", "cat", "big\ncat", "\x1b[2J"] * 10,
+        },
+    )
+    samples = Table(file=str(place), target="y").open()
+    said = " ".join(samples.warnings)
+    assert "the classes 'Cat', 'cat' count as different" in said
+    assert "column 'w': 'Ulm', 'ulm' count as different words" in said
+    done = mapsto("adapt", place, "--target", "y", "--exclude", "w", "--out", tmp_path / "o", code=0)
+    assert "  big\\ncat: 10 rows\n" in done.out
+    assert "  \\u001b[2J: 10 rows\n" in done.out
+    assert "  a very long name of a clas… on, number 2: 10 rows\n" in done.out
+    assert max(len(line) for line in done.out.splitlines() if "rows" in line) < 60
+    rows = mapsto("predict", tmp_path / "o", place, code=0).out.splitlines()
+    assert len(rows) == 60
+    assert long + "2" in {
+        row["label"] for row in json.loads(mapsto("predict", tmp_path / "o", place, "--json", code=0).out)
+    }
+
+
+def test_many_classes_take_few_lines(tmp_path):
+    place = table_of(tmp_path / "t.csv", {"x": COUNTING, "y": [f"kind {i % 30}" for i in range(60)]})
+    out = mapsto("adapt", place, "--target", "y", "--out", tmp_path / "o", code=0).out
+    assert "… and 18 more classes, 2 to 2 rows each" in out
+    assert len(out.splitlines()) == 15
+
+
+def test_hints_of_unequal_classes_can_be_typed(tmp_path):
+    rng = np.random.default_rng(0)
+    y = ["many"] * 100 + ["few"] * 5
+    x = [f"{rng.normal(2 * (name == 'few')):.3f}" for name in y]
+    place = table_of(tmp_path / "my t.csv", {"x": x, "y": y})
+    ctx = Context()
+    adapt_to_table(place, "y", ctx)
+    typed = next(note for note in ctx.notes if "hardly counts" in note).split("`")[1]
+    assert typed.endswith("--target y --class-weights balanced")
+    words = [*shlex.split(typed)[1:], "--out", tmp_path / "o", "--json"]
+    assert "hardly counts" not in json.dumps(json.loads(mapsto(*words, code=0).out)["notes"])
+    with pytest.raises(SpecError, match="--class-weights is for classes"):
+        adapt_to_table(table_of(place, {"x": x, "y": x}), "y", Context(), class_weights="balanced")
+
+
+def test_files_as_spreadsheets_write_them(tmp_path):
+    """A line that names the separator, nameless columns and cells at the end, words with blanks around them in Parquet."""
+    (tmp_path / "t.csv").write_text(
+        "\ufeffsep=;\nx;y;;\n1,5;a;;\n2,5;b\n3,5;a;;;;\n;;;\n".replace("b\n", "b;;\n"), encoding="utf-8"
+    )
+    table = read_table(tmp_path / "t.csv", ("y",))
+    assert (table.names, len(table), table.decimal_commas) == (("x", "y"), 3, {0, 1})
+    (tmp_path / "u.csv").write_text("x;y\n1;a;2\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 1 has 3 cells where the header has 2"):
+        read_table(tmp_path / "u.csv", ())
+    (tmp_path / "v.csv").write_text(",,y\n1,2,a\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"2 columns have no name \(1, 2 from the left\)"):
+        read_table(tmp_path / "v.csv", ())
+    pyarrow.parquet.write_table(pyarrow.table({"w": ["Ulm ", "Ulm", " Rom"]}), tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet", ()).columns[0].tolist() == ["Ulm", "Ulm", "Rom"]
 
 
 # ------------------------------------------------------------------------------------------------------------ scikit-learn

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from mapsto.errors import DataError, StoreError, command
+from mapsto.errors import DataError, SpecError, StoreError, command
 from mapsto.kinds import Dataset, Network
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mapsto.kinds import Metric, Package, Samples
     from mapsto.mapping import Context
 
-__all__ = ["adapt_to", "examples_in", "find_learner", "right_in_folds", "strongest_at_hand", "tested"]
+__all__ = ["adapt_to", "examples_in", "find_learner", "judged_folds", "right_in_folds", "strongest_at_hand", "tested"]
 
 _FOLDS = 5
 _DEMO = Path("runs") / "demo"
@@ -133,7 +138,7 @@ def _of_run(place: Path, store: str | None, label: str | None) -> tuple[Network,
 
 
 def examples_in(place: Path, network: Network) -> Dataset:
-    """The data set in a folder of class folders, an ``.npz`` archive, or a CSV or Parquet table."""
+    """The data set in a folder of class folders, or an ``.npz`` archive."""
     from mapsto import discovery
 
     preprocessing = network.signature.preprocessing
@@ -148,15 +153,15 @@ def examples_in(place: Path, network: Network) -> Dataset:
     suffix = place.suffix.lower()
     if suffix == ".npz":
         return discovery.find("data", "arrays")(file=str(place))
-    if suffix in (".csv", ".parquet"):
-        return discovery.find("data", "table")(file=str(place))
     what = "there is no such folder or file" if not place.exists() else f"files of type '{suffix}' are not read here"
     raise DataError(
         what, where=str(place), hint="give a folder with a folder of images for each class, an .npz archive or a table"
     )
 
 
-def adapt_to(network: Network, data: Dataset, ctx: Context) -> tuple[Package, dict[str, Any]]:
+def adapt_to(
+    network: Network, data: Dataset, ctx: Context, *, class_weights: Literal["none", "balanced"] = "none"
+) -> tuple[Package, dict[str, Any]]:
     """A learner, or a network with an embedding, adapted to labelled examples, as a package; and what it came to.
 
     Parameters
@@ -165,20 +170,36 @@ def adapt_to(network: Network, data: Dataset, ctx: Context) -> tuple[Package, di
         A learner adapts in its own way (`adapt.learner`); another network gets a linear classifier (`adapt.linear`).
     data
         The labelled examples.
+    class_weights
+        For a linear classifier `balanced`: each class weighs as much as any other, however few its examples.
 
     Returns
     -------
     tuple[Package, dict]
-        The package; and ``method``, ``classes`` (name → examples), ``examples``, ``folds`` and by cross-validation ``accuracy_percent``
-        with both ends of its interval, ``accuracy_low_percent`` and ``accuracy_high_percent`` (left out where a class has one example);
-        ``parity``.
+        The package; and ``method``, ``classes`` (name → examples), ``examples``, ``not_judged`` (classes of one example), ``folds`` and
+        by cross-validation ``accuracy_percent`` with both ends of its interval, ``accuracy_low_percent`` and ``accuracy_high_percent``
+        (left out where each class has one example); ``parity``.
+
+    Raises
+    ------
+    SpecError
+        Class weights are asked of a learner that has a way of its own.
     """
+    from functools import partial
+
     from mapsto import discovery
 
     samples = ctx.dataset(data)
     method = network.adaptation.method if network.adaptation is not None else "a linear classifier"
-    name = "adapt.learner" if network.adaptation is not None else "adapt.linear"
-    adapt: Any = discovery.find("mappings", name)
+    adapt: Any = discovery.find("mappings", "adapt.learner")
+    if network.adaptation is None:
+        adapt = partial(discovery.find("mappings", "adapt.linear"), class_weights=class_weights)
+    elif class_weights != "none":
+        raise SpecError(
+            f"this learner adapts by {method}, in which classes have no weights",
+            where="--class-weights",
+            hint="leave it out, or leave out the learner",
+        )
     adapted: Network = ctx.apply(adapt(data=data), network)
     package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
     counts = {title: int((samples.labels == number).sum()) for number, title in enumerate(samples.classes)}
@@ -186,34 +207,86 @@ def adapt_to(network: Network, data: Dataset, ctx: Context) -> tuple[Package, di
         "method": method,
         "classes": counts,
         "examples": len(samples),
-        **_cross_validated(network, data, min(counts.values()), adapt, ctx),
+        **_cross_validated(network, data, adapt, ctx),
         "parity": json.loads(package.files["manifest.json"].read_text(encoding="utf-8"))["parity"],
     }
     return package, found
 
 
-def _cross_validated(network: Network, data: Dataset, fewest: int, adapt: Any, ctx: Context) -> dict[str, Any]:
+def _cross_validated(network: Network, data: Dataset, adapt: Any, ctx: Context) -> dict[str, Any]:
     """How many of the examples are right when they are not among those that the network is adapted to, each once."""
+    import numpy as np
+
     from mapsto import discovery
     from mapsto.mappings.evaluate.accuracy import counted
 
-    folds = min(_FOLDS, fewest)
+    samples = ctx.dataset(data)
+    fold, folds, found = judged_folds(samples.labels, samples.classes, ctx, what="example")
     if folds < 2:
-        ctx.warn(
-            "a class has one example, so nothing can be said of how often the answers are right; give each class two or more"
-        )
-        return {"folds": 0}
-    fold: Any = discovery.find("data", "fold")
+        return found
     accuracy: Any = discovery.find("mappings", "evaluate.accuracy")
     network, data = _embedded_once(network, data, ctx)
+    samples, quiet = ctx.dataset(data), _quiet(ctx)
     shares: list[Metric] = []
     for number in range(folds):
         learn, judge = (
-            fold(data=data, folds=folds, number=number, part=part, seed=ctx.seed) for part in ("learn", "judge")
+            _InMemory(samples=samples.take(np.flatnonzero(part))) for part in (fold != number, fold == number)
         )
-        report = ctx.apply(accuracy(data=judge, pictures=0), ctx.apply(adapt(data=learn), network))
+        report = quiet.apply(accuracy(data=judge, pictures=0), quiet.apply(adapt(data=learn), network))
         shares.append(report.metrics["accuracy"])
-    return right_in_folds(*counted(shares), folds)
+    return found | right_in_folds(*counted(shares), folds)
+
+
+def judged_folds(
+    labels: NDArray[Any], classes: Sequence[str], ctx: Context, *, what: str
+) -> tuple[NDArray[np.int64], int, dict[str, Any]]:
+    """The fold of cross-validation in which each of n examples is judged, -1 where it never is; a warning says of what that is so.
+
+    Parameters
+    ----------
+    labels
+        A class each, shape (n,); or values, shape (n, K), for which `classes` is empty.
+    what
+        What one of them is called.
+
+    Returns
+    -------
+    tuple
+        The fold of each; how many folds there are, at most 5, and 0 where nothing can be judged; and what is told of it: ``folds`` and
+        ``not_judged``, the classes of one example. That one is always learnt from, and the figure is of the others.
+    """
+    import numpy as np
+
+    from mapsto.data.selection import fold_of_each
+
+    alone = np.bincount(labels, minlength=len(classes)) == 1 if len(classes) else np.zeros(1, np.bool_)
+    strata = labels if len(classes) else np.zeros(len(labels), np.int64)
+    folds = min(_FOLDS, int(np.bincount(strata).max()))
+    fold = np.where(alone[strata], -1, fold_of_each(strata, folds, ctx.seed))
+    names = [classes[number] for number in np.flatnonzero(alone).tolist()]
+    if folds < 2:
+        which = f"each class has one {what}" if len(classes) else f"there is one {what}"
+        ctx.warn(f"{which}, so that nothing can be said of how sure the answers are; give two or more")
+        return fold, 0, {"folds": 0, "not_judged": names}
+    if names:
+        named = few([f"'{short(name)}'" for name in names])
+        has, it = ("class {} has", "it") if len(names) == 1 else ("the classes {} have", "each of them")
+        ctx.warn(
+            f"{has.replace('{}', named)} one {what}, so that it is not known how often {it} is told right: the figure is of the other "
+            f"classes; give {it} two {what}s or more"
+        )
+    return fold, folds, {"folds": folds, "not_judged": names}
+
+
+def _quiet(ctx: Context) -> Context:
+    """A context like this one that keeps to itself what the folds have to say, which was said of all the examples."""
+    from mapsto.mapping import Context
+
+    class Quiet(Context):
+        def show_message(self, text: str, level: int) -> None:
+            pass
+
+    return Quiet(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)
 
 
 def right_in_folds(right: int, n: int, folds: int) -> dict[str, Any]:

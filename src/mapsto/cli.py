@@ -12,7 +12,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -32,7 +34,7 @@ from mapsto.errors import (
     nearest,
     trouble,
 )
-from mapsto_runtime.shown import shown
+from mapsto_runtime.shown import short, shown
 
 if TYPE_CHECKING:
     from mapsto.kinds import Package
@@ -73,6 +75,21 @@ StoreOption = Annotated[
 TrustOption = Annotated[
     list[str] | None, typer.Option("--trust", help="Allow factories of this module.", callback=_carried)
 ]
+_MOST_LINES = 12
+"""Classes that are listed one a line."""
+
+
+class _Task(Enum):
+    AUTO = "auto"
+    CLASSES = "classes"
+    VALUES = "values"
+
+
+class _Weights(Enum):
+    NONE = "none"
+    BALANCED = "balanced"
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -615,8 +632,10 @@ def predict(
             place = f" → {row['map']}" if "map" in row else ""
             _print(f"{title}: {row['label']}{place}")
             continue
-        others = "  ".join(f"{label} {score:.2f}" for label, score in row["top"].items() if label != row["label"])
-        _print(f"{title}: {row['label']} ({row['probability']:.2f})   {others}")
+        others = "  ".join(
+            f"{short(label)} {score:.2f}" for label, score in row["top"].items() if label != row["label"]
+        )
+        _print(f"{title}: {short(row['label'])} ({row['probability']:.2f})   {others}")
     for error in errors[:-1]:
         _note(str(error))
     if errors:
@@ -676,6 +695,21 @@ def adapt(
         ),
     ],
     target: Annotated[str | None, typer.Option(help="The column of a table to predict.")] = None,
+    task: Annotated[
+        _Task, typer.Option(help="Whether a table's target is a class or a value; auto: by what the column holds.")
+    ] = _Task.AUTO,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column of a table to predict from, even where it seems to number the rows; may be repeated."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A column of a table not to predict from; may be repeated.")
+    ] = None,
+    class_weights: Annotated[
+        _Weights, typer.Option(help="balanced: each class counts as much as any other, however few its examples.")
+    ] = _Weights.NONE,
     out: Annotated[Path | None, typer.Option(help="Where the package goes; by default runs/adapted.")] = None,
     step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last learner.")] = None,
     store: StoreOption = None,
@@ -690,6 +724,8 @@ def adapt(
     Example: mapsto adapt runs/meta_protonet photos --out runs/mine
 
     Example: mapsto adapt table.csv --target column
+
+    Example: mapsto adapt table.csv --target column --exclude a --class-weights balanced
     """
     from mapsto import kinds
     from mapsto import report as reports
@@ -702,7 +738,6 @@ def adapt(
             hint="give one folder of examples, with a learner before it or without",
         )
     folder = out or Path("runs") / "adapted"
-    _writable(folder)
 
     class Telling(Context):
         """A context that shows warnings and notes when they come."""
@@ -711,14 +746,20 @@ def adapt(
             _note(text)
 
     ctx = Telling(seed=seed)
-    with kinds.trusting(*(trust or [])):
-        package, found = _adapted(places, target, ctx, store, step)
-    reports.save_package(package, folder / "package")
+    given = {
+        "task": task.value,
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "class_weights": class_weights.value,
+    }
+    with _writable_at_the_end(folder), kinds.trusting(*(trust or [])):
+        package, found = _adapted(places, target, ctx, store, step, given)
+        reports.save_package(package, folder / "package")
     if as_json:
         _json({**found, "warnings": ctx.warnings, "notes": ctx.notes, "package": str(folder / "package")})
         return
-    for title, count in found["classes"].items():
-        _print(f"  {title}: {count} examples")
+    for line in _counts(found["classes"], "row" if target is not None else "example"):
+        _print(f"  {line}")
     _print(_sureness(found))
     example = command(
         "mapsto predict {folder} {file}", folder=folder, file="FILE.csv" if target is not None else "FILE"
@@ -726,10 +767,33 @@ def adapt(
     _print(f"wrote {folder / 'package'}; try it with: {example}")
 
 
+def _counts(classes: dict[str, int], what: str) -> list[str]:
+    """How many examples each class has, a line each; of many classes the first, and a line on the others."""
+    rows = [f"{short(title)}: {count} {what}{'' if count == 1 else 's'}" for title, count in classes.items()]
+    if len(rows) <= _MOST_LINES:
+        return rows
+    rest = list(classes.values())[_MOST_LINES:]
+    return [*rows[:_MOST_LINES], f"… and {len(rest)} more classes, {min(rest)} to {max(rest)} {what}s each"]
+
+
+@contextmanager
+def _writable_at_the_end(folder: Path) -> Generator[None]:
+    """As `_writable`; where the block fails, no folder is left that was not there before."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    _writable(folder)
+    try:
+        yield
+    except BaseException:
+        for each in new:
+            with suppress(OSError):  # another program may have put something there
+                each.rmdir()
+        raise
+
+
 def _adapted(
-    places: list[Path], target: str | None, ctx: Context, store: str | None, step: str | None
+    places: list[Path], target: str | None, ctx: Context, store: str | None, step: str | None, given: dict[str, Any]
 ) -> tuple[Package, dict[str, Any]]:
-    """The package of ``mapsto adapt`` and what it came to."""
+    """The package of ``mapsto adapt`` and what it came to; `given` holds the options of tables, and class weights."""
     from mapsto.adapting import adapt_to, examples_in, find_learner, strongest_at_hand, tested
     from mapsto.adapting_tables import adapt_to_table
     from mapsto.data.image_folder import splits_in
@@ -748,7 +812,7 @@ def _adapted(
                 where=str(examples),
                 hint=f"leave it out: {command('mapsto adapt {folder}', folder=examples)}",
             )
-        package, found = adapt_to_table(examples, target, ctx)
+        package, found = adapt_to_table(examples, target, ctx, **given)
         return package, {"learner": "the table's columns", "method": "a linear model", **found}
     if examples.suffix.lower() in (".csv", ".tsv", ".parquet"):
         raise SpecError(
@@ -756,6 +820,11 @@ def _adapted(
             where=str(examples),
             hint=command("mapsto adapt {table} --target COLUMN", table=examples),
         )
+    for name in ("task", "include", "exclude"):
+        if given[name] not in ((), "auto"):
+            raise SpecError(
+                "it is for the columns of a table", where=f"--{name}", hint="leave it out for images and arrays"
+            )
     splits = splits_in(examples)
     learn = splits.get("train", examples)
     if not examples.exists() or (len(places) == 1 and not examples.is_dir()):
@@ -768,7 +837,10 @@ def _adapted(
         network, name = find_learner(places[0], store=store, label=step)
     else:
         network, name = strongest_at_hand(ctx, examples)
-    package, found = adapt_to(network, examples_in(learn, network), ctx)
+    if len(places) == 1:
+        typed = command("mapsto adapt {examples} --class-weights balanced", examples=examples)
+        ctx.advice["class_weights"] = f"use `{typed}`"
+    package, found = adapt_to(network, examples_in(learn, network), ctx, class_weights=given["class_weights"])
     if "test" in splits:
         found |= tested(package, splits["test"])
     return package, {"learner": name, **found}
@@ -779,13 +851,16 @@ def _sureness(found: dict[str, Any]) -> str:
     text = f"'{found['learner']}' adapted by {found['method']}"
     if "test_accuracy_percent" in found:
         text += f"; right on {found['test_accuracy_percent']:.4g} % of {found['tested']} test files"
+    if found.get("task") == "values" and "rmse" not in found:
+        return f"{text}; how near the answers come is not known: there is one row"
     if "rmse" in found:
         always = f"{found['rmse_of_mean']:.4g} by always answering the mean"
         return f"{text}; root mean squared error {found['rmse']:.4g} by cross-validation ({always})"
     if "accuracy_percent" not in found:
-        return f"{text}; how often it is right is not known: a class has one example"
+        return f"{text}; how often it is right is not known: there are too few examples"
+    others = " of the classes with two examples or more" if found.get("not_judged") else ""
     ends = f" ({found['accuracy_low_percent']:.3g} to {found['accuracy_high_percent']:.3g})"
-    return f"{text}; right on {found['accuracy_percent']:.4g} %{ends} by cross-validation in {found['folds']} folds"
+    return f"{text}; right on {found['accuracy_percent']:.4g} %{ends}{others} by cross-validation in {found['folds']} folds"
 
 
 @app.command()

@@ -23,6 +23,7 @@ from mapsto import charts
 from mapsto.errors import SpecError
 from mapsto.intervals import interval_ends, interval_text
 from mapsto.said import together
+from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -42,6 +43,8 @@ _PNG = "data:image/png;base64,"
 _MOST_CLASSES = 120
 _MOST_IN_BRANCHES = 8
 """Steps in the branches of forks that are each drawn; of more, a branch is one box."""
+_OF_CLASSES = ("class", "label \\ predicted")
+"""Columns of tables that hold names of classes, which may be as long as a user likes."""
 
 
 class Cell(NamedTuple):
@@ -289,7 +292,8 @@ def _view(table: Mapping[str, Any]) -> View:
         values = [_with_interval(row, name) for row in rows]
         texts = _column(name, unit, values)
         numeric.append(any(_number(v) is not None for v in values) and not any(isinstance(v, str) for v in values))
-        columns.append(f"{name}, {unit}" if unit and _role(name, unit) not in {"bytes", "macs"} else name)
+        title = short(name)
+        columns.append(f"{title}, {unit}" if unit and _role(name, unit) not in {"bytes", "macs"} else title)
         for row, text in zip(cells, texts, strict=True):
             row.append(text)
     return View(columns, numeric, cells)
@@ -322,7 +326,9 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
     for value in values:
         number = _number(value)
         if number is None:
-            cells.append(Cell(_plain(cast("Doc", value).get("value") if isinstance(value, dict) else value)))
+            said = _plain(cast("Doc", value).get("value") if isinstance(value, dict) else value)
+            whole = short(said) if name in _OF_CLASSES else said
+            cells.append(Cell(whole, said if whole != said else ""))
             continue
         share = number / (100 if unit == "%" else 1) if bars and number >= 0 else None
         share = share if share is not None and share <= 1 else None

@@ -629,6 +629,8 @@ class Context:
         """What `note` was told so far, each text once."""
         self.leaves_out = False
         """Whether a fork goes on without the branches that cannot be made."""
+        self.advice: dict[str, str] = {}
+        """Field → how the user sets it, for hints, where that is not in a recipe: by an option of the command that runs the mapping."""
         self._sources: dict[int, tuple[Any, Any]] = {}
         self._opened: dict[tuple[int, _Reading], tuple[Any, Any]] = {}
         self._given: Any = None

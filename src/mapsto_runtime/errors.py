@@ -25,7 +25,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Final
 
-from mapsto_runtime.shown import shown
+from mapsto_runtime.shown import few, short, shown
 
 __all__ = [
     "CARRIED",
@@ -215,8 +215,8 @@ def command(text: str, *words: str, **values: object) -> str:
     return " ".join((typed, *map(shlex.quote, (*words, *carried))))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy that names what is known, the nearest first.
+def nearest(name: str, known: Iterable[str], *, most: int | None = None) -> str:
+    """A remedy that names what is known, the nearest first; of many names the first `most`.
 
     >>> nearest("talyor", ["magnitude", "taylor"])
     "did you mean 'taylor'?"
@@ -226,5 +226,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
     if close:
-        return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(names)}" if names else "none is known here"
+        return f"did you mean '{short(close[0])}'?"
+    return f"known: {few(names, most or len(names))}" if names else "none is known here"

@@ -222,7 +222,7 @@ def test_checks_name_what_is_wrong() -> None:
         require_classes(samples_of([1, 0], 4), at_least=3)
     with pytest.raises(DataError, match="not one sample"):
         require_some(samples_of([], 3), where="here")
-    with pytest.raises(DataError, match=r"row 1 holds nan \(and 1 more rows\)"):
+    with pytest.raises(DataError, match=r"row 1 holds nan \(and 1 more row\)"):
         require_finite(np.array([[0.0], [np.nan], [np.inf]]), where="here")
     with pytest.raises(DataError, match="label 3 of sample 1 is outside 0 to 2"):
         require_in_range(np.array([0, 3]), 3, where="here")
@@ -400,10 +400,12 @@ def test_parquet_gives_the_same_as_csv(tmp_path: Path) -> None:
         (CSV, {"task": "values"}, DataError, "holds words, not numbers"),
         ("x,kind\ninf,1\n2,2\n", {"missing": "mean"}, DataError, "row 1, column 'x' holds infinity"),
         ("x,kind\n1,inf\n2,2\n", {}, DataError, r"row 1, column 'kind' \(the target\) holds no value"),
-        ("x,kind\n,1\n,2\n", {"missing": "mean"}, DataError, "no value to take the mean of"),
+        ("x,kind\n,1\n,2\n", {"features": ("x",)}, DataError, "no value to take the mean of"),
+        ("x,kind\n,1\n,2\n", {}, DataError, "no column to predict from: column 'x' holds no value"),
         ("x,kind\n1,1.5\n2,2\n", {}, DataError, "holds fractions, such as 1.5"),
-        ("x,kind\n2020-01-01,1\n2020-01-02,2\n", {}, DataError, "is of type date"),
-        ("x,x,kind\n1,1,1\n", {}, DataError, "two columns are named 'x'"),
+        ("x,kind\n2020-01-01,1\n2020-01-02,2\n", {}, DataError, "no column to predict from: column 'x' holds dates"),
+        ("x,kind\n2020-01-01,1\n2020-01-02,2\n", {"features": ("x",)}, DataError, "'x' holds dates, neither numbers"),
+        ("x,x,kind\n1,1,1\n", {}, DataError, r"2 columns are named 'x' \(1, 2 from the left\)"),
         ("x,kind\n1,2,3\n", {}, DataError, "not a whole table"),
         ("x,kind\n", {}, DataError, "not one sample"),
         ("", {}, DataError, "not a whole table"),

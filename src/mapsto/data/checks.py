@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,30 @@ from numpy.typing import NDArray
 
 from mapsto.errors import DataError
 from mapsto.kinds import Samples
+from mapsto_runtime.shown import few, short
 
-__all__ = ["require_alike", "require_classes", "require_finite", "require_in_range", "require_labelled", "require_some"]
+__all__ = [
+    "names_alike",
+    "require_alike",
+    "require_classes",
+    "require_finite",
+    "require_in_range",
+    "require_labelled",
+    "require_some",
+]
+
+
+def names_alike(names: Iterable[str]) -> list[str]:
+    """Names of classes or words that differ in nothing but case, spaces or how accents are encoded, each group in a phrase.
+
+    >>> names_alike(["Cat", "dog", "cat", "cat "]), names_alike(["big cat", "bigcat"])
+    (["'Cat', 'cat', 'cat '"], [])
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+        groups.setdefault(" ".join(unicodedata.normalize("NFC", visible).casefold().split()), []).append(name)
+    return [few([f"'{short(name)}'" for name in group]) for group in groups.values() if len(group) > 1]
 
 
 def require_some(samples: Samples, *, where: str) -> Samples:
@@ -46,13 +69,13 @@ def require_classes(samples: Samples, at_least: int = 2, *, where: str = "data")
     there = np.unique(require_labelled(samples, where=where))
     if len(there) < at_least:
         if at_least == len(samples.classes):
-            empty = [repr(name) for label, name in enumerate(samples.classes) if label not in there]
+            empty = [f"'{short(name)}'" for label, name in enumerate(samples.classes) if label not in there]
             raise DataError(
                 f"class {', '.join(empty[:8])} has no samples",
                 where=where,
                 hint="add samples of it, or remove its folder or its name",
             )
-        names = ", ".join(samples.classes[label] for label in there)
+        names = ", ".join(short(samples.classes[label]) for label in there)
         count = "only one class has" if len(there) == 1 else f"only {len(there)} classes have"
         raise DataError(
             f"{count} samples ({names}), at least {at_least} are needed",
@@ -90,7 +113,7 @@ def require_finite(inputs: NDArray[Any], *, where: str, columns: Sequence[str] |
         return
     column = int(np.flatnonzero(~finite[bad[0]])[0])
     name = f", column '{columns[column]}'" if columns is not None else ""
-    more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
+    more = f" (and {len(bad) - 1} more row{'s' if len(bad) > 2 else ''})" if len(bad) > 1 else ""
     raise DataError(
         f"row {bad[0]}{name} holds {flat[bad[0], column]}{more}", where=where, hint="drop or fill what is missing"
     )

@@ -201,7 +201,8 @@ class _PassedOver:
             kinds = ", ".join(
                 f"{number} × {name}" if number > 1 else name for name, number in self.counts.most_common(6)
             )
-            more = f" and {len(self.counts) - 6} more kinds" if len(self.counts) > 6 else ""
+            others = len(self.counts) - 6
+            more = f" and {others} more kind{'s' if others > 1 else ''}" if others > 0 else ""
             files = (
                 "1 file or folder that is no image" if count == 1 else f"{count} files or folders that are no images"
             )

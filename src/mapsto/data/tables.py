@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,25 +12,35 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mapsto.data.checks import names_alike
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.kinds import Column, Preprocessing
-from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, read_raw
+from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, read_raw, unit_of
 from mapsto_runtime.preprocessing.tables import encoded, encoded_column, values_of
+from mapsto_runtime.shown import few, short
 
 __all__ = [
+    "Doubtful",
     "Learnt",
-    "dates_of",
+    "Target",
+    "cells_of",
+    "doubtful",
     "encoded_rows",
-    "ids_of",
+    "is_there",
+    "parsed_columns",
+    "relearnt_rows",
     "learnt_columns",
     "read_table",
-    "target_classes",
-    "target_values",
+    "target_of",
 ]
 
 _CODE = re.compile(r"[+-]?0\d+")
 """``007``: a number that begins with a zero is a code, whose zeros count."""
-_DATE = re.compile(r"(\d{4}-\d\d?-\d\d?|\d{4}/\d\d?/\d\d?|\d\d?[./-]\d\d?[./-](\d{4}|\d\d))([T ]\d\d?:\d\d.*)?")
+_CODES = re.compile(r"^[+-]?0\d+$", re.MULTILINE)
+_DATE = re.compile(
+    r"(\d{4}-\d\d?-\d\d?|\d{4}/\d\d?/\d\d?|\d\d?[./-]\d\d?[./-](\d{4}|\d\d))([T ]\d\d?:\d\d.*)?|\d\d?:\d\d(:\d\d(\.\d+)?)?"
+)
+_BARE = frozenset("0123456789.+-")
 _TWO_LETTERS = re.compile(r"[A-Z]{2}")
 _ID_NAME = re.compile(r"(.*[_\s.-])?(id|ids|uuid|guid|index|idx|key|nr|no|row)|unnamed.*|", re.I)
 _FEWEST_ROWS: Final = 10
@@ -38,6 +48,8 @@ _FEWEST_ROWS: Final = 10
 _FEW_ODD: Final = 3
 _MANY_NUMBERS: Final = 20
 """Among so many different numbers a few odd words are gaps or slips, not categories."""
+_MANY_WORDS: Final = 50
+"""So many different words, and in more than half of the rows another one, are names or remarks, not categories."""
 _MOSTLY: Final = 0.9
 """The share of numbers from which a column of words looks like one of numbers with a slip."""
 
@@ -51,6 +63,121 @@ class Learnt:
     """What may spoil a result, with its remedy."""
     notes: tuple[str, ...]
     """How columns were understood where that is not plain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubtful:
+    """Columns that cannot be predicted from, or hardly should be."""
+
+    unfit: dict[str, str]
+    """Of no type that can be predicted from → what it holds, as ``dates``."""
+    empty: tuple[str, ...]
+    """Without any value."""
+    ids: dict[str, str]
+    """Those that only tell the rows apart → how, in words that follow the name."""
+
+    def said_of_unfit(self) -> list[str]:
+        """A sentence on each kind of column of no type that can be predicted from."""
+        found: list[str] = []
+        for kind in dict.fromkeys(self.unfit.values()):
+            advice = "; where they matter, add columns of numbers, as of the weekday" if kind == "dates" else ""
+            names = [name for name, held in self.unfit.items() if held == kind]
+            found.append(f"{_called(names, 'holds', 'hold')} {kind}, which are not predicted from{advice}")
+        return found
+
+    def said_of_empty(self) -> list[str]:
+        """A sentence on columns without a value."""
+        return (
+            [f"{_called(self.empty, 'holds', 'hold')} no value, and nothing is predicted from it"] if self.empty else []
+        )
+
+    def said_of_ids(self, then: Callable[[str], str]) -> list[str]:
+        """A sentence on each way in which columns tell the rows apart; `then` gives its second half, of the first column's name."""
+        found: list[str] = []
+        for how in dict.fromkeys(self.ids.values()):
+            names = [name for name, way in self.ids.items() if way == how]
+            quoted = [f"'{short(name)}'" for name in names]
+            which = "column" if len(names) == 1 else "each of the columns"
+            found.append(f"{which} {few(quoted)} {how}, {then(names[0])}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Target:
+    """What the column to predict holds, row by row."""
+
+    name: str
+    words: tuple[str | None, ...]
+    """None where there is no value."""
+    values: NDArray[np.float64]
+    """NaN where there is no number."""
+    kind: Literal["numbers", "words"]
+    """Numbers where all values are some, or all but a few odd words among many numbers."""
+    odd: tuple[int, ...]
+    """Rows that hold a word where the others hold numbers."""
+    unit: str = ""
+    """A currency or percent sign beside the numbers."""
+
+    @property
+    def kept_gaps(self) -> tuple[str, ...]:
+        """Words that elsewhere stand for a missing value, and are classes here."""
+        return tuple(sorted({word for word in self.words if word in MISSING}))
+
+    @property
+    def distinct(self) -> int:
+        """How many different values it holds."""
+        if self.kind == "numbers":
+            return len(np.unique(self.values[np.isfinite(self.values)]))
+        return len({word for word in self.words if word is not None})
+
+    @property
+    def fraction(self) -> float | None:
+        """The first number that is not whole; None where all are."""
+        finite = self.values[np.isfinite(self.values)]
+        parts = finite[finite % 1 != 0]
+        return float(parts[0]) if self.kind == "numbers" and len(parts) else None
+
+    def labels(self, *, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """A class for each row, -1 where there is no value, and the classes' names: words by alphabet, numbers by size.
+
+        Raises `DataError` for numbers that are not whole.
+        """
+        if self.kind == "numbers" and not self.odd:
+            if self.fraction is not None:
+                raise DataError(
+                    f"column '{short(self.name)}' holds fractions, such as {self.fraction:g}, so it is not one of classes",
+                    where=where,
+                    hint="set task: values",
+                )
+            there = np.isfinite(self.values)
+            known, codes = np.unique(self.values[there], return_inverse=True)
+            names = tuple(str(int(value)) for value in known)
+        else:
+            there = np.array([word is not None for word in self.words])
+            unique, codes = np.unique(
+                np.array([w for w in self.words if w is not None], dtype=str), return_inverse=True
+            )
+            names = tuple(unique.tolist())
+        labels = np.full(len(self.words), -1)
+        labels[there] = codes
+        return labels.astype(np.int64), names
+
+    def numbers(self, *, where: str) -> NDArray[np.float32]:
+        """A number for each row, NaN where there is none. Raises `DataError` for a column of words."""
+        if self.kind == "words":
+            row = next((row for row, value in enumerate(self.values) if np.isnan(value) and self.words[row]), 0)
+            raise DataError(
+                f"column '{short(self.name)}' holds words, not numbers (row {row + 1}: '{short(self.words[row] or '')}')",
+                where=where,
+                hint="set task: classes",
+            )
+        return np.where(np.isinf(self.values), np.nan, self.values).astype(np.float32)
+
+    def missing(self, task: Literal["classes", "values"]) -> NDArray[np.bool_]:
+        """Which rows hold no class, or no number."""
+        if task == "values" or (self.kind == "numbers" and not self.odd):
+            return ~np.isfinite(self.values)
+        return np.array([word is None for word in self.words], np.bool_)
 
 
 def read_table(path: Path, needed: Sequence[str]) -> RawTable:
@@ -79,11 +206,34 @@ def read_table(path: Path, needed: Sequence[str]) -> RawTable:
     names = [name.strip() for name in table.names or ()]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two columns are named '{twice}'", where=where, hint="rename one")
+        places = [str(place + 1) for place, name in enumerate(names) if name == twice]
+        what = f"are named '{short(twice)}'" if twice else "have no name"
+        raise DataError(
+            f"{len(places)} columns {what} ({few(places)} from the left)",
+            where=where,
+            hint="rename or remove all but one",
+        )
     for name in needed:
         if name not in names:
-            raise SpecError(f"there is no column '{name}'", where=where, hint=nearest(name, names))
+            raise SpecError(
+                f"there is no column '{short(name)}'",
+                where=where,
+                hint=nearest(name, names, most=20) + _headless(names),
+            )
     return dataclasses.replace(table, names=tuple(names))
+
+
+def _called(names: Sequence[str], one: str, several: str) -> str:
+    """Columns by name, with the verb that fits their number."""
+    which, verb = ("columns", several) if len(names) > 1 else ("column", one)
+    quoted = [f"'{short(name)}'" for name in names]
+    return f"{which} {few(quoted)} {verb}"
+
+
+def _headless(names: Sequence[str]) -> str:
+    """A word for a table whose first line looks like a row."""
+    numbers, _ = values_of(np.array(names, object))
+    return "; its first line has to hold the columns' names" if np.isfinite(numbers).any() else ""
 
 
 def learnt_columns(
@@ -101,74 +251,113 @@ def learnt_columns(
     Raises `DataError` for a column that is neither of numbers nor of words, or holds no value at all.
     """
     columns: list[Column] = []
-    warnings: list[str] = []
-    notes: list[str] = []
+    said = _Said()
     for name in names:
         cells, comma = cells_of(table, name, where=where)
-        column = _typed(name, cells, train, comma, encode, where=where, warnings=warnings, notes=notes)
+        column = _typed(name, cells, train, comma, encode, where=where, said=said)
         columns.append(_measured(column, cells[train], comma, scale=scale, fill=missing == "mean", where=where))
-    return Learnt(columns=tuple(columns), warnings=tuple(warnings), notes=tuple(notes))
+        if _is_constant(cells[train]):
+            said.note(
+                "one value", name, "holds one value, which tells nothing", "hold one value each, which tells nothing"
+            )
+    return Learnt(columns=tuple(columns), warnings=tuple(said.warnings), notes=said.notes)
 
 
 def encoded_rows(
-    table: RawTable, preprocessing: Preprocessing, *, where: str
+    table: RawTable, preprocessing: Preprocessing, *, where: str, only: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Every row as a network's input, shape (N, D), and what was done; `preprocessing` holds the columns.
+    """Every row as a network's input, shape (N, D), or those of `only`, and what was done; `preprocessing` holds the columns.
 
     Raises `DataError` that names the first row that cannot be used, and counts them.
     """
     found = encoded(table, preprocessing, where)
-    for row in sorted(found.errors):
+    bad = [row for row in sorted(found.errors) if only is None or only[row]]
+    for row in bad:
         error = found.errors[row]
-        count = f" ({len(found.errors)} of {len(table)} rows are like that)"
+        count = f" ({len(bad)} of {len(table)} rows are like that)" if len(bad) > 1 else ""
         raise DataError(error.what + count, where=where, hint=error.hint)
-    return found.rows, found.notes
+    return found.rows if only is None else found.rows[only[found.numbers]], found.notes
 
 
-def ids_of(table: RawTable, names: Sequence[str]) -> dict[str, str]:
-    """Columns that only tell the rows apart → how: numbers that count them or are called so, or words that are all different."""
-    found: dict[str, str] = {}
-    for name in names:
-        place = (table.names or ()).index(name)
-        said = _is_id(name, table.columns[place], place in table.decimal_commas)
-        if said is not None:
-            found[name] = said
+def parsed_columns(table: RawTable, columns: Sequence[Column], *, where: str) -> list[NDArray[np.float64]]:
+    """What each column's cells are before they are filled and scaled, shape (N, width), NaN where there is no value."""
+    found: list[NDArray[np.float64]] = []
+    for column in columns:
+        cells, comma = cells_of(table, column.name, where=where)
+        found.append(encoded_column(dataclasses.replace(column, fill=(0.0,)), cells, comma)[0])
     return found
 
 
-def dates_of(table: RawTable, names: Sequence[str]) -> list[str]:
-    """Columns that hold nothing but dates or times."""
-    return [name for name in names if _is_of_dates(table, name)]
+def relearnt_rows(
+    parsed: Sequence[NDArray[np.float64]], columns: Sequence[Column], train: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Rows as a network's input, shape (N, D), filled and scaled by the train rows alone: as after `learnt_columns` from these.
+
+    A word that no train row has counts as missing.
+    """
+    parts: list[NDArray[np.float64]] = []
+    for column, given in zip(columns, parsed, strict=True):
+        values = given
+        if column.width > 1 or (column.type == "words" and column.encode == "one_hot"):
+            unseen = np.nansum(values[train], axis=0) == 0
+            values = np.where((values[:, unseen] == 1).any(axis=1, keepdims=True), np.nan, values)
+        known = ~np.isnan(values[train])
+        means = np.where(known, values[train], 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        filled = np.where(np.isnan(values), means, values)
+        if column.type == "numbers" or column.encode == "ordinal":
+            spread = filled[train].std()
+            filled = (filled - means) / (1.0 if spread <= 1e-9 * abs(means[0]) else spread)
+        parts.append(filled)
+    return np.concatenate(parts, axis=1)
 
 
-def target_classes(name: str, table: RawTable, *, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """A column as labels, and the classes' names: words by alphabet, numbers by size."""
-    cells, comma = cells_of(table, name, where=where)
-    words = _words_of(cells)
-    _refuse_missing(name, np.array([word is None for word in words]), where=where)
-    if _is_of_words(cells, comma):
-        known, codes = np.unique(np.array(words, dtype=str), return_inverse=True)
-        return codes.astype(np.int64), tuple(known.tolist())
-    numbers, _ = values_of(cells, comma)
-    _refuse_missing(name, ~np.isfinite(numbers), where=where)
-    values, labels = np.unique(numbers, return_inverse=True)
-    if (values % 1).any():
+def doubtful(table: RawTable, names: Sequence[str]) -> Doubtful:
+    """What of these columns cannot be predicted from, or hardly should be."""
+    unfit: dict[str, str] = {}
+    empty: list[str] = []
+    ids: dict[str, str] = {}
+    for name in names:
+        place = (table.names or ()).index(name)
+        cells = table.columns[place]
+        kind = _unfit(table, name)
+        if kind is not None:
+            unfit[name] = kind
+        elif not any(is_there(cell) for cell in cells):
+            empty.append(name)
+        elif (how := _is_id(name, cells, place in table.decimal_commas)) is not None:
+            ids[name] = how
+    return Doubtful(unfit=unfit, empty=tuple(empty), ids=ids)
+
+
+def target_of(table: RawTable, name: str, *, where: str) -> Target:
+    """What the column to predict holds. Raises `DataError` where it is neither of numbers nor of words."""
+    kind = _unfit(table, name)
+    if kind is not None:
         raise DataError(
-            f"column '{name}' holds fractions, such as {values[values % 1 != 0][0]}, so it is not one of classes",
+            f"column '{short(name)}' (the target) holds {kind}, which cannot be predicted",
             where=where,
-            hint="set task: values",
+            hint="choose another column, or write it as numbers or words",
         )
-    return labels.astype(np.int64), tuple(str(int(value)) for value in values)
-
-
-def target_values(name: str, table: RawTable, *, where: str) -> NDArray[np.float32]:
-    """A column as numbers to predict, shape (N,)."""
-    cells, comma = cells_of(table, name, where=where)
-    numbers, wrong = values_of(cells, comma)
-    if wrong:
-        raise DataError(f"column '{name}' holds words, not numbers", where=where, hint="set task: classes")
-    _refuse_missing(name, ~np.isfinite(numbers), where=where)
-    return numbers.astype(np.float32)
+    place = (table.names or ()).index(name)
+    cells, comma = table.columns[place], place in table.decimal_commas
+    words = _words_of_target(cells)
+    values, wrong = values_of(cells, comma)
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    coded = any(_CODE.fullmatch(cell) for cell in texts) or any(cell.lower() in ("true", "false") for cell in texts)
+    finite = values[np.isfinite(values)]
+    slips = _are_slips(cells, values, wrong)
+    numbers = len(finite) > 0 and not coded and (not wrong or slips)
+    if any(cell in MISSING and words[row] is not None for row, cell in enumerate(cells) if isinstance(cell, str)):
+        numbers = False  # a word that usually stands for a gap is a class here
+    units = {unit_of(cell) for cell in texts} - {""} if numbers else set[str]()
+    return Target(
+        name=name,
+        words=tuple(words),
+        values=values,
+        kind="numbers" if numbers else "words",
+        odd=tuple(wrong) if numbers else (),
+        unit=" and ".join(sorted(units)),
+    )
 
 
 def cells_of(table: RawTable, name: str, *, where: str) -> tuple[NDArray[Any], bool]:
@@ -176,16 +365,40 @@ def cells_of(table: RawTable, name: str, *, where: str) -> tuple[NDArray[Any], b
 
     Raises `DataError` where they are neither numbers nor words.
     """
-    place = (table.names or ()).index(name)
-    cells = table.columns[place]
-    kind = "date" if _is_of_dates(table, name) else table.odd.get(name)
+    kind = _unfit(table, name)
     if kind is not None:
         raise DataError(
-            f"column '{name}' is of type {kind}, neither numbers nor words",
+            f"column '{short(name)}' holds {kind}, neither numbers nor words",
             where=where,
-            hint="convert it, or leave it out of features",
+            hint="convert it, or leave it out of the columns to predict from",
         )
-    return cells, place in table.decimal_commas
+    place = (table.names or ()).index(name)
+    return table.columns[place], place in table.decimal_commas
+
+
+def is_there(cell: Any) -> bool:
+    """Whether a cell holds a value."""
+    return cell is not None and not (isinstance(cell, str) and cell in MISSING)
+
+
+def _is_constant(cells: NDArray[Any]) -> bool:
+    return len(cells) > 1 and all(cell == cells[0] for cell in cells)
+
+
+class _Said:
+    """What is to be said of columns; what is true of several is said once."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self._notes: dict[str, tuple[str, str, list[str]]] = {}
+
+    def note(self, kind: str, column: str, one: str, several: str) -> None:
+        """What is true of a column, as a verb and what follows it, and the same of several."""
+        self._notes.setdefault(kind, (one, several, []))[2].append(column)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(_called(names, one, several) for one, several, names in self._notes.values())
 
 
 def _typed(
@@ -196,39 +409,56 @@ def _typed(
     encode: Literal["one_hot", "ordinal"],
     *,
     where: str,
-    warnings: list[str],
-    notes: list[str],
+    said: _Said,
 ) -> Column:
     decimal: Literal[".", ","] = "," if comma else "."
     if not _is_of_words(cells, comma):
+        _say_units(name, cells, said)
         return Column(name=name, decimal=decimal)
     words = _words_of(cells)
+    title = f"column '{short(name)}'"
     if "NA" in words:
-        notes.append(
-            f"column '{name}': NA is taken for a code, as every word there is of two letters, not for a missing value"
-        )
+        what = "NA as a code, as every word there is of two letters, not as a missing value"
+        said.note("NA", name, f"has {what}", f"have {what}")
     codes = [word for word in words if word is not None and _CODE.fullmatch(word)]
     values, wrong = values_of(cells, comma)
     present = sum(word is not None for word in words)
     if not wrong and codes:
-        notes.append(f"column '{name}' holds codes such as '{codes[0]}', so it is one of words")
-    elif wrong and len(wrong) <= (1 - _MOSTLY) * present:
+        what = f"codes such as '{codes[0]}', so that"
+        said.note("codes", name, f"holds {what} it is one of words", f"hold {what} they are of words")
+    elif _are_slips(cells, values, wrong) and not codes:
         odd = sorted({str(cells[row]) for row in wrong})
-        if not codes and len(odd) <= _FEW_ODD and len(set(values[np.isfinite(values)])) >= _MANY_NUMBERS:
-            said = " and ".join(f"'{word}'" for word in odd)
-            warnings.append(
-                f"column '{name}' is taken for one of numbers, so that {said} counts as a missing value "
-                f"({len(wrong)} of {present} values, row {wrong[0] + 1} the first); mend them if that is not what they mean"
-            )
-            return Column(name=name, categories=tuple(odd), decimal=decimal)
-        warnings.append(
-            f"column '{name}' is taken for one of words, for row {wrong[0] + 1} holds '{cells[wrong[0]]}' "
+        called = " and ".join(f"'{short(word)}'" for word in odd)
+        said.warnings.append(
+            f"{title} is taken for one of numbers, so that {called} counts as a missing value "
+            f"({len(wrong)} of {present} values, row {wrong[0] + 1} the first); mend them if that is not what they mean"
+        )
+        return Column(name=name, categories=tuple(odd), decimal=decimal)
+    elif wrong and len(wrong) <= (1 - _MOSTLY) * present:
+        said.warnings.append(
+            f"{title} is taken for one of words, for row {wrong[0] + 1} holds '{short(str(cells[wrong[0]]))}' "
             f"({len(wrong)} of {present} values are no numbers); if it is one of numbers, mend them or leave those cells empty"
         )
     known = sorted({word for word, is_train in zip(words, train, strict=True) if is_train and word is not None})
     if not known:
-        raise DataError(f"column '{name}' has no value to learn from", where=where, hint="leave it out of features")
+        raise DataError(
+            f"{title} has no value to learn from", where=where, hint="leave it out of the columns to predict from"
+        )
+    for alike in names_alike(known):
+        said.warnings.append(f"{title}: {alike} count as different words; write them alike if they are one")
     return Column(name=name, type="words", categories=tuple(known), encode=encode)
+
+
+def _say_units(name: str, cells: NDArray[Any], said: _Said) -> None:
+    """A warning where the numbers of a column are in different units, which are all read alike."""
+    there = [cell for cell in cells if isinstance(cell, str) and cell not in MISSING]
+    marked = [cell for cell in there if cell[0] not in _BARE or cell[-1] not in _BARE]
+    units = {unit_of(cell) for cell in marked} | ({""} if len(marked) < len(there) else set[str]())
+    if len(units - {""}) > 1 or ("%" in units and len(units) > 1):
+        named = " and ".join(f"'{unit}'" if unit else "no unit" for unit in sorted(units, reverse=True))
+        said.warnings.append(
+            f"column '{short(name)}' mixes {named}, which are read as plain numbers; bring them to one unit"
+        )
 
 
 def _measured(column: Column, cells: NDArray[Any], comma: bool, *, scale: bool, fill: bool, where: str) -> Column:
@@ -237,7 +467,9 @@ def _measured(column: Column, cells: NDArray[Any], comma: bool, *, scale: bool, 
     known = ~np.isnan(values)
     if not known.any(axis=0).all():
         raise DataError(
-            f"column '{column.name}' has no value to take the mean of", where=where, hint="leave it out of features"
+            f"column '{short(column.name)}' has no value to take the mean of",
+            where=where,
+            hint="leave it out of the columns to predict from",
         )
     means = np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)
     column = dataclasses.replace(column, fill=tuple(means.tolist()) if fill else ())
@@ -249,56 +481,84 @@ def _measured(column: Column, cells: NDArray[Any], comma: bool, *, scale: bool, 
     return dataclasses.replace(column, mean=mean, std=1.0 if constant else spread)
 
 
-def _is_there(cell: Any) -> bool:
-    return cell is not None and not (isinstance(cell, str) and cell in MISSING)
-
-
 def _is_of_words(cells: NDArray[Any], comma: bool) -> bool:
     """Whether a column is one of words: a value is no number, or is a code such as ``007``."""
-    texts = [cell for cell in cells if isinstance(cell, str) and cell not in MISSING]
-    if any(_CODE.fullmatch(cell) for cell in texts):
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    text = "\n".join(texts)
+    if _CODES.search(text) is not None:
         return True
     values, wrong = values_of(cells, comma)
     if wrong:
         return True
-    truths = sum(cell.lower() in ("true", "false") for cell in texts)
+    truths = sum(cell.lower() in ("true", "false") for cell in texts) if "e" in text.lower() else 0
     return 0 < truths < int((~np.isnan(values)).sum())
+
+
+def _are_slips(cells: NDArray[Any], values: NDArray[np.float64], wrong: Sequence[int]) -> bool:
+    """Whether a few odd words stand among many different numbers."""
+    present = int((~np.isnan(values)).sum()) + len(wrong)
+    return (
+        0 < len(wrong) <= (1 - _MOSTLY) * present
+        and len({str(cells[row]) for row in wrong}) <= _FEW_ODD
+        and len(set(values[np.isfinite(values)])) >= _MANY_NUMBERS
+    )
 
 
 def _words_of(cells: NDArray[Any]) -> list[str | None]:
     """Each cell as a word, None where it holds none; among codes of two letters, as of countries, NA is one."""
-    there = {cell for cell in cells if _is_there(cell)}
-    codes = len(there) > 1 and all(isinstance(cell, str) and _TWO_LETTERS.fullmatch(cell) for cell in there)
-    return [str(cell) if _is_there(cell) or (codes and cell == "NA") else None for cell in cells]
+    there = {cell for cell in cells if is_there(cell)}
+    codes = bool(there) and all(isinstance(cell, str) and _TWO_LETTERS.fullmatch(cell) for cell in there)
+    return [_word(cell) if is_there(cell) or (codes and cell == "NA") else None for cell in cells]
 
 
-def _is_of_dates(table: RawTable, name: str) -> bool:
-    kind = table.odd.get(name, "")
-    present = [cell for cell in table.columns[(table.names or ()).index(name)] if _is_there(cell)]
-    return kind.startswith(("date", "time")) or (
-        bool(present) and all(isinstance(cell, str) and _DATE.fullmatch(cell) for cell in present)
-    )
+def _words_of_target(cells: NDArray[Any]) -> list[str | None]:
+    """As `_words_of`; where there is one other word, and no cell is empty, a word such as ``null`` is a class and no gap."""
+    words = _words_of(cells)
+    gaps = {cell for cell, word in zip(cells, words, strict=True) if word is None}
+    if len(gaps) == 1 and len({word for word in words if word is not None}) == 1:
+        gap = gaps.pop()
+        if isinstance(gap, str) and gap.isalpha():
+            return [gap if word is None else word for word in words]
+    return words
+
+
+def _word(cell: Any) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _unfit(table: RawTable, name: str) -> str | None:
+    """What a column holds that is neither numbers nor words, as ``dates``; None where it holds these."""
+    kind = table.odd.get(name)
+    if kind is not None:
+        return "dates" if kind.startswith(("date", "time")) else f"values of type {short(kind)}"
+    found = False
+    for cell in table.columns[(table.names or ()).index(name)]:
+        if is_there(cell):
+            if not isinstance(cell, str) or _DATE.fullmatch(cell) is None:
+                return None
+            found = True
+    return "dates" if found else None
 
 
 def _is_id(name: str, cells: NDArray[Any], comma: bool) -> str | None:
-    """How a column tells the rows apart; None where it does more, or that cannot be said."""
-    if len(cells) < _FEWEST_ROWS or not all(_is_there(cell) for cell in cells) or len(set(cells)) < len(cells):
-        return None
+    """How a column tells the rows apart; None where it does more, or that cannot be said.
+
+    What is different in every row is one where it is called so, is text, or counts the rows from 0 or 1: a year, a dose or a price
+    may be different in every row too.
+    """
+    there = [cell for cell in cells if is_there(cell)]
     values, wrong = values_of(cells, comma)
-    if len(wrong) > len(cells) / 2:
-        return "holds another word in every row"
-    if wrong:
+    words = len(wrong) > len(there) / 2
+    different = len(set(there))
+    if words and different > max(_MANY_WORDS, len(there) / 2) and different < len(cells):
+        return f"holds {different} different words in {len(there)} rows"
+    if different < len(cells):
         return None
-    whole = bool(np.isfinite(values).all()) and bool((values % 1 == 0).all())
+    enough = len(cells) >= _FEWEST_ROWS
     named = _ID_NAME.fullmatch(name) is not None or name.endswith(("Id", "ID"))
-    return "numbers the rows" if whole and (named or bool((np.diff(values) == 1).all())) else None
-
-
-def _refuse_missing(name: str, missing: NDArray[np.bool_], *, where: str) -> None:
-    if missing.any():
-        raise DataError(
-            f"row {int(np.flatnonzero(missing)[0]) + 1}, column '{name}' (the target) holds no value "
-            f"({int(missing.sum())} of {len(missing)} rows are like that)",
-            where=where,
-            hint="drop those rows",
-        )
+    if words or any(isinstance(cell, str) and _CODE.fullmatch(cell) for cell in cells):
+        return "holds another word in every row" if enough else None
+    if wrong or not np.isfinite(values).all() or (values % 1).any():
+        return None
+    counts = len(values) > 1 and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
+    return "numbers the rows" if (counts and (named or enough)) or (named and enough) else None

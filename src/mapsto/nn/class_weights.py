@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
+from mapsto_runtime.shown import short
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -36,7 +38,8 @@ def note_unequal(samples: Samples, ctx: Context) -> None:
     there = np.flatnonzero(counts)
     least, most = there[counts[there].argmin()], there[counts[there].argmax()]
     if counts[most] >= UNEQUAL * counts[least]:
+        how = ctx.advice.get("class_weights", "set class_weights: balanced")
         ctx.note(
-            f"'{samples.classes[most]}' has {counts[most]} examples, '{samples.classes[least]}' {counts[least]}, so the latter hardly "
-            "counts; set class_weights: balanced to have all classes count alike"
+            f"'{short(samples.classes[most])}' has {counts[most]} examples, '{short(samples.classes[least])}' {counts[least]}, so the "
+            f"latter hardly counts; {how} to have all classes count alike"
         )

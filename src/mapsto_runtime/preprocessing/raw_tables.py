@@ -10,9 +10,10 @@ import io
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from mapsto_runtime.errors import DataError
+from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     Cells: TypeAlias = NDArray[np.object_]
 
-__all__ = ["MISSING", "RawTable", "number_of", "read_raw"]
+__all__ = ["MISSING", "RawTable", "number_of", "read_raw", "unit_of"]
 
 MISSING: Final = frozenset(("", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"))
 """Cells that hold no value."""
@@ -30,11 +31,27 @@ _LOOKED_AT: Final = 100
 """Lines that the separator is found by."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.I)
 _WITH_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_THOUSANDS = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|[1-9]\d?(,\d{2})+,\d{3})(\.\d+)?")
+"""``1,234.5``, and as in India ``12,34,567``."""
 _THOUSANDS_BY_DOTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
-_UNIT = re.compile(r"^[€$£¥]\s*|\s*[€$£¥%]$")
-"""A currency or percent sign beside a number, which changes nothing of it: a column has one, or none."""
+_THOUSANDS_BY_GAPS = re.compile(r"([+-]?[1-9]\d{0,2}(?:[ \u00a0\u2009\u202f'’]\d{3})+)([.,]\d+)?")
+_SMALL = re.compile(r"[+-]?\d{1,3}")
 _WITH_DOT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+_DIGITS = re.compile(r"[+-]?[\d.,]*")
+_TRUTHS: Final = {"true": 1.0, "false": 0.0}
+_MONEY = (
+    r"(?:US|CA|AU|NZ|HK|[ACRS])?\$|[€£¥₹₽₩₺₴₪฿₫₱₦]|kr\.?|zł|Kč|Ft|Fr\.|"
+    r"(?:EUR|USD|GBP|CHF|JPY|CNY|RMB|INR|BRL|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|TRY|MXN|ZAR|KRW|SGD|HKD|ILS|THB|RUB|UAH)(?![A-Za-z])"
+)
+_UNIT = re.compile(rf"(?P<before>%|{_MONEY})\s*(?P<first>.+)|(?P<last>.+?)\s*(?P<after>%|‰|{_MONEY})", re.DOTALL)
+"""A currency or percent sign beside a number, which changes nothing of it."""
+_COMMA_PARTS_THOUSANDS = frozenset(
+    ("$", "US$", "CA$", "AU$", "A$", "C$", "£", "¥", "₹", "₩", "USD", "GBP", "JPY", "CNY", "INR")
+)
+_DOT_PARTS_THOUSANDS = frozenset(("€", "EUR", "₺", "TRY", "R$", "BRL", "kr", "kr.", "DKK", "NOK"))
+"""Units of places where that sign parts thousands: with three digits behind each, ``$1,234`` and ``1.234 €`` can be nothing else."""
+_LONGEST = 40
+"""Letters of a cell that may be a number with a unit."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +64,8 @@ class RawTable:
     """Text as it stands, stripped of blanks; from Parquet numbers and words, None where there is no value."""
     decimal_commas: frozenset[int] = frozenset()
     """Columns, counted from 0, in which ``1,5`` is one and a half, and ``1.234`` a thousand and more."""
+    unsure: frozenset[int] = frozenset()
+    """Columns of which only the rest of the table tells whether ``1,234`` is a thousand and more, if anything does."""
     decimal_points: bool = False
     """Whether some number in it can only have a decimal point."""
     ragged: dict[int, str] = field(default_factory=dict[int, str])
@@ -79,8 +98,9 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
     if content.startswith(b"PAR1"):
         return _parquet(content, name)
     text, notes = _text(content, name)
+    text, told = _told_separator(text)
     lines = [line for line in text.splitlines() if line.strip()]
-    separator = _separator(lines[:_LOOKED_AT], name)
+    separator = told or _separator(lines[:_LOOKED_AT], name)
     rows = [[cell.strip() for cell in row] for row in _rows(text, separator, name)]
     rows = [row for row in rows if any(row)]
     if not rows:
@@ -89,42 +109,114 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
         notes.append(f"its columns are separated by {_SEPARATORS[separator]}")
     header = tuple(rows.pop(0)) if known is None or _is_header(rows[0], known) else None
     width = len(header if header is not None else rows[0])
-    ragged = {
-        number: f"{len(row)} cells where the {'first row' if header is None else 'header'} has {width}"
-        for number, row in enumerate(rows)
-        if len(row) != width
-    }
-    for number in ragged:
-        rows[number] = (rows[number] + [""] * width)[:width]
-    columns = tuple(_cells([row[i] for row in rows]) for i in range(width))
-    commas, points = _decimal_commas(columns, separator)
-    if commas:
-        where = ", ".join(f"'{header[i]}'" if header is not None else str(i + 1) for i in commas[:5])
-        notes.append(f"numbers have decimal commas (column {where}{', …' if len(commas) > 5 else ''})")
+    ragged: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        if len(row) == width:
+            continue
+        if len(row) < width or any(row[width:]):  # separators at the end of a line are no cells
+            ragged[number] = f"{len(row)} cells where the {'first row' if header is None else 'header'} has {width}"
+        rows[number] = (row + [""] * width)[:width]
+    columns = tuple(_cells(column) for column in zip(*rows, strict=True)) if rows else (_cells([]),) * width
+    if header is not None:
+        there = [i for i in range(width) if header[i] or any(columns[i])]  # what spreadsheets save beside a table
+        header, columns = tuple(header[i] for i in there), tuple(columns[i] for i in there)
+    commas = _decimal_commas(columns, separator)
+    notes += commas.notes(header)
     return RawTable(
         names=header,
         columns=columns,
-        decimal_commas=frozenset(range(width) if commas and not points else commas),
-        decimal_points=points,
+        decimal_commas=commas.columns,
+        unsure=commas.unsure,
+        decimal_points=commas.points,
         ragged=ragged,
         notes=tuple(notes),
     )
 
 
-def _decimal_commas(columns: Sequence[Cells], separator: str = "") -> tuple[list[int], bool]:
-    """The columns in whose numbers commas are decimal signs, and whether some number in the table can only have a decimal point.
+@dataclass(frozen=True, kw_only=True)
+class _Commas:
+    """What commas and dots are in the numbers of a table."""
 
-    Without such a one, what is a decimal comma in one column is it in all. In a file of comma-separated values ``1,234`` is a thousand.
+    sure: tuple[int, ...]
+    """Columns that show decimal commas."""
+    columns: frozenset[int]
+    """All that are read so."""
+    unsure: frozenset[int]
+    points: bool
+
+    def notes(self, header: Sequence[str] | None) -> list[str]:
+        """A sentence on each way that numbers are not written as usual."""
+
+        def named(places: Collection[int]) -> str:
+            said = ", ".join(f"'{short(header[i])}'" if header is not None else str(i + 1) for i in sorted(places)[:5])
+            return f"column{'s' if len(places) > 1 else ''} {said}{', …' if len(places) > 5 else ''}"
+
+        found: list[str] = []
+        read = self.unsure & self.columns
+        if self.sure:
+            found.append(f"numbers have decimal commas ({named(self.sure)}), dots in them part thousands")
+        if read and not self.sure:
+            found.append(f"in numbers such as 1,234 the comma is taken for a decimal sign ({named(read)})")
+        if self.unsure - read:
+            found.append(f"in numbers such as 1,234 the comma is taken to part thousands ({named(self.unsure - read)})")
+        return found
+
+
+def _decimal_commas(columns: Sequence[Cells], separator: str = "") -> _Commas:
+    """What commas and dots are in each column, by its numbers, its units, the other columns and the separator, in this order.
+
+    Without a number in the table that can only have a decimal point, what is a decimal comma in one column is it in all.
     """
-    found: list[int] = []
-    points = False
-    for number, cells in enumerate(columns):
-        texts = [_UNIT.sub("", cell, count=1) for cell in cells if isinstance(cell, str)]
-        commas = [cell for cell in texts if _WITH_COMMA.fullmatch(cell)]
-        if commas and not (separator == "," and all(_THOUSANDS.fullmatch(cell) for cell in commas)):
-            found.append(number)
-        points = points or any(_WITH_DOT.fullmatch(cell) and not _THOUSANDS_BY_DOTS.fullmatch(cell) for cell in texts)
-    return found, points
+    sure: list[int] = []
+    unsure: list[int] = []
+    points = thousands = False
+    for place, cells in enumerate(columns):
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        whole = "\n".join(texts)
+        if "," not in whole and ("." not in whole or any(map(_is_point, texts))):
+            points = points or "." in whole
+            continue
+        kind = _sign_of(texts)
+        if kind == "decimal":
+            sure.append(place)
+        elif kind == "unsure":
+            unsure.append(place)
+        thousands = thousands or kind == "thousands"
+        points = points or kind == "point"
+    english = points or thousands
+    decimal = not english if sure and separator != ";" else bool(sure) or (separator == ";" and not english)
+    found = frozenset(sure) | (frozenset(unsure) if decimal else frozenset())
+    return _Commas(
+        sure=tuple(sure),
+        columns=frozenset(range(len(columns))) if sure and not english else found,
+        unsure=frozenset(unsure),
+        points=points,
+    )
+
+
+def _is_point(text: str) -> bool:
+    return _WITH_DOT.fullmatch(text) is not None and _THOUSANDS_BY_DOTS.fullmatch(text) is None
+
+
+def _sign_of(texts: Sequence[str]) -> Literal["decimal", "thousands", "point", "unsure"] | None:
+    """What the commas of a column are, or that its numbers have decimal points; None where it shows neither."""
+    parts = [_parts(text) for text in texts if text not in MISSING]
+    numbers = [number for number, _ in parts]
+    units = {unit for _, unit in parts}
+    by_comma = [number for number in numbers if _THOUSANDS.fullmatch(number)]
+    by_dots = [number for number in numbers if _THOUSANDS_BY_DOTS.fullmatch(number)]
+    if any(_WITH_COMMA.fullmatch(number) and not _THOUSANDS.fullmatch(number) for number in numbers):
+        return "decimal"
+    if any(map(_is_point, numbers)):
+        return "point"
+    if by_dots and len(by_dots) + sum(bool(_SMALL.fullmatch(number)) for number in numbers) == len(numbers):
+        dotted = any(number.count(".") > 1 for number in by_dots) or bool(units & _DOT_PARTS_THOUSANDS)
+        return "decimal" if dotted else None
+    if not by_comma:
+        return None
+    plain = any(_SMALL.fullmatch(number) for number in numbers)
+    several = any(number.count(",") > 1 or "." in number for number in by_comma)
+    return "thousands" if plain or several or bool(units & _COMMA_PARTS_THOUSANDS) else "unsure"
 
 
 def number_of(cell: str, *, decimal_comma: bool = False) -> float | None:
@@ -134,18 +226,55 @@ def number_of(cell: str, *, decimal_comma: bool = False) -> float | None:
     (1234.5, 1234.0, 1.5)
     >>> number_of("1,234"), number_of("1.234"), number_of("true"), number_of("1_000")
     (1234.0, 1.234, 1.0, None)
-    >>> number_of("$1,029.50"), number_of("9.1 %"), number_of("7,5 €", decimal_comma=True)
-    (1029.5, 9.1, 7.5)
+    >>> number_of("$1,029.50"), number_of("9.1 %"), number_of("7,5 €", decimal_comma=True), number_of("($5)"), number_of("1 200 zł")
+    (1029.5, 9.1, 7.5, -5.0, 1200.0)
     """
-    cell = _UNIT.sub("", cell, count=1)
+    if not decimal_comma and _NUMBER.fullmatch(cell):
+        return float(cell)
+    truth = _TRUTHS.get(cell.lower())
+    if truth is not None:
+        return truth
+    cell, _ = _parts(cell)
     if decimal_comma:
         if _WITH_COMMA.fullmatch(cell) or _THOUSANDS_BY_DOTS.fullmatch(cell):
             return float(cell.replace(".", "").replace(",", "."))
     elif _THOUSANDS.fullmatch(cell):
         return float(cell.replace(",", ""))
-    if _NUMBER.fullmatch(cell):
-        return float(cell)
-    return {"true": 1.0, "false": 0.0}.get(cell.lower())
+    return float(cell) if _NUMBER.fullmatch(cell) else None
+
+
+def unit_of(cell: str) -> str:
+    """The currency or percent sign beside the number in a cell; empty where there is none.
+
+    >>> unit_of("-$1,029.50"), unit_of("1.200 €"), unit_of("12"), unit_of("US$")
+    ('$', '€', '', '')
+    """
+    number, unit = _parts(cell)
+    return unit if any(letter.isdigit() for letter in number) else ""
+
+
+def _parts(cell: str) -> tuple[str, str]:
+    """A number without its unit and what parts its thousands where that is a gap, and the unit.
+
+    Brackets, as accountants write, and a sign before the unit go to the number.
+
+    >>> _parts("($1,200)"), _parts("-£5"), _parts("1 200,5 zł"), _parts("CHF 1'000")
+    (('-1,200', '$'), ('-5', '£'), ('1200,5', 'zł'), ('1000', 'CHF'))
+    """
+    if len(cell) > _LONGEST or _DIGITS.fullmatch(cell):
+        return cell, ""
+    cell, sign, unit = cell.replace("−", "-"), "", ""
+    if cell.startswith("(") and cell.endswith(")"):
+        cell, sign = cell[1:-1].strip(), "-"
+    if cell[:1] in ("+", "-") and not cell[1:2].isdigit():
+        cell, sign = cell[1:].strip(), sign or cell[0].strip("+")
+    found = _UNIT.fullmatch(cell)
+    if found is not None:
+        cell, unit = found["first"] or found["last"], found["before"] or found["after"]
+    parted = _THOUSANDS_BY_GAPS.fullmatch(cell)
+    if parted is not None:
+        cell = re.sub(r"[^\d+-]", "", parted[1]) + (parted[2] or "")
+    return sign + cell, unit
 
 
 def _text(content: bytes, name: str) -> tuple[str, list[str]]:
@@ -167,6 +296,13 @@ def _text(content: bytes, name: str) -> tuple[str, list[str]]:
         return content.decode("cp1252"), ["read as Windows-1252 (Latin-1), since it is not UTF-8"]
     except UnicodeDecodeError:
         return content.decode("latin-1"), ["read as Latin-1, since it is not UTF-8"]
+
+
+def _told_separator(text: str) -> tuple[str, str]:
+    """The text without a first line such as ``sep=;``, as Excel writes it, and the separator that it tells."""
+    first, _, rest = text.partition("\n")
+    told = first.strip('\r\n "')
+    return (rest, told[4:]) if told[:4].lower() == "sep=" and told[4:] in _SEPARATORS else (text, "")
 
 
 def _separator(lines: Sequence[str], name: str) -> str:
@@ -232,7 +368,9 @@ def _parquet(content: bytes, name: str) -> RawTable:
     odd = {title: str(table.column(title).type) for title, cells in zip(names, columns, strict=True) if cells is None}
     empty = _cells([None] * table.num_rows)
     filled = tuple(empty if cells is None else cells for cells in columns)
-    return RawTable(names=names, columns=filled, decimal_commas=frozenset(_decimal_commas(filled)[0]), odd=odd)
+    commas = _decimal_commas(filled)
+    found = frozenset(commas.sure)
+    return RawTable(names=names, columns=filled, decimal_commas=found, unsure=commas.unsure, odd=odd)
 
 
 def _parquet_cells(column: Any, pa: Any) -> Cells | None:
@@ -244,4 +382,6 @@ def _parquet_cells(column: Any, pa: Any) -> Cells | None:
     if any(kind(column.type) for kind in numbers):
         return _cells(column.cast(pa.float64(), safe=False).to_pylist())
     words = (types.is_string, types.is_large_string, types.is_string_view)
-    return _cells(column.to_pylist()) if any(kind(column.type) for kind in words) else None
+    if not any(kind(column.type) for kind in words):
+        return None
+    return _cells([cell.strip() if isinstance(cell, str) else cell for cell in column.to_pylist()])

@@ -7,6 +7,7 @@ header they are matched by position. A missing value, and a word that training d
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mapsto_runtime.errors import DataError, nearest
 from mapsto_runtime.preprocessing.arrays import finite, whole
 from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, number_of, read_raw
+from mapsto_runtime.shown import few, short
 from mapsto_runtime.signature import Column, Preprocessing
 
 if TYPE_CHECKING:
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "encoded", "encoded_column", "plain_rows", "raw_of_array", "reshaped", "values_of"]
 
-_NAMED = 5
-"""Columns or words that a message names at most."""
+_PLAIN = {False: re.compile(r"[0-9.eE+\-\n]*"), True: re.compile(r"[0-9,eE+\-\n]*")}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,21 +57,27 @@ def encoded(table: RawTable, preprocessing: Preprocessing, name: str) -> Encoded
     unseen: list[str] = []
     for column, place in zip(columns, places, strict=True):
         comma = place in table.decimal_commas or (column.decimal == "," and not table.decimal_points)
+        if place in table.unsure:
+            comma = column.decimal == ","
         part, wrong, new = encoded_column(column, table.columns[place], comma)
         for row, what in wrong.items():
-            hint = "give what the training table had" if column.fill else "fill it in, or train with missing: mean"
-            errors.setdefault(row, DataError(f"row {row + 1}, column '{column.name}' {what}", where=name, hint=hint))
+            hint = (
+                "give a number, or leave the cell empty" if column.fill else "fill it in, or train with missing: mean"
+            )
+            errors.setdefault(
+                row, DataError(f"row {row + 1}, column '{short(column.name)}' {what}", where=name, hint=hint)
+            )
         missing = np.isnan(part).any(axis=1)
         if missing.any() and column.fill:
             part = np.where(np.isnan(part), np.array(column.fill), part)
-            unseen += [f"'{word}' in '{column.name}'" for word in new]
+            unseen += [f"'{short(word)}' in '{short(column.name)}'" for word in new]
             if missing.sum() > sum(new.values()):
-                gaps.append(f"'{column.name}'")
+                gaps.append(f"'{short(column.name)}'")
         parts.append((part - column.mean) / column.std)
     if gaps:
-        notes.append(f"missing values are filled with the mean of the train rows (column {_some(gaps)})")
+        notes.append(f"missing values are filled with the mean of the train rows (column {few(gaps)})")
     if unseen:
-        notes.append(f"words that training did not have count as missing: {_some(unseen)}")
+        notes.append(f"words that training did not have count as missing: {few(unseen)}")
     good = np.array([row for row in range(len(table)) if row not in errors], np.int64)
     rows = np.concatenate(parts, axis=1).astype(np.float32)[good]
     return Encoded(rows=rows, numbers=good, errors=errors, notes=tuple(notes))
@@ -91,7 +98,9 @@ def encoded_column(
     if column.type == "numbers":
         gaps = set(column.categories)
         values, wrong = values_of(cells, decimal_comma)
-        problems = {row: f"holds '{cells[row]}', which is no number" for row in wrong if cells[row] not in gaps}
+        problems = {
+            row: f"holds '{short(str(cells[row]))}', which is no number" for row in wrong if cells[row] not in gaps
+        }
         problems |= {int(row): "holds infinity" for row in np.flatnonzero(np.isinf(values))}
         values = np.where(np.isinf(values), np.nan, values)[:, None]
         new: dict[str, int] = {}
@@ -113,7 +122,9 @@ def encoded_column(
         for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
             word = _word(cells[row])
             empty = word is None or word in MISSING
-            problems.setdefault(row, "holds no value" if empty else f"holds '{word}', which training did not have")
+            problems.setdefault(
+                row, "holds no value" if empty else f"holds '{short(word or '')}', which training did not have"
+            )
     return values, problems, new
 
 
@@ -126,6 +137,9 @@ def values_of(cells: NDArray[Any], decimal_comma: bool = False) -> tuple[NDArray
     """
     import numpy as np
 
+    plain = _plain_numbers(cells, decimal_comma)
+    if plain is not None:
+        return plain, []
     values = np.full(len(cells), np.nan)
     wrong: list[int] = []
     for row, cell in enumerate(cells):
@@ -137,6 +151,22 @@ def values_of(cells: NDArray[Any], decimal_comma: bool = False) -> tuple[NDArray
         else:
             values[row] = number
     return values, wrong
+
+
+def _plain_numbers(cells: NDArray[Any], decimal_comma: bool) -> NDArray[np.float64] | None:
+    """The numbers of a column of nothing else and empty cells, many at once; None where it has to be looked at cell by cell."""
+    import numpy as np
+
+    if not any(isinstance(cell, str) for cell in cells):
+        return np.array(cells.tolist(), np.float64)
+    try:
+        text = "\n".join(cells)
+        if _PLAIN[decimal_comma].fullmatch(text) is None:
+            return None
+        texts = text.replace(",", ".").split("\n") if decimal_comma else cells
+        return np.array([float(cell) if cell else math.nan for cell in texts], np.float64)
+    except (TypeError, ValueError):
+        return None
 
 
 def _word(cell: Any) -> str | None:
@@ -157,23 +187,23 @@ def _places(table: RawTable, preprocessing: Preprocessing, name: str, notes: lis
     names = _spelt_as_known([title.strip() for title in table.names], preprocessing.header or wanted, notes)
     for title in wanted:
         if names.count(title) > 1:
-            raise DataError(f"two columns are named '{title}'", where=name, hint="rename or drop one")
+            raise DataError(f"two columns are named '{short(title)}'", where=name, hint="rename or drop one")
     missing = [title for title in wanted if title not in names]
     if missing:
         extra = [title for title in names if title not in preprocessing.header]
-        close = f"; of {missing[0]}: {nearest(missing[0], extra)}" if extra else ""
+        close = f"; of {short(missing[0])}: {nearest(missing[0], extra, most=5)}" if extra else ""
         raise DataError(
-            f"there is no column {_some([repr(title) for title in missing])}",
+            f"there is no column {few([_quoted(title) for title in missing])}",
             where=name,
-            hint=f"give the columns of the training table ({_some([repr(title) for title in wanted])}){close}",
+            hint=f"give the columns of the training table ({few([_quoted(title) for title in wanted])}){close}",
         )
     extra = [title for title in names if title not in wanted and title not in preprocessing.header]
     if extra:
-        notes.append(f"column {_some([repr(title) for title in extra])} is passed over: training did not have it")
+        notes.append(f"column {few([_quoted(title) for title in extra])} is passed over: training did not have it")
     for title in wanted:
         if title in table.odd:
             raise DataError(
-                f"column '{title}' is of type {table.odd[title]}, neither numbers nor words",
+                f"column '{short(title)}' is of type {table.odd[title]}, neither numbers nor words",
                 where=name,
                 hint="give it as the training table had it",
             )
@@ -188,7 +218,7 @@ def _spelt_as_known(names: list[str], known: Sequence[str], notes: list[str]) ->
         others = [name for name in names if name.casefold() == title.casefold()]
         sure = title not in known and len(alike) == len(others) == 1
         if sure:
-            notes.append(f"column '{title}' is taken for '{alike[0]}'")
+            notes.append(f"column '{short(title)}' is taken for '{short(alike[0])}'")
         found.append(alike[0] if sure else title)
     return found
 
@@ -200,7 +230,7 @@ def _places_by_order(table: RawTable, preprocessing: Preprocessing, name: str, n
         _require_values(table, preprocessing, name)
     if count == len(wanted):
         notes.append(
-            f"it has no header: its columns are taken for {_some([repr(title) for title in wanted])} in that order"
+            f"it has no header: its columns are taken for {few([_quoted(title) for title in wanted])} in that order"
         )
         return list(range(count))
     if count == len(preprocessing.header):
@@ -209,7 +239,7 @@ def _places_by_order(table: RawTable, preprocessing: Preprocessing, name: str, n
     raise DataError(
         f"it has no header, and {count} columns where {len(wanted)} are predicted from",
         where=name,
-        hint=f"give a header with the columns of the training table ({_some([repr(title) for title in wanted])})",
+        hint=f"give a header with the columns of the training table ({few([_quoted(title) for title in wanted])})",
     )
 
 
@@ -226,17 +256,16 @@ def _require_values(table: RawTable, preprocessing: Preprocessing, name: str) ->
         for column, cell in held
     ):
         return
-    line = _some([repr(cell) for _, cell in held])
+    line = few([_quoted(cell) for _, cell in held])
     raise DataError(
         f"its first line ({line}) holds neither columns nor values of the training table",
         where=name,
-        hint=f"give a header with the columns of the training table ({_some([repr(title) for title in titles])})",
+        hint=f"give a header with the columns of the training table ({few([_quoted(title) for title in titles])})",
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _quoted(name: str) -> str:
+    return f"'{short(name)}'"
 
 
 def raw_of_array(samples: NDArray[Any], columns: int, name: str) -> RawTable:
@@ -270,7 +299,9 @@ def plain_rows(content: bytes, name: str) -> NDArray[np.float64]:
         values, wrong = values_of(cells, place in table.decimal_commas)
         for row in wrong:
             raise DataError(
-                f"row {row + 1}: '{cells[row]}' is no number", where=name, hint="give one sample a row, numbers only"
+                f"row {row + 1}: '{short(str(cells[row]))}' is no number",
+                where=name,
+                hint="give one sample a row, numbers only",
             )
         columns.append(values)
     if not len(table):

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from mapsto.data.image_folder import Split
 from mapsto.kinds import Dataset, Preprocessing, Samples
+from mapsto_runtime.shown import few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ class Images(Dataset):
             labels=np.array([label for label, _ in listing.files], np.int64),
             classes=listing.classes,
             preprocessing=preprocessing,
-            warnings=tuple(_warnings(paths, records[:, 0])),
+            warnings=(*_warnings(paths, records[:, 0]), *_alike(self.folder, listing.classes)),
             notes=listing.notes,
         )
         if (records[:, 0] & _BROKEN).any():
@@ -168,7 +169,7 @@ class Images(Dataset):
         with huge_allowed(), ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(paths))))
         if broken and not self.skip_broken:
-            named = _few([f"{paths[i]} ({broken[i]})" for i in sorted(broken)])
+            named = few([f"{paths[i]} ({broken[i]})" for i in sorted(broken)])
             count = "1 file is" if len(broken) == 1 else f"{len(broken)} files are"
             raise DataError(
                 f"{count} not whole images: {named}",
@@ -194,13 +195,19 @@ def _warnings(paths: Sequence[Path], odd: NDArray[np.uint8]) -> list[str]:
     for bit, (what, advice) in said.items():
         places = np.flatnonzero(odd & bit).tolist()
         if places:
-            found.append(f"{what}: {len(places)} ({_few([str(paths[i]) for i in places])}){advice}")
+            found.append(f"{what}: {len(places)} ({few([str(paths[i]) for i in places])}){advice}")
     return found
 
 
-def _few(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
-    return f"{', '.join(texts[:5])}{more}"
+def _alike(folder: str, classes: Sequence[str]) -> list[str]:
+    """A warning for each group of folders whose names hardly differ."""
+    from mapsto.data.checks import names_alike
+
+    return [
+        f"{folder}: the folders {names} count as different classes, though their names differ only in case or spaces; "
+        "put the images in one folder if they are one class"
+        for names in names_alike(classes)
+    ]
 
 
 def _shown_size(size: tuple[int, int]) -> str:

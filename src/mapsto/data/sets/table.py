@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.kinds import Dataset, Preprocessing, Samples
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +29,11 @@ class Table(Dataset):
 
     Separators (comma, semicolon, tab, bar), decimal commas and Latin-1 are found by themselves. In a text file an empty cell, NA,
     N/A, NaN and NULL are missing values; among codes of two letters, as of countries, NA is a word. Numbers with leading zeros, such
-    as 007, are words. Messages count rows from 1, without the header.
+    as 007, are words; money and percentages are numbers. Dates and columns without a value are left out. Messages count rows from 1,
+    without the header.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     file: str
     """A ``.csv``, ``.tsv`` or ``.parquet`` file: a path, or a path inside the data folder."""
@@ -47,8 +49,10 @@ class Table(Dataset):
     """Whether columns of numbers are scaled to mean 0 and standard deviation 1 over the train rows."""
     missing: Literal["refuse", "mean"] = "mean"
     """Whether a missing value is an error, or becomes the mean of its encoded column over the train rows."""
+    unlabelled: Literal["refuse", "leave_out"] = "refuse"
+    """Whether a row without a value of the target is an error, or left out with a warning."""
     ids: Literal["keep", "drop"] = "keep"
-    """Whether columns that only number the rows are predicted from, with a warning, or left out; those in `features` are kept."""
+    """Whether columns that only tell the rows apart are predicted from, with a warning, or left out; those in `features` are kept."""
     split: Literal["all", "train", "test"] = "all"
     """All rows, or those for training or testing; all are encoded alike."""
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
@@ -87,96 +91,143 @@ class Table(Dataset):
         table = read_table(path, [*self.targets, *(self.features or ())])
         if not len(table):
             raise DataError("there is not one sample", where=where, hint="give rows below the header")
-        labels, classes = self._labels(table, where)
-        warnings: tuple[str, ...] = ()
+        labels, classes, gaps = self._labels(table, where)
+        labelled = ~gaps
+        warnings: list[str] = [*self._left_out(gaps, where), *_alike(classes if self.task == "classes" else ())]
         notes: tuple[str, ...] = ()
-        held_out = self._held_out(labels)
+        held_out = self._held_out(labels, labelled)
         if known is None:
-            chosen, warnings, notes = self._chosen(table)
+            chosen, doubts, notes = self._chosen(table)
             learnt = learnt_columns(
-                table, chosen, ~held_out, encode=self.encode, scale=self.scale, missing=self.missing, where=where
+                table,
+                chosen,
+                labelled & ~held_out,
+                encode=self.encode,
+                scale=self.scale,
+                missing=self.missing,
+                where=where,
             )
             known = Preprocessing(kind="none", columns=learnt.columns, header=table.names or ())
-            warnings, notes = (*warnings, *learnt.warnings), (*notes, *learnt.notes)
-        inputs, said = encoded_rows(table, known, where=where)
+            warnings += [*doubts, *learnt.warnings]
+            notes = (*notes, *learnt.notes)
+        inputs, said = encoded_rows(table, known, where=where, only=labelled)
         samples = Samples(
             inputs=inputs,
-            labels=labels,
+            labels=labels[labelled],
             classes=classes,
             preprocessing=known,
             warnings=tuple(f"{path.name}: {text}" for text in warnings),
             notes=tuple(f"{path.name}: {text}" for text in (*notes, *said)),
         )
         if self.split != "all":
-            samples = samples.take(np.flatnonzero(held_out == (self.split == "test")))
+            samples = samples.take(np.flatnonzero(held_out[labelled] == (self.split == "test")))
         return require_some(samples, where=where)
 
-    def _labels(self, table: RawTable, where: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    def _labels(self, table: RawTable, where: str) -> tuple[NDArray[Any], tuple[str, ...], NDArray[np.bool_]]:
+        """The labels, the classes' names, and which rows hold none."""
         import numpy as np
 
-        from mapsto.data.tables import target_classes, target_values
+        from mapsto.data.tables import target_of
         from mapsto.errors import DataError, SpecError
 
+        targets = [target_of(table, name, where=where) for name in self.targets]
         if self.task == "classes":
-            first, *others = self.targets
+            first, *others = targets
             if others:
                 raise SpecError(
                     f"{len(self.targets)} columns are the target, but a class is in one",
                     where="table.target",
                     hint="set task: labels (columns of 0 and 1) or task: values",
                 )
-            return target_classes(first, table, where=where)
-        values = np.stack([target_values(name, table, where=where) for name in self.targets], axis=1)
-        if self.task == "labels" and not np.isin(values, (0, 1)).all():
-            name = self.targets[int(np.flatnonzero(~np.isin(values, (0, 1)).all(axis=0))[0])]
+            labels, classes = first.labels(where=where)
+            return labels, classes, first.missing("classes")
+        values = np.stack([target.numbers(where=where) for target in targets], axis=1)
+        gaps = np.asarray(np.isnan(values).any(axis=1))
+        if self.task == "labels" and not np.isin(values[~gaps], (0, 1)).all():
+            name = self.targets[int(np.flatnonzero(~np.isin(values[~gaps], (0, 1)).all(axis=0))[0])]
             raise DataError(
-                f"column '{name}' holds other numbers than 0 and 1", where=where, hint="set task: classes or values"
+                f"column '{short(name)}' holds other numbers than 0 and 1",
+                where=where,
+                hint="set task: classes or values",
             )
-        return values, self.targets
+        return values, self.targets, gaps
 
-    def _chosen(self, table: RawTable) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    def _left_out(self, gaps: NDArray[np.bool_], where: str) -> list[str]:
+        """A warning of rows without a label. Raises `DataError` where they are refused, or no other is there."""
+        from mapsto.errors import DataError
+
+        count = int(gaps.sum())
+        if not count:
+            return []
+        first = f"row {int(gaps.argmax()) + 1}"
+        name = ", ".join(f"'{short(target)}'" for target in self.targets)
+        if self.unlabelled == "refuse" or count == len(gaps):
+            hint = "drop those rows, or set unlabelled: leave_out" if count < len(gaps) else "choose another column"
+            raise DataError(
+                f"{first}, column {name} (the target) holds no value ({count} of {len(gaps)} rows are like that)",
+                where=where,
+                hint=hint,
+            )
+        are, which = ("is", first) if count == 1 else ("are", f"{first} the first")
+        return [f"{count} of {len(gaps)} rows {are} left out, for {name} (the target) holds no value there ({which})"]
+
+    def _chosen(self, table: RawTable) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
         """The columns to predict from, warnings and notes about them."""
-        from mapsto.data.tables import dates_of, ids_of
-        from mapsto.errors import SpecError
+        from mapsto.data.tables import doubtful
+        from mapsto.errors import DataError, SpecError
 
         names = table.names or ()
         chosen = self.features or tuple(name for name in names if name not in self.targets)
         warnings: list[str] = []
         notes: list[str] = []
-        dates = [] if self.features else dates_of(table, chosen)
-        if dates and len(dates) < len(chosen):
-            chosen = tuple(name for name in chosen if name not in dates)
-            warnings += [
-                f"column '{name}' holds dates, which are not predicted from; where they matter, add columns of numbers, as of the weekday"
-                for name in dates
-            ]
-        ids = {} if self.features else ids_of(table, chosen)
-        if ids and self.ids == "drop" and len(ids) < len(chosen):
-            chosen = tuple(name for name in chosen if name not in ids)
-            notes += [f"column '{name}' {how}, so it is not predicted from" for name, how in ids.items()]
-        else:
-            warnings += [
-                f"column '{name}' {how}, and a network may learn them by heart; set ids: drop, or name features"
-                for name, how in ids.items()
-            ]
+        if self.features is None:
+            found = doubtful(table, chosen)
+            chosen = tuple(name for name in chosen if name not in found.unfit and name not in found.empty)
+            warnings += found.said_of_unfit()
+            notes += found.said_of_empty()
+            if not chosen and (warnings or notes):
+                raise DataError(
+                    f"there is no column to predict from: {'; '.join([*warnings, *notes])}",
+                    where=self.file,
+                    hint="add columns of numbers or words",
+                )
+            drops = self.ids == "drop" and len(found.ids) < len(chosen)
+            if drops:
+                chosen = tuple(name for name in chosen if name not in found.ids)
+                notes += found.said_of_ids(lambda name: "so that it is not predicted from")
+            else:
+                warnings += found.said_of_ids(
+                    lambda name: "and a network may learn its values by heart; set ids: drop, or name features"
+                )
         if set(self.targets) & set(chosen) or not chosen:
             raise SpecError(
                 f"needs a column other than the target '{', '.join(self.targets)}' to predict from",
                 where="table.features",
-                hint=f"known: {', '.join(names)}",
+                hint=f"its columns: {few([short(name) for name in names], 20)}",
             )
-        return chosen, tuple(warnings), tuple(notes)
+        return chosen, warnings, tuple(notes)
 
-    def _held_out(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    def _held_out(self, labels: NDArray[Any], labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which rows are for testing; none where all are asked for."""
         import numpy as np
 
         from mapsto.data.selection import share_of_each_class
 
-        if self.split == "all":
-            return np.zeros(len(labels), np.bool_)
-        strata = labels if self.task == "classes" else np.zeros(len(labels), np.int64)
-        return share_of_each_class(strata, round(self.test_fraction * len(labels)), _SPLIT_SEED)
+        held_out = np.zeros(len(labels), np.bool_)
+        if self.split != "all":
+            strata = labels if self.task == "classes" else np.zeros(len(labels), np.int64)
+            total = round(self.test_fraction * int(labelled.sum()))
+            held_out[labelled] = share_of_each_class(strata[labelled], total, _SPLIT_SEED)
+        return held_out
+
+
+def _alike(classes: tuple[str, ...]) -> list[str]:
+    from mapsto.data.checks import names_alike
+
+    return [
+        f"the classes {names} count as different, though they differ only in case or spaces; write them alike if they are one"
+        for names in names_alike(classes)
+    ]
 
 
 class _ReadFor(Dataset):

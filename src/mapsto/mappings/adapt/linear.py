@@ -10,6 +10,7 @@ Approach to Large-Scale Covariance Matrix Estimation", 2005).
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -101,7 +102,9 @@ class Linear(Mapping[Network, Network]):
             max_iter=self.iterations,
             class_weight="balanced" if self.class_weights == "balanced" else None,
         )
-        fitted.fit((features - mean) / spread, labels)
+        with warnings.catch_warnings():  # that there are few examples of a class is said of the data, in our words
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            fitted.fit((features - mean) / spread, labels)
         weight, bias = np.asarray(fitted.coef_), np.asarray(fitted.intercept_)
         if len(weight) == 1:  # of two classes scikit-learn gives the second's log-odds
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

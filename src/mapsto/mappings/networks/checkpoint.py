@@ -206,7 +206,8 @@ def _for_channels(numbers: tuple[float, ...], channels: int) -> tuple[float, ...
 def _guessed(preprocessing: Preprocessing, of_data: bool, guessed_size: bool) -> str:
     """What was not said of a checkpoint's images, and what was taken for it."""
     mean, std = (",".join(f"{number:.4g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
-    whose = "those of the data" if of_data else "a guess"
+    usual = preprocessing.mean in ((0.485, 0.456, 0.406), (0.449,))  # what images of a folder are normalised by
+    whose = "ImageNet's" if usual else "those of the data" if of_data else "a guess"
     text = f"mean {mean} and std {std} are {whose}; the weights' own training decides them: give mean and std if they are known"
     if guessed_size:
         shape = "x".join(map(str, (preprocessing.channels, *preprocessing.size)))
