@@ -118,7 +118,8 @@ def mutated_tree(tree: Any, rng: random.Random) -> Any:
         elif kind == "wrap":
             parent[key] = rng.choice([[parent[key]], {"x": parent[key]}, {"data": parent[key]}, [parent[key]] * 2])
         elif kind == "bend" and isinstance(parent[key], (int, float)):
-            parent[key] = rng.choice([-parent[key], parent[key] * 10**6, str(parent[key]), parent[key] + 0.5])
+            more = parent[key] + 0.5 if abs(parent[key]) < 1e300 else -0.5
+            parent[key] = rng.choice([-parent[key], parent[key] * 10**6, str(parent[key]), more])
         elif kind == "bend" and isinstance(parent[key], str):
             parent[key] = _bent(parent[key], rng)
     return tree

@@ -29,7 +29,7 @@ __all__ = ["SOURCES", "give_up", "library", "missing", "passed_over"]
 
 SOURCES = tuple(
     Path(__file__).parent / "kernels" / name
-    for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "pair_norm_pool.cpp", "vectors.h")
+    for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "pair_norm_pool.cpp", "tensors.h", "vectors.h")
 )
 
 _TIMEOUT_S = 300
@@ -84,7 +84,7 @@ def library(sources: Iterable[Path], say: Callable[[str], None] | None = None) -
     command = _compiler()
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     if say is not None:
-        say("compiling the kernels for this processor, which takes about a minute and happens once")
+        say("compiling the kernels for this processor, which takes less than a minute and happens once")
     with _alone(folder):
         if _doubt(place) is not None:  # of processes that wait, only the first finds it so
             if place.exists():
@@ -216,8 +216,7 @@ def _torch() -> Path:
 
 
 def _includes() -> list[str]:
-    include = _torch() / "include"
-    return [f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", *_openmp()]
+    return [f"-I{_torch() / 'include'}", *_openmp()]
 
 
 def _links() -> list[str]:

@@ -8,17 +8,11 @@
 #include <cstdint>
 #include <vector>
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
+#include "tensors.h"
 #include "vectors.h"
 
 namespace {
 
-using at::Tensor;
 using Index = std::int64_t;
 
 constexpr Index kBlock = 48;  // tiles that are worked on at once, so that they stay in the cache
@@ -213,13 +207,13 @@ void product(const T* a, Index ar, Index ak, const T* b, Index rows, Index depth
 Tensor convolve(const Tensor& x, const Tensor& kernel, bool back) {
   const Grid grid(x.size(0), x.size(2), x.size(3));
   const Index co = kernel.size(0), ci = kernel.size(1), from = back ? co : ci, to = back ? ci : co;
-  Tensor y = at::empty({grid.n, to, grid.h, grid.w}, x.options().memory_format(at::MemoryFormat::ChannelsLast));
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "convolve", [&] {
+  Tensor y = empty_last(x, {grid.n, to, grid.h, grid.w});
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const auto points = all_points<T>(kernel, back);
     const T* input = x.const_data_ptr<T>();
     T* output = y.mutable_data_ptr<T>();
-    at::parallel_for(0, grid.blocks(), 1, [&](Index begin, Index end) {
+    parallel_for(0, grid.blocks(), 1, [&](Index begin, Index end) {
       std::vector<T> d(kPoints * kBlock * from), m(kPoints * kBlock * to);
       for (Index block = begin; block < end; ++block) {
         const Index first = block * kBlock, count = std::min(kBlock, grid.tiles() - first);
@@ -239,13 +233,13 @@ Tensor convolve(const Tensor& x, const Tensor& kernel, bool back) {
 Tensor kernel_gradient(const Tensor& x, const Tensor& g, bool last) {
   const Grid grid(x.size(0), x.size(2), x.size(3));
   const Index ci = x.size(1), co = g.size(1), size = kPoints * ci * co;
-  const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  Tensor found = at::empty({co, ci, 3, 3}, x.options().memory_format(format));
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "kernel_gradient", [&] {
+  const auto format = last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+  Tensor found = empty_of(x, x.scalar_type(), format, {co, ci, 3, 3});
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const Index chunks = std::clamp<Index>(grid.blocks() / 8, 1, 4);
     std::vector<T> sums(chunks * size, T(0));
-    at::parallel_for(0, chunks, 1, [&](Index begin, Index end) {
+    parallel_for(0, chunks, 1, [&](Index begin, Index end) {
       std::vector<T> d(kPoints * kBlock * ci), m(kPoints * kBlock * co);
       for (Index chunk = begin; chunk < end; ++chunk)
         for (Index block = grid.blocks() * chunk / chunks; block < grid.blocks() * (chunk + 1) / chunks; ++block) {
@@ -285,12 +279,12 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, bool last) {
 
 }  // namespace
 
-TORCH_LIBRARY(mapsto_conv3x3, library) {
+STABLE_TORCH_LIBRARY(mapsto_conv3x3, library) {
   library.def("convolve(Tensor x, Tensor kernel, bool back) -> Tensor");
   library.def("kernel_gradient(Tensor x, Tensor g, bool last) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(mapsto_conv3x3, CPU, library) {
-  library.impl("convolve", &convolve);
-  library.impl("kernel_gradient", &kernel_gradient);
+STABLE_TORCH_LIBRARY_IMPL(mapsto_conv3x3, CPU, library) {
+  library.impl("convolve", TORCH_BOX(&convolve));
+  library.impl("kernel_gradient", TORCH_BOX(&kernel_gradient));
 }

@@ -9,17 +9,11 @@
 #include <cstdint>
 #include <vector>
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
+#include "tensors.h"
 #include "vectors.h"
 
 namespace {
 
-using at::Tensor;
 using Index = std::int64_t;
 
 constexpr Index kMany = 144, kBlock = 48;  // places that are worked on at once, and where all of them are read for each row
@@ -128,7 +122,7 @@ template <typename T>
 void products(
     const T* x, const Map& from, Index depth, const std::vector<T>& weights, const Tap* taps, Index count, Index stride,
     T* y, const Map& places, const Map& to, Index step, Index top, Index left, Index columns) {
-  at::parallel_for(0, places.blocks(kMany), 1, [&](Index begin, Index end) {
+  parallel_for(0, places.blocks(kMany), 1, [&](Index begin, Index end) {
     Place list[kMany];
     T *results[kMany], *writes[kMany];
     const T* reads[kMany];
@@ -171,10 +165,10 @@ Tensor convolve(const Tensor& x, const Tensor& kernel, Index stride) {
   const Map from{x.size(0), x.size(2), x.size(3)};
   const Map to{from.n, (from.h + stride - 1) / stride, (from.w + stride - 1) / stride};
   const Index co = kernel.size(0), ci = kernel.size(1);
-  Tensor y = at::empty({to.n, co, to.h, to.w}, x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  Tensor y = empty_last(x, {to.n, co, to.h, to.w});
   std::array<Tap, kTaps> taps;
   for (Index t = 0; t < kTaps; ++t) taps[t] = {t, t / 3 - 1, t % 3 - 1};
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "convolve", [&] {
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const auto weights = panels<T>(kernel, false, taps.data(), kTaps);
     products<T>(
@@ -189,8 +183,8 @@ Tensor convolve(const Tensor& x, const Tensor& kernel, Index stride) {
 Tensor input_gradient(const Tensor& g, const Tensor& kernel, Index stride, Index h, Index w) {
   const Map from{g.size(0), g.size(2), g.size(3)}, to{from.n, h, w};
   const Index co = kernel.size(0), ci = kernel.size(1);
-  Tensor found = at::empty({to.n, ci, h, w}, g.options().memory_format(at::MemoryFormat::ChannelsLast));
-  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "input_gradient", [&] {
+  Tensor found = empty_last(g, {to.n, ci, h, w});
+  FLOATING_TYPES(g, [&] {
     using T = scalar_t;
     for (Index top = 0; top < stride; ++top)
       for (Index left = 0; left < stride; ++left) {
@@ -271,9 +265,9 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride, bool last
   const Index ci = x.size(1), co = g.size(1), size = kTaps * ci * co;
   const bool narrow = ci <= kNarrow;
   const Index blocks = places.blocks(kBlock), chunks = std::clamp<Index>(blocks / 8, 1, 4);
-  const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  Tensor found = at::empty({co, ci, 3, 3}, x.options().memory_format(format));
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "kernel_gradient", [&] {
+  const auto format = last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+  Tensor found = empty_of(x, x.scalar_type(), format, {co, ci, 3, 3});
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const T *input = x.const_data_ptr<T>(), *gradient = g.const_data_ptr<T>();
     const std::vector<T> zeros(ci, T(0));
@@ -284,7 +278,7 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride, bool last
       return from.at(place.image, place.row * stride + t / 3 - 1, place.column * stride + t % 3 - 1);
     };
     if (narrow)
-      at::parallel_for(0, chunks, 1, [&](Index begin, Index end) {
+      parallel_for(0, chunks, 1, [&](Index begin, Index end) {
         for (Index chunk = begin; chunk < end; ++chunk)
           for (Index block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
             Place list[kBlock];
@@ -299,7 +293,7 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride, bool last
           }
       });
     else
-      at::parallel_for(0, chunks * kTaps / group, 1, [&](Index begin, Index end) {
+      parallel_for(0, chunks * kTaps / group, 1, [&](Index begin, Index end) {
         for (Index unit = begin; unit < end; ++unit) {
           const Index chunk = unit * group / kTaps, first = unit * group % kTaps;
           for (Index block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
@@ -342,14 +336,14 @@ Tensor kernel_gradient(const Tensor& x, const Tensor& g, Index stride, bool last
 
 }  // namespace
 
-TORCH_LIBRARY(mapsto_conv3x3_direct, library) {
+STABLE_TORCH_LIBRARY(mapsto_conv3x3_direct, library) {
   library.def("convolve(Tensor x, Tensor kernel, int stride) -> Tensor");
   library.def("input_gradient(Tensor g, Tensor kernel, int stride, int h, int w) -> Tensor");
   library.def("kernel_gradient(Tensor x, Tensor g, int stride, bool last) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(mapsto_conv3x3_direct, CPU, library) {
-  library.impl("convolve", &convolve);
-  library.impl("input_gradient", &input_gradient);
-  library.impl("kernel_gradient", &kernel_gradient);
+STABLE_TORCH_LIBRARY_IMPL(mapsto_conv3x3_direct, CPU, library) {
+  library.impl("convolve", TORCH_BOX(&convolve));
+  library.impl("input_gradient", TORCH_BOX(&input_gradient));
+  library.impl("kernel_gradient", TORCH_BOX(&kernel_gradient));
 }

@@ -12,13 +12,7 @@
 #include <type_traits>
 #include <vector>
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
-
+#include "tensors.h"
 #include "vectors.h"
 
 // Channels are independent: the pointers of an inner loop never overlap.
@@ -30,7 +24,6 @@
 
 namespace {
 
-using at::Tensor;
 using Index = std::int64_t;
 
 constexpr Index kChunks = 16;
@@ -48,7 +41,7 @@ struct Shape {
 template <typename Body>
 std::vector<double> sums_over(Index units, Index count, const Body& body) {
   std::vector<double> parts(kChunks * count, 0.0);
-  at::parallel_for(0, kChunks, 1, [&](Index first, Index last) {
+  parallel_for(0, kChunks, 1, [&](Index first, Index last) {
     for (Index chunk = first; chunk < last; ++chunk)
       body(units * chunk / kChunks, units * (chunk + 1) / kChunks, parts.data() + chunk * count);
   });
@@ -73,7 +66,7 @@ template <typename T>
 T* out(Tensor& t) { return t.mutable_data_ptr<T>(); }
 
 Tensor channels_last(const Tensor& like, Index n, Index c, Index h, Index w) {
-  return at::empty({n, c, h, w}, like.options().memory_format(at::MemoryFormat::ChannelsLast));
+  return empty_last(like, {n, c, h, w});
 }
 
 // The first pixel is taken away before squares are added up, so that a large mean costs no precision.
@@ -119,7 +112,7 @@ void affine(const T* weight, const T* bias, const T* mean, const T* rstd, Index 
 template <typename T>
 void pool_rows(const T* x, const Shape& s, const T* scale_, const T* shift_, T* y, T* picked) {
   const Index c = s.c;
-  at::parallel_for(0, s.n * s.ho, 4, [&](Index first, Index last) {
+  parallel_for(0, s.n * s.ho, 4, [&](Index first, Index last) {
     for (Index r = first; r < last; ++r) {
       const T* top = x + ((r / s.ho) * s.h + (r % s.ho) * 2) * s.w * c;
       for (Index v = 0; v < s.wo; ++v) {
@@ -152,7 +145,7 @@ void pool_rows(const T* x, const Shape& s, const T* scale_, const T* shift_, T* 
 
 template <typename T>
 void rectify(const T* x, const Shape& s, const T* scale_, const T* shift_, T* y) {
-  at::parallel_for(0, s.pixels(), 64, [&](Index first, Index last) {
+  parallel_for(0, s.pixels(), 64, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p) {
       const T* __restrict__ from = x + p * s.c;
       const T* __restrict__ scale = scale_;
@@ -185,7 +178,7 @@ void scatter(
       }
     }
   };
-  at::parallel_for(0, s.n * rows, 4, [&](Index first, Index last) {
+  parallel_for(0, s.n * rows, 4, [&](Index first, Index last) {
     for (Index r = first; r < last; ++r) {
       const Index image = r / rows, row = r % rows;
       const Index base = (image * s.h + row * pool) * s.w * c;
@@ -295,7 +288,7 @@ std::vector<double> pooled_sums(
 template <typename T>
 void gather(const T* v, const T* x, const T* picked, const Shape& s, T* to) {
   const Index c = s.c;
-  at::parallel_for(0, s.n * s.ho, 4, [&](Index first, Index last) {
+  parallel_for(0, s.n * s.ho, 4, [&](Index first, Index last) {
     for (Index r = first; r < last; ++r)
       for (Index col = 0; col < s.wo; ++col) {
         const Index o = (((r / s.ho) * s.h + (r % s.ho) * 2) * s.w + 2 * col) * c;
@@ -326,9 +319,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, Index pool) {
   const Shape s(x, pool);
   Tensor y = channels_last(x, s.n, s.c, s.ho, s.wo);
-  Tensor picked = pool == 1 ? at::empty({0}, x.options()) : channels_last(x, s.n, s.c, s.ho, s.wo);
-  Tensor mean = at::empty({s.c}, x.options()), rstd = at::empty({s.c}, x.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "norm_relu_pool", [&] {
+  Tensor picked = pool == 1 ? empty(x, {0}) : channels_last(x, s.n, s.c, s.ho, s.wo);
+  Tensor mean = empty(x, {s.c}), rstd = empty(x, {s.c});
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const T* from = in<T>(x);
     statistics<T>(from, s, eps, out<T>(mean), out<T>(rstd));
@@ -348,8 +341,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& mean, const Tensor& rstd, Index pool) {
   const Shape s(x, pool);
   const Tensor& picked = pool == 1 ? x : picked_;
-  Tensor gx = channels_last(x, s.n, s.c, s.h, s.w), gw = at::empty_like(mean), gb = at::empty_like(mean);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "norm_relu_pool_backward", [&] {
+  Tensor gx = channels_last(x, s.n, s.c, s.h, s.w), gw = empty_like(mean), gb = empty_like(mean);
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const Index c = s.c;
     std::vector<T> k(5 * c);
@@ -379,9 +372,9 @@ std::tuple<Tensor, Tensor, Tensor> double_backward(
   const Shape s(x, pool);
   const Tensor& picked = pool == 1 ? x : picked_;
   Tensor gg = channels_last(x, s.n, s.c, s.ho, s.wo), gx = channels_last(x, s.n, s.c, s.h, s.w);
-  Tensor gw = at::empty_like(mean);
+  Tensor gw = empty_like(mean);
   Tensor won = pool == 1 ? v : channels_last(x, s.n, s.c, s.ho, s.wo);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "norm_relu_pool_double_backward", [&] {
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const Index c = s.c;
     std::vector<T> k(9 * c);
@@ -449,7 +442,7 @@ std::tuple<Tensor, Tensor, Tensor> double_backward(
       level[i] = static_cast<T>(vb - w * r * sum_v / m - lean * mu[i]);
     }
     T* to = out<T>(gg);
-    at::parallel_for(0, s.pooled(), 64, [&](Index first, Index last) {
+    parallel_for(0, s.pooled(), 64, [&](Index first, Index last) {
       for (Index pixel = first; pixel < last; ++pixel) {
         const T* __restrict__ win = wins + pixel * c;
         const T* __restrict__ vwin = vwins + pixel * c;
@@ -638,7 +631,7 @@ template <typename T, int kChannels>
 void first_values(
     const std::vector<T>& planes, const T* weight, const Scales<T>& scales, const FirstShape& s, T* y) {
   const auto w = grouped<T>(weight, s.c, s.k);
-  at::parallel_for(0, s.n * s.ho, 8, [&](Index begin, Index end) {
+  parallel_for(0, s.n * s.ho, 8, [&](Index begin, Index end) {
     for (Index row = begin; row < end; ++row)
       for (Index first = 0; first < s.c; first += Lanes<T>::n)
         over_windows<T, kChannels>(planes, w, scales, s, row, first, [&](const auto&, const auto& winner, Index o, Index count, const T*) {
@@ -688,7 +681,7 @@ void first_to_g(
     const T* level, const FirstShape& s, T* to) {
   using V = typename Lanes<T>::V;
   const auto w = grouped<T>(weight, s.c, s.k), w2 = grouped<T>(other, s.c, s.k);
-  at::parallel_for(0, s.n * s.ho, 8, [&](Index begin, Index end) {
+  parallel_for(0, s.n * s.ho, 8, [&](Index begin, Index end) {
     const Index line = s.w + 2, plane = (s.h + 2) * line;
     for (Index row = begin; row < end; ++row)
       for (Index first = 0; first < s.c; first += Lanes<T>::n) {
@@ -738,9 +731,9 @@ double dot(const T* a, const double* b, Index k) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> first_forward(
     const Tensor& x, const Tensor& kernel, const Tensor& weight, const Tensor& bias, double eps) {
   const FirstShape s(x, kernel);
-  Tensor y = channels_last(x, s.n, s.c, s.ho, s.wo), mean = at::empty({s.c}, x.options()), rstd = at::empty_like(mean);
-  Tensor moments = at::empty({s.k + s.k * s.k}, x.options().dtype(at::kDouble));
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv_norm_relu_pool", [&] {
+  Tensor y = channels_last(x, s.n, s.c, s.ho, s.wo), mean = empty(x, {s.c}), rstd = empty_like(mean);
+  Tensor moments = empty_of(x, ScalarType::Double, MemoryFormat::Contiguous, {s.k + s.k * s.k});
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     auto sums = patch_moments<T>(in<T>(x), s.n, s.channels, s.h, s.w);
     const double m = static_cast<double>(s.n * s.h * s.w);
@@ -768,9 +761,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> first_backward(
     const Tensor& g, const Tensor& x, const Tensor& kernel, const Tensor& weight, const Tensor& bias,
     const Tensor& moments, const Tensor& mean, const Tensor& rstd) {
   const FirstShape s(x, kernel);
-  Tensor gk = at::empty_like(kernel), gw = at::empty_like(mean), gb = at::empty_like(mean);
-  Tensor sums = at::empty({s.c, 1 + s.k}, moments.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv_norm_relu_pool_backward", [&] {
+  Tensor gk = empty_like(kernel), gw = empty_like(mean), gb = empty_like(mean);
+  Tensor sums = empty(moments, {s.c, 1 + s.k});
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const Scales<T> scales(weight, bias, mean, rstd);
     const auto planes = bordered<T, T>(in<T>(x), s.n * s.channels, s.h, s.w);
@@ -802,8 +795,8 @@ std::tuple<Tensor, Tensor, Tensor> first_double_backward(
     const Tensor& kernel, const Tensor& weight, const Tensor& bias, const Tensor& moments, const Tensor& mean,
     const Tensor& rstd, const Tensor& sums) {
   const FirstShape s(x, kernel);
-  Tensor gg = channels_last(x, s.n, s.c, s.ho, s.wo), gk = at::empty_like(kernel), gw = at::empty_like(mean);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv_norm_relu_pool_double_backward", [&] {
+  Tensor gg = channels_last(x, s.n, s.c, s.ho, s.wo), gk = empty_like(kernel), gw = empty_like(mean);
+  FLOATING_TYPES(x, [&] {
     using T = scalar_t;
     const Scales<T> scales(weight, bias, mean, rstd);
     const double *centre = in<double>(moments), *spread = centre + s.k;
@@ -840,7 +833,7 @@ std::tuple<Tensor, Tensor, Tensor> first_double_backward(
 
 }  // namespace
 
-TORCH_LIBRARY(mapsto_norm_pool, library) {
+STABLE_TORCH_LIBRARY(mapsto_norm_pool, library) {
   library.def("forward(Tensor x, Tensor weight, Tensor bias, float eps, int pool) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "backward(Tensor g, Tensor x, Tensor weight, Tensor bias, Tensor picked, Tensor mean, Tensor rstd, int pool)"
@@ -860,11 +853,11 @@ TORCH_LIBRARY(mapsto_norm_pool, library) {
       " -> (Tensor, Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(mapsto_norm_pool, CPU, library) {
-  library.impl("forward", &forward);
-  library.impl("backward", &backward);
-  library.impl("double_backward", &double_backward);
-  library.impl("first_forward", &first_forward);
-  library.impl("first_backward", &first_backward);
-  library.impl("first_double_backward", &first_double_backward);
+STABLE_TORCH_LIBRARY_IMPL(mapsto_norm_pool, CPU, library) {
+  library.impl("forward", TORCH_BOX(&forward));
+  library.impl("backward", TORCH_BOX(&backward));
+  library.impl("double_backward", TORCH_BOX(&double_backward));
+  library.impl("first_forward", TORCH_BOX(&first_forward));
+  library.impl("first_backward", TORCH_BOX(&first_backward));
+  library.impl("first_double_backward", TORCH_BOX(&first_double_backward));
 }

@@ -11,12 +11,7 @@
 #include <tuple>
 #include <vector>
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
+#include "tensors.h"
 
 #if defined(_OPENMP)
 #define SIMD _Pragma("omp simd")
@@ -28,7 +23,6 @@
 
 namespace {
 
-using at::Tensor;
 using Index = std::int64_t;
 
 constexpr Index kChunks = 8;  // of a task's second maps
@@ -53,7 +47,7 @@ T sum_of(const T* x, Index count, T centre) {
 template <typename T>
 std::vector<T> means(const T* maps, Index count, Index values) {
   std::vector<T> found(count);
-  at::parallel_for(0, count, 16, [&](Index first, Index last) {
+  parallel_for(0, count, 16, [&](Index first, Index last) {
     for (Index i = first; i < last; ++i) {
       const T* x = maps + i * values;
       const T rough = sum_of<T>(x, values, T(0)) / static_cast<T>(values);
@@ -129,17 +123,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& first, const Tensor& second, const Tensor& weight, const Tensor& bias, Index tasks, double eps) {
   const Shape s(first, second, tasks);
   const Index pairs = s.tasks * s.q * s.k, values = s.values();
-  const auto last = first.options().memory_format(at::MemoryFormat::ChannelsLast);
-  Tensor y = at::empty({pairs, s.c, s.ho, s.wo}, last), picked = at::empty({pairs, s.c, s.ho, s.wo}, last);
-  Tensor mean = at::empty({pairs}, first.options()), rstd = at::empty({pairs}, first.options());
-  AT_DISPATCH_FLOATING_TYPES(first.scalar_type(), "pair_norm_pool", [&] {
+  Tensor y = empty_last(first, {pairs, s.c, s.ho, s.wo}), picked = empty_last(first, {pairs, s.c, s.ho, s.wo});
+  Tensor mean = empty(first, {pairs}), rstd = empty(first, {pairs});
+  FLOATING_TYPES(first, [&] {
     using T = scalar_t;
     const T *a = first.const_data_ptr<T>(), *b = second.const_data_ptr<T>();
     const T *gamma = weight.const_data_ptr<T>(), *beta = bias.const_data_ptr<T>();
     T *to = y.mutable_data_ptr<T>(), *won = picked.mutable_data_ptr<T>();
     T *mu = mean.mutable_data_ptr<T>(), *r = rstd.mutable_data_ptr<T>();
     const auto of_a = means<T>(a, s.tasks * s.k, values), of_b = means<T>(b, s.tasks * s.q, values);
-    at::parallel_for(0, s.tasks * s.q, 1, [&](Index begin, Index end) {
+    parallel_for(0, s.tasks * s.q, 1, [&](Index begin, Index end) {
       std::vector<T> room(2 * s.c);
       T *scale = room.data(), *shift = scale + s.c;
       for (Index query = begin; query < end; ++query)
@@ -225,9 +218,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     const Tensor& picked, const Tensor& mean, const Tensor& rstd, Index tasks) {
   const Shape s(first, second, tasks);
   const Index c = s.c, values = s.values(), pooled = s.pooled(), windows = s.ho * s.wo;
-  Tensor to_first = at::empty_like(first), to_second = at::empty_like(second);
-  Tensor to_weight = at::empty_like(weight), to_bias = at::empty_like(bias);
-  AT_DISPATCH_FLOATING_TYPES(first.scalar_type(), "pair_norm_pool_backward", [&] {
+  Tensor to_first = empty_like(first), to_second = empty_like(second);
+  Tensor to_weight = empty_like(weight), to_bias = empty_like(bias);
+  FLOATING_TYPES(first, [&] {
     using T = scalar_t;
     const T *a = first.const_data_ptr<T>(), *b = second.const_data_ptr<T>(), *gy = g.const_data_ptr<T>();
     const T *gamma = weight.const_data_ptr<T>(), *beta = bias.const_data_ptr<T>(), *won = picked.const_data_ptr<T>();
@@ -236,7 +229,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     const Index units = s.tasks * kChunks, of_task = s.k * values;
     std::vector<T> parts(units * of_task);
     std::vector<double> sums(units * 2 * c, 0.0);
-    at::parallel_for(0, units, 1, [&](Index begin, Index end) {
+    parallel_for(0, units, 1, [&](Index begin, Index end) {
       std::vector<T> room(4 * c + pooled);
       T *scale = room.data(), *shift = scale + c, *flat = shift + c, *dot = flat + c, *passed = dot + c;
       for (Index unit = begin; unit < end; ++unit) {
@@ -278,7 +271,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
         }
       }
     });
-    at::parallel_for(0, s.tasks * s.k, 1, [&](Index begin, Index end) {
+    parallel_for(0, s.tasks * s.k, 1, [&](Index begin, Index end) {
       for (Index one = begin; one < end; ++one) {
         T* __restrict__ to = ga + one * values;
         std::fill(to, to + values, T(0));
@@ -304,7 +297,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
 
 }  // namespace
 
-TORCH_LIBRARY(mapsto_pair_norm_pool, library) {
+STABLE_TORCH_LIBRARY(mapsto_pair_norm_pool, library) {
   library.def(
       "forward(Tensor first, Tensor second, Tensor weight, Tensor bias, int tasks, float eps)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
@@ -313,7 +306,7 @@ TORCH_LIBRARY(mapsto_pair_norm_pool, library) {
       " Tensor rstd, int tasks) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(mapsto_pair_norm_pool, CPU, library) {
-  library.impl("forward", &forward);
-  library.impl("backward", &backward);
+STABLE_TORCH_LIBRARY_IMPL(mapsto_pair_norm_pool, CPU, library) {
+  library.impl("forward", TORCH_BOX(&forward));
+  library.impl("backward", TORCH_BOX(&backward));
 }
