@@ -638,27 +638,87 @@ def compression_recipe(
 
 
 def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, Any]) -> bool:
-    """Whether the steps that give a network name the same file, folder or data set as `data`: it may have learnt from these examples.
+    """Whether the steps that give a network use the examples of `data`, or others of the same file or folder: it may have learnt from them.
 
     Of a checkpoint nobody knows.
 
     >>> data = {"images": {"folder": "/photos", "split": "train"}}
-    >>> knows(({"few": {"images": {"folder": "/photos", "size": 64}}}, []), data), knows(({"few": {"digits": {}}}, []), data)
+    >>> learnt = [{"train.supervised": {"data": "$few"}}]
+    >>> knows(({"few": {"images": {"folder": "/photos", "size": 64}}}, learnt), data), knows(({"few": {"digits": {}}}, learnt), data)
     (True, False)
+    >>> few = {"subset": {"data": {"digits": {"size": 16}}, "per_class": 5}}
+    >>> knows(({"few": {"digits": {"size": 16}}}, learnt), few), knows(({"few": {**few}, "rest": {"digits": {"size": 16}}}, learnt), few)
+    (True, True)
+    >>> knows(({"few": {"subset": {**few["subset"], "part": "rest"}}}, learnt), few)
+    False
     """
-    ((_, fields),) = data.items()
-    place = fields.get("folder", fields.get("file"))
+    from mapsto.kinds import Tasks
+
+    entries, steps = model
+    if any("networks.checkpoint" in step for step in steps):
+        return False  # its recipe, if there is one, is not known
+    wholes, place = _wholes(data), _place(data)
 
     def found(tree: Any) -> bool:
-        if isinstance(tree, dict):
-            own = cast("dict[str, Any]", tree)
-            named = {str(Path(str(own[key])).resolve()) for key in ("folder", "file") if key in own}
-            return own == data or place in named or any(found(part) for part in own.values())
-        return isinstance(tree, list) and any(found(part) for part in cast("list[Any]", tree))
+        if isinstance(tree, str) and tree[1:] in entries and tree.startswith("$"):
+            return found(entries[tree[1:]])
+        if isinstance(tree, list):
+            return any(found(part) for part in cast("list[Any]", tree))
+        if not isinstance(tree, dict):
+            return False
+        own = _resolved(cast("dict[str, Any]", tree), entries)
+        name = next(iter(own), "")
+        if len(own) == 1 and name in discovery.entries("data"):
+            if issubclass(discovery.find("data", name), Tasks):
+                return found(own[name])
+            return (place is not None and place == _place(own)) or _written(own) in wholes
+        return any(found(part) for part in cast("dict[str, Any]", tree).values())
 
-    if any("networks.checkpoint" in step for step in model[1]):
-        return False  # its recipe, if there is one, is not known
-    return found([model[0], model[1]])
+    return found(steps)
+
+
+def _resolved(node: Any, entries: dict[str, Any]) -> Any:
+    """A node with what its references stand for in their place."""
+    if isinstance(node, dict):
+        return {key: _resolved(part, entries) for key, part in cast("dict[str, Any]", node).items()}
+    if isinstance(node, str) and node.startswith("$") and node[1:] in entries:
+        return _resolved(entries[node[1:]], entries)
+    return node
+
+
+def _inner(node: dict[str, Any]) -> dict[str, Any] | None:
+    """The data set that a data set is made of, as a subset is; None for one that is made of no other."""
+    ((_, fields),) = node.items()
+    inner = fields.get("data") if isinstance(fields, dict) else None
+    return cast("dict[str, Any]", inner) if isinstance(inner, dict) else None
+
+
+def _wholes(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """A data set and those that it is a part of, each as a recipe writes it."""
+    found: list[dict[str, Any]] = []
+    node: dict[str, Any] | None = data
+    while node is not None:
+        found.append(_written(node))
+        node = _inner(node)
+    return found
+
+
+def _written(node: dict[str, Any]) -> dict[str, Any]:
+    """A data set without the fields that are at their default."""
+    from mapsto.mapping import data_from_node
+    from mapsto.spec import node_of
+
+    return node_of(data_from_node(node))
+
+
+def _place(data: dict[str, Any]) -> str | None:
+    """The file or folder that a data set is read from, through whatever it is a part of."""
+    ((_, fields),) = data.items()
+    inner = _inner(data)
+    if inner is not None:
+        return _place(inner)
+    place = (fields or {}).get("folder", (fields or {}).get("file"))
+    return None if place is None else str(Path(str(place)).resolve())
 
 
 def said_of_original(report: dict[str, Any], data: dict[str, Any]) -> list[str]:
