@@ -12,6 +12,7 @@ from mapsto import progress
 from mapsto.html import render
 from mapsto.kinds import Metric
 from mapsto.report import compare
+from mapsto.run import StepResult
 
 
 def outcome(met: list[bool | None], skipped: dict[str, str] | None = None, columns: int = 1) -> dict[str, Any]:
@@ -107,3 +108,20 @@ def test_no_interval_of_an_accuracy_passes_100(
     assert "to 100)" in page
     assert beyond(printed + page + str(Metric(**metric))) == []
     assert "90.00 ± 1" in printed, "where it lies evenly around the value, the half-width is enough"
+
+
+def test_what_many_steps_say_alike_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.Progress() as screen:
+        for number in range(6):
+            step = StepResult(id=number, name="prune.magnitude", label=None, branch=(f"fold_{number}",))
+            screen.noted(step, f"fell to {number} %")
+            screen.warned(step, "no data")
+            screen.note("left whole: head")
+    lines = " ".join(capsys.readouterr().err.split())
+    assert lines.count("fell to") == 4, "three of them, and whose the others are"
+    assert lines.count("warning") == 1
+    assert lines.count("left whole") == 1
+    named = ", ".join(f"prune.magnitude (of fold_{number})" for number in (3, 4, 5))
+    assert f"said again by {named}: fell to 0 %" in lines
+    others = ", ".join(f"prune.magnitude (of fold_{number})" for number in (1, 2, 3))
+    assert f"said again by {others} and 2 more: no data" in lines

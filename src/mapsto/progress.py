@@ -58,8 +58,8 @@ class Progress(Listener):
         self.notes: set[str] = set()
         self.said: dict[str, list[str]] = {}
         """What was said so far, without its figures → each text of this form."""
-        self.again: dict[str, list[str]] = {}
-        """The form of what was not shown again → who said it."""
+        self.again: dict[str, tuple[Console, list[str]]] = {}
+        """The form of what was not shown again → where it is to be said at the end, and who said it."""
 
     def __enter__(self) -> Progress:
         self.bars.start()
@@ -67,17 +67,17 @@ class Progress(Listener):
 
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
-        for key, titles in self.again.items():
+        for key, (console, titles) in self.again.items():
             who = names(list(dict.fromkeys(titles)))
-            self.console.print(f"  [dim]said again by {who}: {escape(self.said[key][0])}[/]", soft_wrap=True)
+            console.print(f"  [dim]said again by {who}: {escape(self.said[key][0])}[/]", soft_wrap=True)
         self.again.clear()
 
-    def _is_new(self, step: StepResult, text: str) -> bool:
+    def _is_new(self, step: StepResult, text: str, console: Console) -> bool:
         """Whether a text is worth its line: many branches and folds of a search say the same, with other figures at most."""
         key = form(text)
         texts = self.said.setdefault(key, [])
         if text in texts or len(texts) >= MOST_ALIKE:
-            self.again.setdefault(key, []).append(_title(step).strip())
+            self.again.setdefault(key, (console, []))[1].append(_title(step).strip())
             return False
         texts.append(text)
         return True
@@ -108,13 +108,13 @@ class Progress(Listener):
         self.console.print(f"{mark} {_title(step):<44} [dim]{took:>14}  {step.digest[:12]}[/]")
 
     def warned(self, step: StepResult, text: str) -> None:
-        if self._is_new(step, text):
+        if self._is_new(step, text, self.warnings):
             self.warnings.print(
                 f"[bold yellow]![/] [yellow]warning[/] {_title(step).strip()}: {escape(text)}", soft_wrap=True
             )
 
     def noted(self, step: StepResult, text: str) -> None:
-        if self._is_new(step, text):
+        if self._is_new(step, text, self.console):
             self.console.print(f"  [dim]{_title(step).strip()}: {escape(text)}[/]", soft_wrap=True)
 
     def note(self, text: str) -> None:
