@@ -16,6 +16,7 @@ from tests.mappings.small import Corners, context
 
 from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.cifar10 import Cifar10
+from mapsto.data.sets.table import Table
 from mapsto.errors import DataError, DomainError, MissingExtra, SpecError, TrustError
 from mapsto.kinds import Network, trusting
 from mapsto.mapping import Context, Mapping
@@ -240,6 +241,32 @@ def test_a_wrong_normalisation_is_noticed_and_the_better_one_named(tmp_path: Pat
         network = ctx.apply(right, None)
         assert ctx.apply(Accuracy(data=data), network).metrics["accuracy"].value == 100
         assert ctx.warnings == []
+
+
+@pytest.mark.parametrize(("limit", "learnt"), [(700.0, "raw"), (0.7, "scaled")])
+def test_how_a_table_is_to_be_read_is_told_by_what_the_network_gets_right(
+    limit: float, learnt: str, tmp_path: Path
+) -> None:
+    """Of 0, 10, …, 990 scaled by their own rows, 700 is 0.71."""
+    lines = [f"{x},{'high' if x > 700 else 'below'}" for x in range(0, 1000, 10)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,kind", *lines]))
+    torch.save({"limit": torch.tensor([limit])}, tmp_path / "w.pt")
+    data = Table(file=str(tmp_path / "t.csv"), target="kind")
+    checkpoint = Checkpoint(factory="tests.foreign_checkpoints:Threshold", file=str(tmp_path / "w.pt"), data=data)
+    with trusting("tests"):
+        ctx = context()
+        network = ctx.apply(checkpoint, None)
+    assert network.signature.classes == ("below", "high")
+    told = [text for text in (*ctx.warnings, *ctx.notes) if "scaled by the mean" in text]
+    if learnt == "raw":
+        assert told[0] in ctx.warnings
+        assert (
+            "71 % of 100 rows are right so, 100 % with the columns as they are; give the table with scale: false"
+            in told[0]
+        )
+    else:
+        assert told[0] in ctx.notes
+        assert "of 100 rows are right so, 30 % with the columns as they are" in told[0]
 
 
 def test_an_original_that_is_no_better_than_a_constant_is_noticed(tmp_path: Path) -> None:

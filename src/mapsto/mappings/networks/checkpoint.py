@@ -88,15 +88,36 @@ class Checkpoint(Mapping[None, Network]):
         )
         if preprocessing.kind == "image" and (self.mean is None or self.std is None):
             ctx.warn(_guessed(preprocessing, samples is not None, self._size_is_guessed(samples)))
-        if any(column.std != 1 for column in preprocessing.columns):
-            ctx.warn(
-                "the table's columns are scaled by the mean and standard deviation of its own rows: for a network that learnt from "
-                "raw columns give the table with scale: false, as in --data '{table: {file: rows.csv, target: y, scale: false}}'"
-            )
+        if samples is not None and any(column.std != 1 for column in preprocessing.columns):
+            self._tell_of_scale(network, samples, ctx)
         doubts = doubt(network, samples, ctx.random("doubt")) if samples is not None else None
         if doubts is not None:
             ctx.warn(doubts)
         return network
+
+    def _tell_of_scale(self, network: Network, samples: Samples, ctx: Context) -> None:
+        """Say that a table's columns are scaled by its own rows, and which way of reading them the network is right with."""
+        from mapsto.data.sets.table import Table
+        from mapsto.kinds import Dataset
+        from mapsto.nn.fitness import readings
+
+        text = "the table's columns are scaled by the mean and standard deviation of its own rows"
+        remedy = "give the table with scale: false, as in --data '{table: {file: rows.csv, target: y, scale: false}}'"
+        data = ctx.resolve(self.data, Dataset)
+        found = None
+        if isinstance(data, Table):
+            plain = dataclasses.replace(data, scale=False).open()
+            found = readings(network, samples, plain, ctx.random("scale"))
+        if found is None or abs(found.plain - found.scaled) <= 2 * found.error:
+            ctx.warn(f"{text}: for a network that learnt from raw columns {remedy}")
+            return
+        figures = (
+            f"{found.scaled:.3g} % of {found.rows} rows are right so, {found.plain:.3g} % with the columns as they are"
+        )
+        if found.plain > found.scaled:
+            ctx.warn(f"{text}, and the network seems to have learnt from raw columns: {figures}; {remedy}")
+        else:
+            ctx.note(f"{text}: {figures}")
 
     def _size_is_guessed(self, samples: Samples | None) -> bool:
         return samples is None and self.input is None and (self.size is None or self.channels is None)
