@@ -68,6 +68,10 @@ def process(*arguments: str, given: bytes = b"") -> str:
 def test_run_twice_then_predict_report_and_store(here: Path) -> None:
     plan = json.loads(mapsto("run", "small.yaml", "--plan", "--json").out)
     assert {row["status"] for row in plan} == {"would run"}
+    assert {row["seconds"] for row in plan} == {None}
+    told = mapsto("run", "small.yaml", "--plan").out
+    assert "not timed yet" in told
+    assert "how long it takes is not known: no such step was timed yet; nothing was run" in told
     first = json.loads(process("run", "small.yaml", "--json"))
     assert first["targets"][0]["met"] is True
     assert (here / "runs/small/report.html").read_text(encoding="utf-8").startswith("<!doctype html")

@@ -384,7 +384,9 @@ def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, fo
 
     place = Store(store)
     sizes: dict[str, list[int]] = {}
+    times: dict[str, list[float]] = {}  # of the store, which has those of stopped runs too
     for row in place.ls():
+        times.setdefault(row["name"], []).append(row["seconds"])
         if row["bytes"] is not None:
             sizes.setdefault(row["name"], []).append(row["bytes"])
     index, notes = _index(place), progress.Notes()
@@ -392,7 +394,9 @@ def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, fo
     for seed in seeds:
         steps = execute(recipe, store=place, seed=seed, numerics=numerics, force=force, plan=True, listener=notes).steps
         for step in steps:
-            past = sizes.get(step.name)
+            past, took = sizes.get(step.name), times.get(step.name)
+            timed = _seconds_of(index, step.name)
+            seconds = timed if timed is not None or not took else sum(took) / len(took)
             rows.append(
                 {
                     "seed": seed,
@@ -400,7 +404,7 @@ def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, fo
                     "name": step.name,
                     "status": "hit" if step.hit else "would run",
                     "key": step.key or None,
-                    "seconds": 0.0 if step.hit else _seconds_of(index, step.name),
+                    "seconds": 0.0 if step.hit else seconds,
                     "bytes": 0 if step.hit else (sum(past) // len(past) if past else None),
                 }
             )
