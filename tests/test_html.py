@@ -462,6 +462,17 @@ def _with_text_everywhere(value: Any) -> Any:
     return {k: _with_text_everywhere(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
+def test_long_names_of_classes_are_cut_and_kept_in_a_title() -> None:
+    long, broken = "x" * 99 + "end", "big\ncat"
+    table = {"columns": ["class", "why", long], "rows": [[long, long, 1], [broken, broken, 2]]}
+    view = html._view(table)
+    assert [len(column) for column in view.columns] == [5, 3, 40]
+    first, second = (row[0] for row in view.rows)
+    assert (len(first.text), first.title, second.text) == (40, long, "big\\ncat")
+    assert first.text.endswith("end")
+    assert [row[1].text for row in view.rows] == [long, broken], "what is no name is shown whole"
+
+
 def test_all_text_is_escaped(report: dict[str, Any]) -> None:
     page = html.render(_with_text_everywhere(report))
     assert page.count("&lt;script&gt;") > 100

@@ -646,6 +646,9 @@ def test_files_as_spreadsheets_write_them(tmp_path):
     (tmp_path / "v.csv").write_text(",,y\n1,2,a\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"2 columns have no name \(1, 2 from the left\)"):
         read_table(tmp_path / "v.csv", ())
+    (tmp_path / "w.csv").write_bytes(b"PK\x03\x04 a workbook")
+    with pytest.raises(DataError, match="Excel workbook or another archive, not a table in text; save it as CSV"):
+        read_table(tmp_path / "w.csv", ())
     pyarrow.parquet.write_table(pyarrow.table({"w": ["Ulm ", "Ulm", " Rom"]}), tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet", ()).columns[0].tolist() == ["Ulm", "Ulm", "Rom"]
 

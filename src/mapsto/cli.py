@@ -75,6 +75,8 @@ StoreOption = Annotated[
 TrustOption = Annotated[
     list[str] | None, typer.Option("--trust", help="Allow factories of this module.", callback=_carried)
 ]
+_PATH = 4096
+"""Letters of a path, or of what is shown whole."""
 _MOST_LINES = 12
 """Classes that are listed one a line."""
 
@@ -634,12 +636,13 @@ def predict(
     for title, row in () if as_json else zip(titles, rows, strict=True):
         if row["probability"] is None:
             place = f" → {row['map']}" if "map" in row else ""
-            _print(f"{title}: {row['label']}{place}")
+            _print(f"{short(title, _PATH)}: {short(row['label'], _PATH)}{place}")
             continue
         others = "  ".join(
             f"{short(label)} {score:.2f}" for label, score in row["top"].items() if label != row["label"]
         )
-        _print(f"{title}: {short(row['label'])} ({row['probability']:.2f})   {others}")
+        most = 40 if predictor.signature.answers == "classes" else _PATH
+        _print(f"{short(title, _PATH)}: {short(row['label'], most)} ({row['probability']:.2f})   {others}")
     for error in errors[:-1]:
         _note(str(error))
     if errors:

@@ -360,6 +360,16 @@ def test_what_is_no_image_is_passed_over_and_counted(tmp_path: Path) -> None:
     assert "a class without an image: nothing" in empty
 
 
+def test_kinds_of_files_are_counted_and_folders_of_almost_one_name_named(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", count=2)
+    for kind in ("txt", "json", "xml", "csv", "pdf", "zip", "md"):
+        (root / "down" / f"0.{kind}").write_text("no image")
+    (root / "down").rename(root / "Across")
+    samples = datasets.images(folder=str(root)).open()
+    assert samples.notes[0].endswith(" and 1 more kind")
+    assert any("the folders 'Across', 'across' count as different classes" in text for text in samples.warnings)
+
+
 def test_folders_inside_a_class_count_and_links_do_not_turn_in_circles(tmp_path: Path) -> None:
     root = photos(tmp_path / "photos", count=1)
     (root / "down" / "2024" / "may").mkdir(parents=True)

@@ -18,10 +18,10 @@ from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.data.sets.table import Table
 from mapsto.errors import DataError, DomainError, MissingExtra, SpecError, TrustError
-from mapsto.kinds import Network, trusting
+from mapsto.kinds import Network, Preprocessing, trusting
 from mapsto.mapping import Context, Mapping
 from mapsto.mappings.evaluate.accuracy import Accuracy
-from mapsto.mappings.networks.checkpoint import Checkpoint
+from mapsto.mappings.networks.checkpoint import Checkpoint, _guessed
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.networks.densenet import Densenet
 from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0
@@ -224,6 +224,15 @@ def _brightness(tmp_path: Path, labels: list[int], **fields: Any) -> tuple[Check
     data = Arrays(file=str(tmp_path / "greys.npz"), mean=(0.1,), std=(0.25,))
     factory = "tests.foreign_checkpoints:Brightness"
     return Checkpoint(factory=factory, file=str(tmp_path / "w.pt"), data=data, **fields), data
+
+
+@pytest.mark.parametrize(
+    ("mean", "of_data", "whose"),
+    [((0.485, 0.456, 0.406), True, "ImageNet's"), ((0.5,), True, "those of the data"), ((0.0,), False, "a guess")],
+)
+def test_whose_the_guessed_mean_is(mean: tuple[float, ...], of_data: bool, whose: str) -> None:
+    text = _guessed(Preprocessing(channels=3, mean=mean, std=(0.25,)), of_data, False)
+    assert f"and std 0.25 are {whose};" in text
 
 
 def test_a_wrong_normalisation_is_noticed_and_the_better_one_named(tmp_path: Path) -> None:

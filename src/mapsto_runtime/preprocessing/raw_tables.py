@@ -50,6 +50,12 @@ _COMMA_PARTS_THOUSANDS = frozenset(
 )
 _DOT_PARTS_THOUSANDS = frozenset(("€", "EUR", "₺", "TRY", "R$", "BRL", "kr", "kr.", "DKK", "NOK"))
 """Units of places where that sign parts thousands: with three digits behind each, ``$1,234`` and ``1.234 €`` can be nothing else."""
+_NO_TEXT: Final = {
+    b"PK\x03\x04": "an Excel workbook or another archive",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "a compressed file",
+    b"%PDF": "a PDF document",
+}
 _LONGEST = 40
 """Letters of a cell that may be a number with a unit."""
 
@@ -279,6 +285,9 @@ def _parts(cell: str) -> tuple[str, str]:
 
 def _text(content: bytes, name: str) -> tuple[str, list[str]]:
     """The text, and a note where it is not in UTF-8."""
+    for start, kind in _NO_TEXT.items():
+        if content.startswith(start):
+            raise DataError(f"is {kind}, not a table in text", where=name, hint="save it as CSV (UTF-8) or Parquet")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return content.decode("utf-16"), ["read as UTF-16"]
