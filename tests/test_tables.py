@@ -640,6 +640,12 @@ def test_files_as_spreadsheets_write_them(tmp_path):
     )
     table = read_table(tmp_path / "t.csv", ("y",))
     assert (table.names, len(table), table.decimal_commas) == (("x", "y"), 3, {0, 1})
+    (tmp_path / "u.csv").write_text('x,y\n"1,234",a\n', encoding="utf-8")
+    thousand = read_table(tmp_path / "u.csv", ())
+    assert (thousand.notes, thousand.decimal_commas, thousand.unsure) == ((), set(), set())
+    (tmp_path / "u.csv").write_text("x;y\n1\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 1 has 1 cell where the header has 2"):
+        read_table(tmp_path / "u.csv", ())
     (tmp_path / "u.csv").write_text("x;y\n1;a;2\n", encoding="utf-8")
     with pytest.raises(DataError, match="row 1 has 3 cells where the header has 2"):
         read_table(tmp_path / "u.csv", ())

@@ -120,7 +120,9 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
         if len(row) == width:
             continue
         if len(row) < width or any(row[width:]):  # separators at the end of a line are no cells
-            ragged[number] = f"{len(row)} cells where the {'first row' if header is None else 'header'} has {width}"
+            ragged[number] = (
+                f"{len(row)} cell{'' if len(row) == 1 else 's'} where the {'first row' if header is None else 'header'} has {width}"
+            )
         rows[number] = (row + [""] * width)[:width]
     columns = tuple(_cells(column) for column in zip(*rows, strict=True)) if rows else (_cells([]),) * width
     if header is not None:
@@ -185,7 +187,7 @@ def _decimal_commas(columns: Sequence[Cells], separator: str = "") -> _Commas:
         kind = _sign_of(texts)
         if kind == "decimal":
             sure.append(place)
-        elif kind == "unsure":
+        elif kind == "unsure" and separator != ",":  # between cells, so that within a number it is no decimal sign
             unsure.append(place)
         thousands = thousands or kind == "thousands"
         points = points or kind == "point"
