@@ -126,6 +126,9 @@ def main() -> NoReturn:
             place = f"{error.filename}: " if error.filename is not None else ""
             _fail(f"{place}{what}; {remedy}, then run the same command again")
             code = 2
+        elif isinstance(error, ValueError) and "null byte" in str(error):
+            _fail("a name holds a NUL byte, which no file can have; check the names that are given")
+            code = 2
         elif isinstance(error, MemoryError):
             _fail(f"out of memory: {error or 'a value is too large for this machine'}")
             code = 2
@@ -571,8 +574,9 @@ def _options_for(recipe: Recipe, origin: Path) -> list[str]:
 
     made = origin.parent / "report.json"
     if origin.name == "recipe.yaml" and made.is_file():
-        given = reports.load(made).get("command") or {}
-        return reports.options_again(list(map(str, given.get("options", ()))))
+        report = reports.load(made)
+        with reports.reading(made):
+            return reports.options_again(list(map(str, (report.get("command") or {}).get("options", ()))))
     packages = dict.fromkeys(name.partition(".")[0].partition(":")[0] for name in factories_in(recipe))
     return [word for package in packages if package != "mapsto" for word in ("--trust", package)]
 
@@ -681,6 +685,8 @@ def _files(given: list[str]) -> list[str]:
 
     found: list[str] = []
     for name in given:
+        if not name:
+            raise SpecError("an empty name is no file", where="mapsto predict", hint="give files, folders, or -")
         if not Path(name).is_dir():
             found.append(name)
             continue
@@ -1043,12 +1049,13 @@ def report(
     if len(runs) > 2:
         raise SpecError(f"{len(runs)} runs given; one is shown, two are compared", where="mapsto report")
     loaded = [reports.load(path) for path in runs]
-    if as_json:
-        _json(loaded[0] if len(loaded) == 1 else reports.compare(*loaded))
-    elif len(loaded) == 1:
-        progress.print_outcome(loaded[0], runs[0])
-    else:
-        progress.print_comparison(reports.compare(*loaded), [str(path) for path in runs])
+    with reports.reading(*runs):
+        if as_json:
+            _json(loaded[0] if len(loaded) == 1 else reports.compare(*loaded))
+        elif len(loaded) == 1:
+            progress.print_outcome(loaded[0], runs[0])
+        else:
+            progress.print_comparison(reports.compare(*loaded), [str(path) for path in runs])
 
 
 # --------------------------------------------------------------------------------------------------------------------- store

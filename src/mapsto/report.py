@@ -14,8 +14,8 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ from mapsto.store import disk_error, write_atomically
 from mapsto.store.digest import dumps
 from mapsto_runtime.regular_files import read_file
 
-__all__ = ["build", "combine", "environment", "load", "metrics_of", "options_again", "save", "t95"]
+__all__ = ["build", "combine", "environment", "load", "metrics_of", "options_again", "reading", "save", "t95"]
 
 PACKAGES = (
     *("mapsto", "torch", "lightning", "numpy", "onnx", "onnxruntime", "scikit-learn", "pydantic"),
@@ -306,10 +306,10 @@ def save(
     """Write a report's folder; each file appears whole or not at all, and a package replaces the one before at once."""
     from mapsto import html
 
-    write_atomically(out / "report.json", (dumps(dict(report)) + "\n").encode())
-    write_atomically(out / "report.html", html.render(dict(report)).encode())
-    if recipe_yaml is not None:
-        write_atomically(out / "recipe.yaml", recipe_yaml.encode())
+    # names of files may be no UTF-8: a backslash and its code is right in JSON and can be read elsewhere
+    texts = {"report.json": f"{dumps(dict(report))}\n", "report.html": html.render(dict(report))}
+    for name, text in (texts if recipe_yaml is None else texts | {"recipe.yaml": recipe_yaml}).items():
+        write_atomically(out / name, text.encode("utf-8", "backslashreplace"))
     if package is not None:
         save_package(package, out / "package")
 
@@ -352,7 +352,7 @@ def load(place: Path) -> dict[str, Any]:
         tree = json.loads(read_file(path))
     except FileNotFoundError:
         raise DataError("there is no report here", where=str(path), hint="give the --out folder of a run") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"not a report: {error}", where=str(path), hint=_AGAIN) from error
     if not isinstance(tree, dict):
         raise DataError(f"not a report: it holds a {type(tree).__name__}", where=str(path), hint=_AGAIN)
@@ -365,6 +365,16 @@ def load(place: Path) -> dict[str, Any]:
         lacking = f"it lacks {', '.join(wrong)}" if wrong else f"its schema is {schema!r}"
         raise DataError(f"not a whole report: {lacking}", where=str(path), hint=_AGAIN)
     return report
+
+
+@contextmanager
+def reading(*places: Path) -> Generator[None]:
+    """Within the block what a report lacks is the fault of its file, which somebody has changed. Raises `DataError`."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        what = f"not a whole report ({type(error).__name__}: {error})"
+        raise DataError(what, where=" or ".join(map(str, places)), hint=_AGAIN) from error
 
 
 _AGAIN = "give the --out folder of a run; running its recipe again writes the report again"

@@ -36,6 +36,7 @@ from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
 from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto_runtime.regular_files import open_file
+from mapsto_runtime.shown import shown
 
 __all__ = [
     "LARGEST_SEED",
@@ -111,7 +112,7 @@ def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"the recipe cannot be read: {reason}", where=str(path)[:200], hint="give a file") from error
-    return parse_recipe(text, where=str(source), name=path.stem, settings=settings, quick=quick)
+    return parse_recipe(text, where=str(source), name=shown(path.stem), settings=settings, quick=quick)
 
 
 def parse_recipe(

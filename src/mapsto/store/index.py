@@ -147,7 +147,14 @@ class Index:
             _meta.create_all(self.engine)
         runs = list(self.store.runs())
         for run in runs:
-            self.add(run)
+            try:
+                self.add(run)
+            except (LookupError, TypeError, AttributeError) as error:
+                raise StoreError(
+                    f"a run's file is damaged ({type(error).__name__}: {error})",
+                    where=str(self.store.path("runs")),
+                    hint="delete the file that somebody has changed",
+                ) from error
         return len(runs)
 
     def runs(self, *, name: str | None = None) -> list[dict[str, Any]]:

@@ -75,6 +75,21 @@ class Record:
     format: int = FORMAT
 
 
+_LATEST = 1e11
+"""Seconds of the epoch; a time far behind anyone's."""
+
+
+def _checked(record: Record) -> Record:
+    """A record as it was read. Raises `TypeError` or `ValueError` for one that no mapsto wrote."""
+    texts = (record.key, record.digest, record.kind, record.name, *record.inputs, *record.warnings, *record.notes)
+    trees = (record.measured, record.comparison, {} if record.curves is None else record.curves)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(tree, dict) for tree in trees):
+        raise TypeError("a field is of another kind")
+    if type(record.version) is not int or not 0 <= record.seconds < _LATEST or not 0 <= record.created < _LATEST:
+        raise ValueError("a number that cannot be")
+    return record
+
+
 class Store:
     """A folder (or any fsspec URL) of digests, as the module's docstring draws it."""
 
@@ -112,7 +127,7 @@ class Store:
             return
         try:
             found = int(json.loads(text)["format"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise StoreError(
                 "its FORMAT file cannot be read", where=str(self.root), hint="give another --store"
             ) from error
@@ -265,7 +280,7 @@ class Store:
         try:
             tree = json.loads(data)
             version = int(tree.pop("format"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise StoreError("a manifest is damaged", where=str(self.path(relative)), hint=self._recovery()) from error
         if version > FORMAT:
             raise StoreError(
@@ -312,8 +327,8 @@ class Store:
             if not re.fullmatch(r"[0-9a-f]{64}", tree["digest"]):
                 raise ValueError("not a digest")
             texts = {name: tuple(tree.get(name, ())) for name in ("warnings", "notes")}
-            return build(Record, tree, inputs=tuple(tree["inputs"]), **texts)
-        except (ValueError, KeyError, TypeError) as error:
+            return _checked(build(Record, tree, inputs=tuple(tree["inputs"]), **texts))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 "a record is damaged", where=str(self.path(relative)), hint="delete that file: its step runs again"
             ) from error
@@ -463,5 +478,5 @@ class Store:
         for path in self.names("runs"):
             try:
                 yield json.loads(path.read_bytes())
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise StoreError("a run's file is damaged", where=str(path), hint="delete that file") from error

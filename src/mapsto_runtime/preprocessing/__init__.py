@@ -90,6 +90,8 @@ def read(source: Input, signature: Signature) -> Read:
         plain = plain_rows(content, name) if isinstance(content, bytes) else content
         samples = reshaped(plain, signature.inputs[0].shape[1:], name, integers=before.integers)
         require_ids(samples, before.ids, name)
+        if not len(samples):
+            raise DataError("holds no samples", where=name, hint="give one sample or more")
     return Read(samples=samples, numbers=tuple(range(len(samples))))
 
 
@@ -116,8 +118,9 @@ def _content(path: Path) -> bytes:
         return read_file(path, hint="give a file, or - for standard input")
     except IsADirectoryError as error:
         raise DataError("is a folder", where=str(path), hint=f"give the files in it, as in {path}/*") from error
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot be read ({reason})", where=str(path), hint="check the path") from error
 
 
 def _picture(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray[np.float32]:

@@ -40,8 +40,13 @@ def finite(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
 
     if samples.dtype.kind not in "buif":
         raise DataError(f"holds values of type {samples.dtype}", where=name, hint="give numbers")
-    values = samples.astype(np.float32)
-    if not np.isfinite(values).all():
+    with np.errstate(over="ignore"):
+        values = samples.astype(np.float32)
+    wrong = samples[~np.isfinite(values)]
+    if np.isfinite(wrong).any():
+        huge = wrong[np.isfinite(wrong)].flat[0]
+        raise DataError(f"holds {huge:.4g}, beyond what float32 can hold", where=name, hint="give it in another unit")
+    if wrong.size:
         raise DataError("holds NaN or infinity", where=name, hint="fill in or drop the missing values")
     return values
 
