@@ -114,7 +114,10 @@ def main(quick: bool = False) -> dict[str, Any]:
         network = kinds.Network(
             arch=kinds.Factory(name="mapsto.nn.networks.vgg:vgg", arguments={"depth": 16, "classes": 10}),
             tensors=tensors,
-            signature=kinds.Signature(inputs=(), outputs=()),
+            signature=kinds.Signature(
+                inputs=(kinds.TensorSpec(name="input", dtype="float32", shape=("N", 1)),),
+                outputs=(kinds.TensorSpec(name="output", dtype="float32", shape=("N", 1)),),
+            ),
         )
         place = Path(folder)
         times = common.side_by_side(
