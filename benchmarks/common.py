@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.report import environment
+from mapsto.report.build import environment
 
 RESULTS = Path(__file__).parent / "results"
 

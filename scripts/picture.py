@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mapsto import charts
 from mapsto.kinds import interval_ends
+from mapsto.report import charts
 
 PANELS = (("latency p50", "one image, one thread, ms"), ("bytes", "bytes"))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mapsto import cli
+from mapsto.cli import main as cli
 
 
 class Done(NamedTuple):

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mapsto.kinds import Dataset, Factory, Network, Preprocessing, Samples, Signature, TensorSpec, detached
-from mapsto.nn.calibration import calibrate, thin_first_layer
 from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
 from mapsto.nn.edits.quantizers import Quantizers
-from mapsto.nn.quantization import needs_reduced_range
-from mapsto.nn.sites import trace
+from mapsto.nn.network.call_sites import trace
+from mapsto.nn.quantize.calibration import calibrate
+from mapsto.nn.quantize.placement import thin_first_layer
+from mapsto.nn.quantize.post_training import needs_reduced_range
 
 
 def block(inputs: int, outputs: int) -> list[nn.Module]:

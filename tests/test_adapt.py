@@ -16,11 +16,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mapsto import adapt, datasets, evaluate, export, meta, networks
-from mapsto.cli import app
+from mapsto.cli.app import app
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network
-from mapsto.nn import portable
-from mapsto.report import save_package
+from mapsto.nn.network import serialization
+from mapsto.report.build import save_package
 from mapsto_runtime.predictor import Predictor
 from tests.command import mapsto
 
@@ -64,15 +64,15 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def test_a_network_survives_as_files(tmp_path: Path) -> None:
     value = learner("maml")
-    for name, content in portable.saved(value).items():
+    for name, content in serialization.saved(value).items():
         (tmp_path / name).write_bytes(content)
-    again = portable.load(tmp_path)
+    again = serialization.load(tmp_path)
     few = datasets.episodes(data=DIGITS, ways=3, shots=2, queries=5)
     report = evaluate.episodes(tasks=few, episodes=10)
     assert report(again) == report(value)
     (tmp_path / "tensors.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(Exception, match="no whole network is here"):
-        portable.load(tmp_path)
+        serialization.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -115,9 +115,9 @@ def test_adapting_gives_what_evaluation_scores() -> None:
     """The classifier made of one episode's support set answers its queries as the episode's scores do."""
     import torch
 
-    from mapsto.nn.batches import episode_scores, task_of
-    from mapsto.nn.inference import forward
-    from mapsto.nn.preprocess import prepare
+    from mapsto.nn.network.inference import forward
+    from mapsto.nn.network.preprocess import prepare
+    from mapsto.nn.train.batches import episode_scores, task_of
 
     value = meta.maml(tasks=TASKS, steps=2, inner_steps=2, engine="loop", head="zero", batch_norm="inductive")(
         networks.conv4(data=DIGITS, width=8)()
@@ -128,8 +128,8 @@ def test_adapting_gives_what_evaluation_scores() -> None:
     assert adaptation is not None
     inputs = prepare(task.inputs[0], value.signature.preprocessing)
     scores = episode_scores(value.module(), inputs, task, adaptation)[0]
+    from mapsto.context import Context
     from mapsto.kinds import Preprocessing, Samples
-    from mapsto.mapping import Context
 
     class Support:
         classes = tuple(str(way) for way in range(3))
@@ -278,9 +278,9 @@ def test_options_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("name", ["protonet", "plain"])
 def test_cross_validation_embeds_each_image_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folds' figures are those of adapting to the images themselves, of which each is embedded once."""
-    from mapsto import adapting
-    from mapsto.mapping import Context
-    from mapsto.nn import inference
+    from mapsto.cli.adapt import images as adapting
+    from mapsto.context import Context
+    from mapsto.nn.network import inference
 
     few = datasets.subset(data=DIGITS, per_class=4)
     value = learner("protonet") if name == "protonet" else networks.conv4(data=DIGITS, width=8)()

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapsto.charts import Edge, Node, Point, flow, heat_map, lines, scatter
+from mapsto.report.charts import Edge, Node, Point, flow, heat_map, lines, scatter
 
 NUMBERS = st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, 0.0])
 

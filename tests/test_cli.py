@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mapsto import discovery
-from mapsto.names import doctor_report, extras
+from mapsto.cli.doctor import doctor_report, extras
 from tests.command import Done
 from tests.command import mapsto as command
 

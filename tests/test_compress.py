@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from mapsto import compressing
-from mapsto.cli import app, main
+from mapsto.cli.app import app
+from mapsto.cli.main import main
 from mapsto.errors import DataError, MapstoError, SpecError
 from mapsto.kinds import Metric
-from mapsto.spec import parse_recipe
+from mapsto.recipe.reader import parse_recipe
+from mapsto.search import compress
 from tests.command import mapsto
 
 DIGITS = "{subset: {data: {digits: {}}, per_class: 40}}"
@@ -37,7 +38,7 @@ steps:
 def test_a_limit_is_read_in_its_unit(value: float, given_unit: tuple[str, str, float]) -> None:
     kind, unit, factor = given_unit
     text = f"{value:.6f}"
-    found = compressing.parse_limit(f"{kind}={text}{unit}")
+    found = compress.parse_limit(f"{kind}={text}{unit}")
     assert (found.kind, found.most) == (kind, pytest.approx(float(text) * factor))
 
 
@@ -61,14 +62,14 @@ def test_a_limit_is_read_in_its_unit(value: float, given_unit: tuple[str, str, f
 )
 def test_other_limits_are_refused(text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        compressing.parse_limit(text)
+        compress.parse_limit(text)
 
 
 def test_data_are_a_folder_an_archive_or_an_entry(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    assert compressing.data_node(str(tmp_path)) == {"images": {"folder": str(tmp_path)}}
+    assert compress.data_node(str(tmp_path)) == {"images": {"folder": str(tmp_path)}}
     (tmp_path / "x.npz").write_bytes(b"")
-    assert list(compressing.data_node(str(tmp_path / "x.npz"))) == ["arrays"]
+    assert list(compress.data_node(str(tmp_path / "x.npz"))) == ["arrays"]
     (tmp_path / "x.csv").write_bytes(b"")
     for text, message in (
         (str(tmp_path / "x.csv"), "needs the column that is predicted"),
@@ -76,34 +77,34 @@ def test_data_are_a_folder_an_archive_or_an_entry(tmp_path: Path) -> None:
         ("[1, 2]", "neither a path nor one data set"),
     ):
         with pytest.raises(MapstoError, match=message):
-            compressing.data_node(text)
+            compress.data_node(text)
 
 
 def test_the_network_comes_from_a_recipe_or_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE)
-    data, steps = compressing.model_nodes(str(path))
+    data, steps = compress.model_nodes(str(path))
     assert list(data) == ["few"]
     assert [next(iter(step)) for step in steps] == ["networks.vgg", "train.supervised"]
-    assert len(compressing.model_nodes(str(path), "networks.vgg")[1]) == 1
+    assert len(compress.model_nodes(str(path), "networks.vgg")[1]) == 1
     with pytest.raises(SpecError, match="there is no step 'techer'; did you mean 'teacher'"):
-        compressing.model_nodes(str(path), "techer")
+        compress.model_nodes(str(path), "techer")
     with pytest.raises(DataError, match="there is no such file"):
-        compressing.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'none.pt'}")
+        compress.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'none.pt'}")
     (tmp_path / "w.pt").write_bytes(b"")
-    (step,) = compressing.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'w.pt'}")[1]
+    (step,) = compress.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'w.pt'}")[1]
     assert step["networks.checkpoint"]["factory"] == "mapsto.nn.networks.vgg:vgg"
 
 
 def test_a_checkpoint_takes_its_form_from_the_options_and_the_data(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(b"")
-    fields = compressing.checkpoint_fields(
+    fields = compress.checkpoint_fields(
         mean="0.485,0.456,0.406", std="0.25", input="3,32,32", arguments="{num_classes: 10}"
     )
     data = yaml.safe_load(DIGITS)
-    model = compressing.model_nodes(f"resnet:resnet20={tmp_path / 'w.pt'}", data=data, fields=fields)
-    limits = (compressing.parse_limit("bytes=1MB"),)
-    recipe = compressing.compression_recipe(model=model, data=data, test=None, limits=limits, shares=(1.0,), epochs=1)
+    model = compress.model_nodes(f"resnet:resnet20={tmp_path / 'w.pt'}", data=data, fields=fields)
+    limits = (compress.parse_limit("bytes=1MB"),)
+    recipe = compress.compression_recipe(model=model, data=data, test=None, limits=limits, shares=(1.0,), epochs=1)
     chain: Any = parse_recipe(recipe).steps
     original = chain.steps[0].mapping
     assert (original.mean, original.std, original.input) == ((0.485, 0.456, 0.406), (0.25,), (3, 32, 32))
@@ -111,11 +112,11 @@ def test_a_checkpoint_takes_its_form_from_the_options_and_the_data(tmp_path: Pat
     assert original.data == parse_recipe(recipe).data["all"]
     for wrong in ({"mean": "a,b"}, {"input": "1.5"}, {"arguments": "[1]"}, {"arguments": "{"}):
         with pytest.raises(SpecError, match=next(iter(wrong))):
-            compressing.checkpoint_fields(**wrong)
+            compress.checkpoint_fields(**wrong)
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE)
     with pytest.raises(SpecError, match="--mean belongs to a checkpoint"):
-        compressing.model_nodes(str(path), fields={"mean": [0.5]})
+        compress.model_nodes(str(path), fields={"mean": [0.5]})
 
 
 def test_one_example_of_a_class_is_refused_and_ten_are_enough_to_keep_some_back() -> None:
@@ -123,24 +124,24 @@ def test_one_example_of_a_class_is_refused_and_ten_are_enough_to_keep_some_back(
         return {"subset": {"data": {"digits": {}}, "per_class": count}}
 
     with pytest.raises(DataError, match=r"class '0' has 1 of the examples.* at least 2 of each class, better 10"):
-        compressing.folds_for(few(1))
-    assert compressing.folds_for(few(3)) == compressing.Folds(3, 30)
-    assert compressing.folds_for(few(9)) == compressing.Folds(5, 90)
-    assert compressing.folds_for(few(10)) is None
+        compress.folds_for(few(1))
+    assert compress.folds_for(few(3)) == compress.Folds(3, 30)
+    assert compress.folds_for(few(9)) == compress.Folds(5, 90)
+    assert compress.folds_for(few(10)) is None
     two = {"subset": {"data": {"digits": {}}, "classes": ["0", "1"], "per_class": 5}}
-    assert compressing.folds_for(two) == compressing.Folds(5, 10), "five of each of two classes do"
+    assert compress.folds_for(two) == compress.Folds(5, 10), "five of each of two classes do"
     with pytest.raises(DataError, match="8 examples leave 6 to learn from in a fold"):
-        compressing.folds_for({"subset": {**two["subset"], "per_class": 4}})
+        compress.folds_for({"subset": {**two["subset"], "per_class": 4}})
 
 
 def test_five_of_each_class_are_judged_by_folds_that_the_networks_were_made_without() -> None:
     data = {"subset": {"data": {"digits": {}}, "per_class": 5}}
     tree = yaml.safe_load(
-        compressing.compression_recipe(
+        compress.compression_recipe(
             model=({}, [{"networks.vgg": {"plan": [[4]]}}]),
             data=data,
             test=None,
-            limits=(compressing.parse_limit("macs=1M"),),
+            limits=(compress.parse_limit("macs=1M"),),
             shares=(1, 0.5),
             epochs=1,
         )
@@ -264,7 +265,7 @@ def test_a_folder_with_a_test_split_and_a_table_with_gaps(tmp_path: Path) -> Non
 def test_the_choice_is_made_by_the_latency_that_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each network is timed once: a second measurement, here three times as slow, would be another figure than was judged by."""
     from mapsto.mappings.evaluate.exported import Exported
-    from mapsto.run import execute
+    from mapsto.run.executor import execute
 
     timed: list[float] = []
 
@@ -297,28 +298,28 @@ def test_another_runtime_is_measured_in_and_exported_for() -> None:
         "model": ({}, [{"networks.vgg": {"plan": [[4]]}}]),
         "data": {"subset": {"data": {"digits": {}}, "per_class": 10}},
         "test": None,
-        "limits": (compressing.parse_limit("latency=1ms"),),
+        "limits": (compress.parse_limit("latency=1ms"),),
         "shares": (0.5,),
         "epochs": 1,
     }
-    tree = yaml.safe_load(compressing.compression_recipe(**settings, runtime="openvino"))
+    tree = yaml.safe_load(compress.compression_recipe(**settings, runtime="openvino"))
     fork, chosen, package = tree["steps"][1:]
     assert fork["fork"]["macs_0_5"][0]["prune.magnitude"]["macs"] == 0.5
     assert chosen["choose.best"]["within"]["evaluate.exported"]["runtime"] == "openvino"
     assert "export.openvino" in package
-    assert "export.onnx" in yaml.safe_load(compressing.compression_recipe(**settings))["steps"][3]
+    assert "export.onnx" in yaml.safe_load(compress.compression_recipe(**settings))["steps"][3]
     with pytest.raises(SpecError, match="there is no runtime 'openvno'; did you mean 'openvino'"):
-        compressing.compression_recipe(**settings, runtime="openvno")
+        compress.compression_recipe(**settings, runtime="openvno")
 
 
 def test_entries_of_the_networks_own_recipe_stay_what_they_were() -> None:
     own = {"learn": {"glyphs": {}}, "all": {"digits": {}}}
     tree = yaml.safe_load(
-        compressing.compression_recipe(
+        compress.compression_recipe(
             model=(own, [{"networks.vgg": {"data": "$learn", "plan": [[4]]}}]),
             data={"digits": {}},
             test=None,
-            limits=(compressing.parse_limit("macs=1M"), compressing.parse_limit("bytes=30k")),
+            limits=(compress.parse_limit("macs=1M"), compress.parse_limit("bytes=30k")),
             shares=(0.5,),
             epochs=1,
         )
@@ -375,14 +376,14 @@ def test_a_learner_stays_one_that_adapts(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_learners_of_other_tasks_and_too_few_classes_are_refused() -> None:
-    settings = {"test": None, "limits": (compressing.parse_limit("macs=1M"),), "shares": (0.5,), "epochs": 1}
+    settings = {"test": None, "limits": (compress.parse_limit("macs=1M"),), "shares": (0.5,), "epochs": 1}
     steps = [{"networks.mlp": {"inputs": 1}}, {"meta.maml": {"tasks": {"sinusoids": {}}}}]
     with pytest.raises(SpecError, match="not drawn from labelled classes; compress it by a recipe"):
-        compressing.compression_recipe(model=({}, steps), data={"digits": {}}, **settings)
+        compress.compression_recipe(model=({}, steps), data={"digits": {}}, **settings)
     with pytest.raises(DataError, match=r"9 classes are too few.*with 10 classes or more"):
-        compressing.held_out_classes({"subset": {"data": {"digits": {}}, "classes": list("012345678")}})
+        compress.held_out_classes({"subset": {"data": {"digits": {}}, "classes": list("012345678")}})
     adapted = [*steps, {"adapt.centroid": {"data": {"digits": {}}}}]
-    text = compressing.compression_recipe(model=({}, adapted), data={"digits": {}}, **settings)
+    text = compress.compression_recipe(model=({}, adapted), data={"digits": {}}, **settings)
     assert "prune.magnitude" in text, "adapted, it is a classifier"
 
 
@@ -459,24 +460,24 @@ def test_what_a_run_says_of_its_original() -> None:
         step("chosen.cost", bytes=500.0),
     ]
     targets = [{"metric": "chosen.cost.bytes", "goal": "<= 1000"}]
-    within, chance = compressing.said_of_original({"steps": steps, "targets": targets}, {"digits": {}})
+    within, chance = compress.said_of_original({"steps": steps, "targets": targets}, {"digits": {}})
     assert "within the limits as it is (bytes 900)" in within
     assert "which may be chance (10 %)" in chance
     targets[0]["goal"] = "<= 800"
     steps[1] = step("big.accuracy", accuracy=(30.0, 20.0, 40.0))
-    assert compressing.said_of_original({"steps": steps, "targets": targets}, {"digits": {}}) == []
+    assert compress.said_of_original({"steps": steps, "targets": targets}, {"digits": {}}) == []
 
 
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on distillation ruins a network: its learning rate is far too high."""
-    plan_of = compressing._of_classifiers
+    plan_of = compress._of_classifiers
 
     def plan(*given: Any) -> Any:
         found = plan_of(*given)
         name, fields = found.distil
         return dataclasses.replace(found, distil=(name, {**fields, "learning_rate": 3.0}))
 
-    monkeypatch.setattr(compressing, "_of_classifiers", plan)
+    monkeypatch.setattr(compress, "_of_classifiers", plan)
 
 
 @pytest.mark.slow
@@ -507,7 +508,7 @@ steps:
 
 def test_a_choice_goes_on_without_branches_that_cannot_be_made(tmp_path: Path) -> None:
     from mapsto.errors import DomainError, StepError
-    from mapsto.run import execute
+    from mapsto.run.executor import execute
 
     by = "{evaluate.size: {}}"
     chosen = f"{FORK}  - choose.best: {{by: {by}, metric: parameters, maximize: false, among: [inner, half]}}\n"
@@ -542,7 +543,7 @@ def test_a_choice_goes_on_without_branches_that_cannot_be_made(tmp_path: Path) -
 
 
 def test_a_candidate_of_which_a_fold_was_left_out_is_left_out_too(tmp_path: Path) -> None:
-    from mapsto.run import execute
+    from mapsto.run.executor import execute
 
     half, third = "{prune.magnitude: {macs: 0.5}}", "{prune.magnitude: {macs: 0.35}}"
     text = f"""\
@@ -573,11 +574,11 @@ def test_the_recipe_for_a_network_of_maps_reads_no_labels() -> None:
             preprocessing=Preprocessing(kind="none"),
             classes=classes,
         )
-        text = compressing.compression_recipe(
+        text = compress.compression_recipe(
             model=({}, [{"networks.checkpoint": {"factory": "a:b", "file": "c"}}]),
             data={"subset": {"data": {"digits": {}}, "per_class": 5}},
             test=None,
-            limits=(compressing.parse_limit("macs=1M"),),
+            limits=(compress.parse_limit("macs=1M"),),
             shares=(0.5,),
             epochs=1,
             signature=signature,

@@ -14,7 +14,7 @@ import pytest
 from mapsto.errors import MapstoError, is_of_surroundings, trouble
 from mapsto.mapping import ref
 from mapsto.mappings.networks.mlp import Mlp
-from mapsto.run import execute
+from mapsto.run.executor import execute
 from mapsto.store import Store, files
 from mapsto.store import store as stores
 from tests.command import mapsto

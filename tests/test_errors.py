@@ -26,11 +26,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mapsto import cli
-from mapsto import report as reports
-from mapsto.data.folder import cache_folder
+from mapsto.cli import main as cli
+from mapsto.data.io.download import cache_folder
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.export.onnx import Onnx
+from mapsto.report import build as reports
 from mapsto.store import disk_error
 from mapsto.store.digest import digest_json, dumps
 from tests.command import Done
@@ -601,7 +601,7 @@ def test_our_own_fault_is_told_from_the_users(made: Path, monkeypatch: pytest.Mo
     text = " ".join(err.getvalue().split())
     assert "step 3, evaluate.size (size): ZeroDivisionError: division by zero" in text
     assert "MAPSTO_DEBUG=1" in text
-    monkeypatch.setattr("mapsto.names.recipes", fault)
+    monkeypatch.setattr("mapsto.cli.catalog.recipes", fault)
     mapsto("list", code=1)
 
 

@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
-from mapsto import compressing, datasets, export, networks, prune, quantize
+from mapsto import datasets, export, networks, prune, quantize
+from mapsto.context import Context
 from mapsto.errors import DataError, DomainError, TrustError
 from mapsto.kinds import Factory, Network, load_strictly, trusting
-from mapsto.mapping import Context
 from mapsto.mappings.networks.checkpoint import Checkpoint
 from mapsto.nn.edits.fold_parametrizations import FoldParametrizations, folded_state, parametrized
-from mapsto.nn.foreign import require_usable
-from mapsto.nn.measure import count_parameters
+from mapsto.nn.network.from_module import require_usable
+from mapsto.nn.profile.counts import count_parameters
+from mapsto.search import compress
 from mapsto.store import Store
 from tests.foreign import Noise, Tokens
 from tests.mynet import Answers, Hidden, MyNet, Normed, TwoInputs, small
@@ -386,8 +387,8 @@ def test_a_checkpoint_with_several_outputs_is_refused_at_once_and_the_remedy_wor
     assert remedies == ["one", "two"]
     outputs = [networks.checkpoint(**fields, output=name)().signature.outputs[0].shape for name in remedies]
     assert outputs == [("N", 2), ("N", 3)]
-    assert compressing.checkpoint_fields(output="two") == {"output": "two"}
-    assert compressing.checkpoint_fields(output="1") == {"output": 1}
+    assert compress.checkpoint_fields(output="two") == {"output": "two"}
+    assert compress.checkpoint_fields(output="1") == {"output": 1}
 
 
 def test_a_checkpoint_of_computed_weights_is_folded_and_noted(weights: Path) -> None:

@@ -22,11 +22,12 @@ import yaml
 from PIL import Image
 
 from mapsto import discovery, testing
-from mapsto.cli import app
-from mapsto.names import benchmarks
-from mapsto.progress import try_next
-from mapsto.report import load
-from mapsto.spec import load_recipe, shipped_recipes
+from mapsto.cli.app import app
+from mapsto.cli.bench import benchmarks
+from mapsto.cli.progress import try_next
+from mapsto.recipe.reader import load_recipe, shipped_recipes
+from mapsto.report.build import load
+from mapsto.testing import lock
 from mapsto_runtime.errors import CARRIED
 from tests.command import mapsto
 from tests.test_readme import block
@@ -280,7 +281,7 @@ def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pyte
     """With the recipes' quick settings, and a benchmark's; the lock of this checkout is compared, and not written."""
     words = words_of(text)
     if words[0] == "lock":
-        monkeypatch.setattr(testing, "_lock_path", lambda: place / "mapsto.lock.json")
+        monkeypatch.setattr(lock, "_lock_path", lambda: place / "mapsto.lock.json")
         monkeypatch.setattr(testing, "lock_hashes", dict)
     faster = {"run": ["--quick"], "compress": ["--epochs", "1", "--shares", "0.5"], "bench": ["--quick"]}
     if words == ["run", "mine.yaml"]:

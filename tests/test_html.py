@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from mapsto import html
 from mapsto.errors import SpecError
+from mapsto.report import page as html
 
 STAGES = ("teacher", "pruned", "distilled", "int8")
 SCRIPT = "<script>alert('x')</script>"

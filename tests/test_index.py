@@ -7,7 +7,8 @@ import pytest
 
 from mapsto.errors import StoreError
 from mapsto.mapping import observe
-from mapsto.run import execute, summary_of
+from mapsto.run.executor import execute
+from mapsto.run.result import summary_of
 from mapsto.store import Store
 from mapsto.store.index import Index
 from tests.toys import Norm, Toy, Walk

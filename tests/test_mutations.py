@@ -14,14 +14,15 @@ import torch
 from safetensors.torch import save_file
 
 from mapsto import networks
-from mapsto.adapting import find_learner
-from mapsto.data.cache import cached_array
+from mapsto.cli.adapt.images import find_learner
+from mapsto.context import Context
+from mapsto.data.io.cache import cached_array
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.kinds import Adaptation
-from mapsto.mapping import Context
 from mapsto.mappings.networks.checkpoint import Checkpoint
-from mapsto.nn import portable
-from mapsto.spec import load_recipe, parse_recipe, read_yaml, shipped_recipes
+from mapsto.nn.network import serialization
+from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
+from mapsto.recipe.yaml_text import read_yaml
 from mapsto.store import Store
 from mapsto.store.state import decode_state, encode_state
 from tests.mutations import mutated_bytes, mutated_json, mutated_safetensors, mutated_yaml
@@ -76,7 +77,7 @@ def test_a_damaged_learner_is_the_users_error(number: int, tmp_path: Path) -> No
     rng = random.Random(number)
     network = dataclasses.replace(networks.mlp(widths=(3,), inputs=4)(), assets={"words": b"a b"})
     network = dataclasses.replace(network, adaptation=Adaptation(method="centroid"))
-    files = portable.saved(network)
+    files = serialization.saved(network)
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -88,7 +89,7 @@ def test_a_damaged_learner_is_the_users_error(number: int, tmp_path: Path) -> No
             mutated_json(whole.decode(), rng) if name == "network.json" else mutated_bytes(whole, rng)
         )
         try:
-            portable.load(tmp_path)
+            serialization.load(tmp_path)
         except MapstoError as error:
             refused += 1 if error.exit_code == 2 else number
         (tmp_path / name).write_bytes(whole)
@@ -123,7 +124,7 @@ def test_a_damaged_safetensors_file_is_the_users_error(number: int, tmp_path: Pa
     """As weights of someone's, which are read and put into the network; as a learner's; and as what the store keeps."""
     rng = random.Random(number)
     network = networks.mlp(widths=(3,), inputs=4)()
-    learner, weights = portable.saved(network), tmp_path / "w.safetensors"
+    learner, weights = serialization.saved(network), tmp_path / "w.safetensors"
     for name, content in learner.items():
         (tmp_path / name).write_bytes(content)
     save_file(dict(network.tensors), weights)
@@ -142,7 +143,7 @@ def test_a_damaged_safetensors_file_is_the_users_error(number: int, tmp_path: Pa
         blob.write_bytes(mutated_bytes(kept, rng))
         reads = {
             "weights": lambda: ctx.apply(theirs, None),
-            "learner": lambda: portable.load(tmp_path),
+            "learner": lambda: serialization.load(tmp_path),
             "store": lambda: Store(tmp_path / "store").load(digest).module(),
         }
         for name, read in reads.items():
@@ -161,20 +162,20 @@ def test_a_learner_reads_nothing_outside_its_folder(name: str, tmp_path: Path) -
     (folder / "assets").mkdir(parents=True)
     (tmp_path / "secret").write_bytes(b"secret")
     (folder / "assets" / "link").symlink_to(tmp_path / "secret")
-    for file, content in portable.saved(network).items():
+    for file, content in serialization.saved(network).items():
         (folder / file).write_bytes(content)
     tree = json.loads((folder / "network.json").read_text())
     tree["assets"]["words"] = name
     (folder / "network.json").write_text(json.dumps(tree))
     with pytest.raises(StoreError, match="outside its folder"):
-        portable.load(folder)
+        serialization.load(folder)
 
 
 def test_a_learner_is_checked_against_its_packages_manifest(tmp_path: Path) -> None:
     network = networks.mlp(widths=(3,), inputs=4)()
     folder = tmp_path / "learner"
     folder.mkdir()
-    files = portable.saved(network)
+    files = serialization.saved(network)
     for file, content in files.items():
         (folder / file).write_bytes(content)
     with pytest.raises(StoreError, match="no package's manifest"):

@@ -21,7 +21,7 @@ from torch import nn
 from mapsto.errors import DataError, DomainError, StoreError, TrustError
 from mapsto.kinds import Network, Package, Preprocessing, Signature, TensorSpec, trusting
 from mapsto.mappings.export.onnx import Onnx
-from mapsto.nn.preprocess import prepare as prepare_batch
+from mapsto.nn.network.preprocess import prepare as prepare_batch
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import prepare, read, read_input
 from tests.nets import Plain, network

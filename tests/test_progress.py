@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mapsto import progress
-from mapsto.html import render
+from mapsto.cli import progress
 from mapsto.kinds import Metric
-from mapsto.report import compare
-from mapsto.run import StepResult
+from mapsto.report.build import compare
+from mapsto.report.page import render
+from mapsto.run.result import StepResult
 
 
 def outcome(met: list[bool | None], skipped: dict[str, str] | None = None, columns: int = 1) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mapsto.mapping import Chain
-from mapsto.spec import parse_recipe
+from mapsto.recipe.reader import parse_recipe
 
 ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "README.zh-CN.md"]

@@ -15,9 +15,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from mapsto.data.folder import locate, offline
+from mapsto.data.io.download import locate, offline
 from mapsto.errors import DataError
-from mapsto.spec import dump, load_recipe, node_of, parse_recipe, shipped_recipes
+from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
+from mapsto.recipe.writer import dump, node_of
 from tests.command import mapsto
 
 COMPRESS = ["compress_distill", "compress_quantize", "compress_resnet_cifar", "compress_text"]

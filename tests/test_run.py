@@ -8,9 +8,11 @@ import torch
 
 from mapsto.errors import ComposeError, SpecError, StepError, StoreError
 from mapsto.mapping import Fork, fork, observe, ref
-from mapsto.report import build
-from mapsto.run import Executor, Listener, _log_to, execute, path_of
-from mapsto.spec import Recipe
+from mapsto.recipe.document import Recipe
+from mapsto.report.build import build
+from mapsto.run.executor import Executor, execute
+from mapsto.run.metrics_log import _log_to
+from mapsto.run.result import Listener, path_of
 from mapsto.store import Store
 from tests import toys
 from tests.toys import Norm, Rows, Toward, Toy, Walk

@@ -12,9 +12,10 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
-from mapsto import cli, datasets
+from mapsto import datasets
+from mapsto.cli import app as cli
+from mapsto.cli.progress import Screen
 from mapsto.errors import DataError
-from mapsto.progress import Screen
 from mapsto_runtime.shown import shown
 
 EVIL = "cat\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
@@ -38,8 +39,8 @@ def test_consoles_and_errors_show_them(capsys: pytest.CaptureFixture[str]) -> No
     text = screen.file.getvalue()
     assert text.count(r"\u001b[2J") == 3
     assert not any(piece in text for piece in ("\x1b[2J", "\x1b]0", "\x9b", "\x07", "\u202e"))
-    cli._print(f"{EVIL}.png: {EVIL}")
-    cli._fail(str(DataError("unreadable", where=EVIL)))
+    cli.print_text(f"{EVIL}.png: {EVIL}")
+    cli.fail(str(DataError("unreadable", where=EVIL)))
     captured = capsys.readouterr()
     for printed in (captured.out, captured.err):
         assert shown(EVIL) in printed

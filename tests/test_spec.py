@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from mapsto import evaluate, fork, networks, observe, prune, ref
 from mapsto.errors import DataError, SpecError
 from mapsto.mapping import Chain, Labelled
-from mapsto.run import data_of
-from mapsto.spec import Recipe, dump, load_recipe, node_of, parse_recipe, shipped_recipes
+from mapsto.recipe.document import Recipe
+from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
+from mapsto.recipe.writer import dump, node_of
+from mapsto.run.contents import data_of
 
 GOOD = """\
 schema: 1

@@ -13,7 +13,7 @@ import pytest
 
 from mapsto import datasets, export, networks
 from mapsto.errors import MapstoError
-from mapsto.report import save_package
+from mapsto.report.build import save_package
 from mapsto_runtime import regular_files
 from mapsto_runtime.errors import DataError
 from mapsto_runtime.regular_files import read_file, require_file

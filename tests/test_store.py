@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapsto import cli, datasets, kinds, networks, train
+from mapsto import datasets, kinds, networks, train
+from mapsto.cli import store as cli
+from mapsto.context import Context, Numerics
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.kinds import Package
-from mapsto.mapping import Context, Mapping, Numerics
-from mapsto.run import Executor, execute
+from mapsto.mapping import Mapping
+from mapsto.run.executor import Executor, execute
 from mapsto.store import Store, files
 from mapsto.store import store as stores
 from tests.command import mapsto
@@ -328,7 +330,7 @@ def test_the_command_on_a_store_that_is_only_read(read_only: Path, store_folder:
 def test_a_plan_downloads_nothing(store_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import urllib.request
 
-    from mapsto.progress import Notes
+    from mapsto.cli.progress import Notes
 
     def called(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked")

@@ -14,13 +14,13 @@ import pyarrow.parquet
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mapsto.adapting_tables import _features, _task, adapt_to_table
-from mapsto.data.selection import fold_of_each
+from mapsto.cli.adapt.tables import _features, _task, adapt_to_table
+from mapsto.context import Context
+from mapsto.data.io.tables import doubtful, learnt_columns, parsed_columns, read_table, relearnt_rows, target_of
 from mapsto.data.sets.table import Table
-from mapsto.data.tables import doubtful, learnt_columns, parsed_columns, read_table, relearnt_rows, target_of
+from mapsto.data.stratify import fold_of_each
 from mapsto.errors import DataError, MapstoError, SpecError
 from mapsto.kinds import Package, Preprocessing, Signature
-from mapsto.mapping import Context
 from mapsto.mappings.adapt.linear import Linear
 from mapsto.mappings.evaluate.accuracy import Accuracy, share
 from mapsto.mappings.export.onnx import Onnx

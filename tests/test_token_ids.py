@@ -16,10 +16,10 @@ from torch import nn
 from mapsto import adapt, datasets, evaluate, export, networks, prune, quantize, train
 from mapsto.errors import DataError
 from mapsto.kinds import Network, Preprocessing, Signature, TensorSpec
-from mapsto.nn.inference import forward
-from mapsto.nn.preprocess import prepare
-from mapsto.nn.vocabulary import ids_of
-from mapsto.report import save_package
+from mapsto.nn.network.inference import forward
+from mapsto.nn.network.preprocess import prepare
+from mapsto.nn.network.vocabulary import ids_of
+from mapsto.report.build import save_package
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input
 from tests.command import mapsto

@@ -10,10 +10,11 @@ import torch
 
 from mapsto import datasets, distill, export, networks, prune, quantize, train
 from mapsto.mapping import Mapping, fork, ref
-from mapsto.nn.comparison import agreement
-from mapsto.report import build
-from mapsto.run import RunResult, execute
-from mapsto.verdict import grounds, judged
+from mapsto.nn.network.comparison import agreement
+from mapsto.report.build import build
+from mapsto.run.executor import execute
+from mapsto.run.result import RunResult
+from mapsto.run.verdict import grounds, judged
 
 LEARN = datasets.subset(data=datasets.digits(size=8), per_class=30)
 REST = datasets.subset(data=datasets.digits(size=8), per_class=30, part="rest")

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mapsto import html
+from mapsto.cli.progress import Progress
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
-from mapsto.progress import Progress
-from mapsto.report import build, combine
-from mapsto.run import Listener, StepResult, execute
+from mapsto.mapping import Mapping
+from mapsto.report import page as html
+from mapsto.report.build import build, combine
+from mapsto.run.executor import execute
+from mapsto.run.result import Listener, StepResult
 from mapsto.store import Store
 from tests.toys import Toy, Walk
 

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from mapsto.context import Context
 from mapsto.kinds import Dataset, Factory, Metric, Network, Preprocessing, Report, Samples, Signature, TensorSpec
-from mapsto.mapping import Context, DataSource, Mapping, NetworkSource
+from mapsto.mapping import DataSource, Mapping, NetworkSource
 from mapsto.process import Live, Process, State
 
 CALLS: list[str] = []

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mapsto import datasets, networks
-from mapsto.data import augment
-from mapsto.data.augmentation import Augmentation
+from mapsto.data.augment import operations
+from mapsto.data.augment.field import Augmentation
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Preprocessing, Samples
-from mapsto.nn.differences import kl
-from mapsto.nn.inference import compact, evaluating
-from mapsto.nn.measure import count_macs
-from mapsto.nn.preprocess import prepare
+from mapsto.nn.distill.divergences import kl
+from mapsto.nn.network.inference import compact, evaluating
+from mapsto.nn.network.preprocess import prepare
+from mapsto.nn.profile.counts import count_macs
 
 HELD_OUT = 5000
 """Training images that choices are made on, and that no run for a result is judged by."""
@@ -122,7 +122,7 @@ def fine_tuned(
         order = torch.randperm(len(images), generator=generator, device=device())
         for step in range(per_epoch):
             chosen = order[step * batch_size : (step + 1) * batch_size]
-            batch, labels = augment.apply(images.batch(chosen), CROPS, generator), images.labels[chosen]
+            batch, labels = operations.apply(images.batch(chosen), CROPS, generator), images.labels[chosen]
             with mixed:
                 answers = module(batch).float()
                 loss = cross_entropy(answers, labels)
@@ -243,7 +243,7 @@ def summary(found: Sequence[Mapping[str, Any]], name: str) -> str | float:
 
 def half(found: Sequence[Mapping[str, Any]], name: str) -> float | None:
     """The half-width of its 95 % interval over seeds; None for fewer than two."""
-    from mapsto.report import t95
+    from mapsto.report.build import t95
 
     return t95([trial[name] for trial in found]) if len(found) > 1 else None
 

@@ -24,10 +24,11 @@ import torch
 from compress import _shared
 
 from mapsto import datasets, distill, evaluate, networks, train
+from mapsto.context import Numerics
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Mapping, Numerics
-from mapsto.run import execute
+from mapsto.mapping import Mapping
+from mapsto.run.executor import execute
 
 SEEDS = (0,)
 EPOCHS = 240

@@ -27,13 +27,13 @@ from compress import _shared
 from torch import nn
 
 from mapsto import datasets, distill, networks, prune, quantize, train
+from mapsto.context import Numerics
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Numerics
-from mapsto.nn.onnx_export import runner, to_onnx
-from mapsto.nn.preprocess import prepare
-from mapsto.nn.timing import interleaved, speedup, torch_threads
-from mapsto.run import execute
+from mapsto.nn.export.onnx import runner, to_onnx
+from mapsto.nn.network.preprocess import prepare
+from mapsto.nn.profile.timing import interleaved, speedup, torch_threads
+from mapsto.run.executor import execute
 
 NAMES = {"resnet20": "ResNet-20", "resnet56": "ResNet-56", "vgg16": "VGG-16"}
 EPOCHS = {"resnet20": 2, "resnet56": 30, "vgg16": 60}

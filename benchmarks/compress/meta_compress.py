@@ -22,14 +22,14 @@ import torch
 from compress import _shared
 
 from mapsto import datasets, distill, evaluate, meta, networks, prune
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context
 from mapsto.mapping import Mapping as AnyMapping
-from mapsto.nn.groups import find_groups
-from mapsto.nn.measure import count_macs
-from mapsto.nn.prune import Ranked
-from mapsto.run import execute
+from mapsto.nn.profile.counts import count_macs
+from mapsto.nn.prune.dependency_groups import find_groups
+from mapsto.nn.prune.structured import Ranked
+from mapsto.run.executor import execute
 
 RATIOS = (2, 4, 8, 16)
 WAYS = (
@@ -80,9 +80,9 @@ class ByTorchPruning(AnyMapping[Network, Network]):
     def _kept(self, value: Network, ratio: float, groups: Any, ctx: Context) -> dict[str, Any]:
         import torch_pruning  # a peer, with the extra dev
 
-        from mapsto.nn.adapted import adapted_loss
-        from mapsto.nn.batches import task_of
-        from mapsto.nn.learners import CENTROID
+        from mapsto.nn.meta.adaptation_methods import CENTROID
+        from mapsto.nn.meta.query_loss import adapted_loss
+        from mapsto.nn.train.batches import task_of
 
         module = value.module().requires_grad_(True)
         names = {part: path for path, part in module.named_modules()}

@@ -27,10 +27,10 @@ from compress import _shared
 from torch import nn
 
 from mapsto import datasets, prune
+from mapsto.context import Context, Numerics
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Numerics
-from mapsto.nn.measure import count_macs, count_parameters
+from mapsto.nn.profile.counts import count_macs, count_parameters
 
 RATIOS = (2.1, 2.55)
 

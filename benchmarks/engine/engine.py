@@ -19,10 +19,11 @@ import safetensors.torch
 import torch
 
 from mapsto import kinds
-from mapsto.mapping import Context, Mapping
+from mapsto.context import Context
+from mapsto.mapping import Mapping
 from mapsto.nn.networks.vgg import vgg
 from mapsto.process import Live, Process, State
-from mapsto.run import execute
+from mapsto.run.executor import execute
 from mapsto.store import Store
 from mapsto.store.digest import digest_bytes, tensor_bytes
 

@@ -50,7 +50,7 @@ def main(quick: bool = False) -> dict[str, Any]:
         imports = {
             line.rpartition("|")[2].strip() for line in again.stderr.splitlines() if line.startswith("import time:")
         }
-    from mapsto.report import metrics_of, t95
+    from mapsto.report.build import metrics_of, t95
 
     rows: list[dict[str, Any]] = []
     metrics = [metrics_of(report["steps"]) for report in reports]

@@ -51,7 +51,7 @@ def main(quick: bool = False) -> dict[str, Any]:
 
 def _result(seeds: Sequence[int], reports: dict[int, dict[str, Any]], quick: bool) -> dict[str, Any]:
     """What the seeds that have ended come to; the others stand there as not run."""
-    from mapsto.report import metrics_of, t95
+    from mapsto.report.build import metrics_of, t95
 
     rows: list[dict[str, Any]] = []
     for seed in seeds:

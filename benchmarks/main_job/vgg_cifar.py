@@ -42,7 +42,7 @@ def main(quick: bool = False) -> dict[str, Any]:
         subprocess.run(command, check=True)
         wall = time.perf_counter() - began
         report = json.loads(Path(folder, "out", "report.json").read_text(encoding="utf-8"))
-    from mapsto.report import metrics_of
+    from mapsto.report.build import metrics_of
 
     rows = [
         {"what": path, "unit": metric["unit"], "value": metric["value"], "ci95": metric["ci95"], "n": metric["n"]}

@@ -22,7 +22,7 @@ from typing import Any
 import common
 
 from mapsto.errors import DomainError
-from mapsto.report import metrics_of
+from mapsto.report.build import metrics_of
 
 HERE = Path(__file__).parent
 ROWS = HERE / "rows"

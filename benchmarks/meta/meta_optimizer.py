@@ -22,17 +22,17 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from mapsto.context import Numerics
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.subset import Subset
 from mapsto.kinds import Dataset, Network
-from mapsto.mapping import Numerics
-from mapsto.nn.allocator import keep_pages
+from mapsto.nn.kernels.malloc import keep_pages
+from mapsto.nn.network.preprocess import prepare
 from mapsto.nn.networks.conv4 import conv4
-from mapsto.nn.optimisation import Optimisation
-from mapsto.nn.preprocess import prepare
-from mapsto.run import execute
-from mapsto.spec import load_recipe
+from mapsto.nn.train.optimizer import Optimisation
+from mapsto.recipe.reader import load_recipe
+from mapsto.run.executor import execute
 from mapsto.store import Store, default_store
 
 RATES = {

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
-    from mapsto.nn.outer import Engine
+    from mapsto.nn.meta.outer_gradient import Engine
 
 RATE = 0.1
 QUERIES = 15
@@ -385,11 +385,11 @@ def _mapsto(
 ) -> tuple[Step, str]:
     """What `meta.maml` does at each step of its training."""
     from mapsto import datasets, meta
-    from mapsto.mapping import Context, Numerics
-    from mapsto.nn.allocator import keep_pages
-    from mapsto.nn.batches import Task
-    from mapsto.nn.inference import compact
-    from mapsto.nn.learner import Learner
+    from mapsto.context import Context, Numerics
+    from mapsto.nn.kernels.malloc import keep_pages
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.network.inference import compact
+    from mapsto.nn.train.batches import Task
 
     keep_pages()
     unused = datasets.episodes(data=datasets.digits())

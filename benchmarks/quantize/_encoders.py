@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapsto import datasets, networks
-from mapsto.data.folder import locate
+from mapsto.data.io.download import locate
 from mapsto.kinds import Network, Samples
-from mapsto.nn.preprocess import prepare
-from mapsto.report import t95
+from mapsto.nn.network.preprocess import prepare
+from mapsto.report.build import t95
 
 EPISODES, WAYS, SHOTS, QUERIES = 600, 5, 5, 10
 PER_CLASS = 40

@@ -28,12 +28,12 @@ from quantize import _encoders
 from mapsto import datasets, export, networks, quantize
 from mapsto.errors import DomainError, MissingExtra
 from mapsto.kinds import Network, Samples
-from mapsto.nn import runtime
-from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
-from mapsto.nn.preprocess import prepare
-from mapsto.nn.quantization import needs_reduced_range
-from mapsto.nn.runtime import Run
-from mapsto.nn.timing import interleaved, speedup
+from mapsto.nn.export import registry
+from mapsto.nn.export.onnx import example_inputs, runner, to_onnx
+from mapsto.nn.export.registry import Run
+from mapsto.nn.network.preprocess import prepare
+from mapsto.nn.profile.timing import interleaved, speedup
+from mapsto.nn.quantize.post_training import needs_reduced_range
 
 IMAGES, SAMPLES = 10_000, 512
 """Test images that accuracy is measured on, and training images that ranges are read off; 200 and 64 with --quick."""
@@ -361,7 +361,7 @@ def _runtimes(subject: Subject, samples: int, quick: bool) -> Ways:
     def in_runtime(name: str, make: Callable[[], Network]) -> Callable[[], Made]:
         return lambda: _lowered(name, make())
 
-    others = [name for name in runtime.names() if name != "onnxruntime"]
+    others = [name for name in registry.names() if name != "onnxruntime"]
     ways: Ways = {"float": lambda: network, "static": static}
     for name in others:
         ways[f"float in {name}"] = in_runtime(name, lambda: network)
@@ -376,7 +376,7 @@ def _runtimes(subject: Subject, samples: int, quick: bool) -> Ways:
 
 def _lowered(name: str, network: Network) -> Opened:
     folder = Path(tempfile.mkdtemp())
-    run = runtime.run_network(name, network, folder)
+    run = registry.run_network(name, network, folder)
     return Opened(run, sum(path.stat().st_size for path in folder.iterdir()))
 
 
@@ -386,7 +386,7 @@ def _best(network: Network, train: Any, quick: bool) -> Opened:
     manifest = package.manifest()
     reasons = [f"{name}: {found['left_out']}" for name, found in manifest["candidates"].items() if "left_out" in found]
     size = manifest["candidates"][manifest["chosen"]]["bytes"]
-    return Opened(runtime.run_package(package), size, "; ".join([f"chose {manifest['chosen']}", *reasons]))
+    return Opened(registry.run_package(package), size, "; ".join([f"chose {manifest['chosen']}", *reasons]))
 
 
 def _calibration(network: Network, train: Any, samples: int) -> torch.Tensor:
@@ -410,7 +410,7 @@ def _by_nncf(network: Network, train: Any, samples: int) -> Opened:
     folder = Path(tempfile.mkdtemp())
     openvino.serialize(model, folder / "model.xml")
     files = {path.name: path for path in folder.iterdir()}
-    return Opened(runtime.find("openvino").load(files), sum(path.stat().st_size for path in files.values()))
+    return Opened(registry.find("openvino").load(files), sum(path.stat().st_size for path in files.values()))
 
 
 def _by_torchao(network: Network, train: Any, samples: int) -> Opened:
@@ -432,7 +432,7 @@ def _by_torchao(network: Network, train: Any, samples: int) -> Opened:
     content = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
     path = Path(tempfile.mkdtemp()) / "model.pte"
     path.write_bytes(content)
-    return Opened(runtime.find("executorch").load({path.name: path}), len(content))
+    return Opened(registry.find("executorch").load({path.name: path}), len(content))
 
 
 if __name__ == "__main__":

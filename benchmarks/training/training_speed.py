@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
-from mapsto.mapping import Context
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.fused import compiled_kernels
+from mapsto.nn.kernels.norm_relu_pool import compiled_kernels
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.vgg import vgg
-from mapsto.nn.training import Plan, Training, first_state
+from mapsto.nn.train.loop import Plan, Training, first_state
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Conv4-64, 256 images of 1 × 28 × 28": (lambda: conv4(channels=1, size=28, classes=64), (256, 1, 28, 28)),

@@ -78,7 +78,7 @@ assert after.value > before.value + 5
 
 # %%
 def plane(network):
-    from mapsto.nn.inference import embeddings
+    from mapsto.nn.network.inference import embeddings
 
     samples = handwriting.open().take(np.arange(500))
     features = embeddings(network.module(), samples.inputs, network.signature.preprocessing).numpy()
@@ -129,7 +129,7 @@ wave_learner = maml(networks.mlp()(seed=0))
 # %%
 import torch
 
-from mapsto.nn.adaptation.gradient import path_scores
+from mapsto.nn.meta.adaptation.gradient import path_scores
 
 wave = waves.open()[10_000]
 order = np.argsort(wave.query[:, 0])

@@ -44,7 +44,7 @@ print(
 # stay whole.
 
 # %%
-from mapsto.nn.groups import find_groups
+from mapsto.nn.prune.dependency_groups import find_groups
 
 found = find_groups(big.module(), torch.zeros(big.signature.input_shape(2)))
 for group in found.groups:
@@ -61,7 +61,7 @@ for path, reason in found.whole.items():
 # after the cut, and a random choice is the yardstick.
 
 # %%
-from mapsto.mapping import Context
+from mapsto.context import Context
 
 taylor = prune.taylor(data=learn, macs=0.5)
 module, context = big.module(), Context()

@@ -1,5 +1,5 @@
 """``python -m mapsto`` is the command line."""
 
-from mapsto.cli import main
+from mapsto.cli.main import main
 
 main()

@@ -11,7 +11,8 @@ from collections.abc import Mapping as AbcMapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from mapsto.mapping import Context, Mapping
+from mapsto.context import Context
+from mapsto.mapping import Mapping
 
 __all__ = ["Foreign", "Items", "Live", "Process", "State"]
 

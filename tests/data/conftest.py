@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mapsto.data.folder import cache_folder
+from mapsto.data.io.download import cache_folder
 
 
 @pytest.fixture(autouse=True)

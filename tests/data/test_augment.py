@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapsto.data.augment import affine, apply, flip, noise, padded_crop
-from mapsto.data.augmentation import Augmentation
+from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment.operations import affine, apply, flip, noise, padded_crop
 from mapsto.errors import SpecError
 
 EVERYTHING = Augmentation(flip=True, crop_padding=3, degrees=10, scale=0.1, shear=0.1, translate=0.1, noise=0.1)
@@ -133,6 +133,6 @@ def test_wrong_strengths_are_refused() -> None:
 
 
 def test_the_settings_do_not_import_torch() -> None:
-    code = "import sys, mapsto.data.augmentation; print('torch' in sys.modules)"
+    code = "import sys, mapsto.data.augment.field; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

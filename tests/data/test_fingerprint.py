@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapsto.data import fingerprint
-from mapsto.data.fingerprint import file_digest, folder_digest
+from mapsto.data.io import fingerprint
+from mapsto.data.io.fingerprint import file_digest, folder_digest
 from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.episodes import EpisodesOf

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mapsto.data import folder, homes
-from mapsto.data.folder import cache_folder, data_folder, find_or_download, find_or_unpack, locate, unpack
+from mapsto.data.io import download, sources
+from mapsto.data.io.download import cache_folder, data_folder, find_or_download, find_or_unpack, locate, unpack
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.errors import DataError
 
@@ -145,7 +145,7 @@ def test_missing_files_come_out_of_an_archive(data: Path, home: tuple[str, type[
 
 
 def test_cifar10_says_where_to_put_its_files(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(homes, "_CIFAR", "http://127.0.0.1:1/")
+    monkeypatch.setattr(sources, "_CIFAR", "http://127.0.0.1:1/")
     with pytest.raises(DataError) as caught:
         Cifar10().open()
     assert str(data / "cifar-10-batches-bin" / "data_batch_1.bin") in str(caught.value)
@@ -212,7 +212,7 @@ def test_progress_is_shown_on_a_terminal_only(
 ) -> None:
     find_or_download("a.bin", f"{home[0]}/file.bin", SHA256, what="a file")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(folder.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(download.sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     find_or_download("b.bin", f"{home[0]}/file.bin", SHA256, what="a file")
     assert "downloading a file" in capsys.readouterr().err

@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mapsto.data.augmentation import Augmentation
-from mapsto.data.clusters import ClusteredEpisodes, partitions, principal_components
+from mapsto.data.augment.field import Augmentation
 from mapsto.data.sets.clustered import Clustered
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.linear_dynamics import LinearDynamics
 from mapsto.data.sets.sinusoids import Sinusoids
 from mapsto.data.sets.task_augmented import TaskAugmented
 from mapsto.data.sets.umtra import Umtra
-from mapsto.data.variants import variants
+from mapsto.data.tasks.clusters import ClusteredEpisodes, partitions, principal_components
+from mapsto.data.tasks.variants import variants
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Dataset, Episode, Preprocessing, Samples, Tasks
 

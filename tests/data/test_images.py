@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from mapsto import adapt, datasets, evaluate, export, networks
-from mapsto.data.image_folder import splits_in
+from mapsto.context import Context
+from mapsto.data.io.image_folder import splits_in
 from mapsto.errors import DataError
 from mapsto.kinds import Network, Package, Preprocessing
-from mapsto.mapping import Context, Mapping
-from mapsto.run import execute
-from mapsto.spec import parse_recipe
+from mapsto.mapping import Mapping
+from mapsto.recipe.reader import parse_recipe
+from mapsto.run.executor import execute
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input
 from mapsto_runtime.preprocessing.image_files import read_picture
@@ -77,7 +78,7 @@ def test_a_report_measures_what_the_package_answers(
     # Not only as often right, but by the same numbers.
     samples = ctx._once(data, adapted.signature.preprocessing, warn=False)
     assert samples.inputs.shape[1:] == adapted.signature.inputs[0].shape[1:]
-    from mapsto.nn.preprocess import prepare
+    from mapsto.nn.network.preprocess import prepare
 
     ours = prepare(samples.inputs, adapted.signature.preprocessing).numpy()
     theirs = np.concatenate([read_input(file, adapted.signature) for file in files])
@@ -150,7 +151,7 @@ def test_arrays_are_the_same_inputs_in_training_and_predict(channels: int, ink: 
     ctx, data = Context(), datasets.arrays(file=str(tmp_path / "few.npz"))
     with ctx.giving(network):
         samples = ctx.dataset(data)
-    from mapsto.nn.preprocess import prepare
+    from mapsto.nn.network.preprocess import prepare
 
     ours = prepare(samples.inputs, wanted).numpy()
     theirs = np.concatenate([read_input(image, network.signature) for image in inputs])
@@ -255,7 +256,7 @@ def test_training_and_predict_see_the_same_pixels(name: str, channels: int, tmp_
     ctx = Context()
     with ctx.giving(network):
         samples = ctx.dataset(datasets.images(folder=str(tmp_path)))
-    from mapsto.nn.preprocess import prepare
+    from mapsto.nn.network.preprocess import prepare
 
     ours = prepare(samples.inputs, network.signature.preprocessing).numpy()
     np.testing.assert_array_equal(ours, read_input(content, network.signature))

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapsto.data.episodes import DrawnEpisodes
-from mapsto.data.prefetch import Prefetched
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.episodes import EpisodesOf
+from mapsto.data.tasks.drawn import DrawnEpisodes
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Preprocessing, Samples
+from mapsto.run.prefetch import Prefetched
 
 
 def samples_of(labels: list[int]) -> Samples:

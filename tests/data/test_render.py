@@ -5,8 +5,9 @@ import unicodedata
 import numpy as np
 import pytest
 
-from mapsto.data import render as module
-from mapsto.data.render import RENDER_VERSION, SPLITS, alphabet, prototypes, render, source_digest, split
+from mapsto.data.glyphs import render as module
+from mapsto.data.glyphs.alphabet import SPLITS, alphabet, split
+from mapsto.data.glyphs.render import RENDER_VERSION, prototypes, render, source_digest
 from mapsto.errors import DomainError, SpecError
 
 

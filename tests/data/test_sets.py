@@ -13,12 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mapsto.data import render
-from mapsto.data.cache import cached_array
 from mapsto.data.checks import require_classes, require_finite, require_in_range, require_some
-from mapsto.data.cifar import held_out, read_records
-from mapsto.data.ink import lightened
-from mapsto.data.selection import first_of_each_class, share_of_each_class
+from mapsto.data.glyphs import render
+from mapsto.data.glyphs.ink import lightened
+from mapsto.data.io.cache import cached_array
+from mapsto.data.io.cifar import held_out, read_records
 from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.data.sets.cifar100 import Cifar100
@@ -30,6 +29,7 @@ from mapsto.data.sets.images import Images
 from mapsto.data.sets.omniglot import Omniglot
 from mapsto.data.sets.subset import Subset
 from mapsto.data.sets.table import Table
+from mapsto.data.stratify import first_of_each_class, share_of_each_class
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Preprocessing, Samples
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples
-from mapsto.nn.onnx_export import runner, to_onnx
-from mapsto.nn.portable import saved
+from mapsto.nn.export.onnx import runner, to_onnx
+from mapsto.nn.network.serialization import saved
 
 _RUN = """
 import sys
 from pathlib import Path
 import numpy, torch
-from mapsto.nn.portable import load
+from mapsto.nn.network.serialization import load
 folder = Path(sys.argv[1])
 module = load(folder).module()
 with torch.no_grad():

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mapsto.context import Context, Numerics
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.data.sets.subset import Subset
 from mapsto.kinds import Adaptation, Dataset, Network, Preprocessing, Samples
-from mapsto.mapping import Context, Numerics
-from mapsto.nn.groups import Group, find_groups
-from mapsto.nn.source import network_of
+from mapsto.nn.network.build import network_of
+from mapsto.nn.prune.dependency_groups import Group, find_groups
 
 DATA = Subset(data=Digits(), per_class=8)
 TASKS = EpisodesOf(data=DATA, ways=3, shots=1, queries=3)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mapsto.context import Context, Numerics
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples, trusting
-from mapsto.mapping import Context, Numerics
-from mapsto.nn.source import network_of
+from mapsto.nn.network.build import network_of
 from mapsto.process import Process
 from mapsto.store import decode_state, encode_state
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.mappings.small import PREPROCESSING, Corners, context, network
 
 from mapsto import adapt, datasets, export, networks, quantize
-from mapsto.data.folder import data_folder
+from mapsto.data.io.download import data_folder
 from mapsto.data.sets.fold import Fold
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Forked, Network, Package
@@ -24,10 +24,10 @@ from mapsto.mappings.choose.branch import Branch
 from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.evaluate.cross_validated import CrossValidated
 from mapsto.mappings.quantize.static import Static
-from mapsto.nn.adaptation import centroid
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
-from mapsto.nn.inference import embeddings, forward
-from mapsto.report import save_package
+from mapsto.nn.meta.adaptation import centroid
+from mapsto.nn.network.inference import embeddings, forward
+from mapsto.report.build import save_package
 from mapsto_runtime.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -78,7 +78,7 @@ def test_two_classes_get_two_outputs() -> None:
 
 
 def test_a_module_without_embed_gets_a_new_last_layer() -> None:
-    from mapsto.nn.source import network_of
+    from mapsto.nn.network.build import network_of
 
     value = network_of("tests.mappings.small:Plain", {}, PREPROCESSING)
     result = context().apply(Linear(data=FEW), value)

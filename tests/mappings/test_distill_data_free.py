@@ -15,7 +15,7 @@ from mapsto.kinds import Network, Preprocessing
 from mapsto.mappings.distill.data_free import DataFree
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.inversion import bounds, statistics_gap, variation
+from mapsto.nn.distill.deep_inversion import bounds, statistics_gap, variation
 from mapsto.store import network_digest
 
 pytestmark = pytest.mark.usefixtures("trusted")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mapsto import html
-from mapsto.charts import matrix
+from mapsto.report import page as html
+from mapsto.report.charts import matrix
 
 
 def page(table: dict[str, Any]) -> str:

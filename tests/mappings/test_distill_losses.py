@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mapsto.errors import DomainError
-from mapsto.nn import differences, imitation
-from mapsto.nn.regressors import Contrast, Projections, Review
+from mapsto.nn.distill import divergences, losses
+from mapsto.nn.distill.projectors import Contrast, Projections, Review
 
 SIZES = st.tuples(st.integers(2, 7), st.integers(2, 6), st.integers(0, 2**31))
 
@@ -56,15 +56,15 @@ def test_decoupled(size: tuple[int, int, int], temperature: float) -> None:
         rest = [c for c in range(classes) if c != label]
         others = divergence([p[c] / (1 - p[label]) for c in rest], [q[c] / (1 - q[label]) for c in rest])
         expected += (1.5 * target + 8 * others) * temperature**2 / n
-    found = imitation.decoupled(student, teacher, labels, temperature=temperature, target=1.5, others=8)
+    found = losses.decoupled(student, teacher, labels, temperature=temperature, target=1.5, others=8)
     assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_decoupled_with_the_teachers_own_weights_is_plain_distillation() -> None:
     student, teacher = drawn((1, 5), (1, 5))
     sure = float(functional.softmax(teacher, 1)[0, 2])
-    parts = imitation.decoupled(student, teacher, torch.tensor([2]), temperature=1, target=1, others=1 - sure)
-    torch.testing.assert_close(parts, differences.kl(student, teacher))
+    parts = losses.decoupled(student, teacher, torch.tensor([2]), temperature=1, target=1, others=1 - sure)
+    torch.testing.assert_close(parts, divergences.kl(student, teacher))
 
 
 @settings(max_examples=20, deadline=None)
@@ -77,9 +77,9 @@ def test_correlations(size: tuple[int, int, int], temperature: float) -> None:
     between = sum(1 - pearson(a, b) for a, b in zip(ours, theirs, strict=True)) / n
     columns = zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True)
     within = sum(1 - pearson(list(a), list(b)) for a, b in columns) / classes
-    found = imitation.correlations(student, teacher, temperature=temperature, inter=2, intra=3)
+    found = losses.correlations(student, teacher, temperature=temperature, inter=2, intra=3)
     assert float(found) == pytest.approx((2 * between + 3 * within) * temperature**2, rel=1e-7, abs=1e-9)
-    assert float(differences.correlation(student, teacher, temperature=temperature)) == pytest.approx(
+    assert float(divergences.correlation(student, teacher, temperature=temperature)) == pytest.approx(
         between * temperature**2, rel=1e-7, abs=1e-9
     )
 
@@ -94,9 +94,9 @@ def test_attention() -> None:
             length = math.sqrt(sum(value**2 for value in squares))
             maps.append([value / length for value in squares])
         expected += sum((a - b) ** 2 for a, b in zip(*maps, strict=True)) / 18
-    assert float(imitation.attention(ours, theirs)) == pytest.approx(expected)
+    assert float(losses.attention(ours, theirs)) == pytest.approx(expected)
     with pytest.raises(DomainError, match="a layer of the teacher has shape"):
-        imitation.attention(ours, theirs.flatten(1))
+        losses.attention(ours, theirs.flatten(1))
 
 
 def test_similarity() -> None:
@@ -106,7 +106,7 @@ def test_similarity() -> None:
         rows = [[float((a * b).sum()) for b in layer] for a in layer]
         grams.append([[value / math.sqrt(sum(v * v for v in row)) for value in row] for row in rows])
     expected = sum((a - b) ** 2 for x, y in zip(*grams, strict=True) for a, b in zip(x, y, strict=True)) / 16
-    assert float(imitation.similarity(ours, theirs)) == pytest.approx(expected)
+    assert float(losses.similarity(ours, theirs)) == pytest.approx(expected)
 
 
 @settings(max_examples=10, deadline=None)
@@ -128,7 +128,7 @@ def test_relations(n: int, seed: int) -> None:
                     found.append(float(a @ b) / length if length else 0.0)
         return found
 
-    for loss, relation in ((imitation.distances, distances), (imitation.angles, cosines)):
+    for loss, relation in ((losses.distances, distances), (losses.angles, cosines)):
         pairs = list(zip(relation(ours), relation(theirs), strict=True))
         expected = sum(huber(a, b) for a, b in pairs) / len(pairs)
         assert float(loss(ours, theirs)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
@@ -139,14 +139,14 @@ def test_relations(n: int, seed: int) -> None:
 def test_hints_and_hierarchical() -> None:
     ours, theirs = drawn((2, 3, 4, 4), (2, 3, 8, 8))
     smaller = theirs.view(2, 3, 4, 2, 4, 2).mean((3, 5))
-    assert float(imitation.hint(ours, theirs)) == pytest.approx(float((ours - smaller).square().mean()))
+    assert float(losses.hint(ours, theirs)) == pytest.approx(float((ours - smaller).square().mean()))
     half = [layer.view(2, 3, 2, 2, 2, 2).mean((3, 5)) for layer in (ours, smaller)]
     whole = [layer.mean((2, 3)) for layer in (ours, smaller)]
     terms = [float((a - b).square().mean()) for a, b in ((ours, smaller), half, whole)]
     expected = (terms[0] + terms[1] / 2 + terms[2] / 4) / 1.75
-    assert float(imitation.hierarchical(ours, theirs)) == pytest.approx(expected)
+    assert float(losses.hierarchical(ours, theirs)) == pytest.approx(expected)
     with pytest.raises(DomainError, match="match maps with maps"):
-        imitation.hint(ours, theirs.flatten(1))
+        losses.hint(ours, theirs.flatten(1))
 
 
 def test_contrast() -> None:
@@ -159,9 +159,9 @@ def test_contrast() -> None:
         for k in range(4):
             if allowed[i, k]:
                 expected -= math.log(noise / (float(negative[i, k]) + noise + 1e-7)) / 3
-    assert float(imitation.contrast(positive, negative, allowed, samples=50)) == pytest.approx(expected)
+    assert float(losses.contrast(positive, negative, allowed, samples=50)) == pytest.approx(expected)
     none = torch.zeros_like(allowed)
-    assert float(imitation.contrast(positive, negative, none, samples=50)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.contrast(positive, negative, none, samples=50)) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_memory_of_contrast() -> None:
@@ -228,8 +228,8 @@ def test_answers(size: tuple[int, int, int], temperature: float) -> None:
         mean = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
         kl += divergence(p, q) * temperature**2 / n
         js += (divergence(p, mean) + divergence(q, mean)) / 2 * temperature**2 / n
-    assert float(differences.kl(student, teacher, temperature=temperature)) == pytest.approx(kl, rel=1e-9, abs=1e-12)
-    assert float(differences.js(student, teacher, temperature=temperature)) == pytest.approx(js, rel=1e-9, abs=1e-12)
+    assert float(divergences.kl(student, teacher, temperature=temperature)) == pytest.approx(kl, rel=1e-9, abs=1e-12)
+    assert float(divergences.js(student, teacher, temperature=temperature)) == pytest.approx(js, rel=1e-9, abs=1e-12)
     assert 0 <= js <= temperature**2 * math.log(2)
 
 
@@ -243,7 +243,7 @@ def test_sets_of_vectors(n: int, size: int, seed: int) -> None:
         return sum(math.exp(-(math.dist(a.tolist(), b.tolist()) ** 2) / width) for a in x for b in y) / n**2
 
     expected = kernel(ours, ours) + kernel(theirs, theirs) - 2 * kernel(ours, theirs)
-    assert float(differences.mmd(ours, theirs)) == pytest.approx(expected, abs=1e-10)
+    assert float(divergences.mmd(ours, theirs)) == pytest.approx(expected, abs=1e-10)
 
 
 @settings(max_examples=20, deadline=None)
@@ -252,35 +252,35 @@ def test_alignment(n: int, size: int, seed: int) -> None:
     ours, theirs = drawn((n, 3), (n, size), seed=seed)
     x, y = (layer - layer.mean(0) for layer in (ours, theirs))
     expected = 1 - (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
-    torch.testing.assert_close(differences.cka(ours, theirs), expected)
+    torch.testing.assert_close(divergences.cka(ours, theirs), expected)
     turned = theirs @ torch.linalg.qr(drawn((size, size))[0])[0] * 0.3 + 2
-    assert float(differences.cka(turned, theirs)) == pytest.approx(0, abs=1e-9)
+    assert float(divergences.cka(turned, theirs)) == pytest.approx(0, abs=1e-9)
     grams = [layer @ layer.T * (1 - torch.eye(n, dtype=torch.float64)) for layer in (ours, theirs)]
     one = torch.ones(n, dtype=torch.float64)
     k, other = grams
     by_hand = (k @ other).trace() + (one @ k @ one) * (one @ other @ one) / ((n - 1) * (n - 2))
     by_hand = (by_hand - 2 * (one @ k @ other @ one) / (n - 2)) / (n * (n - 3))
     full = [(layer @ layer.T)[None] for layer in (ours, theirs)]
-    torch.testing.assert_close(differences.hsic(*full)[0, 0], by_hand)
+    torch.testing.assert_close(divergences.hsic(*full)[0, 0], by_hand)
 
 
 def test_unbiased_alignment_of_unrelated_wide_layers_is_near_nothing() -> None:
     ours, theirs = drawn((32, 2000), (32, 2000))
-    assert 1 - float(differences.cka(ours, theirs)) > 0.9, "biased: more numbers than samples"
+    assert 1 - float(divergences.cka(ours, theirs)) > 0.9, "biased: more numbers than samples"
     grams = [(layer @ layer.T)[None] for layer in (ours - ours.mean(0), theirs - theirs.mean(0))]
     cross, own, other = (
-        differences.hsic(a, b)[0, 0] for a, b in ((grams[0], grams[1]), (grams[0],) * 2, (grams[1],) * 2)
+        divergences.hsic(a, b)[0, 0] for a, b in ((grams[0], grams[1]), (grams[0],) * 2, (grams[1],) * 2)
     )
     assert abs(float(cross / (own * other).sqrt())) < 0.2
     with pytest.raises(DomainError, match="3 samples are too few"):
-        differences.hsic(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3))
+        divergences.hsic(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3))
 
 
-@pytest.mark.parametrize("name", differences.DIFFERENCES)
+@pytest.mark.parametrize("name", divergences.DIFFERENCES)
 def test_differences_are_differentiable_and_vanish_where_both_agree(name: str) -> None:
     student, teacher = drawn((5, 4), (5, 4))
-    call: Callable[..., Tensor] = differences.DIFFERENCES[name]
-    assert float(differences.difference(name, teacher, teacher)) == pytest.approx(0, abs=1e-9)
+    call: Callable[..., Tensor] = divergences.DIFFERENCES[name]
+    assert float(divergences.difference(name, teacher, teacher)) == pytest.approx(0, abs=1e-9)
     assert float(call(student, teacher)) > 0
 
     def loss(value: Tensor) -> Tensor:
@@ -291,4 +291,4 @@ def test_differences_are_differentiable_and_vanish_where_both_agree(name: str) -
 
 def test_unknown_differences_name_the_nearest() -> None:
     with pytest.raises(DomainError, match="unknown difference 'euclid'"):
-        differences.difference("euclid", *drawn((2, 2), (2, 2)))
+        divergences.difference("euclid", *drawn((2, 2), (2, 2)))

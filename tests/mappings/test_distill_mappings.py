@@ -11,7 +11,7 @@ import torch
 from tests.mappings.small import Corners, Plain, context, network, trained
 from torch import nn
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.data.augment.field import Augmentation
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network
 from mapsto.mappings.distill.attention import Attention
@@ -28,10 +28,10 @@ from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.networks.resnet_cifar import ResnetCifar
 from mapsto.mappings.networks.vgg import Vgg
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.distillation import Distillation
-from mapsto.nn.features import EMBEDDING, capturing, last_of_each_resolution, matched, output_shapes
-from mapsto.nn.heading import example_input
-from mapsto.nn.taught import Taught
+from mapsto.nn.distill.loop import Distillation
+from mapsto.nn.distill.teacher_student import Taught
+from mapsto.nn.network.features import EMBEDDING, capturing, last_of_each_resolution, matched, output_shapes
+from mapsto.nn.network.replace_head import example_input
 from mapsto.store import network_digest
 
 pytestmark = pytest.mark.usefixtures("trusted")

@@ -11,7 +11,7 @@ import torch
 from tests.mappings.small import Corners, context, network, trained
 from torch import Tensor
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.data.augment.field import Augmentation
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mappings.distill.ensemble import Ensemble
@@ -24,8 +24,8 @@ from mapsto.mappings.networks.resnet_cifar import ResnetCifar
 from mapsto.mappings.networks.vgg import Vgg
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.distillation import Schooling
-from mapsto.nn.kept import kept_channels
+from mapsto.nn.distill.loop import Schooling
+from mapsto.nn.prune.kept_channels import kept_channels
 from mapsto.store import network_digest
 
 pytestmark = pytest.mark.usefixtures("trusted")

@@ -11,9 +11,9 @@ import torch
 from tests.foreign import Noise, UNet
 
 from mapsto import distill, evaluate, networks, train
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples, trusting
-from mapsto.mapping import Context
 
 
 class Rows(Dataset):

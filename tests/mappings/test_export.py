@@ -20,7 +20,7 @@ from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Factory, trusting
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.quantize.static import Static
-from mapsto.nn.onnx_export import runner, to_onnx
+from mapsto.nn.export.onnx import runner, to_onnx
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ SCRIPT = """
 import hashlib
 import torch
 from mapsto.kinds import trusting
-from mapsto.nn.onnx_export import to_onnx
+from mapsto.nn.export.onnx import to_onnx
 from tests.nets import Plain, network, quantized
 torch.set_num_threads(1)
 with trusting("tests"):

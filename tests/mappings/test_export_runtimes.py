@@ -15,9 +15,9 @@ import torch
 from tests.nets import Blobs, Eigen, Plain, Residual, images, network
 
 from mapsto import discovery
+from mapsto.context import Context
 from mapsto.errors import DomainError, MissingExtra, SpecError, StoreError
 from mapsto.kinds import Network, Package, trusting
-from mapsto.mapping import Context
 from mapsto.mappings.evaluate.latency import Latency
 from mapsto.mappings.export.best import Best
 from mapsto.mappings.export.executorch import Executorch
@@ -28,9 +28,9 @@ from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.quantize.bf16 import Bf16
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.quantize.weight_only import WeightOnly
-from mapsto.nn import runtime
-from mapsto.nn.onnx_export import runner, to_onnx
-from mapsto.report import save_package
+from mapsto.nn.export import registry
+from mapsto.nn.export.onnx import runner, to_onnx
+from mapsto.report.build import save_package
 from mapsto.store import Store, measured_of
 from mapsto_runtime.predictor import Predictor
 
@@ -179,7 +179,7 @@ def test_a_latency_budget_in_a_runtime_that_is_not_here(monkeypatch, float_netwo
 
 def test_an_unknown_runtime_is_refused():
     with pytest.raises(SpecError, match="did you mean 'openvino'"):
-        runtime.find("openvin")
+        registry.find("openvin")
 
 
 # ---------------------------------------------------------------------------------------------------------------- openvino
@@ -203,9 +203,9 @@ def test_openvino_agrees_and_predicts(float_network, small, tmp_path):
 
 def test_openvino_takes_any_batch_and_gives_the_same_bytes_again(float_network, tmp_path):
     pytest.importorskip("openvino", reason="needs the extra edge: openvino")
-    engine = runtime.find("openvino")
+    engine = registry.find("openvino")
     assert engine.lowered(float_network) == engine.lowered(float_network)
-    run = runtime.run_network("openvino", float_network, tmp_path)
+    run = registry.run_network("openvino", float_network, tmp_path)
     whole = run(images(7).numpy())
     np.testing.assert_allclose(runner(to_onnx(float_network))(images(7).numpy()), whole, atol=1e-5)
     np.testing.assert_allclose(np.concatenate([run(images(7).numpy()[i : i + 1]) for i in range(7)]), whole, atol=1e-5)
@@ -214,7 +214,7 @@ def test_openvino_takes_any_batch_and_gives_the_same_bytes_again(float_network, 
 def test_openvino_computes_with_integers(tmp_path):
     openvino = pytest.importorskip("openvino", reason="needs the extra edge: openvino")
     given = Static(data=Blobs(), samples=64)(network(Residual))
-    files = runtime.find("openvino").lowered(given)
+    files = registry.find("openvino").lowered(given)
     core = openvino.Core()
     if "INT8" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("OpenVINO has no int8 kernels for this processor")
@@ -243,8 +243,8 @@ def test_latency_of_a_network_and_a_package_in_openvino(small):
 def test_a_latency_budget_is_measured_in_the_runtime_that_is_named(monkeypatch, float_network):
     pytest.importorskip("openvino", reason="needs the extra edge: openvino")
     asked: list[str] = []
-    real = runtime.find
-    monkeypatch.setattr(runtime, "find", lambda name: asked.append(name) or real(name))
+    real = registry.find
+    monkeypatch.setattr(registry, "find", lambda name: asked.append(name) or real(name))
     pruned = Magnitude(latency_ms=1e4, runtime="openvino")(float_network)
     assert set(asked) == {"openvino"}
     assert pruned.edits == (), "ten seconds are enough for all of it"
@@ -285,7 +285,7 @@ def test_fixed_runtimes_agree_and_predict(name, exporter, modules, small, tmp_pa
     found = [p.label for p in Predictor(unpacked(package, tmp_path / "package")).predict(list(pixels))]
     expected = [p.label for p in Predictor(unpacked(Onnx(samples=2)(small), tmp_path / "onnx")).predict(list(pixels))]
     assert found == expected
-    engine = runtime.find(name)
+    engine = registry.find(name)
     assert engine.lowered(small) == {engine.MODEL: package.files[engine.MODEL].read_bytes()}, "the same bytes again"
 
 
@@ -310,7 +310,7 @@ def test_litert_computes_with_integers(small, tmp_path):
     needs("litert_torch", "ai_edge_litert")
     from ai_edge_litert.interpreter import Interpreter
 
-    (content,) = runtime.find("litert").lowered(small).values()
+    (content,) = registry.find("litert").lowered(small).values()
     interpreter = Interpreter(model_content=content)
     kinds = {item["index"]: item["dtype"] for item in interpreter.get_tensor_details()}
     layers = [
@@ -322,7 +322,7 @@ def test_litert_computes_with_integers(small, tmp_path):
 
 
 def test_the_decomposed_graph_computes_what_the_network_does(small):
-    from mapsto.nn.decomposed import decomposed
+    from mapsto.nn.export.pt2e import decomposed
 
     for codes in (False, True):
         graph, inputs = decomposed(small, codes=codes, where="here")
@@ -336,7 +336,7 @@ def test_the_decomposed_graph_computes_what_the_network_does(small):
 
 
 def test_the_decomposed_graph_refuses_what_it_would_change(float_network):
-    from mapsto.nn.decomposed import decomposed
+    from mapsto.nn.export.pt2e import decomposed
 
     for given, kind in ((WeightOnly()(float_network), "GroupedWeights"), (Bf16()(float_network), "HalfWeights")):
         with pytest.raises(

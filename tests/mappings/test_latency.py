@@ -8,13 +8,13 @@ import pytest
 import torch
 from tests.nets import Blobs, Plain, Residual, network
 
+from mapsto.context import Context
 from mapsto.kinds import trusting
-from mapsto.mapping import Context
 from mapsto.mappings.evaluate.latency import Latency
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.quantize.static import Static
-from mapsto.nn.timing import interleaved, speedup, torch_threads
+from mapsto.nn.profile.timing import interleaved, speedup, torch_threads
 
 
 @pytest.fixture(autouse=True)

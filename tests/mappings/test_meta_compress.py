@@ -16,11 +16,11 @@ from mapsto.data.sets.sinusoids import Sinusoids
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Adaptation, Network
 from mapsto.mappings.prune.meta import _squared_effects
-from mapsto.nn.adapted import adapted_loss, adapted_path
-from mapsto.nn.batches import task_of
-from mapsto.nn.differences import kl
-from mapsto.nn.groups import find_groups
-from mapsto.nn.imitation import distances
+from mapsto.nn.distill.divergences import kl
+from mapsto.nn.distill.losses import distances
+from mapsto.nn.meta.query_loss import adapted_loss, adapted_path
+from mapsto.nn.prune.dependency_groups import find_groups
+from mapsto.nn.train.batches import task_of
 from mapsto.store import network_digest
 
 pytestmark = pytest.mark.usefixtures("trusted")

@@ -18,13 +18,13 @@ from torch.nn.functional import cross_entropy, linear, mse_loss
 from mapsto import datasets, evaluate, kinds, meta, networks, prune
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Adaptation, Network
-from mapsto.nn.adaptation import gradient, head_gradient
-from mapsto.nn.batches import Task
-from mapsto.nn.gradient_learning import GradientBased
-from mapsto.nn.implicit import conjugate_gradient
-from mapsto.nn.learner import Learner
-from mapsto.nn.swapped import Places
-from mapsto.nn.updates import adam, alfa, layerwise
+from mapsto.nn.meta.adaptation import gradient, head_gradient
+from mapsto.nn.meta.conjugate_gradient import conjugate_gradient
+from mapsto.nn.meta.gradient_based import GradientBased
+from mapsto.nn.meta.learner_module import Learner
+from mapsto.nn.meta.parameter_swap import Places
+from mapsto.nn.meta.updates import adam, alfa, layerwise
+from mapsto.nn.train.batches import Task
 from mapsto.store import Store
 
 WAYS = 3
@@ -248,12 +248,12 @@ def test_parameters_are_swapped_and_put_back() -> None:
 def test_auto_is_a_rule_and_no_clock(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    from mapsto.nn import fused
+    from mapsto.nn.kernels import norm_relu_pool
 
     def read(*_: object) -> float:
         raise AssertionError("a clock was read")
 
-    monkeypatch.setattr(fused, "compiled_kernels", lambda: kernels)
+    monkeypatch.setattr(norm_relu_pool, "compiled_kernels", lambda: kernels)
     mapping = meta.maml(tasks=TASKS, inner_steps=1)
     chosen = {}
     with monkeypatch.context() as patch:

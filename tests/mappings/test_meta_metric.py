@@ -24,10 +24,10 @@ from mapsto.mappings.meta.r2d2 import R2d2
 from mapsto.mappings.meta.relation import Relation
 from mapsto.mappings.meta.semi import Semi
 from mapsto.mappings.meta.transductive import Transductive
-from mapsto.nn.adaptation import centroid, cosine, gradient, laplacian, matching, relation, ridge, soft_kmeans, svm
-from mapsto.nn.batches import task_of
-from mapsto.nn.inference import embeddings
-from mapsto.nn.learners import linear_method
+from mapsto.nn.meta.adaptation import centroid, cosine, gradient, laplacian, matching, relation, ridge, soft_kmeans, svm
+from mapsto.nn.meta.adaptation_methods import linear_method
+from mapsto.nn.network.inference import embeddings
+from mapsto.nn.train.batches import task_of
 from mapsto.store import Store
 
 pytestmark = pytest.mark.usefixtures("trusted")

@@ -17,11 +17,12 @@ from mapsto import networks, train
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network
 from mapsto.mappings.meta.optimizer import Optimizer
-from mapsto.nn import unrolls
-from mapsto.nn.learned_optimizer import Layout, LearnedOptimizer, Slots, features, update, updating_module
+from mapsto.nn.meta.learned_optimizer import evolution
+from mapsto.nn.meta.learned_optimizer.rule import Layout, LearnedOptimizer, Slots, features, update, updating_module
 from mapsto.nn.networks.update_rule import DECAYS, ELEMENTS, TENSORS, UpdateRule, update_rule
-from mapsto.nn.optimisation import Optimisation
-from mapsto.spec import dump, parse_recipe
+from mapsto.nn.train.optimizer import Optimisation
+from mapsto.recipe.reader import parse_recipe
+from mapsto.recipe.writer import dump
 from mapsto.store import Store
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -156,7 +157,7 @@ def test_features_are_bounded_whatever_the_gradient() -> None:
 
 
 def test_large_networks_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    import mapsto.nn.learned_optimizer as module
+    import mapsto.nn.meta.learned_optimizer.rule as module
 
     def moved() -> list[Tensor]:
         torch.manual_seed(1)
@@ -304,9 +305,9 @@ def test_bad_arguments_are_named() -> None:
 # -- learning a rule
 
 
-def distribution(pairs: int = 2, *, regression: float = 0.0, convolutional: float = 0.5) -> unrolls.Distribution:
-    return unrolls.Distribution(
-        images=unrolls.Images(Corners().open()),
+def distribution(pairs: int = 2, *, regression: float = 0.0, convolutional: float = 0.5) -> evolution.Distribution:
+    return evolution.Distribution(
+        images=evolution.Images(Corners().open()),
         pairs=pairs,
         horizon=8,
         width=6,
@@ -317,13 +318,13 @@ def distribution(pairs: int = 2, *, regression: float = 0.0, convolutional: floa
 
 def test_optimisees_are_the_networks_that_they_say() -> None:
     random = np.random.default_rng(0)
-    plain = unrolls.Optimisee(inputs=(5,), hidden=(4,), outputs=3, activation="tanh")
+    plain = evolution.Optimisee(inputs=(5,), hidden=(4,), outputs=3, activation="tanh")
     parameters, x = plain.initial(random, 1)[0], torch.randn(7, 5)
     module = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
     nn.utils.vector_to_parameters(parameters, module.parameters())
     torch.testing.assert_close(plain(parameters, x), module(x))
 
-    conv = unrolls.Optimisee(inputs=(2, 7, 7), convolutions=(3,), outputs=4, norm=True)
+    conv = evolution.Optimisee(inputs=(2, 7, 7), convolutions=(3,), outputs=4, norm=True)
     parameters, x = conv.initial(random, 1)[0], torch.randn(6, 2, 7, 7)
     weight, bias, gain, head, offset = (
         part.view(shape) for part, shape in zip(parameters.split(conv.layout.sizes), conv.shapes, strict=True)
@@ -348,9 +349,11 @@ def test_problems_are_drawn_again_the_same(regression: float) -> None:
         assert bool(loss.isfinite().all())
 
 
-def population(at: UpdateRule, estimator: unrolls.Estimator, *, pairs: int = 2, **fields: Any) -> unrolls.Population:
+def population(
+    at: UpdateRule, estimator: evolution.Estimator, *, pairs: int = 2, **fields: Any
+) -> evolution.Population:
     given: dict[str, Any] = {"groups": 1, "unroll": 3, "sigma": 1e-3, "held_out": False}
-    return unrolls.Population(
+    return evolution.Population(
         at,
         distribution(pairs, convolutional=0.0),
         lambda group, episode: np.random.default_rng([group, episode]),
@@ -361,7 +364,7 @@ def population(at: UpdateRule, estimator: unrolls.Estimator, *, pairs: int = 2, 
     )
 
 
-def gradient(at: UpdateRule, estimator: unrolls.Estimator, seed: int = 0, **fields: Any) -> Tensor:
+def gradient(at: UpdateRule, estimator: evolution.Estimator, seed: int = 0, **fields: Any) -> Tensor:
     at.zero_grad()
     people = population(at, estimator, **fields)
     torch.manual_seed(seed)

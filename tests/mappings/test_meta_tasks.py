@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from mapsto.context import Context, Numerics
 from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.clustered import Clustered
 from mapsto.data.sets.digits import Digits
@@ -21,7 +22,7 @@ from mapsto.data.sets.task_augmented import TaskAugmented
 from mapsto.data.sets.umtra import Umtra as UmtraTasks
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Adaptation, Dataset, Network, Samples
-from mapsto.mapping import Context, Mapping, Numerics
+from mapsto.mapping import Mapping
 from mapsto.mappings.meta.cactus import Cactus
 from mapsto.mappings.meta.feature_wise import FeatureWise
 from mapsto.mappings.meta.maml import Maml
@@ -29,9 +30,9 @@ from mapsto.mappings.meta.protonet import Protonet
 from mapsto.mappings.meta.umtra import Umtra
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.networks.mlp import Mlp
-from mapsto.nn import feature_wise, norms
-from mapsto.nn.episodes import accuracies_by_step, episode_metrics, episode_results
-from mapsto.nn.learners import CENTROID
+from mapsto.nn.meta import batch_norm, feature_wise_transform
+from mapsto.nn.meta.adaptation_methods import CENTROID
+from mapsto.nn.meta.evaluation import accuracies_by_step, episode_metrics, episode_results
 from mapsto.store import Store, decode_state, encode_state
 
 DIGITS = Digits(size=12)
@@ -267,7 +268,7 @@ def test_a_transformation_is_an_affine_map_of_what_norms_give() -> None:
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU()).double().eval()
     x = torch.rand(4, 1, 6, 6, dtype=torch.float64)
     scale, shift = torch.rand(3, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
-    with feature_wise.transformed(net, {"1": (scale, shift)}), norms.task_norms(net):
+    with feature_wise_transform.transformed(net, {"1": (scale, shift)}), batch_norm.task_norms(net):
         found = net(x)
         together = torch.func.vmap(lambda one: torch.func.functional_call(net, {}, (one,)))(x[None])
     z = net[0](x)
@@ -281,13 +282,13 @@ def test_a_transformation_is_an_affine_map_of_what_norms_give() -> None:
 def test_noise_has_the_papers_deviations() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4000, 1), nn.BatchNorm2d(4000))
     torch.manual_seed(0)
-    scale, shift = feature_wise.noise(net)["1"]
+    scale, shift = feature_wise_transform.noise(net)["1"]
     assert abs(scale.mean() - 1) < 0.02
     assert abs(scale.std() - 0.3) < 0.02
     assert abs(shift.mean()) < 0.03
     assert abs(shift.std() - 0.5) < 0.02
     theta = torch.linspace(-1, 1, 7, dtype=torch.float64)
-    assert torch.allclose(feature_wise.deviation(theta), torch.log1p(torch.exp(100 * theta)) / 100)
+    assert torch.allclose(feature_wise_transform.deviation(theta), torch.log1p(torch.exp(100 * theta)) / 100)
 
 
 @pytest.mark.parametrize("mapping", [Protonet(tasks=EPISODES, steps=2), Maml(tasks=EPISODES, steps=2, engine="vmap")])
@@ -334,8 +335,8 @@ def test_learned_scales_have_the_gradient_of_the_step_ahead() -> None:
         own = learner.tensors
         paths = [name.removeprefix("~scale.") for name in own if name.startswith("~scale.")]
         learned = {path: (own[f"~scale.{path}"], own[f"~shift.{path}"]) for path in paths}
-        drawn = feature_wise.noise(learner.network, LEARNED.feature_noise, learned)
-        with feature_wise.transformed(learner.network, drawn):
+        drawn = feature_wise_transform.noise(learner.network, LEARNED.feature_noise, learned)
+        with feature_wise_transform.transformed(learner.network, drawn):
             return LEARNED.loss(learner, inputs, task, 0, ctx)
 
     gradients = torch.autograd.grad(whole(), [learner.own[name] for name in names])

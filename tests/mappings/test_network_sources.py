@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from tests.foreign_checkpoints import Spoken
 from tests.mappings.small import Corners, context
 
+from mapsto.context import Context
 from mapsto.data.sets.arrays import Arrays
 from mapsto.data.sets.cifar10 import Cifar10
 from mapsto.data.sets.table import Table
 from mapsto.errors import DataError, DomainError, MissingExtra, SpecError, TrustError
 from mapsto.kinds import Network, Preprocessing, trusting
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 from mapsto.mappings.evaluate.accuracy import Accuracy
 from mapsto.mappings.networks.checkpoint import Checkpoint, _guessed
 from mapsto.mappings.networks.conv4 import Conv4

@@ -14,22 +14,22 @@ import pytest
 import torch
 from torch import nn
 
+from mapsto.context import Context, Numerics
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.data.sets.subset import Subset
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Adaptation, Dataset, Network, Preprocessing, Samples
-from mapsto.mapping import Context, Numerics
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.prune.taylor import Taylor
-from mapsto.nn.budget import Budget
-from mapsto.nn.costs import Costs
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
-from mapsto.nn.groups import find_groups
-from mapsto.nn.measure import count_macs, count_parameters, state_bytes
-from mapsto.nn.portable import decode_edit, encode_edit
-from mapsto.nn.prune import Ranked
-from mapsto.nn.source import network_of
+from mapsto.nn.network.build import network_of
+from mapsto.nn.network.serialization import decode_edit, encode_edit
+from mapsto.nn.profile.cost import Costs
+from mapsto.nn.profile.counts import count_macs, count_parameters, state_bytes
+from mapsto.nn.prune.budget import Budget
+from mapsto.nn.prune.dependency_groups import find_groups
+from mapsto.nn.prune.structured import Ranked
 
 DATA = Subset(data=Digits(), per_class=8)
 SIZE = 16
@@ -190,8 +190,8 @@ def test_a_latency_is_met() -> None:
 
 
 def _latency(of: Network) -> float:
-    from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
-    from mapsto.nn.timing import interleaved
+    from mapsto.nn.export.onnx import example_inputs, runner, to_onnx
+    from mapsto.nn.profile.timing import interleaved
 
     run = runner(to_onnx(of))
     batch = [tensor.numpy() for tensor in example_inputs(of.signature, 1)]
@@ -270,7 +270,7 @@ def test_it_trains_on_and_is_pruned_again() -> None:
     module = pruned.module().train()
     optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
     samples = DATA.open()
-    from mapsto.nn.preprocess import prepare
+    from mapsto.nn.network.preprocess import prepare
 
     batch, labels = prepare(samples.inputs, pruned.signature.preprocessing), torch.as_tensor(samples.labels)
     losses: list[float] = []
@@ -290,7 +290,7 @@ def test_it_trains_on_and_is_pruned_again() -> None:
 
 @pytest.mark.slow
 def test_it_exports() -> None:
-    from mapsto.nn.onnx_export import runner, to_onnx
+    from mapsto.nn.export.onnx import runner, to_onnx
 
     again = rebuilt(Magnitude(macs=0.5)(network()))
     x = inputs(again, 2)

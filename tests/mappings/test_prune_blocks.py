@@ -19,10 +19,10 @@ from mapsto.mappings.networks.resnet_cifar import ResnetCifar
 from mapsto.mappings.prune.blocks import Blocks
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.blocks import find_blocks, influences, losses_without
-from mapsto.nn.costs import cost_of, example_of
 from mapsto.nn.edits.skipped_blocks import SkippedBlocks
-from mapsto.nn.looked_at import inputs_of, labelled
+from mapsto.nn.profile.cost import cost_of, example_of
+from mapsto.nn.prune.layer_drop import find_blocks, influences, losses_without
+from mapsto.nn.train.calibration_batches import inputs_of, labelled
 
 pytestmark = pytest.mark.usefixtures("trusted")
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

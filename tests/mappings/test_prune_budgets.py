@@ -10,13 +10,14 @@ import torch
 from tests.foreign import Encoder
 from torch import nn
 
-from mapsto import discovery, prune, testing
+from mapsto import discovery, prune
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, trusting
-from mapsto.mapping import Context
-from mapsto.nn import reached
-from mapsto.nn.budget import Budget, Sized, missed
-from mapsto.nn.criterion import Criterion
+from mapsto.nn.profile import budget_check
+from mapsto.nn.prune.budget import Budget, Sized, missed
+from mapsto.nn.prune.criterion import Criterion
+from mapsto.testing import contract
 
 
 def budgeted() -> list[str]:
@@ -25,7 +26,7 @@ def budgeted() -> list[str]:
     for name in discovery.entries("mappings"):
         cls = discovery.find("mappings", name)
         fields = {field.name for field in dataclasses.fields(cls)}
-        if issubclass(cls, Sized) or ("criterion" in fields and isinstance(testing.example(cls).criterion, Criterion)):
+        if issubclass(cls, Sized) or ("criterion" in fields and isinstance(contract.example(cls).criterion, Criterion)):
             found += [name] if cls.gives is Network else []
     return found
 
@@ -40,14 +41,14 @@ def test_the_budgeted_mappings_are_found():
 @pytest.mark.parametrize("name", budgeted())
 def test_what_is_reached_is_measured_and_told(name: str, factor: float, monkeypatch: pytest.MonkeyPatch):
     """The count finds another size than the step planned: twice the original's, or next to nothing."""
-    (case,) = [case for case in testing.cases(name) if case.name == name]
-    given: Any = testing._input(case)
-    monkeypatch.setattr(reached, "_measured", lambda network, *_: 100.0 if network is given else 100.0 * factor)
+    (case,) = [case for case in contract.cases(name) if case.name == name]
+    given: Any = contract._input(case)
+    monkeypatch.setattr(budget_check, "_measured", lambda network, *_: 100.0 if network is given else 100.0 * factor)
     ctx = Context()
     ctx.apply(case.example(), given)
     said = [text for text in (ctx.warnings if factor > 1 else ctx.notes) if "asked for" in text]
     others = [text for text in (ctx.notes if factor > 1 else ctx.warnings) if "asked for" in text]
-    assert len(said) == 1, f"{name} does not measure what it made: call mapsto.nn.reached.told_reached"
+    assert len(said) == 1, f"{name} does not measure what it made: call mapsto.nn.profile.budget_check.told_reached"
     assert ("the budget is not met" in said[0]) == (factor > 1)
     assert not others
 
@@ -79,7 +80,7 @@ def test_overshoot_is_a_note_that_names_what_stays_whole():
         given = Network.from_module(Narrow(), torch.randn(2, 8))
         ctx = Context()
         small = ctx.apply(prune.magnitude(macs=0.95), given)
-        assert (reached.cost_of(given, "macs"), reached.cost_of(small, "macs")) == (160, 112)
+        assert (budget_check.cost_of(given, "macs"), budget_check.cost_of(small, "macs")) == (160, 112)
     (note,) = [text for text in ctx.notes if "asked for" in text]
     assert "asked for macs = 0.95, got 0.7: far less than needed" in note
     assert "57 % of its multiply-accumulates are in layers that stay whole (first 57 %)" in note

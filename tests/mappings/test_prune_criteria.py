@@ -25,9 +25,9 @@ from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.prune.random import Random
 from mapsto.mappings.prune.taylor import Taylor
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
-from mapsto.nn.measure import count_macs
-from mapsto.nn.preprocess import prepare
-from mapsto.nn.source import network_of
+from mapsto.nn.network.build import network_of
+from mapsto.nn.network.preprocess import prepare
+from mapsto.nn.profile.counts import count_macs
 
 FREE: list[type[Any]] = [Magnitude, Lamp, BnScale, GeometricMedian, Random]
 LOOKING: list[type[Any]] = [Taylor, Hessian, Activation]
@@ -240,7 +240,7 @@ def test_activations_of_a_flattened_map_and_of_an_embedding() -> None:
         seen.update(criterion.importance(learner, context())(module, groups))
         return seen
 
-    from mapsto.nn.prune import ranked
+    from mapsto.nn.prune.structured import ranked
 
     ranked(learner, note, embedding=True)
     np.testing.assert_allclose(seen["features.1.0"], expected, rtol=1e-4)

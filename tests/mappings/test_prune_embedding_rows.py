@@ -21,7 +21,7 @@ from mapsto.mappings.quantize.dynamic import Dynamic
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.edits.channels import Kept
 from mapsto.nn.edits.embedding_rows import EmbeddingRows as Edit
-from mapsto.nn.measure import count_parameters
+from mapsto.nn.profile.counts import count_parameters
 
 IDS = torch.from_numpy(Sentences().open().inputs[:6])
 WORDS = "encoder.embeddings.word_embeddings.weight"

@@ -9,7 +9,7 @@ from tests.foreign import Detector, Encoder, Recurrent, UNet
 from mapsto import evaluate, prune
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, trusting
-from mapsto.nn.costs import cost_of
+from mapsto.nn.profile.cost import cost_of
 
 
 @pytest.fixture(autouse=True)

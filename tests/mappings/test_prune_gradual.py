@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.mappings.prunable import DATA, TASKS, Odd, context, vgg, widths
 from tests.mappings.small import trained
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network
-from mapsto.mapping import Context
 from mapsto.mappings.distill.logits import Logits
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as Drops
 from mapsto.mappings.evaluate.size import Size
@@ -25,10 +25,11 @@ from mapsto.mappings.prune.random import Random
 from mapsto.mappings.prune.sensitivity import Sensitivity
 from mapsto.mappings.prune.taylor import Taylor
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.costs import cost_of
-from mapsto.nn.gradual import packed, remaining, unpacked
-from mapsto.run import execute
-from mapsto.spec import dump, parse_recipe
+from mapsto.nn.profile.cost import cost_of
+from mapsto.nn.prune.iterative import packed, remaining, unpacked
+from mapsto.recipe.reader import parse_recipe
+from mapsto.recipe.writer import dump
+from mapsto.run.executor import execute
 from mapsto.store import decode_state, encode_state, network_digest
 
 LESSON = Supervised(data=DATA, epochs=1, batch_size=40, augment={"noise": 0.1})  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ from mapsto.mappings.prune.heads import Heads
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.quantize.dynamic import Dynamic
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.attention import find_attentions
-from mapsto.nn.costs import cost_of, example_of
+from mapsto.nn.profile.cost import cost_of, example_of
+from mapsto.nn.prune.attention_heads import find_attentions
 
 pytestmark = pytest.mark.usefixtures("trusted")
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -18,15 +18,15 @@ from mapsto.mappings.prune.low_rank import LowRank
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.budget import Budget
-from mapsto.nn.costs import cost_of
 from mapsto.nn.edits.low_rank import LowRank as Edit
 from mapsto.nn.edits.low_rank import Ranks
-from mapsto.nn.factors import allocated, positions, set_factors, spectrum
-from mapsto.nn.measure import count_macs, count_parameters, layer_table
-from mapsto.nn.moments import input_moments
-from mapsto.nn.portable import decode_edit, encode_edit
-from mapsto.nn.sites import trace
+from mapsto.nn.network.call_sites import trace
+from mapsto.nn.network.input_statistics import input_moments
+from mapsto.nn.network.serialization import decode_edit, encode_edit
+from mapsto.nn.profile.cost import cost_of
+from mapsto.nn.profile.counts import count_macs, count_parameters, layer_table
+from mapsto.nn.prune.budget import Budget
+from mapsto.nn.prune.low_rank import allocated, positions, set_factors, spectrum
 
 BATCH = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 WIDE = ((8,), (12, 12))

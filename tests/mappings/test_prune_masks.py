@@ -21,8 +21,8 @@ from mapsto.mappings.prune.unstructured import Unstructured
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.edits.masks import Masks
-from mapsto.nn.measure import count_macs, count_parameters, layer_table
-from mapsto.nn.moments import input_norms
+from mapsto.nn.network.input_statistics import input_norms
+from mapsto.nn.profile.counts import count_macs, count_parameters, layer_table
 
 
 def applied(mapping: Mapping[Any, Any], network: Network | None = None) -> Any:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mapsto.kinds import Network, Preprocessing
 from mapsto.mappings.prune.magnitude import Magnitude
-from mapsto.nn.groups import find_groups
-from mapsto.nn.measure import count_macs
-from mapsto.nn.portable import saved
-from mapsto.nn.source import network_of
+from mapsto.nn.network.build import network_of
+from mapsto.nn.network.serialization import saved
+from mapsto.nn.profile.counts import count_macs
+from mapsto.nn.prune.dependency_groups import find_groups
 
 BERT = {
     "model_type": "bert",
@@ -176,7 +176,7 @@ def test_another_process_reads_them(tmp_path: Path) -> None:
         import sys, pathlib, torch
         from safetensors.torch import load_file, save_file
         from mapsto.kinds import trusting
-        from mapsto.nn.portable import load
+        from mapsto.nn.network.serialization import load
         torch.set_num_threads(1)
         with trusting("tests"):
             for folder in pathlib.Path(sys.argv[1]).iterdir():
@@ -196,7 +196,7 @@ def test_another_process_reads_them(tmp_path: Path) -> None:
     [pytest.param(name, marks=() if name == "shufflenet_v2" else pytest.mark.slow) for name in NETWORKS],
 )
 def test_it_exports(name: str) -> None:
-    from mapsto.nn.onnx_export import runner, to_onnx
+    from mapsto.nn.export.onnx import runner, to_onnx
 
     x = inputs(name)
     expected = half(name).module()(x).detach().numpy()

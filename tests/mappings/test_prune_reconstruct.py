@@ -14,7 +14,7 @@ from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.prune.reconstruct import Reconstruct
-from mapsto.nn.refit import fittable, inputs_at, outputs_at, refitted
+from mapsto.nn.prune.least_squares import fittable, inputs_at, outputs_at, refitted
 
 GENERATOR = torch.Generator().manual_seed(0)
 BATCH = torch.rand(64, 1, 8, 8, generator=GENERATOR)

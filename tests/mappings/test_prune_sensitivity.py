@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tests.mappings.prunable import DATA, TASKS, Odd, changed, context, importance, vgg, widths
 
+from mapsto.context import Context
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network, Report, Table
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as Drops
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.prune.magnitude import Magnitude
@@ -22,11 +23,11 @@ from mapsto.mappings.prune.random import Random
 from mapsto.mappings.prune.sensitivity import Sensitivity
 from mapsto.mappings.prune.taylor import Taylor
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.measure import count_macs
-from mapsto.nn.preprocess import prepare
-from mapsto.nn.sensitivity import levels
-from mapsto.run import execute
-from mapsto.spec import parse_recipe
+from mapsto.nn.network.preprocess import prepare
+from mapsto.nn.profile.counts import count_macs
+from mapsto.nn.prune.layer_sensitivity import levels
+from mapsto.recipe.reader import parse_recipe
+from mapsto.run.executor import execute
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from mapsto.mappings.prune.gradual import Gradual
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.train.sparse import Sparse
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.penalties import Penalty
-from mapsto.nn.source import network_of
+from mapsto.nn.network.build import network_of
+from mapsto.nn.prune.sparsity_penalty import Penalty
 from mapsto.store import network_digest
 
 WHOLE = vgg((8,), (12,))

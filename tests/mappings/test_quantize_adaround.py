@@ -7,13 +7,13 @@ import pytest
 import torch
 from tests.nets import Blobs, Plain, images, network
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import trusting
-from mapsto.mapping import Context
 from mapsto.mappings.quantize.adaround import Adaround
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizer
-from mapsto.nn.reconstruction import (
+from mapsto.nn.quantize.adaround import (
     LayerRounding,
     hardened,
     opening,

@@ -14,7 +14,7 @@ from mapsto.kinds import Network, trusting
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.dynamic import Dynamic
 from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers, dynamically_quantized
-from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.correct_bias import CorrectBias
 from mapsto.mappings.quantize.equalise import Equalise
 from mapsto.mappings.quantize.static import Static
-from mapsto.nn.reconstruction import captured
+from mapsto.nn.quantize.adaround import captured
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from tests.nets import Blobs, Plain, images, network
 
+from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
 from mapsto.discovery import entries, find
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples, trusting
-from mapsto.mapping import Context
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.conv4 import Conv4
-from mapsto.nn.onnx_export import session
+from mapsto.nn.export.onnx import session
 from mapsto.store import Store
 
 FLOAT = ("static", "dynamic", "weight_only", "bf16", "equalise")

@@ -13,8 +13,8 @@ from mapsto import quantize
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, trusting
 from mapsto.nn.edits.quantizers import Quantizers
-from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
-from mapsto.nn.sites import Site, trace
+from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.network.call_sites import Site, trace
 
 
 @pytest.fixture(autouse=True)

@@ -9,18 +9,18 @@ import pytest
 import torch
 from tests.nets import Blobs, Plain, Residual, images, network
 
+from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
 from mapsto.discovery import find
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Dataset, Network, Samples, trusting
-from mapsto.mapping import Context
 from mapsto.mappings.evaluate.quantization import Quantization
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.mixed import Mixed
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizers
-from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
-from mapsto.nn.quantizer_costs import QuantizerCosts
+from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.quantize.layer_sensitivity import QuantizerCosts
 
 
 @pytest.fixture(autouse=True)

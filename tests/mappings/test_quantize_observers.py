@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.nets import Blobs, Plain, images, network
 
+from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
 from mapsto.discovery import find
 from mapsto.kinds import trusting
-from mapsto.mapping import Context
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.static import Static
-from mapsto.nn.entropy import divergence, entropy_range
-from mapsto.nn.onnx_export import fused_operations, to_onnx
+from mapsto.nn.export.onnx import fused_operations, to_onnx
+from mapsto.nn.quantize.entropy import divergence, entropy_range
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_episodes_are_calibration_data():
     assert sum(map(len, batches)) == 40
     first = tasks.open()[0]
     pixels = np.concatenate([first.support, first.query])
-    from mapsto.nn.preprocess import prepare
+    from mapsto.nn.network.preprocess import prepare
 
     assert torch.equal(batches[0][: len(pixels)], prepare(pixels, learner.signature.preprocessing))
     small = mapping(learner)

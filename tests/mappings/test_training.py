@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.mappings.small import Corners, Small, context, network, trained
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.data.augment.field import Augmentation
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network, Signature
@@ -18,9 +18,9 @@ from mapsto.mappings.evaluate.episodes import Episodes
 from mapsto.mappings.meta.protonet import Protonet
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn import training
-from mapsto.nn.batches import RepeatedTasks, TaskBatches
-from mapsto.nn.fused import compiled_kernels, fuse
+from mapsto.nn.kernels.norm_relu_pool import compiled_kernels, fuse
+from mapsto.nn.train import loop as training
+from mapsto.nn.train.batches import RepeatedTasks, TaskBatches
 from mapsto.process import Process
 from mapsto.store import network_digest
 

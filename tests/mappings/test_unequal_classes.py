@@ -12,8 +12,8 @@ from tests.mappings.small import context, trained
 from mapsto import distill, meta, networks, quantize
 from mapsto.errors import DomainError
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples
-from mapsto.nn.inference import forward
-from mapsto.nn.losses import class_weights
+from mapsto.nn.network.inference import forward
+from mapsto.nn.train.losses import class_weights
 
 
 class Rare(Dataset):

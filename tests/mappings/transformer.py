@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.kinds import Network, Preprocessing, trusting
-from mapsto.nn.source import network_of
+from mapsto.nn.network.build import network_of
 
 SIZE = 8
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mapsto.errors import DomainError
-from mapsto.nn.channel_flow import follow
 from mapsto.nn.edits.channels import VALUES, Channels, Kept
-from mapsto.nn.groups import channels_edit, find_groups
+from mapsto.nn.prune.channel_trace import follow
+from mapsto.nn.prune.dependency_groups import channels_edit, find_groups
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.errors import DomainError
-from mapsto.nn.budget import Budget, Limits, search
 from mapsto.nn.edits.channels import Channels, Kept
-from mapsto.nn.groups import Group, Groups, channels_edit, find_groups
+from mapsto.nn.network.serialization import decode_edit, encode_edit
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.efficientnet_lite0 import efficientnet_lite0
 from mapsto.nn.networks.resnet12 import resnet12
 from mapsto.nn.networks.resnet_cifar import resnet_cifar
 from mapsto.nn.networks.vgg import vgg
-from mapsto.nn.portable import decode_edit, encode_edit
+from mapsto.nn.prune.budget import Budget, Limits, search
+from mapsto.nn.prune.dependency_groups import Group, Groups, channels_edit, find_groups
 
 
 @pytest.fixture(autouse=True, scope="module")

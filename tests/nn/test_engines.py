@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from mapsto import datasets, meta, networks
+from mapsto.context import Context, Numerics
 from mapsto.errors import SpecError
 from mapsto.kinds import Adaptation
-from mapsto.mapping import Context, Numerics
-from mapsto.nn import outer
-from mapsto.nn.adaptation import gradient as inner_loop
-from mapsto.nn.fused import compiled_kernels
+from mapsto.nn.kernels.norm_relu_pool import compiled_kernels
+from mapsto.nn.meta import outer_gradient
+from mapsto.nn.meta.adaptation import gradient as inner_loop
+from mapsto.nn.meta.outer_gradient import trained
 from mapsto.nn.networks.conv4 import conv4
-from mapsto.nn.outer import trained
 
 DIGITS = datasets.digits(size=16)
 TASKS = datasets.episodes(data=DIGITS, ways=3, shots=2, queries=3)
@@ -82,7 +82,7 @@ def test_chunks_of_tasks_change_nothing(engine: str) -> None:
 def test_a_task_alone_gets_all_cores(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "fused" and not compiled_kernels():
         pytest.skip("no C++ compiler")
-    monkeypatch.setattr(outer, "per_task", lambda *_: pytest.fail("a task a core leaves the other cores idle"))
+    monkeypatch.setattr(outer_gradient, "per_task", lambda *_: pytest.fail("a task a core leaves the other cores idle"))
     base, other = (gradient(by, tasks_per_step=1) for by in ("loop", engine))
     for name, expected in base.items():
         assert torch.allclose(other[name], expected, rtol=1e-7, atol=1e-9), name

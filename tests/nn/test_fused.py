@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy, max_pool2d, relu
 
 from mapsto.errors import DomainError
-from mapsto.nn import fused, native
-from mapsto.nn.fused import FastConv, FirstConv, FusedNorm, channels_last, fuse, norm_relu_pool
+from mapsto.native import compilation
+from mapsto.nn.kernels import norm_relu_pool as fused
+from mapsto.nn.kernels.norm_relu_pool import FastConv, FirstConv, FusedNorm, channels_last, fuse, norm_relu_pool
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.resnet12 import resnet12
 
@@ -376,7 +377,7 @@ def test_a_compiler_that_hangs_is_given_up(fresh, monkeypatch):
     def hang(*_: object, **__: object) -> None:
         raise subprocess.TimeoutExpired("c++", 300)
 
-    monkeypatch.setattr(native.subprocess, "run", hang)
+    monkeypatch.setattr(compilation.subprocess, "run", hang)
     assert not fused.compiled_kernels()
 
 
@@ -384,7 +385,7 @@ def compile_in(folder: str, results: multiprocessing.Queue[str]) -> None:
     import os
 
     os.environ["MAPSTO_CACHE"] = folder
-    results.put(str(native.library(fused.SOURCES)))
+    results.put(str(compilation.library(fused.SOURCES)))
 
 
 @pytest.mark.slow
@@ -417,10 +418,10 @@ def compiled(monkeypatch, tmp_path):
             Path(command[command.index("-o") + 1]).write_text(f"library {len(links)}")
 
     monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path))
-    monkeypatch.setattr(native, "_run", run)
-    monkeypatch.setattr(native, "_compiler", lambda: ["c++"])
-    monkeypatch.setattr(native, "_passed_over", [])
-    return native.library(native.SOURCES), links
+    monkeypatch.setattr(compilation, "_run", run)
+    monkeypatch.setattr(compilation, "_compiler", lambda: ["c++"])
+    monkeypatch.setattr(compilation, "_passed_over", [])
+    return compilation.library(compilation.SOURCES), links
 
 
 def harm(place: Path, how: str) -> None:
@@ -446,23 +447,23 @@ def harm(place: Path, how: str) -> None:
 )
 def test_a_library_that_others_may_have_written_is_compiled_afresh(compiled, how):
     place, links = compiled
-    assert native.library(native.SOURCES) == place
+    assert compilation.library(compilation.SOURCES) == place
     assert len(links) == 1
-    assert not native.passed_over()
+    assert not compilation.passed_over()
     harm(place, how)
-    assert native.library(native.SOURCES) == place
+    assert compilation.library(compilation.SOURCES) == place
     assert place.read_text() == "library 2"
     assert not place.is_symlink()
-    assert "compiled afresh" in native.passed_over()[0]
-    assert str(place) in native.passed_over()[0]
-    assert native.library(native.SOURCES) == place
+    assert "compiled afresh" in compilation.passed_over()[0]
+    assert str(place) in compilation.passed_over()[0]
+    assert compilation.library(compilation.SOURCES) == place
     assert len(links) == 2
 
 
 def test_a_folder_of_ours_that_others_may_write_is_closed_to_them(compiled):
     place, links = compiled
     place.parent.chmod(0o777)
-    assert native.library(native.SOURCES) == place
+    assert compilation.library(compilation.SOURCES) == place
     assert place.parent.stat().st_mode & 0o022 == 0
     assert len(links) == 1
 
@@ -473,18 +474,18 @@ def test_kernels_of_another_user_are_not_loaded(compiled, monkeypatch):
     if os.getuid() == 0:
         os.chown(place.parent, 4242, -1)
     else:
-        monkeypatch.setattr(native, "_user", lambda: 4242)
+        monkeypatch.setattr(compilation, "_user", lambda: 4242)
         (place.parent.parent / "kernels-4242").symlink_to(place.parent)
         with pytest.raises(RuntimeError, match="MAPSTO_CACHE"):
-            native.library(native.SOURCES)
+            compilation.library(compilation.SOURCES)
         return
-    own = native.library(native.SOURCES)
+    own = compilation.library(compilation.SOURCES)
     assert own.parent == place.parent.with_name(f"kernels-{os.getuid()}")
     assert len(links) == 2
-    assert "belongs to another user (4242)" in native.passed_over()[0]
-    assert native.library(native.SOURCES) == own
+    assert "belongs to another user (4242)" in compilation.passed_over()[0]
+    assert compilation.library(compilation.SOURCES) == own
     assert len(links) == 2
     os.chown(own.parent, 4242, -1)
     with pytest.raises(RuntimeError, match="set MAPSTO_CACHE to a folder of your own"):
-        native.library(native.SOURCES)
-    assert "set MAPSTO_CACHE" in str(native.missing())
+        compilation.library(compilation.SOURCES)
+    assert "set MAPSTO_CACHE" in str(compilation.missing())

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mapsto import datasets, evaluate, meta, networks
-from mapsto.mapping import Context, Numerics
-from mapsto.nn import graphs
-from mapsto.nn.outer import by_chunks, trained
+from mapsto.context import Context, Numerics
+from mapsto.nn.kernels import cuda_graphs
+from mapsto.nn.meta.outer_gradient import by_chunks, trained
 
 
 class _Launched:
@@ -31,14 +31,14 @@ class _Launched:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> type[_Launched]:
-    monkeypatch.setattr(graphs, "Recorded", _Launched)
+    monkeypatch.setattr(cuda_graphs, "Recorded", _Launched)
     monkeypatch.setattr(_Launched, "made", 0)
     return _Launched
 
 
 def test_one_recording_serves_every_chunk_and_step_of_its_shape(made: type[_Launched]) -> None:
     weight, unused = (torch.rand(3, requires_grad=True) for _ in range(2))
-    parameters, known = {"weight": weight, "unused": unused}, graphs.Recordings()
+    parameters, known = {"weight": weight, "unused": unused}, cuda_graphs.Recordings()
 
     def loss(at: Any, part: Sequence[Tensor]) -> Tensor:
         return (part[0] @ at["weight"]).square().sum()
@@ -55,7 +55,7 @@ def test_one_recording_serves_every_chunk_and_step_of_its_shape(made: type[_Laun
 
 
 def test_another_function_or_other_places_are_recorded_anew_and_few_are_kept(made: type[_Launched]) -> None:
-    known = graphs.Recordings()
+    known = cuda_graphs.Recordings()
     for key in ("a", "a", "b", "a", "c", "c"):
         known(key, lambda x: [x], [torch.zeros(1)])
     assert made.made == 3

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Adaptation, Preprocessing
-from mapsto.nn.adaptation import centroid
 from mapsto.nn.edits.head import Head
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
-from mapsto.nn.heads import embed, embed_and_classify, embedding_size, head_path
-from mapsto.nn.inference import embeddings, evaluating, forward
-from mapsto.nn.learners import feature_method, method
+from mapsto.nn.meta.adaptation import centroid
+from mapsto.nn.meta.adaptation_methods import feature_method, method
+from mapsto.nn.network.head import embed, embed_and_classify, embedding_size, head_path
+from mapsto.nn.network.inference import embeddings, evaluating, forward
 from mapsto.nn.networks.resnet_cifar import resnet_cifar
 from mapsto.nn.networks.vgg import vgg
-from mapsto.nn.optimisation import Optimisation
+from mapsto.nn.train.optimizer import Optimisation
 
 
 def plain() -> nn.Sequential:

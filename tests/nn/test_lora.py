@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from mapsto import adapt, datasets, evaluate, export, meta, networks, prune, quantize
+from mapsto.context import Context, Numerics
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Numerics
 from mapsto.nn.edits.lora import Lora, adapted_layers
 from mapsto.nn.edits.merge_lora import MergeLora
-from mapsto.nn.groups import find_groups
+from mapsto.nn.prune.dependency_groups import find_groups
 from mapsto.store import Store
 
 
@@ -154,8 +154,8 @@ def test_maml_over_adapters(freeze: bool, tmp_path: Path) -> None:
         same = torch.equal(learner.tensors[name], before.tensors[name])
         assert same == (freeze and "lora" not in name), name
     module = learner.module()
-    from mapsto.nn.adaptation import gradient
-    from mapsto.nn.norms import task_norms
+    from mapsto.nn.meta.adaptation import gradient
+    from mapsto.nn.meta.batch_norm import task_norms
 
     assert learner.adaptation is not None
     with task_norms(module):

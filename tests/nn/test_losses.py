@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from mapsto.errors import DomainError
-from mapsto.nn import losses
-from mapsto.nn.differences import DIFFERENCES, difference, kl
+from mapsto.nn.distill.divergences import DIFFERENCES, difference, kl
+from mapsto.nn.train import losses
 
 LOGITS, LABELS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 0])
 

@@ -10,9 +10,9 @@ from tests.foreign import Encoder, Recurrent
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mapsto.nn.measure import count_macs, count_parameters, layer_table, state_bytes
 from mapsto.nn.networks.resnet_cifar import resnet_cifar
 from mapsto.nn.networks.vgg import vgg
+from mapsto.nn.profile.counts import count_macs, count_parameters, layer_table, state_bytes
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 

@@ -18,8 +18,7 @@ from torch import nn
 from mapsto.errors import DataError, DomainError, MissingExtra
 from mapsto.kinds import Factory
 from mapsto.nn.edits.head import Head
-from mapsto.nn.heads import head, head_path
-from mapsto.nn.measure import count_parameters
+from mapsto.nn.network.head import head, head_path
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.densenet import densenet
 from mapsto.nn.networks.efficientnet_lite0 import efficientnet_lite0
@@ -31,6 +30,7 @@ from mapsto.nn.networks.shufflenet_v2 import shufflenet_v2
 from mapsto.nn.networks.timm import timm
 from mapsto.nn.networks.vgg import vgg
 from mapsto.nn.networks.vit import vit
+from mapsto.nn.profile.counts import count_parameters
 
 FACTORIES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "conv4:conv4": ({"channels": 2, "size": 19, "width": 6, "blocks": 3}, (2, 19, 19)),

@@ -15,12 +15,14 @@ from torch.nn import functional as F
 
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network, trusting
-from mapsto.nn.calibration import Range, calibrate, clipped, plan
 from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers, is_quantized
-from mapsto.nn.onnx_export import fused_operations, runner, to_onnx
-from mapsto.nn.quantization import needs_reduced_range
-from mapsto.nn.sites import INPUT, Site, trace
+from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.network.call_sites import INPUT, Site, trace
+from mapsto.nn.quantize.calibration import calibrate
+from mapsto.nn.quantize.observers import Range, clipped
+from mapsto.nn.quantize.placement import plan
+from mapsto.nn.quantize.post_training import needs_reduced_range
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import conv2d, cross_entropy
 
-from mapsto.nn.norms import recording, task_norms
-from mapsto.nn.task_convolution import convolve, task_convolutions
+from mapsto.nn.kernels.task_conv import convolve, task_convolutions
+from mapsto.nn.meta.batch_norm import recording, task_norms
 
 SIDES = st.integers(1, 3)
 

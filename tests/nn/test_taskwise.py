@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mapsto.errors import DomainError
-from mapsto.nn.fused import fuse
+from mapsto.nn.kernels.norm_relu_pool import fuse
+from mapsto.nn.kernels.task_threads import ThreadCopies, per_task
 from mapsto.nn.networks.conv4 import conv4
-from mapsto.nn.taskwise import ThreadCopies, per_task
 
 VARIABLE: ContextVar[int] = ContextVar("variable", default=0)
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Preprocessing
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

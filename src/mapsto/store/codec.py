@@ -17,7 +17,7 @@ from mapsto.kinds import (
     Series,
     Table,
 )
-from mapsto.nn import portable
+from mapsto.nn.network import serialization
 from mapsto.store.digest import digest_bytes, digest_json, tensor_bytes
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Put = Callable[[Any], str]
 def encode(value: Any, put: Put) -> dict[str, Any]:
     """A value's manifest; `put` stores a tensor or bytes and gives its digest. Measured values are left out."""
     if isinstance(value, Network):
-        return portable.encode(value, put)
+        return serialization.encode(value, put)
     if isinstance(value, Report):
         return {
             "kind": "Report",
@@ -111,7 +111,7 @@ def decode(tree: dict[str, Any], digest: str, source: Source, measured: Mapping[
 
 def _decode_network(tree: dict[str, Any], digest: str, source: Source) -> Network:
     of = f"network {digest[:12]}"
-    return portable.decode(
+    return serialization.decode(
         tree,
         lambda blob, name: source.tensor(blob, used_by=f"{of}, tensor {name}"),
         lambda blob, name: source.blob_path(blob, used_by=f"{of}, asset {name}").read_bytes(),

@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mapsto.context import Numerics
 from mapsto.discovery import name_of
 from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
 from mapsto.mapping import Mapping as MapstoMapping
-from mapsto.mapping import Numerics, Ref
+from mapsto.mapping import Ref
 
 if TYPE_CHECKING:
     from torch import Tensor

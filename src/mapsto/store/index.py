@@ -91,7 +91,7 @@ class Index:
             ) from error
 
     def add(self, run: Mapping[str, Any]) -> None:
-        """Write one run as `mapsto.run.summary_of` gives it, with the metrics of its reports; an earlier entry is replaced."""
+        """Write one run as `mapsto.run.result.summary_of` gives it, with the metrics of its reports; an earlier entry is replaced."""
         rows = [{**_step_row(step), "run": run["id"]} for step in run["steps"]]
         lineage = [{"run": run["id"], "position": s["id"], "takes": t} for s in run["steps"] for t in s["inputs"]]
         metrics = [row for step in run["steps"] for row in self._metric_rows(run["id"], step)]

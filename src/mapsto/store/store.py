@@ -71,7 +71,7 @@ class Record:
     """What the step warned of; a hit says it again."""
     notes: tuple[str, ...] = ()
     comparison: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What the step's network lost: against what it was ``given``, and against the ``first`` trained one (`mapsto.verdict`)."""
+    """What the step's network lost: against what it was ``given``, and against the ``first`` trained one (`mapsto.run.verdict`)."""
     format: int = FORMAT
 
 

@@ -47,7 +47,7 @@ class Arrays(Dataset):
     reads has it, without one ``as_is``."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of, folder_digest
+        from mapsto.data.io.fingerprint import fingerprint_of, folder_digest
 
         left_open = ("ink",) if self.ink is None else ()  # as before the field was there
         return fingerprint_of(self, [folder_digest(self._files())], without=("file", "labels_file", *left_open))
@@ -90,7 +90,7 @@ class Arrays(Dataset):
         return require_some(samples, where=str(files[0]))
 
     def _files(self) -> list[Path]:
-        from mapsto.data.folder import locate
+        from mapsto.data.io.download import locate
 
         names = [self.file] if self.labels_file is None else [self.file, self.labels_file]
         return [locate(name, what="the file of arrays") for name in names]

@@ -29,16 +29,16 @@ class Cifar10(Dataset):
     """How many training images, the same share of each class, are the validation split; 5,000 is usual."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of, folder_digest
-        from mapsto.data.homes import cifar10_files
+        from mapsto.data.io.fingerprint import fingerprint_of, folder_digest
+        from mapsto.data.io.sources import cifar10_files
 
         return fingerprint_of(self, [folder_digest(cifar10_files(self.split))])
 
     def open(self) -> Samples:
         import numpy as np
 
-        from mapsto.data.cifar import held_out, read_records
-        from mapsto.data.homes import cifar10_files
+        from mapsto.data.io.cifar import held_out, read_records
+        from mapsto.data.io.sources import cifar10_files
 
         parts = [read_records(path, label_bytes=1, images=10_000, classes=10) for path in cifar10_files(self.split)]
         images, labels = zip(*parts, strict=True)

@@ -27,14 +27,14 @@ class Cifar100(Dataset):
     """How many training images, the same share of each class, are the validation split; 5,000 is usual."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of, folder_digest
-        from mapsto.data.homes import cifar100_files
+        from mapsto.data.io.fingerprint import fingerprint_of, folder_digest
+        from mapsto.data.io.sources import cifar100_files
 
         return fingerprint_of(self, [folder_digest(cifar100_files(self.split))])
 
     def open(self) -> Samples:
-        from mapsto.data.cifar import held_out, read_names, read_records
-        from mapsto.data.homes import cifar100_files
+        from mapsto.data.io.cifar import held_out, read_names, read_records
+        from mapsto.data.io.sources import cifar100_files
 
         records, names = cifar100_files(self.split)
         count = 10_000 if self.split == "test" else 50_000

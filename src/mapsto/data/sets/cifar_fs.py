@@ -21,8 +21,8 @@ class CifarFs(Dataset):
     """64, 16 or 20 classes."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of, folder_digest
-        from mapsto.data.homes import cifar100_files, cifar_fs_list
+        from mapsto.data.io.fingerprint import fingerprint_of, folder_digest
+        from mapsto.data.io.sources import cifar100_files, cifar_fs_list
 
         files = [*cifar100_files("train"), *cifar100_files("test"), cifar_fs_list(self.split)]
         return fingerprint_of(self, [folder_digest(files)])
@@ -30,8 +30,8 @@ class CifarFs(Dataset):
     def open(self) -> Samples:
         import numpy as np
 
-        from mapsto.data.cifar import read_names, read_records
-        from mapsto.data.homes import cifar100_files, cifar_fs_list
+        from mapsto.data.io.cifar import read_names, read_records
+        from mapsto.data.io.sources import cifar100_files, cifar_fs_list
 
         (train, names), (test, _) = cifar100_files("train"), cifar100_files("test")
         known = read_names(names)

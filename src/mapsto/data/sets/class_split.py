@@ -44,7 +44,7 @@ class ClassSplit(Dataset):
             )
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self)
 
@@ -54,7 +54,7 @@ class ClassSplit(Dataset):
         import numpy as np
 
         from mapsto.data.checks import require_labelled, require_some
-        from mapsto.data.fingerprint import dataset_of
+        from mapsto.data.io.fingerprint import dataset_of
         from mapsto.errors import DataError
 
         samples = require_some(dataset_of(self.data, where="class_split.data").open(), where="class_split.data")

@@ -51,14 +51,14 @@ class Clustered(Tasks):
     """Decides every partition and every task."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self)
 
     def open(self) -> Episodes:
         """Raises `DataError` where there are fewer samples than clusters, or too few clusters are large enough."""
-        from mapsto.data.clusters import ClusteredEpisodes, partitions
-        from mapsto.data.fingerprint import dataset_of
+        from mapsto.data.io.fingerprint import dataset_of
+        from mapsto.data.tasks.clusters import ClusteredEpisodes, partitions
 
         samples = dataset_of(self.data, where="clustered.data").open()
 
@@ -72,7 +72,7 @@ class Clustered(Tasks):
     def _embedded(self, samples: Samples) -> NDArray[np.float32]:
         import numpy as np
 
-        from mapsto.data.clusters import principal_components
+        from mapsto.data.tasks.clusters import principal_components
 
         if self.embedding == "pca":
             return principal_components(samples.inputs, self.dimensions)

@@ -36,15 +36,15 @@ class Digits(Dataset):
     """Height and width in pixels; the digit is as large in it as a glyph."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import file_digest, fingerprint_of
+        from mapsto.data.io.fingerprint import file_digest, fingerprint_of
 
         return fingerprint_of(self, [file_digest(_file())])
 
     def open(self) -> Samples:
         import numpy as np
 
-        from mapsto.data.ink import ink_preprocessing
-        from mapsto.data.selection import share_of_each_class
+        from mapsto.data.glyphs.ink import ink_preprocessing
+        from mapsto.data.stratify import share_of_each_class
 
         table = np.loadtxt(_file(), delimiter=",", dtype=np.uint8)
         labels = table[:, 64].astype(np.int64)
@@ -81,7 +81,7 @@ def _enlarged(drawings: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     import numpy as np
     from PIL import Image
 
-    from mapsto.data.ink import EXTENT
+    from mapsto.data.glyphs.ink import EXTENT
 
     # The grid lies in a larger blank one, of which the part that makes the image is enlarged: no stroke is cut off.
     grids = np.zeros((len(drawings), 24, 24), np.uint8)

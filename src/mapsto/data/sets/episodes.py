@@ -39,14 +39,14 @@ class EpisodesOf(Tasks):
     """Other classes that give as many unlabelled samples, which belong to none of the episode's."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         labelled = not (self.unlabelled or self.distractors)
         return fingerprint_of(self, without=("unlabelled", "distractors") if labelled else ())
 
     def open(self) -> Episodes:
-        from mapsto.data.episodes import DrawnEpisodes
-        from mapsto.data.fingerprint import dataset_of
+        from mapsto.data.io.fingerprint import dataset_of
+        from mapsto.data.tasks.drawn import DrawnEpisodes
 
         samples = dataset_of(self.data, where="episodes.data").open()
         return DrawnEpisodes(

@@ -47,7 +47,7 @@ class Fold(Dataset):
             )
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self)
 
@@ -55,8 +55,8 @@ class Fold(Dataset):
         import numpy as np
 
         from mapsto.data.checks import require_labelled, require_some
-        from mapsto.data.fingerprint import dataset_of
-        from mapsto.data.selection import fold_of_each
+        from mapsto.data.io.fingerprint import dataset_of
+        from mapsto.data.stratify import fold_of_each
 
         samples = require_some(dataset_of(self.data, where="fold.data").open(), where="fold.data")
         inside = fold_of_each(require_labelled(samples, where="fold.data"), self.folds, self.seed) == self.number

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mapsto.data.render import Character
+    from mapsto.data.glyphs.alphabet import Character
 
 __all__ = ["Glyphs"]
 
@@ -47,16 +47,16 @@ class Glyphs(Dataset):
     """How many characters of the split, drawn from the seed; all by default."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
-        from mapsto.data.render import source_digest
+        from mapsto.data.glyphs.render import source_digest
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self, [source_digest()])
 
     def open(self) -> Samples:
         import numpy as np
 
-        from mapsto.data.cache import cached_array
-        from mapsto.data.ink import ink_preprocessing
+        from mapsto.data.glyphs.ink import ink_preprocessing
+        from mapsto.data.io.cache import cached_array
 
         key = self.fingerprint()
         images = cached_array("glyphs", key, lambda: self._draw(self._characters()))
@@ -71,7 +71,7 @@ class Glyphs(Dataset):
     def _characters(self) -> tuple[Character, ...]:
         import numpy as np
 
-        from mapsto.data.render import split
+        from mapsto.data.glyphs.alphabet import split
         from mapsto.errors import DomainError
 
         there = split(self.split)
@@ -89,7 +89,7 @@ class Glyphs(Dataset):
 
         import numpy as np
 
-        from mapsto.data.render import render
+        from mapsto.data.glyphs.render import render
 
         logging.getLogger("mapsto").info("drawing %d glyphs", len(chosen) * self.per_class)
         groups = [chosen[start : start + 64] for start in range(0, len(chosen), 64)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
-from mapsto.data.image_folder import Split
+from mapsto.data.io.image_folder import Split
 from mapsto.kinds import Dataset, Preprocessing, Samples
 from mapsto_runtime.shown import few
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mapsto.data.image_folder import Listing
+    from mapsto.data.io.image_folder import Listing
 
 __all__ = ["Images"]
 
@@ -63,8 +63,8 @@ class Images(Dataset):
     def open(self) -> Samples:
         import numpy as np
 
-        from mapsto.data.cache import cached_array
         from mapsto.data.checks import require_some
+        from mapsto.data.io.cache import cached_array
 
         if None in (self.size, self.channels, self.ink):
             read = self.read_for(_USUAL).open()
@@ -117,7 +117,7 @@ class Images(Dataset):
         return (text,) if found else ()
 
     def _preprocessing(self) -> Preprocessing:
-        from mapsto.data.ink import MEAN, STD
+        from mapsto.data.glyphs.ink import MEAN, STD
 
         channels, ink = self.channels or _USUAL.channels, self.ink or _USUAL.ink
         # ImageNet's mean and deviation for photographs, the glyphs' for ink.
@@ -131,13 +131,13 @@ class Images(Dataset):
         return Preprocessing(channels=channels, size=both, mean=mean, std=std, ink=ink)
 
     def _listing(self) -> Listing:
-        from mapsto.data.folder import locate
-        from mapsto.data.image_folder import listed
+        from mapsto.data.io.download import locate
+        from mapsto.data.io.image_folder import listed
 
         return listed(locate(self.folder, what="the folder of images"), split=self.split)
 
     def _fingerprint(self, listing: Listing) -> str:
-        from mapsto.data.fingerprint import file_digests, fingerprint_of
+        from mapsto.data.io.fingerprint import file_digests, fingerprint_of
 
         digests = file_digests(path for _, path in listing.files)
         labelled = zip((listing.classes[label] for label, _ in listing.files), digests, strict=True)

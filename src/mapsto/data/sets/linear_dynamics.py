@@ -52,19 +52,19 @@ class LinearDynamics(Tasks):
             )
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self)
 
     def open(self) -> Episodes:
-        from mapsto.data.generated import MadeEpisodes
+        from mapsto.data.tasks.generated import MadeEpisodes
 
         return MadeEpisodes(self._task, ways=0, shots=self.shots, queries=self.queries, seed=self.seed)
 
     def _task(self, random: np.random.Generator) -> Episode:
         import numpy as np
 
-        from mapsto.data.generated import regression_episode
+        from mapsto.data.tasks.generated import regression_episode
 
         matrix = random.standard_normal((self.size, self.size))
         matrix *= random.uniform(*self.radius) / max(float(np.abs(np.linalg.eigvals(matrix)).max()), 1e-9)

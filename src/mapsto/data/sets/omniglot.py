@@ -65,14 +65,14 @@ class Omniglot(Dataset):
     """Count each character's mirror image as a class of its own, turned too with `rotations`: for training only."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of, folder_digest
+        from mapsto.data.io.fingerprint import fingerprint_of, folder_digest
 
         return fingerprint_of(self, [folder_digest(self._files())])
 
     def open(self) -> Samples:
         import numpy as np
 
-        from mapsto.data.ink import ink_preprocessing
+        from mapsto.data.glyphs.ink import ink_preprocessing
 
         drawings, names = self._characters()
         if self.reflections:
@@ -93,7 +93,7 @@ class Omniglot(Dataset):
         """Drawings (characters, 20, size, size) and the characters' names, in the order of the names."""
         import numpy as np
 
-        from mapsto.data.homes import omniglot_zip
+        from mapsto.data.io.sources import omniglot_zip
 
         drawings: list[NDArray[np.uint8]] = []
         names: list[str] = []
@@ -121,7 +121,7 @@ class Omniglot(Dataset):
 
     def _lists(self) -> list[Path]:
         """The lists of characters of a part of Vinyals' split."""
-        from mapsto.data.homes import omniglot_list
+        from mapsto.data.io.sources import omniglot_list
 
         match self.split:
             case "trainval":
@@ -132,7 +132,7 @@ class Omniglot(Dataset):
                 return []
 
     def _files(self) -> list[Path]:
-        from mapsto.data.homes import omniglot_zip
+        from mapsto.data.io.sources import omniglot_zip
 
         if self.split in ("background", "evaluation"):
             return [omniglot_zip(self.split)]
@@ -159,8 +159,8 @@ def _drawings(path: Path, size: int) -> tuple[list[str], NDArray[np.uint8]]:
     import zipfile
     import zlib
 
-    from mapsto.data.cache import cached_array
-    from mapsto.data.fingerprint import file_digest
+    from mapsto.data.io.cache import cached_array
+    from mapsto.data.io.fingerprint import file_digest
     from mapsto.errors import DataError
 
     try:

@@ -44,7 +44,7 @@ class Subset(Dataset):
             raise SpecError("the rest of all samples is empty", where="subset.per_class", hint="set per_class")
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self)
 
@@ -54,8 +54,8 @@ class Subset(Dataset):
         import numpy as np
 
         from mapsto.data.checks import require_labelled, require_some
-        from mapsto.data.fingerprint import dataset_of
-        from mapsto.data.selection import first_of_each_class
+        from mapsto.data.io.fingerprint import dataset_of
+        from mapsto.data.stratify import first_of_each_class
         from mapsto.errors import DataError
 
         samples = require_some(dataset_of(self.data, where="subset.data").open(), where="subset.data")

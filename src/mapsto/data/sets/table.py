@@ -59,8 +59,8 @@ class Table(Dataset):
     """Share of the test rows, stratified by class and always the same rows."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import file_digest, fingerprint_of
-        from mapsto.data.folder import locate
+        from mapsto.data.io.download import locate
+        from mapsto.data.io.fingerprint import file_digest, fingerprint_of
 
         path = locate(self.file, what="the table")
         return fingerprint_of(self, [path.suffix.lower(), file_digest(path)], without=("file",))
@@ -82,8 +82,8 @@ class Table(Dataset):
         import numpy as np
 
         from mapsto.data.checks import require_some
-        from mapsto.data.folder import locate
-        from mapsto.data.tables import encoded_rows, learnt_columns, read_table
+        from mapsto.data.io.download import locate
+        from mapsto.data.io.tables import encoded_rows, learnt_columns, read_table
         from mapsto.errors import DataError
 
         path = locate(self.file, what="the table")
@@ -127,7 +127,7 @@ class Table(Dataset):
         """The labels, the classes' names, and which rows hold none."""
         import numpy as np
 
-        from mapsto.data.tables import target_of
+        from mapsto.data.io.tables import target_of
         from mapsto.errors import DataError, SpecError
 
         targets = [target_of(table, name, where=where) for name in self.targets]
@@ -173,7 +173,7 @@ class Table(Dataset):
 
     def _chosen(self, table: RawTable) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
         """The columns to predict from, warnings and notes about them."""
-        from mapsto.data.tables import doubtful
+        from mapsto.data.io.tables import doubtful
         from mapsto.errors import DataError, SpecError
 
         names = table.names or ()
@@ -211,7 +211,7 @@ class Table(Dataset):
         """Which rows are for testing; none where all are asked for."""
         import numpy as np
 
-        from mapsto.data.selection import share_of_each_class
+        from mapsto.data.stratify import share_of_each_class
 
         held_out = np.zeros(len(labels), np.bool_)
         if self.split != "all":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.data.augment.field import Augmentation
 from mapsto.kinds import Episode, Episodes, Samples, Tasks
 from mapsto.mapping import DataSource
 
@@ -56,7 +56,7 @@ class TaskAugmented(Tasks):
     """Decides every task."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self, without=() if self.distinct else ("distinct",))
 
@@ -65,9 +65,9 @@ class TaskAugmented(Tasks):
         import numpy as np
 
         from mapsto.data.checks import require_labelled, require_some
-        from mapsto.data.fingerprint import dataset_of
-        from mapsto.data.generated import MadeEpisodes
-        from mapsto.data.variants import require_images
+        from mapsto.data.io.fingerprint import dataset_of
+        from mapsto.data.tasks.generated import MadeEpisodes
+        from mapsto.data.tasks.variants import require_images
         from mapsto.errors import DataError
 
         where = "task_augmented"
@@ -97,7 +97,7 @@ class TaskAugmented(Tasks):
     ) -> Episode:
         import numpy as np
 
-        from mapsto.data.generated import made_episode
+        from mapsto.data.tasks.generated import made_episode
 
         if self.distinct:
             turned = len(pools) * random.integers(self.turns, size=self.ways)
@@ -121,7 +121,7 @@ class TaskAugmented(Tasks):
 
     def _images(self, samples: Samples, pool: NDArray[np.int64], random: np.random.Generator) -> NDArray[Any]:
         """Samples of a class (shots + queries, ...)."""
-        from mapsto.data.variants import variants
+        from mapsto.data.tasks.variants import variants
 
         picked = random.choice(pool, self._each, replace=False)
         if self.augment.is_identity and not self.drop:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.data.augment.field import Augmentation
 from mapsto.kinds import Episode, Episodes, Samples, Tasks
 from mapsto.mapping import DataSource
 
@@ -48,13 +48,13 @@ class Umtra(Tasks):
     """Decides every task."""
 
     def fingerprint(self) -> str:
-        from mapsto.data.fingerprint import fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
         return fingerprint_of(self)
 
     def open(self) -> Episodes:
         """Raises `DataError` where there are fewer samples than ways."""
-        from mapsto.data.fingerprint import dataset_of
+        from mapsto.data.io.fingerprint import dataset_of
 
         return episodes(
             dataset_of(self.data, where="umtra.data").open(),
@@ -71,7 +71,7 @@ def episodes(
     samples: Samples, *, ways: int, shots: int, queries: int, augment: Augmentation, drop: float, seed: int
 ) -> Episodes:
     """The tasks over samples that are open already. Raises `DataError` where there are fewer samples than ways."""
-    from mapsto.data.generated import MadeEpisodes
+    from mapsto.data.tasks.generated import MadeEpisodes
     from mapsto.errors import DataError
 
     if len(samples) < ways:
@@ -95,8 +95,8 @@ def _task(
 ) -> Episode:
     import numpy as np
 
-    from mapsto.data.generated import made_episode
-    from mapsto.data.variants import variants
+    from mapsto.data.tasks.generated import made_episode
+    from mapsto.data.tasks.variants import variants
 
     chosen = random.choice(len(samples), ways, replace=False)
     copies = variants(samples, np.repeat(chosen, shots - 1 + queries), augment, drop, random)

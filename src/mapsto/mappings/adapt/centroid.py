@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Adaptation, Network
-from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +35,11 @@ class Centroid(Mapping[Network, Network]):
         import torch
 
         from mapsto.data.checks import require_classes, require_finite
-        from mapsto.nn.adaptation import centroid
-        from mapsto.nn.dense import refuse_dense
-        from mapsto.nn.heading import headed, set_head
-        from mapsto.nn.inference import embeddings
-        from mapsto.nn.source import taking
+        from mapsto.nn.meta.adaptation import centroid
+        from mapsto.nn.network.build import taking
+        from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.nn.network.inference import embeddings
+        from mapsto.nn.network.replace_head import headed, set_head
 
         refuse_dense(value.signature, where="adapt.centroid")
         samples = require_classes(ctx.dataset(self.data), where="adapt.centroid")
@@ -69,7 +70,7 @@ def _likeliest_scale(features: Tensor, labels: Tensor, *, cosine: bool) -> float
     """The scale with the best likelihood of each example against the means without it: of 61, twelve a decade."""
     import torch
 
-    from mapsto.nn.adaptation.centroid import leave_one_out_scores
+    from mapsto.nn.meta.adaptation.centroid import leave_one_out_scores
 
     scores = leave_one_out_scores(features, labels, int(labels.max()) + 1, cosine=cosine)
     typical = float(scores.abs().mean().clamp_min(1e-12))

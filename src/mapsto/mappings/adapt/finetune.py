@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.context import Context
+from mapsto.data.augment.field import Augmentation
 from mapsto.kinds import Network, Samples
-from mapsto.mapping import Context, DataSource
-from mapsto.nn.optimisation import Optimisation
+from mapsto.mapping import DataSource
+from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Process, State
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from mapsto.nn.batches import Batch, Batches
     from mapsto.nn.edits.head import Head
-    from mapsto.nn.training import Training
+    from mapsto.nn.train.batches import Batch, Batches
+    from mapsto.nn.train.loop import Training
 
 __all__ = ["Finetune"]
 
@@ -64,8 +65,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     """λ, the L2 penalty of the weights."""
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.heading import fits
-        from mapsto.nn.training import first_state
+        from mapsto.nn.network.replace_head import fits
+        from mapsto.nn.train.loop import first_state
 
         samples = self._samples(ctx)
         module, _ = self._headed(value, samples)
@@ -74,14 +75,14 @@ class Finetune(Optimisation, Process[Network, Network]):
         return first_state(module, self)
 
     def items(self, value: Network, ctx: Context) -> Batches:
-        from mapsto.nn.batches import Batches
+        from mapsto.nn.train.batches import Batches
 
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
-        from mapsto.nn.class_weights import weights_of
-        from mapsto.nn.heads import head
-        from mapsto.nn.training import Plan, Training
+        from mapsto.nn.network.head import head
+        from mapsto.nn.train.class_weights import weights_of
+        from mapsto.nn.train.loop import Plan, Training
 
         samples = self._samples(ctx)
         weights = weights_of(samples, self.class_weights, ctx)
@@ -110,8 +111,8 @@ class Finetune(Optimisation, Process[Network, Network]):
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.source import taking, with_output
-        from mapsto.nn.training import load_result
+        from mapsto.nn.network.build import taking, with_output
+        from mapsto.nn.train.loop import load_result
 
         samples = self._samples(ctx)
         module, edit = self._headed(value, samples)
@@ -127,7 +128,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         return samples
 
     def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
-        from mapsto.nn.heading import headed
+        from mapsto.nn.network.replace_head import headed
 
         module = value.module()
         edit, _ = headed(value, module, samples.classes, dropout=self.dropout)
@@ -137,10 +138,10 @@ class Finetune(Optimisation, Process[Network, Network]):
         """Class means as the head, at a scale where scores of the examples differ by a few units."""
         import torch
 
-        from mapsto.nn.adaptation.centroid import head
-        from mapsto.nn.heading import set_head
-        from mapsto.nn.inference import embeddings
-        from mapsto.nn.learners import CENTROID
+        from mapsto.nn.meta.adaptation.centroid import head
+        from mapsto.nn.meta.adaptation_methods import CENTROID
+        from mapsto.nn.network.inference import embeddings
+        from mapsto.nn.network.replace_head import set_head
 
         features = embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=ctx.device)
         labels = torch.as_tensor(samples.labels)
@@ -151,8 +152,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     def _loss(self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, ctx: Context) -> Tensor:
         import torch
 
-        from mapsto.data import augment
-        from mapsto.nn.batches import augmented
+        from mapsto.data.augment import operations as augment
+        from mapsto.nn.train.batches import augmented
 
         batch = augmented(
             item.inputs,
@@ -164,7 +165,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         return torch.nn.functional.cross_entropy(call(batch), labels, weight=weights, label_smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
-        from mapsto.nn.inference import class_metrics
+        from mapsto.nn.network.inference import class_metrics
 
         if self.validation is None:
             return None
@@ -175,7 +176,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         """Only what is trained, and no batch norm, is put into training mode."""
         from torch.nn.modules.batchnorm import _BatchNorm
 
-        from mapsto.nn.heads import head
+        from mapsto.nn.network.head import head
 
         module.train(self.freeze == "none")
         for part in module.modules():

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mapsto.context import Context
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network, Samples
-from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,7 @@ class Learner(Mapping[Network, Network]):
         import torch
 
         from mapsto.data.checks import require_classes, require_finite
-        from mapsto.nn.learners import CENTROID, linear_method, tensor_method
+        from mapsto.nn.meta.adaptation_methods import CENTROID, linear_method, tensor_method
 
         samples = require_classes(ctx.dataset(self.data), where=self.name)
         require_classes(samples, at_least=len(samples.classes), where=self.name)
@@ -52,7 +53,7 @@ class Learner(Mapping[Network, Network]):
             features = self._features(value, samples, ctx.device)
             return self._headed(value, samples, linear.head(features, labels, ways, adaptation))
         if (whole := tensor_method(adaptation.method)) is not None:
-            from mapsto.nn.preprocess import prepare
+            from mapsto.nn.network.preprocess import prepare
 
             module = value.module(device=ctx.device)
             inputs = prepare(samples.inputs, value.signature.preprocessing, device=ctx.device)
@@ -75,13 +76,13 @@ class Learner(Mapping[Network, Network]):
             )
 
     def _features(self, value: Network, samples: Samples, device: torch.device) -> Tensor:
-        from mapsto.nn.inference import embeddings
+        from mapsto.nn.network.inference import embeddings
 
         return embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=device)
 
     def _headed(self, value: Network, samples: Samples, head: tuple[Tensor, Tensor] | None) -> Network:
         """The network with that head, or with the one it has, for the classes of the samples."""
-        from mapsto.nn.heading import headed, set_head
+        from mapsto.nn.network.replace_head import headed, set_head
 
         module = value.module()
         edit, signature = headed(value, module, samples.classes, fresh=head is not None)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,12 +57,12 @@ class Linear(Mapping[Network, Network]):
 
         from mapsto.data.checks import require_classes, require_finite, require_some
         from mapsto.errors import DomainError
-        from mapsto.nn.class_weights import note_unequal
-        from mapsto.nn.dense import refuse_dense
-        from mapsto.nn.heading import headed, set_head
-        from mapsto.nn.inference import embeddings
-        from mapsto.nn.source import taking
-        from mapsto.nn.targets import ANSWERS, kind_of
+        from mapsto.nn.network.build import taking
+        from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.nn.network.inference import embeddings
+        from mapsto.nn.network.replace_head import headed, set_head
+        from mapsto.nn.train.class_weights import note_unequal
+        from mapsto.nn.train.label_kinds import ANSWERS, kind_of
 
         where = "adapt.linear"
         refuse_dense(value.signature, where=where)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +55,7 @@ class Lora(Mapping[Network, Network]):
         from fnmatch import fnmatchcase
 
         from mapsto.nn.edits.lora import is_adaptable
-        from mapsto.nn.heads import head_path
+        from mapsto.nn.network.head import head_path
 
         own = head_path(module)
         known = [path for path, part in module.named_modules() if is_adaptable(part)]

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 __all__ = ["MergeLora"]
 

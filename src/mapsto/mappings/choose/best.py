@@ -13,9 +13,10 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, MapstoError, SpecError, nearest
 from mapsto.kinds import Forked, Metric, Network, Report
-from mapsto.mapping import Branches, Context, Mapping, MappingField, accepts, kind_name, left_out_text, refusal
+from mapsto.mapping import Branches, Mapping, MappingField, accepts, kind_name, left_out_text, refusal
 
 __all__ = ["Best"]
 
@@ -177,7 +178,7 @@ class Best(Mapping[Forked, Network]):
         self, networks: AbcMapping[str, Network], label: str, costs: dict[str, dict[str, float]], name: str
     ) -> str:
         """What keeps the smallest branch from being smaller, against the largest branch."""
-        from mapsto.nn.stays_whole import stays_whole
+        from mapsto.nn.prune.unpruned_layers import stays_whole
 
         largest = max(costs, key=lambda each: costs[each][name])
         if largest == label:

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import SpecError, nearest
 from mapsto.kinds import Forked, Network
-from mapsto.mapping import Branches, Context, Mapping, accepts, kind_name
+from mapsto.mapping import Branches, Mapping, accepts, kind_name
 
 __all__ = ["Branch"]
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.layerwise import Layerwise
+from mapsto.nn.distill.feature_based import Layerwise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.distillation import Imitation
+    from mapsto.nn.distill.loop import Imitation
 
 __all__ = ["Attention"]
 
@@ -40,7 +40,7 @@ class Attention(Layerwise):
     """Weight of the attention maps, which are small numbers; 1000 in Tian et al., 2020."""
 
     def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.imitation import attention
-        from mapsto.nn.layerwise import summed
+        from mapsto.nn.distill.feature_based import summed
+        from mapsto.nn.distill.losses import attention
 
         return summed(attention, given)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.layerwise import Layerwise
+from mapsto.nn.distill.feature_based import Layerwise
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distillation import Imitation, Lesson
-    from mapsto.nn.features import Pair
+    from mapsto.nn.distill.loop import Imitation, Lesson
+    from mapsto.nn.network.features import Pair
 
 __all__ = ["Contrastive"]
 
@@ -51,7 +51,7 @@ class Contrastive(Layerwise):
     """How much of the memory of a sample stays when it is seen again; 0.5 in the authors' code."""
 
     def default_pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
-        from mapsto.nn.features import EMBEDDING
+        from mapsto.nn.network.features import EMBEDDING
 
         return [(EMBEDDING, EMBEDDING)]
 
@@ -61,7 +61,7 @@ class Contrastive(Layerwise):
     def regressors(self, lesson: Lesson) -> nn.Module:
         import torch
 
-        from mapsto.nn.regressors import Contrast
+        from mapsto.nn.distill.projectors import Contrast
 
         sizes = [layers[-1].flatten(1).shape[1] for layers in (lesson.ours, lesson.theirs)]
         return Contrast(sizes[0], sizes[1], self.size, torch.as_tensor(lesson.samples.labels))
@@ -71,8 +71,8 @@ class Contrastive(Layerwise):
 
         import torch
 
-        from mapsto.nn.imitation import contrast
-        from mapsto.nn.regressors import Contrast
+        from mapsto.nn.distill.losses import contrast
+        from mapsto.nn.distill.projectors import Contrast
 
         memory = cast("Contrast", given.regressors)
         ours, theirs = given.ours[0], given.theirs[0]

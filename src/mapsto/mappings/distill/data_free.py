@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Signature
-from mapsto.mapping import Context, DataSource, NetworkSource
-from mapsto.nn.optimisation import Optimisation
+from mapsto.mapping import DataSource, NetworkSource
+from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Process, State
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from mapsto.nn.distill.deep_inversion import Dreaming
     from mapsto.nn.edits.head import Head
-    from mapsto.nn.inversion import Dreaming
 
 __all__ = ["DataFree"]
 
@@ -67,7 +68,7 @@ class DataFree(Optimisation, Process[Network, Network]):
     contract: ClassVar[dict[str, Any]] = {"batches": 2, "iterations": 2}
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.training import first_state
+        from mapsto.nn.train.loop import first_state
 
         return {"step": 0, "student": first_state(self._student(value, ctx)[0], self)}
 
@@ -77,10 +78,10 @@ class DataFree(Optimisation, Process[Network, Network]):
     def open(self, value: Network, state: State, ctx: Context) -> Dreaming:
         import torch
 
-        from mapsto.nn.distillation import classes_only, naming
-        from mapsto.nn.inference import class_metrics, compact
-        from mapsto.nn.inversion import Dream, Dreaming, bounds, statistics_gap
-        from mapsto.nn.training import Plan, Training
+        from mapsto.nn.distill.deep_inversion import Dream, Dreaming, bounds, statistics_gap
+        from mapsto.nn.distill.loop import classes_only, naming
+        from mapsto.nn.network.inference import class_metrics, compact
+        from mapsto.nn.train.loop import Plan, Training
 
         teacher, samples = ctx.network(self.teacher), self.batches * self.batch_size
         if teacher.signature.answers != "classes":
@@ -125,7 +126,7 @@ class DataFree(Optimisation, Process[Network, Network]):
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.training import load_result
+        from mapsto.nn.train.loop import load_result
 
         module, edit, signature = self._student(value, ctx)
         load_result(module, state["student"])
@@ -133,8 +134,8 @@ class DataFree(Optimisation, Process[Network, Network]):
 
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
         """The student with a head for the teacher's classes. Raises `DomainError` where the two do not fit."""
-        from mapsto.nn.dense import refuse_dense
-        from mapsto.nn.heading import headed
+        from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.nn.network.replace_head import headed
 
         teacher = ctx.network(self.teacher).signature
         refuse_dense(teacher, where=f"{self.name}: teacher", who="the teacher")
@@ -151,7 +152,7 @@ class DataFree(Optimisation, Process[Network, Network]):
     def _loss(self, call: nn.Module, teacher: nn.Module, images: Tensor) -> Tensor:
         import torch
 
-        from mapsto.nn.differences import kl
+        from mapsto.nn.distill.divergences import kl
 
         with torch.no_grad():
             targets: Tensor = teacher(images)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distillation import Distillation, Imitation
+from mapsto.nn.distill.loop import Distillation, Imitation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class Decoupled(Distillation):
     """T: higher shows more of how the teacher ranks the wrong classes; 4 in the paper."""
 
     def imitation(self, given: Imitation) -> Tensor:
-        from mapsto.nn.imitation import decoupled
+        from mapsto.nn.distill.losses import decoupled
 
         return decoupled(
             given.scores,

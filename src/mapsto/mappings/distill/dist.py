@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distillation import Distillation, Imitation
+from mapsto.nn.distill.loop import Distillation, Imitation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Dist(Distillation):
     """T; 4 in the paper on CIFAR-100, 1 on ImageNet."""
 
     def imitation(self, given: Imitation) -> Tensor:
-        from mapsto.nn.imitation import correlations
+        from mapsto.nn.distill.losses import correlations
 
         return correlations(
             given.scores, given.targets, temperature=self.temperature, inter=self.inter, intra=self.intra

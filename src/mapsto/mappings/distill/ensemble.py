@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mapsto.mapping import Context, NetworkSource
-from mapsto.nn.distillation import Imitation, Schooling, shared_classes
+from mapsto.context import Context
+from mapsto.mapping import NetworkSource
+from mapsto.nn.distill.loop import Imitation, Schooling, shared_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapsto.kinds import Network, Samples
-    from mapsto.nn.taught import Teacher
+    from mapsto.nn.distill.teacher_student import Teacher
 
 __all__ = ["Ensemble"]
 
@@ -56,7 +57,7 @@ class Ensemble(Schooling):
         return [ctx.network(teacher) for teacher in self.teachers]
 
     def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
-        from mapsto.nn.taught import Committee, Teacher
+        from mapsto.nn.distill.teacher_student import Committee, Teacher
 
         networks = self.teaching(ctx)
         for number, network in enumerate(networks, 1):
@@ -65,6 +66,6 @@ class Ensemble(Schooling):
         return Committee(members, self.temperature)
 
     def imitation(self, given: Imitation) -> Tensor:
-        from mapsto.nn.differences import kl
+        from mapsto.nn.distill.divergences import kl
 
         return self.answers * kl(given.scores, given.targets, temperature=self.temperature)

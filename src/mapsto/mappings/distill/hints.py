@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.layerwise import Layerwise
+from mapsto.nn.distill.feature_based import Layerwise
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distillation import Imitation, Lesson
-    from mapsto.nn.features import Pair
+    from mapsto.nn.distill.loop import Imitation, Lesson
+    from mapsto.nn.network.features import Pair
 
 __all__ = ["Hints"]
 
@@ -47,12 +47,12 @@ class Hints(Layerwise):
         return pairs[middle : middle + 1]
 
     def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.regressors import Projections
+        from mapsto.nn.distill.projectors import Projections
 
         return Projections(lesson.ours, lesson.theirs)
 
     def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.imitation import hint
-        from mapsto.nn.layerwise import summed
+        from mapsto.nn.distill.feature_based import summed
+        from mapsto.nn.distill.losses import hint
 
         return summed(hint, given)

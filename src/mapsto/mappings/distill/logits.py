@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.context import Context
+from mapsto.data.augment.field import Augmentation
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Adaptation, Network, Samples, Signature
-from mapsto.mapping import Context, DataSource, NetworkSource, TasksSource
-from mapsto.nn.distillation import shared_classes
-from mapsto.nn.optimisation import Optimisation
+from mapsto.mapping import DataSource, NetworkSource, TasksSource
+from mapsto.nn.distill.loop import shared_classes
+from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Items, Process, State
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from mapsto.nn.batches import Batch, Task
     from mapsto.nn.edits.head import Head
-    from mapsto.nn.targets import Kind
-    from mapsto.nn.training import Training
+    from mapsto.nn.train.batches import Batch, Task
+    from mapsto.nn.train.label_kinds import Kind
+    from mapsto.nn.train.loop import Training
 
 __all__ = ["Logits"]
 
@@ -115,13 +116,13 @@ class Logits(Optimisation, Process[Network, Network]):
             )
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.training import first_state
+        from mapsto.nn.train.loop import first_state
 
         return first_state(self._student(value, ctx)[0], self)
 
     def items(self, value: Network, ctx: Context) -> Items:
         from mapsto.data.checks import require_finite, require_some
-        from mapsto.nn.batches import Batches, RepeatedTasks, TaskBatches
+        from mapsto.nn.train.batches import Batches, RepeatedTasks, TaskBatches
 
         if self.tasks is not None:
             episodes = ctx.tasks(self.tasks, also=[ctx.network(self.teacher)])
@@ -140,8 +141,8 @@ class Logits(Optimisation, Process[Network, Network]):
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
-        from mapsto.nn.batches import Batches
-        from mapsto.nn.training import Plan, Training
+        from mapsto.nn.train.batches import Batches
+        from mapsto.nn.train.loop import Plan, Training
 
         items = self.items(value, ctx)
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
@@ -165,7 +166,7 @@ class Logits(Optimisation, Process[Network, Network]):
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.training import load_result
+        from mapsto.nn.train.loop import load_result
 
         module, edit, signature = self._student(value, ctx)
         load_result(module, state)
@@ -174,7 +175,7 @@ class Logits(Optimisation, Process[Network, Network]):
 
     def adaptation(self, value: Network, ctx: Context) -> Adaptation:
         """The student's own way of adapting, else the teacher's."""
-        from mapsto.nn.learners import CENTROID
+        from mapsto.nn.meta.adaptation_methods import CENTROID
 
         if value.adaptation is not None:
             return value.adaptation
@@ -186,8 +187,8 @@ class Logits(Optimisation, Process[Network, Network]):
         return ctx.dataset(self.data, also=[ctx.network(self.teacher)])
 
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
-        from mapsto.nn.heading import headed, headless
-        from mapsto.nn.targets import ANSWERS
+        from mapsto.nn.network.replace_head import headed, headless
+        from mapsto.nn.train.label_kinds import ANSWERS
 
         module = value.module()
         if self.tasks is not None:
@@ -201,7 +202,7 @@ class Logits(Optimisation, Process[Network, Network]):
 
     def kind(self, samples: Samples, teacher: Signature) -> Kind:
         """What is imitated. Raises `DomainError` where the teacher's answers are not what the labels are."""
-        from mapsto.nn.targets import ANSWERS, kind_of
+        from mapsto.nn.train.label_kinds import ANSWERS, kind_of
 
         found = kind_of(samples.labels)
         if teacher.answers not in ("classes", ANSWERS[found]):
@@ -237,8 +238,8 @@ class _Objective:
     """The loss of a step: the teacher's answers, the labels, the embeddings."""
 
     def __init__(self, mapping: Logits, value: Network, student: nn.Module, ctx: Context) -> None:
-        from mapsto.nn.heading import headless
-        from mapsto.nn.taught import Teacher
+        from mapsto.nn.distill.teacher_student import Teacher
+        from mapsto.nn.network.replace_head import headless
 
         self._mapping, self._ctx, self._student = mapping, ctx, student
         teacher = ctx.network(mapping.teacher)
@@ -260,7 +261,7 @@ class _Objective:
 
     def _class_weights(self, ctx: Context) -> Tensor | None:
         """Of the labels' loss. Raises `DomainError` where they are asked for and nothing is classified by the labels."""
-        from mapsto.nn.class_weights import weights_of
+        from mapsto.nn.train.class_weights import weights_of
 
         mapping = self._mapping
         by_labels = (
@@ -277,8 +278,8 @@ class _Objective:
         return None
 
     def __call__(self, call: nn.Module, item: Batch | Task) -> Tensor:
-        from mapsto.nn.imitation import distances
-        from mapsto.nn.targets import loss as hard
+        from mapsto.nn.distill.losses import distances
+        from mapsto.nn.train.label_kinds import loss as hard
 
         mapping = self._mapping
         own, theirs = self._inputs(item)
@@ -295,7 +296,7 @@ class _Objective:
         """The student's and the teacher's input; tasks that come again have the changes of the step they were drawn for."""
         import torch
 
-        from mapsto.nn.batches import Task
+        from mapsto.nn.train.batches import Task
 
         if not isinstance(item, Task):
             return self._teacher.inputs(item.inputs)
@@ -309,7 +310,7 @@ class _Objective:
         """The teacher's scores (N, classes) and embeddings (M, D); of tasks that come again, those that it gave before."""
         import torch
 
-        from mapsto.nn.batches import Task
+        from mapsto.nn.train.batches import Task
 
         place = item.drawn_for if isinstance(item, Task) else None
         if place is not None and place in self._known:
@@ -326,7 +327,7 @@ class _Objective:
         """D of the student's answers and the teacher's, both (N, ...)."""
         from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-        from mapsto.nn.differences import difference
+        from mapsto.nn.distill.divergences import difference
 
         heat, name = self._mapping.temperature, self._mapping.difference
         if self._kind == "multilabel" and name == "kl":
@@ -343,8 +344,8 @@ class _Objective:
         """Scores (N, classes), labels (N,), and the embeddings (M, D)."""
         import torch
 
-        from mapsto.nn.batches import Task, scores_and_labels
-        from mapsto.nn.heads import embed_and_classify
+        from mapsto.nn.network.head import embed_and_classify
+        from mapsto.nn.train.batches import Task, scores_and_labels
 
         if not isinstance(item, Task) and not self._mapping.features:
             scores = call(inputs)
@@ -364,8 +365,8 @@ class _Objective:
 
     def validation(self) -> Callable[[nn.Module], dict[str, float]] | None:
         """Metrics of a module on held-out data or tasks; None without any."""
-        from mapsto.nn.episodes import episode_metrics
-        from mapsto.nn.inference import class_metrics
+        from mapsto.nn.meta.evaluation import episode_metrics
+        from mapsto.nn.network.inference import class_metrics
 
         mapping, ctx = self._mapping, self._ctx
         if mapping.tasks is not None and mapping.validation_tasks is not None:
@@ -381,7 +382,7 @@ class _Objective:
 
     def _difference_on(self, module: nn.Module, samples: Samples) -> float:
         """The mean difference from the teacher on held-out samples."""
-        from mapsto.nn.inference import forward
+        from mapsto.nn.network.inference import forward
 
         knows, before = self._teacher.module, self._teacher.network.signature.preprocessing
         answers = forward(module, samples.inputs, self._own, device=self._ctx.device)

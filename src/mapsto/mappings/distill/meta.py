@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Episodes, Network, Signature
-from mapsto.mapping import Context, NetworkSource
-from mapsto.nn.episodic import Episodic
+from mapsto.mapping import NetworkSource
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.kinds import Edit
-    from mapsto.nn.batches import Task
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.train.batches import Task
 
 __all__ = ["Meta"]
 
@@ -56,7 +57,7 @@ class Meta(Episodic):
         return None
 
     def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
-        from mapsto.nn.learners import CENTROID
+        from mapsto.nn.meta.adaptation_methods import CENTROID
 
         own = value.adaptation or CENTROID
         return own if learner is None else dataclasses.replace(own, tensors=learner.detached())
@@ -70,8 +71,8 @@ class Meta(Episodic):
 
     def learner(self, value: Network, ctx: Context) -> tuple[Learner, tuple[Edit, ...], Signature]:
         """The student, which keeps its head if that adapts."""
-        from mapsto.nn.heading import headless
-        from mapsto.nn.learner import Learner
+        from mapsto.nn.meta.learner_module import Learner
+        from mapsto.nn.network.replace_head import headless
 
         module, adaptation = value.module(), self.adaptation(value, None)
         if _by_features(adaptation) is None:
@@ -82,10 +83,10 @@ class Meta(Episodic):
     def objective(self, value: Network, ctx: Context) -> Callable[[Learner, Tensor, Task, int], Tensor]:
         import torch
 
-        from mapsto.nn.heading import headless
-        from mapsto.nn.imitation import distances
-        from mapsto.nn.inference import compact
-        from mapsto.nn.learners import CENTROID
+        from mapsto.nn.distill.losses import distances
+        from mapsto.nn.meta.adaptation_methods import CENTROID
+        from mapsto.nn.network.inference import compact
+        from mapsto.nn.network.replace_head import headless
 
         teacher = ctx.network(self.teacher)
         module, adaptation = teacher.module(), teacher.adaptation or CENTROID
@@ -120,9 +121,9 @@ class Meta(Episodic):
         self, module: nn.Module, adaptation: Adaptation, inputs: Tensor, task: Task
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Scores (K, N, ways), labels (N,), and the embeddings (B · (S + Q), D) where they are compared."""
-        from mapsto.nn.adapted import adapted_path
-        from mapsto.nn.batches import scores_and_labels
-        from mapsto.nn.heads import embed
+        from mapsto.nn.meta.query_loss import adapted_path
+        from mapsto.nn.network.head import embed
+        from mapsto.nn.train.batches import scores_and_labels
 
         if _by_features(adaptation) is None:
             path = adapted_path(module, adaptation, inputs, task).flatten(1, 2)
@@ -146,8 +147,8 @@ class Meta(Episodic):
         import torch
         from torch.nn.functional import mse_loss
 
-        from mapsto.nn.adaptation.gradient import loss_of
-        from mapsto.nn.differences import difference
+        from mapsto.nn.distill.divergences import difference
+        from mapsto.nn.meta.adaptation.gradient import loss_of
 
         def differ(ours: Tensor, theirs: Tensor) -> Tensor:
             if labels.is_floating_point() and self.difference != "cosine":
@@ -168,6 +169,6 @@ def _labels(task: Task, inputs: Tensor) -> Tensor:
 
 def _by_features(adaptation: Adaptation) -> object | None:
     """What it adapts by, if by embeddings alone."""
-    from mapsto.nn.learners import feature_method
+    from mapsto.nn.meta.adaptation_methods import feature_method
 
     return feature_method(adaptation.method)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.layerwise import Layerwise
+from mapsto.nn.distill.feature_based import Layerwise
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distillation import Imitation, Lesson
-    from mapsto.nn.features import Pair
+    from mapsto.nn.distill.loop import Imitation, Lesson
+    from mapsto.nn.network.features import Pair
 
 __all__ = ["Pruned"]
 
@@ -47,19 +47,19 @@ class Pruned(Layerwise):
     """Weight of the teacher's softened answers, as in `distill.logits`; 0 for none."""
 
     def default_pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
-        from mapsto.nn.kept import last_norms
+        from mapsto.nn.prune.kept_channels import last_norms
 
         return [(path, path) for path in last_norms(students, examples[0])]
 
     def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.kept import kept_channels
-        from mapsto.nn.regressors import Kept
+        from mapsto.nn.distill.projectors import Kept
+        from mapsto.nn.prune.kept_channels import kept_channels
 
         student, teacher = lesson.student, lesson.teacher
         return Kept([kept_channels(student, teacher, own, where=self.name) for own, _ in lesson.pairs])
 
     def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.imitation import hint
-        from mapsto.nn.layerwise import summed
+        from mapsto.nn.distill.feature_based import summed
+        from mapsto.nn.distill.losses import hint
 
         return summed(hint, given)

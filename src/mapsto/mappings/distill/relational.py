@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.layerwise import Layerwise
+from mapsto.nn.distill.feature_based import Layerwise
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distillation import Imitation
-    from mapsto.nn.features import Pair
+    from mapsto.nn.distill.loop import Imitation
+    from mapsto.nn.network.features import Pair
 
 __all__ = ["Relational"]
 
@@ -45,17 +45,17 @@ class Relational(Layerwise):
     """Weight of the angles; 50 in the paper. At 0 they are not computed."""
 
     def default_pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
-        from mapsto.nn.features import EMBEDDING
+        from mapsto.nn.network.features import EMBEDDING
 
         return [(EMBEDDING, EMBEDDING)]
 
     def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.layerwise import summed
+        from mapsto.nn.distill.feature_based import summed
 
         return summed(self._relations, given)
 
     def _relations(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        from mapsto.nn.imitation import angles, distances
+        from mapsto.nn.distill.losses import angles, distances
 
         ours, theirs = ours.flatten(1), theirs.flatten(1)
         loss = self.distance * distances(ours, theirs)

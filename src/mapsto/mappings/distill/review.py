@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.layerwise import Layerwise
+from mapsto.nn.distill.feature_based import Layerwise
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distillation import Imitation, Lesson
+    from mapsto.nn.distill.loop import Imitation, Lesson
 
 __all__ = ["Review"]
 
@@ -44,12 +44,12 @@ class Review(Layerwise):
     """Most channels of the fused maps, which have no more than the student's deepest layer; 512 in the authors' code."""
 
     def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.regressors import Review as Fusions
+        from mapsto.nn.distill.projectors import Review as Fusions
 
         return Fusions(lesson.ours, lesson.theirs, self.width)
 
     def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.imitation import hierarchical
-        from mapsto.nn.layerwise import summed
+        from mapsto.nn.distill.feature_based import summed
+        from mapsto.nn.distill.losses import hierarchical
 
         return summed(hierarchical, given)

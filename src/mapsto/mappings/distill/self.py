@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mapsto.errors import DomainError
-from mapsto.nn.distillation import Imitation, Schooling
+from mapsto.nn.distill.loop import Imitation, Schooling
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from mapsto.context import Context
     from mapsto.kinds import Network, Samples
-    from mapsto.mapping import Context
-    from mapsto.nn.distillation import Lesson
-    from mapsto.nn.features import Pair
-    from mapsto.nn.taught import Teacher
+    from mapsto.nn.distill.loop import Lesson
+    from mapsto.nn.distill.teacher_student import Teacher
+    from mapsto.nn.network.features import Pair
 
 __all__ = ["Self"]
 
@@ -53,12 +53,12 @@ class Self(Schooling):
     """λ, the weight of the features' mean squared difference; 0.03 in the authors' code."""
 
     def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
-        from mapsto.nn.taught import Alone
+        from mapsto.nn.distill.teacher_student import Alone
 
         return Alone(value, value, self.augment, ctx, where=self.name)
 
     def pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
-        from mapsto.nn.features import matched
+        from mapsto.nn.network.features import matched
 
         where = f"{self.name}: layers"
         named = dict(zip(self.layers, self.layers, strict=True)) if self.layers is not None else None
@@ -72,14 +72,14 @@ class Self(Schooling):
         return found
 
     def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.regressors import Exits
+        from mapsto.nn.distill.projectors import Exits
 
         return Exits(lesson.ours, len(lesson.samples.classes))
 
     def imitation(self, given: Imitation) -> Tensor:
         from torch.nn.functional import cross_entropy, mse_loss
 
-        from mapsto.nn.differences import kl
+        from mapsto.nn.distill.divergences import kl
 
         deepest, total = given.theirs[-1].detach(), given.scores.new_zeros(())
         for scores, features in zip(given.ours, given.theirs[:-1], strict=True):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.layerwise import Layerwise
+from mapsto.nn.distill.feature_based import Layerwise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.distillation import Imitation
-    from mapsto.nn.features import Pair
+    from mapsto.nn.distill.loop import Imitation
+    from mapsto.nn.network.features import Pair
 
 __all__ = ["Similarity"]
 
@@ -45,7 +45,7 @@ class Similarity(Layerwise):
         return pairs[-1:]
 
     def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.imitation import similarity
-        from mapsto.nn.layerwise import summed
+        from mapsto.nn.distill.feature_based import summed
+        from mapsto.nn.distill.losses import similarity
 
         return summed(similarity, given)

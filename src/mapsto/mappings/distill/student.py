@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 __all__ = ["Student"]
 
@@ -41,6 +42,6 @@ class Student(Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DomainError` for another family, an edited teacher (but for its head), or one that is not so deep."""
-        from mapsto.nn.derived import derived
+        from mapsto.nn.distill.student_init import derived
 
         return derived(value, width=self.width, depth=self.depth)

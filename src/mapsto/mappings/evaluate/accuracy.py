@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Metric, Network, Report, Samples, Table
-from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +46,8 @@ class Accuracy(Mapping[Network, Report]):
         import torch
 
         from mapsto.data.checks import require_finite, require_some
-        from mapsto.nn.inference import forward
-        from mapsto.nn.targets import kind_of, loss
+        from mapsto.nn.network.inference import forward
+        from mapsto.nn.train.label_kinds import kind_of, loss
 
         samples = require_some(ctx.dataset(self.data), where="evaluate.accuracy")
         require_finite(samples.inputs, where="evaluate.accuracy: data")
@@ -119,7 +120,7 @@ def counted(shares: Iterable[Metric]) -> tuple[int, int]:
 
 def _require_outputs(value: Network, samples: Samples) -> None:
     from mapsto.data.checks import require_alike
-    from mapsto.nn.dense import refuse_dense
+    from mapsto.nn.network.dense_outputs import refuse_dense
 
     refuse_dense(value.signature, where="evaluate.accuracy")
     shape, known = value.signature.outputs[0].shape, value.signature.classes

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Metric, Network, Report, Table
-from mapsto.mapping import Context, DataSource, Mapping, NetworkSource
+from mapsto.mapping import DataSource, Mapping, NetworkSource
 
 __all__ = ["CrossValidated"]
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Metric, Network, Report, Table
-from mapsto.mapping import Context, DataSource, Mapping, NetworkSource
+from mapsto.mapping import DataSource, Mapping, NetworkSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ class Difference(Mapping[Network, Report]):
     def apply(self, value: Network, ctx: Context) -> Report:
         import torch
 
-        from mapsto.nn.differences import hsic
+        from mapsto.nn.distill.divergences import hsic
 
         teacher = ctx.network(self.teacher)
         _require_alike(value, teacher)
@@ -106,7 +107,7 @@ class Difference(Mapping[Network, Report]):
     def _report(
         self, ours: Tensor, theirs: Tensor, matrix: list[list[float]], paths: Sequence[Sequence[str]]
     ) -> Report:
-        from mapsto.nn.differences import DIFFERENCES
+        from mapsto.nn.distill.divergences import DIFFERENCES
 
         n = len(ours)
         whole = tuple(each.flatten(1) for each in (ours, theirs))
@@ -148,8 +149,8 @@ def _require_alike(value: Network, teacher: Network) -> None:
 
 
 def _layers(module: nn.Module, network: Network, wanted: Sequence[str] | None, *, owner: str) -> list[str]:
-    from mapsto.nn.features import EMBEDDING, last_of_each_resolution, output_shapes, require_layers
-    from mapsto.nn.heading import example_input
+    from mapsto.nn.network.features import EMBEDDING, last_of_each_resolution, output_shapes, require_layers
+    from mapsto.nn.network.replace_head import example_input
 
     example = example_input(network).to(next(iter(module.parameters())).device)
     shapes = output_shapes(module, example)
@@ -169,8 +170,8 @@ def _products(
     """Scores (N, C), and products of all pairs of samples in each of L layers, shape (L, N, N), in double precision."""
     import torch
 
-    from mapsto.nn.features import capturing
-    from mapsto.nn.preprocess import prepare
+    from mapsto.nn.network.features import capturing
+    from mapsto.nn.network.preprocess import prepare
 
     batch = prepare(raw, network.signature.preprocessing, device=ctx.device)
     with torch.no_grad(), capturing(module, paths) as seen:

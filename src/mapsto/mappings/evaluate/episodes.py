@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Episode, Metric, Network, Report, Series, Table, Tasks
-from mapsto.mapping import Context, Mapping, NetworkSource, TasksSource
+from mapsto.mapping import Mapping, NetworkSource, TasksSource
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from mapsto.kinds import Episodes as OpenedEpisodes
-    from mapsto.nn.episodes import EpisodeResults
+    from mapsto.nn.meta.evaluation import EpisodeResults
 
 __all__ = ["Episodes"]
 
@@ -95,7 +96,7 @@ class Episodes(Mapping[Network, Report]):
                 yield source
 
     def _metrics(self, value: Network, episodes: list[Episode], ctx: Context) -> dict[str, Metric]:
-        from mapsto.nn.episodes import own_statistics
+        from mapsto.nn.meta.evaluation import own_statistics
 
         own = self._results(value, episodes, ctx)
         regression = own.errors is not None
@@ -123,7 +124,7 @@ class Episodes(Mapping[Network, Report]):
         ctx: Context,
         statistics: Literal["own", "transductive", "inductive"] = "own",
     ) -> EpisodeResults:
-        from mapsto.nn.episodes import episode_results
+        from mapsto.nn.meta.evaluation import episode_results
 
         return episode_results(
             network.module(),
@@ -141,7 +142,7 @@ class Episodes(Mapping[Network, Report]):
         self, value: Network, source: OpenedEpisodes, episodes: list[Episode], ctx: Context
     ) -> dict[str, Series]:
         """Accuracy (of regression the error) before the first inner step and after each; nothing for a learner without inner steps."""
-        from mapsto.nn.episodes import accuracies_by_step
+        from mapsto.nn.meta.evaluation import accuracies_by_step
 
         own = self._adaptation(value)
         longer = dataclasses.replace(own, settings={**own.settings, "steps": self.curve})

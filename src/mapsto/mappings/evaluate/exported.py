@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Metric, Network, Report
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,9 +37,9 @@ class Exported(Mapping[Network, Report]):
 
     def apply(self, value: Network, ctx: Context) -> Report:
         """Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network."""
-        from mapsto.nn.measure import count_macs, count_parameters
-        from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.runtime import find
+        from mapsto.nn.export.onnx import example_inputs
+        from mapsto.nn.export.registry import find
+        from mapsto.nn.profile.counts import count_macs, count_parameters
 
         inputs, module = example_inputs(value.signature, 1), value.module()
         contents = find(self.runtime).lowered(value)
@@ -52,8 +53,8 @@ class Exported(Mapping[Network, Report]):
         return Report(metrics=metrics)
 
     def _times(self, contents: dict[str, bytes], inputs: tuple[NDArray[Any], ...], ctx: Context) -> dict[str, Metric]:
-        from mapsto.nn.runtime import find
-        from mapsto.nn.timing import interleaved, torch_threads
+        from mapsto.nn.export.registry import find
+        from mapsto.nn.profile.timing import interleaved, torch_threads
 
         folder = ctx.scratch()
         files = {name: folder / name for name in contents}

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Metric, Network, Package, Report, Signature, Table
-from mapsto.mapping import Context, Mapping, NetworkSource
+from mapsto.mapping import Mapping, NetworkSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.runtime import Run
-    from mapsto.nn.timing import Timing
+    from mapsto.nn.export.registry import Run
+    from mapsto.nn.profile.timing import Timing
 
 __all__ = ["Latency"]
 
@@ -42,7 +43,7 @@ class Latency(Mapping[Network | Package, Report]):
 
     def apply(self, value: Network | Package, ctx: Context) -> Report:
         """Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network."""
-        from mapsto.nn.timing import interleaved, torch_threads
+        from mapsto.nn.profile.timing import interleaved, torch_threads
 
         networks = {name: ctx.network(source) for name, source in self.baselines.items()}
         metrics: dict[str, Metric] = {}
@@ -62,7 +63,7 @@ class Latency(Mapping[Network | Package, Report]):
         return Report(metrics=metrics, tables=tables)
 
     def _call(self, value: Network | Package, ctx: Context, threads: int) -> Callable[[], object]:
-        from mapsto.nn.runtime import run_package
+        from mapsto.nn.export.registry import run_package
 
         if isinstance(value, Network):
             return _in_pytorch(value) if self.runtime == "pytorch" else _in_runtime(self.runtime, value, ctx, threads)
@@ -70,7 +71,7 @@ class Latency(Mapping[Network | Package, Report]):
 
 
 def _example(signature: Signature) -> tuple[Tensor, ...]:
-    from mapsto.nn.onnx_export import example_inputs
+    from mapsto.nn.export.onnx import example_inputs
 
     return example_inputs(signature, 1)
 
@@ -88,7 +89,7 @@ def _in_pytorch(network: Network) -> Callable[[], object]:
 
 
 def _in_runtime(name: str, network: Network, ctx: Context, threads: int) -> Callable[[], object]:
-    from mapsto.nn.runtime import run_network
+    from mapsto.nn.export.registry import run_network
 
     return _calling(run_network(name, network, ctx.scratch(), threads=threads), network.signature)
 
@@ -99,7 +100,7 @@ def _calling(run: Run, signature: Signature) -> Callable[[], object]:
 
 
 def _metrics(timings: dict[str, Timing], suffix: str) -> Iterator[tuple[str, Metric]]:
-    from mapsto.nn.timing import speedup
+    from mapsto.nn.profile.timing import speedup
 
     for name, timing in timings.items():
         prefix = "" if name == "value" else f"{name}_"
@@ -112,7 +113,7 @@ def _metrics(timings: dict[str, Timing], suffix: str) -> Iterator[tuple[str, Met
 
 
 def _table(timings: dict[str, Timing]) -> Table:
-    from mapsto.nn.timing import speedup
+    from mapsto.nn.profile.timing import speedup
 
     rows: list[tuple[str | float, ...]] = []
     columns = ("what", "p50", "p99", "mean", "least median", "most median", "speed-up", "least", "most")

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Metric, Network, Report, Table
-from mapsto.mapping import Context, DataSource, Mapping
-from mapsto.nn.unlabelled import Unlabelled
+from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.train.calibration_fields import Unlabelled
 
 __all__ = ["Quantization"]
 
@@ -31,12 +32,12 @@ class Quantization(Unlabelled, Mapping[Network, Report]):
     @staticmethod
     def contract_input() -> Network:
         """A quantized network, what this maps from."""
-        from mapsto.nn.quantization import quantized_example
+        from mapsto.nn.quantize.post_training import quantized_example
 
         return quantized_example()
 
     def apply(self, value: Network, ctx: Context) -> Report:
-        from mapsto.nn.quantizer_costs import QuantizerCosts
+        from mapsto.nn.quantize.layer_sensitivity import QuantizerCosts
 
         at_hand = QuantizerCosts(self, value, ctx, where=self.name)
         drop, count = at_hand.drop(), len(at_hand.original.outputs)

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Metric, Network, Report, Samples, Series, Table
-from mapsto.mapping import Context, DataSource, Mapping, MappingField, TasksSource
+from mapsto.mapping import DataSource, Mapping, MappingField, TasksSource
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mapsto.nn.prune import Importance
-    from mapsto.nn.sensitivity import Trial
+    from mapsto.nn.prune.layer_sensitivity import Trial
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Sensitivity"]
 
@@ -59,7 +60,7 @@ class Sensitivity(Mapping[Network, Report]):
     contract: ClassVar[dict[str, Any]] = {"data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}}}
 
     def __post_init__(self) -> None:
-        from mapsto.nn.criterion import criterion_of
+        from mapsto.nn.prune.criterion import criterion_of
 
         if (self.data is None) == (self.tasks is None):
             raise SpecError(
@@ -71,8 +72,8 @@ class Sensitivity(Mapping[Network, Report]):
             criterion_of(self.criterion, where="evaluate.sensitivity")
 
     def apply(self, value: Network, ctx: Context) -> Report:
-        from mapsto.nn.prune import ranked
-        from mapsto.nn.sensitivity import trials
+        from mapsto.nn.prune.layer_sensitivity import trials
+        from mapsto.nn.prune.structured import ranked
 
         judge = self._judge(value, ctx)
         importance, embedding, padded = self._ranking(value, ctx)
@@ -95,8 +96,8 @@ class Sensitivity(Mapping[Network, Report]):
 
     def _ranking(self, value: Network, ctx: Context) -> tuple[Importance, bool, bool]:
         """How important channels are, and whether the embedding and padded shortcuts may become narrower."""
-        from mapsto.nn.criterion import criterion_of
-        from mapsto.nn.importance import weight_norms
+        from mapsto.nn.prune.criterion import criterion_of
+        from mapsto.nn.prune.importance import weight_norms
 
         if self.criterion is None:
             return lambda module, groups: weight_norms(module, groups, 2), False, False
@@ -110,7 +111,7 @@ class Sensitivity(Mapping[Network, Report]):
         samples = self._samples(value, ctx)
 
         def right(network: Network) -> NDArray[np.float64]:
-            from mapsto.nn.inference import forward
+            from mapsto.nn.network.inference import forward
 
             before = network.signature.preprocessing
             outputs = forward(network.module(), samples.inputs, before, device=ctx.device)
@@ -120,8 +121,8 @@ class Sensitivity(Mapping[Network, Report]):
 
     def _on_tasks(self, ctx: Context) -> Callable[[Network], NDArray[np.float64]]:
         from mapsto.data.checks import require_finite
-        from mapsto.nn.episodes import episode_results
-        from mapsto.nn.learners import CENTROID
+        from mapsto.nn.meta.adaptation_methods import CENTROID
+        from mapsto.nn.meta.evaluation import episode_results
 
         source = ctx.tasks(self.tasks)
         require_finite(source.samples.inputs, where="evaluate.sensitivity: tasks")
@@ -145,7 +146,7 @@ class Sensitivity(Mapping[Network, Report]):
         import numpy as np
 
         from mapsto.data.checks import require_alike, require_finite, require_labelled, require_some
-        from mapsto.nn.dense import refuse_dense
+        from mapsto.nn.network.dense_outputs import refuse_dense
 
         refuse_dense(value.signature, where="evaluate.sensitivity")
         where = "evaluate.sensitivity: data"
@@ -168,7 +169,7 @@ class Sensitivity(Mapping[Network, Report]):
 
 def _tables(rows: Sequence[Sequence[Trial]], channels: AbcMapping[str, int]) -> Iterator[tuple[str, Table]]:
     """A row a layer, a column a ratio: drops, and the half-widths of their intervals."""
-    from mapsto.nn.sensitivity import TABLE
+    from mapsto.nn.prune.layer_sensitivity import TABLE
 
     shares = tuple(f"{100 * trial.ratio:g} %" for trial in rows[0])
     intervals = tuple(f"± at {share}" for share in shares)

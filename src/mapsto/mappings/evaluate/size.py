@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Metric, Network, Package, Report, Signature
-from mapsto.mapping import Context, Mapping, NetworkSource
+from mapsto.mapping import Mapping, NetworkSource
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,8 +43,8 @@ class Size(Mapping[Network | Package, Report]):
 
 
 def _of_network(network: Network) -> dict[str, Metric]:
-    from mapsto.nn.measure import count_macs, count_parameters
-    from mapsto.nn.onnx_export import example_inputs
+    from mapsto.nn.export.onnx import example_inputs
+    from mapsto.nn.profile.counts import count_macs, count_parameters
 
     module = network.module()
     inputs = example_inputs(network.signature, 1)
@@ -140,7 +141,7 @@ def _process_growth(package: Package, manifest: dict[str, Any]) -> int:
     import json
     import subprocess
 
-    from mapsto.nn.runtime import find
+    from mapsto.nn.export.registry import find
 
     name = str(manifest.get("runtime", "onnxruntime"))
     signature = Signature.from_plain(manifest["signature"])

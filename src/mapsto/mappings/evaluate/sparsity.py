@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Metric, Network, Report, Table
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.timing import Timing
+    from mapsto.nn.profile.timing import Timing
 
 __all__ = ["Sparsity"]
 
@@ -46,8 +47,8 @@ class Sparsity(Mapping[Network, Report]):
     def apply(self, value: Network, ctx: Context) -> Report:
         import zlib
 
-        from mapsto.nn.onnx_export import example_inputs, runner, to_onnx
-        from mapsto.nn.timing import interleaved
+        from mapsto.nn.export.onnx import example_inputs, runner, to_onnx
+        from mapsto.nn.profile.timing import interleaved
 
         weights: dict[str, Tensor] = {
             name: weight for name, weight in value.module().named_parameters() if weight.ndim > 1
@@ -130,7 +131,7 @@ def _bought(sizes: dict[str, int]) -> str:
 
 def _latency(timings: dict[str, Timing]) -> tuple[dict[str, Metric], Table]:
     """Milliseconds of one sample on one thread, and what the zeros buy of them: nothing unless every round was faster."""
-    from mapsto.nn.timing import speedup
+    from mapsto.nn.profile.timing import speedup
 
     ratio, least, most = speedup(timings["dense"], timings["sparse"])
     rounds = len(timings["sparse"].rounds)

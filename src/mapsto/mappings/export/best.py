@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, MissingExtra, SpecError, nearest
 from mapsto.kinds import Network, Package, Table
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.packaging import Exported, rewritten
+from mapsto.mapping import Mapping
+from mapsto.nn.export.package import Exported, rewritten
 
 if TYPE_CHECKING:
-    from mapsto.nn.timing import Timing
+    from mapsto.nn.profile.timing import Timing
 
 __all__ = ["Best"]
 
@@ -112,9 +113,9 @@ class Best(Exported, Mapping[Network, Package]):
         )
 
     def _timed(self, packages: dict[str, Package], value: Network) -> dict[str, Timing]:
-        from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.runtime import run_package
-        from mapsto.nn.timing import interleaved, torch_threads
+        from mapsto.nn.export.onnx import example_inputs
+        from mapsto.nn.export.registry import run_package
+        from mapsto.nn.profile.timing import interleaved, torch_threads
 
         inputs = [tensor.numpy() for tensor in example_inputs(value.signature, 1)]
         runs = {name: run_package(package) for name, package in packages.items()}

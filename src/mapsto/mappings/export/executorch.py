@@ -6,10 +6,11 @@ is not quantized (the last one) runs in float. The file is for one sample at a t
 
 from __future__ import annotations
 
+from mapsto.context import Context
 from mapsto.kinds import Network, Package
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.packaging import Exported, packaged
-from mapsto.nn.runtimes import executorch
+from mapsto.mapping import Mapping
+from mapsto.nn.export.package import Exported, packaged
+from mapsto.nn.export.runtimes import executorch
 
 __all__ = ["Executorch"]
 

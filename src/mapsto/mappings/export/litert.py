@@ -7,10 +7,11 @@ whose result is not quantized (the last one) runs in float. The file is for one 
 
 from __future__ import annotations
 
+from mapsto.context import Context
 from mapsto.kinds import Network, Package
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.packaging import Exported, packaged
-from mapsto.nn.runtimes import litert
+from mapsto.mapping import Mapping
+from mapsto.nn.export.package import Exported, packaged
+from mapsto.nn.export.runtimes import litert
 
 __all__ = ["Litert"]
 

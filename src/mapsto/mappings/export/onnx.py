@@ -9,10 +9,11 @@ device adapts by itself; the manifest says which.
 
 from __future__ import annotations
 
+from mapsto.context import Context
 from mapsto.kinds import Network, Package
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.packaging import Exported, packaged
-from mapsto.nn.runtimes import onnxruntime
+from mapsto.mapping import Mapping
+from mapsto.nn.export.package import Exported, packaged
+from mapsto.nn.export.runtimes import onnxruntime
 
 __all__ = ["Onnx"]
 
@@ -25,6 +26,6 @@ class Onnx(Exported, Mapping[Network, Package]):
     """
 
     def apply(self, value: Network, ctx: Context) -> Package:
-        from mapsto.nn.onnx_export import OPSET
+        from mapsto.nn.export.onnx import OPSET
 
         return packaged(self, value, ctx, onnxruntime, where=self.name, described={"opset": OPSET})

@@ -6,10 +6,11 @@ OpenVINO's int8 kernels take them up; any batch size. The rest of the package is
 
 from __future__ import annotations
 
+from mapsto.context import Context
 from mapsto.kinds import Network, Package
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.packaging import Exported, packaged
-from mapsto.nn.runtimes import openvino
+from mapsto.mapping import Mapping
+from mapsto.nn.export.package import Exported, packaged
+from mapsto.nn.export.runtimes import openvino
 
 __all__ = ["Openvino"]
 

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DataError
 from mapsto.kinds import Adaptation, Episodes, Network, Samples, Signature, Tasks
-from mapsto.mapping import Context
-from mapsto.nn.episodic import Episodic
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
+from mapsto.nn.meta.outer_loop import Episodic
 from mapsto.process import State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapsto.kinds import Edit
-    from mapsto.nn.batches import Task
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.train.batches import Task
 
 __all__ = ["Form", "Unlabelled"]
 

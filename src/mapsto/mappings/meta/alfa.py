@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from mapsto.kinds import Network
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.adaptation.gradient import Inner
+    from mapsto.nn.meta.adaptation.gradient import Inner
 
 __all__ = ["Alfa"]
 
@@ -48,6 +48,6 @@ class Alfa(GradientBased):
         return dataclasses.replace(super().inner(), update="alfa")
 
     def first_tensors(self, value: Network) -> dict[str, Tensor]:
-        from mapsto.nn.updates import alfa
+        from mapsto.nn.meta.updates import alfa
 
         return alfa.first_tensors(self.first_rates(value), steps=self.inner_steps, decay=self.inner_decay)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network, Signature
-from mapsto.mapping import Context
-from mapsto.nn.episodic import Episodic
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapsto.kinds import Edit
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
 
 __all__ = ["Anil"]
 
@@ -58,7 +58,7 @@ class Anil(Episodic):
     """Whether inner gradients count as constants in the outer gradient."""
 
     def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
-        from mapsto.nn.adaptation.head_gradient import settings_of
+        from mapsto.nn.meta.adaptation.head_gradient import settings_of
 
         steps = self.inner_steps if learner is None else self.test_steps or self.inner_steps
         settings = settings_of(steps=steps, rate=self.inner_rate, head=self.head, first_order=self.first_order)
@@ -69,7 +69,7 @@ class Anil(Episodic):
         return True
 
     def learner(self, value: Network, ctx: Context) -> tuple[Learner, tuple[Edit, ...], Signature]:
-        from mapsto.nn.learner import Learner
+        from mapsto.nn.meta.learner_module import Learner
 
         learner, edits, signature = super().learner(value, ctx)
         if self.head == "zero":
@@ -89,7 +89,7 @@ class Anil(Episodic):
         """
         import torch
 
-        from mapsto.nn.adaptation.head_gradient import BIAS, WEIGHT
+        from mapsto.nn.meta.adaptation.head_gradient import BIAS, WEIGHT
 
         before = value.adaptation
         known = before.tensors.get(WEIGHT) if before is not None and before.method == "head_gradient" else None

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.context import Context
+from mapsto.data.augment.field import Augmentation
 from mapsto.kinds import Adaptation, Edit, Network, Samples, Signature
-from mapsto.mapping import Context, DataSource, TasksSource
-from mapsto.nn.optimisation import Optimisation
+from mapsto.mapping import DataSource, TasksSource
+from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Process, State
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from mapsto.nn.adaptation.cosine import Classifier
-    from mapsto.nn.batches import Batch, Batches
-    from mapsto.nn.training import Training
+    from mapsto.nn.meta.adaptation.cosine import Classifier
+    from mapsto.nn.train.batches import Batch, Batches
+    from mapsto.nn.train.loop import Training
 
 __all__ = ["Baseline"]
 
@@ -72,18 +73,18 @@ class Baseline(Optimisation, Process[Network, Network]):
     """L2 penalty of the weights."""
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.training import first_state
+        from mapsto.nn.train.loop import first_state
 
         return first_state(self._classifier(value, ctx)[0], self)
 
     def items(self, value: Network, ctx: Context) -> Batches:
-        from mapsto.nn.batches import Batches
+        from mapsto.nn.train.batches import Batches
 
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
-        from mapsto.nn.class_weights import weights_of
-        from mapsto.nn.training import Plan, Training
+        from mapsto.nn.train.class_weights import weights_of
+        from mapsto.nn.train.loop import Plan, Training
 
         weights = weights_of(self._samples(ctx), self.class_weights, ctx)
         epoch = self.items(value, ctx).per_epoch
@@ -98,7 +99,7 @@ class Baseline(Optimisation, Process[Network, Network]):
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.training import load_result
+        from mapsto.nn.train.loop import load_result
 
         classifier, edits, signature = self._classifier(value, ctx)
         load_result(classifier, state)
@@ -118,8 +119,8 @@ class Baseline(Optimisation, Process[Network, Network]):
         return samples
 
     def _classifier(self, value: Network, ctx: Context) -> tuple[Classifier, tuple[Edit, ...], Signature]:
-        from mapsto.nn.adaptation.cosine import Classifier
-        from mapsto.nn.heading import headless
+        from mapsto.nn.meta.adaptation.cosine import Classifier
+        from mapsto.nn.network.replace_head import headless
 
         module = value.module()
         edit, signature = headless(value, module)
@@ -129,8 +130,8 @@ class Baseline(Optimisation, Process[Network, Network]):
     def _loss(self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, ctx: Context) -> Tensor:
         import torch
 
-        from mapsto.data import augment
-        from mapsto.nn.batches import augmented
+        from mapsto.data.augment import operations as augment
+        from mapsto.nn.train.batches import augmented
 
         batch = augmented(
             item.inputs,
@@ -142,7 +143,7 @@ class Baseline(Optimisation, Process[Network, Network]):
         return torch.nn.functional.cross_entropy(call(batch), labels, weight=weights, label_smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[Any], dict[str, float]] | None:
-        from mapsto.nn.episodes import episode_metrics
+        from mapsto.nn.meta.evaluation import episode_metrics
 
         if self.validation is None:
             return None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 __all__ = ["Boil"]
 

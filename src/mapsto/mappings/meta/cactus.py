@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Episodes, Samples
-from mapsto.mapping import Context, NetworkSource, TasksSource
+from mapsto.mapping import NetworkSource, TasksSource
 from mapsto.mappings.meta._unlabelled import Form, Unlabelled
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Cactus(Unlabelled):
     """Clusterings, each of the embedding stretched at random; 50 in the paper, at two and a half times the time."""
 
     def own_tasks(self, form: Form, ctx: Context) -> Episodes:
-        from mapsto.data.clusters import ClusteredEpisodes, partitions
+        from mapsto.data.tasks.clusters import ClusteredEpisodes, partitions
 
         def assign() -> NDArray[np.int32]:
             embedded = self._embedded(form.samples, ctx)
@@ -61,8 +62,8 @@ class Cactus(Unlabelled):
         )
 
     def _embedded(self, samples: Samples, ctx: Context) -> NDArray[np.float32]:
-        from mapsto.data.clusters import principal_components
-        from mapsto.nn.inference import embeddings
+        from mapsto.data.tasks.clusters import principal_components
+        from mapsto.nn.network.inference import embeddings
 
         if self.embedding is None:
             return principal_components(samples.inputs, self.dimensions)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Adaptation, Network
-from mapsto.mapping import Context, TasksSource
-from mapsto.nn.episodic import Episodic
+from mapsto.mapping import TasksSource
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.batches import Task
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.train.batches import Task
 
 __all__ = ["FeatureWise"]
 
@@ -52,7 +53,7 @@ class FeatureWise(Episodic):
         """With `unseen` it holds θ, of no use but to be looked at: ``~scale.…`` and ``~shift.…`` for each batch norm."""
         import torch
 
-        from mapsto.nn.feature_wise import SCALE, SHIFT, channels
+        from mapsto.nn.meta.feature_wise_transform import SCALE, SHIFT, channels
 
         found = Adaptation(method="centroid", settings={"scale": self.scale, "distance": "euclidean"})
         if self.unseen is None:
@@ -70,8 +71,8 @@ class FeatureWise(Episodic):
     ) -> Tensor:
         import torch
 
-        from mapsto.nn.batches import TaskBatches
-        from mapsto.nn.feature_wise import noise, transformed
+        from mapsto.nn.meta.feature_wise_transform import noise, transformed
+        from mapsto.nn.train.batches import TaskBatches
 
         if self.unseen is None:
             return super()._objective(learner, inputs, task, step, value, ctx)
@@ -99,7 +100,7 @@ class FeatureWise(Episodic):
         import torch
         from torch.nn.functional import cross_entropy
 
-        from mapsto.nn.batches import scores_and_labels
+        from mapsto.nn.train.batches import scores_and_labels
 
         kept = {name: buffer.clone() for name, buffer in learner.network.named_buffers()}
 

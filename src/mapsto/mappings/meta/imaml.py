@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.adaptation.gradient import Call, Inner, Point
-    from mapsto.nn.learner import Learner
-    from mapsto.nn.norms import Record
+    from mapsto.nn.meta.adaptation.gradient import Call, Inner, Point
+    from mapsto.nn.meta.batch_norm import Record
+    from mapsto.nn.meta.learner_module import Learner
 
 __all__ = ["Imaml"]
 
@@ -76,8 +76,8 @@ class Imaml(GradientBased):
         """A number whose gradient is the implicit one, and whose value is the queries' loss at φ."""
         import torch
 
-        from mapsto.nn.adaptation import gradient
-        from mapsto.nn.implicit import conjugate_gradient
+        from mapsto.nn.meta.adaptation import gradient
+        from mapsto.nn.meta.conjugate_gradient import conjugate_gradient
 
         start, tensors = learner.split(at)
         call = gradient.Call(learner.module, self.inner(), tensors, record=record, functional=functional)
@@ -98,7 +98,7 @@ class Imaml(GradientBased):
         """At a solution: the queries' loss, its gradient, and the support loss's Hessian as a function of vectors."""
         import torch
 
-        from mapsto.nn.adaptation.gradient import loss_of, query_scores
+        from mapsto.nn.meta.adaptation.gradient import loss_of, query_scores
 
         support, support_labels, query, query_labels = task
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 __all__ = ["Maml"]
 

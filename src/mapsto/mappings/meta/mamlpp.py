@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.kinds import Network
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.adaptation.gradient import Inner
+    from mapsto.nn.meta.adaptation.gradient import Inner
 
 __all__ = ["Mamlpp"]
 
@@ -65,8 +65,8 @@ class Mamlpp(GradientBased):
     def first_tensors(self, value: Network) -> dict[str, Tensor]:
         import torch
 
-        from mapsto.nn.norms import norm_paths
-        from mapsto.nn.updates.layerwise import rate_name
+        from mapsto.nn.meta.batch_norm import norm_paths
+        from mapsto.nn.meta.updates.layerwise import rate_name
 
         found: dict[str, Tensor] = {}
         moving = self.moving(value)

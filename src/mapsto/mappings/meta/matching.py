@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mapsto.kinds import Adaptation, Network
-from mapsto.nn.episodic import Episodic
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
 
 __all__ = ["Matching"]
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Adaptation, Network
-from mapsto.mapping import Context
-from mapsto.nn.episodic import Episodic
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.batches import Task
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.train.batches import Task
 
 __all__ = ["Metaoptnet"]
 
@@ -46,7 +46,7 @@ class Metaoptnet(Episodic):
     """Share of the label that is spread over all ways; 0.1 in the paper."""
 
     def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
-        from mapsto.nn.adaptation.svm import first_tensors
+        from mapsto.nn.meta.adaptation.svm import first_tensors
 
         tensors = learner.detached() if learner is not None else first_tensors(scale=self.scale)
         return Adaptation(method="svm", settings={"strength": self.strength}, tensors=tensors)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from mapsto.kinds import Network
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.adaptation.gradient import Inner
+    from mapsto.nn.meta.adaptation.gradient import Inner
 
 __all__ = ["Metasgd"]
 

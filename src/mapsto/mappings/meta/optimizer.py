@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, DataSource
-from mapsto.nn.optimisation import Optimisation
+from mapsto.mapping import DataSource
+from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Items, Live, Process, State
 
 if TYPE_CHECKING:
+    from mapsto.nn.meta.learned_optimizer.evolution import Distribution, Population
     from mapsto.nn.networks.update_rule import UpdateRule
-    from mapsto.nn.training import Training
-    from mapsto.nn.unrolls import Distribution, Population
+    from mapsto.nn.train.loop import Training
 
 __all__ = ["Optimizer"]
 
@@ -104,7 +105,7 @@ class Optimizer(Optimisation, Process[Network, Network]):
 
     def start(self, value: Network, ctx: Context) -> State:
         """Raises `DomainError` where `value` is no update rule."""
-        from mapsto.nn.training import first_state
+        from mapsto.nn.train.loop import first_state
 
         return {**first_state(self._rule(value), self), "groups": {}}
 
@@ -112,8 +113,8 @@ class Optimizer(Optimisation, Process[Network, Network]):
         return range(self.steps)
 
     def open(self, value: Network, state: State, ctx: Context) -> _Learning:
-        from mapsto.nn.training import Plan, Training
-        from mapsto.nn.unrolls import Population
+        from mapsto.nn.meta.learned_optimizer.evolution import Population
+        from mapsto.nn.train.loop import Plan, Training
 
         rule = self._rule(value).to(ctx.device)
         population = Population(
@@ -133,19 +134,19 @@ class Optimizer(Optimisation, Process[Network, Network]):
         return _Learning(training, population)
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.training import load_result
+        from mapsto.nn.train.loop import load_result
 
         return value.with_module(load_result(self._rule(value), state))
 
     def _rule(self, value: Network) -> UpdateRule:
-        from mapsto.nn.learned_optimizer import updating_module
+        from mapsto.nn.meta.learned_optimizer.rule import updating_module
 
         return updating_module(value, where="meta.optimizer")
 
     def _distribution(self, ctx: Context) -> Distribution:
         from mapsto.data.checks import require_classes, require_finite
         from mapsto.data.sets.glyphs import Glyphs
-        from mapsto.nn.unrolls import Distribution, Images
+        from mapsto.nn.meta.learned_optimizer.evolution import Distribution, Images
 
         source = self.data if self.data is not None else Glyphs(characters=300, size=12)
         samples = require_classes(ctx.dataset(source), where="meta.optimizer: data")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 if TYPE_CHECKING:
-    from mapsto.nn.adaptation.gradient import Inner
+    from mapsto.nn.meta.adaptation.gradient import Inner
 
 __all__ = ["Protomaml"]
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Adaptation, Network
-from mapsto.mapping import Context
-from mapsto.nn.episodic import Episodic
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.batches import Task
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.train.batches import Task
 
 __all__ = ["Protonet"]
 
@@ -45,7 +45,7 @@ class Protonet(Episodic):
     def loss(self, learner: Learner, inputs: Tensor, task: Task, step: int, ctx: Context) -> Tensor:
         from torch.nn.functional import cross_entropy
 
-        from mapsto.nn.batches import scores_and_labels
+        from mapsto.nn.train.batches import scores_and_labels
 
         scores, labels = scores_and_labels(
             learner.network, inputs.flatten(0, 1), task, learner.adaptation, leave_one_out=self.leave_one_out

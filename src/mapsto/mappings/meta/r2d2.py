@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mapsto.kinds import Adaptation, Network
-from mapsto.nn.episodic import Episodic
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
 
 __all__ = ["R2d2"]
 
@@ -38,7 +38,7 @@ class R2d2(Episodic):
     """Where α begins: a score of 1 is a sure answer only if it is multiplied."""
 
     def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
-        from mapsto.nn.adaptation.ridge import first_tensors
+        from mapsto.nn.meta.adaptation.ridge import first_tensors
 
         first = first_tensors(penalty=self.penalty, scale=self.scale)
         return Adaptation(method="ridge", tensors=learner.detached() if learner is not None else first)

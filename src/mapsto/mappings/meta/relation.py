@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network
-from mapsto.mapping import Context
-from mapsto.nn.episodic import Episodic
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.batches import Task
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.train.batches import Task
 
 __all__ = ["Relation"]
 
@@ -49,7 +49,7 @@ class Relation(Episodic):
     numbers. A conv4 of 2 blocks and width 64 gives maps of 64."""
 
     def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
-        from mapsto.nn.adaptation.relation import first_tensors
+        from mapsto.nn.meta.adaptation.relation import first_tensors
 
         settings = {} if self.channels is None else {"channels": self.channels}
         if learner is not None:
@@ -67,7 +67,7 @@ class Relation(Episodic):
     def loss(self, learner: Learner, inputs: Tensor, task: Task, step: int, ctx: Context) -> Tensor:
         import torch
 
-        from mapsto.nn.adaptation.centroid import members
+        from mapsto.nn.meta.adaptation.centroid import members
 
         relations = learner.scores(inputs, task).sigmoid()
         labels = torch.as_tensor(task.query_labels, device=inputs.device)

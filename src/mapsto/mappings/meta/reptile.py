@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.nn.gradient_learning import GradientBased
+from mapsto.nn.meta.gradient_based import GradientBased
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.adaptation.gradient import Inner
-    from mapsto.nn.batches import Task
-    from mapsto.nn.learner import Learner
-    from mapsto.nn.norms import Record
-    from mapsto.nn.outer import Engine
+    from mapsto.nn.meta.adaptation.gradient import Inner
+    from mapsto.nn.meta.batch_norm import Record
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.meta.outer_gradient import Engine
+    from mapsto.nn.train.batches import Task
 
 __all__ = ["Reptile"]
 
@@ -96,7 +96,7 @@ class Reptile(GradientBased):
         """A number whose gradient is θ − φ, and whose value is the loss at φ."""
         import torch
 
-        from mapsto.nn.adaptation import gradient
+        from mapsto.nn.meta.adaptation import gradient
 
         start, tensors = learner.split(at)
         samples, labels = torch.cat([task[0], task[2]]), torch.cat([task[1], task[3]])

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DataError
 from mapsto.kinds import Adaptation, Json, Network
-from mapsto.mapping import Context
-from mapsto.nn.episodic import Episodic
+from mapsto.nn.meta.outer_loop import Episodic
 
 if TYPE_CHECKING:
-    from mapsto.nn.batches import TaskBatches
-    from mapsto.nn.learner import Learner
+    from mapsto.nn.meta.learner_module import Learner
+    from mapsto.nn.train.batches import TaskBatches
 
 __all__ = ["Semi"]
 
@@ -52,7 +52,7 @@ class Semi(Episodic):
     """Where that cluster's radius begins, which is learned; the classes' is 1."""
 
     def adaptation(self, value: Network, learner: Learner | None) -> Adaptation:
-        from mapsto.nn.adaptation.soft_kmeans import first_tensors
+        from mapsto.nn.meta.adaptation.soft_kmeans import first_tensors
 
         first = first_tensors(radius=self.radius) if self.distractors else {}
         settings: dict[str, Json] = {"scale": self.scale, "steps": self.refinements}
@@ -61,7 +61,7 @@ class Semi(Episodic):
         )
 
     def items(self, value: Network, ctx: Context) -> TaskBatches:
-        from mapsto.nn.batches import TaskBatches
+        from mapsto.nn.train.batches import TaskBatches
 
         episodes = self._checked(self.drawn(ctx), value)
         if self.refinements and episodes[0].unlabelled_indices is None:

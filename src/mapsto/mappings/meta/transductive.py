@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Adaptation, Json, Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 __all__ = ["Transductive"]
 
@@ -45,8 +46,8 @@ class Transductive(Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DomainError` where the network has no embedding."""
-        from mapsto.nn.adaptation import centroid
-        from mapsto.nn.heading import headless
+        from mapsto.nn.meta.adaptation import centroid
+        from mapsto.nn.network.replace_head import headless
 
         own = value.adaptation.settings if value.adaptation and value.adaptation.method == "centroid" else None
         distance, scale = "cosine", 10.0

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.context import Context
+from mapsto.data.augment.field import Augmentation
 from mapsto.kinds import Episodes
-from mapsto.mapping import Context, TasksSource
+from mapsto.mapping import TasksSource
 from mapsto.mappings.meta._unlabelled import Form, Unlabelled
 
 __all__ = ["Umtra"]

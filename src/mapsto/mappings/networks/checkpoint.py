@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from mapsto.context import Context
 from mapsto.errors import DataError, DomainError, TrustError
 from mapsto.kinds import Network, Preprocessing, Samples
-from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,14 +65,14 @@ class Checkpoint(Mapping[None, Network]):
 
     def fingerprint(self) -> str:
         """SHA-256 of the file's content."""
-        from mapsto.data.fingerprint import file_digest
+        from mapsto.data.io.fingerprint import file_digest
 
         return file_digest(self._path())
 
     def apply(self, value: None, ctx: Context) -> Network:
         """Raises `DataError` for a missing or broken file, `TrustError` for one with code, `DomainError` for a misfit."""
-        from mapsto.nn.fitness import doubt
-        from mapsto.nn.source import network_of
+        from mapsto.nn.network.build import network_of
+        from mapsto.nn.network.preprocessing_check import doubt
 
         samples = ctx.dataset(self.data, for_=self._reading()) if self.data is not None else None
         preprocessing = self._preprocessing(samples)
@@ -99,7 +100,7 @@ class Checkpoint(Mapping[None, Network]):
         """Say that a table's columns are scaled by its own rows, and which way of reading them the network is right with."""
         from mapsto.data.sets.table import Table
         from mapsto.kinds import Dataset
-        from mapsto.nn.fitness import readings
+        from mapsto.nn.network.preprocessing_check import readings
 
         text = "the table's columns are scaled by the mean and standard deviation of its own rows"
         remedy = "give the table with scale: false, as in --data '{table: {file: rows.csv, target: y, scale: false}}'"
@@ -172,7 +173,7 @@ class Checkpoint(Mapping[None, Network]):
         """A batch of inputs that are no images. Raises `DomainError` where `input` is not the shape of the data's."""
         import torch
 
-        from mapsto.nn.preprocess import prepare
+        from mapsto.nn.network.preprocess import prepare
 
         if preprocessing.kind == "image":
             return None
@@ -189,7 +190,7 @@ class Checkpoint(Mapping[None, Network]):
         return example
 
     def _path(self) -> Path:
-        from mapsto.data.folder import locate
+        from mapsto.data.io.download import locate
 
         return locate(self.file, what="the checkpoint")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Preprocessing
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.source import ForImages, count, network_of
+from mapsto.mapping import Mapping
+from mapsto.nn.network.build import ForImages, count, network_of
 
 __all__ = ["EfficientnetLite0"]
 

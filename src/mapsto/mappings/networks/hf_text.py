@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Network, Preprocessing
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.source import network_of
+from mapsto.mapping import Mapping
+from mapsto.nn.network.build import network_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ class HfText(Mapping[None, Network]):
 
     def fingerprint(self) -> str:
         """A digest of the folder's content; empty without one."""
-        from mapsto.data.fingerprint import file_digests
+        from mapsto.data.io.fingerprint import file_digests
 
         if self.folder is None:
             return ""
@@ -92,7 +93,7 @@ class HfText(Mapping[None, Network]):
         )
 
     def _folder(self) -> Path:
-        from mapsto.data.folder import locate
+        from mapsto.data.io.download import locate
 
         folder = locate(self.folder or "", what="the model's folder")
         for name in ("config.json", "model.safetensors"):

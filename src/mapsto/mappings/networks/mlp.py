@@ -9,10 +9,11 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Preprocessing
-from mapsto.mapping import Context, DataSource, Mapping
-from mapsto.nn.source import count, network_of
+from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.network.build import count, network_of
 
 __all__ = ["Mlp"]
 

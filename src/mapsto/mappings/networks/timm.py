@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network, Preprocessing
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.source import ForImages, count, network_of
+from mapsto.mapping import Mapping
+from mapsto.nn.network.build import ForImages, count, network_of
 
 __all__ = ["Timm"]
 

@@ -12,9 +12,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Json, Network, Preprocessing
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.source import network_of
+from mapsto.mapping import Mapping
+from mapsto.nn.network.build import network_of
 
 __all__ = ["UpdateRule"]
 

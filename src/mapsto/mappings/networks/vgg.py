@@ -10,9 +10,10 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
+from mapsto.context import Context
 from mapsto.kinds import Json, Network, Preprocessing
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.source import ForImages, count, network_of
+from mapsto.mapping import Mapping
+from mapsto.nn.network.build import ForImages, count, network_of
 
 __all__ = ["Vgg"]
 

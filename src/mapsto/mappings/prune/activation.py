@@ -12,18 +12,18 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as AbcMapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.criterion import Criterion
-from mapsto.nn.sampled import Sampled
+from mapsto.nn.prune.criterion import Criterion
+from mapsto.nn.prune.data_driven import Sampled
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from mapsto.nn.groups import Group
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.dependency_groups import Group
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Activation"]
 
@@ -52,8 +52,8 @@ class Activation(Sampled, Criterion):
     def importance(self, value: Network, ctx: Context) -> Importance:
         import torch
 
-        from mapsto.nn.importance import normalised
-        from mapsto.nn.inference import compact
+        from mapsto.nn.network.inference import compact
+        from mapsto.nn.prune.importance import normalised
 
         def importance(module: nn.Module, groups: Sequence[Group]) -> AbcMapping[str, NDArray[np.float64]]:
             activity = _Activity(compact(module.to(ctx.device)), groups, nonzero=self.measure == "nonzero")

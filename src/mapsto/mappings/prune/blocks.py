@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,11 +67,11 @@ class Blocks(Mapping[Network, Network]):
             raise SpecError("give either share or number", where="prune.blocks", hint="as in number=2")
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.blocks import find_blocks
-        from mapsto.nn.costs import example_of
         from mapsto.nn.edits.skipped_blocks import SkippedBlocks
-        from mapsto.nn.prunable import require_prunable
-        from mapsto.nn.quantization import require_paths
+        from mapsto.nn.profile.cost import example_of
+        from mapsto.nn.prune.checks import require_prunable
+        from mapsto.nn.prune.layer_drop import find_blocks
+        from mapsto.nn.quantize.post_training import require_paths
 
         module = require_prunable(value, where=self.name)
         require_paths(module, self.skip, where=self.name)
@@ -112,8 +113,8 @@ class Blocks(Mapping[Network, Network]):
         return count
 
     def _worth(self, value: Network, module: nn.Module, blocks: list[str], ctx: Context) -> dict[str, float]:
-        from mapsto.nn.blocks import influences, losses_without
-        from mapsto.nn.looked_at import inputs_of, labelled
+        from mapsto.nn.prune.layer_drop import influences, losses_without
+        from mapsto.nn.train.calibration_batches import inputs_of, labelled
 
         if self.measure == "loss":
             found = labelled(value, self.data, self.samples, ctx, where=self.name)

@@ -11,19 +11,19 @@ from collections.abc import Mapping as AbcMapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.budget import Budgeted
-from mapsto.nn.criterion import Criterion
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-    from mapsto.nn.groups import Group
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.dependency_groups import Group
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["BnScale"]
 
@@ -48,7 +48,7 @@ class BnScale(Budgeted, Criterion):
     contract: ClassVar[dict[str, Any]] = {"macs": 0.5}
 
     def importance(self, value: Network, ctx: Context) -> Importance:
-        from mapsto.nn.importance import normalised
+        from mapsto.nn.prune.importance import normalised
 
         def importance(module: nn.Module, groups: Sequence[Group]) -> AbcMapping[str, NDArray[np.float64]]:
             scores = _scales(module, groups)
@@ -68,7 +68,7 @@ class BnScale(Budgeted, Criterion):
 
 def _scales(module: nn.Module, groups: Sequence[Group]) -> dict[str, NDArray[np.float64]]:
     """Group → sum of the absolute scales of each channel, shape (channels,); groups without a batch norm are not in it."""
-    from mapsto.nn.importance import channel_sums, scales_of
+    from mapsto.nn.prune.importance import channel_sums, scales_of
 
     found: dict[str, NDArray[np.float64]] = {}
     for group in groups:

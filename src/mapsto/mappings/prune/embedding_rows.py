@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,11 +62,11 @@ class EmbeddingRows(Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         import numpy as np
 
-        from mapsto.nn.costs import example_of
         from mapsto.nn.edits.channels import Channels
         from mapsto.nn.edits.embedding_rows import EmbeddingRows as Edit
         from mapsto.nn.edits.embedding_rows import rows_of
-        from mapsto.nn.prunable import require_prunable
+        from mapsto.nn.profile.cost import example_of
+        from mapsto.nn.prune.checks import require_prunable
 
         module = require_prunable(value, where=self.name)
         path, layer = _vocabulary(module, example_of(value), where=self.name)
@@ -123,7 +124,7 @@ def _vocabulary(module: nn.Module, example: Any, *, where: str) -> tuple[str, nn
     import torch
     from torch import nn
 
-    from mapsto.nn.moments import watch
+    from mapsto.nn.network.input_statistics import watch
 
     parts = {path: part for path, part in module.named_modules() if isinstance(part, nn.Embedding)}
     found: dict[str, nn.Embedding] = {}

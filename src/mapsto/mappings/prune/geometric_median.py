@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.budget import Budgeted
-from mapsto.nn.criterion import Criterion
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from mapsto.nn.groups import Group
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.dependency_groups import Group
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["GeometricMedian"]
 
@@ -48,7 +48,7 @@ class GeometricMedian(Budgeted, Criterion):
     contract: ClassVar[dict[str, Any]] = {"macs": 0.5}
 
     def importance(self, value: Network, ctx: Context) -> Importance:
-        from mapsto.nn.importance import normalised
+        from mapsto.nn.prune.importance import normalised
 
         return lambda module, groups: normalised(
             {group.name: _sums(_filters(module, group), self.distance) for group in groups}, wanted=self.normalise
@@ -70,7 +70,7 @@ def _filters(module: nn.Module, group: Group) -> Tensor:
     import numpy as np
     import torch
 
-    from mapsto.nn.importance import weights_of
+    from mapsto.nn.prune.importance import weights_of
 
     parts: list[Tensor] = []
     for weight, member in weights_of(group, module):

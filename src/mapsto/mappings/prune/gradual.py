@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, MappingField
-from mapsto.nn.criterion import criterion_of, training_of
+from mapsto.mapping import MappingField
+from mapsto.nn.prune.criterion import criterion_of, training_of
 from mapsto.process import Items, Process, State
 
 if TYPE_CHECKING:
-    from mapsto.nn.gradual import Gradual as Rounds
+    from mapsto.nn.prune.iterative import Gradual as Rounds
 
 __all__ = ["Gradual"]
 
@@ -68,7 +69,7 @@ class Gradual(Process[Network, Network]):
         training_of(self.train, where=where)
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.gradual import Gradual as Rounds
+        from mapsto.nn.prune.iterative import Gradual as Rounds
 
         criterion = criterion_of(self.criterion, where=self.name)
         return Rounds.first(
@@ -80,14 +81,14 @@ class Gradual(Process[Network, Network]):
         return _Numbers()
 
     def open(self, value: Network, state: State, ctx: Context) -> Rounds:
-        from mapsto.nn.gradual import Gradual as Rounds
+        from mapsto.nn.prune.iterative import Gradual as Rounds
 
         criterion = criterion_of(self.criterion, where=self.name)
         return Rounds(criterion, self._process, rounds=self.rounds, pace=self.pace, state=state, ctx=ctx)
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.gradual import round_context, unpacked
-        from mapsto.nn.reached import told_reached
+        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.prune.iterative import round_context, unpacked
 
         last = unpacked(state["network"])
         told_reached(value, last, criterion_of(self.criterion, where=self.name).settings.budget, ctx)

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, DataSource, Mapping
-from mapsto.nn.budget import Kind, Limits, Sized, search
+from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.prune.budget import Kind, Limits, Sized, search
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from mapsto.nn.attention import Attention
+    from mapsto.nn.prune.attention_heads import Attention
 
 __all__ = ["Heads"]
 
@@ -80,11 +81,11 @@ class Heads(Sized, Mapping[Network, Network]):
     contract_input: ClassVar[Any] = staticmethod(_transformer)
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.attention import find_attentions, heads_edit
-        from mapsto.nn.costs import example_of
-        from mapsto.nn.importance import normalised
-        from mapsto.nn.prunable import require_prunable
-        from mapsto.nn.reached import told_reached
+        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.profile.cost import example_of
+        from mapsto.nn.prune.attention_heads import find_attentions, heads_edit
+        from mapsto.nn.prune.checks import require_prunable
+        from mapsto.nn.prune.importance import normalised
 
         module = require_prunable(value, where=self.name)
         known = find_attentions(module, example_of(value))
@@ -139,8 +140,8 @@ class Heads(Sized, Mapping[Network, Network]):
 
         import numpy as np
 
-        from mapsto.nn.attention import heads_edit
-        from mapsto.nn.costs import cost_of
+        from mapsto.nn.profile.cost import cost_of
+        from mapsto.nn.prune.attention_heads import heads_edit
 
         budget = self.budget
         total = sum(attention.group.channels for attention in attentions)
@@ -162,8 +163,8 @@ class Heads(Sized, Mapping[Network, Network]):
     def _scores(
         self, value: Network, module: nn.Module, attentions: Sequence[Attention], ctx: Context
     ) -> dict[str, NDArray[np.float64]]:
-        from mapsto.nn.importance import weight_norms
-        from mapsto.nn.looked_at import inputs_of, labelled
+        from mapsto.nn.prune.importance import weight_norms
+        from mapsto.nn.train.calibration_batches import inputs_of, labelled
 
         if self.data is None:
             return weight_norms(module, [attention.group for attention in attentions], 2)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.criterion import Criterion
-from mapsto.nn.sampled import Loss, Sampled
+from mapsto.nn.prune.criterion import Criterion
+from mapsto.nn.prune.data_driven import Loss, Sampled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from mapsto.nn.groups import Group
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.dependency_groups import Group
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Hessian"]
 
@@ -60,7 +60,7 @@ class Hessian(Sampled, Criterion):
     """Importance in units of its layer's mean. Without, changes of the loss are compared as they are."""
 
     def importance(self, value: Network, ctx: Context) -> Importance:
-        from mapsto.nn.importance import group_means, normalised
+        from mapsto.nn.prune.importance import group_means, normalised
 
         def importance(module: nn.Module, groups: Sequence[Group]) -> AbcMapping[str, NDArray[np.float64]]:
             module = module.to(ctx.device).requires_grad_(True)
@@ -77,7 +77,7 @@ class Hessian(Sampled, Criterion):
         """Name → diagonal of the Hessian, shaped as the weight; a weight that the loss does not depend on is not in it."""
         import torch
 
-        from mapsto.nn.sampled import gradients
+        from mapsto.nn.prune.data_driven import gradients
 
         generator = torch.Generator().manual_seed(ctx.seed_for("probes"))
         sums: dict[str, Tensor] = {}
@@ -101,7 +101,7 @@ def _signed(
     """``v ⊙ Hv`` for one v of random signs, from the first derivatives."""
     import torch
 
-    from mapsto.nn.sampled import gradients
+    from mapsto.nn.prune.data_driven import gradients
 
     signs = {
         name: torch.randint(0, 2, gradient.shape, generator=generator).mul(2).sub(1).to(gradient)

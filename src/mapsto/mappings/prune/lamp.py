@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.budget import Budgeted
-from mapsto.nn.criterion import Criterion
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Lamp"]
 
@@ -41,7 +41,7 @@ class Lamp(Budgeted, Criterion):
     contract: ClassVar[dict[str, Any]] = {"macs": 0.5}
 
     def importance(self, value: Network, ctx: Context) -> Importance:
-        from mapsto.nn.importance import weight_norms
+        from mapsto.nn.prune.importance import weight_norms
 
         return lambda module, groups: {
             name: _shares_of_the_rest(norms) for name, norms in weight_norms(module, groups, 2).items()

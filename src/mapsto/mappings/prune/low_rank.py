@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, DataSource, Mapping
-from mapsto.nn.budget import Sized
+from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.prune.budget import Sized
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.nn.edits.low_rank import Factorable
-    from mapsto.nn.factors import Positions
+    from mapsto.nn.prune.low_rank import Positions
 
 __all__ = ["LowRank"]
 
@@ -54,11 +55,11 @@ class LowRank(Sized, Mapping[Network, Network]):
     contract: ClassVar[dict[str, Any]] = {"macs": 0.6}
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.costs import cost_of, example_of
         from mapsto.nn.edits.low_rank import LowRank as LowRankEdit
-        from mapsto.nn.factors import allocated, positions, set_factors, spectrum
-        from mapsto.nn.prunable import require_prunable
-        from mapsto.nn.reached import told_reached
+        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.profile.cost import cost_of, example_of
+        from mapsto.nn.prune.checks import require_prunable
+        from mapsto.nn.prune.low_rank import allocated, positions, set_factors, spectrum
 
         module = require_prunable(value, where=self.name)
         layers = self._layers(module)
@@ -96,8 +97,8 @@ class LowRank(Sized, Mapping[Network, Network]):
         from collections import Counter
 
         from mapsto.nn.edits.low_rank import is_factorable
-        from mapsto.nn.heads import head_path
-        from mapsto.nn.quantization import require_paths
+        from mapsto.nn.network.head import head_path
+        from mapsto.nn.quantize.post_training import require_paths
 
         require_paths(module, self.skip, where=self.name)
         uses = Counter(id(tensor) for _, tensor in module.named_parameters(remove_duplicate=False))
@@ -112,8 +113,8 @@ class LowRank(Sized, Mapping[Network, Network]):
         }
 
     def _moments(self, value: Network, module: nn.Module, paths: list[str], ctx: Context) -> dict[str, Tensor]:
-        from mapsto.nn.looked_at import inputs_of
-        from mapsto.nn.moments import input_moments
+        from mapsto.nn.network.input_statistics import input_moments
+        from mapsto.nn.train.calibration_batches import inputs_of
 
         if self.data is None:
             return {}
@@ -122,7 +123,7 @@ class LowRank(Sized, Mapping[Network, Network]):
 
     def _priced(self, places: Positions, layer: Factorable) -> Positions:
         """What a weight of the layer costs in the budget's unit, at its inputs' positions and at its outputs'."""
-        from mapsto.nn.factors import Positions
+        from mapsto.nn.prune.low_rank import Positions
 
         if self.macs is not None:
             return places

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.budget import Budgeted
-from mapsto.nn.criterion import Criterion
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion
 
 if TYPE_CHECKING:
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Magnitude"]
 
@@ -43,6 +43,6 @@ class Magnitude(Budgeted, Criterion):
     contract: ClassVar[dict[str, Any]] = {"macs": 0.5}
 
     def importance(self, value: Network, ctx: Context) -> Importance:
-        from mapsto.nn.importance import normalised, weight_norms
+        from mapsto.nn.prune.importance import normalised, weight_norms
 
         return lambda module, groups: normalised(weight_norms(module, groups, self.norm), wanted=self.normalise)

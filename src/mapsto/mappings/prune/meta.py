@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import SpecError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, TasksSource
-from mapsto.nn.budget import Budgeted
-from mapsto.nn.criterion import Criterion
+from mapsto.mapping import TasksSource
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from mapsto.nn.groups import Group
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.dependency_groups import Group
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Meta"]
 
@@ -69,8 +70,8 @@ class Meta(Budgeted, Criterion):
         )
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.prune import chosen, ranked
-        from mapsto.nn.reached import told_reached
+        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.prune.structured import chosen, ranked
 
         budget, given = self.budget, value
         share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
@@ -88,11 +89,11 @@ class Meta(Budgeted, Criterion):
 
     def _losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Tensor]:
         """The queries' loss of each task after adaptation."""
-        from mapsto.nn.adapted import adapted_loss
-        from mapsto.nn.batches import task_of
-        from mapsto.nn.heads import Embedding, head
-        from mapsto.nn.inference import compact
-        from mapsto.nn.learners import CENTROID, feature_method
+        from mapsto.nn.meta.adaptation_methods import CENTROID, feature_method
+        from mapsto.nn.meta.query_loss import adapted_loss
+        from mapsto.nn.network.head import Embedding, head
+        from mapsto.nn.network.inference import compact
+        from mapsto.nn.train.batches import task_of
 
         adaptation = value.adaptation or CENTROID
         episodes, called = ctx.tasks(self.tasks), compact(module)
@@ -109,8 +110,8 @@ def _squared_effects(
     """Group → mean over tasks of each channel's squared effect on the loss, shape (channels,), in units of the group's mean."""
     import numpy as np
 
-    from mapsto.nn.importance import channel_sums, mean_normalised
-    from mapsto.nn.sampled import gradients
+    from mapsto.nn.prune.data_driven import gradients
+    from mapsto.nn.prune.importance import channel_sums, mean_normalised
 
     weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
     totals = {group.name: np.zeros(group.channels) for group in groups}

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.masking import Masking, masked
+from mapsto.mapping import Mapping
+from mapsto.nn.prune.unstructured import Masking, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ class NOfM(Masking, Mapping[Network, Network]):
             raise SpecError(f"n = {self.n} of m = {self.m} keeps all", where="prune.n_m", hint="give n less than m")
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.prunable import require_prunable
+        from mapsto.nn.prune.checks import require_prunable
 
         module = require_prunable(value, where=self.name)
         layers = self.layers(module)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.budget import Budgeted
-from mapsto.nn.criterion import Criterion
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion
 
 if TYPE_CHECKING:
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Random"]
 

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping, NetworkSource
-from mapsto.nn.unlabelled import Unlabelled
+from mapsto.mapping import Mapping, NetworkSource
+from mapsto.nn.train.calibration_fields import Unlabelled
 
 __all__ = ["Reconstruct"]
 
@@ -58,10 +59,10 @@ class Reconstruct(Unlabelled, Mapping[Network, Network]):
     contract: ClassVar[dict[str, Any]] = {"data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}}}
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.inference import evaluating
-        from mapsto.nn.kept import kept_channels
-        from mapsto.nn.prunable import require_prunable
-        from mapsto.nn.refit import fittable, refitted
+        from mapsto.nn.network.inference import evaluating
+        from mapsto.nn.prune.checks import require_prunable
+        from mapsto.nn.prune.kept_channels import kept_channels
+        from mapsto.nn.prune.least_squares import fittable, refitted
 
         teacher = ctx.network(self.teacher)
         module = require_prunable(value, where=self.name).to(ctx.device)

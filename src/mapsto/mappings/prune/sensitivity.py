@@ -12,19 +12,20 @@ from collections.abc import Mapping as AbcMapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network, Report
-from mapsto.mapping import Context, MappingField, kind_name
-from mapsto.nn.budget import Budgeted
-from mapsto.nn.criterion import Criterion, criterion_of
+from mapsto.mapping import MappingField, kind_name
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion, criterion_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-    from mapsto.nn.groups import Group
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.dependency_groups import Group
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Sensitivity"]
 
@@ -72,7 +73,7 @@ class Sensitivity(Criterion):
         return dataclasses.replace(cast("Any", given), ranking="global")
 
     def importance(self, value: Network, ctx: Context) -> Importance:
-        from mapsto.nn.sensitivity import drops_of, levels
+        from mapsto.nn.prune.layer_sensitivity import drops_of, levels
 
         inner = criterion_of(self.criterion, where="prune.sensitivity").importance(value, ctx)
         drops = drops_of(ctx.apply(self.by, value), where="prune.sensitivity")

@@ -11,18 +11,18 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as AbcMapping
 from typing import TYPE_CHECKING
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.criterion import Criterion
-from mapsto.nn.sampled import Loss, Sampled
+from mapsto.nn.prune.criterion import Criterion
+from mapsto.nn.prune.data_driven import Loss, Sampled
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-    from mapsto.nn.groups import Group
-    from mapsto.nn.prune import Importance
+    from mapsto.nn.prune.dependency_groups import Group
+    from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Taylor"]
 
@@ -49,8 +49,8 @@ class Taylor(Sampled, Criterion):
     whole layers were then emptied in our measurements."""
 
     def importance(self, value: Network, ctx: Context) -> Importance:
-        from mapsto.nn.importance import normalised
-        from mapsto.nn.inference import compact
+        from mapsto.nn.network.inference import compact
+        from mapsto.nn.prune.importance import normalised
 
         def importance(module: nn.Module, groups: Sequence[Group]) -> AbcMapping[str, NDArray[np.float64]]:
             module = compact(module.to(ctx.device))
@@ -64,8 +64,8 @@ def _changes(module: nn.Module, groups: Sequence[Group], losses: Iterable[Loss])
     """Group → mean over losses of the absolute first-order change of each channel, shape (channels,)."""
     import numpy as np
 
-    from mapsto.nn.importance import group_means
-    from mapsto.nn.sampled import gradients
+    from mapsto.nn.prune.data_driven import gradients
+    from mapsto.nn.prune.importance import group_means
 
     module.requires_grad_(True)
     weights = dict(module.named_parameters())

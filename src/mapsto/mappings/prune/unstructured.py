@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.masking import Masking, masked
+from mapsto.mapping import Mapping
+from mapsto.nn.prune.unstructured import Masking, masked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ class Unstructured(Masking, Mapping[Network, Network]):
         import numpy as np
         import torch
 
-        from mapsto.nn.prunable import require_prunable
+        from mapsto.nn.prune.checks import require_prunable
 
         module = require_prunable(value, where=self.name)
         scores = {path: found.numpy() for path, found in self.scores(value, module, self.layers(module), ctx).items()}

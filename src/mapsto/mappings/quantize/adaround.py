@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context
-from mapsto.nn.unlabelled import Unlabelled
+from mapsto.nn.train.calibration_fields import Unlabelled
 from mapsto.process import Items, Live, Process, State
 
 if TYPE_CHECKING:
     import torch
 
-    from mapsto.nn.reconstruction import LayerRounding, QuantizedLayer
+    from mapsto.nn.quantize.adaround import LayerRounding, QuantizedLayer
 
 __all__ = ["Adaround"]
 
@@ -37,7 +37,7 @@ class Adaround(Unlabelled, Process[Network, Network]):
     >>> from mapsto.data.sets.digits import Digits
     >>> from mapsto.mappings.networks.conv4 import Conv4
     >>> from mapsto.mappings.quantize.static import Static
-    >>> from mapsto.nn.inference import forward
+    >>> from mapsto.nn.network.inference import forward
     >>> data = Digits(size=16)
     >>> network = Conv4(channels=1, size=16, width=8, classes=10)()
     >>> small = Static(data=data, samples=64, bits=3)(network)
@@ -69,7 +69,7 @@ class Adaround(Unlabelled, Process[Network, Network]):
     @staticmethod
     def contract_input() -> Network:
         """A quantized network, what this maps from."""
-        from mapsto.nn.quantization import quantized_example
+        from mapsto.nn.quantize.post_training import quantized_example
 
         return quantized_example()
 
@@ -84,7 +84,7 @@ class Adaround(Unlabelled, Process[Network, Network]):
         return _Rounding(self, value, state, ctx)
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.left_in_float import tell_again
+        from mapsto.nn.quantize.float_layers import tell_again
 
         tell_again(value, ctx, where=self.name)
         module = value.module()
@@ -93,8 +93,8 @@ class Adaround(Unlabelled, Process[Network, Network]):
 
     def _layers(self, value: Network) -> list[str]:
         """Paths of the layers to round. Raises `DomainError` where there is none."""
-        from mapsto.nn.quantization import quantized_edit
-        from mapsto.nn.reconstruction import quantized_layers
+        from mapsto.nn.quantize.adaround import quantized_layers
+        from mapsto.nn.quantize.post_training import quantized_edit
 
         quantized_edit(value, where=self.name)
         found = [layer.path for layer in quantized_layers(value.module())]
@@ -107,8 +107,8 @@ class Adaround(Unlabelled, Process[Network, Network]):
 
 class _Rounding(Live):
     def __init__(self, mapping: Adaround, value: Network, state: State, ctx: Context) -> None:
-        from mapsto.nn.quantization import without_quantizers
-        from mapsto.nn.reconstruction import layer_runs, quantized_layers, rectified_layers
+        from mapsto.nn.quantize.adaround import layer_runs, quantized_layers, rectified_layers
+        from mapsto.nn.quantize.post_training import without_quantizers
 
         self._mapping, device = mapping, _device(ctx)
         self._batches = [batch.to(device) for batch in mapping.batches(value, ctx, where=mapping.name)]
@@ -155,7 +155,7 @@ class _Rounding(Live):
     def _opened(self, layer: QuantizedLayer) -> LayerRounding:
         import torch
 
-        from mapsto.nn.reconstruction import LayerRounding, captured
+        from mapsto.nn.quantize.adaround import LayerRounding, captured
 
         path, runs = layer.path, self._runs[layer.path]
         taken = [captured(self._module, batch, [path], runs=runs) for batch in self._batches]

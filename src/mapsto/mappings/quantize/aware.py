@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.context import Context
+from mapsto.data.augment.field import Augmentation
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Samples
-from mapsto.mapping import Context, DataSource
-from mapsto.nn.optimisation import Optimisation
+from mapsto.mapping import DataSource
+from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Process, State
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.batches import Batch, Batches
-    from mapsto.nn.training import Training
+    from mapsto.nn.train.batches import Batch, Batches
+    from mapsto.nn.train.loop import Training
 
 __all__ = ["Aware"]
 
@@ -70,17 +71,17 @@ class Aware(Optimisation, Process[Network, Network]):
     @staticmethod
     def contract_input() -> Network:
         """A quantized network, what this maps from."""
-        from mapsto.nn.quantization import quantized_example
+        from mapsto.nn.quantize.post_training import quantized_example
 
         return quantized_example()
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.training import first_state
+        from mapsto.nn.train.loop import first_state
 
         return first_state(self._module(value), self)
 
     def items(self, value: Network, ctx: Context) -> Batches:
-        from mapsto.nn.batches import Batches
+        from mapsto.nn.train.batches import Batches
 
         samples = self._samples(value, ctx)
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
@@ -88,12 +89,12 @@ class Aware(Optimisation, Process[Network, Network]):
     def open(self, value: Network, state: State, ctx: Context) -> Training:
         import torch
 
-        from mapsto.data import augment
-        from mapsto.nn.batches import augmented
-        from mapsto.nn.class_weights import weights_of
-        from mapsto.nn.inference import class_metrics
-        from mapsto.nn.targets import kind_of, loss
-        from mapsto.nn.training import Plan, Training
+        from mapsto.data.augment import operations as augment
+        from mapsto.nn.network.inference import class_metrics
+        from mapsto.nn.train.batches import augmented
+        from mapsto.nn.train.class_weights import weights_of
+        from mapsto.nn.train.label_kinds import kind_of, loss
+        from mapsto.nn.train.loop import Plan, Training
 
         epoch = self.items(value, ctx).per_epoch
         samples = self._samples(value, ctx)
@@ -122,9 +123,9 @@ class Aware(Optimisation, Process[Network, Network]):
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
         from mapsto.kinds import detached
         from mapsto.nn.edits.quantizers import is_step, learned_steps
-        from mapsto.nn.left_in_float import tell_again
-        from mapsto.nn.quantization import quantized_edit, with_scales
-        from mapsto.nn.training import load_result
+        from mapsto.nn.quantize.float_layers import tell_again
+        from mapsto.nn.quantize.post_training import quantized_edit, with_scales
+        from mapsto.nn.train.loop import load_result
 
         tell_again(value, ctx, where=self.name)
         module = load_result(self._module(value), state)
@@ -133,15 +134,15 @@ class Aware(Optimisation, Process[Network, Network]):
         return dataclasses.replace(value, edits=(*value.edits[:-1], edit), tensors=detached(tensors))
 
     def _module(self, value: Network) -> nn.Module:
-        from mapsto.nn.quantization import quantized_edit, with_learned_steps
+        from mapsto.nn.quantize.post_training import quantized_edit, with_learned_steps
 
         quantized_edit(value, where=self.name)
         return with_learned_steps(value, where=self.name) if self.learn_scales else value.module()
 
     def _samples(self, value: Network, ctx: Context) -> Samples:
         from mapsto.data.checks import require_alike, require_finite, require_some
-        from mapsto.nn.dense import refuse_dense
-        from mapsto.nn.targets import kind_of
+        from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.nn.train.label_kinds import kind_of
 
         refuse_dense(value.signature, where=self.name)
         samples = require_some(ctx.dataset(self.data), where=self.name)

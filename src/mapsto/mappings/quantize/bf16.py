@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 __all__ = ["Bf16"]
 
@@ -46,10 +47,10 @@ class Bf16(Mapping[Network, Network]):
 
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.half_weights import HalfWeights
-        from mapsto.nn.left_in_float import tell_all
-        from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.quantization import require_float
-        from mapsto.nn.sites import trace
+        from mapsto.nn.export.onnx import example_inputs
+        from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.quantize.float_layers import tell_all
+        from mapsto.nn.quantize.post_training import require_float
 
         module = require_float(value, where=self.name)
         pairs = foldable_pairs(module, trace(module, example_inputs(value.signature, 2)[0]))

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.unlabelled import Unlabelled
+from mapsto.mapping import Mapping
+from mapsto.nn.train.calibration_fields import Unlabelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class CorrectBias(Unlabelled, Mapping[Network, Network]):
     >>> from mapsto.data.sets.digits import Digits
     >>> from mapsto.mappings.networks.conv4 import Conv4
     >>> from mapsto.mappings.quantize.static import Static
-    >>> from mapsto.nn.inference import forward
+    >>> from mapsto.nn.network.inference import forward
     >>> data = Digits(size=16)
     >>> network = Conv4(channels=1, size=16, width=8, classes=10)()
     >>> small = Static(data=data, samples=64, bits=4)(network)
@@ -47,16 +48,16 @@ class CorrectBias(Unlabelled, Mapping[Network, Network]):
     @staticmethod
     def contract_input() -> Network:
         """A quantized network, what this maps from."""
-        from mapsto.nn.quantization import quantized_example
+        from mapsto.nn.quantize.post_training import quantized_example
 
         return quantized_example()
 
     def apply(self, value: Network, ctx: Context) -> Network:
         import torch
 
-        from mapsto.nn.left_in_float import tell_again
-        from mapsto.nn.quantization import quantized_edit
-        from mapsto.nn.reconstruction import captured, layer_output, quantized_layers, rounded
+        from mapsto.nn.quantize.adaround import captured, layer_output, quantized_layers, rounded
+        from mapsto.nn.quantize.float_layers import tell_again
+        from mapsto.nn.quantize.post_training import quantized_edit
 
         quantized_edit(value, where=self.name)
         batches = self.batches(value, ctx, where=self.name)

@@ -14,8 +14,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 __all__ = ["Dynamic"]
 
@@ -54,13 +55,14 @@ class Dynamic(Mapping[Network, Network]):
     """Paths of modules that stay in float with all below them."""
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.calibration import dynamic_layers, thin_first_layer, weight_quantizer
         from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
-        from mapsto.nn.left_in_float import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
-        from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.quantization import chosen_reasons, needs_reduced_range, require_float, require_paths
-        from mapsto.nn.sites import trace
+        from mapsto.nn.export.onnx import example_inputs
+        from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.quantize.float_layers import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
+        from mapsto.nn.quantize.placement import dynamic_layers, thin_first_layer
+        from mapsto.nn.quantize.post_training import chosen_reasons, needs_reduced_range, require_float, require_paths
+        from mapsto.nn.quantize.quantizer_params import weight_quantizer
 
         module = require_float(value, where=self.name)
         require_paths(module, self.skip, where=self.name)

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-    from mapsto.nn.sites import Call, Trace
+    from mapsto.nn.network.call_sites import Call, Trace
 
 __all__ = ["Equalise"]
 
@@ -66,10 +67,10 @@ class Equalise(Mapping[Network, Network]):
 
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.lora import require_none
-        from mapsto.nn.left_in_float import tell_all
-        from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.quantization import require_float, require_paths
-        from mapsto.nn.sites import trace
+        from mapsto.nn.export.onnx import example_inputs
+        from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.quantize.float_layers import tell_all
+        from mapsto.nn.quantize.post_training import require_float, require_paths
 
         module = require_float(value, where=self.name)
         require_none(module, where=self.name)

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, DataSource, Mapping
-from mapsto.nn.unlabelled import Unlabelled
+from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.train.calibration_fields import Unlabelled
 
 __all__ = ["Mixed"]
 
@@ -57,14 +58,14 @@ class Mixed(Unlabelled, Mapping[Network, Network]):
     @staticmethod
     def contract_input() -> Network:
         """A quantized network, what this maps from."""
-        from mapsto.nn.quantization import quantized_example
+        from mapsto.nn.quantize.post_training import quantized_example
 
         return quantized_example()
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.edits.quantizers import Quantizers
-        from mapsto.nn.left_in_float import tell, tell_again
-        from mapsto.nn.quantizer_costs import QuantizerCosts
+        from mapsto.nn.quantize.float_layers import tell, tell_again
+        from mapsto.nn.quantize.layer_sensitivity import QuantizerCosts
 
         tell_again(value, ctx, where=self.name)
         at_hand = QuantizerCosts(self, value, ctx, where=self.name)

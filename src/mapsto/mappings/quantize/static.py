@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
-from mapsto.nn.quantization import Calibrated
-from mapsto.nn.quantization import needs_reduced_range as _needs_reduced_range
+from mapsto.mapping import Mapping
+from mapsto.nn.quantize.post_training import Calibrated
+from mapsto.nn.quantize.post_training import needs_reduced_range as _needs_reduced_range
 
 __all__ = ["Static"]
 
@@ -27,7 +28,7 @@ class Static(Calibrated, Mapping[Network, Network]):
 
     >>> from mapsto.data.sets.digits import Digits
     >>> from mapsto.mappings.networks.conv4 import Conv4
-    >>> from mapsto.nn.inference import forward
+    >>> from mapsto.nn.network.inference import forward
     >>> data = Digits(size=16)
     >>> network = Conv4(channels=1, size=16, width=8, classes=10)()
     >>> outputs = {None: network, **{bits: Static(data=data, samples=64, bits=bits)(network) for bits in (8, 4)}}
@@ -42,11 +43,11 @@ class Static(Calibrated, Mapping[Network, Network]):
     contract: ClassVar[dict[str, Any]] = {"data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}}}
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.calibration import calibrate
         from mapsto.nn.edits.quantizers import Quantizers
-        from mapsto.nn.left_in_float import left_in_float, require_quantized, tell
-        from mapsto.nn.quantization import prepared
-        from mapsto.nn.sites import trace
+        from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.quantize.calibration import calibrate
+        from mapsto.nn.quantize.float_layers import left_in_float, require_quantized, tell
+        from mapsto.nn.quantize.post_training import prepared
 
         ready = prepared(self, value, ctx, where=self.name)
         quantizers = calibrate(

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, Mapping
+from mapsto.mapping import Mapping
 
 __all__ = ["WeightOnly"]
 
@@ -58,13 +59,13 @@ class WeightOnly(Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         import torch
 
-        from mapsto.nn.calibration import dynamic_layers
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.grouped_weights import GroupedWeights, least_error
-        from mapsto.nn.left_in_float import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
-        from mapsto.nn.onnx_export import example_inputs
-        from mapsto.nn.quantization import chosen_reasons, require_float, require_paths
-        from mapsto.nn.sites import trace
+        from mapsto.nn.export.onnx import example_inputs
+        from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.quantize.float_layers import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
+        from mapsto.nn.quantize.placement import dynamic_layers
+        from mapsto.nn.quantize.post_training import chosen_reasons, require_float, require_paths
 
         module = require_float(value, where=self.name)
         require_paths(module, self.skip, where=self.name)

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.context import Context
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network
-from mapsto.mapping import Context, MappingField
-from mapsto.nn.criterion import criterion_of, training_of
+from mapsto.mapping import MappingField
+from mapsto.nn.prune.criterion import criterion_of, training_of
 from mapsto.process import Items, Process, State
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.training import Training
+    from mapsto.nn.train.loop import Training
 
 __all__ = ["Sparse"]
 
@@ -91,8 +92,8 @@ class Sparse(Process[Network, Network]):
         return self._training.items(value, ctx)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
-        from mapsto.nn.learner import Learner
-        from mapsto.nn.training import Training
+        from mapsto.nn.meta.learner_module import Learner
+        from mapsto.nn.train.loop import Training
 
         live = self._training.open(value, state, ctx)
         if not isinstance(live, Training):
@@ -114,11 +115,11 @@ class Sparse(Process[Network, Network]):
 
     def _penalty(self, value: Network, module: nn.Module, ctx: Context) -> Callable[[int], Tensor]:
         """Step → what is added to the loss of `module`."""
-        from mapsto.nn.costs import example_of
-        from mapsto.nn.groups import find_groups
-        from mapsto.nn.penalties import Penalty
-        from mapsto.nn.prune import chosen, ranked
-        from mapsto.nn.reached import told_reached
+        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.profile.cost import example_of
+        from mapsto.nn.prune.dependency_groups import find_groups
+        from mapsto.nn.prune.sparsity_penalty import Penalty
+        from mapsto.nn.prune.structured import chosen, ranked
 
         if self.criterion is None:
             groups = find_groups(module, example_of(value)).groups

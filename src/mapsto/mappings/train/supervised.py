@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mapsto.data.augmentation import Augmentation
+from mapsto.context import Context
+from mapsto.data.augment.field import Augmentation
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Samples
-from mapsto.mapping import Context, DataSource
-from mapsto.nn.optimisation import Optimisation
+from mapsto.mapping import DataSource
+from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Process, State
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from mapsto.nn.batches import Batch, Batches
     from mapsto.nn.edits.head import Head
-    from mapsto.nn.targets import Kind
-    from mapsto.nn.training import Training
+    from mapsto.nn.train.batches import Batch, Batches
+    from mapsto.nn.train.label_kinds import Kind
+    from mapsto.nn.train.loop import Training
 
 __all__ = ["Supervised"]
 
@@ -51,19 +52,19 @@ class Supervised(Optimisation, Process[Network, Network]):
     """Random changes of each image."""
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.training import first_state
+        from mapsto.nn.train.loop import first_state
 
         module, _ = self._headed(value, self._samples(ctx))
         return first_state(module, self)
 
     def items(self, value: Network, ctx: Context) -> Batches:
-        from mapsto.nn.batches import Batches
+        from mapsto.nn.train.batches import Batches
 
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State, ctx: Context) -> Training:
-        from mapsto.nn.class_weights import note_unequal
-        from mapsto.nn.training import Plan, Training
+        from mapsto.nn.train.class_weights import note_unequal
+        from mapsto.nn.train.loop import Plan, Training
 
         samples = self._samples(ctx)
         if self._kind(samples) == "classification" and self.class_weights == "none":
@@ -83,9 +84,9 @@ class Supervised(Optimisation, Process[Network, Network]):
         )
 
     def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.source import taking, with_output
-        from mapsto.nn.targets import ANSWERS
-        from mapsto.nn.training import load_result
+        from mapsto.nn.network.build import taking, with_output
+        from mapsto.nn.train.label_kinds import ANSWERS
+        from mapsto.nn.train.loop import load_result
 
         samples = self._samples(ctx)
         module, edit = self._headed(value, samples)
@@ -114,12 +115,12 @@ class Supervised(Optimisation, Process[Network, Network]):
         return samples
 
     def _kind(self, samples: Samples) -> Kind:
-        from mapsto.nn.targets import chosen_kind
+        from mapsto.nn.train.label_kinds import chosen_kind
 
         return chosen_kind(self.loss, samples.labels, where="train.supervised")
 
     def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
-        from mapsto.nn.heading import headed
+        from mapsto.nn.network.replace_head import headed
 
         module = value.module()
         edit, _ = headed(value, module, samples.classes)
@@ -132,7 +133,7 @@ class _Objective:
     def __init__(self, mapping: Supervised, network: Network, samples: Samples, ctx: Context) -> None:
         import torch
 
-        from mapsto.nn.losses import class_weights
+        from mapsto.nn.train.losses import class_weights
 
         self._mapping, self._ctx = mapping, ctx
         self._preprocessing = network.signature.preprocessing
@@ -144,7 +145,7 @@ class _Objective:
     def __call__(self, call: nn.Module, item: Batch) -> Tensor:
         import torch
 
-        from mapsto.nn.batches import augmented
+        from mapsto.nn.train.batches import augmented
 
         batch = augmented(item.inputs, self._preprocessing, self._augment, self._ctx.device)
         labels = torch.as_tensor(item.labels, device=self._ctx.device)
@@ -159,7 +160,7 @@ class _Objective:
         def validate(module: nn.Module) -> dict[str, float]:
             import torch
 
-            from mapsto.nn.inference import forward, target_metrics
+            from mapsto.nn.network.inference import forward, target_metrics
 
             outputs = forward(module, samples.inputs, self._preprocessing, device=self._ctx.device)
             return target_metrics(self._kind, outputs, torch.as_tensor(samples.labels))
@@ -169,13 +170,13 @@ class _Objective:
     def _augment(self, batch: Tensor) -> Tensor:
         import torch
 
-        from mapsto.data import augment
+        from mapsto.data.augment import operations as augment
 
         return augment.apply(batch, self._mapping.augment, torch.default_generator)
 
     def _loss(
         self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
     ) -> Tensor:
-        from mapsto.nn.targets import loss
+        from mapsto.nn.train.label_kinds import loss
 
         return loss(self._kind, outputs, labels, weights=weights, smoothing=smoothing)

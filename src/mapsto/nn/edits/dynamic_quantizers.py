@@ -25,7 +25,7 @@ from mapsto.nn.edits.quantizers import (
     scales_of,
     simulate,
 )
-from mapsto.nn.sites import Site
+from mapsto.nn.network.call_sites import Site
 
 __all__ = ["DynamicQuantizers"]
 

@@ -97,7 +97,7 @@ def _arguments(input: Tensor, weight: Tensor, layer: _Mapped) -> tuple[Tensor, T
 
 @wrap_torch_function(_arguments)
 def _embedding(input: Tensor, weight: Tensor, layer: _Mapped) -> Tensor:
-    """One call of ids and weight to whoever watches calls (`mapsto.nn.sites`), as a plain embedding is."""
+    """One call of ids and weight to whoever watches calls (`mapsto.nn.network.call_sites`), as a plain embedding is."""
     return nn.functional.embedding(
         layer.rows[input],
         weight,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit
 from mapsto.nn.edits.lora import require_none
-from mapsto.nn.sites import Trace
+from mapsto.nn.network.call_sites import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Edit
 from mapsto.nn.edits.lora import require_none
 from mapsto.nn.edits.quantizers import Simulation, is_quantized, kept, simulate
-from mapsto.nn.sites import Site
+from mapsto.nn.network.call_sites import Site
 
 __all__ = ["GroupedWeights"]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Frozen
 from mapsto.nn.edits.lora import require_none
-from mapsto.nn.sites import INPUT, Site, SiteMode, with_results
+from mapsto.nn.network.call_sites import INPUT, Site, SiteMode, with_results
 
 __all__ = ["Quantizers"]
 
@@ -29,7 +29,7 @@ class Quantizer(Frozen):
     path: str = ""
     """Path of the module whose forward makes the call; for a weight the path of the module that owns it."""
     function: str
-    """The called function's name as in `mapsto.nn.sites`; for a weight the parameter's own name."""
+    """The called function's name as in `mapsto.nn.network.call_sites`; for a weight the parameter's own name."""
     call: int = Field(default=0, ge=0)
     """Number of the call of that function in that module's forward, from 0."""
     weight: bool = False

@@ -1,0 +1,249 @@
+"""``mapsto list``, ``show`` and ``new``: what there is, what its fields are, and a recipe to begin with."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from mapsto import discovery
+from mapsto.errors import DataError, SpecError, command, nearest
+
+if TYPE_CHECKING:
+    from mapsto.recipe.document import Recipe
+import dataclasses
+import textwrap
+
+from mapsto.cli.app import JsonOption, app, print_json, print_text
+
+__all__ = ["describe", "recipes"]
+
+
+_GROUPS = {"mappings": "mapping", "mapping": "mapping", "data": "data", "recipes": "recipe", "recipe": "recipe"}
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[
+        str, typer.Argument(help="Only names that contain this; or mappings, data or recipes for one of these lists.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List mappings, data sets and recipes by name.
+
+    Example: mapsto list prune
+    """
+    from mapsto.cli.catalog import recipes
+
+    whole = _GROUPS.get(pattern)
+    rows = [
+        {"group": noun, "name": entry.name, "summary": discovery.summary(entry)}
+        for noun, group in (("mapping", "mappings"), ("data", "data"))
+        for entry in discovery.entries(group).values()
+        if (whole == noun if whole else pattern in entry.name)
+    ]
+    rows += [
+        {"group": "recipe", "name": name, "summary": text}
+        for name, text in recipes().items()
+        if (whole == "recipe" if whole else pattern in name)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    columns = _columns()
+    for noun, title in (("mapping", "Mappings"), ("data", "Data"), ("recipe", "Recipes")):
+        part = [row for row in rows if row["group"] == noun]
+        if part:
+            print_text(f"{title}")
+            for row in part:
+                print_text(f"  {row['name']:<{width}}  {row['summary']}"[:columns])
+    if not rows:
+        raise _unknown(pattern)
+
+
+def _unknown(name: str) -> SpecError:
+    """That nothing has this name, with the names that come nearest, and not all that there are."""
+    from difflib import get_close_matches
+
+    from mapsto.cli.catalog import recipes
+
+    known = [*discovery.entries("mappings"), *discovery.entries("data"), *recipes()]
+    words = {word: each for each in known for word in (each.rpartition(".")[2], each)}
+    close = list(dict.fromkeys(words[word] for word in get_close_matches(name, words, n=3)))
+    quoted = " or ".join(f"'{each}'" for each in close)
+    return SpecError(
+        f"nothing is called '{name}'",
+        hint=f"did you mean {quoted}?" if close else f"`{command('mapsto list')}` shows every name",
+    )
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A mapping, a data set or a shipped recipe.")], as_json: JsonOption = False
+) -> None:
+    """Show what a mapping does: its fields with defaults and ranges, what it takes and gives; or a recipe's text.
+
+    The last word of a name is enough where only one has it, as in `mapsto show mlp`.
+
+    Example: mapsto show prune.taylor
+    """
+    from mapsto.cli.catalog import describe
+    from mapsto.recipe.reader import shipped_recipes
+
+    shipped = shipped_recipes()
+    if name in shipped:
+        text = shipped[name].read_text(encoding="utf-8")
+        print_json({"name": name, "yaml": text}) if as_json else print_text(text)
+        return
+    known = {group: _named(name, discovery.entries(group)) for group in ("mappings", "data")}
+    matches = [(group, entry) for group, entries in known.items() for entry in entries]
+    exact = [match for match in matches if match[1] == name]
+    if len(exact or matches) > 1:
+        raise SpecError(
+            f"'{name}' is the last word of {len(matches)} names",
+            hint=f"give one of {', '.join(entry for _, entry in matches)}",
+        )
+    for group, entry in exact or matches:
+        tree = describe(group, entry)
+        print_json(tree) if as_json else print_text(tree["text"])
+        return
+    raise _unknown(name)
+
+
+def _named(name: str, known: Iterable[str]) -> list[str]:
+    """The names that are `name`, or whose last word is."""
+    return [entry for entry in known if name in (entry, entry.rpartition(".")[2])]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The new recipe's name; NAME.yaml is written here.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="The recipe to start from: a shipped one, a file, or the --out folder of a run."),
+    ] = "demo",
+    as_json: JsonOption = False,
+) -> None:
+    """Start a recipe of your own from a shipped one, from a file, or from what a run was made of.
+
+    Example: mapsto new mine --from demo
+    """
+    from mapsto.recipe.reader import load_recipe, shipped_recipes
+    from mapsto.store import write_atomically
+
+    shipped = shipped_recipes()
+    origin = shipped.get(source) or Path(source)
+    if (origin / "recipe.yaml").is_file():
+        origin = origin / "recipe.yaml"
+    if not origin.is_file():
+        raise SpecError(f"there is no recipe '{source}'", where="--from", hint=nearest(source, shipped))
+    recipe = load_recipe(origin)
+    if not Path(name).name:
+        raise SpecError("the new recipe needs a name", where="mapsto new", hint=command("mapsto new mine --from demo"))
+    target = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if target.exists():
+        raise DataError("this file exists already", where=str(target), hint="give another name, or delete it first")
+    text = origin.read_text(encoding="utf-8")
+    word = re.fullmatch(r"(?!(?:on|off|yes|no|true|false|null|y|n)$)[A-Za-z_][\w-]*", target.stem, re.IGNORECASE)
+    named = f"name: {target.stem if word else json.dumps(target.stem)}"
+    lines = [named if line.startswith("name:") else line for line in text.splitlines()]
+    write_atomically(target, ("\n".join(lines) + "\n").encode())
+    load_recipe(target)
+    again = command("mapsto run {recipe}", *options_for(recipe, origin), recipe=target)
+    print_json({"file": str(target), "run": again}) if as_json else print_text(f"wrote {target}; run it with: {again}")
+
+
+def options_for(recipe: Recipe, origin: Path) -> list[str]:
+    """The options that a recipe is run with again: those of the run that it comes from, else trust in the factories that it names."""
+    from mapsto.recipe.writer import factories_in
+    from mapsto.report import build as reports
+
+    made = origin.parent / "report.json"
+    if origin.name == "recipe.yaml" and made.is_file():
+        report = reports.load(made)
+        with reports.reading(made):
+            return reports.options_again(list(map(str, (report.get("command") or {}).get("options", ()))))
+    packages = dict.fromkeys(name.partition(".")[0].partition(":")[0] for name in factories_in(recipe))
+    return [word for package in packages if package != "mapsto" for word in ("--trust", package)]
+
+
+def recipes() -> dict[str, str]:
+    """Shipped recipes and their titles, read without a YAML parser."""
+    found: dict[str, str] = {}
+    for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")):
+        titles = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("title:")]
+        found[path.stem] = titles[0].removeprefix("title:").strip().strip("\"'") if titles else ""
+    return found
+
+
+def describe(group: str, name: str) -> dict[str, Any]:
+    """A mapping or data set: summary, what it takes and gives, and its fields; ``text`` is the same for people."""
+    import pydantic
+
+    from mapsto.mapping import Mapping, kind_name
+
+    cls = discovery.find(group, name)
+    module_text = (sys.modules[cls.__module__].__doc__ or cls.__doc__ or "").strip()
+    schema = pydantic.TypeAdapter(cls).json_schema()
+    infos: dict[str, Any] = cast("Any", cls).__pydantic_fields__
+    fields: list[dict[str, Any]] = []
+    for key, info in infos.items():
+        default = None if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
+        if dataclasses.is_dataclass(default) and not isinstance(default, type):
+            default = dataclasses.asdict(default)
+        fields.append(
+            {
+                "name": key,
+                "required": info.is_required(),
+                "default": default,
+                "schema": schema.get("properties", {}).get(key, {}),
+                "description": " ".join((info.description or "").split()),
+            }
+        )
+    tree: dict[str, Any] = {
+        "name": name,
+        "version": cls.version,
+        "doc": module_text,
+        "fields": fields,
+        "schema": schema,
+    }
+    lines = [name, ""]
+    if issubclass(cls, Mapping):
+        tree |= {"takes": kind_name(cls.takes), "gives": kind_name(cls.gives)}
+        lines = [f"{name}: {kind_name(cls.takes)} → {kind_name(cls.gives)}", ""]
+    lines += [textwrap.indent(module_text, "  "), "", "Fields"]
+    for entry in fields:
+        value = "required" if entry["required"] else f"default {entry['default']!r}"
+        lines.append(f"  {entry['name']}  ({_type_of(entry['schema'])}, {value})")
+        lines += textwrap.wrap(entry["description"], 110, initial_indent="      ", subsequent_indent="      ")
+    return tree | {"text": "\n".join(lines)}
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    """A field's type and range in words."""
+    if "x-kind" in schema:
+        return f"{schema['x-kind']}: $label or {{name: fields}}"
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type_of(part) for part in schema["anyOf"]))
+    kind = str(schema.get("type", schema.get("$ref", "value").rpartition("/")[2]))
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if low is not None or high is not None:
+        opening = "(" if "exclusiveMinimum" in schema else "["
+        closing = ")" if "exclusiveMaximum" in schema else "]"
+        kind += f" in {opening}{'-∞' if low is None else low}, {'∞' if high is None else high}{closing}"
+    return kind

@@ -1,0 +1,135 @@
+"""``mapsto predict``: a package's answers for files, folders and rows."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from mapsto.errors import DomainError, MapstoError, SpecError
+from mapsto_runtime.shown import short
+
+if TYPE_CHECKING:
+    from mapsto_runtime.predictor import Prediction, Predictor
+from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
+from mapsto.cli.run import writable
+
+_PATH = 4096
+"""Letters of a path, or of what is shown whole."""
+
+
+@app.command()
+def predict(
+    package: Annotated[Path, typer.Argument(help="A package's folder, or the --out folder of a run that made one.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders of images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input."
+        ),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the raw maps of a network whose output is dense, an .npy for each sample."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify files with an exported package. Needs no training library.
+
+    Example: mapsto predict runs/demo photo1.png photo2.png
+    """
+    from mapsto_runtime.predictor import Predictor
+
+    folder = package / "package" if (package / "package" / "manifest.json").is_file() else package
+    predictor = Predictor(folder)
+    if maps is not None:
+        _require_maps(predictor, maps)
+    written: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    titles: list[str] = []
+    errors: list[MapstoError] = []
+    for name in _files(files):
+        answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
+        errors += answers.errors
+        for note in answers.notes:
+            print_note(note)
+        several = len(answers.predictions) + len(answers.errors) > 1
+        for prediction in answers.predictions:
+            titles.append(f"{name}, row {prediction.index + 1}" if several else name)
+            scores = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
+            probability = prediction.probability
+            kept = {} if maps is None else {"map": _write_map(prediction, maps, written)}
+            rows.append(
+                {
+                    "file": name,
+                    "index": prediction.index,
+                    "label": prediction.label,
+                    "probability": None if probability is None else round(probability, 4),
+                    "top": {label: float(f"{score:.4g}") for label, score in scores},
+                    **kept,
+                }
+            )
+    if as_json:
+        print_json(rows)
+    for title, row in () if as_json else zip(titles, rows, strict=True):
+        if row["probability"] is None:
+            place = f" → {row['map']}" if "map" in row else ""
+            print_text(f"{short(title, _PATH)}: {short(row['label'], _PATH)}{place}")
+            continue
+        others = "  ".join(
+            f"{short(label)} {score:.2f}" for label, score in row["top"].items() if label != row["label"]
+        )
+        most = 40 if predictor.signature.answers == "classes" else _PATH
+        print_text(f"{short(title, _PATH)}: {short(row['label'], most)} ({row['probability']:.2f})   {others}")
+    for error in errors[:-1]:
+        print_note(str(error))
+    if errors:
+        raise errors[-1]
+
+
+def _require_maps(predictor: Predictor, folder: Path) -> None:
+    """Makes the folder for maps. Raises `DomainError` where the package gives none."""
+    if not predictor.signature.is_dense:
+        raise DomainError(
+            "its output is no map, so that there is nothing to write",
+            where="--maps",
+            hint="leave --maps out; the answers are on the screen, or in full with --json",
+        )
+    writable(folder)
+
+
+def _write_map(prediction: Prediction, folder: Path, written: set[str]) -> str:
+    """The raw map as ``NAME.npy``; with a number where a file holds several samples, or files of two folders have one name."""
+    import numpy as np
+
+    from mapsto.store import write_atomically
+
+    stem = Path(prediction.source.partition("[")[0]).stem if prediction.source[0] != "<" else "array"
+    name = next(name for number in itertools.count() if (name := f"{stem}_{number}" if number else stem) not in written)
+    written.add(name)
+    content = io.BytesIO()
+    np.save(content, cast("Any", prediction.map))
+    write_atomically(folder / f"{name}.npy", content.getbuffer())
+    return str(folder / f"{name}.npy")
+
+
+def _files(given: list[str]) -> list[str]:
+    """The files that are named, and the images in the folders that are."""
+    from mapsto.data.io.image_folder import images_in
+
+    found: list[str] = []
+    for name in given:
+        if not name:
+            raise SpecError("an empty name is no file", where="mapsto predict", hint="give files, folders, or -")
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        images, notes = images_in(Path(name))
+        found += map(str, images)
+        for note in notes:
+            print_note(note)
+    return found

@@ -1,0 +1,150 @@
+"""The two networks of distillation: a frozen teacher, and a student with the regressors that only its training needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mapsto.context import Context
+from mapsto.data.augment import operations
+from mapsto.data.augment.field import Augmentation
+from mapsto.errors import DomainError
+from mapsto.kinds import Network
+from mapsto.nn.network.features import Pair, capturing
+from mapsto.nn.network.inference import compact
+from mapsto.nn.train.batches import augmented
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Alone", "Committee", "Regressors", "Taught", "Teacher", "layers_of"]
+
+
+class Regressors(nn.Module):
+    """Layers as they are; a subclass makes them comparable, by parameters that are trained with the student."""
+
+    def forward(self, ours: list[Tensor], theirs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The student's layers and the teacher's, as the loss compares them."""
+        return ours, theirs
+
+
+class Taught(nn.Module):
+    """A student that gives its answers together with the layers that the loss compares.
+
+    Its tensors are the student's, named ``student.…``, and the regressors', named ``regressors.…``.
+    """
+
+    def __init__(self, student: nn.Module, pairs: Sequence[Pair], regressors: nn.Module | None) -> None:
+        super().__init__()
+        self.student = student
+        self.pairs = tuple(pairs)
+        self.regressors = regressors if regressors is not None else Regressors()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The student's layers."""
+        return tuple(own for own, _ in self.pairs)
+
+    def forward(self, inputs: Tensor, theirs: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Scores (N, classes), and both networks' layers after the regressors."""
+        with capturing(self.student, self.paths) as seen:
+            scores: Tensor = self.student(inputs)
+        ours, theirs = self.regressors([seen[path] for path in self.paths], theirs)
+        return scores, ours, theirs
+
+
+class Teacher:
+    """A network that is only asked: in evaluation mode, without gradients, on the samples that the student sees.
+
+    Parameters
+    ----------
+    network
+        The teacher.
+    student
+        Whose preprocessing the student's inputs follow.
+    changes
+        Random changes of each image, the same for both.
+    """
+
+    def __init__(self, network: Network, student: Network, changes: Augmentation, ctx: Context, *, where: str) -> None:
+        self.network = network
+        self.module = compact(network.module().to(ctx.device)).requires_grad_(False)
+        self._changes, self._device, self._where = changes, ctx.device, where
+        self._own, self._theirs = student.signature.preprocessing, network.signature.preprocessing
+
+    def inputs(self, raw: NDArray[Any]) -> tuple[Tensor, Any]:
+        """Student's and teacher's input, with the same random changes, drawn from torch's global generator."""
+        return self.changed(raw, int(torch.randint(2**62, ())))
+
+    def changed(self, raw: NDArray[Any], seed: int) -> tuple[Tensor, Tensor]:
+        """Student's and teacher's input, with the random changes of this seed."""
+
+        def change(batch: Tensor) -> Tensor:
+            return operations.apply(batch, self._changes, torch.Generator().manual_seed(seed))
+
+        own = augmented(raw, self._own, change, self._device)
+        return own, own if self._own == self._theirs else augmented(raw, self._theirs, change, self._device)
+
+    def answers(self, inputs: Any, paths: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """Scores (N, classes) and the outputs of these layers. Raises `DomainError` where the scores hold NaN."""
+        with torch.no_grad(), capturing(self.module, paths) as seen:
+            scores: Tensor = self.module(inputs)
+        return self.checked(scores), [seen[path] for path in paths]
+
+    def checked(self, scores: Tensor) -> Tensor:
+        """The teacher's scores. Raises `DomainError` where they hold NaN."""
+        if bool(scores.isnan().any()):
+            raise DomainError(
+                "the teacher's answers hold NaN", where=f"{self._where}: teacher", hint="evaluate the teacher first"
+            )
+        return scores
+
+
+class Alone(Teacher):
+    """Nobody: the student learns from itself."""
+
+    def answers(self, inputs: Any, paths: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """No scores, no layers."""
+        return inputs.new_empty(0), []
+
+
+class Committee(Teacher):
+    """Several teachers, whose softened probabilities are averaged.
+
+    Parameters
+    ----------
+    members
+        At least one.
+    temperature
+        T.
+    """
+
+    def __init__(self, members: Sequence[Teacher], temperature: float) -> None:
+        self.network, self.module = members[0].network, members[0].module
+        self._members, self._temperature = members, temperature
+
+    def inputs(self, raw: NDArray[Any]) -> tuple[Tensor, Any]:
+        """The student's input, and that of each member, with the same random changes."""
+        seed = int(torch.randint(2**62, ()))
+        pairs = [member.changed(raw, seed) for member in self._members]
+        return pairs[0][0], [theirs for _, theirs in pairs]
+
+    def answers(self, inputs: Any, paths: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """``T log mean_k softmax(t_k / T)``, shape (N, classes): scores whose softened probabilities are the mean; no layers."""
+        scores = [member.answers(given, ())[0] for member, given in zip(self._members, inputs, strict=True)]
+        logs = torch.stack([functional.log_softmax(each.float() / self._temperature, 1) for each in scores])
+        return self._temperature * (logs.logsumexp(0) - math.log(len(scores))), []
+
+
+def layers_of(module: nn.Module, example: Tensor, paths: Sequence[str]) -> list[Tensor]:
+    """The outputs of these layers for a batch; `module` should be in evaluation mode."""
+    if not paths:
+        return []
+    with torch.no_grad(), capturing(module, paths) as seen:
+        module(example)
+    return [seen[path] for path in paths]

@@ -1,0 +1,49 @@
+"""Runtimes by name: a file of ``nn/export/runtimes`` lowers a network to a runtime's files, for which torch and its converter are imported.
+
+The file of the same name in `mapsto_runtime.runtimes` runs such files; its ``NAME``, ``TITLE``, ``MODEL`` and ``load`` are here too.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from mapsto.errors import SpecError, nearest
+from mapsto_runtime import runtimes
+from mapsto_runtime.runtimes import Run, names
+
+if TYPE_CHECKING:
+    from mapsto.kinds import Network, Package
+
+__all__ = ["Run", "Runtime", "find", "names", "run_network", "run_package"]
+
+
+class Runtime(runtimes.Runtime, Protocol):
+    """What a file of ``nn/export/runtimes`` holds."""
+
+    def lowered(self, network: Network) -> dict[str, bytes]:
+        """The files of a network. Raises `MissingExtra`, and `DomainError` for what the runtime cannot compute."""
+        ...
+
+
+def find(name: str) -> Runtime:
+    """The runtime of that name. Raises `SpecError` with the nearest known name."""
+    if name not in names():
+        raise SpecError(f"unknown runtime '{name}'", hint=nearest(name, names()))
+    return cast("Runtime", importlib.import_module(f"mapsto.nn.export.runtimes.{name}"))
+
+
+def run_package(package: Package, *, threads: int = 1) -> Run:
+    """A package, opened in its runtime."""
+    return find(str(package.manifest().get("runtime", "onnxruntime"))).load(package.files, threads=threads)
+
+
+def run_network(name: str, network: Network, folder: Path, *, threads: int = 1) -> Run:
+    """A network lowered to a runtime's files in `folder` and opened there."""
+    runtime = find(name)
+    files: dict[str, Path] = {}
+    for file, content in runtime.lowered(network).items():
+        files[file] = folder / file
+        files[file].write_bytes(content)
+    return runtime.load(files, threads=threads)

@@ -1,0 +1,172 @@
+"""Nearest class mean: a query's score for a class is its negative squared distance to the mean of the class's support.
+
+``score(q, k) = −s · ‖f(q) − c_k‖²`` with ``c_k`` the mean of ``f(x)`` over the support of class k. Without ``‖f(q)‖²``, which is the
+same for every class, this is a linear layer: ``W_k = 2 s c_k``, ``b_k = −s ‖c_k‖²`` (Snell, Swersky and Zemel, "Prototypical
+Networks for Few-shot Learning", 2017). With the distance ``cosine``, embeddings and means have length 1 first: better for networks
+that were never trained to be compared by distance (Chen et al., "A Closer Look at Few-shot Classification", 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from mapsto.errors import DataError
+from mapsto.kinds import Adaptation, Json
+from mapsto.nn.network.head import episode_features
+
+__all__ = [
+    "centroids",
+    "episode_scores",
+    "feature_scores",
+    "head",
+    "is_cosine",
+    "layer",
+    "leave_one_out_scores",
+    "members",
+    "scale_of",
+    "scores",
+]
+
+
+def members(labels: Tensor, ways: int) -> Tensor:
+    """Whether each sample is of each class, shape (..., S, ways), of labels (..., S).
+
+    >>> members(torch.tensor([1, 0]), 2).tolist()
+    [[False, True], [True, False]]
+    """
+    return labels.unsqueeze(-1) == torch.arange(ways, device=labels.device)
+
+
+def centroids(features: Tensor, labels: Tensor, ways: int, *, checked: bool = True) -> Tensor:
+    """Class means, shape (..., ways, D), of features (..., S, D) with labels (..., S) from 0 to ways - 1.
+
+    Raises `DataError` where a class has no example; not under `torch.func.vmap`, which needs `checked` to be false, and not
+    in an exported program.
+    """
+    own = members(labels, ways).to(features.dtype)
+    counts = own.sum(-2)
+    if checked and not torch.compiler.is_exporting() and bool((counts == 0).any()):
+        empty = int((counts == 0).nonzero()[0, -1])
+        raise DataError(f"class {empty} has no example in the support set", hint="give at least one example of each")
+    return own.transpose(-1, -2) @ features / counts.unsqueeze(-1)
+
+
+def scores(
+    support_features: Tensor,
+    support_labels: Tensor,
+    query_features: Tensor,
+    ways: int,
+    *,
+    scale: float = 1.0,
+    cosine: bool = False,
+) -> Tensor:
+    """Scores of shape (..., Q, ways) for support (..., S, D), labels (..., S) and query (..., Q, D).
+
+    >>> support, query = torch.tensor([[0.0], [2.0]]), torch.tensor([[0.5]])
+    >>> scores(support, torch.tensor([0, 1]), query, 2)
+    tensor([[-0.2500, -2.2500]])
+    """
+    if cosine:
+        support_features, query_features = normalize(support_features, dim=-1), normalize(query_features, dim=-1)
+    means = centroids(support_features, support_labels, ways)
+    if cosine:
+        means = normalize(means, dim=-1)
+    products = query_features @ means.transpose(-1, -2)
+    squares = query_features.square().sum(-1, keepdim=True) + means.square().sum(-1).unsqueeze(-2)
+    return scale * (2 * products - squares)
+
+
+def leave_one_out_scores(
+    features: Tensor, labels: Tensor, ways: int, *, scale: float = 1.0, cosine: bool = False
+) -> Tensor:
+    """Scores (..., N, ways) of features (..., N, D), each against the mean of its class's others; labels (..., N).
+
+    A class mean without x is ``n / (n − 1)`` times as far from x as the mean with it. Raises `DataError` where a class has
+    one example only.
+
+    >>> leave_one_out_scores(torch.tensor([[0.0], [2.0], [5.0], [5.0]]), torch.tensor([0, 0, 1, 1]), 2)[0]
+    tensor([ -4., -25.])
+    """
+    own = members(labels, ways)
+    counts = own.sum(-2).to(features.dtype)
+    if bool((counts == 1).any()):
+        raise DataError(
+            "a class has one example only, none is left when it is left out", hint="give two or more of each"
+        )
+    if cosine:
+        return -scale * _squares_without_oneself(normalize(features, dim=-1), own)
+    squares = -scores(features, labels, features, ways)
+    farther = (counts / (counts - 1)).square().unsqueeze(-2)
+    return -scale * torch.where(own, squares * farther, squares)
+
+
+def _squares_without_oneself(units: Tensor, own: Tensor) -> Tensor:
+    """Squared distances (..., N, ways) of unit vectors (..., N, D) to the directions of the means of each class's others."""
+    mine = own.to(units.dtype)
+    sums = mine.transpose(-1, -2) @ units
+    products = units @ sums.transpose(-1, -2) - mine
+    squares = sums.square().sum(-1).unsqueeze(-2) - mine * (2 * products + 1)
+    return 2 - 2 * products / squares.clamp_min(1e-12).sqrt()
+
+
+def layer(means: Tensor, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The linear layer that ranks as squared distances to `means` (..., ways, D) do: weight (..., ways, D), bias (..., ways)."""
+    return 2 * scale * means, -scale * means.square().sum(-1)
+
+
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
+    """The linear layer that ranks as `scores` does: weight (ways, D) and bias (ways,) from features (S, D), labels (S,).
+
+    With the distance `cosine` an embedding as long as the examples' are on average gets their scale, a longer one a larger.
+
+    >>> weight, bias = head(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), 2, Adaptation(method="centroid"))
+    >>> torch.tensor([[0.5]]) @ weight.T + bias
+    tensor([[ 0., -2.]])
+    """
+    scale = scale_of(learner.settings)
+    if is_cosine(learner.settings):
+        means = normalize(centroids(normalize(features, dim=-1), labels, ways), dim=-1)
+        length = features.norm(dim=-1).mean(-1)[..., None, None].clamp_min(1e-12)
+        return 2 * scale * means / length, means.new_zeros(means.shape[:-1])
+    return layer(centroids(features, labels, ways), scale=scale)
+
+
+def feature_scores(
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    ways: int,
+    learner: Adaptation,
+) -> Tensor:
+    """`scores` with ``settings["scale"]``, by default 1, and ``settings["distance"]``, by default euclidean."""
+    return scores(
+        support, support_labels, query, ways, scale=scale_of(learner.settings), cosine=is_cosine(learner.settings)
+    )
+
+
+def scale_of(settings: Mapping[str, Json]) -> float:
+    """``settings["scale"]``, by default 1."""
+    scale = settings.get("scale", 1.0)
+    return float(scale) if isinstance(scale, (int, float)) else 1.0
+
+
+def is_cosine(settings: Mapping[str, Json]) -> bool:
+    """Whether ``settings["distance"]`` is cosine."""
+    return settings.get("distance") == "cosine"
+
+
+def episode_scores(
+    module: nn.Module,
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    ways: int,
+    learner: Adaptation,
+) -> Tensor:
+    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
+    support, query = episode_features(module, support, query)
+    return feature_scores(support, support_labels, query, ways, learner)

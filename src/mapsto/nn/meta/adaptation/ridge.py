@@ -1,0 +1,122 @@
+"""Ridge regression on the embeddings of the support set, in closed form and differentiable.
+
+``W = Xᵀ (X Xᵀ + λ I)⁻¹ Y`` for fewer samples than numbers in an embedding, by the identity of Woodbury equal to
+``(Xᵀ X + λ I)⁻¹ Xᵀ Y``; ``score(q) = α Wᵀ q + β`` with α, β and λ learned (Bertinetto et al., "Meta-learning with Differentiable
+Closed-form Solvers", 2019). X has a column of ones, so that a bias is fitted too; targets that are numbers need no α and β.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mapsto.kinds import Adaptation
+from mapsto.nn.meta.adaptation.centroid import members
+from mapsto.nn.network.head import episode_features
+
+__all__ = ["episode_scores", "feature_scores", "first_tensors", "head", "inverse", "ridge", "solve"]
+
+PREDICTS_VALUES = True
+"""Its labels may be numbers."""
+ITERATIONS = 48
+"""Of Newton's method for an inverse: enough for a condition number of 1e12, whatever the size."""
+
+
+def first_tensors(*, penalty: float = 1.0, scale: float = 1.0) -> dict[str, Tensor]:
+    """λ and α as logarithms, which keeps them positive, and β = 0."""
+    return {
+        "~log_penalty": torch.tensor(math.log(penalty)),
+        "~log_scale": torch.tensor(math.log(scale)),
+        "~bias": torch.tensor(0.0),
+    }
+
+
+def inverse(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
+    """The inverse of symmetric positive definite matrices (..., S, S) by products alone, as every runtime has them.
+
+    ``X ← X (2 I − A X)`` from ``I / ‖A‖_∞`` squares the error in each step (Schulz, "Iterative Berechnung der reziproken
+    Matrix", 1933).
+
+    >>> inverse(torch.tensor([[2.0, 1.0], [1.0, 2.0]])) * 3
+    tensor([[ 2., -1.],
+            [-1.,  2.]])
+    """
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    found = identity / matrix.abs().sum(-1).amax(-1)[..., None, None]
+    for _ in range(iterations):
+        found = 2 * found - found @ (matrix @ found)
+    return found
+
+
+def solve(matrix: Tensor, target: Tensor) -> Tensor:
+    """``A⁻¹ B`` for symmetric positive definite A (..., S, S): by LAPACK, in an exported program by `inverse`."""
+    if not torch.compiler.is_exporting():
+        return torch.linalg.solve(matrix, target)
+    inverted = inverse(matrix)
+    found = inverted @ target
+    return found + inverted @ (target - matrix @ found)
+
+
+def ridge(features: Tensor, targets: Tensor, penalty: Tensor | float) -> Tensor:
+    """Weights (..., D, K) that map features (..., S, D) to targets (..., S, K), the smaller of both systems solved.
+
+    >>> ridge(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]]), 5.0)
+    tensor([[1.]])
+    """
+    samples, size = features.shape[-2:]
+    across = features.transpose(-1, -2)
+    if samples < size:
+        identity = torch.eye(samples, dtype=features.dtype, device=features.device)
+        return across @ solve(features @ across + penalty * identity, targets)
+    identity = torch.eye(size, dtype=features.dtype, device=features.device)
+    return solve(across @ features + penalty * identity, across @ targets)
+
+
+def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
+    """The linear layer that was fitted: weight (..., ways, D) and bias (..., ways).
+
+    Features are (..., S, D), labels (..., S) of classes or targets (..., S, ways).
+
+    >>> x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
+    >>> weight, bias = head(x, y, 2, Adaptation(method="ridge", tensors=first_tensors(penalty=1e-6)))
+    >>> (x @ weight.T + bias).round(decimals=4)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    own = {name: tensor.to(features) for name, tensor in learner.tensors.items()}
+    classes = not labels.is_floating_point()
+    targets = members(labels, ways).to(features.dtype) if classes else labels.to(features.dtype)
+    padded = torch.cat([features, torch.ones_like(features[..., :1])], -1)
+    found = ridge(padded, targets, own["~log_penalty"].exp()).transpose(-1, -2)
+    weight, bias = found[..., :-1], found[..., -1]
+    if not classes:
+        return weight, bias
+    scale = own["~log_scale"].exp()
+    return scale * weight, scale * bias + own["~bias"]
+
+
+def feature_scores(
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    ways: int,
+    learner: Adaptation,
+) -> Tensor:
+    """Scores (B, Q, ways), or predicted numbers where the labels are numbers."""
+    weight, bias = head(support, support_labels, ways, learner)
+    return query @ weight.transpose(-1, -2) + bias.unsqueeze(-2)
+
+
+def episode_scores(
+    module: nn.Module,
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    ways: int,
+    learner: Adaptation,
+) -> Tensor:
+    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
+    support, query = episode_features(module, support, query)
+    return feature_scores(support, support_labels, query, ways, learner)

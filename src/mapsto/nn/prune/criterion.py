@@ -1,0 +1,79 @@
+"""A pruning criterion: a mapping that ranks the channels of a network and drops the lowest of them to a budget.
+
+One file in ``mapsto/mappings/prune/`` each says only how important channels are; schedules, sensitivities and sparse learning
+take any of them as a field, as they take any training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from mapsto.context import Context
+from mapsto.errors import SpecError
+from mapsto.kinds import Network
+from mapsto.mapping import Mapping
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.process import Process
+
+if TYPE_CHECKING:
+    from mapsto.nn.prune.structured import Importance
+
+__all__ = ["Criterion", "criterion_of", "training_of"]
+
+
+class Criterion(Mapping[Network, Network]):
+    """The network with the least important channels dropped until the budget is met.
+
+    Most criteria are `Budgeted` themselves; one that wraps another has that one's settings.
+    """
+
+    @property
+    def settings(self) -> Budgeted:
+        """The budget, the ranking, and what every layer keeps."""
+        raise NotImplementedError(f"{type(self).__name__} has no settings")
+
+    def importance(self, value: Network, ctx: Context) -> Importance:
+        """How important channels of `value` are; called with a module of it in evaluation mode, and its groups."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how important channels are")
+
+    def apply(self, value: Network, ctx: Context) -> Network:
+        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.prune.structured import pruned
+
+        settings = self.settings
+        small = pruned(value, settings, self.importance(value, ctx), where=self.name, log=ctx.log)
+        told_reached(value, small, settings.budget, ctx, runtime=settings.runtime)
+        return small
+
+
+def criterion_of(field: Any, *, where: str, resumable: bool = False) -> Criterion:
+    """The criterion that a field of any mapping holds; with `resumable` one whose choice is the same whenever it is made.
+
+    Raises `SpecError` for another mapping, or a budget that is measured where it must be resumable.
+    """
+    if not isinstance(field, Criterion):
+        given = cast("Mapping[Any, Any]", field).name if isinstance(field, Mapping) else repr(field)
+        raise SpecError(
+            f"criterion is {given}, which ranks no channels",
+            where=where,
+            hint="give a pruning criterion, as in criterion: {prune.magnitude: {macs: 0.5}}",
+        )
+    if resumable and field.settings.latency_ms is not None:
+        raise SpecError(
+            f"criterion has a budget of {field.settings.latency_ms} ms, which a resumed run would measure differently",
+            where=where,
+            hint="give it macs, parameters or bytes",
+        )
+    return field
+
+
+def training_of(field: Any, *, where: str) -> Process[Network, Network]:
+    """The training that a field of any mapping holds. Raises `SpecError` for what is no process from Network to Network."""
+    if isinstance(field, Process) and field.takes is Network and field.gives is Network:
+        return cast("Process[Network, Network]", field)
+    given = cast("Mapping[Any, Any]", field).name if isinstance(field, Mapping) else repr(field)
+    raise SpecError(
+        f"train is {given}, which is no process from Network to Network",
+        where=where,
+        hint="give one that trains, as in train: {train.supervised: {data: $train, epochs: 1}}",
+    )

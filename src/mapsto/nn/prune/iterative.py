@@ -1,0 +1,209 @@
+"""Pruning little by little with training in between: how fast, and the process whose network changes as it goes.
+
+Its state carries the network of the round (factory, edits, tensors) beside the state of the training that is under way, so that
+it goes on with the very structure that it had.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, cast
+
+from torch import Tensor
+
+from mapsto.context import Context
+from mapsto.kinds import Network
+from mapsto.nn.network import serialization
+from mapsto.nn.profile.cost import cost_of
+from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.criterion import Criterion
+from mapsto.nn.prune.structured import chosen, pruned, ranked
+from mapsto.process import Live, Process, State
+
+__all__ = ["Gradual", "Pace", "packed", "remaining", "round_context", "unpacked"]
+
+Pace: TypeAlias = Literal["cubic", "linear", "geometric"]
+
+
+def remaining(pace: Pace, done: float, final: float) -> float:
+    """The share of the cost that is left once the share `done` of the rounds is done, `final` at the end.
+
+    >>> [round(remaining("cubic", k / 4, 0.2), 4) for k in range(5)]
+    [1.0, 0.5375, 0.3, 0.2125, 0.2]
+    >>> [round(remaining("linear", k / 4, 0.2), 4) for k in range(5)]
+    [1.0, 0.8, 0.6, 0.4, 0.2]
+    >>> [round(remaining("geometric", k / 4, 0.0625), 4) for k in range(5)]
+    [1.0, 0.5, 0.25, 0.125, 0.0625]
+    """
+    if pace == "geometric":
+        return final**done
+    gone = done if pace == "linear" else 1 - (1 - done) ** 3
+    return 1 - (1 - final) * gone
+
+
+def packed(network: Network) -> State:
+    """A network as a part of a state."""
+    blobs: dict[str, Tensor | bytes] = {}
+
+    def put(blob: Any) -> str:
+        blobs[str(len(blobs))] = blob
+        return str(len(blobs) - 1)
+
+    return {"tree": serialization.encode(network, put), "blobs": blobs}
+
+
+def unpacked(state: State) -> Network:
+    """The network of `packed`."""
+    blobs = state["blobs"]
+    return serialization.decode(state["tree"], lambda blob, _: blobs[blob], lambda blob, _: blobs[blob])
+
+
+def round_context(ctx: Context, number: int) -> Context:
+    """The context of a round: other orders and draws in each, everything else shared."""
+    _ = ctx.fabric  # made once, not anew in each round
+    own = copy.copy(ctx)
+    own.key = f"{ctx.key}, round {number}"
+    return own
+
+
+class Gradual(Live):
+    """Rounds of pruning and training at work.
+
+    Parameters
+    ----------
+    criterion
+        What goes, and to what budget in the end.
+    train
+        The training after each pruning.
+    rounds, pace
+        How many prunings, and how fast.
+    state
+        From `Gradual.first` or a snapshot.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        train: Process[Network, Network],
+        *,
+        rounds: int,
+        pace: Pace,
+        state: State,
+        ctx: Context,
+    ) -> None:
+        self._criterion, self._train, self._ctx = criterion, train, ctx
+        self._rounds = rounds
+        self._pace: Pace = pace
+        self._whole: float = state["whole"]
+        self._channels: dict[str, int] = state["channels"]
+        self._first_chosen: Any = state.get("chosen")
+        self.step = int(state["step"])
+        self._begin(int(state["round"]), unpacked(state["network"]), state["inner"])
+
+    @staticmethod
+    def first(
+        value: Network,
+        criterion: Criterion,
+        train: Process[Network, Network],
+        *,
+        rounds: int,
+        pace: Pace,
+        ctx: Context,
+        where: str,
+    ) -> State:
+        """The state after the first pruning. Raises `DomainError` where the budget of the last is out of reach."""
+        own, settings = round_context(ctx, 1), criterion.settings
+        importance = criterion.importance(value, own)
+        found = ranked(
+            value, importance, embedding=settings.prune_embedding, padded=settings.padded, where=where, log=ctx.log
+        )
+        chosen(found, settings, where=where)
+        whole = cost_of(value, _kind(settings))
+        share = remaining(pace, 1 / rounds, _final(settings, whole))
+        network = value
+        if share < 1:
+            network = found.shrunk(chosen(found, _to_share(settings, share), where=where))
+        inner = train.start(network, own)
+        return {
+            "step": 0,
+            "round": 1,
+            "whole": whole,
+            "channels": {name: len(scores) for name, scores in found.scores.items()},
+            "network": packed(network),
+            "inner": inner,
+            "chosen": inner.get("chosen"),
+        }
+
+    @property
+    def total(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Items in all, if no round that is to come stops early."""
+        if self._inner.total is None:
+            return None
+        return self.step - self._inner.step + (self._rounds - self._round + 1) * self._inner.total
+
+    @property
+    def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the training of the last round is done."""
+        return self._round == self._rounds and self._inner.done
+
+    def advance(self, item: Any) -> dict[str, float]:
+        inner = self._inner
+        metrics = dict(inner.advance(self._items[inner.step]))
+        self.step += 1
+        metrics |= {"round": float(self._round), "cost_share": self._share}
+        if inner.done and self._round < self._rounds:
+            self._prune_again()
+        return metrics
+
+    def snapshot(self) -> State:
+        return {
+            "step": self.step,
+            "round": self._round,
+            "whole": self._whole,
+            "channels": self._channels,
+            "network": packed(self._network),
+            "inner": self._inner.snapshot(),
+            "chosen": self._first_chosen,
+        }
+
+    def _begin(self, number: int, network: Network, inner: State) -> None:
+        self._round, self._network = number, network
+        own = round_context(self._ctx, number)
+        self._inner = self._train.open(network, inner, own)
+        self._items = self._train.items(network, own)
+        self._share = cost_of(network, _kind(self._criterion.settings)) / self._whole
+
+    def _prune_again(self) -> None:
+        trained = self._train.finish(self._network, self._inner.snapshot(), round_context(self._ctx, self._round))
+        number, settings = self._round + 1, self._criterion.settings
+        own = round_context(self._ctx, number)
+        share = remaining(self._pace, number / self._rounds, _final(settings, self._whole))
+        now = share * self._whole / cost_of(trained, _kind(settings))
+        network = trained
+        if now < 1:
+            wanted, importance = _to_share(settings, now), self._criterion.importance(trained, own)
+            network = pruned(trained, wanted, importance, whole=self._channels, where=self._criterion.name)
+        inner = self._train.start(network, own)
+        if self._first_chosen:
+            # The rule that chose the engine looks at shapes, which pruning changes: all rounds run in that of the first.
+            inner["chosen"] = self._first_chosen
+        self._begin(number, network, inner)
+        self._ctx.log(f"round {number} of {self._rounds}: {self._share:.1%} of the {_kind(settings)}")
+
+
+def _kind(settings: Budgeted) -> Literal["macs", "parameters", "bytes"]:
+    return cast("Any", settings.budget.kind)
+
+
+def _final(settings: Budgeted, whole: float) -> float:
+    """The budget as a share of the whole network's cost."""
+    budget = settings.budget
+    return min(budget.limit / whole if budget.unit == "bytes" else budget.limit, 1.0)
+
+
+def _to_share(settings: Budgeted, share: float) -> Budgeted:
+    """The settings with another budget of the same kind."""
+    changes: Mapping[str, Any] = {"macs": None, "parameters": None, "bytes": None, _kind(settings): share}
+    return dataclasses.replace(cast("Any", settings), **changes)

@@ -1,0 +1,259 @@
+"""The one training loop: gradient steps over items, resumable at every step.
+
+A mapping gives a module, a loss of (module, item) and how long to go on; this file does the rest: rate, gradients, average of
+the weights, running sums, validation at the end of each epoch, early stopping, and a state that holds all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Network
+from mapsto.nn.kernels.malloc import keep_pages
+from mapsto.nn.kernels.norm_relu_pool import compiled_kernels, fuse, is_fusable
+from mapsto.nn.network.inference import compact
+from mapsto.nn.train.optimizer import Optimisation
+from mapsto.process import Live, State
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Plan", "Training", "first_state", "load_result"]
+
+Loss = Callable[[nn.Module, Any], Tensor]
+"""(the module to call, item) → a scalar."""
+Validate = Callable[[nn.Module], Mapping[str, float]]
+"""A module → its metrics on held-out data; ``val_loss`` among them where the plateau or early stopping goes by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long training goes on, and by what."""
+
+    optimisation: Optimisation
+    steps: int
+    """Steps in all."""
+    epoch: int
+    """Steps of an epoch; validation comes at its end."""
+    stop_after: int | None = None
+    """Epochs without a better loss (validation, else training) after which it stops; the best epoch is the result."""
+    lowest_rate: float = 0.0
+    """It stops once a plateau has lowered the factor of the rate below this: it has converged."""
+    rule: Network | None = None
+    """What `Optimisation.update_rule` gives."""
+
+
+def first_state(module: nn.Module, optimisation: Optimisation, chosen: Mapping[str, Any] | None = None) -> State:
+    """The state of a training that has not begun; `chosen` is what was chosen at its beginning, and stays in it."""
+    state: State = {"step": 0, "tensors": module.state_dict()}
+    if chosen:
+        state["chosen"] = dict(chosen)
+    if optimisation.ema:
+        state["average"] = module.state_dict()
+    return state
+
+
+def load_result(module: nn.Module, state: State) -> nn.Module:
+    """Put the result of a training into `module`: the best epoch's tensors, else the average, else the last."""
+    module.load_state_dict(state.get("best") or state.get("average") or state["tensors"])
+    return module.eval()
+
+
+class Training(Live):
+    """A training at work.
+
+    Parameters
+    ----------
+    module
+        The network; its own copy, changed in place.
+    state
+        From `first_state` or a snapshot.
+    loss
+        Given the module to call and an item; every random draw comes from the global generators.
+    validate
+        Run at the end of each epoch, on the average of the weights where there is one.
+    mode
+        Puts the module into training mode, by default the whole of it; what is frozen stays in evaluation mode.
+    fused
+        Whether the loss calls the module as a whole, so that on a CPU batch norm, ReLU and pooling may run in one pass.
+
+    Raises
+    ------
+    DomainError
+        From `advance`: the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        state: State,
+        *,
+        plan: Plan,
+        fabric: Fabric,
+        loss: Loss,
+        validate: Validate | None = None,
+        mode: Callable[[nn.Module], object] = nn.Module.train,
+        fused: bool = False,
+    ) -> None:
+        self._plan, self._fabric, self._loss, self._validate, self._mode = plan, fabric, loss, validate, mode
+        if fabric.device.type == "cpu":
+            keep_pages()
+        self._module = compact(module)
+        self._module.load_state_dict(state["tensors"])
+        optimizer = plan.optimisation.make(self._module, fused=fabric.device.type == "cpu", rule=plan.rule)
+        fused = fused and fabric.device.type == "cpu" and not plan.optimisation.keep_statistics
+        fused = fused and is_fusable(self._module) and compiled_kernels()
+        self._worked = fuse(self._module, statistics="running") if fused else self._module
+        """What steps are made with: the module, or one that shares its tensors."""
+        self._call, self._optimizer = fabric.setup(self._worked, optimizer)
+        self._restore_optimizer(state.get("optimizer", {}))
+        fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+        self._average: nn.Module | None = None
+        if plan.optimisation.ema:
+            self._average = copy.deepcopy(self._module).eval().requires_grad_(False)
+            self._average.load_state_dict(state["average"])
+        self._sum = float(state.get("sum", 0.0))
+        self._factor = float(state.get("factor", 1.0))
+        self._lowest = float(state.get("lowest", math.inf))
+        self._stale = int(state.get("stale", 0))
+        self._since_lowered = int(state.get("since_lowered", 0))
+        self._best: dict[str, Tensor] | None = state.get("best")
+        self._stopped = bool(state.get("stopped", False))
+        self._chosen: State = state.get("chosen", {})
+        self.step = int(state["step"])
+        self.total = plan.steps
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained: the optimiser changes its parameters in place."""
+        return self._module
+
+    def add_to_loss(self, term: Callable[[int], Tensor]) -> None:
+        """Add a scalar, differentiable in the module's parameters, to the loss of every step that comes; it is given the step."""
+        before = self._loss
+
+        def loss(call: nn.Module, item: Any) -> Tensor:
+            return before(call, item) + term(self.step)
+
+        self._loss = loss
+
+    @property
+    def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all steps are done, or early stopping or convergence came first."""
+        return self._stopped or self.step >= self._plan.steps
+
+    def advance(self, item: Any) -> dict[str, float]:
+        plan, optimizer = self._plan, self._optimizer
+        rate = self._factor * plan.optimisation.rate(self.step, plan.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self._mode(self._worked)
+        if plan.optimisation.keep_statistics:
+            for part in self._worked.modules():
+                if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+        optimizer.zero_grad()
+        loss = self._loss(self._call, item)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DomainError(
+                f"training diverged at step {self.step}: the loss is {value} at a learning rate of {rate:.3g}",
+                hint="lower learning_rate, set clip (1.0, say), or look for extreme values in the data",
+            )
+        self._fabric.backward(loss)
+        if plan.optimisation.clip is not None:
+            self._fabric.clip_gradients(self._call, optimizer, max_norm=plan.optimisation.clip)
+        optimizer.step()
+        self._update_average()
+        self.step += 1
+        self._sum += value
+        metrics = {"train_loss": value, "lr": rate}
+        if self.step % plan.epoch == 0 or self.step == plan.steps:
+            metrics.update(self._end_epoch())
+        return metrics
+
+    def snapshot(self) -> State:
+        tensors = self._module.state_dict()
+        state: State = {
+            "step": self.step,
+            "tensors": tensors,
+            "optimizer": {str(index): dict(slots) for index, slots in self._optimizer.state_dict()["state"].items()},
+            "precision": dict(self._fabric.strategy.precision.state_dict()),
+            "sum": self._sum,
+            "factor": self._factor,
+            "stale": self._stale,
+            "since_lowered": self._since_lowered,
+            "stopped": self._stopped,
+        }
+        if math.isfinite(self._lowest):
+            state["lowest"] = self._lowest
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
+        if self._best is not None:
+            state["best"] = self._best
+        if self._chosen:
+            state["chosen"] = self._chosen
+        return state
+
+    def _restore_optimizer(self, slots: Mapping[str, Mapping[str, Any]]) -> None:
+        if not slots:
+            return
+        whole = self._optimizer.state_dict()
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        whole["state"] = {
+            int(index): {name: _laid_out_as(parameters[int(index)], value) for name, value in values.items()}
+            for index, values in slots.items()
+        }
+        self._optimizer.load_state_dict(whole)
+
+    def _update_average(self) -> None:
+        if self._average is None:
+            return
+        decay = min(self._plan.optimisation.ema, (1 + self.step) / (10 + self.step))
+        current = self._module.state_dict()
+        with torch.no_grad():
+            for name, mean in self._average.state_dict().items():
+                if mean.is_floating_point():
+                    mean.lerp_(current[name], 1 - decay)
+                else:
+                    mean.copy_(current[name])
+
+    def _end_epoch(self) -> dict[str, float]:
+        plan = self._plan
+        epoch = math.ceil(self.step / plan.epoch)
+        mean = self._sum / (self.step - (epoch - 1) * plan.epoch)
+        self._sum = 0.0
+        metrics = {"epoch": float(epoch), "epoch_train_loss": mean}
+        judged = self._average or self._module
+        if self._validate is not None:
+            metrics.update(self._validate(judged))
+        loss = metrics.get("val_loss", mean)
+        better = loss < self._lowest - 1e-4 * abs(self._lowest if math.isfinite(self._lowest) else 0.0)
+        self._stale = 0 if better else self._stale + 1
+        self._since_lowered = 0 if better else self._since_lowered + 1
+        if better:
+            self._lowest = loss
+            if plan.stop_after is not None:
+                self._best = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
+        if plan.optimisation.schedule == "plateau" and self._since_lowered >= plan.optimisation.patience:
+            self._factor, self._since_lowered = self._factor / 10, 0
+        if plan.stop_after is not None and self._stale >= plan.stop_after:
+            self._stopped = True
+        if self._factor < plan.lowest_rate:
+            self._stopped = True
+        return metrics
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """`value` with the strides of its parameter: a fused optimiser walks through both as they lie in memory."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter, requires_grad=False).copy_(value)
+    return value

@@ -1,0 +1,181 @@
+"""The context of one step: references through the executor, checkpoints in the store, metrics to the logs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from mapsto.context import Context, Numerics, make_fabric
+from mapsto.kinds import Network, Report
+from mapsto.mapping import Mapping, Ref
+from mapsto.process import Process, State
+from mapsto.run.prefetch import Prefetched
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mapsto.run.executor import Executor
+    from mapsto.run.result import StepResult
+
+__all__ = ["StepContext", "Team", "logged_to"]
+
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class Team:
+    """The processes of a run (Fabric's ranks): the first decides and writes, the others compute along with it."""
+
+    def __init__(self, numerics: Numerics, *, plan: bool = False) -> None:
+        self._numerics = numerics
+        self._alone = plan or numerics.world_size == 1  # to say what would run takes one process
+        self._fabric: Fabric | None = None
+
+    @property
+    def fabric(self) -> Fabric:
+        """The one Fabric of the run; launched when first asked for."""
+        if self._fabric is None:
+            self._fabric = make_fabric(self._numerics)
+        return self._fabric
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._alone or self.fabric.global_rank == 0
+
+    def share(self, value: T) -> T:
+        """The first process's value, in all of them."""
+        return value if self._alone else self.fabric.broadcast(value)
+
+
+class StepContext(Context):
+    """The context of one step: references through the executor, checkpoints in the store, metrics to the logs."""
+
+    def __init__(self, executor: Executor, step: StepResult) -> None:
+        super().__init__(seed=executor.seed, key=step.key, numerics=executor.numerics)
+        self._executor = executor
+        self._step = step
+        self._drives = 0
+        self._began, self._before = time.monotonic(), 0.0
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self._scratch = ExitStack()
+
+    def scratch(self) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix="mapsto-", ignore_cleanup_errors=True)
+        return Path(self._scratch.enter_context(folder))
+
+    def close(self) -> None:
+        """Remove the files of the result: the store has its own."""
+        self._scratch.close()
+
+    @property
+    def seconds(self) -> float:
+        """How long the step has been worked on, in runs that were stopped too, up to their last checkpoint."""
+        return self._before + time.monotonic() - self._began
+
+    @property
+    def fabric(self) -> Fabric:
+        return self._executor.team.fabric
+
+    def resolve(self, source: Any, kind: type[T]) -> T:
+        if isinstance(source, Ref):
+            source = self._executor.label(source.label).load()
+        elif isinstance(source, Mapping) and not issubclass(kind, Mapping):
+            source = self._executor.source(cast("Mapping[Any, Any]", source)).load()
+        return super().resolve(source, kind)
+
+    def report(self, mapping: Mapping[A, Report], value: A) -> Report:
+        if not isinstance(value, Network):
+            return super().report(mapping, value)
+        return self._executor.observed(mapping, value)
+
+    def drive(self, process: Process[A, T], value: A) -> T:
+        executor, store, team = self._executor, self._executor.store, self._executor.team
+        name = self.key if self._drives == 0 else f"{self.key}-{self._drives}"
+        self._drives += 1
+        saved = team.share(store.load_state(name) if team.leads else None)
+        if saved is None:
+            state, self.rows = team.share(process.start(value, self)), []
+            if team.leads:
+                store.save_state(name, self._checkpoint(state))
+        else:
+            state = saved["state"]
+            for text in saved.get("warnings", ()):
+                self.warn(text)
+            for text in saved.get("notes", ()):
+                self.note(text)
+            self._before = max(self._before, float(saved.get("seconds", 0.0)))
+            self.rows = [(int(n), dict(metrics)) for n, metrics in saved["rows"]]
+        live = process.open(value, state, self)
+        items = process.items(value, self)
+        if saved is not None:
+            executor.listener.note(f"{self._step.name} goes on from item {live.step}")
+        with ExitStack() as stack:
+            log = stack.enter_context(executor.log_file(self._step, self.rows))
+            if workers := int(getattr(items, "workers", 0)):
+                items = stack.enter_context(Prefetched(items, workers))
+            last, cost = time.monotonic(), 0.0
+            executor.listener.advanced(self._step, live.step, live.total, {})
+            while not live.done:
+                self.seed_everything(live.step)
+                metrics = dict(live.advance(items[live.step]))
+                self.rows.append((live.step, metrics))
+                log(live.step, metrics)
+                executor.listener.advanced(self._step, live.step, live.total, metrics)
+                now = time.monotonic()
+                if team.leads and now - last > max(executor.checkpoint_seconds, 20 * cost):
+                    store.save_state(name, self._checkpoint(live.snapshot()))
+                    last, cost = time.monotonic(), time.monotonic() - now
+        return process.finish(value, live.snapshot(), self)
+
+    def _checkpoint(self, state: State) -> State:
+        """A process's state, and what else of the step must outlive a kill."""
+        return {
+            "state": state,
+            "rows": [[n, metrics] for n, metrics in self.rows],
+            "seconds": self.seconds,
+            "warnings": self.warnings,
+            "notes": self.notes,
+        }
+
+    def log(self, text: str) -> None:
+        self._executor.listener.note(text)
+
+    def show_message(self, text: str, level: int) -> None:
+        listener = self._executor.listener
+        (listener.warned if level >= logging.WARNING else listener.noted)(self._step, text)
+
+    def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
+        for done, item in enumerate(work, 1):
+            yield item
+            self._executor.listener.advanced(self._step, done, total, {})
+
+
+class _Forward(logging.Handler):
+    """Hands what is logged as a warning to a step."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(logging.WARNING)
+        self._context = context
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._context.warn(record.getMessage())
+
+
+@contextmanager
+def logged_to(context: Context) -> Generator[None]:
+    """Warnings that are logged to ``mapsto`` where no context is at hand, as by a data set, are the step's."""
+    logger, handler = logging.getLogger("mapsto"), _Forward(context)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,17 @@
+"""The contract suite: what every mapping promises, checked on every mapping found. Third parties can run it on theirs.
+
+    import pytest
+    from mapsto import testing
+
+    @pytest.mark.parametrize("case", testing.cases("my_package."), ids=str)
+    def test_contract(case, tmp_path):
+        case.check(tmp_path)
+
+A mapping may say which small field values the suite should use (``contract: ClassVar[dict] = {"steps": 2}``) and which promise it
+cannot keep, with the reason (``exempt: ClassVar[dict[str, str]]``).
+"""
+
+from mapsto.testing.contract import Case, cases, contract_network
+from mapsto.testing.lock import check_lock, write_lock
+
+__all__ = ["Case", "cases", "check_lock", "contract_network", "write_lock"]
