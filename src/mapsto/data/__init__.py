@@ -1,0 +1,1 @@
+"""Data sets (`sets/`), tasks, augmentation, and the reading of files."""

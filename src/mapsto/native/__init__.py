@@ -1,0 +1,1 @@
+"""C++ sources (`csrc/`) and how they are compiled for this processor."""

@@ -1,0 +1,1 @@
+"""A run's report: its content, its page, its charts."""

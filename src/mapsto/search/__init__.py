@@ -1,0 +1,1 @@
+"""Recipes that search, made from a network, data and limits."""

@@ -1,0 +1,1 @@
+"""``mapsto adapt``: from photos or a table to a package."""

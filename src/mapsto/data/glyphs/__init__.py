@@ -1,0 +1,1 @@
+"""Characters drawn from the fonts of the matplotlib wheel."""

@@ -1,0 +1,1 @@
+"""Where data come from: folders, downloads, tables, archives; caches and fingerprints."""

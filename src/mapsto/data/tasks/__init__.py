@@ -1,0 +1,1 @@
+"""Distributions of few-shot tasks: drawn from labelled samples, generated, or from clusters."""

@@ -1,0 +1,1 @@
+"""What a network costs: counted, timed, and whether a budget was reached."""

@@ -1,0 +1,1 @@
+"""Pruning: which channels are one, how important they are, which of them a budget keeps; single weights, heads, blocks and ranks."""

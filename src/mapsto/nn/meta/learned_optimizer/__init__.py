@@ -1,0 +1,1 @@
+"""A learned update rule, and how it is evolved."""
