@@ -16,7 +16,3 @@ def test_contract(case: testing.Case, tmp_path: Path) -> None:
         case.check(tmp_path)
     except MissingExtra as error:
         pytest.skip(str(error))
-
-
-def test_lock() -> None:
-    assert testing.check_lock() == []

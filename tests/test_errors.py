@@ -28,11 +28,12 @@ from PIL import Image
 
 from mapsto.cli import main as cli
 from mapsto.data.io.download import cache_folder
+from mapsto.kinds.canonical import dumps
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.report import build as reports
 from mapsto.store import disk_error
-from mapsto.store.digest import digest_json, dumps
+from mapsto.store.digest import digest_json
 from tests.command import Done
 from tests.command import mapsto as command
 

@@ -21,7 +21,7 @@ import typer.main
 import yaml
 from PIL import Image
 
-from mapsto import discovery, testing
+from mapsto import discovery
 from mapsto.cli.app import app
 from mapsto.cli.bench import benchmarks
 from mapsto.cli.progress import try_next
@@ -281,8 +281,8 @@ def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pyte
     """With the recipes' quick settings, and a benchmark's; the lock of this checkout is compared, and not written."""
     words = words_of(text)
     if words[0] == "lock":
-        monkeypatch.setattr(lock, "_lock_path", lambda: place / "mapsto.lock.json")
-        monkeypatch.setattr(testing, "lock_hashes", dict)
+        monkeypatch.setattr(lock, "_lock_folder", lambda: place / "locks")
+        monkeypatch.setattr(lock, "entries", dict)
     faster = {"run": ["--quick"], "compress": ["--epochs", "1", "--shares", "0.5"], "bench": ["--quick"]}
     if words == ["run", "mine.yaml"]:
         faster["run"] = ["--set", "big.epochs=1", "--set", "distill.logits.epochs=1"]

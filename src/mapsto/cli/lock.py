@@ -1,4 +1,4 @@
-"""``mapsto lock``: the lock file written anew."""
+"""``mapsto lock``: what decides results, compared with the lock or written anew."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mapsto.cli.app import JsonOption, app, print_json, print_text
 
 @app.command()
 def lock(
-    reason: Annotated[str, typer.Option(help="Why code changes without a new version.")] = "",
+    reason: Annotated[str, typer.Option(help="Why code changes without a new version; it is kept.")] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare or rewrite the lock file of a checkout: hashes of each mapping's code.
+    """Compare or rewrite the lock of a checkout: a hash of all code that decides a result.
 
     Example: mapsto lock --reason "renamed a private helper"
     """

@@ -23,11 +23,11 @@ from typing import Any, cast
 from mapsto._version import __version__
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Report
+from mapsto.kinds.canonical import dumps
 from mapsto.recipe.goals import goal_of
 from mapsto.recipe.writer import dump
 from mapsto.run.result import RunResult, StepResult, path_of
 from mapsto.store import disk_error, write_atomically
-from mapsto.store.digest import dumps
 from mapsto_runtime.regular_files import read_file
 
 __all__ = ["build", "combine", "environment", "load", "metrics_of", "options_again", "reading", "save", "t95"]

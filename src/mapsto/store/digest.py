@@ -19,30 +19,26 @@ from mapsto.context import Numerics
 from mapsto.discovery import name_of
 from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
+from mapsto.kinds.canonical import dumps, without_defaults
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.mapping import Ref
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["canonical", "digest_bytes", "digest_json", "dumps", "step_key", "tensor_bytes", "tensor_from_bytes"]
+__all__ = ["canonical", "digest_bytes", "digest_json", "step_key", "tensor_bytes", "tensor_from_bytes"]
 
 HEADER = 256
 """Bytes of a tensor blob before its data: JSON of dtype and shape, padded with spaces. Keeps the data aligned for mmap."""
 
 
+KEY_FORMAT = 2
+"""Raised whenever keys of the same step change; stored steps are then run again, artifacts are read as before."""
+
+
 def digest_bytes(data: bytes | memoryview) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def dumps(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, no NaN; 1 and 1.0 differ.
-
-    >>> dumps({"b": 1.0, "a": 1})
-    '{"a":1,"b":1.0}'
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def digest_json(value: Any) -> str:
@@ -107,7 +103,7 @@ def canonical(
 
 
 def fields_tree(value: Frozen, walk: Callable[[Any], Any]) -> dict[str, Any]:
-    """A configuration as ``{"$": name, "version": v, "source": digest, fields…}``."""
+    """A configuration as ``{"$": name, "version": v, "$source": digest, fields…}``, without the fields at a plain default."""
     cls = type(value)
     tree: dict[str, Any] = {"$": name_of(cls), "version": getattr(cls, "version", 1)}
     if not cls.__module__.startswith("mapsto."):
@@ -115,9 +111,8 @@ def fields_tree(value: Frozen, walk: Callable[[Any], Any]) -> dict[str, Any]:
     fingerprint = getattr(value, "fingerprint", None)
     if fingerprint is not None and not isinstance(value, (Dataset, Tasks, Stream)):
         tree["$content"] = fingerprint()
-    for f in dataclasses.fields(cast("Any", value)):
-        tree[f.name] = walk(getattr(value, f.name))
-    return tree
+    fields = {f.name: walk(getattr(value, f.name)) for f in dataclasses.fields(cast("Any", value))}
+    return tree | without_defaults(cls, fields)
 
 
 @cache
@@ -147,7 +142,7 @@ def step_key(
 
     return digest_json(
         {
-            "format": 1,
+            "format": KEY_FORMAT,
             "mapping": fields_tree(mapping, walk),
             "inputs": list(inputs),
             "seed": seed,

@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout, lock_descriptor
 
 from mapsto.errors import StoreError
-from mapsto.store.digest import dumps
+from mapsto.kinds.canonical import dumps
 from mapsto.store.files import disk_error, write_atomically
 
 __all__ = ["GRACE", "Lease", "Leases", "collecting", "drop", "holders", "lease", "look", "works"]

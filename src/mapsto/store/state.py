@@ -7,8 +7,9 @@ import json
 from typing import Any, cast
 
 from mapsto.errors import StoreError
+from mapsto.kinds.canonical import dumps
 from mapsto.process import Foreign, State
-from mapsto.store.digest import digest_bytes, dumps, tensor_bytes, tensor_from_bytes
+from mapsto.store.digest import digest_bytes, tensor_bytes, tensor_from_bytes
 from mapsto.store.files import FORMAT
 
 __all__ = ["decode_state", "encode_state"]

@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mapsto.errors import StoreError, carrying, command, trouble
+from mapsto.kinds.canonical import dumps
 from mapsto.process import State
 from mapsto.store import lock, upkeep
 from mapsto.store.codec import blob_bytes, build, decode, encode
-from mapsto.store.digest import digest_bytes, digest_json, dumps, tensor_from_bytes
+from mapsto.store.digest import digest_bytes, digest_json, tensor_from_bytes
 from mapsto.store.files import FORMAT, disk_error, spread, write_atomically
 from mapsto.store.remote import Remote
 from mapsto.store.state import decode_state, encode_state

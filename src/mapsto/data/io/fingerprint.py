@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import sqlite3
 import time
@@ -20,6 +19,7 @@ from mapsto import discovery
 from mapsto.data.io.download import cache_folder
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Dataset, Frozen, Tasks
+from mapsto.kinds.canonical import dumps, without_defaults
 from mapsto.mapping import Ref
 from mapsto_runtime.regular_files import open_file
 
@@ -66,7 +66,7 @@ def folder_digest(paths: Iterable[Path]) -> str:
 
 
 def fingerprint_of(spec: Dataset | Tasks, content: Sequence[str] = (), *, without: Collection[str] = ()) -> str:
-    """The fingerprint of a data set: its name, version, fields and the digests of its content.
+    """The fingerprint of a data set: its name, version, fields that are not at a plain default, and the digests of its content.
 
     Parameters
     ----------
@@ -77,11 +77,8 @@ def fingerprint_of(spec: Dataset | Tasks, content: Sequence[str] = (), *, withou
     without
         Fields that do not enter because `content` stands for them: paths.
     """
-    fields = {
-        f.name: _plain(getattr(spec, f.name)) for f in dataclasses.fields(cast("Any", spec)) if f.name not in without
-    }
-    parts = [discovery.name_of(type(spec)), spec.version, fields, list(content)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    parts = [discovery.name_of(type(spec)), spec.version, _fields(spec, without), list(content)]
+    return hashlib.sha256(dumps(parts).encode()).hexdigest()
 
 
 def dataset_of(source: Dataset | Ref, *, where: str) -> Dataset:
@@ -101,10 +98,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Ref):
         return dataset_of(value, where="fingerprint").fingerprint()
     if isinstance(value, Frozen):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(cast("Any", value))}
+        return {"$": discovery.name_of(type(value)), **_fields(value)}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in cast("Sequence[Any]", value)]
     return value
+
+
+def _fields(value: Frozen, without: Collection[str] = ()) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(cast("Any", value)) if f.name not in without]
+    return without_defaults(type(value), {name: _plain(getattr(value, name)) for name in names})
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -49,8 +49,7 @@ class Arrays(Dataset):
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of, folder_digest
 
-        left_open = ("ink",) if self.ink is None else ()  # as before the field was there
-        return fingerprint_of(self, [folder_digest(self._files())], without=("file", "labels_file", *left_open))
+        return fingerprint_of(self, [folder_digest(self._files())], without=("file", "labels_file"))
 
     def read_for(self, preprocessing: Preprocessing) -> Arrays:
         light = self.ink is None and preprocessing.kind == "image" and preprocessing.ink == "light"

@@ -41,8 +41,7 @@ class EpisodesOf(Tasks):
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of
 
-        labelled = not (self.unlabelled or self.distractors)
-        return fingerprint_of(self, without=("unlabelled", "distractors") if labelled else ())
+        return fingerprint_of(self)
 
     def open(self) -> Episodes:
         from mapsto.data.io.fingerprint import dataset_of

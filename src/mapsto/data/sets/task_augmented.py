@@ -58,7 +58,7 @@ class TaskAugmented(Tasks):
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of
 
-        return fingerprint_of(self, without=() if self.distinct else ("distinct",))
+        return fingerprint_of(self)
 
     def open(self) -> Episodes:
         """Raises `DataError` where there are too few classes or samples of one, or what is asked for needs images."""
