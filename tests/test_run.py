@@ -11,7 +11,7 @@ from mapsto.mapping import Fork, fork, observe, ref
 from mapsto.recipe.document import Recipe
 from mapsto.report.build import build
 from mapsto.run.executor import Executor, execute
-from mapsto.run.metrics_log import _log_to
+from mapsto.run.metrics_log import MetricsLog
 from mapsto.run.result import Listener, path_of
 from mapsto.store import Store
 from tests import toys
@@ -256,7 +256,7 @@ def test_stages_without_labels_have_names_of_their_own(store_folder: Path) -> No
 
 def test_the_log_holds_every_row_also_those_that_bring_a_new_metric(tmp_path: Path) -> None:
     rows: list[tuple[int, dict[str, float]]] = [(1, {"loss": 3.0}), (2, {"loss": 2.0, "val": 0.5}), (3, {"loss": 1.0})]
-    with _log_to(tmp_path, rows[:1]) as log:
+    with MetricsLog(tmp_path, rows[:1]) as log:
         for step, metrics in rows[1:]:
             log(step, metrics)
     written = (tmp_path / "metrics.csv").read_text(encoding="utf-8").split()

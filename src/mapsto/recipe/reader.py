@@ -33,6 +33,7 @@ from mapsto.kinds import Dataset, Frozen, Stream, Tasks
 from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
+from mapsto.recipe.goals import checked_goal
 from mapsto.recipe.settings import addresses
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
@@ -40,7 +41,6 @@ from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
     from mapsto.recipe.document import AnyMapping
-    from mapsto.recipe.goals import checked_goal
     from mapsto.recipe.yaml_text import Place
 
 __all__ = ["load_recipe", "parse_recipe", "shipped_recipes"]

@@ -125,10 +125,10 @@ _PROBE = """
 import gc, importlib, json, sys
 from pathlib import Path
 import numpy, psutil
-from mapsto.nn import runtime
+from mapsto.nn.export import registry
 given = json.loads(sys.argv[1])
 importlib.import_module(given["imports"])
-engine = runtime.find(given["runtime"])
+engine = registry.find(given["runtime"])
 gc.collect()
 before = psutil.Process().memory_info().rss
 run = engine.load({name: Path(path) for name, path in given["files"].items()})
