@@ -28,8 +28,8 @@ HEADLINE = (
     ("main_job", "times faster than the teacher in ONNX Runtime", "比 ONNX Runtime 中的教师快的倍数"),
     ("main_job", "times faster than the teacher in PyTorch", "比 PyTorch 中的教师快的倍数"),
     ("main_job", "points lost on unseen scripts, 5-way 1-shot", "在没见过的文字上损失的百分点（5 类 1 样本）"),
-    ("main_job_seeds", "points lost on the digits, mean of ten seeds", "在数字上损失的百分点，十个种子的均值"),
-    ("main_job_seeds", "points lost on the digits, worst of ten seeds", "在数字上损失的百分点，十个种子中最差的"),
+    ("main_job_seeds", "points lost on the digits, mean over seeds", "在数字上损失的百分点，各种子的均值"),
+    ("main_job_seeds", "points lost on the digits, worst seed", "在数字上损失的百分点，最差的种子"),
     ("main_job", "wall time from a warm environment, seconds", "首次运行的秒数"),
 )
 """Rows of the READMEs' table: result file, what, and what in Chinese."""
@@ -108,6 +108,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
     def pm(value: Any, ci95: Any) -> str:
         return number(value) + (f" ± {number(ci95)}" if ci95 is not None else "")
 
+    seeds = [row for row in rows if row["what"].startswith("seed ") and "lost, digits" in row]
     sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
     timed = [row for row in rows if "ms" in row or "us" in row]
     lines = by_ratio(rows)
@@ -118,6 +119,12 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
             one = pm(row["seed 0"], row.get("ci95 within seed 0"))
             many = pm(row["mean of seeds"], row.get("ci95 over seeds"))
             lines.append(f"| `{row['what']}` | {one} {unit} | {row['n']} | {many} {unit} |")
+    if seeds:
+        names = [name for name in seeds[0] if name != "what"]
+        lines += ["", f"| seed | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for row in seeds:
+            cells = (value if isinstance(value := row[name], str) else number(value) for name in names)
+            lines.append(f"| {row['what'].removeprefix('seed ')} | {' | '.join(cells)} |")
     if timed:
         lines += ["", "| figure | median | least – most | beside the peer |", "|---|---|---|---|"]
         for row in timed:

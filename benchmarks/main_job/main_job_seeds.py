@@ -66,12 +66,11 @@ def _result(seeds: Sequence[int], reports: dict[int, dict[str, Any]], quick: boo
                 row[f"{key}, {name}"] = metrics[path.format(name)]["value"] if metrics else "not run"
         rows.append(row)
     targets: list[dict[str, Any]] = []
-    number = "ten" if len(reports) == 10 else str(len(reports))
     intervals: dict[str, Any] = {}
     for name, what, (mean, worst) in LOSSES:
         lost = [row[f"lost, {name}"] for row in rows if row[f"lost, {name}"] != "not run"]
-        targets.append(common.target(f"{what}, mean of {number} seeds", mean, statistics.fmean(lost)))
-        targets.append(common.target(f"{what}, worst of {number} seeds", worst, max(lost)))
+        targets.append(common.target(f"{what}, mean over seeds", mean, statistics.fmean(lost)))
+        targets.append(common.target(f"{what}, worst seed", worst, max(lost)))
         intervals[f"ci95 of the mean, {name}"] = t95(lost)
     conditions = {"seeds": sorted(reports), "recipe": "demo", "quick": quick, "threads of a run": 1}
     return common.result("main_job_seeds", conditions=conditions | intervals, rows=rows, targets=targets)
