@@ -108,7 +108,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
     def pm(value: Any, ci95: Any) -> str:
         return number(value) + (f" ± {number(ci95)}" if ci95 is not None else "")
 
-    seeds = [row for row in rows if row["what"].startswith("seed ") and "lost, digits" in row]
+    seeds = [row for row in rows if "lost, digits" in row]
     sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
     timed = [row for row in rows if "ms" in row or "us" in row]
     lines = by_ratio(rows)
