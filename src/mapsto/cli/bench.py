@@ -30,8 +30,6 @@ def bench(
 
     Example: mapsto bench engine --quick
     """
-    from mapsto.cli.bench import benchmarks, run_benchmark
-
     known = benchmarks()
     if not name:
         print_json(sorted(known)) if as_json else print_text("\n".join(sorted(known)))

@@ -38,8 +38,6 @@ def list_(
 
     Example: mapsto list prune
     """
-    from mapsto.cli.catalog import recipes
-
     whole = _GROUPS.get(pattern)
     rows = [
         {"group": noun, "name": entry.name, "summary": discovery.summary(entry)}
@@ -71,8 +69,6 @@ def _unknown(name: str) -> SpecError:
     """That nothing has this name, with the names that come nearest, and not all that there are."""
     from difflib import get_close_matches
 
-    from mapsto.cli.catalog import recipes
-
     known = [*discovery.entries("mappings"), *discovery.entries("data"), *recipes()]
     words = {word: each for each in known for word in (each.rpartition(".")[2], each)}
     close = list(dict.fromkeys(words[word] for word in get_close_matches(name, words, n=3)))
@@ -99,7 +95,6 @@ def show(
 
     Example: mapsto show prune.taylor
     """
-    from mapsto.cli.catalog import describe
     from mapsto.recipe.reader import shipped_recipes
 
     shipped = shipped_recipes()

@@ -19,8 +19,6 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Example: mapsto doctor
     """
-    from mapsto.cli.doctor import doctor_report
-
     tree = doctor_report(store)
     if as_json:
         print_json(tree)

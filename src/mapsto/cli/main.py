@@ -1,4 +1,4 @@
-"""The command line: ``mapsto run``, ``list``, ``show``, ``new``, ``predict``, ``report``, ``store``, ``bench``, ``doctor``, ``lock``.
+"""The entry point of the command line: the commands, and how their errors end a process.
 
 Every command has ``--help`` with an example and ``--json`` for machines. Exit codes: 0 done, 2 the user's mistake or
 surroundings, 1 our failure, 130 Ctrl-C.

@@ -18,7 +18,7 @@ AnyMapping = MapstoMapping[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe as mappings: what `mapsto.run` runs."""
+    """A recipe as mappings: what the executor runs."""
 
     steps: AnyMapping
     """A chain, or one mapping."""
