@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mapsto.kinds import interval_ends
+from mapsto.intervals import interval_ends
 from mapsto.report import charts
 
 PANELS = (("latency p50", "one image, one thread, ms"), ("bytes", "bytes"))

@@ -253,7 +253,7 @@ def test_a_recipe_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "x.yaml")
 
     Path("x.yaml").write_text("schema: 1", encoding="utf-8")
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("mapsto_runtime.regular_files.open", denied, raising=False)
     assert "x.yaml: the recipe cannot be read: Permission denied" in mapsto("run", "x.yaml").err
 
 
@@ -803,7 +803,7 @@ def test_tables_that_cannot_be_predicted(package: Path) -> None:
         "1,2,nan\n": "holds NaN or infinity",
         "1,2,3\n": "has shape (1, 3)",
         "1,x\n2,y\n": "is no number",
-        "1,2\n3\n": "1 cells where the first row has 2",
+        "1,2\n3\n": "1 cell where the first row has 2",
         "a,b\n": "holds no rows of numbers",
     }.items():
         Path("t.csv").write_text(text)
@@ -838,7 +838,7 @@ BAD_PACKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda p: (p / "manifest.json").write_text("[]"), "not a package's manifest"),
     "files a number": (manifest(lambda t: t.update(files=3)), "not a package's manifest"),
     "files of numbers": (manifest(lambda t: t.update(files={"a": 3})), "not a package's manifest"),
-    "later": (manifest(lambda t: t.update(format=99)), "the package has format 99, this mapsto reads up to 2; upgrade"),
+    "later": (manifest(lambda t: t.update(format=99)), "the package has format 99, this mapsto reads up to 3; upgrade"),
     "format a word": (manifest(lambda t: t.update(format="x")), "not a package's manifest"),
     "outside": (manifest(lambda t: t["files"].update({"../x": {"sha256": "0"}})), "'../x', outside the package"),
     "absolute": (manifest(lambda t: t["files"].update({"/etc/passwd": {"sha256": "0"}})), "outside the package"),
@@ -853,8 +853,11 @@ BAD_PACKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown preprocessing": (signed(lambda s: s["preprocessing"].update(zork=3)), "preprocessing.zork is not known"),
     "other classes": (signed(lambda s: s.update(classes=["a"])), "for 1 classes"),
     "no classes": (signed(lambda s: s.update(classes=None)), "gives embeddings, not classes"),
-    "another input": (signed(lambda s: s["inputs"][0].update(name="zork")), "does not take what its signature says"),
-    "another size": (signed(lambda s: s["preprocessing"].update(size=[4, 4])), "does not take what its signature says"),
+    "another input": (
+        signed(lambda s: s["inputs"][0].update(name="zork")),
+        "its inputs are called input, and its signature says zork",
+    ),
+    "another size": (signed(lambda s: s["preprocessing"].update(size=[4, 4])), "and images become (1, 4, 4)"),
     "not ONNX": (not_onnx, "is no whole ONNX file"),
 }
 

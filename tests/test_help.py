@@ -180,7 +180,8 @@ def words_of(text: str) -> list[str]:
 def parsed(words: list[str]) -> dict[str, Any]:
     """What the real parser makes of the words of a command; it raises where there is no such command, option or value."""
     path = next(path for path in COMMANDS if tuple(words[: len(path)]) == path)
-    return COMMANDS[path].make_context("mapsto", words[len(path) :]).params
+    with COMMANDS[path].make_context("mapsto", words[len(path) :]) as context:
+        return dict(context.params)
 
 
 @pytest.fixture(scope="module")

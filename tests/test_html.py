@@ -565,7 +565,7 @@ def test_a_report_of_another_schema_is_refused() -> None:
 
 def test_rendering_needs_neither_torch_nor_numpy(report: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
-    code = "import json, sys; from mapsto import html; html.render(json.load(open(sys.argv[1]))); print(*sys.modules)"
+    code = "import json, sys; from mapsto.report import page; page.render(json.load(open(sys.argv[1]))); print(*sys.modules)"
     command = [sys.executable, "-c", code, str(tmp_path / "report.json")]
     modules = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.split()
     assert "jinja2" in modules

@@ -31,7 +31,7 @@ WORK = """\
 import sys
 import torch
 from mapsto import datasets, meta, networks
-from mapsto.mapping import Context, Numerics
+from mapsto.context import Context, Numerics
 
 digits = datasets.digits(size=16)
 train_tasks = datasets.episodes(data=digits, ways=3, shots=1, queries=3)

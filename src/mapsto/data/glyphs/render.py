@@ -126,6 +126,7 @@ def render(
 
     Examples
     --------
+    >>> from mapsto.data.glyphs.alphabet import split
     >>> images = render(split("test")[:3], 4, seed=0)
     >>> images.shape, images.dtype
     ((12, 1, 28, 28), dtype('uint8'))

@@ -25,7 +25,7 @@ class Attention(Layerwise):
     """The student trained to be active where `teacher` is, in the last layer of each resolution.
 
     >>> from mapsto import datasets, networks, train
-    >>> from mapsto.mapping import Context
+    >>> from mapsto.context import Context
     >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=30)
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)

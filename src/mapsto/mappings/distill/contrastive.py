@@ -28,7 +28,7 @@ class Contrastive(Layerwise):
     The negatives are drawn once for a batch, which makes them a matrix product; those of an image's own class do not count.
 
     >>> from mapsto import datasets, networks, train
-    >>> from mapsto.mapping import Context
+    >>> from mapsto.context import Context
     >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=30)
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
