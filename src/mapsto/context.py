@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mapsto.process import Process
 from mapsto.mapping import Lazy, Mapping, Ref
 
-__all__ = ["Context", "Numerics", "make_fabric"]
+__all__ = ["Context", "Numerics", "SilentContext", "make_fabric"]
 
 
 A = TypeVar("A", contravariant=True)
@@ -297,6 +297,13 @@ class Context:
     def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
         """Iterate with progress, for long work that is not a process."""
         return work
+
+
+class SilentContext(Context):
+    """A context that shows no message: what a mapping has to say is said elsewhere."""
+
+    def show_message(self, text: str, level: int) -> None:
+        pass
 
 
 _SCRATCH: list[Any] = []

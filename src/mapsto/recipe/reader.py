@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mapsto.recipe.document import AnyMapping
     from mapsto.recipe.yaml_text import Place
 
-__all__ = ["load_recipe", "parse_recipe", "shipped_recipes"]
+__all__ = ["load_recipe", "marker_in", "parse_recipe", "shipped_recipes"]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -388,7 +388,7 @@ class _Reader:
 
         def walk(node: Any, annotation: Any, path: Place) -> Any:
             if isinstance(node, Ref):
-                of = _marker(annotation)
+                of = marker_in(annotation)
                 if node.label not in known:
                     self.error(
                         path, f"no earlier step or data entry is labelled '{node.label}' ({nearest(node.label, known)})"
@@ -482,14 +482,14 @@ def _annotation(cls: type[Any], name: str) -> Any:
     return (info.annotation, *info.metadata)
 
 
-def _marker(annotation: Any) -> Of | None:
+def marker_in(annotation: Any) -> Of | None:
     """The `Of` in an annotation, however deep."""
     if isinstance(annotation, Of):
         return annotation
     parts: Sequence[Any] = annotation if isinstance(annotation, tuple) else get_args(annotation)
     for part in parts:
         if isinstance(part, Of) or (not isinstance(part, str) and part is not annotation):
-            found = _marker(part)
+            found = marker_in(part)
             if found is not None:
                 return found
     return None

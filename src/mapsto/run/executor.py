@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from mapsto.context import Context, Numerics
 from mapsto.data.io.download import NotDownloaded, offline
@@ -51,9 +51,6 @@ __all__ = ["Executor", "execute"]
 
 CHECKPOINT_SECONDS = 5.0
 """At most this much work of a process is lost to a kill, unless a checkpoint takes longer than a twentieth of it."""
-
-A = TypeVar("A")
-T = TypeVar("T")
 
 
 class Executor:

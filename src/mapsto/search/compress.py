@@ -226,20 +226,14 @@ def signature_of(model: tuple[dict[str, Any], list[dict[str, Any]]]) -> Signatur
 
     Raises what ``networks.checkpoint`` does.
     """
-    from mapsto.context import Context
+    from mapsto.context import SilentContext
     from mapsto.recipe.reader import parse_recipe
-
-    class Silent(Context):
-        """A context that leaves it to the run to say what there is to say."""
-
-        def show_message(self, text: str, level: int) -> None:
-            pass
 
     entries, steps = model
     if not steps or "networks.checkpoint" not in steps[0]:
         return None
     tree = {"schema": 1, "data": entries, "steps": [{"networks.checkpoint": steps[0]["networks.checkpoint"]}]}
-    network = Silent().apply(parse_recipe(yaml.safe_dump(tree, allow_unicode=True)).steps, None)
+    network = SilentContext().apply(parse_recipe(yaml.safe_dump(tree, allow_unicode=True)).steps, None)
     return cast("Network", network).signature
 
 

@@ -9,16 +9,16 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from mapsto import discovery, mapping
 from mapsto.context import Context
 from mapsto.errors import MapstoError, SpecError
 from mapsto.kinds import Dataset, Forked, Network, Package, Tasks
-from mapsto.mapping import Mapping, Of, accepts, fork, kind_name
+from mapsto.mapping import Mapping, accepts, fork, kind_name
 from mapsto.process import Process
 from mapsto.recipe.document import Recipe
-from mapsto.recipe.reader import parse_recipe
+from mapsto.recipe.reader import marker_in, parse_recipe
 from mapsto.recipe.writer import dump
 from mapsto.run.executor import execute
 from mapsto.store import Store, decode_state, encode_state
@@ -117,20 +117,11 @@ def example(cls: type[Mapping[Any, Any]]) -> Mapping[Any, Any]:
     values: dict[str, Any] = {name: SMALL[name] for name in infos if name in SMALL}
     values |= getattr(cls, "contract", {})
     for name, info in infos.items():
-        marker = _marker((info.annotation, *info.metadata))
+        marker = marker_in((info.annotation, *info.metadata))
         if name in values or marker is None or not info.is_required():
             continue
         values[name] = _of_kind(marker.kind)
     return cls(**values)
-
-
-def _marker(annotation: Any) -> Of | None:
-    if isinstance(annotation, Of):
-        return annotation
-    parts: tuple[Any, ...] = (
-        cast("tuple[Any, ...]", annotation) if isinstance(annotation, tuple) else get_args(annotation)
-    )
-    return next((found for part in parts if not isinstance(part, str) and (found := _marker(part)) is not None), None)
 
 
 def _of_kind(kind: str) -> Any:

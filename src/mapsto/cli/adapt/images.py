@@ -218,6 +218,7 @@ def _cross_validated(network: Network, data: Dataset, adapt: Any, ctx: Context) 
     import numpy as np
 
     from mapsto import discovery
+    from mapsto.context import SilentContext
     from mapsto.mappings.evaluate.accuracy import counted
 
     samples = ctx.dataset(data)
@@ -226,7 +227,8 @@ def _cross_validated(network: Network, data: Dataset, adapt: Any, ctx: Context) 
         return found
     accuracy: Any = discovery.find("mappings", "evaluate.accuracy")
     network, data = _embedded_once(network, data, ctx)
-    samples, quiet = ctx.dataset(data), _quiet(ctx)
+    samples = ctx.dataset(data)
+    quiet = SilentContext(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)  # it was said of all the examples
     shares: list[Metric] = []
     for number in range(folds):
         learn, judge = (
@@ -276,17 +278,6 @@ def judged_folds(
             f"classes; give {it} two {what}s or more"
         )
     return fold, folds, {"folds": folds, "not_judged": names}
-
-
-def _quiet(ctx: Context) -> Context:
-    """A context like this one that keeps to itself what the folds have to say, which was said of all the examples."""
-    from mapsto.context import Context
-
-    class Quiet(Context):
-        def show_message(self, text: str, level: int) -> None:
-            pass
-
-    return Quiet(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)
 
 
 def right_in_folds(right: int, n: int, folds: int) -> dict[str, Any]:
