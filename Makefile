@@ -17,9 +17,10 @@ EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PINS := pyproject.toml constraints.txt
 CORE := $(VENV)/.mapsto-core
 DEV := $(VENV)/.mapsto-dev
+DOCS := $(VENV)/.mapsto-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests lint stubs venv clean
+.PHONY: help demo test tests lint stubs docs venv clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,10 +45,13 @@ lint: $(DEV) ## ruff, pyright, import-linter, generated files up to date
 stubs: $(DEV) ## write src/mapsto/__init__.pyi anew
 	$(BIN)/python scripts/stubs.py
 
+docs: $(DOCS) ## the site, into docs/_build/html; a broken link fails
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
+
 venv: $(DEV) ## .venv with everything that the tests need
 
-clean: ## remove .venv and caches, not runs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+clean: ## remove .venv, caches and the site, not runs/
+	rm -rf docs/_build docs/reference $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 
 # A half-made environment would look like a whole one the next time.
 $(BIN)/python:
@@ -63,4 +67,9 @@ $(CORE): $(PINS) | $(BIN)/python
 $(DEV): $(PINS) | $(BIN)/python
 	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
 	$(INSTALL) --no-build-isolation -e '.[dev,text,vision]'
+	@touch $@ $(CORE)
+
+$(DOCS): $(PINS) | $(BIN)/python
+	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
+	$(INSTALL) --no-build-isolation -e '.[docs]'
 	@touch $@ $(CORE)

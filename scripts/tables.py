@@ -2,7 +2,7 @@
 
 Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands what this script made of ``benchmarks/results/NAME.json``: its goals,
 the unmet ones included, and one line for what was not run. ``<!-- headline -->`` is the READMEs' one table, ``<!-- names -->`` lists
-every mapping.
+every mapping. Within a line, ``<!-- figure NAME: WHAT -->`` is one goal's figure: WHAT as the result file has it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 FILES = (
     "README.md",
     "README.zh-CN.md",
-    "docs/mappings.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "benchmarks").glob("*.md")),
 )
 
@@ -165,6 +165,17 @@ def by_ratio(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def figure(name: str, what: str) -> str:
+    """What was measured for one goal, with the goal; an unmet one says so."""
+    found = [entry for entry in (results(name) or {"targets": []})["targets"] if entry["what"] == what]
+    if not found:
+        sys.exit(f"benchmarks/results/{name}.json has no goal '{what}'")
+    entry = found[0]
+    if entry["met"] is None:
+        return f"not run (goal {goal(entry)})"
+    return f"{number(entry['measured'])} (goal {goal(entry)}{'' if entry['met'] else ', **not met**'})"
+
+
 def names() -> str:
     """One row a family, its mappings beside it: what ``mapsto list`` prints."""
     from mapsto import discovery
@@ -186,6 +197,10 @@ def filled(text: str, file: str) -> str:
         body = {"table": lambda: table(name), "headline": lambda: headline(file), "names": names}[kind]()
         return f"{match[0].partition('-->')[0]}-->\n{body}\n<!-- end -->"
 
+    def within(match: re.Match[str]) -> str:
+        return f"{match[1]}{figure(match[2], match[3])}<!-- end -->"
+
+    text = re.sub(r"(<!-- figure (\w+): (.+?) -->).*?<!-- end -->", within, text)
     return re.sub(r"<!-- (table|headline|names)(?: (\w+))? -->\n.*?<!-- end -->", part, text, flags=re.DOTALL)
 
 

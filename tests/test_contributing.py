@@ -1,19 +1,26 @@
-"""The example of CONTRIBUTING.md is a mapping that works."""
+"""The examples of CONTRIBUTING.md work, in this repository and from a package of someone else's."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import mapsto
+from mapsto import discovery, testing
 from mapsto.errors import SpecError
 from mapsto.kinds import Network, trusting
+from mapsto.recipe.reader import parse_recipe
+from tests.command import mapsto as run_mapsto
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -46,3 +53,78 @@ def test_the_example_sets_the_smallest_weights_to_zero(example: ModuleType) -> N
 def test_the_example_refuses_a_share_out_of_range(example: ModuleType) -> None:
     with pytest.raises(SpecError, match="share"):
         example.Smallest(share=2)
+
+
+# ------------------------------------------------------------------------------------------- from a package of someone else's
+
+
+def _forget() -> None:
+    for cached in (discovery.entries, discovery.find):
+        cached.cache_clear()
+    vars(mapsto).pop("yours", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "yours"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package ``yours`` as pip would have installed it: each module and entry point that the guide shows for it."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    place = tmp_path / "site"
+    (place / "yours").mkdir(parents=True)
+    points: list[str] = []
+    for section in re.split(r"^## ", guide, flags=re.MULTILINE):
+        declared = re.search(
+            r'```toml\n\[project\.entry-points\."(.+?)"\]\n"(.+?)" = "yours\.(\w+):(\w+)"\n```', section
+        )
+        if declared:
+            group, name, module, attribute = declared.groups()
+            code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+            assert code
+            (place / "yours" / f"{module}.py").write_text(code[1], encoding="utf-8")
+            points.append(f"[{group}]\n{name} = yours.{module}:{attribute}\n")
+    assert points
+    about = place / "yours-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: yours\nVersion: 1.0\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(place))
+    importlib.invalidate_caches()
+    _forget()
+    yield
+    _forget()
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_criterion_of_another_package_is_used_like_one_of_mapsto(tmp_path: Path) -> None:
+    assert "yours.alive" in run_mapsto("list", "yours", code=0).out
+    assert "threshold  (number in (0, ∞], default 0.01)" in run_mapsto("show", "yours.alive", code=0).out
+    made: Any = mapsto.yours.alive(macs=0.5)
+    (case,) = testing.cases("yours.alive")
+    case.check(tmp_path)
+    recipe = parse_recipe(
+        "schema: 1\ndata: {images: {digits: {size: 16}}}\nsteps:\n  - networks.conv4: {data: $images, classes: data}\n"
+        "  - prune.gradual: {criterion: {yours.alive: {macs: 0.5}}, train: {train.supervised: {data: $images}}}\n"
+    )
+    assert "yours.alive" in repr(recipe.steps) or type(made).__name__ in repr(recipe.steps)
+    with pytest.raises(SpecError, match="threshold"):
+        mapsto.yours.alive(macs=0.5, threshold=0)
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_criterion_of_another_package_drops_what_is_close_to_zero() -> None:
+    import numpy as np
+
+    from mapsto.context import Context
+    from mapsto.nn.prune.dependency_groups import find_groups
+
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    for weight, values in zip(
+        net.parameters(), ([[9.0, 0.001], [0.5, 0.5], [0.001, 0.001]], [[0.001, 2.0, 2.0]]), strict=True
+    ):
+        weight.data = torch.tensor(values)
+    groups = find_groups(net, torch.ones(9, 2)).groups
+    with trusting("torch"):
+        network = Network.from_module(nn.Linear(2, 3), torch.zeros(1, 2))
+    counted = mapsto.yours.alive(macs=0.5).importance(network, Context())(net, groups)["0"]
+    assert np.allclose(counted, np.array([1, 3, 1]) / (5 / 3))

@@ -30,11 +30,12 @@ from mapsto.report.build import load
 from mapsto.testing import lock
 from mapsto_runtime.errors import CARRIED
 from tests.command import mapsto
-from tests.test_readme import block
+from tests.test_readme import PAGES as NAMES_OF_PAGES
+from tests.test_readme import SITE, block
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for part in ("mapsto", "mapsto_runtime") for path in sorted((ROOT / "src" / part).rglob("*.py"))]
-PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / name for name in NAMES_OF_PAGES]
 SAID_IN = [*PAGES, *sorted((ROOT / "docs" / "tutorials").glob("*.py")), *shipped_recipes().values()]
 
 # A reader's words, and the parts that a message fills in, as they stand in the folder that `place` makes.
@@ -296,6 +297,24 @@ def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pyte
         subprocess.run([sys.executable, "-m", "mapsto", *words], check=True, capture_output=True)
     else:
         mapsto(*words, code=0)
+
+
+CODE = [
+    (file, number, code)
+    for file in SITE
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / file).read_text("utf-8"), re.DOTALL))
+    if file != "docs/recipes.md"  # its chain trains for an epoch of thirty; see test_readme
+]
+
+
+@pytest.mark.parametrize(("file", "number", "code"), CODE, ids=lambda value: value if len(str(value)) < 40 else "")
+def test_the_code_of_a_page_runs(
+    file: str, number: int, code: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.delitem(sys.modules, "package.module", raising=False)
+    monkeypatch.delitem(sys.modules, "package", raising=False)
+    exec(compile(code, f"{file}, block {number}", "exec"), {"__name__": "page"})
 
 
 def test_what_to_try_next_keeps_the_options_of_the_run(place: Path) -> None:

@@ -21,7 +21,7 @@ import textwrap
 
 from mapsto.cli.app import JsonOption, app, print_json, print_text
 
-__all__ = ["describe", "recipes"]
+__all__ = ["describe", "recipes", "type_of"]
 
 
 _GROUPS = {"mappings": "mapping", "mapping": "mapping", "data": "data", "recipes": "recipe", "recipe": "recipe"}
@@ -184,7 +184,12 @@ def recipes() -> dict[str, str]:
 
 
 def describe(group: str, name: str) -> dict[str, Any]:
-    """A mapping or data set: summary, what it takes and gives, and its fields; ``text`` is the same for people."""
+    """A mapping or data set: what its module and its class say, what it takes and gives, and its fields.
+
+    ``text`` is the same for people.
+    """
+    import inspect
+
     import pydantic
 
     from mapsto.mapping import Mapping, kind_name
@@ -211,6 +216,8 @@ def describe(group: str, name: str) -> dict[str, Any]:
         "name": name,
         "version": cls.version,
         "doc": module_text,
+        "about": inspect.cleandoc(vars(cls).get("__doc__") or ""),
+        "class": cls.__name__,
         "fields": fields,
         "schema": schema,
     }
@@ -221,20 +228,23 @@ def describe(group: str, name: str) -> dict[str, Any]:
     lines += [textwrap.indent(module_text, "  "), "", "Fields"]
     for entry in fields:
         value = "required" if entry["required"] else f"default {entry['default']!r}"
-        lines.append(f"  {entry['name']}  ({_type_of(entry['schema'])}, {value})")
+        lines.append(f"  {entry['name']}  ({type_of(entry['schema'])}, {value})")
         lines += textwrap.wrap(entry["description"], 110, initial_indent="      ", subsequent_indent="      ")
     return tree | {"text": "\n".join(lines)}
 
 
-def _type_of(schema: dict[str, Any]) -> str:
+def type_of(schema: dict[str, Any]) -> str:
     """A field's type and range in words."""
     if "x-kind" in schema:
         return f"{schema['x-kind']}: $label or {{name: fields}}"
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type_of(part) for part in schema["anyOf"]))
+        return " or ".join(dict.fromkeys(type_of(part) for part in schema["anyOf"]))
     kind = str(schema.get("type", schema.get("$ref", "value").rpartition("/")[2]))
+    if kind == "array":
+        parts = schema.get("prefixItems") or [schema.get("items") or {"type": "value"}]
+        return f"list of {', '.join(dict.fromkeys(map(type_of, parts)))}"
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
     if low is not None or high is not None:

@@ -1,0 +1,1 @@
+"""From several branches of a fork to one of them, by what a report says."""

@@ -1,0 +1,1 @@
+"""Train a small network to answer, or to compute, as a large one does."""

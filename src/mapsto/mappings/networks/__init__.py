@@ -1,0 +1,1 @@
+"""Where a recipe begins: a fresh network, or one with weights that were trained before."""
