@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.kernels.norm_relu_pool import compiled_kernels
+from mapsto.nn.kernels.compiled import compiled_kernels
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.vgg import vgg
 from mapsto.nn.train.loop import Plan, Training, first_state

@@ -248,12 +248,12 @@ def test_parameters_are_swapped_and_put_back() -> None:
 def test_auto_is_a_rule_and_no_clock(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    from mapsto.nn.kernels import norm_relu_pool
+    from mapsto.nn.kernels import compiled
 
     def read(*_: object) -> float:
         raise AssertionError("a clock was read")
 
-    monkeypatch.setattr(norm_relu_pool, "compiled_kernels", lambda: kernels)
+    monkeypatch.setattr(compiled, "compiled_kernels", lambda: kernels)
     mapping = meta.maml(tasks=TASKS, inner_steps=1)
     chosen = {}
     with monkeypatch.context() as patch:

@@ -18,7 +18,8 @@ from mapsto.mappings.evaluate.episodes import Episodes
 from mapsto.mappings.meta.protonet import Protonet
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.kernels.norm_relu_pool import compiled_kernels, fuse
+from mapsto.nn.kernels.compiled import compiled_kernels
+from mapsto.nn.kernels.fuse import fuse
 from mapsto.nn.train import loop as training
 from mapsto.nn.train.batches import RepeatedTasks, TaskBatches
 from mapsto.process import Process

@@ -11,7 +11,7 @@ from mapsto import datasets, meta, networks
 from mapsto.context import Context, Numerics
 from mapsto.errors import SpecError
 from mapsto.kinds import Adaptation
-from mapsto.nn.kernels.norm_relu_pool import compiled_kernels
+from mapsto.nn.kernels.compiled import compiled_kernels
 from mapsto.nn.meta import outer_gradient
 from mapsto.nn.meta.adaptation import gradient as inner_loop
 from mapsto.nn.meta.outer_gradient import trained

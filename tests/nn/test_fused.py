@@ -16,12 +16,15 @@ from torch.nn.functional import batch_norm, cross_entropy, max_pool2d, relu
 
 from mapsto.errors import DomainError
 from mapsto.native import compilation
-from mapsto.nn.kernels import norm_relu_pool as fused
-from mapsto.nn.kernels.norm_relu_pool import FastConv, FirstConv, FusedNorm, channels_last, fuse, norm_relu_pool
+from mapsto.nn.kernels import compiled as loading
+from mapsto.nn.kernels.conv import FastConv
+from mapsto.nn.kernels.fuse import FirstConv, FusedNorm, fuse
+from mapsto.nn.kernels.memory_layout import channels_last
+from mapsto.nn.kernels.norm_relu_pool import norm_relu_pool
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.resnet12 import resnet12
 
-KERNELS = [False, pytest.param(True, marks=pytest.mark.skipif(not fused.compiled_kernels(), reason="no compiler"))]
+KERNELS = [False, pytest.param(True, marks=pytest.mark.skipif(not loading.compiled_kernels(), reason="no compiler"))]
 SHAPES = [(3, 5, 6, 6), (2, 4, 7, 5), (2, 33, 3, 2), (4, 3, 1, 1), (1, 2, 5, 4), (2, 1, 4, 4)]
 
 
@@ -90,7 +93,7 @@ def test_constant_channels_and_nan(compiled):
     )
 
 
-@pytest.mark.skipif(not fused.compiled_kernels(), reason="no compiler")
+@pytest.mark.skipif(not loading.compiled_kernels(), reason="no compiler")
 def test_the_number_of_threads_changes_no_bit():
     torch.manual_seed(0)
     x = channels_last(torch.randn(9, 7, 11, 11)).requires_grad_()
@@ -226,7 +229,7 @@ def test_running_statistics_are_kept_and_gone_by_as_batch_norm_does(compiled, mo
     assert int(twin[1].num_batches_tracked) == 3
 
 
-compiled_only = pytest.mark.skipif(not fused.compiled_kernels(), reason="no compiler")
+compiled_only = pytest.mark.skipif(not loading.compiled_kernels(), reason="no compiler")
 
 
 def first_block(channels: int, width: int) -> nn.Sequential:
@@ -351,8 +354,8 @@ def test_the_fast_convolution_is_as_precise_as_pytorchs_in_float32():
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path))
-    monkeypatch.setattr(fused, "_loaded", [])
-    monkeypatch.setattr(fused, "_reason", [])
+    monkeypatch.setattr(loading, "_loaded", [])
+    monkeypatch.setattr(loading, "_reason", [])
     return tmp_path
 
 
@@ -361,16 +364,16 @@ def test_without_a_compiler_it_works_all_the_same_and_says_so(fresh, monkeypatch
     monkeypatch.setenv("CXX", compiler)
     x = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(norm_relu_pool(x, None, None), composed(x, None, None, 1e-5, 2))
-    assert not fused.compiled_kernels()
-    assert "slower" in str(fused.why_not_compiled())
+    assert not loading.compiled_kernels()
+    assert "slower" in str(loading.why_not_compiled())
     assert not list((fresh / "kernels").glob("*")) if (fresh / "kernels").exists() else True
 
 
 def test_an_unwritable_cache_is_no_error(fresh, monkeypatch):
     (fresh / "file").write_text("")
     monkeypatch.setenv("MAPSTO_CACHE", str(fresh / "file"))
-    assert not fused.compiled_kernels()
-    assert fused.why_not_compiled()
+    assert not loading.compiled_kernels()
+    assert loading.why_not_compiled()
 
 
 def test_a_compiler_that_hangs_is_given_up(fresh, monkeypatch):
@@ -378,18 +381,18 @@ def test_a_compiler_that_hangs_is_given_up(fresh, monkeypatch):
         raise subprocess.TimeoutExpired("c++", 300)
 
     monkeypatch.setattr(compilation.subprocess, "run", hang)
-    assert not fused.compiled_kernels()
+    assert not loading.compiled_kernels()
 
 
 def compile_in(folder: str, results: multiprocessing.Queue[str]) -> None:
     import os
 
     os.environ["MAPSTO_CACHE"] = folder
-    results.put(str(compilation.library(fused.SOURCES)))
+    results.put(str(compilation.library(loading.SOURCES)))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not fused.compiled_kernels(), reason="no compiler")
+@pytest.mark.skipif(not loading.compiled_kernels(), reason="no compiler")
 def test_two_processes_may_compile_at_once(tmp_path):
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[str] = context.Queue()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import group_norm, max_pool2d
 
-from mapsto.nn.kernels.norm_relu_pool import compiled_kernels, fast_conv
+from mapsto.nn.kernels.compiled import compiled_kernels
+from mapsto.nn.kernels.conv import fast_conv
 from mapsto.nn.kernels.pair_norm_pool import pair_norm_relu_pool
 
 needs_kernels = pytest.mark.skipif(not compiled_kernels(), reason="there is no C++ compiler")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mapsto.errors import DomainError
-from mapsto.nn.kernels.norm_relu_pool import fuse
+from mapsto.nn.kernels.fuse import fuse
 from mapsto.nn.kernels.task_threads import ThreadCopies, per_task
 from mapsto.nn.networks.conv4 import conv4
 

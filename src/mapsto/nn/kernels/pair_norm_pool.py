@@ -2,7 +2,7 @@
 
 ``y = relu(maxpool₂(γ (x − μ) r + β))`` for each sum ``x = a_k + b_q``, with its own mean μ and ``r = 1 / √(σ² + ε)`` over all its values,
 as group norm of one group has them (Wu and He, "Group Normalization", 2018). There are as many sums as pairs, and PyTorch's own
-operations write each of them to memory several times; the kernel (``kernels/pair_norm_pool.cpp``) writes none.
+operations write each of them to memory several times; the kernel (``native/csrc/pair_norm_pool.cpp``) writes none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import group_norm, max_pool2d
 
-from mapsto.nn.kernels.norm_relu_pool import channels_last, compiled_kernels, is_known
+from mapsto.nn.kernels.compiled import compiled_kernels, is_supported
+from mapsto.nn.kernels.memory_layout import channels_last
 
 __all__ = ["pair_norm_relu_pool"]
 
@@ -47,7 +48,7 @@ def pair_norm_relu_pool(
     """
     (tasks, ways, *shape), queries = first.shape, second.shape[1]
     fits = min(shape[1:]) > 1 and first.numel() and second.numel() and first.dtype == second.dtype == weight.dtype
-    if compiled is not False and fits and is_known(first) and compiled_kernels():
+    if compiled is not False and fits and is_supported(first) and compiled_kernels():
         found = cast(
             "Tensor", _PairNormReluPool.apply(first.flatten(0, 1), second.flatten(0, 1), weight, bias, tasks, eps)
         )

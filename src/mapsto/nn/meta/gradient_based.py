@@ -209,7 +209,7 @@ class GradientBased(Episodic):
         import torch
         from torch import Tensor
 
-        from mapsto.nn.kernels.norm_relu_pool import channels_last
+        from mapsto.nn.kernels.memory_layout import channels_last
         from mapsto.nn.kernels.task_conv import task_convolutions
         from mapsto.nn.meta import batch_norm as norms
         from mapsto.nn.meta import outer_gradient
@@ -307,7 +307,8 @@ class GradientBased(Episodic):
         """Those that may be used here."""
         import torch
 
-        from mapsto.nn.kernels.norm_relu_pool import compiled_kernels, is_fusable
+        from mapsto.nn.kernels.compiled import compiled_kernels
+        from mapsto.nn.kernels.fuse import is_fusable
 
         found: list[Engine] = ["loop"]
         if self.batch_norm == "per_step" or self.checkpointing:
@@ -348,7 +349,7 @@ def _convolves(module: torch.nn.Module) -> bool:
 
 def _copies(learner: Learner, engine: Engine) -> ThreadCopies | None:
     """Modules for the threads of an engine, made once and kept with the learner."""
-    from mapsto.nn.kernels.norm_relu_pool import fuse
+    from mapsto.nn.kernels.fuse import fuse
     from mapsto.nn.kernels.task_threads import ThreadCopies
 
     if engine not in ("threads", "fused"):

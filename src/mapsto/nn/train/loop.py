@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
+from mapsto.nn.kernels.compiled import compiled_kernels
+from mapsto.nn.kernels.fuse import fuse, is_fusable
 from mapsto.nn.kernels.malloc import keep_pages
-from mapsto.nn.kernels.norm_relu_pool import compiled_kernels, fuse, is_fusable
 from mapsto.nn.network.inference import compact
 from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Live, State

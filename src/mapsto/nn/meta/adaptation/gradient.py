@@ -21,7 +21,9 @@ from torch.nn.functional import cross_entropy, linear, mse_loss
 
 from mapsto.errors import DataError, DomainError, SpecError, nearest
 from mapsto.kinds import Adaptation, Json
-from mapsto.nn.kernels.norm_relu_pool import channels_last, compiled_kernels, fuse, is_fusable
+from mapsto.nn.kernels.compiled import compiled_kernels
+from mapsto.nn.kernels.fuse import fuse, is_fusable
+from mapsto.nn.kernels.memory_layout import channels_last
 from mapsto.nn.kernels.task_conv import task_convolutions
 from mapsto.nn.kernels.task_threads import ThreadCopies, per_task
 from mapsto.nn.meta import batch_norm as norms

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mapsto.kinds import Adaptation
-from mapsto.nn.kernels.norm_relu_pool import channels_last, fast_conv
+from mapsto.nn.kernels.conv import fast_conv
+from mapsto.nn.kernels.memory_layout import channels_last
 from mapsto.nn.kernels.pair_norm_pool import pair_norm_relu_pool
 from mapsto.nn.meta.adaptation.centroid import centroids
 from mapsto.nn.network.head import episode_features
