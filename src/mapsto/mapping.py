@@ -10,7 +10,7 @@ compose with ``>>``, which is associative and checks kinds when it is written:
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as AbcMapping
 from dataclasses import dataclass, replace
 from typing import (
@@ -31,17 +31,18 @@ from pydantic import Field
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery
-from mapsto.errors import ComposeError, DomainError, MapstoError, SpecError
+from mapsto.errors import ComposeError, DomainError, SpecError
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Report, Stream, Tasks
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 
     from mapsto.context import Context
 
 __all__ = [
     "KINDS",
     "Branches",
+    "BuildNode",
     "Chain",
     "DataSource",
     "Fork",
@@ -58,7 +59,6 @@ __all__ = [
     "TasksSource",
     "absent",
     "accepts",
-    "data_from_node",
     "fields_of",
     "fork",
     "kind_name",
@@ -68,13 +68,14 @@ __all__ = [
     "observe",
     "ref",
     "refusal",
+    "step_takes",
+    "steps_of",
 ]
 
 
 A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
 C = TypeVar("C")
-T = TypeVar("T")
 _ABSENT: Any = None
 
 KINDS: dict[str, type[Any]] = {
@@ -107,6 +108,10 @@ def ref(label: str) -> Any:
     return Ref(label)
 
 
+BuildNode: TypeAlias = Callable[[str, Any], Any]
+"""A kind and the YAML of a value of it → the value; raises pydantic's own errors."""
+
+
 class Of:
     """Marks a field whose value is of a kind, comes from a source mapping of that kind, or is a reference to one.
 
@@ -119,15 +124,20 @@ class Of:
     def __repr__(self) -> str:
         return f"Of({self.kind!r})"
 
-    def validate(self, value: Any) -> Any:
-        """The value as the field stores it; pydantic's own error where it is of no use here."""
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """The value as the field stores it; pydantic's own error where it is of no use here.
+
+        A dict or list is what YAML holds for a value. Where the validation's context has a `BuildNode` under ``build``, as it has when a
+        recipe is read, that one makes the value of it.
+        """
         if self.kind != "mapping":
             if isinstance(value, str) and value.startswith("$"):
                 return Ref(value[1:])
             if isinstance(value, Ref):
                 return value
-        if isinstance(value, (dict, list)):
-            value = self._built(value)
+        build: BuildNode | None = (info.context or {}).get("build")
+        if isinstance(value, (dict, list)) and build is not None:
+            value = build(self.kind, value)
         if self.kind == "mapping":
             if isinstance(value, Mapping):
                 return cast("Mapping[Any, Any]", value)
@@ -140,19 +150,8 @@ class Of:
         article = "a mapping" if self.kind == "mapping" else f"a {self.kind}, a source of one, or $label"
         raise PydanticCustomError("kind", "should be {article}", {"article": article})
 
-    def _built(self, node: Any) -> Any:
-        try:
-            if self.kind in ("dataset", "tasks", "stream"):
-                return data_from_node(node)
-            return chain_from_nodes(node) if isinstance(node, list) else step_from_node(node)
-        except SpecError as error:
-            found = {"message": error.what, "details": _details(error)}
-            raise PydanticCustomError("nested", "{message}", found) from error
-        except MapstoError as error:
-            raise PydanticCustomError("nested", "{message}", {"message": str(error)}) from error
-
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.validate)
+        return core_schema.with_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "pattern": r"^\$"}, {"type": "object"}], "x-kind": self.kind}
@@ -197,7 +196,7 @@ class Mapping(Frozen, Generic[A, B]):
         return Labelled(mapping=self, label=label)
 
     def __rshift__(self, other: Mapping[B, C]) -> Chain[A, C]:
-        return Chain(steps=(*_steps(self), *_steps(other)))
+        return Chain(steps=(*steps_of(self), *steps_of(other)))
 
     def __call__(self, value: A = _ABSENT, *, seed: int = 0) -> B:
         """Apply in memory, without a store: for notebooks and tests."""
@@ -251,7 +250,8 @@ def accepts(takes: Any, given: Any) -> bool:
     return isinstance(takes, type) and isinstance(given, type) and issubclass(given, takes)
 
 
-def _steps(mapping: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], ...]:
+def steps_of(mapping: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], ...]:
+    """The steps of a chain; of another mapping itself."""
     return mapping.steps if isinstance(mapping, Chain) else (mapping,)
 
 
@@ -448,7 +448,7 @@ class Fork(Mapping[C, Forked]):
 def labels_in(label: str, branch: Mapping[Any, Any]) -> Iterator[str]:
     """The label of a fork's branch, and those of the steps and inner forks in it."""
     yield label
-    for step in _steps(branch):
+    for step in steps_of(branch):
         inner = step.mapping if isinstance(step, Labelled) else step
         if isinstance(step, Labelled):
             yield step.label
@@ -474,85 +474,6 @@ def left_out_text(label: str, error: DomainError) -> str:
 def refusal(error: BaseException) -> DomainError | None:
     """The `DomainError` that an error is, or that a step of a run failed by; None for any other."""
     return next((each for each in (error, error.__cause__) if isinstance(each, DomainError)), None)
-
-
-def data_from_node(node: Any) -> Any:
-    """A data set, tasks or stream from ``{name: {fields}}`` as YAML gives it."""
-    name, fields = _one_name(node)
-    return _construct(discovery.find("data", name), name, fields)
-
-
-def step_from_node(node: Any) -> Mapping[Any, Any]:
-    """A mapping from ``{name: {fields}, as: label, observe: {name: mapping}}``; all of the node's errors at once."""
-    if not isinstance(node, dict):
-        raise SpecError("a step is a name with its fields, as in prune.taylor: {macs: 0.25}", where=repr(node)[:60])
-    rest = dict(cast("dict[str, Any]", node))
-    label, reports = rest.pop("as", None), rest.pop("observe", None)
-    name, fields = _one_name(rest)
-    details: list[Detail] = []
-    found: list[Mapping[Any, Any]] = []
-
-    def attempt(path: tuple[str | int, ...], build: Callable[[], Mapping[Any, Any]], *, within: int = 0) -> None:
-        """Build a part; its errors stand at `path`, without the first `within` names of their own, which YAML has not."""
-        try:
-            found.append(build())
-        except SpecError as error:
-            details.extend(((*path, *inner[within:]), message) for inner, message in _details(error))
-
-    if name == "fork":
-        attempt((name,), lambda: Fork(branches=fields), within=1)
-    else:
-        attempt((name,), lambda: _construct(discovery.find("mappings", name), name, fields))
-    if label is not None and found:
-        attempt(("as",), lambda: Labelled(mapping=found.pop(), label=label), within=1)
-    if reports is not None:
-        attempt(("observe",), lambda: Observe(reports=reports), within=1)
-    if details:
-        raise SpecError("; ".join(message for _, message in details), where=name, details=details)
-    try:
-        return found[0] if len(found) == 1 else Chain(steps=tuple(found))
-    except SpecError as error:
-        error.details = tuple((path[1:], message) for path, message in error.details)  # its steps are one node in YAML
-        raise
-
-
-def chain_from_nodes(nodes: Any) -> Mapping[Any, Any]:
-    """The chain of a list of step nodes; one step stays itself. All of their errors at once."""
-    details: list[Detail] = []
-    steps: list[Mapping[Any, Any]] = []
-    for index, node in enumerate(nodes):
-        try:
-            steps.extend(_steps(step_from_node(node)))
-        except SpecError as error:
-            details.extend(((index, *inner), message) for inner, message in _details(error))
-    if details:
-        raise SpecError("; ".join(message for _, message in details), details=details)
-    return steps[0] if len(steps) == 1 else Chain(steps=tuple(steps))
-
-
-Detail: TypeAlias = tuple[tuple[str | int, ...], str]
-
-
-def _details(error: SpecError) -> Sequence[Detail]:
-    """An error's findings, each with its path; the error itself where it has none."""
-    return error.details or (((), f"{error.what} ({error.hint})" if error.hint else error.what),)
-
-
-def _one_name(node: Any) -> tuple[str, dict[str, Any]]:
-    if not isinstance(node, dict) or len(cast("dict[Any, Any]", node)) != 1:
-        raise SpecError(f"expected one name with its fields, as in glyphs: {{split: train}}, got {node!r}"[:200])
-    ((name, fields),) = cast("dict[str, Any]", node).items()
-    if fields is not None and not isinstance(fields, dict):
-        raise SpecError(f"the fields of '{name}' are not a mapping of names to values: {fields!r}"[:200])
-    return str(name), {str(k): v for k, v in cast("dict[Any, Any]", fields or {}).items()}
-
-
-def _construct(cls: type[T], name: str, fields: dict[str, Any]) -> T:
-    try:
-        return cls(**fields)
-    except SpecError as error:
-        error.where = name
-        raise
 
 
 def observe(**reports: Mapping[Any, Report]) -> Observe[Any]:

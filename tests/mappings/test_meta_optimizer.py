@@ -21,6 +21,7 @@ from mapsto.nn.meta.learned_optimizer import evolution
 from mapsto.nn.meta.learned_optimizer.rule import Layout, LearnedOptimizer, Slots, features, update, updating_module
 from mapsto.nn.networks.update_rule import DECAYS, ELEMENTS, TENSORS, UpdateRule, update_rule
 from mapsto.nn.train.optimizer import Optimisation
+from mapsto.recipe.nodes import from_plain
 from mapsto.recipe.reader import parse_recipe
 from mapsto.recipe.writer import dump
 from mapsto.store import Store
@@ -240,18 +241,17 @@ def test_it_learns_and_its_rate_is_a_multiplier() -> None:
 
 
 def test_every_training_mapping_takes_it() -> None:
-    from mapsto import adapt, distill, meta
+    from mapsto import adapt, datasets, distill, meta
 
-    episodes = {
-        "episodes": {"data": {"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}}, "ways": 3, "queries": 2}
-    }
+    digits = datasets.digits(size=16)
+    episodes = datasets.episodes(data=datasets.subset(data=digits, per_class=8), ways=3, queries=2)
     conv = networks.conv4(channels=1, size=16, width=4)
     fields: dict[str, Any] = {"optimizer": "learned", "rule": networks.update_rule()}
-    digits = {"subset": {"data": {"digits": {"size": 16}}, "per_class": 4}}
+    few = datasets.subset(data=digits, per_class=4)
     for mapping in (
-        meta.protonet(tasks=episodes, steps=2, **fields),  # pyright: ignore[reportArgumentType]
-        adapt.finetune(data=digits, epochs=1, **fields),  # pyright: ignore[reportArgumentType]
-        distill.logits(teacher=conv, tasks=episodes, steps=2, **fields),  # pyright: ignore[reportArgumentType]
+        meta.protonet(tasks=episodes, steps=2, **fields),
+        adapt.finetune(data=few, epochs=1, **fields),
+        distill.logits(teacher=conv, tasks=episodes, steps=2, **fields),
     ):
         before = conv(seed=0)
         after = context().apply(mapping, before)
@@ -287,7 +287,7 @@ def test_another_network_is_no_rule() -> None:
     with pytest.raises(DomainError, match=r"no update rule but comes from .*Small"):
         trained(supervised(rule=network(4)), network(4))
     with pytest.raises(DomainError, match="no update rule"):
-        Optimizer(**Optimizer.contract)(network(4))
+        from_plain(Optimizer, Optimizer.contract)(network(4))
     broken = networks.update_rule()()
     tensors = {name: torch.full_like(tensor, math.nan) for name, tensor in broken.tensors.items()}
     with pytest.raises(DomainError, match="NaN"):

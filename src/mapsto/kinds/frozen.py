@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias, dataclass_transform
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeAlias, cast, dataclass_transform
 
 import pydantic
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import ArgsKwargs
 
 from mapsto.errors import SpecError, nearest
 
@@ -57,6 +58,17 @@ class Frozen:
     config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], *, context: Mapping[str, Any]) -> Self:
+        """As ``cls(**fields)``, where the fields' validators are given `context` (pydantic's ``info.context``). Raises `SpecError`."""
+        try:
+            made = cast("Any", cls).__pydantic_validator__.validate_python(
+                ArgsKwargs((), dict(fields)), context=context
+            )
+        except ValidationError as error:
+            raise _spec_error(cls, error) from None
+        return cast("Self", made)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

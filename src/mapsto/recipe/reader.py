@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import pydantic
 import yaml
 
-from mapsto import mapping as language
 from mapsto.discovery import name_of
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.kinds import Dataset, Frozen, Stream, Tasks
-from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name
+from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name, misfits, steps_of
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
+from mapsto.recipe.nodes import data_from_node, step_from_node
 from mapsto.recipe.settings import addresses
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
@@ -336,7 +336,7 @@ class _Reader:
                 self.error(("data", str(label)), f"a label is letters, digits and _, not first a digit; got {label!r}")
                 continue
             try:
-                built[label] = self._bind(language.data_from_node(node), dict(built), {}, ("data", label))
+                built[label] = self._bind(data_from_node(node), dict(built), {}, ("data", label))
             except SpecError as error:
                 self._details(
                     ("data", label, *(list(cast("dict[Any, Any]", node)) if isinstance(node, dict) else ())), error
@@ -357,7 +357,7 @@ class _Reader:
         for index, node in enumerate(nodes):
             place: Place = ("steps", index)
             try:
-                step = language.step_from_node(node)
+                step = step_from_node(node)
             except SpecError as error:
                 self._details(place, error)
                 broken = True
@@ -365,7 +365,7 @@ class _Reader:
                 continue
             step = self._bind(step, data, labels, place)
             before = next((part.name for part in reversed(chain) if not isinstance(part, Observe)), "")
-            for misfit in () if broken else language.misfits(step, given, before):
+            for misfit in () if broken else misfits(step, given, before):
                 remedy = (
                     "take one of them away, or put a step between them that turns the one into the other"
                     if misfit.before
@@ -379,7 +379,7 @@ class _Reader:
                 if label in labels or label in data:
                     self.error((*place, "as"), f"the label '{label}' is taken already; labels are unique in a recipe")
                 labels[label] = kind
-            chain.extend(language._steps(step))
+            chain.extend(steps_of(step))
         return None if self.errors else (chain[0] if len(chain) == 1 else Chain(steps=tuple(chain)))
 
     def _bind(self, value: Any, data: Mapping[str, Any], labels: Mapping[str, Any], place: Place) -> Any:
@@ -467,7 +467,7 @@ def _written_labels(node: Any) -> Iterator[str]:
 
 def _labels(step: AnyMapping, given: Any) -> Iterator[tuple[str, Any]]:
     """The labels that a step gives, with their kinds."""
-    for part in language._steps(step):
+    for part in steps_of(step):
         if isinstance(part, Labelled):
             yield part.label, part.gives_for(given)
         if isinstance(part, Fork):

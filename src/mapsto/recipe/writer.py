@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from mapsto import mapping as language
 from mapsto.discovery import name_of
 from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
-from mapsto.mapping import Chain, Fork, Labelled, Observe, Ref
+from mapsto.mapping import Chain, Fork, Labelled, Observe, Ref, steps_of
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import SCHEMA, Recipe
 
@@ -68,7 +67,7 @@ Names = Sequence[tuple[Any, str]]
 def nodes_of(mapping: AnyMapping, names: Names = ()) -> list[Any]:
     """The list of step nodes of a mapping."""
     nodes: list[dict[str, Any]] = []
-    for step in language._steps(mapping):
+    for step in steps_of(mapping):
         if isinstance(step, Observe) and nodes:
             nodes[-1].setdefault("observe", {}).update({k: node_of(v, names) for k, v in step.reports.items()})
             continue

@@ -700,7 +700,7 @@ def _wholes(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _written(node: dict[str, Any]) -> dict[str, Any]:
     """A data set without the fields that are at their default."""
-    from mapsto.mapping import data_from_node
+    from mapsto.recipe.nodes import data_from_node
     from mapsto.recipe.writer import node_of
 
     return node_of(data_from_node(node))

@@ -18,6 +18,7 @@ from mapsto.kinds import Dataset, Forked, Network, Package, Tasks
 from mapsto.mapping import Mapping, accepts, fork, kind_name
 from mapsto.process import Process
 from mapsto.recipe.document import Recipe
+from mapsto.recipe.nodes import data_from_node, from_plain
 from mapsto.recipe.reader import marker_in, parse_recipe
 from mapsto.recipe.writer import dump
 from mapsto.run.executor import execute
@@ -87,7 +88,7 @@ def cases(prefix: str = "") -> list[Case]:
 @cache
 def contract_data() -> Dataset:
     """A few handwritten digits."""
-    return discovery.find("data", "subset")(data={"digits": {"size": 16}}, per_class=8)
+    return data_from_node({"subset": {"data": {"digits": {"size": 16}}, "per_class": 8}})
 
 
 @cache
@@ -121,7 +122,7 @@ def example(cls: type[Mapping[Any, Any]]) -> Mapping[Any, Any]:
         if name in values or marker is None or not info.is_required():
             continue
         values[name] = _of_kind(marker.kind)
-    return cls(**values)
+    return from_plain(cls, values)
 
 
 def _of_kind(kind: str) -> Any:
@@ -217,7 +218,7 @@ def _yaml_round_trips(case: Case, folder: Path) -> None:
     else:
         text = dump(Recipe(steps=made))
     again = parse_recipe(text)
-    steps = mapping._steps(again.steps)
+    steps = mapping.steps_of(again.steps)
     _require(steps[-1] == made, f"{steps[-1]!r} came back for {made!r}")
     _require(dump(again) == dump(parse_recipe(dump(again))), "a second dump differs")
 

@@ -38,8 +38,8 @@ class Optimizer(Optimisation, Process[Network, Network]):
 
     A rule whose steps are far too short learns to make longer ones, and then trains a network that it has not seen further:
 
-    >>> from mapsto import evaluate, networks, train
-    >>> few = {"subset": {"data": {"digits": {"size": 8}}, "per_class": 16}}
+    >>> from mapsto import datasets, evaluate, networks, train
+    >>> few = datasets.subset(data=datasets.digits(size=8), per_class=16)
     >>> timid = networks.update_rule(hidden=4, rate=1e-4)()
     >>> small = {"horizon": 10, "unroll": 5, "groups": 3, "pairs": 3, "width": 8}
     >>> bold = Optimizer(data=few, steps=30, learning_rate=0.1, **small)(timid)

@@ -224,7 +224,8 @@ def quantized_example() -> Network:
 
     network: Network = discovery.find("mappings", "networks.conv4")(channels=1, size=16, width=4, classes=10)(seed=0)
     named = dataclasses.replace(network, signature=dataclasses.replace(network.signature, classes=(*"0123456789",)))
-    return discovery.find("mappings", "quantize.static")(data={"digits": {"size": 16}}, samples=64)(named, seed=0)
+    digits = discovery.find("data", "digits")(size=16)
+    return discovery.find("mappings", "quantize.static")(data=digits, samples=64)(named, seed=0)
 
 
 def needs_reduced_range() -> bool:
