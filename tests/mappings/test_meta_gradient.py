@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, linear, mse_loss
 from mapsto import datasets, evaluate, kinds, meta, networks, prune
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Adaptation, Network
+from mapsto.nn.meta import inner_loop
 from mapsto.nn.meta.adaptation import gradient, head_gradient
 from mapsto.nn.meta.conjugate_gradient import conjugate_gradient
 from mapsto.nn.meta.gradient_based import GradientBased
@@ -319,9 +320,9 @@ def test_checkpointing_with_a_rule_that_remembers() -> None:
     x, y = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
     found: list[Tensor] = []
     for checkpointed in (False, True):
-        call = gradient.Call(net, gradient.Inner(update="adam", rate=0.01), {})
+        call = inner_loop.FunctionalModule(net, inner_loop.Inner(update="adam", rate=0.01), {})
         start = dict(net.named_parameters())
-        loss = gradient.task_loss(
+        loss = inner_loop.task_loss(
             call, start, x, y, x, y, 3, weights=[0, 0, 0, 1], second_order=True, checkpointed=checkpointed
         )
         found.append(torch.autograd.grad(loss, start["weight"])[0])
@@ -407,9 +408,9 @@ def test_the_analytic_head_is_the_general_inner_loop_over_the_head(first_order: 
     found = torch.autograd.grad(cross_entropy(scores.flatten(0, 1), wanted.flatten()), parameters)
 
     whole = nn.Sequential(*body, last) if head == "learned" else body
-    call = gradient.Call(whole, gradient.Inner(rate=0.3, adapts="head", head=head), {})
+    call = inner_loop.FunctionalModule(whole, inner_loop.Inner(rate=0.3, adapts="head", head=head), {})
     losses = [
-        gradient.task_loss(
+        inner_loop.task_loss(
             call, dict(whole.named_parameters()), x[i], y[i], q[i], wanted[i], 3,
             weights=[0, 0, 0, 0, 1], second_order=not first_order,
         )
@@ -586,7 +587,7 @@ def test_reptile_walks_towards_the_adapted_weights() -> None:
 def test_reptile_goes_through_all_samples_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     mapping = meta.reptile(tasks=TASKS, inner_steps=6, inner_batch=5, tasks_per_step=1)
     drawn: list[Tensor] = []
-    whole = gradient.path
+    whole = inner_loop.inner_path
 
     def watched(*given: Any, draw: Callable[[int], Tensor], **named: Any) -> Any:
         drawn.extend(given[3][draw(step)] for step in range(6))

@@ -24,7 +24,8 @@ from mapsto.mappings.meta.r2d2 import R2d2
 from mapsto.mappings.meta.relation import Relation
 from mapsto.mappings.meta.semi import Semi
 from mapsto.mappings.meta.transductive import Transductive
-from mapsto.nn.meta.adaptation import centroid, cosine, gradient, laplacian, matching, relation, ridge, soft_kmeans, svm
+from mapsto.nn.meta import inner_loop
+from mapsto.nn.meta.adaptation import centroid, cosine, laplacian, matching, relation, ridge, soft_kmeans, svm
 from mapsto.nn.meta.adaptation_methods import linear_method
 from mapsto.nn.network.inference import embeddings
 from mapsto.nn.train.batches import task_of
@@ -354,8 +355,8 @@ def test_any_number_of_ways() -> None:
 
 def test_protomaml_begins_at_the_class_means() -> None:
     support, query = (part.float() for part in clusters())
-    call = gradient.Call(nn.Identity(), gradient.Inner(head="prototype", batch_norm="none"), {})
-    point = next(iter(gradient.path(call, {}, support, LABELS, WAYS, steps=0)))
+    call = inner_loop.FunctionalModule(nn.Identity(), inner_loop.Inner(head="prototype", batch_norm="none"), {})
+    point = next(iter(inner_loop.inner_path(call, {}, support, LABELS, WAYS, steps=0)))
     expected = centroid.scores(support, LABELS, query, WAYS).log_softmax(1)
     assert torch.allclose(call(point, query, 0).log_softmax(1), expected, atol=1e-4)
 

@@ -148,7 +148,7 @@ class Meta(Episodic):
         from torch.nn.functional import mse_loss
 
         from mapsto.nn.distill.divergences import difference
-        from mapsto.nn.meta.adaptation.gradient import loss_of
+        from mapsto.nn.meta.inner_loop import loss_of
 
         def differ(ours: Tensor, theirs: Tensor) -> Tensor:
             if labels.is_floating_point() and self.difference != "cosine":

@@ -19,8 +19,8 @@ from mapsto.nn.meta.gradient_based import GradientBased
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.meta.adaptation.gradient import Call, Inner, Point
     from mapsto.nn.meta.batch_norm import Record
+    from mapsto.nn.meta.inner_loop import FunctionalModule, Inner, Point
     from mapsto.nn.meta.learner_module import Learner
 
 __all__ = ["Imaml"]
@@ -76,13 +76,15 @@ class Imaml(GradientBased):
         """A number whose gradient is the implicit one, and whose value is the queries' loss at φ."""
         import torch
 
-        from mapsto.nn.meta.adaptation import gradient
+        from mapsto.nn.meta import inner_loop
         from mapsto.nn.meta.conjugate_gradient import conjugate_gradient
 
         start, tensors = learner.split(at)
-        call = gradient.Call(learner.module, self.inner(), tensors, record=record, functional=functional)
-        origin = gradient.leaves(start, functional=functional)
-        points = gradient.path(call, origin, task[0], task[1], ways, steps=self.inner_steps, functional=functional)
+        call = inner_loop.FunctionalModule(learner.module, self.inner(), tensors, record=record, functional=functional)
+        origin = inner_loop.as_leaves(start, functional=functional)
+        points = inner_loop.inner_path(
+            call, origin, task[0], task[1], ways, steps=self.inner_steps, functional=functional
+        )
         found = {name: value.detach() for name, value in deque(points, 1)[0].items()}
         loss, right, curvature = self._at(call, found, task, functional=functional)
 
@@ -94,11 +96,13 @@ class Imaml(GradientBased):
         linear = torch.stack([(value * solved[name].detach()).sum() for name, value in start.items()]).sum()
         return loss + linear - linear.detach()
 
-    def _at(self, call: Call, point: Point, task: Sequence[Tensor], *, functional: bool) -> tuple[Tensor, Point, Any]:
+    def _at(
+        self, call: FunctionalModule, point: Point, task: Sequence[Tensor], *, functional: bool
+    ) -> tuple[Tensor, Point, Any]:
         """At a solution: the queries' loss, its gradient, and the support loss's Hessian as a function of vectors."""
         import torch
 
-        from mapsto.nn.meta.adaptation.gradient import loss_of, query_scores
+        from mapsto.nn.meta.inner_loop import loss_of, query_scores
 
         support, support_labels, query, query_labels = task
 

@@ -17,7 +17,7 @@ from mapsto.nn.meta.gradient_based import GradientBased
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.meta.adaptation.gradient import Inner
+    from mapsto.nn.meta.inner_loop import Inner
 
 __all__ = ["Metasgd"]
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from mapsto.nn.meta.gradient_based import GradientBased
 
 if TYPE_CHECKING:
-    from mapsto.nn.meta.adaptation.gradient import Inner
+    from mapsto.nn.meta.inner_loop import Inner
 
 __all__ = ["Protomaml"]
 

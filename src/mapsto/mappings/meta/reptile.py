@@ -18,8 +18,8 @@ from mapsto.nn.meta.gradient_based import GradientBased
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.meta.adaptation.gradient import Inner
     from mapsto.nn.meta.batch_norm import Record
+    from mapsto.nn.meta.inner_loop import Inner
     from mapsto.nn.meta.learner_module import Learner
     from mapsto.nn.meta.outer_gradient import Engine
     from mapsto.nn.train.batches import Task
@@ -96,16 +96,16 @@ class Reptile(GradientBased):
         """A number whose gradient is θ − φ, and whose value is the loss at φ."""
         import torch
 
-        from mapsto.nn.meta.adaptation import gradient
+        from mapsto.nn.meta import inner_loop
 
         start, tensors = learner.split(at)
         samples, labels = torch.cat([task[0], task[2]]), torch.cat([task[1], task[3]])
         size = min(self.inner_batch or len(samples), len(samples))
         places = torch.arange(size, device=samples.device)
-        call = gradient.Call(learner.module, self.inner(), tensors, record=record, functional=functional)
-        points = gradient.path(
+        call = inner_loop.FunctionalModule(learner.module, self.inner(), tensors, record=record, functional=functional)
+        points = inner_loop.inner_path(
             call,
-            gradient.leaves(start, functional=functional),
+            inner_loop.as_leaves(start, functional=functional),
             samples,
             labels,
             ways,
@@ -115,7 +115,7 @@ class Reptile(GradientBased):
         )
         point = {name: value.detach() for name, value in deque(points, 1)[0].items()}
         with torch.no_grad():
-            loss = gradient.loss_of(call(point, samples, self.inner_steps), labels)
-        ways_to_go = [(value * (value - point[name]).detach()).sum() for name, value in start.items()]
-        walk = torch.stack(ways_to_go).sum()
-        return loss + walk - walk.detach()
+            loss = inner_loop.loss_of(call(point, samples, self.inner_steps), labels)
+        displacements = [(value * (value - point[name]).detach()).sum() for name, value in start.items()]
+        surrogate_loss = torch.stack(displacements).sum()
+        return loss + surrogate_loss - surrogate_loss.detach()

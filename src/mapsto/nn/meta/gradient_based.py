@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from mapsto.kinds import Edit
     from mapsto.nn.kernels.task_threads import ThreadCopies
-    from mapsto.nn.meta.adaptation.gradient import Inner
     from mapsto.nn.meta.batch_norm import Record
+    from mapsto.nn.meta.inner_loop import Inner
     from mapsto.nn.meta.learner_module import Learner
     from mapsto.nn.meta.outer_gradient import Engine
     from mapsto.nn.train.batches import Task
@@ -115,7 +115,7 @@ class GradientBased(Episodic):
 
     def inner(self) -> Inner:
         """The settings of the inner loop."""
-        from mapsto.nn.meta.adaptation.gradient import Inner
+        from mapsto.nn.meta.inner_loop import Inner
 
         return Inner(
             steps=self.test_steps or self.inner_steps,
@@ -149,7 +149,7 @@ class GradientBased(Episodic):
         return self.inner().head != "prototype"
 
     def learner(self, value: Network, ctx: Context) -> tuple[Learner, tuple[Edit, ...], Signature]:
-        from mapsto.nn.meta.adaptation.gradient import moving_names
+        from mapsto.nn.meta.inner_loop import moving_names
 
         learner, edits, signature = super().learner(value, ctx)
         network = learner.network
@@ -163,7 +163,7 @@ class GradientBased(Episodic):
         """The parameters that the inner steps change, by name in the order of the network, then a head's that begins at 0."""
         import torch
 
-        from mapsto.nn.meta.adaptation.gradient import HEAD, moving_names
+        from mapsto.nn.meta.inner_loop import HEAD, moving_names
 
         module, inner = value.module(), self.inner()
         point = {name: parameter.detach() for name, parameter in module.named_parameters()}
@@ -173,7 +173,7 @@ class GradientBased(Episodic):
 
     def first_rates(self, value: Network) -> dict[str, float]:
         """α of each of these parameters, with which rates that are learned begin."""
-        from mapsto.nn.meta.adaptation.gradient import inner_rates
+        from mapsto.nn.meta.inner_loop import inner_rates
 
         return inner_rates(value.module(), self.inner(), self.moving(value))
 
@@ -271,12 +271,12 @@ class GradientBased(Episodic):
 
         `at` holds the learner's parameters by their names in it, `record` takes the statistics that batch norms meet.
         """
-        from mapsto.nn.meta.adaptation import gradient
+        from mapsto.nn.meta import inner_loop
 
         point, tensors = learner.split(at)
         support, support_labels, query, query_labels = task
-        return gradient.task_loss(
-            gradient.Call(learner.module, self.inner(), tensors, record=record, functional=functional),
+        return inner_loop.task_loss(
+            inner_loop.FunctionalModule(learner.module, self.inner(), tensors, record=record, functional=functional),
             point,
             support,
             support_labels,

@@ -86,7 +86,7 @@ class Episodic(Optimisation, Process[Network, Network]):
 
         scores = learner.scores(inputs, task)
         labels = torch.as_tensor(task.query_labels, device=inputs.device)
-        from mapsto.nn.meta.adaptation.gradient import loss_of
+        from mapsto.nn.meta.inner_loop import loss_of
 
         return loss_of(scores.flatten(0, 1), labels.flatten(0, 1))
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.kinds import Adaptation, Preprocessing
-from mapsto.nn.meta import batch_norm
-from mapsto.nn.meta.adaptation import gradient
+from mapsto.nn.meta import batch_norm, inner_loop
 from mapsto.nn.meta.adaptation_methods import task_scores
 from mapsto.nn.network.preprocess import prepare
 from mapsto.nn.train.batches import Task
@@ -33,18 +32,20 @@ def adapted_path(module: nn.Module, adaptation: Adaptation, inputs: Tensor, task
     shots, queries = support_labels.shape[1], task.query_labels.shape[1]
     if adaptation.method != "gradient":
         return task_scores(module, inputs, support_labels, queries, task.ways, adaptation).unsqueeze(0)
-    inner = gradient.Inner.of(adaptation.settings)
-    call = gradient.Call(module, inner, adaptation.tensors)
+    inner = inner_loop.Inner.of(adaptation.settings)
+    call = inner_loop.FunctionalModule(module, inner, adaptation.tensors)
     start: dict[str, Tensor] = dict(module.named_parameters())
     if not torch.is_grad_enabled():
-        start = gradient.leaves(start, functional=False)
+        start = inner_loop.as_leaves(start, functional=False)
     found: list[Tensor] = []
     with batch_norm.task_norms(module):
         for sample, labels in zip(inputs, support_labels, strict=True):
             support, query = sample[:shots], sample[shots : shots + queries]
             with torch.enable_grad():
-                points = gradient.path(call, start, support, labels, task.ways, steps=inner.steps, second_order=True)
-                scores = [gradient.query_scores(call, point, support, query, at) for at, point in enumerate(points)]
+                points = inner_loop.inner_path(
+                    call, start, support, labels, task.ways, steps=inner.steps, second_order=True
+                )
+                scores = [inner_loop.query_scores(call, point, support, query, at) for at, point in enumerate(points)]
             found.append(torch.stack(scores))
     path = torch.stack(found, 1)
     return path if torch.is_grad_enabled() else path.detach()
@@ -66,4 +67,4 @@ def adapted_loss(
     inputs = prepare(task.inputs.reshape(-1, *task.inputs.shape[2:]), preprocessing, device=device)
     path = adapted_path(module, adaptation, inputs.unflatten(0, task.inputs.shape[:2]), task)
     labels = torch.as_tensor(task.query_labels, device=inputs.device)
-    return gradient.loss_of(path[-1].flatten(0, 1), labels.flatten(0, 1))
+    return inner_loop.loss_of(path[-1].flatten(0, 1), labels.flatten(0, 1))
