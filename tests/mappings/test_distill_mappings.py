@@ -31,7 +31,7 @@ from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.distill.loop import Distillation
 from mapsto.nn.distill.teacher_student import Taught
 from mapsto.nn.network.features import EMBEDDING, capturing, last_of_each_resolution, matched, output_shapes
-from mapsto.nn.network.replace_head import example_input
+from mapsto.nn.network.head import example_input
 from mapsto.store import network_digest
 
 pytestmark = pytest.mark.usefixtures("trusted")

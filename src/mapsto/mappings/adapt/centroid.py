@@ -38,8 +38,8 @@ class Centroid(Mapping[Network, Network]):
         from mapsto.nn.meta.adaptation import centroid
         from mapsto.nn.network.build import taking
         from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.nn.network.head import headed, set_head
         from mapsto.nn.network.inference import embeddings
-        from mapsto.nn.network.replace_head import headed, set_head
 
         refuse_dense(value.signature, where="adapt.centroid")
         samples = require_classes(ctx.dataset(self.data), where="adapt.centroid")

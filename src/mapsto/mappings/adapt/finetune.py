@@ -65,7 +65,7 @@ class Finetune(Optimisation, Process[Network, Network]):
     """λ, the L2 penalty of the weights."""
 
     def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.network.replace_head import fits
+        from mapsto.nn.network.head import fits
         from mapsto.nn.train.loop import first_state
 
         samples = self._samples(ctx)
@@ -128,7 +128,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         return samples
 
     def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
-        from mapsto.nn.network.replace_head import headed
+        from mapsto.nn.network.head import headed
 
         module = value.module()
         edit, _ = headed(value, module, samples.classes, dropout=self.dropout)
@@ -140,8 +140,8 @@ class Finetune(Optimisation, Process[Network, Network]):
 
         from mapsto.nn.meta.adaptation.centroid import head
         from mapsto.nn.meta.adaptation_methods import CENTROID
+        from mapsto.nn.network.head import set_head
         from mapsto.nn.network.inference import embeddings
-        from mapsto.nn.network.replace_head import set_head
 
         features = embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=ctx.device)
         labels = torch.as_tensor(samples.labels)

@@ -82,7 +82,7 @@ class Learner(Mapping[Network, Network]):
 
     def _headed(self, value: Network, samples: Samples, head: tuple[Tensor, Tensor] | None) -> Network:
         """The network with that head, or with the one it has, for the classes of the samples."""
-        from mapsto.nn.network.replace_head import headed, set_head
+        from mapsto.nn.network.head import headed, set_head
 
         module = value.module()
         edit, signature = headed(value, module, samples.classes, fresh=head is not None)

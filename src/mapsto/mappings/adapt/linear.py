@@ -59,8 +59,8 @@ class Linear(Mapping[Network, Network]):
         from mapsto.errors import DomainError
         from mapsto.nn.network.build import taking
         from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.nn.network.head import headed, set_head
         from mapsto.nn.network.inference import embeddings
-        from mapsto.nn.network.replace_head import headed, set_head
         from mapsto.nn.train.class_weights import note_unequal
         from mapsto.nn.train.label_kinds import ANSWERS, kind_of
 

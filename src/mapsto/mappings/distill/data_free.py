@@ -135,7 +135,7 @@ class DataFree(Optimisation, Process[Network, Network]):
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
         """The student with a head for the teacher's classes. Raises `DomainError` where the two do not fit."""
         from mapsto.nn.network.dense_outputs import refuse_dense
-        from mapsto.nn.network.replace_head import headed
+        from mapsto.nn.network.head import headed
 
         teacher = ctx.network(self.teacher).signature
         refuse_dense(teacher, where=f"{self.name}: teacher", who="the teacher")

@@ -187,7 +187,7 @@ class Logits(Optimisation, Process[Network, Network]):
         return ctx.dataset(self.data, also=[ctx.network(self.teacher)])
 
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
-        from mapsto.nn.network.replace_head import headed, headless
+        from mapsto.nn.network.head import headed, headless
         from mapsto.nn.train.label_kinds import ANSWERS
 
         module = value.module()
@@ -239,7 +239,7 @@ class _Objective:
 
     def __init__(self, mapping: Logits, value: Network, student: nn.Module, ctx: Context) -> None:
         from mapsto.nn.distill.teacher_student import Teacher
-        from mapsto.nn.network.replace_head import headless
+        from mapsto.nn.network.head import headless
 
         self._mapping, self._ctx, self._student = mapping, ctx, student
         teacher = ctx.network(mapping.teacher)

@@ -72,7 +72,7 @@ class Meta(Episodic):
     def learner(self, value: Network, ctx: Context) -> tuple[Learner, tuple[Edit, ...], Signature]:
         """The student, which keeps its head if that adapts."""
         from mapsto.nn.meta.learner_module import Learner
-        from mapsto.nn.network.replace_head import headless
+        from mapsto.nn.network.head import headless
 
         module, adaptation = value.module(), self.adaptation(value, None)
         if _by_features(adaptation) is None:
@@ -85,8 +85,8 @@ class Meta(Episodic):
 
         from mapsto.nn.distill.losses import distances
         from mapsto.nn.meta.adaptation_methods import CENTROID
+        from mapsto.nn.network.head import headless
         from mapsto.nn.network.inference import compact
-        from mapsto.nn.network.replace_head import headless
 
         teacher = ctx.network(self.teacher)
         module, adaptation = teacher.module(), teacher.adaptation or CENTROID

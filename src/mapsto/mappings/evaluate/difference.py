@@ -150,7 +150,7 @@ def _require_alike(value: Network, teacher: Network) -> None:
 
 def _layers(module: nn.Module, network: Network, wanted: Sequence[str] | None, *, owner: str) -> list[str]:
     from mapsto.nn.network.features import EMBEDDING, last_of_each_resolution, output_shapes, require_layers
-    from mapsto.nn.network.replace_head import example_input
+    from mapsto.nn.network.head import example_input
 
     example = example_input(network).to(next(iter(module.parameters())).device)
     shapes = output_shapes(module, example)

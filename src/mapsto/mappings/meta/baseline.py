@@ -120,7 +120,7 @@ class Baseline(Optimisation, Process[Network, Network]):
 
     def _classifier(self, value: Network, ctx: Context) -> tuple[Classifier, tuple[Edit, ...], Signature]:
         from mapsto.nn.meta.adaptation.cosine import Classifier
-        from mapsto.nn.network.replace_head import headless
+        from mapsto.nn.network.head import headless
 
         module = value.module()
         edit, signature = headless(value, module)

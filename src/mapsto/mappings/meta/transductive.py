@@ -47,7 +47,7 @@ class Transductive(Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DomainError` where the network has no embedding."""
         from mapsto.nn.meta.adaptation import centroid
-        from mapsto.nn.network.replace_head import headless
+        from mapsto.nn.network.head import headless
 
         own = value.adaptation.settings if value.adaptation and value.adaptation.method == "centroid" else None
         distance, scale = "cosine", 10.0

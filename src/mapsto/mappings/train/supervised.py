@@ -120,7 +120,7 @@ class Supervised(Optimisation, Process[Network, Network]):
         return chosen_kind(self.loss, samples.labels, where="train.supervised")
 
     def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
-        from mapsto.nn.network.replace_head import headed
+        from mapsto.nn.network.head import headed
 
         module = value.module()
         edit, _ = headed(value, module, samples.classes)

@@ -179,7 +179,7 @@ class Schooling(Optimisation, Process[Network, Network]):
     def _taught(self, value: Network, ctx: Context) -> tuple[Taught, Teacher, tuple[Edit, ...], Signature]:
         """The student with its regressors, the teacher, how the student comes from `value`, and its signature."""
         from mapsto.nn.distill.teacher_student import Taught, layers_of
-        from mapsto.nn.network.replace_head import example_input, headed
+        from mapsto.nn.network.head import example_input, headed
 
         samples = self._samples(ctx)
         teacher = self.taught_by(value, samples, ctx)

@@ -141,7 +141,7 @@ class Episodic(Optimisation, Process[Network, Network]):
         from mapsto.nn.meta.feature_wise_transform import channels
         from mapsto.nn.meta.learner_module import Learner
         from mapsto.nn.network.build import with_output
-        from mapsto.nn.network.replace_head import headed, headless
+        from mapsto.nn.network.head import headed, headless
 
         module = value.module()
         episodes = self.drawn(ctx)
