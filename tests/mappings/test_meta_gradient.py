@@ -20,6 +20,7 @@ from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Adaptation, Network
 from mapsto.nn.meta import inner_loop
 from mapsto.nn.meta.adaptation import gradient, head_gradient
+from mapsto.nn.meta.adaptation_methods import task_scores
 from mapsto.nn.meta.conjugate_gradient import conjugate_gradient
 from mapsto.nn.meta.gradient_based import GradientBased
 from mapsto.nn.meta.learner_module import Learner
@@ -402,9 +403,8 @@ def test_the_analytic_head_is_the_general_inner_loop_over_the_head(first_order: 
     settings = head_gradient.settings_of(steps=4, rate=0.3, head=head, first_order=first_order)
     own = {head_gradient.WEIGHT: last.weight, head_gradient.BIAS: last.bias} if head == "learned" else {}
     parameters = [*body.parameters(), *own.values()]
-    scores = head_gradient.episode_scores(
-        body, x, y, q, 3, Adaptation(method="head_gradient", settings=settings, tensors=own)
-    )
+    learner = Adaptation(method="head_gradient", settings=settings, tensors=own)
+    scores = task_scores(body, torch.cat([x, q], 1), y, 5, 3, learner)
     found = torch.autograd.grad(cross_entropy(scores.flatten(0, 1), wanted.flatten()), parameters)
 
     whole = nn.Sequential(*body, last) if head == "learned" else body

@@ -10,7 +10,7 @@ from mapsto.kinds import Adaptation, Preprocessing
 from mapsto.nn.edits.head import Head
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
 from mapsto.nn.meta.adaptation import centroid
-from mapsto.nn.meta.adaptation_methods import feature_method, method
+from mapsto.nn.meta.adaptation_methods import feature_method, method, task_scores
 from mapsto.nn.network.head import embed, embed_and_classify, embedding_size, head_path
 from mapsto.nn.network.inference import embeddings, evaluating, forward
 from mapsto.nn.networks.resnet_cifar import resnet_cifar
@@ -108,9 +108,8 @@ def test_centroid_scores_over_tasks_are_those_of_each_task_alone() -> None:
     for task in range(3):
         assert torch.allclose(together[task], brute_force(support[task], labels[task], query[task], 2), atol=1e-5)
     module = nn.Linear(5, 4)
-    scores = centroid.episode_scores(
-        module, support, labels, query, 2, Adaptation(method="centroid", settings={"scale": 0.5})
-    )
+    learner = Adaptation(method="centroid", settings={"scale": 0.5})
+    scores = task_scores(module, torch.cat([support, query], 1), labels, 4, 2, learner)
     assert torch.allclose(scores, centroid.scores(module(support), labels, module(query), 2, scale=0.5), atol=1e-5)
 
 

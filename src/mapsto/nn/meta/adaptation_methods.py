@@ -1,26 +1,28 @@
 """How learners adapt: each method is a file in ``mapsto/nn/meta/adaptation/`` that scores queries from a support set.
 
-A method's file provides ``episode_scores`` and, where the scores depend on the samples only through their embeddings,
-``feature_scores``, so that an evaluation may embed each sample once.
+A method's file provides ``feature_scores`` where the scores depend on the samples only through their embeddings, so that an evaluation
+may embed each sample once; else ``episode_scores``.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Any, Protocol, cast
+from types import ModuleType
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta import adaptation
+from mapsto.nn.network.head import episode_features
 
 __all__ = [
     "CENTROID",
+    "EpisodeMethod",
     "FeatureMethod",
     "LinearMethod",
-    "Method",
     "StepwiseMethod",
     "TensorMethod",
     "UnlabelledMethod",
@@ -38,8 +40,8 @@ CENTROID = Adaptation(method="centroid")
 """How a network that was never trained as a learner is used as one: nearest class mean of its embeddings."""
 
 
-class Method(Protocol):
-    """A file in ``mapsto/nn/meta/adaptation/``."""
+class EpisodeMethod(Protocol):
+    """A method that is given the network, as it changes that or its statistics."""
 
     def episode_scores(
         self,
@@ -54,7 +56,7 @@ class Method(Protocol):
         ...
 
 
-class FeatureMethod(Method, Protocol):
+class FeatureMethod(Protocol):
     """A method whose scores depend on samples only through their embeddings."""
 
     def feature_scores(
@@ -99,7 +101,7 @@ class UnlabelledMethod(FeatureMethod, Protocol):
         ...
 
 
-class TensorMethod(Method, Protocol):
+class TensorMethod(Protocol):
     """A method whose result is a network with other tensors."""
 
     def adapted(
@@ -114,7 +116,7 @@ class TensorMethod(Method, Protocol):
         ...
 
 
-class StepwiseMethod(Method, Protocol):
+class StepwiseMethod(Protocol):
     """A method that adapts step by step, whose accuracy is a curve over them."""
 
     def path_scores(
@@ -130,8 +132,8 @@ class StepwiseMethod(Method, Protocol):
         ...
 
 
-def method(name: str) -> Method:
-    """The method of that name. Raises `SpecError` with the nearest known one.
+def method(name: str) -> ModuleType:
+    """The file of the method of that name. Raises `SpecError` with the nearest known one.
 
     >>> method("centroid").__name__
     'mapsto.nn.meta.adaptation.centroid'
@@ -139,8 +141,7 @@ def method(name: str) -> Method:
     known = [info.name for info in pkgutil.iter_modules(adaptation.__path__)]
     if name not in known:
         raise SpecError(f"unknown method of adaptation '{name}'", hint=nearest(name, known))
-    found: Any = importlib.import_module(f"{adaptation.__name__}.{name}")
-    return cast("Method", found)
+    return importlib.import_module(f"{adaptation.__name__}.{name}")
 
 
 def feature_method(name: str) -> FeatureMethod | None:
@@ -178,7 +179,12 @@ def task_scores(
         features: Tensor = call(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
         return feature_task_scores(features, support_labels, queries, ways, learner)
     support, query = inputs[:, :shots], inputs[:, shots : shots + queries]
-    return method(learner.method).episode_scores(call, support, support_labels, query, ways, learner)
+    by_features = feature_method(learner.method)
+    if by_features is None:
+        by_episode = cast("EpisodeMethod", method(learner.method))
+        return by_episode.episode_scores(call, support, support_labels, query, ways, learner)
+    support, query = episode_features(call, support, query)
+    return by_features.feature_scores(support, support_labels, query, ways, learner)
 
 
 def feature_task_scores(

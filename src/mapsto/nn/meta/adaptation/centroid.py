@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from mapsto.errors import DataError
 from mapsto.kinds import Adaptation, Json
-from mapsto.nn.network.head import episode_features
 
 __all__ = [
     "centroids",
-    "episode_scores",
     "feature_scores",
     "head",
     "is_cosine",
@@ -157,16 +155,3 @@ def scale_of(settings: Mapping[str, Json]) -> float:
 def is_cosine(settings: Mapping[str, Json]) -> bool:
     """Whether ``settings["distance"]`` is cosine."""
     return settings.get("distance") == "cosine"
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)

@@ -15,9 +15,8 @@ from torch.nn.functional import normalize
 
 from mapsto.kinds import Adaptation, Json
 from mapsto.nn.meta.adaptation.centroid import centroids, members, scale_of
-from mapsto.nn.network.head import episode_features
 
-__all__ = ["Classifier", "episode_scores", "feature_scores", "fitted", "head"]
+__all__ = ["Classifier", "feature_scores", "fitted", "head"]
 
 
 class Classifier(nn.Module):
@@ -76,16 +75,3 @@ def feature_scores(
     """Scores (B, Q, ways) with ``settings``' ``scale`` (by default 1), ``steps`` (100) and ``rate`` (0.01)."""
     weight, scale = _directions(support, support_labels, ways, learner.settings)
     return scale * normalize(query, dim=-1) @ weight.transpose(-1, -2)
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)

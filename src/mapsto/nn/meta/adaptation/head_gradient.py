@@ -19,7 +19,7 @@ from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Adaptation, Json
 from mapsto.nn.network.head import episode_features
 
-__all__ = ["BIAS", "WEIGHT", "episode_scores", "feature_scores", "head", "path", "path_scores", "settings_of"]
+__all__ = ["BIAS", "WEIGHT", "feature_scores", "head", "path", "path_scores", "settings_of"]
 
 PREDICTS_VALUES = True
 """Targets of numbers are followed by the squared error."""
@@ -106,19 +106,6 @@ def feature_scores(
 ) -> Tensor:
     """Scores (B, Q, ways) of query embeddings (B, Q, D) by the head that the support set gives."""
     return _linear(query, head(support, support_labels, ways, learner))
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)
 
 
 def path_scores(

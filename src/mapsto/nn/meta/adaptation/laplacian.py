@@ -12,15 +12,14 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta.adaptation import centroid
 from mapsto.nn.meta.adaptation.soft_kmeans import refined
-from mapsto.nn.network.head import episode_features
 
-__all__ = ["episode_scores", "feature_scores", "neighbours", "propagated"]
+__all__ = ["feature_scores", "neighbours", "propagated"]
 
 
 def neighbours(query: Tensor, count: int) -> Tensor:
@@ -76,16 +75,3 @@ def feature_scores(
     affinity = neighbours(query, cast("int", learner.settings.get("neighbours", 3)))
     weight, steps = cast("float", learner.settings.get("weight", 1.0)), cast("int", learner.settings.get("steps", 20))
     return propagated(scale * squares, affinity, weight=weight, steps=steps)
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)

@@ -7,14 +7,13 @@ Shot Learning", 2016). Scores are ``log p``. Of targets that are numbers it is t
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta.adaptation.centroid import members, scale_of
-from mapsto.nn.network.head import episode_features
 
-__all__ = ["episode_scores", "feature_scores"]
+__all__ = ["feature_scores"]
 PREDICTS_VALUES = True
 """Its labels may be numbers."""
 
@@ -38,16 +37,3 @@ def feature_scores(
     attention = likeness.log_softmax(-1).unsqueeze(-1)
     foreign = ~members(support_labels, ways).unsqueeze(-3)
     return attention.masked_fill(foreign, torch.finfo(attention.dtype).min / 2).logsumexp(-2)
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
 
 from mapsto.kinds import Adaptation
@@ -21,9 +21,8 @@ from mapsto.nn.kernels.conv import fast_conv
 from mapsto.nn.kernels.memory_layout import channels_last
 from mapsto.nn.kernels.pair_norm_pool import pair_norm_relu_pool
 from mapsto.nn.meta.adaptation.centroid import centroids
-from mapsto.nn.network.head import episode_features
 
-__all__ = ["episode_scores", "feature_scores", "first_tensors", "map_shape"]
+__all__ = ["feature_scores", "first_tensors", "map_shape"]
 
 
 _PAIRS = 4096
@@ -119,16 +118,3 @@ def _of_pairs(of_class: Tensor, of_query: Tensor, own: Mapping[str, Tensor]) -> 
     alone = second.new_zeros(1, 1, *second.shape[2:])
     pooled = pair_norm_relu_pool(alone, second, own["conv_2.scale"], own["conv_2.bias"])
     return pooled.flatten(3).view(*first.shape[:3], -1)
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta.adaptation.centroid import members
-from mapsto.nn.network.head import episode_features
 
-__all__ = ["episode_scores", "feature_scores", "first_tensors", "head", "inverse", "ridge", "solve"]
+__all__ = ["feature_scores", "first_tensors", "head", "inverse", "ridge", "solve"]
 
 PREDICTS_VALUES = True
 """Its labels may be numbers."""
@@ -107,16 +106,3 @@ def feature_scores(
     """Scores (B, Q, ways), or predicted numbers where the labels are numbers."""
     weight, bias = head(support, support_labels, ways, learner)
     return query @ weight.transpose(-1, -2) + bias.unsqueeze(-2)
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)

@@ -11,12 +11,12 @@ import math
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta.adaptation import centroid
 
-__all__ = ["episode_scores", "feature_scores", "first_tensors", "head", "refined", "unlabelled_scores"]
+__all__ = ["feature_scores", "first_tensors", "head", "refined", "unlabelled_scores"]
 
 
 def first_tensors(*, radius: float = 1.0) -> dict[str, Tensor]:
@@ -97,15 +97,3 @@ def feature_scores(
 ) -> Tensor:
     """Scores (B, Q, ways) where there are no unlabelled samples."""
     return centroid.feature_scores(support, support_labels, query, ways, learner)
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) where there are no unlabelled samples; `module` gives embeddings."""
-    return centroid.episode_scores(module, support, support_labels, query, ways, learner)

@@ -13,15 +13,14 @@ import math
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta.adaptation.centroid import members
-from mapsto.nn.network.head import episode_features
 
-__all__ = ["dual", "episode_scores", "feature_scores", "first_tensors", "head"]
+__all__ = ["dual", "feature_scores", "first_tensors", "head"]
 
 ITERATIONS = 60
 """At most; about 15 are usual."""
@@ -152,16 +151,3 @@ def feature_scores(
     """Scores (B, Q, ways) with ``settings["strength"]`` for C, by default 0.1."""
     weight, bias = head(support, support_labels, ways, learner)
     return query @ weight.transpose(-1, -2) + bias.unsqueeze(-2)
-
-
-def episode_scores(
-    module: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    ways: int,
-    learner: Adaptation,
-) -> Tensor:
-    """Scores (B, Q, ways) of a batch of tasks in one forward pass; `module` gives embeddings."""
-    support, query = episode_features(module, support, query)
-    return feature_scores(support, support_labels, query, ways, learner)
