@@ -345,6 +345,7 @@ class _Objective:
         import torch
 
         from mapsto.nn.network.head import embed_and_classify
+        from mapsto.nn.network.layer_calls import watching
         from mapsto.nn.train.batches import Task, scores_and_labels
 
         if not isinstance(item, Task) and not self._mapping.features:
@@ -354,13 +355,10 @@ class _Objective:
             embedding, scores = embed_and_classify(inner, inputs, through=call)
             return scores, torch.as_tensor(item.labels, device=inputs.device), embedding
         seen: list[Any] = []
-        handle = call.register_forward_hook(lambda _module, _given, output: seen.append(output))
-        try:
+        with watching({"": call}, lambda _, __, output: seen.append(output)):
             scores, labels = scores_and_labels(
                 call, inputs, item, adaptation, leave_one_out=self._mapping.leave_one_out
             )
-        finally:
-            handle.remove()
         return scores, labels, seen[-1]
 
     def validation(self) -> Callable[[nn.Module], dict[str, float]] | None:

@@ -123,6 +123,7 @@ class Meta(Episodic):
         """Scores (K, N, ways), labels (N,), and the embeddings (B · (S + Q), D) where they are compared."""
         from mapsto.nn.meta.query_loss import adapted_path
         from mapsto.nn.network.head import embed
+        from mapsto.nn.network.layer_calls import watching
         from mapsto.nn.train.batches import scores_and_labels
 
         if _by_features(adaptation) is None:
@@ -130,17 +131,11 @@ class Meta(Episodic):
             return path, _labels(task, inputs), embed(module, inputs.flatten(0, 1)) if self.features else None
         seen: list[Tensor] = []
 
-        def note(_module: nn.Module, _given: object, output: Tensor) -> None:
-            seen.append(output)
-
-        handle = module.register_forward_hook(note)
-        try:
+        with watching({"": module}, lambda _, __, output: seen.append(output)):
             if self.leave_one_out:
                 scores, labels = scores_and_labels(module, inputs.flatten(0, 1), task, adaptation, leave_one_out=True)
             else:
                 scores, labels = adapted_path(module, adaptation, inputs, task)[0].flatten(0, 1), _labels(task, inputs)
-        finally:
-            handle.remove()
         return scores.unsqueeze(0), labels, seen[0] if self.features else None
 
     def _compared(self, path: Tensor, goal: Tensor, labels: Tensor) -> Tensor:

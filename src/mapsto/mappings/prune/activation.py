@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as AbcMapping
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal
 
 from mapsto.context import Context
 from mapsto.kinds import Network
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from mapsto.nn.network.layer_calls import CallNote
     from mapsto.nn.prune.dependency_groups import Group
     from mapsto.nn.prune.structured import Importance
 
@@ -78,22 +80,21 @@ class _Activity:
         """Run the module on each batch."""
         import numpy as np
 
-        handles: list[Any] = []
-        for group in self._groups:
-            for member in group.members:
-                path, _, name = member.name.rpartition(".")
-                if member.role == "in" and name == "weight":
-                    hook = self._reader(group, member.owner)
-                    handles.append(self._module.get_submodule(path).register_forward_pre_hook(hook))
-            if group.features:
-                owner = np.repeat(np.arange(group.channels), group.features)
-                handles.append(self._module.register_forward_hook(self._output(group, owner)))
-        try:
+        from mapsto.nn.network.layer_calls import watching
+
+        with ExitStack() as stack:
+            for group in self._groups:
+                for member in group.members:
+                    path, _, name = member.name.rpartition(".")
+                    if member.role == "in" and name == "weight":
+                        part = self._module.get_submodule(path)
+                        note = self._reader(part, group, member.owner)
+                        stack.enter_context(watching({path: part}, note, before=True))
+                if group.features:
+                    owner = np.repeat(np.arange(group.channels), group.features)
+                    stack.enter_context(watching({"": self._module}, self._output(group, owner)))
             for batch in batches:
                 self._module(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def means(self) -> dict[str, NDArray[np.float64]]:
         """Group → mean of each channel, shape (channels,); groups that no module reads (a functional call does) are not in it."""
@@ -102,19 +103,14 @@ class _Activity:
         seen = {name: counts for name, counts in self._counts.items() if counts.any()}
         return {name: self._sums[name] / np.maximum(counts, 1) for name, counts in seen.items()}
 
-    def _reader(self, group: Group, owner: NDArray[np.int64]) -> Any:
+    def _reader(self, part: nn.Module, group: Group, owner: NDArray[np.int64]) -> CallNote:
         from torch import nn
 
-        def hook(part: nn.Module, given: tuple[Tensor, ...]) -> None:
-            self._add(group, given[0], -1 if isinstance(part, nn.Linear) else 1, owner)
+        dim = -1 if isinstance(part, nn.Linear) else 1
+        return lambda path, given, output: self._add(group, given[0], dim, owner)
 
-        return hook
-
-    def _output(self, group: Group, owner: NDArray[np.int64]) -> Any:
-        def hook(part: nn.Module, given: Any, output: Tensor) -> None:
-            self._add(group, output, -1, owner)
-
-        return hook
+    def _output(self, group: Group, owner: NDArray[np.int64]) -> CallNote:
+        return lambda path, given, output: self._add(group, output, -1, owner)
 
     def _add(self, group: Group, activations: Tensor, dim: int, owner: NDArray[np.int64]) -> None:
         import numpy as np

@@ -8,7 +8,7 @@ a map from ids to rows goes with the network: on text of whose tokens none was d
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -124,17 +124,17 @@ def _vocabulary(module: nn.Module, example: Any, *, where: str) -> tuple[str, nn
     import torch
     from torch import nn
 
-    from mapsto.nn.network.input_statistics import watch
+    from mapsto.nn.network.layer_calls import run_watched
 
     parts = {path: part for path, part in module.named_modules() if isinstance(part, nn.Embedding)}
     found: dict[str, nn.Embedding] = {}
 
-    def see(path: str, layer: nn.Module, given: torch.Tensor) -> None:
-        if torch.equal(given, example):
-            found[path] = cast("nn.Embedding", layer)
+    def compare(path: str, given: tuple[torch.Tensor, ...], _: object) -> None:
+        if torch.equal(given[0], example):
+            found[path] = parts[path]
 
     if not example.is_floating_point():
-        watch(module, parts, [example], see)
+        run_watched(module, parts, [example], compare)
     if not found:
         raise DomainError(
             f"no nn.Embedding takes its input, which is {str(example.dtype).removeprefix('torch.')}",

@@ -216,19 +216,18 @@ def _effects(
     """Attention → ``(mean |Σ A_h · ∂L/∂A_h|^p)^(1/p)`` over samples, shape (heads,)."""
     import torch
 
+    from mapsto.nn.network.layer_calls import watching
+
     module.requires_grad_(True)
     seen: dict[str, Tensor] = {}
     sums = {attention.path: torch.zeros(attention.group.channels, dtype=torch.float64) for attention in attentions}
     count = 0
 
-    def keep(path: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            seen[path] = given[0]
+    def keep(path: str, given: tuple[Tensor, ...], _: object) -> None:
+        seen[path] = given[0]
 
-        return hook
-
-    handles = [module.get_submodule(each.out).register_forward_pre_hook(keep(each.path)) for each in attentions]
-    try:
+    outputs = {each.path: module.get_submodule(each.out) for each in attentions}
+    with watching(outputs, keep, before=True):
         for values in batches:
             for value in values():
                 found = torch.autograd.grad(value, [seen[each.path] for each in attentions], retain_graph=True)
@@ -238,7 +237,4 @@ def _effects(
                     heads = effects.unflatten(1, (attention.group.channels, attention.size)).sum(2)
                     sums[attention.path] += heads.abs().pow(power).sum(0)
                 count += len(found[0])
-    finally:
-        for handle in handles:
-            handle.remove()
     return {path: (total / max(count, 1)).pow(1 / power).numpy() for path, total in sums.items()}

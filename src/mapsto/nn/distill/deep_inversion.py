@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Preprocessing
+from mapsto.nn.network.layer_calls import watching
 from mapsto.nn.train.loop import Training
 from mapsto.process import Live, State
 
@@ -48,23 +49,23 @@ def statistics_gap(module: nn.Module) -> Generator[list[Tensor]]:
     """
     gaps: list[Tensor] = []
 
-    def measure(norm: nn.Module, given: Any) -> None:
+    def measure(path: str, given: tuple[Any, ...], _: object) -> None:
         inputs: Tensor = given[0]
         variances, means = torch.var_mean(inputs, dim=(0, 2, 3), unbiased=False)
-        kept = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        kept = norms[path].get_buffer("running_mean"), norms[path].get_buffer("running_var")
         gaps.append((means - kept[0]).norm() + (variances - kept[1]).norm())
 
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None]
+    norms = {
+        path: part
+        for path, part in module.named_modules()
+        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None
+    }
     if not norms:
         raise DomainError(
             "it has no batch norms that kept statistics", hint="choose a teacher with batch norms, not folded"
         )
-    handles = [norm.register_forward_pre_hook(measure) for norm in norms]
-    try:
+    with watching(norms, measure, before=True):
         yield gaps
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def variation(images: Tensor) -> Tensor:

@@ -7,16 +7,16 @@ resolution that both have. ``embedding`` is a path too: what the head is given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from mapsto.errors import DomainError, nearest
 from mapsto.nn.network.head import head_path
+from mapsto.nn.network.layer_calls import watching
 
 __all__ = ["EMBEDDING", "Pair", "capturing", "last_of_each_resolution", "matched", "output_shapes", "require_layers"]
 
@@ -38,32 +38,20 @@ def capturing(module: nn.Module, paths: Iterable[str]) -> Generator[dict[str, Te
     {'1': (2, 8), 'embedding': (2, 8)}
     """
     seen: dict[str, Tensor] = {}
-    handles: list[RemovableHandle] = []
     known = dict(module.named_modules())
-    try:
-        for path in paths:
-            if path in known:
-                handles.append(known[path].register_forward_hook(_keeping(seen, path)))
-            elif (head := head_path(module)) is not None:
-                handles.append(known[head].register_forward_pre_hook(_keeping(seen, path)))
-            else:
-                handles.append(module.register_forward_hook(_keeping(seen, path)))
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
-
-def _keeping(seen: dict[str, Tensor], path: str) -> Callable[..., None]:
-    """A hook that puts a module's output, or what it is given, into `seen`, the last call at the end."""
-
-    def keep(*given: Any) -> None:
-        value = cast("tuple[Any, ...]", given[-1])[0] if isinstance(given[-1], tuple) else given[-1]
+    def keep(path: str, given: tuple[Any, ...], output: Any) -> None:
+        value = given[0] if output is None else output
         if isinstance(value, Tensor):
-            seen.pop(path, None)
+            seen.pop(path, None)  # the last call stands at the end
             seen[path] = value
 
-    return keep
+    with ExitStack() as stack:
+        for path in paths:
+            head = None if path in known else head_path(module)
+            layer = known[path] if path in known else module if head is None else known[head]
+            stack.enter_context(watching({path: layer}, keep, before=head is not None))
+        yield seen
 
 
 def output_shapes(module: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from mapsto.kinds import Network, Signature
 from mapsto.nn.edits.head import Head
 from mapsto.nn.network.build import with_output
 from mapsto.nn.network.dense_outputs import refuse_dense
+from mapsto.nn.network.layer_calls import watching
 
 __all__ = [
     "Embedding",
@@ -86,11 +87,8 @@ def embed_and_classify(module: nn.Module, inputs: Tensor, *, through: nn.Module 
     if path is None:
         output: Tensor = (through or module)(inputs)
         return _matrix(output), output
-    handle = module.get_submodule(path).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
+    with watching({path: module.get_submodule(path)}, lambda _, given, __: seen.append(given[0]), before=True):
         output = (through or module)(inputs)
-    finally:
-        handle.remove()
     if not seen:
         raise DomainError(f"the head '{path}' is never called", hint="give the module an embed(x) method")
     return _matrix(seen[-1]), output

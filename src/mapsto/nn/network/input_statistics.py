@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.errors import DataError
+from mapsto.nn.network.layer_calls import run_watched
 
-__all__ = ["input_moments", "input_norms", "watch", "watch_calls"]
+__all__ = ["input_moments", "input_norms"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -25,13 +26,16 @@ def input_norms(module: nn.Module, paths: Iterable[str], batches: Iterable[Tenso
     >>> input_norms(net, ["0"], [torch.tensor([[[[3.0, 4.0, 0.0]]]])])["0"].tolist()
     [[[[5.0, 4.0]]]]
     """
+    layers = {path: module.get_submodule(path) for path in paths}
     sums: dict[str, Tensor] = {}
 
-    def see(path: str, layer: nn.Module, given: Tensor) -> None:
-        squares = _convolved(layer, given) if isinstance(layer, _CONVOLUTIONS) else _rows(layer, given).square().sum(0)
+    def add(path: str, given: tuple[Any, ...], _: Any) -> None:
+        layer, inputs = layers[path], given[0]
+        convolves = isinstance(layer, _CONVOLUTIONS)
+        squares = _convolved(layer, inputs) if convolves else _rows(layer, inputs).square().sum(0)
         sums[path] = sums.get(path, 0) + squares.double()
 
-    watch(module, paths, batches, see)
+    run_watched(module, layers, batches, add)
     return {path: _finite(found, path).sqrt() for path, found in sums.items()}
 
 
@@ -44,51 +48,17 @@ def input_moments(module: nn.Module, paths: Iterable[str], batches: Iterable[Ten
     >>> input_moments(net, ["0"], [torch.tensor([[1.0, 2.0], [1.0, 0.0]])])["0"].tolist()
     [[1.0, 1.0], [1.0, 2.0]]
     """
+    layers = {path: module.get_submodule(path) for path in paths}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def see(path: str, layer: nn.Module, given: Tensor) -> None:
-        rows = _rows(layer, given)
+    def add(path: str, given: tuple[Any, ...], _: Any) -> None:
+        rows = _rows(layers[path], given[0])
         sums[path] = sums.get(path, 0) + (rows.T @ rows).double()
         counts[path] = counts.get(path, 0) + len(rows)
 
-    watch(module, paths, batches, see)
+    run_watched(module, layers, batches, add)
     return {path: _finite(found, path) / counts[path] for path, found in sums.items()}
-
-
-def watch(
-    module: nn.Module,
-    paths: Iterable[str],
-    batches: Iterable[Tensor],
-    see: Callable[[str, nn.Module, Tensor], None],
-) -> None:
-    """Run `module` on each batch without gradients; `see` is told path, layer and first input of every call of a layer in `paths`."""
-    layers = {path: module.get_submodule(path) for path in paths}
-    watch_calls(module, layers, batches, lambda path, given, _: see(path, layers[path], given[0]))
-
-
-def watch_calls(
-    module: nn.Module,
-    parts: dict[str, nn.Module],
-    batches: Iterable[Tensor],
-    note: Callable[[str, tuple[Any, ...], Any], None],
-) -> None:
-    """Run `module` without gradients; `note` is told path, arguments and output of every call of one of `parts`."""
-
-    def hook(path: str) -> Any:
-        def noted(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            note(path, given, output)
-
-        return noted
-
-    handles = [part.register_forward_hook(hook(path)) for path, part in parts.items()]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                module(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _rows(layer: nn.Module, given: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mapsto.kinds import Network
 from mapsto.nn.edits.channels import VALUES
+from mapsto.nn.network.layer_calls import run_watched
 from mapsto.nn.profile.counts import count_macs, count_parameters, state_bytes, taken_apart
 from mapsto.nn.prune.budget import Budget
 from mapsto.nn.prune.dependency_groups import Group, Mask, Member
@@ -101,24 +102,19 @@ def _positions(module: nn.Module, example: Tensor) -> dict[str, float]:
     names = {id(tensor): name for name, tensor in module.named_parameters()}
     found: dict[str, float] = defaultdict(float)
 
-    def count(part: nn.Module, inputs: Any, output: Tensor) -> None:
+    def count(path: str, inputs: tuple[Any, ...], output: Tensor) -> None:
+        part = layers[path]
         transposed = isinstance(part, nn.modules.conv._ConvTransposeNd)
         where: Tensor = inputs[0] if transposed else output
         weight: Any = part.weight
         channels = part.in_channels if transposed else weight.shape[0]
         found[names[id(weight)]] += where.numel() / (where.shape[0] * int(channels))
 
-    handles = [
-        part.register_forward_hook(count)
-        for part in module.modules()
-        if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd))
-    ]
-    try:
-        with torch.no_grad(), taken_apart():
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers: dict[str, Any] = {
+        path: part for path, part in module.named_modules() if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd))
+    }
+    with taken_apart():
+        run_watched(module, layers, [example], count)
     return dict(found)
 
 

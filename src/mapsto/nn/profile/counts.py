@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mapsto.nn.network.inference import evaluating
+from mapsto.nn.network.layer_calls import watching
+
 __all__ = ["Layer", "count_macs", "count_parameters", "layer_table", "state_bytes", "taken_apart"]
 
 
@@ -52,7 +55,7 @@ def state_bytes(module: nn.Module) -> int:
 def _counted(module: nn.Module, example: Tensor) -> FlopCounterMode:
     """The floating-point operations of a forward pass, seen one by one."""
     counter = FlopCounterMode(display=False, custom_mapping=_MORE)
-    with _evaluating(module), torch.no_grad(), taken_apart(), counter:
+    with evaluating(module), torch.no_grad(), taken_apart(), counter:
         module(example)
     return counter
 
@@ -95,18 +98,6 @@ _MORE: dict[Any, Any] = {
 """What multiplies and torch's own counter leaves out."""
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Generator[None]:
-    """In evaluation mode within the block; afterwards every part is as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 class Layer(NamedTuple):
     """One row of `layer_table`."""
 
@@ -125,24 +116,20 @@ def layer_table(module: nn.Module, example: Tensor) -> list[Layer]:
     [('Linear', 8, 6), ('ReLU', 0, 0)]
     """
     rows: list[Layer] = []
-    handles: list[Any] = []
+    layers = {
+        path: layer
+        for path, layer in module.named_modules()
+        if not list(layer.children()) or next(layer.parameters(recurse=False), None) is not None
+    }
 
-    def note(path: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            output = output[0] if isinstance(layer, nn.RNNBase) else output
-            if isinstance(output, Tensor) and given and isinstance(given[0], Tensor):
-                rows.append(Layer(path, type(layer).__name__, tuple(output.shape[1:]), _own(layer), 0))
+    def note(path: str, given: tuple[Any, ...], output: Any) -> None:
+        layer = layers[path]
+        output = output[0] if isinstance(layer, nn.RNNBase) else output
+        if isinstance(output, Tensor) and given and isinstance(given[0], Tensor):
+            rows.append(Layer(path, type(layer).__name__, tuple(output.shape[1:]), _own(layer), 0))
 
-        return hook
-
-    for path, layer in module.named_modules():
-        if not list(layer.children()) or next(layer.parameters(recurse=False), None) is not None:
-            handles.append(layer.register_forward_hook(note(path)))
-    try:
+    with watching(layers, note):
         counter = _counted(module, example)
-    finally:
-        for handle in handles:
-            handle.remove()
     root = type(module).__name__
     counts: dict[str, Any] = counter.get_flop_counts()
     flops = {row.path: sum(counts.get(f"{root}.{row.path}" if row.path else root, {}).values()) for row in rows}

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.nn.edits.channels import Channels
+from mapsto.nn.network.layer_calls import run_watched
 from mapsto.nn.prune.dependency_groups import Group, Mask, Member, channels_edit
 
 if TYPE_CHECKING:
@@ -113,24 +114,8 @@ def heads_edit(module: nn.Module, attentions: Sequence[Attention], kept: Mapping
 def _linear_calls(module: nn.Module, example: Tensor) -> list[str]:
     """Paths of linear layers in the order they run."""
     order: list[str] = []
-
-    def note(path: str) -> Any:
-        def hook(layer: nn.Module, given: Any) -> None:
-            order.append(path)
-
-        return hook
-
-    handles = [
-        part.register_forward_pre_hook(note(path))
-        for path, part in module.named_modules()
-        if isinstance(part, nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    linear = {path: part for path, part in module.named_modules() if isinstance(part, nn.Linear)}
+    run_watched(module, linear, [example], lambda path, *_: order.append(path), before=True)
     return order
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mapsto.nn.network.input_statistics import watch_calls
+from mapsto.nn.network.layer_calls import run_watched
 from mapsto.nn.train.calibration_batches import Labelled
 
 __all__ = ["find_blocks", "influences", "losses_without"]
@@ -46,7 +46,7 @@ def find_blocks(module: nn.Module, example: Tensor) -> list[str]:
         if given and isinstance(given[0], Tensor) and isinstance(output, Tensor) and given[0].shape == output.shape:
             alike.add(path)
 
-    watch_calls(module, candidates, [example], note)
+    run_watched(module, candidates, [example], note)
     found = [
         path
         for path in candidates
@@ -71,7 +71,7 @@ def influences(module: nn.Module, blocks: Iterable[str], batches: Iterable[Tenso
             sums[path] += float(cosines.sum())  # type: ignore[assignment]
             counts[path] += cosines.numel()
 
-        watch_calls(module, parts, [batch], note)
+        run_watched(module, parts, [batch], note)
     return {path: 1 - sums[path] / max(counts[path], 1) for path in parts}
 
 

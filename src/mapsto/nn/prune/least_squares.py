@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from mapsto.nn.edits.fold_batch_norm import foldable_pairs
 from mapsto.nn.network.call_sites import trace
-from mapsto.nn.network.input_statistics import watch, watch_calls
+from mapsto.nn.network.layer_calls import EndPass, run_watched
 
 __all__ = ["fittable", "inputs_at", "outputs_at", "refitted"]
 
@@ -28,7 +27,7 @@ def fittable(module: nn.Module, example: Tensor) -> list[str]:
     def count(path: str, *_: object) -> None:
         runs[path] += 1
 
-    watch(module, [path for path, layer in module.named_modules() if _is_plain(layer)], [example], count)
+    run_watched(module, {path: layer for path, layer in module.named_modules() if _is_plain(layer)}, [example], count)
     return [path for path, count in runs.items() if count == 1]
 
 
@@ -40,18 +39,12 @@ def inputs_at(module: nn.Module, batches: Sequence[Tensor], path: str, places: i
     layer = module.get_submodule(path)
     found: list[Tensor] = []
 
-    def hook(_: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+    def keep(_: str, given: tuple[Tensor, ...], result: Tensor) -> None:
         at = _chosen(result, layer, places, len(found))
         found.append(_inputs(layer, given[0], result, at))
-        raise _ReachedError
+        raise EndPass
 
-    handle = layer.register_forward_hook(hook)
-    try:
-        for batch in batches:
-            with torch.no_grad(), suppress(_ReachedError):
-                module(batch)
-    finally:
-        handle.remove()
+    run_watched(module, {path: layer}, batches, keep)
     return torch.cat(found)
 
 
@@ -67,7 +60,7 @@ def outputs_at(
         at = _chosen(result, layer, places, len(found[path]))
         found[path].append(_outputs(layer, result, at)[:, kept[path]])
 
-    watch_calls(module, layers, batches, keep)
+    run_watched(module, layers, batches, keep)
     return {path: torch.cat(parts) for path, parts in found.items()}
 
 
@@ -110,10 +103,6 @@ def refitted(
             elif norm is not None:  # what is added to its input is taken from its mean
                 norm.running_mean.sub_(shift)
     return module
-
-
-class _ReachedError(Exception):
-    """Ends a forward pass."""
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.nn.edits.low_rank import Factorable, is_pointwise
 from mapsto.nn.edits.low_rank import Ranks as LayerRanks
+from mapsto.nn.network.layer_calls import run_watched
 from mapsto.nn.prune.budget import Budget, shown
 
 __all__ = ["Positions", "Spectrum", "allocated", "positions", "set_factors", "spectrum"]
@@ -38,22 +39,13 @@ def positions(module: nn.Module, layers: Mapping[str, Factorable], example: Tens
     """Path of each layer that runs on `example`, shape (N, ...) → its positions."""
     found: dict[str, Positions] = {}
 
-    def counting(path: str) -> Any:
-        def count(layer: Factorable, given: tuple[Tensor, ...], output: Tensor) -> None:
-            here = found.setdefault(path, Positions())
-            outputs, inputs = layer.weight.shape[:2]
-            here.inputs += given[0].numel() / (given[0].shape[0] * inputs)
-            here.outputs += output.numel() / (given[0].shape[0] * outputs)
+    def count(path: str, given: tuple[Tensor, ...], output: Tensor) -> None:
+        here = found.setdefault(path, Positions())
+        outputs, inputs = layers[path].weight.shape[:2]
+        here.inputs += given[0].numel() / (given[0].shape[0] * inputs)
+        here.outputs += output.numel() / (given[0].shape[0] * outputs)
 
-        return count
-
-    handles = [layer.register_forward_hook(counting(path)) for path, layer in layers.items()]
-    try:
-        with torch.no_grad():
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_watched(module, layers, [example], count)
     return found
 
 

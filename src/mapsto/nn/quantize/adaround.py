@@ -7,7 +7,6 @@ Adaptive Rounding for Post-Training Quantization", 2020).
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from mapsto.nn.edits.quantizers import Quantizer, quantized_weights
 from mapsto.nn.network.call_sites import trace
+from mapsto.nn.network.layer_calls import EndPass, run_watched
 
 __all__ = [
     "LayerRounding",
@@ -65,26 +65,13 @@ def captured(
     """
     found: dict[str, list[Tensor]] = {}
 
-    def keep(path: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            found.setdefault(path, []).append((result if output else given[0]).detach().clone())
-            if runs is not None and sum(map(len, found.values())) >= runs:
-                raise _ReachedError
+    def keep(path: str, given: tuple[Any, ...], result: Any) -> None:
+        found.setdefault(path, []).append((result if output else given[0]).detach().clone())
+        if runs is not None and sum(map(len, found.values())) >= runs:
+            raise EndPass
 
-        return hook
-
-    handles = [module.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
-    try:
-        with torch.no_grad(), contextlib.suppress(_ReachedError):
-            module(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_watched(module, {path: module.get_submodule(path) for path in paths}, [batch], keep)
     return {path: torch.cat(parts) for path, parts in found.items()}
-
-
-class _ReachedError(Exception):
-    """Ends a forward pass."""
 
 
 def layer_output(layer: nn.Module, x: Tensor, weight: Tensor, *, bias: bool = True) -> Tensor:
