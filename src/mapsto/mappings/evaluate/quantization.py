@@ -14,12 +14,12 @@ from pydantic import Field
 from mapsto.context import Context
 from mapsto.kinds import Metric, Network, Report, Table
 from mapsto.mapping import DataSource, Mapping
-from mapsto.nn.train.calibration_fields import Unlabelled
+from mapsto.nn.train.calibration_fields import CalibrationFields
 
 __all__ = ["Quantization"]
 
 
-class Quantization(Unlabelled, Mapping[Network, Report]):
+class Quantization(CalibrationFields, Mapping[Network, Report]):
     """Accuracy in float and quantized (%), the drop (points), and a table by layer, of a network from `quantize.static`."""
 
     data: DataSource | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.nn.prune.criterion import Criterion
-from mapsto.nn.prune.data_driven import Sampled
+from mapsto.nn.prune.data_driven import DataDriven
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Activation"]
 
 
-class Activation(Sampled, Criterion):
+class Activation(DataDriven, Criterion):
     """The network with the least active channels dropped until the budget is met; labels are not looked at.
 
     Raises `SpecError` unless exactly one budget and one of `data` and `tasks` are given, `DataError` for data with NaN or

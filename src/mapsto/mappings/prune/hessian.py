@@ -17,7 +17,7 @@ from pydantic import Field
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.nn.prune.criterion import Criterion
-from mapsto.nn.prune.data_driven import Loss, Sampled
+from mapsto.nn.prune.data_driven import DataDriven, Loss
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Hessian"]
 
 
-class Hessian(Sampled, Criterion):
+class Hessian(DataDriven, Criterion):
     """The network with the channels of lowest saliency dropped until the budget is met.
 
     Raises `SpecError` unless exactly one budget and one of `data` and `tasks` are given, `DataError` for data without

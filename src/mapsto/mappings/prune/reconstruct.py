@@ -17,12 +17,12 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Mapping, NetworkSource
-from mapsto.nn.train.calibration_fields import Unlabelled
+from mapsto.nn.train.calibration_fields import CalibrationFields
 
 __all__ = ["Reconstruct"]
 
 
-class Reconstruct(Unlabelled, Mapping[Network, Network]):
+class Reconstruct(CalibrationFields, Mapping[Network, Network]):
     """The pruned network with weights fitted to `teacher`, from which it was pruned; put it right behind the pruning.
 
     Layers that run more than once, and those with neither a bias nor a batch norm behind them, stay as they are.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.nn.prune.criterion import Criterion
-from mapsto.nn.prune.data_driven import Loss, Sampled
+from mapsto.nn.prune.data_driven import DataDriven, Loss
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Taylor"]
 
 
-class Taylor(Sampled, Criterion):
+class Taylor(DataDriven, Criterion):
     """The network with the channels that matter least to the loss dropped until the budget is met.
 
     Raises `SpecError` unless exactly one budget and one of `data` and `tasks` are given, `DataError` for data without

@@ -17,7 +17,7 @@ from pydantic import Field
 from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.nn.train.calibration_fields import Unlabelled
+from mapsto.nn.train.calibration_fields import CalibrationFields
 from mapsto.process import Items, Live, Process, State
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Adaround"]
 
 
-class Adaround(Unlabelled, Process[Network, Network]):
+class Adaround(CalibrationFields, Process[Network, Network]):
     """The quantized network (from `quantize.static` or `quantize.mixed`) with its weights on the better of their two steps.
 
     Raises `SpecError` unless one of `data` and `tasks` is given, `DomainError` for a network without quantizers, whose weights are not

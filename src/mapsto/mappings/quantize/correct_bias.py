@@ -15,7 +15,7 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import Mapping
-from mapsto.nn.train.calibration_fields import Unlabelled
+from mapsto.nn.train.calibration_fields import CalibrationFields
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CorrectBias"]
 
 
-class CorrectBias(Unlabelled, Mapping[Network, Network]):
+class CorrectBias(CalibrationFields, Mapping[Network, Network]):
     """The quantized network (from `quantize.static` or `quantize.mixed`) with corrected biases; its quantizers stay as they are.
 
     Raises `SpecError` unless one of `data` and `tasks` is given, `DomainError` for a network without quantizers or whose layers have

@@ -19,12 +19,12 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import DataSource, Mapping
-from mapsto.nn.train.calibration_fields import Unlabelled
+from mapsto.nn.train.calibration_fields import CalibrationFields
 
 __all__ = ["Mixed"]
 
 
-class Mixed(Unlabelled, Mapping[Network, Network]):
+class Mixed(CalibrationFields, Mapping[Network, Network]):
     """The quantized network (from `quantize.static`) with fewer quantizers; the log names each layer's drop.
 
     `evaluate.quantization` gives the same drops as a report. Raises `SpecError` unless one of `data` and `tasks` is given,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.errors import DataError, DomainError
+from mapsto.errors import DomainError
 from mapsto.kinds import Frozen, Network, Package, Signature, Table
 from mapsto.mapping import DataSource
 
@@ -57,7 +57,7 @@ def packaged(
     """The network as a package for a runtime; `described` is what its manifest says besides.
 
     Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network or the outputs are
-    not finite, and `DataError` where the data does not fit the network.
+    not finite, or the data does not fit the network.
     """
     from mapsto.nn.export.onnx import example_inputs
     from mapsto.nn.network.vocabulary import with_ids
@@ -169,21 +169,13 @@ def _examples(fields: Exported, ctx: Context) -> dict[str, bytes]:
 
 def _inputs(fields: Exported, value: Network, ctx: Context, *, where: str) -> tuple[Tensor, ...]:
     from mapsto.nn.export.onnx import example_inputs
-    from mapsto.nn.network.preprocess import prepare
+    from mapsto.nn.train.calibration_batches import as_inputs, chosen
 
     if fields.data is None:
         return example_inputs(value.signature, fields.samples, seed=ctx.seed_for("parity"))
     samples = ctx.dataset(fields.data)
-    chosen = ctx.random("parity").permutation(len(samples))[: fields.samples]
-    inputs = prepare(samples.inputs[chosen], value.signature.preprocessing)
-    wanted = value.signature.input_shape(len(chosen))
-    if len(value.signature.inputs) != 1 or tuple(inputs.shape) != wanted:
-        raise DataError(
-            f"the data gives inputs of shape {tuple(inputs.shape[1:])}, the network takes {wanted[1:]}",
-            where=where,
-            hint="give data like the network's own, or none",
-        )
-    return (inputs,)
+    places = chosen(samples, fields.samples, ctx, stream="parity")
+    return (as_inputs(value, samples.inputs[places], where=where),)
 
 
 def _parity(value: Network, run: Run, inputs: tuple[Tensor, ...], where: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pruning criteria that look at samples: the fields they share, and the batches and losses that they see.
+"""Data-driven pruning criteria: the fields that they share, their calibration batches, and losses on these.
 
 The loss is the cross-entropy of a classifier on `data`, or of a learner's queries on `tasks` after adapting to the support.
 This file imports torch only when there is work to do.
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.discovery import name_of
-from mapsto.errors import DataError, DomainError, SpecError
+from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network, Samples
 from mapsto.mapping import DataSource, TasksSource
 from mapsto.nn.prune.budget import Budgeted
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-__all__ = ["Loss", "Sampled", "gradients"]
+__all__ = ["Loss", "DataDriven", "gradients"]
 
 
 class Loss(NamedTuple):
@@ -33,14 +33,14 @@ class Loss(NamedTuple):
     samples: int
 
 
-class Sampled(Budgeted):
-    """The fields of every criterion that looks at samples; exactly one of `data` and `tasks` is given."""
+class DataDriven(Budgeted):
+    """The fields of every criterion that is computed from samples; exactly one of `data` and `tasks` is given."""
 
     data: DataSource | None = Field(
         default=None, description="Labelled samples of the network's classes; give these or `tasks`."
     )
     tasks: TasksSource | None = Field(default=None, description="Episodes, for a learner.")
-    batches: int = Field(default=20, ge=1, description="Batches (or episodes) that are looked at; 10 to 50 do.")
+    batches: int = Field(default=20, ge=1, description="Calibration batches (or episodes); 10 to 50 do.")
     batch_size: int = Field(default=64, ge=1, description="Samples of a batch, with `data`.")
 
     contract: ClassVar[dict[str, Any]] = {
@@ -61,21 +61,21 @@ class Sampled(Budgeted):
     def inputs(self, value: Network, ctx: Context) -> Iterator[Tensor]:
         """Prepared batches (N, ...): of `data` drawn without replacement, or each all samples of an episode."""
         from mapsto.data.checks import require_finite, require_some
-        from mapsto.nn.network.preprocess import prepare
         from mapsto.nn.train.batches import task_of
+        from mapsto.nn.train.calibration_batches import as_inputs
 
         where = name_of(type(self))
         if self.tasks is None:
             samples = require_some(ctx.dataset(self.data), where=f"{where}: data")
             require_finite(samples.inputs, where=f"{where}: data")
-            for chosen in self._drawn(samples, ctx):
-                yield prepare(samples.inputs[chosen], value.signature.preprocessing, device=ctx.device)
+            for places in self._drawn(samples, ctx):
+                yield as_inputs(value, samples.inputs[places], where=f"{where}: data", device=ctx.device)
             return
         episodes = ctx.tasks(self.tasks)
         require_finite(episodes.samples.inputs, where=f"{where}: tasks")
         for number in range(self.batches):
             raw = task_of([episodes[number]]).inputs
-            yield prepare(raw.reshape(-1, *raw.shape[2:]), value.signature.preprocessing, device=ctx.device)
+            yield as_inputs(value, raw.reshape(-1, *raw.shape[2:]), where=f"{where}: tasks", device=ctx.device)
 
     def losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Loss]:
         """Losses of `module`, of `value`, on one batch or episode after another.
@@ -86,7 +86,9 @@ class Sampled(Budgeted):
 
     def _drawn(self, samples: Samples, ctx: Context) -> Iterator[NDArray[np.int64]]:
         """The samples of each batch."""
-        order = ctx.random("batches").permutation(len(samples))[: self.batches * self.batch_size]
+        from mapsto.nn.train.calibration_batches import chosen
+
+        order = chosen(samples, self.batches * self.batch_size, ctx, stream="batches")
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
@@ -94,27 +96,16 @@ class Sampled(Budgeted):
         import torch
 
         from mapsto.data.checks import require_finite
-        from mapsto.nn.network.dense_outputs import refuse_dense
-        from mapsto.nn.network.preprocess import prepare
+        from mapsto.nn.train.calibration_batches import as_inputs, require_own_classes
 
         where = name_of(type(self))
-        refuse_dense(value.signature, where=where)
-        samples, outputs = ctx.dataset(self.data), value.signature.outputs[0].shape[-1]
-        if len(samples) == 0 or samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
-            raise DataError("the data holds no samples labelled with classes", where=f"{where}: data", hint="give some")
-        if value.signature.classes is None and value.adaptation is not None:
-            raise DomainError("the network is a learner without classes", where=where, hint="give tasks, not data")
-        if outputs != len(samples.classes):
-            raise DomainError(
-                f"the network has {outputs} outputs, the data {len(samples.classes)} classes",
-                where=f"{where}: data",
-                hint="prune on data of the classes that the network was trained on",
-            )
+        samples = ctx.dataset(self.data)
+        require_own_classes(value, samples, where=where)
         require_finite(samples.inputs, where=f"{where}: data")
-        for chosen in self._drawn(samples, ctx):
-            inputs = prepare(samples.inputs[chosen], value.signature.preprocessing, device=ctx.device)
-            labels = torch.as_tensor(samples.labels[chosen], device=ctx.device)
-            yield Loss(torch.nn.functional.cross_entropy(module(inputs), labels), len(chosen))
+        for places in self._drawn(samples, ctx):
+            inputs = as_inputs(value, samples.inputs[places], where=f"{where}: data", device=ctx.device)
+            labels = torch.as_tensor(samples.labels[places], device=ctx.device)
+            yield Loss(torch.nn.functional.cross_entropy(module(inputs), labels), len(places))
 
     def _episode_losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Loss]:
         from mapsto.nn.meta.adaptation_methods import CENTROID

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.nn.network.layer_calls import run_watched
-from mapsto.nn.train.calibration_batches import Labelled
+from mapsto.nn.train.calibration_batches import LabelledBatch
 
 __all__ = ["find_blocks", "influences", "losses_without"]
 
@@ -75,7 +75,7 @@ def influences(module: nn.Module, blocks: Iterable[str], batches: Iterable[Tenso
     return {path: 1 - sums[path] / max(counts[path], 1) for path in parts}
 
 
-def losses_without(module: nn.Module, blocks: Iterable[str], batches: Iterable[Labelled]) -> dict[str, float]:
+def losses_without(module: nn.Module, blocks: Iterable[str], batches: Iterable[LabelledBatch]) -> dict[str, float]:
     """Path → mean cross-entropy with that block left out."""
     totals: Counter[str] = Counter()
     parts = {path: module.get_submodule(path) for path in blocks}

@@ -25,7 +25,7 @@ from mapsto.nn.network.preprocess import prepare
 from mapsto.nn.quantize.placement import plan, users
 from mapsto.nn.quantize.post_training import quantized_edit, without_quantizers
 from mapsto.nn.train.batches import episode_scores, task_of
-from mapsto.nn.train.calibration_fields import Unlabelled
+from mapsto.nn.train.calibration_fields import CalibrationFields
 
 if TYPE_CHECKING:
     from mapsto.nn.network.call_sites import Site
@@ -64,7 +64,7 @@ class QuantizerCosts:
     Raises `DomainError` for a network without quantizers or that the data does not fit, `DataError` for data without classes.
     """
 
-    def __init__(self, fields: Unlabelled, value: Network, ctx: Context, *, where: str) -> None:
+    def __init__(self, fields: CalibrationFields, value: Network, ctx: Context, *, where: str) -> None:
         self._value = value
         self._edit = quantized_edit(value, where=where)
         self._score = _scorer(fields, value, ctx, where=where)
@@ -115,7 +115,7 @@ class QuantizerCosts:
         return Quantizers(quantizers=tuple(quantizers)).apply(module) if quantizers else module
 
 
-def _scorer(fields: Unlabelled, value: Network, ctx: Context, *, where: str) -> Callable[[nn.Module], Score]:
+def _scorer(fields: CalibrationFields, value: Network, ctx: Context, *, where: str) -> Callable[[nn.Module], Score]:
     from mapsto.data.checks import require_classes, require_finite, require_in_range
 
     before = value.signature.preprocessing

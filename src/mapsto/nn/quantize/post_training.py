@@ -15,7 +15,7 @@ from pydantic import Field
 from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Network
-from mapsto.nn.train.calibration_fields import Unlabelled
+from mapsto.nn.train.calibration_fields import CalibrationFields
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-class Calibrated(Unlabelled):
+class Calibrated(CalibrationFields):
     """The fields of every mapping that chooses quantizers from samples."""
 
     bits: int = Field(

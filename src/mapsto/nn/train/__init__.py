@@ -1,1 +1,1 @@
-"""Training: the one loop, the optimiser, batches, losses, and samples that are looked at without being trained on."""
+"""Training: the one loop, the optimizer, batches, losses, and calibration batches."""

@@ -1,8 +1,8 @@
-"""Samples that a mapping looks at without training on them: a few batches of a network's inputs, with their labels where it has classes."""
+"""Calibration batches: a few samples that are run through a network without training on it, with their labels where it has classes."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,16 +11,19 @@ from torch import Tensor
 from mapsto.context import Context
 from mapsto.data.checks import require_finite, require_some
 from mapsto.errors import DataError, DomainError
-from mapsto.kinds import Network
+from mapsto.kinds import Network, Samples
 from mapsto.nn.network.dense_outputs import refuse_dense
 from mapsto.nn.network.preprocess import prepare
 
-__all__ = ["Labelled", "inputs_of", "labelled"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["LabelledBatch", "as_inputs", "chosen", "inputs_of", "labelled", "require_own_classes"]
 
 _BATCH = 32
 
 
-class Labelled(NamedTuple):
+class LabelledBatch(NamedTuple):
     """One batch: inputs (N, ...) and labels (N,), int64."""
 
     inputs: Tensor
@@ -35,35 +38,53 @@ def inputs_of(value: Network, data: Any, samples: int, ctx: Context, *, where: s
     return [batch.inputs for batch in _drawn(value, data, samples, ctx, where)]
 
 
-def labelled(value: Network, data: Any, samples: int, ctx: Context, *, where: str) -> list[Labelled]:
+def labelled(value: Network, data: Any, samples: int, ctx: Context, *, where: str) -> list[LabelledBatch]:
     """As `inputs_of`, with labels. Raises `DataError` for data without classes, `DomainError` for other classes than the network's."""
-    refuse_dense(value.signature, where=where)
-    found = ctx.dataset(data)
-    if found.labels.ndim != 1 or found.labels.dtype.kind not in "iu":
-        raise DataError("the data holds no samples labelled with classes", where=f"{where}: data", hint="give some")
-    outputs = value.signature.outputs[0].shape[-1]
-    if outputs != len(found.classes):
-        raise DomainError(
-            f"the network has {outputs} outputs, the data {len(found.classes)} classes",
-            where=f"{where}: data",
-            hint="give data of the classes that the network was trained on",
-        )
+    require_own_classes(value, ctx.dataset(data), where=where)
     return _drawn(value, data, samples, ctx, where)
 
 
-def _drawn(value: Network, data: Any, samples: int, ctx: Context, where: str) -> list[Labelled]:
-    found = require_some(ctx.dataset(data), where=f"{where}: data")
-    chosen = ctx.random("samples").permutation(len(found))[:samples]
-    require_finite(found.inputs, where=f"{where}: data")
-    inputs = prepare(found.inputs[chosen], value.signature.preprocessing)
+def chosen(samples: Samples, count: int, ctx: Context, *, stream: str) -> NDArray[np.int64]:
+    """At most `count` of the samples, drawn without replacement by a random stream of the step: their indices."""
+    return ctx.random(stream).permutation(len(samples))[:count]
+
+
+def as_inputs(value: Network, raw: NDArray[Any], *, where: str, device: torch.device | str = "cpu") -> Tensor:
+    """Raw samples (N, ...) prepared as the network takes them. Raises `DomainError` where they are not inputs of it."""
+    inputs = prepare(raw, value.signature.preprocessing, device=device)
     spec = value.signature.inputs[0]
-    dtype: torch.dtype = getattr(torch, spec.dtype)
-    if inputs.dtype != dtype or tuple(inputs.shape) != value.signature.input_shape(len(chosen)):
+    fits = inputs.dtype == getattr(torch, spec.dtype) and tuple(inputs.shape) == value.signature.input_shape(len(raw))
+    if len(value.signature.inputs) != 1 or not fits:
         given = str(inputs.dtype).removeprefix("torch.")
         raise DomainError(
             f"the data gives inputs of shape {tuple(inputs.shape[1:])}, {given}; the network takes {spec.shape[1:]}, {spec.dtype}",
-            where=f"{where}: data",
+            where=where,
             hint="give data like the network's own",
         )
-    labels = torch.from_numpy(np.asarray(found.labels[chosen]))
-    return [Labelled(*parts) for parts in zip(inputs.split(_BATCH), labels.split(_BATCH), strict=True)]
+    return inputs
+
+
+def require_own_classes(value: Network, samples: Samples, *, where: str) -> None:
+    """Raises `DataError` for data without one class a sample, `DomainError` for other classes than the network's, or dense outputs."""
+    refuse_dense(value.signature, where=where)
+    if len(samples) == 0 or samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
+        raise DataError("the data holds no samples labelled with classes", where=f"{where}: data", hint="give some")
+    if value.signature.classes is None and value.adaptation is not None:
+        raise DomainError("the network is a learner without classes", where=where, hint="give tasks, not data")
+    outputs = value.signature.outputs[0].shape[-1]
+    if outputs != len(samples.classes):
+        raise DomainError(
+            f"the network has {outputs} outputs, the data {len(samples.classes)} classes",
+            where=f"{where}: data",
+            hint="give data of the classes that the network was trained on",
+        )
+
+
+def _drawn(value: Network, data: Any, samples: int, ctx: Context, where: str) -> list[LabelledBatch]:
+    where = f"{where}: data"
+    found = require_some(ctx.dataset(data), where=where)
+    places = chosen(found, samples, ctx, stream="samples")
+    require_finite(found.inputs, where=where)
+    inputs = as_inputs(value, found.inputs[places], where=where)
+    labels = torch.from_numpy(np.asarray(found.labels[places]))
+    return [LabelledBatch(*parts) for parts in zip(inputs.split(_BATCH), labels.split(_BATCH), strict=True)]

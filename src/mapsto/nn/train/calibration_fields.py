@@ -1,4 +1,4 @@
-"""The fields of every mapping that looks at samples without their labels, and the batches that it sees.
+"""The fields of every mapping that calibrates on samples without their labels, and its calibration batches.
 
 This file imports torch only when there is work to do.
 """
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.errors import DataError, DomainError, SpecError
+from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Frozen, Network
 from mapsto.mapping import DataSource, TasksSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Unlabelled"]
+__all__ = ["CalibrationFields"]
 
 _BATCH = 64
 _LEAST = 8
 
 
-class Unlabelled(Frozen):
-    """The fields of every mapping that looks at samples: `data` or `tasks`, and how many."""
+class CalibrationFields(Frozen):
+    """The fields of every mapping that calibrates on samples: `data` or `tasks`, and how many."""
 
     data: DataSource | None = Field(
         default=None, description="Calibration data; its labels are not used. Give this or `tasks`."
@@ -52,11 +52,11 @@ class Unlabelled(Frozen):
         import numpy as np
 
         from mapsto.data.checks import require_some
-        from mapsto.nn.network.preprocess import prepare
+        from mapsto.nn.train.calibration_batches import as_inputs, chosen
 
         if self.data is not None:
             samples = require_some(ctx.dataset(self.data), where=where)
-            raw: Any = samples.inputs[ctx.random("calibration").permutation(len(samples))[: self.samples]]
+            raw: Any = samples.inputs[chosen(samples, self.samples, ctx, stream="calibration")]
         else:
             episodes, parts, count = ctx.tasks(self.tasks), [], 0
             while count < self.samples:
@@ -70,12 +70,4 @@ class Unlabelled(Frozen):
                 where=where,
                 hint="give more samples: 100 to 1000 do",
             )
-        inputs = prepare(raw, value.signature.preprocessing)
-        wanted = value.signature.input_shape(len(raw))
-        if len(value.signature.inputs) != 1 or tuple(inputs.shape) != wanted:
-            raise DomainError(
-                f"the data gives inputs of shape {tuple(inputs.shape[1:])}, the network takes {wanted[1:]}",
-                where=where,
-                hint="calibrate with data like the network's own",
-            )
-        return list(inputs.split(_BATCH))
+        return list(as_inputs(value, raw, where=where).split(_BATCH))
