@@ -30,7 +30,8 @@ from mapsto import datasets, distill, networks, prune, quantize, train
 from mapsto.context import Numerics
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.nn.export.onnx import runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import runner
 from mapsto.nn.network.preprocess import prepare
 from mapsto.nn.profile.timing import interleaved, speedup, torch_threads
 from mapsto.run.executor import execute

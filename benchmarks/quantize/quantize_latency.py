@@ -29,8 +29,10 @@ from mapsto import datasets, export, networks, quantize
 from mapsto.errors import DomainError, MissingExtra
 from mapsto.kinds import Network, Samples
 from mapsto.nn.export import registry
-from mapsto.nn.export.onnx import example_inputs, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.registry import Run
+from mapsto.nn.export.runtimes.onnxruntime import runner
+from mapsto.nn.network.examples import example_inputs
 from mapsto.nn.network.preprocess import prepare
 from mapsto.nn.profile.timing import interleaved, speedup
 from mapsto.nn.quantize.post_training import needs_reduced_range

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples
-from mapsto.nn.export.onnx import runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import runner
 from mapsto.nn.network.serialization import saved
 
 _RUN = """

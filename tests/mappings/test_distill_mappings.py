@@ -30,8 +30,8 @@ from mapsto.mappings.networks.vgg import Vgg
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.distill.loop import Distillation
 from mapsto.nn.distill.teacher_student import Taught
+from mapsto.nn.network.examples import example_batch
 from mapsto.nn.network.features import EMBEDDING, capturing, last_of_each_resolution, matched, output_shapes
-from mapsto.nn.network.head import example_input
 from mapsto.store import network_digest
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -140,7 +140,7 @@ def test_answers_are_taught_beside_the_layers() -> None:
 )
 def test_the_last_layer_of_each_resolution(network: Any, expected: dict[int, str]) -> None:
     value: Network = network(seed=0)
-    example = example_input(value)
+    example = example_batch(value)
     shapes = output_shapes(value.module(), example)
     assert last_of_each_resolution(shapes, tuple(example.shape[2:])) == expected
     assert len(shapes[EMBEDDING]) == 2
@@ -149,7 +149,7 @@ def test_the_last_layer_of_each_resolution(network: Any, expected: dict[int, str
 def test_layers_are_matched_by_resolution_between_unlike_networks() -> None:
     student, teacher = Conv4(size=28, channels=3, width=4)(seed=0), ResnetCifar(depth=8)(seed=0)
     pairs = matched(
-        student.module(), teacher.module(), (example_input(student), example_input(teacher)), None, where="here"
+        student.module(), teacher.module(), (example_batch(student), example_batch(teacher)), None, where="here"
     )
     assert pairs == [("features.0.2", "layer1"), ("features.1.2", "layer2"), ("features.2.2", "layer3")]
 

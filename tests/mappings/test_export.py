@@ -20,7 +20,8 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Factory, trusting
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.quantize.static import Static
-from mapsto.nn.export.onnx import runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import runner
 
 
 @pytest.fixture(autouse=True)

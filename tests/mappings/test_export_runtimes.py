@@ -29,7 +29,8 @@ from mapsto.mappings.quantize.bf16 import Bf16
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.quantize.weight_only import WeightOnly
 from mapsto.nn.export import registry
-from mapsto.nn.export.onnx import runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import runner
 from mapsto.report.build import save_package
 from mapsto.store import Store, measured_of
 from mapsto_runtime.predictor import Predictor

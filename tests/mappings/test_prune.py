@@ -190,7 +190,9 @@ def test_a_latency_is_met() -> None:
 
 
 def _latency(of: Network) -> float:
-    from mapsto.nn.export.onnx import example_inputs, runner, to_onnx
+    from mapsto.nn.export.onnx import to_onnx
+    from mapsto.nn.export.runtimes.onnxruntime import runner
+    from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.profile.timing import interleaved
 
     run = runner(to_onnx(of))
@@ -290,7 +292,8 @@ def test_it_trains_on_and_is_pruned_again() -> None:
 
 @pytest.mark.slow
 def test_it_exports() -> None:
-    from mapsto.nn.export.onnx import runner, to_onnx
+    from mapsto.nn.export.onnx import to_onnx
+    from mapsto.nn.export.runtimes.onnxruntime import runner
 
     again = rebuilt(Magnitude(macs=0.5)(network()))
     x = inputs(again, 2)

@@ -20,7 +20,8 @@ from mapsto.mappings.prune.blocks import Blocks
 from mapsto.mappings.quantize.static import Static
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.edits.skipped_blocks import SkippedBlocks
-from mapsto.nn.profile.cost import cost_of, example_of
+from mapsto.nn.network.examples import example_batch
+from mapsto.nn.profile.cost import cost_of
 from mapsto.nn.prune.layer_drop import find_blocks, influences, losses_without
 from mapsto.nn.train.calibration_batches import inputs_of, labelled
 
@@ -45,12 +46,12 @@ def resnet() -> Network:
 
 def test_blocks_are_what_keeps_its_shape() -> None:
     net = resnet()
-    found = find_blocks(net.module(), example_of(net))
+    found = find_blocks(net.module(), example_batch(net))
     assert found == ["layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"]
     net = vit()
-    assert find_blocks(net.module(), example_of(net)) == ["blocks.0", "blocks.1", "blocks.2"]
+    assert find_blocks(net.module(), example_batch(net)) == ["blocks.0", "blocks.1", "blocks.2"]
     net = bert()
-    assert find_blocks(net.module(), example_of(net)) == [f"encoder.encoder.layer.{at}" for at in range(3)]
+    assert find_blocks(net.module(), example_batch(net)) == [f"encoder.encoder.layer.{at}" for at in range(3)]
 
 
 def test_influence_is_one_minus_the_cosine_without_padding() -> None:

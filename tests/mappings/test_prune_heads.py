@@ -21,7 +21,8 @@ from mapsto.mappings.prune.heads import Heads
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.quantize.dynamic import Dynamic
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.profile.cost import cost_of, example_of
+from mapsto.nn.network.examples import example_batch
+from mapsto.nn.profile.cost import cost_of
 from mapsto.nn.prune.attention_heads import find_attentions
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -44,7 +45,7 @@ def bert(classes: int | None = None, heads: int = 4) -> Network:
 
 
 def counts(network: Network) -> list[int]:
-    found = find_attentions(network.module(), example_of(network)).found
+    found = find_attentions(network.module(), example_batch(network)).found
     return [attention.group.channels for attention in found]
 
 
@@ -86,7 +87,7 @@ def test_the_effect_of_a_head_is_that_of_a_gate_on_it() -> None:
     inputs = torch.from_numpy(samples.inputs[:6]).float() / 255
     inputs = functional.interpolate(inputs, size=(8, 8), mode="bilinear", antialias=True)
     labels = torch.from_numpy(samples.labels[:6])
-    found = find_attentions(module, example_of(big)).found
+    found = find_attentions(module, example_batch(big)).found
     from mapsto.mappings.prune.heads import _effects, _loss  # pyright: ignore[reportPrivateUsage]
 
     given = _effects(module, found, [_loss(module, inputs, labels)], power=1)["blocks.0.attention"]
@@ -106,7 +107,7 @@ def test_the_embedding_decides_where_there_are_no_classes() -> None:
     """The measure is the expected change: for one sample ‖J A_h‖, which finite differences give."""
     big = bert()
     module = big.module()
-    found = find_attentions(module, example_of(big)).found
+    found = find_attentions(module, example_batch(big)).found
     from mapsto.mappings.prune.heads import _directions, _effects  # pyright: ignore[reportPrivateUsage]
 
     given = _effects(module, found, [_directions(module, IDS[:1], seed) for seed in range(60)], power=2)[found[0].path]

@@ -196,7 +196,8 @@ def test_another_process_reads_them(tmp_path: Path) -> None:
     [pytest.param(name, marks=() if name == "shufflenet_v2" else pytest.mark.slow) for name in NETWORKS],
 )
 def test_it_exports(name: str) -> None:
-    from mapsto.nn.export.onnx import runner, to_onnx
+    from mapsto.nn.export.onnx import to_onnx
+    from mapsto.nn.export.runtimes.onnxruntime import runner
 
     x = inputs(name)
     expected = half(name).module()(x).detach().numpy()

@@ -12,7 +12,8 @@ from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Dataset, Preprocessing, Samples, trusting
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizers
-from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.network.preprocess import prepare
 from mapsto.store import network_digest
 

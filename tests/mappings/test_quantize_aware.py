@@ -14,7 +14,8 @@ from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.aware import Aware
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers, learn_steps
-from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.network.inference import class_metrics
 
 

@@ -14,7 +14,8 @@ from mapsto.kinds import Network, trusting
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.dynamic import Dynamic
 from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers, dynamically_quantized
-from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples, trusting
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.conv4 import Conv4
-from mapsto.nn.export.onnx import session
 from mapsto.store import Store
+from mapsto_runtime.runtimes.onnxruntime import session
 
 FLOAT = ("static", "dynamic", "weight_only", "bf16", "equalise")
 """What takes a float network."""

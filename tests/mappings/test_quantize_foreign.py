@@ -13,7 +13,8 @@ from mapsto import quantize
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, trusting
 from mapsto.nn.edits.quantizers import Quantizers
-from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.network.call_sites import Site, trace
 
 

@@ -19,7 +19,8 @@ from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.mixed import Mixed
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizers
-from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.quantize.layer_sensitivity import QuantizerCosts
 
 

@@ -17,7 +17,8 @@ from mapsto.discovery import find
 from mapsto.kinds import trusting
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.static import Static
-from mapsto.nn.export.onnx import fused_operations, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations
 from mapsto.nn.quantize.entropy import divergence, entropy_range
 
 

@@ -16,7 +16,8 @@ from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.bf16 import Bf16
 from mapsto.mappings.quantize.weight_only import WeightOnly
 from mapsto.nn.edits.grouped_weights import codes_of, dequantized, rounded_inputs, steps
-from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network, trusting
 from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers, is_quantized
-from mapsto.nn.export.onnx import fused_operations, runner, to_onnx
+from mapsto.nn.export.onnx import to_onnx
+from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.network.call_sites import INPUT, Site, trace
 from mapsto.nn.quantize.calibration import calibrate
 from mapsto.nn.quantize.observers import Range, clipped

@@ -149,10 +149,10 @@ def _require_alike(value: Network, teacher: Network) -> None:
 
 
 def _layers(module: nn.Module, network: Network, wanted: Sequence[str] | None, *, owner: str) -> list[str]:
+    from mapsto.nn.network.examples import example_batch
     from mapsto.nn.network.features import EMBEDDING, last_of_each_resolution, output_shapes, require_layers
-    from mapsto.nn.network.head import example_input
 
-    example = example_input(network).to(next(iter(module.parameters())).device)
+    example = example_batch(network).to(next(iter(module.parameters())).device)
     shapes = output_shapes(module, example)
     if wanted is None:
         maps = last_of_each_resolution(shapes, tuple(example.shape[2:])) if example.ndim == 4 else {}

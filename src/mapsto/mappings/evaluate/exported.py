@@ -37,8 +37,8 @@ class Exported(Mapping[Network, Report]):
 
     def apply(self, value: Network, ctx: Context) -> Report:
         """Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network."""
-        from mapsto.nn.export.onnx import example_inputs
         from mapsto.nn.export.registry import find
+        from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.profile.counts import count_macs, count_parameters
 
         inputs, module = example_inputs(value.signature, 1), value.module()

@@ -71,7 +71,7 @@ class Latency(Mapping[Network | Package, Report]):
 
 
 def _example(signature: Signature) -> tuple[Tensor, ...]:
-    from mapsto.nn.export.onnx import example_inputs
+    from mapsto.nn.network.examples import example_inputs
 
     return example_inputs(signature, 1)
 

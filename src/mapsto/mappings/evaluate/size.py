@@ -43,7 +43,7 @@ class Size(Mapping[Network | Package, Report]):
 
 
 def _of_network(network: Network) -> dict[str, Metric]:
-    from mapsto.nn.export.onnx import example_inputs
+    from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.profile.counts import count_macs, count_parameters
 
     module = network.module()

@@ -47,7 +47,9 @@ class Sparsity(Mapping[Network, Report]):
     def apply(self, value: Network, ctx: Context) -> Report:
         import zlib
 
-        from mapsto.nn.export.onnx import example_inputs, runner, to_onnx
+        from mapsto.nn.export.onnx import to_onnx
+        from mapsto.nn.export.runtimes.onnxruntime import runner
+        from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.profile.timing import interleaved
 
         weights: dict[str, Tensor] = {

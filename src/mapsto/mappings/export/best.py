@@ -113,8 +113,8 @@ class Best(Exported, Mapping[Network, Package]):
         )
 
     def _timed(self, packages: dict[str, Package], value: Network) -> dict[str, Timing]:
-        from mapsto.nn.export.onnx import example_inputs
         from mapsto.nn.export.registry import run_package
+        from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.profile.timing import interleaved, torch_threads
 
         inputs = [tensor.numpy() for tensor in example_inputs(value.signature, 1)]

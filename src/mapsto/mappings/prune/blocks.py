@@ -68,14 +68,14 @@ class Blocks(Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.edits.skipped_blocks import SkippedBlocks
-        from mapsto.nn.profile.cost import example_of
+        from mapsto.nn.network.examples import example_batch
         from mapsto.nn.prune.checks import require_prunable
         from mapsto.nn.prune.layer_drop import find_blocks
         from mapsto.nn.quantize.post_training import require_paths
 
         module = require_prunable(value, where=self.name)
         require_paths(module, self.skip, where=self.name)
-        known = find_blocks(module, example_of(value))
+        known = find_blocks(module, example_batch(value))
         if not known:
             parts = sorted({type(part).__name__ for part in module.children()})
             raise DomainError(

@@ -65,11 +65,11 @@ class EmbeddingRows(Mapping[Network, Network]):
         from mapsto.nn.edits.channels import Channels
         from mapsto.nn.edits.embedding_rows import EmbeddingRows as Edit
         from mapsto.nn.edits.embedding_rows import rows_of
-        from mapsto.nn.profile.cost import example_of
+        from mapsto.nn.network.examples import example_batch
         from mapsto.nn.prune.checks import require_prunable
 
         module = require_prunable(value, where=self.name)
-        path, layer = _vocabulary(module, example_of(value), where=self.name)
+        path, layer = _vocabulary(module, example_batch(value), where=self.name)
         rows = rows_of(layer).numpy()
         special, unknown = _tokenizer(value)
         unknown = self.unknown if self.unknown is not None else unknown

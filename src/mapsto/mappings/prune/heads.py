@@ -81,14 +81,14 @@ class Heads(Sized, Mapping[Network, Network]):
     contract_input: ClassVar[Any] = staticmethod(_transformer)
 
     def apply(self, value: Network, ctx: Context) -> Network:
+        from mapsto.nn.network.examples import example_batch
         from mapsto.nn.profile.budget_check import told_reached
-        from mapsto.nn.profile.cost import example_of
         from mapsto.nn.prune.attention_heads import find_attentions, heads_edit
         from mapsto.nn.prune.checks import require_prunable
         from mapsto.nn.prune.importance import normalised
 
         module = require_prunable(value, where=self.name)
-        known = find_attentions(module, example_of(value))
+        known = find_attentions(module, example_batch(value))
         for path, reason in known.whole.items():
             ctx.log(f"left whole: {path} ({reason})")
         if not known.found:

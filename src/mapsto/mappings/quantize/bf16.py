@@ -47,8 +47,8 @@ class Bf16(Mapping[Network, Network]):
 
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.half_weights import HalfWeights
-        from mapsto.nn.export.onnx import example_inputs
         from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.quantize.float_layers import tell_all
         from mapsto.nn.quantize.post_training import require_float
 

@@ -57,8 +57,8 @@ class Dynamic(Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
-        from mapsto.nn.export.onnx import example_inputs
         from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.quantize.float_layers import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
         from mapsto.nn.quantize.placement import dynamic_layers, thin_first_layer
         from mapsto.nn.quantize.post_training import chosen_reasons, needs_reduced_range, require_float, require_paths

@@ -61,8 +61,8 @@ class WeightOnly(Mapping[Network, Network]):
 
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
         from mapsto.nn.edits.grouped_weights import GroupedWeights, least_error
-        from mapsto.nn.export.onnx import example_inputs
         from mapsto.nn.network.call_sites import trace
+        from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.quantize.float_layers import LINEAR_ALONE, is_convolution, left_in_float, require_quantized, tell
         from mapsto.nn.quantize.placement import dynamic_layers
         from mapsto.nn.quantize.post_training import chosen_reasons, require_float, require_paths

@@ -115,14 +115,14 @@ class Sparse(Process[Network, Network]):
 
     def _penalty(self, value: Network, module: nn.Module, ctx: Context) -> Callable[[int], Tensor]:
         """Step → what is added to the loss of `module`."""
+        from mapsto.nn.network.examples import example_batch
         from mapsto.nn.profile.budget_check import told_reached
-        from mapsto.nn.profile.cost import example_of
         from mapsto.nn.prune.dependency_groups import find_groups
         from mapsto.nn.prune.sparsity_penalty import Penalty
         from mapsto.nn.prune.structured import chosen, ranked
 
         if self.criterion is None:
-            groups = find_groups(module, example_of(value)).groups
+            groups = find_groups(module, example_batch(value)).groups
             penalty = Penalty(module, groups)
             if not groups or (self.penalty == "batch_norm" and not penalty.has_scales):
                 raise DomainError(

@@ -179,13 +179,14 @@ class Schooling(Optimisation, Process[Network, Network]):
     def _taught(self, value: Network, ctx: Context) -> tuple[Taught, Teacher, tuple[Edit, ...], Signature]:
         """The student with its regressors, the teacher, how the student comes from `value`, and its signature."""
         from mapsto.nn.distill.teacher_student import Taught, layers_of
-        from mapsto.nn.network.head import example_input, headed
+        from mapsto.nn.network.examples import example_batch
+        from mapsto.nn.network.head import headed
 
         samples = self._samples(ctx)
         teacher = self.taught_by(value, samples, ctx)
         module = value.module()
         edit, signature = headed(value, module, samples.classes)
-        examples = example_input(value), example_input(teacher.network).to(ctx.device)
+        examples = example_batch(value), example_batch(teacher.network).to(ctx.device)
         pairs = self.pairs(module, teacher.module, examples)
         ours = layers_of(module, examples[0], [own for own, _ in pairs])
         theirs = [layer.cpu() for layer in layers_of(teacher.module, examples[1], [their for _, their in pairs])]

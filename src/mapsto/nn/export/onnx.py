@@ -13,10 +13,8 @@ import logging
 import os
 import warnings
 import weakref
-from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,15 +25,13 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network, Signature, TensorSpec
 from mapsto.nn.edits.quantizers import KEPT, bake_weights
+from mapsto.nn.network.examples import example_inputs
 from mapsto_runtime.runtimes._converting import operator_in
-from mapsto_runtime.runtimes.onnxruntime import session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mapsto.nn.meta.adaptation_methods import LinearMethod
 
-__all__ = ["OPSET", "example_inputs", "fake_kernels", "fused_operations", "runner", "to_adapting_onnx", "to_onnx"]
+__all__ = ["OPSET", "fake_kernels", "to_adapting_onnx", "to_onnx"]
 
 OPSET = 20
 
@@ -111,20 +107,6 @@ class _Adapting(nn.Module):
         tensors = {name: self.get_buffer(f"tensor_{number}") for number, name in enumerate(self._learner.tensors)}
         learner = dataclasses.replace(self._learner, tensors=tensors)
         return self._linear.head(features, members.argmax(1), members.shape[1], learner)
-
-
-def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[Tensor, ...]:
-    """Inputs of the signature's shapes and types: standard normal floats, zeros for integers."""
-    generator = torch.Generator().manual_seed(seed)
-    found: list[Tensor] = []
-    for spec in signature.inputs:
-        shape = [batch if isinstance(size, str) else size for size in spec.shape]
-        dtype: torch.dtype = getattr(torch, spec.dtype)
-        floating = dtype.is_floating_point
-        found.append(
-            torch.randn(shape, generator=generator, dtype=dtype) if floating else torch.zeros(shape, dtype=dtype)
-        )
-    return tuple(found)
 
 
 def _exported(module: nn.Module, signature: Signature, examples: tuple[Tensor, ...] | None = None) -> Any:
@@ -417,29 +399,3 @@ def _strip(model: Any) -> None:
             item.doc_string = ""
     del graph.value_info[:]
     del model.functions[:]
-
-
-# ----------------------------------------------------------------------------------------------------------------- running
-
-
-def runner(model: bytes | Path, *, threads: int = 1) -> Callable[..., NDArray[Any]]:
-    """A function from the model's inputs (arrays, in order) to its first output."""
-    opened = session(model, threads=threads)
-    names: Sequence[str] = [item.name for item in opened.get_inputs()]
-
-    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
-        return opened.run(None, dict(zip(names, inputs, strict=True)))[0]
-
-    return run
-
-
-def fused_operations(model: bytes) -> Counter[str]:
-    """How often each operation occurs in the graph that ONNX Runtime really runs: ``QLinearConv`` is an int8 convolution."""
-    import tempfile
-
-    import onnx
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
-        session(model, optimized=path)
-        return Counter(str(node.op_type) for node in onnx.load(path).graph.node)

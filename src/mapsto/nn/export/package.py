@@ -59,7 +59,7 @@ def packaged(
     Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network or the outputs are
     not finite, or the data does not fit the network.
     """
-    from mapsto.nn.export.onnx import example_inputs
+    from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.network.vocabulary import with_ids
     from mapsto.nn.profile.counts import count_macs, count_parameters
 
@@ -168,7 +168,7 @@ def _examples(fields: Exported, ctx: Context) -> dict[str, bytes]:
 
 
 def _inputs(fields: Exported, value: Network, ctx: Context, *, where: str) -> tuple[Tensor, ...]:
-    from mapsto.nn.export.onnx import example_inputs
+    from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.train.calibration_batches import as_inputs, chosen
 
     if fields.data is None:

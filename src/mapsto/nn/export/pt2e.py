@@ -17,7 +17,8 @@ from torch import Tensor, fx
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.edits.quantizers import bake_weights, is_quantized, quantizers_of
-from mapsto.nn.export.onnx import example_inputs, fake_kernels
+from mapsto.nn.export.onnx import fake_kernels
+from mapsto.nn.network.examples import example_inputs
 
 __all__ = ["decomposed"]
 

@@ -17,6 +17,7 @@ from mapsto.kinds import Network, Signature
 from mapsto.nn.edits.head import Head
 from mapsto.nn.network.build import with_output
 from mapsto.nn.network.dense_outputs import refuse_dense
+from mapsto.nn.network.examples import example_batch
 from mapsto.nn.network.layer_calls import watching
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
     "embed_and_classify",
     "embedding_size",
     "episode_features",
-    "example_input",
+    "example_batch",
     "fits",
     "head",
     "head_path",
@@ -118,12 +119,6 @@ def embedding_size(module: nn.Module, example: Tensor) -> int:
         return embed(module, example).shape[1]
 
 
-def example_input(network: Network, batch: int = 2) -> Tensor:
-    """A batch of zeros that the network takes."""
-    spec = network.signature.inputs[0]
-    return torch.zeros(network.signature.input_shape(batch), dtype=getattr(torch, spec.dtype))
-
-
 def headed(
     network: Network, module: nn.Module, classes: Sequence[str], *, dropout: float = 0.0, fresh: bool = False
 ) -> tuple[Head | None, Signature]:
@@ -204,4 +199,4 @@ def _place(module: nn.Module) -> str:
 
 
 def _inputs(network: Network, module: nn.Module) -> int:
-    return embedding_size(module, example_input(network))
+    return embedding_size(module, example_batch(network))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from mapsto.context import Context
 from mapsto.kinds import Network
-from mapsto.nn.profile.cost import cost_of, example_of, latency_ms
+from mapsto.nn.network.examples import example_batch
+from mapsto.nn.profile.cost import cost_of, latency_ms
 from mapsto.nn.prune.budget import Budget, missed
 
 __all__ = ["told_reached"]
@@ -49,5 +50,5 @@ def _measured(network: Network, budget: Budget, runtime: str) -> float:
     if budget.kind == "heads":
         from mapsto.nn.prune.attention_heads import find_attentions
 
-        return sum(each.group.channels for each in find_attentions(network.module(), example_of(network)).found)
+        return sum(each.group.channels for each in find_attentions(network.module(), example_batch(network)).found)
     return cost_of(network, budget.kind)

@@ -10,36 +10,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from mapsto.kinds import Network
 from mapsto.nn.edits.channels import VALUES
+from mapsto.nn.network.examples import example_batch
 from mapsto.nn.network.layer_calls import run_watched
 from mapsto.nn.profile.counts import count_macs, count_parameters, state_bytes, taken_apart
 from mapsto.nn.prune.budget import Budget
 from mapsto.nn.prune.dependency_groups import Group, Mask, Member
 
-__all__ = ["Costs", "cost_of", "example_of", "latency_ms"]
-
-
-def example_of(network: Network) -> Tensor:
-    """A batch as the network takes it: zeros or, of whole numbers, 0 and 1 in turn, since zeros alone may all be padding."""
-    spec = network.signature.inputs[0]
-    dtype: torch.dtype = getattr(torch, spec.dtype)
-    shape = network.signature.input_shape(2)
-    return (
-        torch.zeros(shape, dtype=dtype)
-        if dtype.is_floating_point
-        else (torch.arange(math.prod(shape)) % 2).reshape(shape).to(dtype)
-    )
+__all__ = ["Costs", "cost_of", "example_batch", "latency_ms"]
 
 
 def cost_of(network: Network, kind: Literal["macs", "parameters", "bytes"]) -> float:
     """Multiply-accumulates of one sample, parameters, or bytes of all tensors."""
     module = network.module()
     if kind == "macs":
-        return count_macs(module, example_of(network))
+        return count_macs(module, example_batch(network))
     return count_parameters(module) if kind == "parameters" else state_bytes(module)
 
 
@@ -134,8 +122,8 @@ def latency_ms(
         return known[key]
 
     def measured(kept: Mapping[str, Mask]) -> float:
-        from mapsto.nn.export.onnx import example_inputs
         from mapsto.nn.export.registry import run_network
+        from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.profile.timing import interleaved
 
         network = shrunk(kept)

@@ -13,7 +13,8 @@ from torch import nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.network.build import with_output
-from mapsto.nn.profile.cost import Costs, example_of, latency_ms
+from mapsto.nn.network.examples import example_batch
+from mapsto.nn.profile.cost import Costs, latency_ms
 from mapsto.nn.prune.budget import Budget, Budgeted, search
 from mapsto.nn.prune.checks import require_prunable
 from mapsto.nn.prune.dependency_groups import Group, Mask, channels_edit, find_groups
@@ -67,7 +68,7 @@ def ranked(
     shortcuts that pad with zeros. See `pruned`.
     """
     module = require_prunable(network, where=where, adapters=True)
-    found = find_groups(module, example_of(network), embedding=embedding, padded=padded)
+    found = find_groups(module, example_batch(network), embedding=embedding, padded=padded)
     for reason, count in Counter(found.whole.values()).items():
         named = [path for path, given in found.whole.items() if given == reason]
         log(f"left whole: {', '.join(named[:3])}{f' and {count - 3} more' if count > 3 else ''} ({reason})")
@@ -88,7 +89,7 @@ def chosen(
 ) -> dict[str, Mask]:
     """Which channels stay for the budget: group → mask, shape (channels,); see `pruned`."""
     counted = settings.budget if not settings.latency_ms else Budget("macs", 1.0)
-    costs = Costs(found.network.module(), example_of(found.network), found.groups, counted)
+    costs = Costs(found.network.module(), example_batch(found.network), found.groups, counted)
     scores, ranking = found.scores, settings.ranking
     if ranking == "per_cost":
         prices, ranking = costs.of_a_channel(found.groups), "global"

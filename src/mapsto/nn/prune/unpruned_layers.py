@@ -18,7 +18,7 @@ def stays_whole(original: Network, small: Network, cost: Literal["parameters", "
 
     Empty where there is none, or nothing to count.
     """
-    from mapsto.nn.export.onnx import example_inputs
+    from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.profile.counts import layer_table
 
     before, after = (

@@ -114,8 +114,8 @@ def tell(found: Mapping[str, str], ctx: Context, *, count: int, asked: Collectio
 
 def tell_again(value: Network, ctx: Context, *, where: str) -> None:
     """Note what a network that comes quantized has in float: a step that works on its integers alone leaves that as it is."""
-    from mapsto.nn.export.onnx import example_inputs
     from mapsto.nn.network.call_sites import trace
+    from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.quantize.post_training import quantized_edit, without_quantizers
 
     quantizers = quantized_edit(value, where=where).quantizers

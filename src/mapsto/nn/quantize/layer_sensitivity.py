@@ -16,10 +16,10 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
-from mapsto.nn.export.onnx import example_inputs
 from mapsto.nn.meta.adaptation_methods import CENTROID
 from mapsto.nn.network.call_sites import Trace, trace
 from mapsto.nn.network.dense_outputs import refuse_dense
+from mapsto.nn.network.examples import example_inputs
 from mapsto.nn.network.inference import evaluating
 from mapsto.nn.network.preprocess import prepare
 from mapsto.nn.quantize.placement import plan, users

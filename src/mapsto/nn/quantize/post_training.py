@@ -209,8 +209,8 @@ def with_learned_steps(value: Network, *, where: str) -> nn.Module:
 
 def _plan_of(value: Network) -> Plan:
     """Where a quantized network's quantizers would go if every layer had them."""
-    from mapsto.nn.export.onnx import example_inputs
     from mapsto.nn.network.call_sites import trace
+    from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.quantize.placement import plan
 
     return plan(trace(without_quantizers(value), example_inputs(value.signature, 2)[0]))

@@ -1,0 +1,35 @@
+"""Inputs made up for a network from its signature, where only shapes and times matter."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mapsto.kinds import Network, Signature
+
+__all__ = ["example_batch", "example_inputs"]
+
+
+def example_batch(network: Network, batch: int = 2) -> Tensor:
+    """The network's first input: zeros or, of whole numbers, 0 and 1 in turn, since zeros alone may all be padding."""
+    dtype: torch.dtype = getattr(torch, network.signature.inputs[0].dtype)
+    shape = network.signature.input_shape(batch)
+    if dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    return (torch.arange(math.prod(shape)) % 2).reshape(shape).to(dtype)
+
+
+def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[Tensor, ...]:
+    """Inputs of the signature's shapes and types: standard normal floats, zeros for integers."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[Tensor] = []
+    for spec in signature.inputs:
+        shape = [batch if isinstance(size, str) else size for size in spec.shape]
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        floating = dtype.is_floating_point
+        found.append(
+            torch.randn(shape, generator=generator, dtype=dtype) if floating else torch.zeros(shape, dtype=dtype)
+        )
+    return tuple(found)
