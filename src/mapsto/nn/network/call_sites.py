@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["INPUT", "Call", "Site", "SiteMode", "Trace", "results", "trace", "with_results"]
+__all__ = ["INPUT", "Site", "SiteCall", "SiteMode", "Trace", "results", "trace", "with_results"]
 
 _ALIASES = {
     "iadd": "add",
@@ -152,7 +152,7 @@ class SiteMode(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Call:
+class SiteCall:
     """One result of a call of a trace."""
 
     site: Site
@@ -168,14 +168,14 @@ class Call:
 class Trace:
     """A forward pass as a graph of calls, in the order they were made."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[SiteCall, ...]
     outputs: tuple[Site, ...]
     floats: bool = True
     """Whether the input holds floats."""
 
-    def consumers(self) -> dict[Site, list[Call]]:
+    def consumers(self) -> dict[Site, list[SiteCall]]:
         """Site → the calls that take its result."""
-        found: dict[Site, list[Call]] = {}
+        found: dict[Site, list[SiteCall]] = {}
         for call in self.calls:
             for source in call.sources:
                 found.setdefault(source, []).append(call)
@@ -196,7 +196,7 @@ def trace(module: nn.Module, example: Tensor) -> Trace:
 class _Tracer(SiteMode):
     def __init__(self, root: nn.Module, example: Tensor) -> None:
         super().__init__(root)
-        self.calls: list[Call] = []
+        self.calls: list[SiteCall] = []
         self.origin: dict[int, Site] = {id(example): INPUT}
         self._names = {id(tensor): name for name, tensor in (*root.named_parameters(), *root.named_buffers())}
         self._alive: list[Any] = [example]  # an id may recur once its tensor is freed
@@ -209,7 +209,7 @@ class _Tracer(SiteMode):
         for place, given in results(site, result) if sources else ():
             unchanged = any(given is tensor for tensor in tensors) and site.function in ("dropout", "contiguous", "to")
             if not unchanged:
-                self.calls.append(Call(place, sources, names, floats=given.is_floating_point()))
+                self.calls.append(SiteCall(place, sources, names, floats=given.is_floating_point()))
                 self.origin[id(given)] = place
         self._alive.append(result)
         return result

@@ -3,7 +3,7 @@
 Each index of each dimension of each parameter and buffer is a node. The network runs once under a dispatch mode, which sees every
 ATen operation whoever makes it: lambdas, views, in-place operations, weights used twice. What is known of a tensor is, for each
 index of a dimension, the node of the channel that it is, −1 where it must stay, or None for a dimension that never shrinks. The rule of
-an operation (`channel_rules`) carries this from its arguments to its results, joins the nodes that must go together and says which
+an operation (`operator_rules`) carries this from its arguments to its results, joins the nodes that must go together and says which
 must stay. The connected components of the joined nodes are the channels. (Fang et al., "DepGraph: Towards Any Structural Pruning",
 2023, joins whole layers; here single channels are joined, so that concatenation, shuffling and sharing need no case of their own.)
 """
@@ -15,24 +15,22 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mapsto.nn.edits.channels import VALUES
-from mapsto.nn.prune.operator_rules import ALONE, MEETS, NO_RULE, Labels, rule_of
+from mapsto.nn.prune.channel_call import Labels, OperatorCall, Role, Traced
+from mapsto.nn.prune.operator_rules import ALONE, NO_RULE, rule_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["OUTPUT", "Call", "Flow", "Place", "Role", "Traced", "follow"]
-
-Role: TypeAlias = Literal["out", "in", "along", "pad"]
+__all__ = ["OUTPUT", "Flow", "Place", "follow"]
 
 OUTPUT = "its output is the output of the network"
 
@@ -74,20 +72,6 @@ class Flow:
     """The channels that are the indices of the output's last dimension, -1 for none."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Traced:
-    """What is known of a tensor."""
-
-    shape: tuple[int, ...]
-    dims: list[Labels]
-    given: bool = False
-    """Whether it is made of parameters and buffers alone."""
-    depth: int = 0
-    """How many layers it has passed since the input."""
-    name: str = ""
-    """Of the parameter or buffer that it is."""
-
-
 def follow(module: nn.Module, inputs: Tensor, *, padded: bool = False) -> Flow:
     """The channels of `module`, which is run once on `inputs` as it is; `padded` follows them where zeros are put beside them.
 
@@ -111,86 +95,6 @@ def follow(module: nn.Module, inputs: Tensor, *, padded: bool = False) -> Flow:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return tracer.flow(output)
-
-
-class Call:
-    """An operation as it is made: its name, and its arguments by name, where `Traced` stands for each tensor."""
-
-    def __init__(self, tracer: _Tracer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        schema = function._schema
-        space, _, name = schema.name.partition("::")
-        self.name: str = name.removesuffix("_") if space == "aten" else schema.name
-        self.pointwise = torch.Tag.pointwise in function.tags
-        defaults = {argument.name: argument.default_value for argument in schema.arguments}
-        given = dict(zip(defaults, args, strict=False)) | kwargs
-        self.arguments: dict[str, Any] = defaults | tree_map(tracer.seen, given)
-        self.tensors = [value for value in tree_leaves(self.arguments) if isinstance(value, Traced)]
-        self.results: list[tuple[int, ...]] = []
-        """Shapes of the tensors that came out."""
-        self.made = False
-        """Whether a layer's weight made the result's channels."""
-        self._tracer = tracer
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments.get(name)
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The module whose forward makes the call."""
-        return self._tracer.modules.get(self._tracer.path)
-
-    @property
-    def padded(self) -> bool:
-        """Whether channels are followed where zeros are put beside them."""
-        return self._tracer.padded
-
-    def join(self, first: Labels, second: Labels, why: str = MEETS) -> None:
-        """Both are the same channels, index by index; where one must stay, the other must, too."""
-        if first is None or second is None:
-            self.stay(first, why)
-            self.stay(second, why)
-            return
-        both = (first >= 0) & (second >= 0)
-        self._tracer.joined.append((first[both], second[both]))
-        self.stay(first[~both], why)
-        self.stay(second[~both], why)
-
-    def tie(self, rows: NDArray[np.int64], why: str = MEETS) -> None:
-        """The channels of a row go together, shape (rows, channels)."""
-        for column in rows.T[1:]:
-            self.join(rows[:, 0], column, why)
-
-    def stay(self, labels: Labels, why: str) -> None:
-        """These channels must stay."""
-        if labels is not None and (labels >= 0).any():
-            place = f"'{self._tracer.path}'" if self._tracer.path else "the network"
-            self._tracer.staying.append((labels[labels >= 0], f"{why}: {self.name} in {place}"))
-
-    def stay_all(self, why: str) -> None:
-        """All channels of all arguments must stay."""
-        for tensor in self.tensors:
-            for labels in tensor.dims:
-                self.stay(labels, why)
-
-    def role(self, labels: Labels, role: Literal["out", "in", "group"]) -> None:
-        """What the operation does to these indices of a weight."""
-        self.made |= role == "out"
-        self._tracer.role(labels, role, 1 + max(tensor.depth for tensor in self.tensors))
-
-    def zeros(self, count: int, side: Literal["before", "after"]) -> NDArray[np.int64]:
-        """Nodes for channels of zeros that the running module puts there, or -1 where it cannot put fewer."""
-        if count and self.module is not None and getattr(self.module, side, None) == count:
-            return self._tracer.extra(f"{self._tracer.path}.{side}".lstrip("."), 0, count, "pad")
-        return np.full(count, -1, np.int64)
-
-    def picked(self, labels: NDArray[np.int64], index: Any) -> Labels:
-        """The channels that a buffer's numbers pick, None where `index` is no such buffer."""
-        numbers = self._tracer.numbers.get(index.name) if isinstance(index, Traced) else None
-        if numbers is None or numbers.ndim != 1:
-            return None
-        nodes = self._tracer.extra(index.name, VALUES, len(labels), "along")
-        self.join(labels, nodes)
-        return labels[numbers]
 
 
 class _Tracer(TorchDispatchMode):
@@ -275,7 +179,7 @@ class _Tracer(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        call = Call(self, func, args, kwargs or {})
+        call = OperatorCall(self, func, args, kwargs or {})
         result = func(*args, **(kwargs or {}))
         tensors = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
         call.results = [tuple(tensor.shape) for tensor in tensors]
@@ -294,7 +198,7 @@ class _Tracer(TorchDispatchMode):
             self._known[tensor] = Traced(shape=shape, dims=dims, given=given, depth=depth)
         return result
 
-    def _labels(self, call: Call) -> Sequence[list[Labels]]:
+    def _labels(self, call: OperatorCall) -> Sequence[list[Labels]]:
         """What is known of each result."""
         unknown: list[list[Labels]] = [[None] * len(shape) for shape in call.results]
         if all(labels is None for tensor in call.tensors for labels in tensor.dims):

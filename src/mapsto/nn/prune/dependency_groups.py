@@ -1,6 +1,6 @@
 """Channels that can only be dropped together: which index of which tensor belongs to which channel.
 
-`channel_flow` follows every channel through the network; channels that run through the same places are a group. Each group is tried
+`channel_trace` follows every channel through the network; channels that run through the same places are a group. Each group is tried
 before it is believed: a random half of its channels is sliced away from a copy in double precision, which must then compute what the
 whole network computes once nothing reads those channels. What fails (sizes that a forward pass holds as numbers) is left whole, as
 are channels that meet an operation which needs them all (norms over channels, attention); both are named.
@@ -21,7 +21,8 @@ from mapsto.errors import DomainError
 from mapsto.nn.edits.channels import Channels
 from mapsto.nn.edits.lora import adapted_layers, without_adapters
 from mapsto.nn.network.head import head
-from mapsto.nn.prune.channel_trace import OUTPUT, Flow, Place, Role, follow
+from mapsto.nn.prune.channel_call import Role
+from mapsto.nn.prune.channel_trace import OUTPUT, Flow, Place, follow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

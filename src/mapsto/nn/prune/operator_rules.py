@@ -1,6 +1,6 @@
 """What each operation does to channels: one rule an ATen operation, from what is known of its arguments to what is known of its results.
 
-A rule gives, for each dimension of the result, the labels of its indices (`channel_flow`). It may only say that channels can go
+A rule gives, for each dimension of the result, the labels of its indices (`channel_call`). It may only say that channels can go
 where the operation, run on fewer of them, gives what it gave before for those that are left. An operation without a rule ends the
 channels that flow into it: they stay, and the reason names it.
 """
@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from mapsto.nn.prune.channel_call import MEETS, Labels, OperatorCall, Traced
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapsto.nn.prune.channel_trace import Call, Traced
 
-__all__ = ["ALONE", "MEETS", "NO_RULE", "Labels", "rule_of"]
+__all__ = ["ALONE", "NO_RULE", "rule_of"]
 
-Labels: TypeAlias = "NDArray[np.int64] | None"
-"""The node of each index of a dimension, -1 for an index that stays; None where all stay."""
-Rule: TypeAlias = "Callable[[Call], list[Labels] | tuple[list[Labels], ...]]"
+Rule: TypeAlias = "Callable[[OperatorCall], list[Labels] | tuple[list[Labels], ...]]"
 """The labels of the first result's dimensions, or, as a tuple, those of every result."""
 
-MEETS = "its channels meet numbers that stay"
 NO_RULE = "no rule follows its channels"
 ALONE = "one of its channels is left alone"
 _TOGETHER = "all its channels are taken together"
@@ -37,7 +35,7 @@ _ROWS = "rows are picked by number"
 _PADDED = "zeros are put beside its channels; padded=True lets them go"
 
 
-def rule_of(call: Call) -> Rule | None:
+def rule_of(call: OperatorCall) -> Rule | None:
     """The rule of an operation, None where there is none."""
     if call.name in _RULES:
         return _RULES[call.name]
@@ -48,7 +46,7 @@ def rule_of(call: Call) -> Rule | None:
     return _spatial if re.search(r"(_pool|^_?upsample|^reflection_pad|^replication_pad).*\dd", call.name) else None
 
 
-def _stay_at(call: Call, dims: Sequence[Labels], at: Iterable[int], why: str) -> list[Labels]:
+def _stay_at(call: OperatorCall, dims: Sequence[Labels], at: Iterable[int], why: str) -> list[Labels]:
     """The labels without those of some dimensions, whose channels must stay."""
     kept = list(dims)
     for dim in at:
@@ -60,12 +58,12 @@ def _stay_at(call: Call, dims: Sequence[Labels], at: Iterable[int], why: str) ->
 # ------------------------------------------------------------------------------------------------------------ one by one
 
 
-def _pointwise(call: Call) -> list[Labels]:
+def _pointwise(call: OperatorCall) -> list[Labels]:
     return _broadcast(call, [(x.shape, x.dims) for x in call.tensors], call.results[0]) if call.results else []
 
 
 def _broadcast(
-    call: Call, tensors: Sequence[tuple[Sequence[int], Sequence[Labels]]], shape: Sequence[int]
+    call: OperatorCall, tensors: Sequence[tuple[Sequence[int], Sequence[Labels]]], shape: Sequence[int]
 ) -> list[Labels]:
     """Dimensions of the same size, aligned at the last, are the same channels; those of size 1 have none."""
     found: list[Labels] = []
@@ -81,17 +79,17 @@ def _broadcast(
     return found
 
 
-def _first(call: Call) -> list[Labels]:
+def _first(call: OperatorCall) -> list[Labels]:
     """As wide as the first tensor."""
     return call.tensors[0].dims
 
 
-def _nothing(call: Call) -> tuple[list[Labels], ...]:
+def _nothing(call: OperatorCall) -> tuple[list[Labels], ...]:
     """Of its own size, whatever the tensor is that it is asked of."""
     return tuple([None] * len(shape) for shape in call.results)
 
 
-def _batch_norm(call: Call) -> list[Labels]:
+def _batch_norm(call: OperatorCall) -> list[Labels]:
     x: Traced = call["input"]
     labels = x.dims[1]
     for name in ("weight", "bias", "running_mean", "running_var"):
@@ -100,7 +98,7 @@ def _batch_norm(call: Call) -> list[Labels]:
     return _stay_at(call, x.dims, (d for d in range(len(x.dims)) if d != 1), _TOGETHER)
 
 
-def _layer_norm(call: Call) -> list[Labels]:
+def _layer_norm(call: OperatorCall) -> list[Labels]:
     x: Traced = call["input"]
     for name in ("weight", "bias"):
         for labels in call[name].dims if call[name] is not None else ():
@@ -109,7 +107,7 @@ def _layer_norm(call: Call) -> list[Labels]:
     return _stay_at(call, x.dims, range(len(x.dims) - count, len(x.dims)), _TOGETHER)
 
 
-def _group_norm(call: Call) -> list[Labels]:
+def _group_norm(call: OperatorCall) -> list[Labels]:
     """Whole groups may go, since each has its own mean and variance."""
     x: Traced = call["input"]
     labels, groups = x.dims[1], int(call["group"])
@@ -126,14 +124,14 @@ def _group_norm(call: Call) -> list[Labels]:
 # ------------------------------------------------------------------------------------------------- one dimension at a time
 
 
-def _spatial(call: Call) -> list[Labels]:
+def _spatial(call: OperatorCall) -> list[Labels]:
     """Pooling, resizing and padding of the last dimensions, as many as the name says."""
     found = re.search(r"(\d)d", call.name)
     x, count = call.tensors[0], int(found[1]) if found else 0
     return _stay_at(call, x.dims, range(len(x.dims) - count, len(x.dims)), _MIXED)
 
 
-def _dims_of(call: Call, x: Traced) -> list[int]:
+def _dims_of(call: OperatorCall, x: Traced) -> list[int]:
     """The dimensions that an argument names, all where it is left out."""
     given = call["dim"]
     if given is None or given == []:
@@ -141,7 +139,7 @@ def _dims_of(call: Call, x: Traced) -> list[int]:
     return [int(dim) % max(len(x.dims), 1) for dim in (given if isinstance(given, (list, tuple)) else [given])]
 
 
-def _reduce(call: Call) -> list[Labels]:
+def _reduce(call: OperatorCall) -> list[Labels]:
     x = call.tensors[0]
     gone = _dims_of(call, x)
     kept = _stay_at(call, x.dims, gone, _TOGETHER)
@@ -150,13 +148,13 @@ def _reduce(call: Call) -> list[Labels]:
     return [labels for dim, labels in enumerate(kept) if dim not in gone]
 
 
-def _along(call: Call) -> list[Labels]:
+def _along(call: OperatorCall) -> list[Labels]:
     """As softmax: the shape stays, a dimension is taken together."""
     x = call.tensors[0]
     return _stay_at(call, x.dims, _dims_of(call, x), _TOGETHER)
 
 
-def _flip(call: Call) -> list[Labels]:
+def _flip(call: OperatorCall) -> list[Labels]:
     x = call.tensors[0]
     turned = {int(dim) % len(x.dims) for dim in call["dims"]}
     return [
@@ -164,7 +162,7 @@ def _flip(call: Call) -> list[Labels]:
     ]
 
 
-def _roll(call: Call) -> list[Labels]:
+def _roll(call: OperatorCall) -> list[Labels]:
     x = call.tensors[0]
     rolled = call["dims"] or range(len(x.dims))
     return _stay_at(call, x.dims, (int(dim) % len(x.dims) for dim in rolled), _PICKED)
@@ -173,7 +171,7 @@ def _roll(call: Call) -> list[Labels]:
 # -------------------------------------------------------------------------------------------------------- views and copies
 
 
-def _view(call: Call) -> list[Labels]:
+def _view(call: OperatorCall) -> list[Labels]:
     """Dimensions split and merged in place.
 
     A dimension of channels that is split keeps them in one of its parts, and its other parts go together: whoever splits channels
@@ -212,7 +210,7 @@ def _grid(x: Traced, froms: Sequence[int], labelled: int) -> NDArray[np.int64]:
     return np.broadcast_to(along, [x.shape[dim] for dim in froms]).reshape(-1)
 
 
-def _split(call: Call, grid: NDArray[np.int64], *, trailing: bool) -> dict[int, NDArray[np.int64]]:
+def _split(call: OperatorCall, grid: NDArray[np.int64], *, trailing: bool) -> dict[int, NDArray[np.int64]]:
     """The dimension of a grid that keeps its labels, and these."""
     lines = [np.moveaxis(grid, dim, 0).reshape(size, -1) for dim, size in enumerate(grid.shape)]
     alike = [dim for dim, rows in enumerate(lines) if (rows == rows[:, :1]).all()]
@@ -221,19 +219,19 @@ def _split(call: Call, grid: NDArray[np.int64], *, trailing: bool) -> dict[int, 
     return {kept: lines[kept][:, 0].copy()}
 
 
-def _permute(call: Call) -> list[Labels]:
+def _permute(call: OperatorCall) -> list[Labels]:
     x = call.tensors[0]
     return [x.dims[int(dim)] for dim in call["dims"]]
 
 
-def _transpose(call: Call) -> list[Labels]:
+def _transpose(call: OperatorCall) -> list[Labels]:
     dims = list(call.tensors[0].dims)
     first, second = (int(call["dim0"]), int(call["dim1"])) if call.name == "transpose" else (0, -1)
     dims[first], dims[second] = dims[second], dims[first]
     return dims
 
 
-def _expand(call: Call) -> list[Labels]:
+def _expand(call: OperatorCall) -> list[Labels]:
     x, shape = call.tensors[0], call.results[0]
     more = len(shape) - len(x.shape)
     return [None] * more + [
@@ -242,7 +240,7 @@ def _expand(call: Call) -> list[Labels]:
     ]
 
 
-def _repeat(call: Call) -> list[Labels]:
+def _repeat(call: OperatorCall) -> list[Labels]:
     x, counts = call.tensors[0], call["repeats"]
     more = len(counts) - len(x.shape)
     return [None] * more + [
@@ -250,7 +248,7 @@ def _repeat(call: Call) -> list[Labels]:
     ]
 
 
-def _slice(call: Call) -> list[Labels]:
+def _slice(call: OperatorCall) -> list[Labels]:
     """A part of equal parts, or every n-th; the parts lose the same places."""
     x, dim = call.tensors[0], int(call["dim"])
     dims, whole, size = list(x.dims), x.shape[dim], call.results[0][dim]
@@ -272,7 +270,7 @@ def _slice(call: Call) -> list[Labels]:
     return dims
 
 
-def _parts(call: Call) -> tuple[list[Labels], ...]:
+def _parts(call: OperatorCall) -> tuple[list[Labels], ...]:
     """Parts of one size lose the same places; of others, none."""
     x, dim = call.tensors[0], int(call["dim"] or 0)
     labels, sizes = x.dims[dim], [shape[dim] for shape in call.results]
@@ -287,18 +285,18 @@ def _parts(call: Call) -> tuple[list[Labels], ...]:
     return tuple([*x.dims[:dim], part, *x.dims[dim + 1 :]] for part in cut)
 
 
-def _select(call: Call) -> list[Labels]:
+def _select(call: OperatorCall) -> list[Labels]:
     x, dim = call.tensors[0], int(call["dim"] or 0)
     kept = _stay_at(call, x.dims, [dim], _PICKED)
     del kept[dim]
     return kept
 
 
-def _unbind(call: Call) -> tuple[list[Labels], ...]:
+def _unbind(call: OperatorCall) -> tuple[list[Labels], ...]:
     return tuple(_select(call) for _ in call.results)
 
 
-def _cat(call: Call) -> list[Labels]:
+def _cat(call: OperatorCall) -> list[Labels]:
     tensors: list[Traced] = [tensor for tensor in call["tensors"] if tensor.shape != (0,)]
     shape, dim = list(call.results[0]), int(call["dim"] or 0)
     dim %= len(shape)
@@ -323,7 +321,7 @@ def _cat(call: Call) -> list[Labels]:
     return dims
 
 
-def _pad(call: Call) -> list[Labels]:
+def _pad(call: OperatorCall) -> list[Labels]:
     x, pads = call.tensors[0], [int(count) for count in call["pad"]]
     dims = list(x.dims)
     for number in range(len(pads) // 2):
@@ -342,7 +340,7 @@ def _pad(call: Call) -> list[Labels]:
     return dims
 
 
-def _shuffle(call: Call) -> list[Labels]:
+def _shuffle(call: OperatorCall) -> list[Labels]:
     """Groups of channels dealt out one by one; they lose the same places."""
     dims = list(call.tensors[0].dims)
     if dims[1] is not None:
@@ -352,7 +350,7 @@ def _shuffle(call: Call) -> list[Labels]:
     return dims
 
 
-def _pixel_shuffle(call: Call) -> list[Labels]:
+def _pixel_shuffle(call: OperatorCall) -> list[Labels]:
     x, area = call.tensors[0], int(call["upscale_factor"]) ** 2
     dims = _stay_at(call, x.dims, (len(x.dims) - 2, len(x.dims) - 1), _MIXED)
     labels = dims[-3]
@@ -363,7 +361,7 @@ def _pixel_shuffle(call: Call) -> list[Labels]:
     return dims
 
 
-def _glu(call: Call) -> list[Labels]:
+def _glu(call: OperatorCall) -> list[Labels]:
     dims, dim = list(call.tensors[0].dims), int(call["dim"])
     labels = dims[dim]
     if labels is not None:
@@ -373,12 +371,12 @@ def _glu(call: Call) -> list[Labels]:
     return dims
 
 
-def _index_select(call: Call) -> list[Labels]:
+def _index_select(call: OperatorCall) -> list[Labels]:
     x: Traced = call["self"]
     return _picked(call, x, int(call["dim"]), call["index"])
 
 
-def _index(call: Call) -> list[Labels]:
+def _index(call: OperatorCall) -> list[Labels]:
     """One index, or several side by side, each of one dimension."""
     x: Traced = call["self"]
     places = [(dim, index) for dim, index in enumerate(call["indices"]) if index is not None]
@@ -397,7 +395,7 @@ def _index(call: Call) -> list[Labels]:
     return [*kept[: dims[0]], *[None] * more, *kept[dims[-1] + 1 :]]
 
 
-def _picked(call: Call, x: Traced, dim: int, index: Traced) -> list[Labels]:
+def _picked(call: OperatorCall, x: Traced, dim: int, index: Traced) -> list[Labels]:
     """Channels picked by a module's own buffer of indices, which is changed with them."""
     dims = list(x.dims)
     labels = dims[dim]
@@ -411,7 +409,7 @@ def _picked(call: Call, x: Traced, dim: int, index: Traced) -> list[Labels]:
 # ---------------------------------------------------------------------------------------------------------------- products
 
 
-def _matrix(call: Call) -> list[Labels]:
+def _matrix(call: OperatorCall) -> list[Labels]:
     first, second = (call[name] for name in _FACTORS[call.name])
     made, shape = _product(call, first, second), call.results[0]
     if call.name not in ("addmm", "baddbmm"):
@@ -428,7 +426,7 @@ _FACTORS = {
 }
 
 
-def _product(call: Call, first: Traced, second: Traced) -> list[Labels]:
+def _product(call: OperatorCall, first: Traced, second: Traced) -> list[Labels]:
     """``Σ_k a[…, i, k] b[…, k, j]``: where one of them is a weight, it reads channels k and makes the other's.
 
     Two activations with channels, as in attention, are left whole.
@@ -448,12 +446,12 @@ def _product(call: Call, first: Traced, second: Traced) -> list[Labels]:
     return [*batch, first.dims[-2], second.dims[-1]]
 
 
-def _attention(call: Call) -> tuple[list[Labels], ...]:
+def _attention(call: OperatorCall) -> tuple[list[Labels], ...]:
     call.stay_all(_PRODUCT)
     return _nothing(call)
 
 
-def _linear(call: Call) -> list[Labels]:
+def _linear(call: OperatorCall) -> list[Labels]:
     x, weight, bias = call["input"], call["weight"], call["bias"]
     if x.given or not weight.given:
         call.stay_all(_PRODUCT)
@@ -466,7 +464,7 @@ def _linear(call: Call) -> list[Labels]:
     return [*x.dims[:-1], weight.dims[0]]
 
 
-def _convolution(call: Call) -> list[Labels]:
+def _convolution(call: OperatorCall) -> list[Labels]:
     x, weight, bias = call["input"], call["weight"], call["bias"]
     groups, transposed = int(call["groups"]), bool(call["transposed"])
     for tensor in (x, weight):
@@ -488,7 +486,7 @@ def _convolution(call: Call) -> list[Labels]:
     return [None, out, *[None] * (len(x.dims) - 2)]
 
 
-def _grouped(call: Call, labels: Labels, weight: Traced, groups: int, *, transposed: bool) -> Labels:
+def _grouped(call: OperatorCall, labels: Labels, weight: Traced, groups: int, *, transposed: bool) -> Labels:
     """Whole groups go: their inputs and outputs together, so that all groups that are left are as large as before."""
     call.stay(weight.dims[1], "it is a part of a group")
     rows = weight.dims[0]
@@ -507,7 +505,7 @@ def _grouped(call: Call, labels: Labels, weight: Traced, groups: int, *, transpo
     return np.repeat(own[:, 0], weight.shape[1]) if transposed else rows
 
 
-def _embedding(call: Call) -> list[Labels]:
+def _embedding(call: OperatorCall) -> list[Labels]:
     weight, numbers = call["weight"], call["indices"]
     call.stay(weight.dims[0], _ROWS)
     call.role(weight.dims[1], "out")

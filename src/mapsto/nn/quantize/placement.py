@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mapsto.nn.network.call_sites import INPUT, Call, Site, Trace
+from mapsto.nn.network.call_sites import INPUT, Site, SiteCall, Trace
 
 __all__ = ["Plan", "dynamic_layers", "plan", "thin_first_layer", "users"]
 
@@ -104,7 +104,7 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
     return Plan(tuple(observed), follows, rectified, weights, biases)
 
 
-def users(site: Site, consumers: dict[Site, list[Call]]) -> Iterator[Call]:
+def users(site: Site, consumers: dict[Site, list[SiteCall]]) -> Iterator[SiteCall]:
     """The calls that compute with a result, seen through those that only rearrange or select."""
     for call in consumers.get(site, []):
         if call.site.operation in _RESHAPES | _SELECTIONS:
@@ -125,7 +125,7 @@ def _producer(site: Site, graph: Trace) -> Site:
     return site
 
 
-def _absorbed(site: Site, consumers: dict[Site, list[Call]], skipped: tuple[str, ...]) -> bool:
+def _absorbed(site: Site, consumers: dict[Site, list[SiteCall]], skipped: tuple[str, ...]) -> bool:
     """Whether a rectifier that takes the result alone is quantized in its place."""
     takers = consumers.get(site, [])
     return len(takers) == 1 and takers[0].site.function in _RECTIFIERS and not _under(takers[0].site.path, skipped)
