@@ -22,7 +22,7 @@ from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.network.call_sites import INPUT, Site, trace
 from mapsto.nn.quantize.calibration import calibrate
 from mapsto.nn.quantize.observers import Range, clipped
-from mapsto.nn.quantize.placement import plan
+from mapsto.nn.quantize.placement import place_quantizers
 from mapsto.nn.quantize.post_training import needs_reduced_range
 
 
@@ -60,7 +60,7 @@ def test_trace_names_calls_without_a_module_of_their_own():
 def test_plan_quantizes_every_result_but_what_a_rectifier_absorbs():
     module = Residual().eval()
     FoldBatchNorm(pairs=foldable_pairs(module, trace(module, images(2)))).apply(module)
-    chosen = plan(trace(module, images(2)))
+    chosen = place_quantizers(trace(module, images(2)))
     assert INPUT in chosen.observed
     assert Site("stem.0", "conv2d") not in chosen.observed
     assert Site("stem.2", "hardtanh") in chosen.rectified
@@ -74,7 +74,7 @@ def test_plan_quantizes_every_result_but_what_a_rectifier_absorbs():
 
 def test_skipped_modules_have_no_quantizer():
     module = Residual().eval()
-    chosen = plan(trace(module, images(2)), skip=("short", "classifier"))
+    chosen = place_quantizers(trace(module, images(2)), skip=("short", "classifier"))
     assert "short.0.weight" not in chosen.weights
     assert "classifier.weight" not in chosen.weights
     assert not [site for site in chosen.observed if site.path.startswith("short")]

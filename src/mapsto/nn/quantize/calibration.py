@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mapsto.nn.edits.quantizers import Quantizer
 from mapsto.nn.network.call_sites import Site, trace
 from mapsto.nn.quantize.observers import Observer, Range, clipped, observe
-from mapsto.nn.quantize.placement import Plan, plan
+from mapsto.nn.quantize.placement import Placement, place_quantizers
 from mapsto.nn.quantize.quantizer_params import (
     activation_quantizer,
     bias_quantizer,
@@ -41,7 +41,7 @@ def calibrate(
 
     Raises `DataError` for inputs that are not finite and `DomainError` for weights that are not.
     """
-    chosen = plan(trace(module, batches[0][:2]), skip=skip)
+    chosen = place_quantizers(trace(module, batches[0][:2]), skip=skip)
     ranges = observe(module, batches, chosen.observed, histogram=observer != "minmax")
     return quantizers_for(
         module,
@@ -57,7 +57,7 @@ def calibrate(
 
 def quantizers_for(
     module: nn.Module,
-    chosen: Plan,
+    chosen: Placement,
     ranges: Mapping[Site, Range],
     *,
     bits: int,
@@ -66,7 +66,7 @@ def quantizers_for(
     percentile: float,
     reduce_range: bool,
 ) -> tuple[Quantizer, ...]:
-    """The quantizers of a plan from ranges that were observed, of its places or of more."""
+    """The quantizers of a placement from ranges that were observed, of its places or of more."""
     found: list[Quantizer] = []
     for site in (*chosen.observed, *chosen.follows):
         source = chosen.follows.get(site, site)

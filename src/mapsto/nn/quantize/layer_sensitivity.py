@@ -22,7 +22,7 @@ from mapsto.nn.network.dense_outputs import refuse_dense
 from mapsto.nn.network.examples import example_inputs
 from mapsto.nn.network.inference import evaluating
 from mapsto.nn.network.preprocess import prepare
-from mapsto.nn.quantize.placement import plan, users
+from mapsto.nn.quantize.placement import place_quantizers, users
 from mapsto.nn.quantize.post_training import quantized_edit, without_quantizers
 from mapsto.nn.train.batches import episode_scores, task_of
 from mapsto.nn.train.calibration_fields import CalibrationFields
@@ -75,7 +75,7 @@ class QuantizerCosts:
 
     def cost(self, path: str) -> Cost:
         """Of one layer's quantizers alone."""
-        chosen = plan(self._graph)
+        chosen = place_quantizers(self._graph)
         sources = {source for _, (weight, source) in chosen.biases.items() if weight.rpartition(".")[0] == path}
         kept = [q for q in self._edit.quantizers if q.path == path or (not q.weight and q.site in sources)]
         found = self._score(self._with(kept))
@@ -87,7 +87,7 @@ class QuantizerCosts:
 
     def quantizers(self, floats: Collection[str]) -> tuple[Quantizer, ...]:
         """The quantizers that stay if some layers are float; what only float layers make and take has none."""
-        chosen = plan(self._graph, skip=floats)
+        chosen = place_quantizers(self._graph, skip=floats)
         idle = set(self._between_floats(floats))
         places = {*chosen.observed} - idle | {site for site, source in chosen.follows.items() if source not in idle}
         parameters = {*chosen.weights, *(name for name, (_, of) in chosen.biases.items() if of not in idle)}

@@ -9,7 +9,7 @@ from torch import nn
 
 from mapsto.nn.network.call_sites import INPUT, Site, SiteCall, Trace
 
-__all__ = ["Plan", "dynamic_layers", "plan", "thin_first_layer", "users"]
+__all__ = ["Placement", "dynamic_layers", "place_quantizers", "thin_first_layer", "users"]
 
 
 _WEIGHTED = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0, "conv_transpose1d": 1, "conv_transpose2d": 1}
@@ -36,7 +36,7 @@ _FLOAT_AT_THE_END = frozenset({*_WEIGHTED, "softmax", "log_softmax", "sigmoid", 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Placement:
     """Where quantizers go."""
 
     observed: tuple[Site, ...]
@@ -73,7 +73,7 @@ def dynamic_layers(graph: Trace, *, skip: Iterable[str] = (), convolutions: bool
     return tuple(dict.fromkeys(names))
 
 
-def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
+def place_quantizers(graph: Trace, *, skip: Iterable[str] = ()) -> Placement:
     """Choose the places from a trace; modules at or under the paths in `skip` stay float."""
     skipped = tuple(skip)
     consumers = graph.consumers()
@@ -101,7 +101,7 @@ def plan(graph: Trace, *, skip: Iterable[str] = ()) -> Plan:
         elif not _absorbed(site, consumers, skipped) and not (site in last and function in _FLOAT_AT_THE_END):
             observed.append(site)
     rectified = frozenset(site for site in observed if site.function in _RECTIFIERS)
-    return Plan(tuple(observed), follows, rectified, weights, biases)
+    return Placement(tuple(observed), follows, rectified, weights, biases)
 
 
 def users(site: Site, consumers: dict[Site, list[SiteCall]]) -> Iterator[SiteCall]:

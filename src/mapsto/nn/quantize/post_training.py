@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.nn.edits.quantizers import Quantizers
-    from mapsto.nn.quantize.placement import Plan
+    from mapsto.nn.quantize.placement import Placement
 
 __all__ = [
     "Calibrated",
@@ -185,7 +185,7 @@ def with_scales(value: Network, edit: Quantizers, scales: Mapping[int, tuple[flo
         for index, quantizer in enumerate(edit.quantizers)
     ]
     by_site = {quantizer.site: quantizer for quantizer in changed}
-    for name, (weight, source) in _plan_of(value).biases.items():
+    for name, (weight, source) in _placement_of(value).biases.items():
         (path, _, bias), (owner, _, tensor) = name.rpartition("."), weight.rpartition(".")
         bias_site, weight_site = (
             source._replace(path=path, function=bias, call=0),
@@ -201,19 +201,19 @@ def with_learned_steps(value: Network, *, where: str) -> nn.Module:
     from mapsto.nn.edits.quantizers import learn_steps
 
     number = {quantizer.site: index for index, quantizer in enumerate(quantized_edit(value, where=where).quantizers)}
-    follows = {site: source for site, source in _plan_of(value).follows.items() if {site, source} <= number.keys()}
+    follows = {site: source for site, source in _placement_of(value).follows.items() if {site, source} <= number.keys()}
     module = value.module()
     learn_steps(module, {number[site]: number[source] for site, source in follows.items()})
     return module
 
 
-def _plan_of(value: Network) -> Plan:
+def _placement_of(value: Network) -> Placement:
     """Where a quantized network's quantizers would go if every layer had them."""
     from mapsto.nn.network.call_sites import trace
     from mapsto.nn.network.examples import example_inputs
-    from mapsto.nn.quantize.placement import plan
+    from mapsto.nn.quantize.placement import place_quantizers
 
-    return plan(trace(without_quantizers(value), example_inputs(value.signature, 2)[0]))
+    return place_quantizers(trace(without_quantizers(value), example_inputs(value.signature, 2)[0]))
 
 
 def quantized_example() -> Network:
