@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mapsto.recipe.goals import goal_of
 from mapsto.report.build import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -16,9 +17,13 @@ RESULTS = Path(__file__).parent / "results"
 
 def target(what: str, goal: str, measured: float | None) -> dict[str, Any]:
     """One goal such as ``>= 2``; a figure that was not measured is neither met nor missed."""
-    symbol, _, bound = goal.partition(" ")
-    kept = None if measured is None else {">=": measured >= float(bound), "<=": measured <= float(bound)}[symbol]
-    return {"what": what, "goal": goal, "measured": measured, "met": kept}
+    meets, bound = goal_of(goal)
+    return {
+        "what": what,
+        "goal": goal,
+        "measured": measured,
+        "met": None if measured is None else meets(measured, bound),
+    }
 
 
 def result(

@@ -8,6 +8,7 @@ import json
 import sys
 import types
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -112,6 +113,10 @@ def test_the_only_runtime_there_is_the_best(monkeypatch, small, tmp_path):
     folder = unpacked(package, tmp_path / "package")
     assert [row[0] for row in json.loads((folder / "measured.json").read_text())["latency"]["rows"]] == ["onnx"]
     assert Predictor(folder).predict([np.zeros((16, 16), np.uint8)])[0].label in "abcde"
+
+
+def test_a_field_takes_the_name_of_any_runtime_there_is():
+    assert sorted(get_args(registry.RuntimeName)) == sorted(registry.names())
 
 
 def runtime_exporters() -> list[str]:

@@ -7,13 +7,14 @@ not count.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.kinds import Metric, Network, Report
 from mapsto.mapping import Mapping
+from mapsto.nn.export.registry import RuntimeName
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +25,7 @@ __all__ = ["Exported"]
 class Exported(Mapping[Network, Report]):
     """Bytes of the model's file, parameters, multiply-accumulates and, measured, p50 and p99 of one sample on one thread."""
 
-    runtime: Literal["onnxruntime", "openvino", "litert", "executorch"] = "onnxruntime"
+    runtime: RuntimeName = "onnxruntime"
     """What it is exported for, and timed in."""
     timed: bool = True
     """Whether latency is measured."""

@@ -15,6 +15,7 @@ from pydantic import Field
 from mapsto.context import Context
 from mapsto.kinds import Metric, Network, Package, Report, Signature, Table
 from mapsto.mapping import Mapping, NetworkSource
+from mapsto.nn.export.registry import RuntimeName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class Latency(Mapping[Network | Package, Report]):
     """Length of one turn; at least 10 calls."""
     all_threads: bool = True
     """Measure with all threads of this run too."""
-    runtime: Literal["pytorch", "onnxruntime", "openvino", "litert", "executorch"] = "pytorch"
+    runtime: Literal["pytorch", RuntimeName] = "pytorch"
     """What a network itself is timed in; a package is always timed in the runtime that it was exported for."""
 
     def apply(self, value: Network | Package, ctx: Context) -> Report:

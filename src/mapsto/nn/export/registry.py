@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 from mapsto.errors import SpecError, nearest
 from mapsto_runtime import runtimes
@@ -16,7 +16,10 @@ from mapsto_runtime.runtimes import Run, names
 if TYPE_CHECKING:
     from mapsto.kinds import Network, Package
 
-__all__ = ["Run", "Runtime", "find", "names", "run_network", "run_package"]
+__all__ = ["Run", "Runtime", "RuntimeName", "find", "names", "run_network", "run_package"]
+
+RuntimeName: TypeAlias = Literal["onnxruntime", "openvino", "litert", "executorch"]
+"""What a field that chooses a runtime may hold; a test holds that these are the files of ``runtimes``."""
 
 
 class Runtime(runtimes.Runtime, Protocol):

@@ -15,6 +15,7 @@ from pydantic import Field
 from mapsto.discovery import name_of
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Frozen
+from mapsto.nn.export.registry import RuntimeName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +113,7 @@ class Budgeted(Sized):
         gt=0,
         description="Time of one sample in `runtime` on one thread of this machine, milliseconds (median).",
     )
-    runtime: Literal["onnxruntime", "openvino", "litert", "executorch"] = Field(
+    runtime: RuntimeName = Field(
         default="onnxruntime",
         description="What `latency_ms` is measured in; all but ONNX Runtime come with the extra `edge`.",
     )
