@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapsto import evaluate, fork, networks, observe, prune, ref
+from mapsto import datasets, evaluate, fork, networks, observe, prune, ref
 from mapsto.errors import DataError, SpecError
 from mapsto.mapping import Chain, Labelled
 from mapsto.recipe.document import Recipe
+from mapsto.recipe.nodes import data_from_node
 from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
 from mapsto.recipe.writer import dump, node_of
 from mapsto.run.contents import data_of
@@ -166,6 +167,21 @@ def test_optional_data_that_are_missing_drop_their_reports(monkeypatch: pytest.M
     recipe = parse_recipe(text.replace("observe: {", f"observe: {{{reports}, "))
     assert list(recipe.skipped) == ["teacher.omniglot", "teacher.drawn"]
     assert list(recipe.steps.steps[2].reports) == ["digits"]
+
+
+def test_a_setting_by_an_old_label_is_told_the_new_one() -> None:
+    with pytest.raises(
+        SpecError, match=r"no step or data entry is called 'rehearsals' \(it is called 'val_tasks' now\)"
+    ):
+        load_recipe("meta_protonet", settings={"rehearsals.ways": 5})
+    with pytest.raises(SpecError, match=r"called 'rehearsals' \(known: "):
+        parse_recipe(GOOD, settings={"rehearsals.ways": 5})
+
+
+def test_nodes_are_for_recipes_and_a_field_in_python_takes_the_value() -> None:
+    assert data_from_node({"subset": {"data": {"digits": {"size": 8}}, "per_class": 2}}).data == datasets.digits(size=8)
+    with pytest.raises(SpecError, match=r"'data': should be a dataset, a source of one, or \$label, got \{'digits'"):
+        prune.taylor(macs=0.5, data={"digits": {}})  # pyright: ignore[reportArgumentType]
 
 
 def test_the_demo_needs_nothing_that_is_not_built_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
 from mapsto.recipe.nodes import data_from_node, step_from_node
+from mapsto.recipe.renamed import new_name
 from mapsto.recipe.settings import addresses
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
@@ -228,7 +229,9 @@ class _Reader:
             return f"name a field of it, as in {target}.field"
         if not candidates:
             asked = target.rpartition(".")[0] if any(name.startswith(f"{address}.") for name in known) else address
-            return f"no step or data entry is called '{asked}' ({nearest(asked, known)})"
+            renamed = new_name(asked, known)
+            remedy = f"it is called '{renamed}' now" if renamed else nearest(asked, known)
+            return f"no step or data entry is called '{asked}' ({remedy})"
         name = candidates[-1]
         path = target[len(name) + 1 :]
         nodes = [node for label, node in places if label == name]
