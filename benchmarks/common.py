@@ -43,6 +43,16 @@ def result(
     }
 
 
+def finished(tree: dict[str, Any], *, quick: bool) -> dict[str, Any]:
+    """The result, printed, and kept unless its settings were quick."""
+    show(tree["rows"])
+    if tree["targets"]:
+        show(tree["targets"])
+    if not quick:
+        save(tree)
+    return tree
+
+
 def save(tree: Mapping[str, Any]) -> Path:
     """Write a result file, whole."""
     path = RESULTS / f"{tree['name']}.json"

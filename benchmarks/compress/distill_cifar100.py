@@ -177,11 +177,7 @@ def result(cells: _shared.Cells, *, rounds: int, quick: bool) -> dict[str, Any]:
         rows=rows,
         targets=targets,
     )
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 if __name__ == "__main__":

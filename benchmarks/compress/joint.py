@@ -79,11 +79,7 @@ def main(quick: bool = False, only: str = "", epochs: int | None = None) -> dict
         rows=rows,
         targets=targets,
     )
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 class Trial:

@@ -234,11 +234,7 @@ def _result(name: str, cells: _shared.Cells, quick: bool) -> dict[str, Any]:
             lost = None if isinstance(ours, str) else means["uncompressed", 1] - ours
             targets.append(common.target("points lost at 8×, omniglot", "<= 1", lost))
     tree = common.result(f"meta_compress_{name}", conditions={"quick": quick}, rows=rows, targets=targets)
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 if __name__ == "__main__":

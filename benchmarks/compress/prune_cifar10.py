@@ -221,11 +221,7 @@ def result(cells: _shared.Cells, tunings: list[Tuning], *, quick: bool, seeds: t
         rows=rows,
         targets=targets,
     )
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 def _above(found: dict[str, list[dict[str, Any]]], against: str) -> float | None:

@@ -186,10 +186,7 @@ def main(quick: bool = False) -> dict[str, Any]:
         rows=rows,
         targets=[common.target("mapsto list, seconds", "<= 0.5", statistics.median(listing))],
     )
-    common.show(rows)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 if __name__ == "__main__":

@@ -91,11 +91,7 @@ def main(quick: bool = False) -> dict[str, Any]:
     tree = common.result(
         "main_job", conditions={"seeds": list(seeds), "recipe": "demo", "quick": quick}, rows=rows, targets=targets
     )
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 if __name__ == "__main__":

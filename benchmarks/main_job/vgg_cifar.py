@@ -54,11 +54,7 @@ def main(quick: bool = False) -> dict[str, Any]:
     tree = common.result(
         "vgg_cifar", conditions={"seed": report["seed"], "device": device, "quick": quick}, rows=rows, targets=targets
     )
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 if __name__ == "__main__":

@@ -80,11 +80,7 @@ def main(quick: bool = False) -> dict[str, Any]:
         rows=rows,
         targets=targets,
     )
-    common.show(rows)
-    common.show(targets)
-    if not quick:
-        common.save(tree)
-    return tree
+    return common.finished(tree, quick=quick)
 
 
 def _plain(module: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[], None]:
