@@ -16,7 +16,7 @@ from mapsto.errors import DomainError
 from mapsto.native.compilation import SOURCES, give_up, library, missing
 from mapsto.nn.kernels.norm_pool_passes import PLAIN, NormPoolKernels
 
-__all__ = ["compiled_kernels", "is_supported", "is_transformed", "loaded_kernels", "why_not_compiled"]
+__all__ = ["compiled_kernels", "is_supported", "is_transformed", "loaded_kernels"]
 
 
 def is_supported(x: Tensor) -> bool:
@@ -31,7 +31,6 @@ def is_transformed() -> bool:
 
 _lock = threading.Lock()
 _loaded: list[NormPoolKernels | None] = []
-_reason: list[str] = []
 
 
 def compiled_kernels() -> bool:
@@ -39,35 +38,20 @@ def compiled_kernels() -> bool:
     return loaded_kernels() is not None
 
 
-def why_not_compiled() -> str | None:
-    """Why the compiled kernels are not there, for a note to the user; None where they are."""
-    return None if compiled_kernels() else _reason[0]
-
-
 def loaded_kernels() -> NormPoolKernels | None:
     """The compiled passes of batch norm, ReLU and pooling; None without a compiler. Raises `DomainError` where they fail."""
     if not _loaded:
         with _lock:
             if not _loaded:
-                try:
-                    kernels: NormPoolKernels | None = _load()
-                except DomainError:
-                    raise  # the step's key says that they are there
-                except Exception as error:  # whatever a compiler or a loader does: there is another way
-                    _reason.append(f"no compiled kernels, so a slower way is taken: {error}")
-                    kernels = None
-                _loaded.append(kernels)
+                _loaded.append(_load() if missing() is None else None)
     return _loaded[0]
 
 
 def _load() -> NormPoolKernels:
-    reason = missing()
-    if reason is not None:
-        raise RuntimeError(reason)
     place = library(SOURCES)
     try:
         return _checked(place)
-    except Exception as error:
+    except Exception as error:  # whatever a loader does: the step's key says that they are there
         give_up(place, f"they were compiled, but cannot be used: {error}")
         raise DomainError(
             f"the compiled kernels cannot be used: {error}",
