@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Adaptation
-from mapsto.nn.meta import adaptation
+from mapsto.nn.meta import adaptation as methods
 from mapsto.nn.network.head import episode_features
 
 __all__ = [
@@ -50,7 +50,7 @@ class EpisodeMethod(Protocol):
         support_labels: Tensor,
         query: Tensor,
         ways: int,
-        learner: Adaptation,
+        adaptation: Adaptation,
     ) -> Tensor:
         """Scores (B, Q, ways) for support (B, S, ...), labels (B, S) int64, query (B, Q, ...), prepared as input."""
         ...
@@ -65,7 +65,7 @@ class FeatureMethod(Protocol):
         support_labels: Tensor,
         query: Tensor,
         ways: int,
-        learner: Adaptation,
+        adaptation: Adaptation,
     ) -> Tensor:
         """Scores (B, Q, ways) from embeddings: support (B, S, D), labels (B, S), query (B, Q, D)."""
         ...
@@ -79,7 +79,7 @@ class LinearMethod(FeatureMethod, Protocol):
         features: Tensor,
         labels: Tensor,
         ways: int,
-        learner: Adaptation,
+        adaptation: Adaptation,
     ) -> tuple[Tensor, Tensor]:
         """Weight (ways, D) and bias (ways,) from the support set's embeddings (S, D) and labels (S,)."""
         ...
@@ -95,7 +95,7 @@ class UnlabelledMethod(FeatureMethod, Protocol):
         query: Tensor,
         unlabelled: Tensor,
         ways: int,
-        learner: Adaptation,
+        adaptation: Adaptation,
     ) -> Tensor:
         """Scores (B, Q, ways) from embeddings: support (B, S, D), labels (B, S), query (B, Q, D), unlabelled (B, U, D)."""
         ...
@@ -110,7 +110,7 @@ class TensorMethod(Protocol):
         support: Tensor,
         labels: Tensor,
         ways: int,
-        learner: Adaptation,
+        adaptation: Adaptation,
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """The tensors that differ, by name, and the head where the module gives embeddings."""
         ...
@@ -126,7 +126,7 @@ class StepwiseMethod(Protocol):
         support_labels: Tensor,
         query: Tensor,
         ways: int,
-        learner: Adaptation,
+        adaptation: Adaptation,
     ) -> Tensor:
         """Scores (steps + 1, B, Q, ways) before the first step and after each."""
         ...
@@ -138,10 +138,10 @@ def method(name: str) -> ModuleType:
     >>> method("centroid").__name__
     'mapsto.nn.meta.adaptation.centroid'
     """
-    known = [info.name for info in pkgutil.iter_modules(adaptation.__path__)]
+    known = [info.name for info in pkgutil.iter_modules(methods.__path__)]
     if name not in known:
         raise SpecError(f"unknown method of adaptation '{name}'", hint=nearest(name, known))
-    return importlib.import_module(f"{adaptation.__name__}.{name}")
+    return importlib.import_module(f"{methods.__name__}.{name}")
 
 
 def feature_method(name: str) -> FeatureMethod | None:
@@ -171,20 +171,20 @@ def task_scores(
     support_labels: Tensor,
     queries: int,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) by a learner for support, query and unlabelled samples side by side, (B, S + Q + U, ...), prepared."""
     shots = support_labels.shape[1]
-    if inputs.shape[1] > shots + queries and unlabelled_method(learner.method) is not None:
+    if inputs.shape[1] > shots + queries and unlabelled_method(adaptation.method) is not None:
         features: Tensor = call(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
-        return feature_task_scores(features, support_labels, queries, ways, learner)
+        return feature_task_scores(features, support_labels, queries, ways, adaptation)
     support, query = inputs[:, :shots], inputs[:, shots : shots + queries]
-    by_features = feature_method(learner.method)
+    by_features = feature_method(adaptation.method)
     if by_features is None:
-        by_episode = cast("EpisodeMethod", method(learner.method))
-        return by_episode.episode_scores(call, support, support_labels, query, ways, learner)
+        by_episode = cast("EpisodeMethod", method(adaptation.method))
+        return by_episode.episode_scores(call, support, support_labels, query, ways, adaptation)
     support, query = episode_features(call, support, query)
-    return by_features.feature_scores(support, support_labels, query, ways, learner)
+    return by_features.feature_scores(support, support_labels, query, ways, adaptation)
 
 
 def feature_task_scores(
@@ -192,17 +192,17 @@ def feature_task_scores(
     support_labels: Tensor,
     queries: int,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """As `task_scores`, from embeddings (B, S + Q + U, D)."""
-    found = feature_method(learner.method)
+    found = feature_method(adaptation.method)
     if found is None:
-        raise DomainError(f"the method {learner.method} does not work on embeddings")
+        raise DomainError(f"the method {adaptation.method} does not work on embeddings")
     shots = support_labels.shape[1]
     support, query, rest = features.tensor_split((shots, shots + queries), 1)
-    if rest.shape[1] and (semi := unlabelled_method(learner.method)) is not None:
-        return semi.unlabelled_scores(support, support_labels, query, rest, ways, learner)
-    return found.feature_scores(support, support_labels, query, ways, learner)
+    if rest.shape[1] and (semi := unlabelled_method(adaptation.method)) is not None:
+        return semi.unlabelled_scores(support, support_labels, query, rest, ways, adaptation)
+    return found.feature_scores(support, support_labels, query, ways, adaptation)
 
 
 def linear_method(name: str) -> LinearMethod | None:

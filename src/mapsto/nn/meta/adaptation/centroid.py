@@ -116,7 +116,7 @@ def layer(means: Tensor, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     return 2 * scale * means, -scale * means.square().sum(-1)
 
 
-def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer that ranks as `scores` does: weight (ways, D) and bias (ways,) from features (S, D), labels (S,).
 
     With the distance `cosine` an embedding as long as the examples' are on average gets their scale, a longer one a larger.
@@ -125,8 +125,8 @@ def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tu
     >>> torch.tensor([[0.5]]) @ weight.T + bias
     tensor([[ 0., -2.]])
     """
-    scale = scale_of(learner.settings)
-    if is_cosine(learner.settings):
+    scale = scale_of(adaptation.settings)
+    if is_cosine(adaptation.settings):
         means = normalize(centroids(normalize(features, dim=-1), labels, ways), dim=-1)
         length = features.norm(dim=-1).mean(-1)[..., None, None].clamp_min(1e-12)
         return 2 * scale * means / length, means.new_zeros(means.shape[:-1])
@@ -138,11 +138,11 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """`scores` with ``settings["scale"]``, by default 1, and ``settings["distance"]``, by default euclidean."""
     return scores(
-        support, support_labels, query, ways, scale=scale_of(learner.settings), cosine=is_cosine(learner.settings)
+        support, support_labels, query, ways, scale=scale_of(adaptation.settings), cosine=is_cosine(adaptation.settings)
     )
 
 

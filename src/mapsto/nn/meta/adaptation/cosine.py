@@ -55,12 +55,12 @@ def _directions(features: Tensor, labels: Tensor, ways: int, settings: Mapping[s
     return fitted(normalize(features, dim=-1), labels, ways, scale=scale, steps=steps, rate=rate), scale
 
 
-def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer that ranks as the cosine classifier does: weight (ways, D) and a bias of 0.
 
     An embedding as long as the examples' are on average gets their scale, a longer one a larger.
     """
-    weight, scale = _directions(features, labels, ways, learner.settings)
+    weight, scale = _directions(features, labels, ways, adaptation.settings)
     length = features.norm(dim=-1).mean(-1)[..., None, None].clamp_min(1e-12)
     return scale * weight / length, weight.new_zeros(weight.shape[:-1])
 
@@ -70,8 +70,8 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) with ``settings``' ``scale`` (by default 1), ``steps`` (100) and ``rate`` (0.01)."""
-    weight, scale = _directions(support, support_labels, ways, learner.settings)
+    weight, scale = _directions(support, support_labels, ways, adaptation.settings)
     return scale * normalize(query, dim=-1) @ weight.transpose(-1, -2)

@@ -28,10 +28,10 @@ def fit(
     support: Tensor,
     labels: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> tuple[FunctionalModule, list[Point]]:
     """Adapt to one support set: the function that the points are given to, and every point of the path."""
-    call = FunctionalModule(module, Inner.of(learner.settings), learner.tensors)
+    call = FunctionalModule(module, Inner.of(adaptation.settings), adaptation.tensors)
     _check(labels, ways)
     start = {name: tensor.detach().requires_grad_() for name, tensor in module.named_parameters()}
     with torch.enable_grad():
@@ -53,14 +53,14 @@ def adapted(
     support: Tensor,
     labels: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
     """What the support set (S, ...) makes of a module: its changed parameters and statistics, and the head where it has none.
 
     Batch norms that took the task's statistics keep those of the support set, so that the result is an ordinary classifier.
     """
     with norms.task_norms(module):
-        call, points = fit(module, support, labels, ways, learner)
+        call, points = fit(module, support, labels, ways, adaptation)
         last = len(points) - 1
         statistics = call.statistics(last)
         if statistics is None and call.inner.batch_norm != "none":
@@ -79,10 +79,10 @@ def path_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (steps + 1, B, Q, ways) before the first inner step and after each."""
-    return _scores(module, support, support_labels, query, ways, learner, whole=True)
+    return _scores(module, support, support_labels, query, ways, adaptation, whole=True)
 
 
 def episode_scores(
@@ -91,17 +91,17 @@ def episode_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of a batch of tasks, each adapted to on its own.
 
     >>> net = nn.Linear(1, 2)
     >>> x, y = torch.tensor([[[-1.0], [1.0]]]), torch.tensor([[0, 1]])
-    >>> learner = Adaptation(method="gradient", settings={"steps": 20, "rate": 1.0})
-    >>> episode_scores(net, x, y, x, 2, learner).argmax(-1).tolist()
+    >>> adaptation = Adaptation(method="gradient", settings={"steps": 20, "rate": 1.0})
+    >>> episode_scores(net, x, y, x, 2, adaptation).argmax(-1).tolist()
     [[0, 1]]
     """
-    return _scores(module, support, support_labels, query, ways, learner, whole=False)[-1]
+    return _scores(module, support, support_labels, query, ways, adaptation, whole=False)[-1]
 
 
 def _scores(
@@ -110,13 +110,13 @@ def _scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
     *,
     whole: bool,
 ) -> Tensor:
-    inner = Inner.of(learner.settings)
+    inner = Inner.of(adaptation.settings)
     if support.device.type == "cuda":
-        found = _side_by_side(module, support, support_labels, query, ways, learner, whole=whole)
+        found = _side_by_side(module, support, support_labels, query, ways, adaptation, whole=whole)
         if bool(found.isfinite().all()):  # else the path that says where it diverged
             return found
     adapting = _adapting(module, inner, support)
@@ -127,9 +127,9 @@ def _scores(
         inputs, queries = support[number], query[number]
         if fused:
             inputs, queries = channels_last(inputs), channels_last(queries)
-        call, points = fit(own(), inputs, support_labels[number], ways, learner)
+        call, points = fit(own(), inputs, support_labels[number], ways, adaptation)
         if fused and inner.batch_norm == "inductive":
-            call = FunctionalModule(judges(), inner, learner.tensors)
+            call = FunctionalModule(judges(), inner, adaptation.tensors)
         first = 0 if whole else len(points) - 1
         with torch.no_grad():
             return torch.stack(
@@ -149,7 +149,7 @@ def _side_by_side(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
     *,
     whole: bool,
 ) -> Tensor:
@@ -157,7 +157,7 @@ def _side_by_side(
     start = {name: tensor.detach() for name, tensor in module.named_parameters()}
 
     def one(inputs: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        call = FunctionalModule(module, Inner.of(learner.settings), learner.tensors, functional=True)
+        call = FunctionalModule(module, Inner.of(adaptation.settings), adaptation.tensors, functional=True)
         points = list(inner_path(call, start, inputs, labels, ways, steps=call.inner.steps, functional=True))
         first = 0 if whole else len(points) - 1
         return torch.stack([query_scores(call, points[at], inputs, queries, at) for at in range(first, len(points))])

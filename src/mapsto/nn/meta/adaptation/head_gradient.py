@@ -46,7 +46,7 @@ def settings_of(*, steps: int, rate: float, head: Literal["learned", "zero"], fi
     return {"steps": steps, "rate": rate, "head": head, "first_order": first_order}
 
 
-def path(support: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> Iterator[Head]:
+def path(support: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> Iterator[Head]:
     """Weight (..., ways, D) and bias (..., ways) before the first step and after each.
 
     Parameters
@@ -62,10 +62,10 @@ def path(support: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> Ite
         The learner's head is for another number of ways or another size of embedding.
     """
     steps, rate = (
-        int(cast("Any", learner.settings.get("steps", 5))),
-        float(cast("Any", learner.settings.get("rate", 0.4))),
+        int(cast("Any", adaptation.settings.get("steps", 5))),
+        float(cast("Any", adaptation.settings.get("rate", 0.4))),
     )
-    weight, bias = _first(support, ways, learner)
+    weight, bias = _first(support, ways, adaptation)
     yield weight, bias
     regression = labels.is_floating_point()
     wanted = labels if regression else _one_hot(labels, ways, support)
@@ -74,26 +74,26 @@ def path(support: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> Ite
         outputs = _linear(support, (weight, bias))
         errors = factor * ((outputs if regression else outputs.softmax(-1)) - wanted)
         by_weight, by_bias = errors.transpose(-1, -2) @ support, errors.sum(-2)
-        if learner.settings.get("first_order"):
+        if adaptation.settings.get("first_order"):
             by_weight, by_bias = by_weight.detach(), by_bias.detach()
         weight, bias = weight - rate * by_weight, bias - rate * by_bias
         yield weight, bias
 
 
-def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> Head:
+def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> Head:
     """The adapted head: weight (..., ways, D) and bias (..., ways), for support embeddings (..., S, D) and labels (..., S).
 
     Raises `DomainError` where the inner loop diverges: names the step, the loss and the rate.
 
     >>> settings = settings_of(steps=1, rate=1.0, head="zero", first_order=False)
-    >>> learner = Adaptation(method="head_gradient", settings=settings)
-    >>> head(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]), 2, learner)
+    >>> adaptation = Adaptation(method="head_gradient", settings=settings)
+    >>> head(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]), 2, adaptation)
     (tensor([[-0.5000],
             [ 0.5000]]), tensor([0., 0.]))
     """
-    weight, bias = list(path(features, labels, ways, learner))[-1]
+    weight, bias = list(path(features, labels, ways, adaptation))[-1]
     if not torch.compiler.is_exporting() and not bool(weight.isfinite().all()):
-        _diverged(features, labels, ways, learner)
+        _diverged(features, labels, ways, adaptation)
     return weight, bias
 
 
@@ -102,10 +102,10 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) of query embeddings (B, Q, D) by the head that the support set gives."""
-    return _linear(query, head(support, support_labels, ways, learner))
+    return _linear(query, head(support, support_labels, ways, adaptation))
 
 
 def path_scores(
@@ -114,11 +114,11 @@ def path_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (steps + 1, B, Q, ways) before the first inner step and after each."""
     support, query = episode_features(module, support, query)
-    return torch.stack([_linear(query, found) for found in path(support, support_labels, ways, learner)])
+    return torch.stack([_linear(query, found) for found in path(support, support_labels, ways, adaptation)])
 
 
 def _linear(features: Tensor, by: Head) -> Tensor:
@@ -135,11 +135,11 @@ def _one_hot(labels: Tensor, ways: int, like: Tensor) -> Tensor:
     return (labels.unsqueeze(-1) == torch.arange(ways, device=labels.device)).to(like.dtype)
 
 
-def _first(support: Tensor, ways: int, learner: Adaptation) -> Head:
+def _first(support: Tensor, ways: int, adaptation: Adaptation) -> Head:
     tasks, size = support.shape[:-2], support.shape[-1]
-    if learner.settings.get("head", "zero") == "zero":
+    if adaptation.settings.get("head", "zero") == "zero":
         return support.new_zeros(*tasks, ways, size), support.new_zeros(*tasks, ways)
-    weight, bias = (learner.tensors[name].to(support.device, support.dtype) for name in (WEIGHT, BIAS))
+    weight, bias = (adaptation.tensors[name].to(support.device, support.dtype) for name in (WEIGHT, BIAS))
     if tuple(weight.shape) != (ways, size):
         raise DomainError(
             f"the learner's head is for {weight.shape[0]} ways and embeddings of {weight.shape[1]}, "
@@ -149,14 +149,14 @@ def _first(support: Tensor, ways: int, learner: Adaptation) -> Head:
     return weight.expand(*tasks, ways, size), bias.expand(*tasks, ways)
 
 
-def _diverged(support: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> None:
-    for step, found in enumerate(path(support, labels, ways, learner)):
+def _diverged(support: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> None:
+    for step, found in enumerate(path(support, labels, ways, adaptation)):
         outputs = _linear(support, found)
         loss = mse_loss(outputs, labels) if labels.is_floating_point() else cross_entropy(outputs.mT, labels)
         if not bool(loss.isfinite()):
             raise DomainError(
                 f"the inner loop diverged: the loss at inner step {step} is {loss.item()} at an inner rate of "
-                f"{float(cast('Any', learner.settings.get('rate', 0.4))):g}",
+                f"{float(cast('Any', adaptation.settings.get('rate', 0.4))):g}",
                 hint="lower the inner rate, or take fewer inner steps",
             )
     raise DomainError(

@@ -54,17 +54,17 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Log-probabilities (B, Q, ways) of the queries of a task, which depend on each other.
 
     Its settings: ``scale`` and ``distance`` as for class means, ``weight`` (λ, by default 1), ``neighbours`` (3), ``steps`` (20)
     and ``rectify`` (true).
     """
-    scale, cosine = centroid.scale_of(learner.settings), centroid.is_cosine(learner.settings)
+    scale, cosine = centroid.scale_of(adaptation.settings), centroid.is_cosine(adaptation.settings)
     if cosine:
         support, query = normalize(support, dim=-1), normalize(query, dim=-1)
-    if learner.settings.get("rectify", True):
+    if adaptation.settings.get("rectify", True):
         query = query + support.mean(-2, keepdim=True) - query.mean(-2, keepdim=True)
         means = refined(support, support_labels, query, ways, scale=scale)
     else:
@@ -72,6 +72,9 @@ def feature_scores(
     if cosine:
         means, query = normalize(means, dim=-1), normalize(query, dim=-1)
     squares = torch.cdist(query, means).square()
-    affinity = neighbours(query, cast("int", learner.settings.get("neighbours", 3)))
-    weight, steps = cast("float", learner.settings.get("weight", 1.0)), cast("int", learner.settings.get("steps", 20))
+    affinity = neighbours(query, cast("int", adaptation.settings.get("neighbours", 3)))
+    weight, steps = (
+        cast("float", adaptation.settings.get("weight", 1.0)),
+        cast("int", adaptation.settings.get("steps", 20)),
+    )
     return propagated(scale * squares, affinity, weight=weight, steps=steps)

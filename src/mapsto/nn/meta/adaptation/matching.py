@@ -23,7 +23,7 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Log-probabilities (B, Q, ways) with ``settings["scale"]`` for s, by default 1; of targets (B, S, K) their means (B, Q, K).
 
@@ -31,7 +31,7 @@ def feature_scores(
     >>> feature_scores(support, labels, torch.tensor([[[1.0, 1.0]]]), 2, Adaptation(method="matching")).exp()
     tensor([[[0.5000, 0.5000]]])
     """
-    likeness = scale_of(learner.settings) * normalize(query, dim=-1) @ normalize(support, dim=-1).transpose(-1, -2)
+    likeness = scale_of(adaptation.settings) * normalize(query, dim=-1) @ normalize(support, dim=-1).transpose(-1, -2)
     if support_labels.is_floating_point():
         return likeness.softmax(-1) @ support_labels.to(likeness.dtype)
     attention = likeness.log_softmax(-1).unsqueeze(-1)

@@ -78,12 +78,12 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """What g gives before the sigmoid, the log-odds of belonging together, shape (B, Q, ways), for support (B, S, D), query (B, Q, D)."""
-    own = {name.removeprefix("~"): tensor.to(query) for name, tensor in learner.tensors.items()}
+    own = {name.removeprefix("~"): tensor.to(query) for name, tensor in adaptation.tensors.items()}
     classes = centroids(support, support_labels, ways)
-    channels = cast("int | None", learner.settings.get("channels"))
+    channels = cast("int | None", adaptation.settings.get("channels"))
     if channels is None:
         shape = (*query.shape[:-1], ways, query.shape[-1])
         pairs = (classes.unsqueeze(-3).expand(shape), query.unsqueeze(-2).expand(shape))

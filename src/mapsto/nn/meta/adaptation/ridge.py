@@ -73,7 +73,7 @@ def ridge(features: Tensor, targets: Tensor, penalty: Tensor | float) -> Tensor:
     return solve(across @ features + penalty * identity, across @ targets)
 
 
-def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer that was fitted: weight (..., ways, D) and bias (..., ways).
 
     Features are (..., S, D), labels (..., S) of classes or targets (..., S, ways).
@@ -84,7 +84,7 @@ def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tu
     tensor([[1., 0.],
             [0., 1.]])
     """
-    own = {name: tensor.to(features) for name, tensor in learner.tensors.items()}
+    own = {name: tensor.to(features) for name, tensor in adaptation.tensors.items()}
     classes = not labels.is_floating_point()
     targets = members(labels, ways).to(features.dtype) if classes else labels.to(features.dtype)
     padded = torch.cat([features, torch.ones_like(features[..., :1])], -1)
@@ -101,8 +101,8 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways), or predicted numbers where the labels are numbers."""
-    weight, bias = head(support, support_labels, ways, learner)
+    weight, bias = head(support, support_labels, ways, adaptation)
     return query @ weight.transpose(-1, -2) + bias.unsqueeze(-2)

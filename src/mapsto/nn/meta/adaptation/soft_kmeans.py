@@ -73,19 +73,19 @@ def unlabelled_scores(
     query: Tensor,
     unlabelled: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) with samples (B, U, D) without labels; ``settings``: ``scale`` (by default 1) and ``steps`` (1)."""
-    scale = centroid.scale_of(learner.settings)
-    radius = learner.tensors["~log_radius"].to(support) if "~log_radius" in learner.tensors else None
-    steps = cast("int", learner.settings.get("steps", 1))
+    scale = centroid.scale_of(adaptation.settings)
+    radius = adaptation.tensors["~log_radius"].to(support) if "~log_radius" in adaptation.tensors else None
+    steps = cast("int", adaptation.settings.get("steps", 1))
     means = refined(support, support_labels, unlabelled, ways, scale=scale, steps=steps, log_radius=radius)
     return -scale * _squares(query, means)
 
 
-def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer where there are no unlabelled samples: that of the nearest class mean."""
-    return centroid.head(features, labels, ways, learner)
+    return centroid.head(features, labels, ways, adaptation)
 
 
 def feature_scores(
@@ -93,7 +93,7 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) where there are no unlabelled samples."""
-    return centroid.feature_scores(support, support_labels, query, ways, learner)
+    return centroid.feature_scores(support, support_labels, query, ways, adaptation)

@@ -125,7 +125,7 @@ def dual(features: Tensor, labels: Tensor, ways: int, strength: float) -> Tensor
     return cast("Tensor", _Dual.apply(precise @ precise.transpose(-1, -2), own, strength))
 
 
-def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tuple[Tensor, Tensor]:
+def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
     """The linear layer of the machine, times γ: weight (..., ways, D), and a bias of 0.
 
     >>> x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
@@ -134,9 +134,9 @@ def head(features: Tensor, labels: Tensor, ways: int, learner: Adaptation) -> tu
     tensor([[ 0.5000, -0.5000],
             [-0.5000,  0.5000]])
     """
-    strength = cast("float", learner.settings.get("strength", 0.1))
+    strength = cast("float", adaptation.settings.get("strength", 0.1))
     alpha = dual(features, labels, ways, strength).to(features.dtype)
-    scale = learner.tensors["~log_scale"].to(features).exp() if "~log_scale" in learner.tensors else 1.0
+    scale = adaptation.tensors["~log_scale"].to(features).exp() if "~log_scale" in adaptation.tensors else 1.0
     weight = scale * alpha.transpose(-1, -2) @ features
     return weight, weight.new_zeros(weight.shape[:-1])
 
@@ -146,8 +146,8 @@ def feature_scores(
     support_labels: Tensor,
     query: Tensor,
     ways: int,
-    learner: Adaptation,
+    adaptation: Adaptation,
 ) -> Tensor:
     """Scores (B, Q, ways) with ``settings["strength"]`` for C, by default 0.1."""
-    weight, bias = head(support, support_labels, ways, learner)
+    weight, bias = head(support, support_labels, ways, adaptation)
     return query @ weight.transpose(-1, -2) + bias.unsqueeze(-2)
