@@ -1,7 +1,7 @@
 """The entry point of the command line: the commands, and how their errors end a process.
 
-Every command has ``--help`` with an example and ``--json`` for machines. Exit codes: 0 done, 2 the user's mistake or
-surroundings, 1 our failure, 130 Ctrl-C.
+Every command has ``--help`` with an example and ``--json`` for machines. Exit codes: 0 done, 2 the user's mistake or the
+environment's, 1 our failure, 130 Ctrl-C.
 """
 
 from __future__ import annotations

@@ -180,14 +180,14 @@ def render(report: Doc) -> str:
 def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    surroundings = Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return surroundings.get_template("report.html.j2")
+    return environment.get_template("report.html.j2")
 
 
 @cache

@@ -1,8 +1,8 @@
 """Whether a step has ruined a network: what it is compared on, and what is said of the outcome.
 
 Every ``quantize.*``, ``prune.*``, ``distill.*`` and ``export.*`` is compared with what it was given, by the executor alone: on labelled
-validation data where a field of the step, or of one before it, has them; else by agreement on the samples that the step looks at, or
-one before it did. Test data are never used. The figures stand in the step's record as measured values, outside its result.
+validation data where a field of the step, or of one before it, has them; else by agreement on the inputs of the step's own
+data, or of one before it. Test data are never used. The figures stand in the step's record as measured values, outside its result.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ _CLASSES = 5
 _LEAST = 2
 """Examples of each class, one to learn from and one to judge by."""
 _CALIBRATION = 8
-"""Samples that ``quantize.static`` looks at, at least."""
+"""The fewest samples that ``quantize.static`` calibrates on."""
 _MOST = 1e15
 """Of any limit, in its own unit."""
 _LEAST_LATENCY = 1e-7
@@ -350,7 +350,7 @@ def folds_for(node: dict[str, Any]) -> Folds | None:
     learn = len(samples) - int(sum(-(-counts // folds)))
     if learn < _CALIBRATION:
         raise DataError(
-            f"{len(samples)} examples leave {learn} to learn from in a fold, fewer than the {_CALIBRATION} that quantization looks at",
+            f"{len(samples)} examples leave {learn} to learn from in a fold, fewer than the {_CALIBRATION} that quantization is calibrated on",
             where="--data",
             hint="give more of each class, better 10",
         )

@@ -31,7 +31,7 @@ __all__ = ["Activation"]
 
 
 class Activation(DataDriven, Criterion):
-    """The network with the least active channels dropped until the budget is met; labels are not looked at.
+    """The network with the least active channels dropped until the budget is met; labels are not used.
 
     Raises `SpecError` unless exactly one budget and one of `data` and `tasks` are given, `DataError` for data with NaN or
     without a sample, and `DomainError` for a network that is quantized, or that cannot be made as small.

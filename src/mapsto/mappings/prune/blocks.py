@@ -52,7 +52,7 @@ class Blocks(Mapping[Network, Network]):
     measure: Literal["influence", "loss"] = "influence"
     """What ranks the blocks: how much they turn what they are given, or the classifier's loss without them."""
     samples: int = Field(default=128, ge=1)
-    """Samples that are looked at."""
+    """Calibration samples."""
     skip: tuple[str, ...] = ()
     """Paths of blocks that stay."""
 

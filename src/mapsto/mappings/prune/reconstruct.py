@@ -45,7 +45,7 @@ class Reconstruct(CalibrationFields, Mapping[Network, Network]):
     places: int = Field(
         default=40,
         ge=1,
-        description="Places of each sample's maps that are looked at, all where there are not more; ThiNet takes 10.",
+        description="Places of each sample's maps that are fitted to, all where there are not more; ThiNet takes 10.",
     )
     ridge: float = Field(
         default=0.1,

@@ -38,10 +38,10 @@ class Sparse(Process[Network, Network]):
     >>> from mapsto import datasets, evaluate, networks, prune, train
     >>> digits = datasets.digits(size=16)
     >>> net = networks.conv4(data=digits, width=8, blocks=2, classes="data")(seed=0)
-    >>> criterion, lesson = prune.magnitude(macs=0.4), train.supervised(data=digits, epochs=3)
+    >>> criterion, training = prune.magnitude(macs=0.4), train.supervised(data=digits, epochs=3)
     >>> accuracy = lambda net: evaluate.accuracy(data=digits)(net).metrics["accuracy"].value
-    >>> sparse = Sparse(train=lesson, penalty="growing", criterion=criterion, strength=0.02, every=1)(net)
-    >>> accuracy(criterion(sparse)) > accuracy(criterion(lesson(net))) + 10
+    >>> sparse = Sparse(train=training, penalty="growing", criterion=criterion, strength=0.02, every=1)(net)
+    >>> accuracy(criterion(sparse)) > accuracy(criterion(training(net))) + 10
     True
     """
 

@@ -31,7 +31,7 @@ __all__ = ["Answers", "agreement", "answers_of", "compare"]
 Answers = Literal["classes", "labels", "values", "maps", "embeddings"]
 
 SAMPLES = 400
-"""At most so many samples are looked at."""
+"""The most samples that two networks are compared on."""
 ENOUGH = 128
 """With so many it ends once `SECONDS` have passed."""
 SECONDS = 8.0
