@@ -350,7 +350,7 @@ def folds_for(node: dict[str, Any]) -> Folds | None:
     learn = len(samples) - int(sum(-(-counts // folds)))
     if learn < _CALIBRATION:
         raise DataError(
-            f"{len(samples)} examples leave {learn} to learn from in a fold, fewer than the {_CALIBRATION} that quantization is calibrated on",
+            f"{len(samples)} examples leave {learn} to learn from in a fold, fewer than the {_CALIBRATION} that quantization needs",
             where="--data",
             hint="give more of each class, better 10",
         )
