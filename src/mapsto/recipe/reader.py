@@ -144,17 +144,17 @@ class _Reader:
         node = self.root
         mark = node.start_mark if node is not None else None
         for part in place:
-            found = None
+            child = None
             if isinstance(node, yaml.MappingNode):
                 for key, value in cast("list[tuple[Any, Any]]", node.value):
                     if key.value == str(part):
-                        mark, found = key.start_mark, value
+                        mark, child = key.start_mark, value
             elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                found = node.value[part]
-                mark = found.start_mark
-            if found is None:
+                child = node.value[part]
+                mark = child.start_mark
+            if child is None:
                 break
-            node = found
+            node = child
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         origin = self._origin(place)
         self.errors.append((line, column, f"{message}, by {origin}" if origin else message))
@@ -283,9 +283,9 @@ class _Reader:
             _Document.model_validate({key: value for key, value in document.items() if key in _ENTRIES})
         except pydantic.ValidationError as error:
             findings = error.errors(include_url=False)
-            for found in findings:
-                self.error(*_finding(found))
-            return all(found["loc"][0] in ("schema", "seed") for found in findings)
+            for finding in findings:
+                self.error(*_finding(finding))
+            return all(finding["loc"][0] in ("schema", "seed") for finding in findings)
         return True
 
     def _skip(self, nodes: Any, data: Mapping[str, Any], entries: Any, optional: Any) -> dict[str, str]:
@@ -434,21 +434,21 @@ class _Reader:
         return walk(value, None, place)
 
 
-def _finding(found: Any) -> tuple[Place, str]:
+def _finding(finding: Any) -> tuple[Place, str]:
     """Where in a document one of pydantic's findings is, and what it says there."""
-    place: Place = tuple(found["loc"])
-    entry, given = str(place[0]), found["input"]
-    missing = found["type"] == "missing"
+    place: Place = tuple(finding["loc"])
+    entry, value = str(place[0]), finding["input"]
+    missing = finding["type"] == "missing"
     if entry == "schema":
-        later = type(given) is int and given > SCHEMA
+        later = type(value) is int and value > SCHEMA
         remedy = "upgrade mapsto" if later else f"write `schema: {SCHEMA}`"
-        return place, remedy if missing or given is None else f"schema {given!r} is not known; {remedy}"[:200]
-    if found["type"] == "goal":
-        return place, found["msg"]
+        return place, remedy if missing or value is None else f"schema {value!r} is not known; {remedy}"[:200]
+    if finding["type"] == "goal":
+        return place, finding["msg"]
     if entry == "targets" and len(place) > 1:
-        whole = given if missing or len(place) == 2 else f"{place[2]}: {given!r}"
+        whole = value if missing or len(place) == 2 else f"{place[2]}: {value!r}"
         return place[:2], f"a target is {{what, metric, goal}}, three texts, got {whole!r}"[:200]
-    got = "" if missing else f", got {given!r}"
+    got = "" if missing else f", got {value!r}"
     return place, f"{entry}: {_ENTRIES[entry].description}{got}"[:200]
 
 
@@ -492,9 +492,9 @@ def marker_in(annotation: Any) -> Of | None:
     parts: Sequence[Any] = annotation if isinstance(annotation, tuple) else get_args(annotation)
     for part in parts:
         if isinstance(part, Of) or (not isinstance(part, str) and part is not annotation):
-            found = marker_in(part)
-            if found is not None:
-                return found
+            marker = marker_in(part)
+            if marker is not None:
+                return marker
     return None
 
 

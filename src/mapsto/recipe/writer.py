@@ -23,25 +23,25 @@ __all__ = ["dump", "factories_in", "node_of"]
 
 def dump(recipe: Recipe | AnyMapping) -> str:
     """A recipe or a mapping as YAML; `parse_recipe` gives it back."""
-    given = recipe if isinstance(recipe, Recipe) else Recipe(steps=recipe)
+    document = recipe if isinstance(recipe, Recipe) else Recipe(steps=recipe)
     tree: dict[str, Any] = {"schema": SCHEMA}
-    if given.name != "recipe":
-        tree["name"] = given.name
-    if given.title:
-        tree["title"] = given.title
-    tree["seed"] = given.seed
-    if given.data:
-        entries = list(given.data.items())
+    if document.name != "recipe":
+        tree["name"] = document.name
+    if document.title:
+        tree["title"] = document.title
+    tree["seed"] = document.seed
+    if document.data:
+        entries = list(document.data.items())
         tree["data"] = {
             label: node_of(entry, [(known, name) for name, known in entries[:i]])
             for i, (label, entry) in enumerate(entries)
         }
-    names = [(entry, label) for label, entry in given.data.items()]
-    tree["steps"] = nodes_of(given.steps, names)
-    if given.quick:
-        tree["quick"] = dict(given.quick)
-    if given.targets:
-        tree["targets"] = [dict(target) for target in given.targets]
+    names = [(entry, label) for label, entry in document.data.items()]
+    tree["steps"] = nodes_of(document.steps, names)
+    if document.quick:
+        tree["quick"] = dict(document.quick)
+    if document.targets:
+        tree["targets"] = [dict(target) for target in document.targets]
     return yaml.safe_dump(tree, sort_keys=False, width=110, allow_unicode=True)
 
 
@@ -112,7 +112,7 @@ def changed_fields(value: Frozen, names: Names = ()) -> dict[str, Any]:
     infos: Mapping[str, Any] = cast("Any", type(value)).__pydantic_fields__
     fields: dict[str, Any] = {}
     for name, info in infos.items():
-        given = getattr(value, name)
-        if info.is_required() or given != info.get_default(call_default_factory=True, validated_data={}):
-            fields[name] = node_of(given, names)
+        current = getattr(value, name)
+        if info.is_required() or current != info.get_default(call_default_factory=True, validated_data={}):
+            fields[name] = node_of(current, names)
     return fields

@@ -156,8 +156,8 @@ class FunctionalModule:
 
     def __call__(self, point: Point, inputs: Tensor, step: int) -> Tensor:
         """The network's output, by the head of `point` where it has one, after `step` inner steps."""
-        own = {name: tensor for name, tensor in point.items() if not name.startswith("~")}
-        own |= {name: self.tensors[f"{name}@{min(step, last)}"] for name, last in self.per_step.items()}
+        parameters = {name: tensor for name, tensor in point.items() if not name.startswith("~")}
+        parameters |= {name: self.tensors[f"{name}@{min(step, last)}"] for name, last in self.per_step.items()}
         with ExitStack() as stack:
             seen: norms.Statistics | None = None
             if self._record is not None:
@@ -168,7 +168,7 @@ class FunctionalModule:
                 stack.enter_context(norms.using(statistics))
             elif self._functional and not norms.are_given():
                 stack.enter_context(norms.recording())
-            stack.enter_context(self._places.holding(own))
+            stack.enter_context(self._places.holding(parameters))
             output: Tensor = self.module(inputs)
             if seen is not None and self._record is not None and not self._muted:
                 noted = {place: (mean.detach(), variance.detach()) for place, (mean, variance) in seen.items()}
@@ -180,7 +180,7 @@ class FunctionalModule:
         """The running statistics of an inner step (after more steps than were trained the last one's); None without any."""
         if not self._norms:
             return None
-        found: norms.Statistics = {}
+        statistics: norms.Statistics = {}
         for place in self._norms:
             mean, variance = norms.statistics_names(place)
             trained = [int(name.rpartition("@")[2]) for name in self.tensors if name.startswith(f"{mean}@")]
@@ -189,18 +189,18 @@ class FunctionalModule:
                     f"this learner holds no per-step statistics of '{place}'", hint="train it with batch_norm: per_step"
                 )
             at = min(step, max(trained))
-            found[place] = (self.tensors[f"{mean}@{at}"], self.tensors[f"{variance}@{at}"])
-        return found
+            statistics[place] = (self.tensors[f"{mean}@{at}"], self.tensors[f"{variance}@{at}"])
+        return statistics
 
     def _per_step(self) -> dict[str, int]:
-        found: dict[str, int] = {}
+        last_steps: dict[str, int] = {}
         for place in norms.norm_paths(self.module):  # whichever statistics are asked for
             for name in ("weight", "bias"):
                 parameter = f"{place}.{name}" if place else name
                 steps = [int(key.rpartition("@")[2]) for key in self.tensors if key.startswith(f"{parameter}@")]
                 if steps:
-                    found[parameter] = max(steps)
-        return found
+                    last_steps[parameter] = max(steps)
+        return last_steps
 
 
 def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -308,23 +308,23 @@ def _gradients(
     loss = loss_at(point)
     value = loss.item()
     if not math.isfinite(value):
-        given = " and ".join(f"{rate:g}" for rate in sorted(set(rates.values())))
+        rate_text = " and ".join(f"{rate:g}" for rate in sorted(set(rates.values())))
         raise DomainError(
-            f"the inner loop diverged: the loss at inner step {step} is {value} at an inner rate of {given}",
+            f"the inner loop diverged: the loss at inner step {step} is {value} at an inner rate of {rate_text}",
             hint="lower the inner rate, or take fewer inner steps",
         )
-    found = torch.autograd.grad(loss, list(point.values()), create_graph=second_order, allow_unused=True)
+    gradients = torch.autograd.grad(loss, list(point.values()), create_graph=second_order, allow_unused=True)
     return {
         name: gradient
-        for name, gradient in zip(point, found, strict=True)
+        for name, gradient in zip(point, gradients, strict=True)
         if gradient is not None  # pyright: ignore[reportUnnecessaryComparison]
     }
 
 
 def as_leaves(point: Point, *, functional: bool) -> Point:
     """The same parameters without a history, to compute with where no gradient flows back to them."""
-    found = {name: tensor.detach() for name, tensor in point.items()}
-    return found if functional else {name: tensor.requires_grad_() for name, tensor in found.items()}
+    detached = {name: tensor.detach() for name, tensor in point.items()}
+    return detached if functional else {name: tensor.requires_grad_() for name, tensor in detached.items()}
 
 
 def moving_names(module: nn.Module, inner: Inner, point: Point) -> list[str]:
@@ -349,8 +349,8 @@ def inner_rates(module: nn.Module, inner: Inner, names: Iterable[str]) -> dict[s
 
 
 def _head_names(module: nn.Module, inner: Inner, names: Iterable[str]) -> set[str]:
-    own = head_path(module) if inner.head == "learned" else None
-    return {*HEAD, *(name for name in names if own is not None and name.startswith(f"{own}."))}
+    head = head_path(module) if inner.head == "learned" else None
+    return {*HEAD, *(name for name in names if head is not None and name.startswith(f"{head}."))}
 
 
 def _with_head(

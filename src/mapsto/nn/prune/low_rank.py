@@ -37,16 +37,16 @@ class Positions:
 
 def positions(module: nn.Module, layers: Mapping[str, Factorable], example: Tensor) -> dict[str, Positions]:
     """Path of each layer that runs on `example`, shape (N, ...) → its positions."""
-    found: dict[str, Positions] = {}
+    places: dict[str, Positions] = {}
 
     def count(path: str, given: tuple[Tensor, ...], output: Tensor) -> None:
-        here = found.setdefault(path, Positions())
+        here = places.setdefault(path, Positions())
         outputs, inputs = layers[path].weight.shape[:2]
         here.inputs += given[0].numel() / (given[0].shape[0] * inputs)
         here.outputs += output.numel() / (given[0].shape[0] * outputs)
 
     run_watched(module, layers, [example], count)
-    return found
+    return places
 
 
 @dataclass(kw_only=True, eq=False)
@@ -133,9 +133,9 @@ class Chosen:
         more = Chosen(self.spectrum, ranks, closed=self.closed)
         whole = Chosen(self.spectrum, ranks, whole=True)
         if more.cost(places) >= whole.cost(places) or all(
-            rank == len(found) for rank, found in zip(ranks, energies, strict=True)
+            rank == len(of_side) for rank, of_side in zip(ranks, energies, strict=True)
         ):
-            return whole, sum(float(found[rank:].sum()) for rank, found in zip(self.ranks, energies, strict=True))
+            return whole, sum(float(of_side[rank:].sum()) for rank, of_side in zip(self.ranks, energies, strict=True))
         return more, float(energies[side][self.ranks[side]])
 
 
@@ -169,12 +169,12 @@ def allocated(
     DomainError
         Rank 1 everywhere is not little enough; the message has the smallest cost there is.
     """
-    chosen = {found.path: found.least for found in spectra}
+    chosen = {spectrum.path: spectrum.least for spectrum in spectra}
     for path, least in chosen.items():
         whole = Chosen(least.spectrum, least.ranks, whole=True)
         if whole.cost(places[path]) <= least.cost(places[path]):
             chosen[path] = whole
-    cost = rest + sum(found.cost(places[path]) for path, found in chosen.items())
+    cost = rest + sum(choice.cost(places[path]) for path, choice in chosen.items())
     if cost > limit:
         unit = limit / budget.limit
         raise DomainError(
@@ -183,12 +183,12 @@ def allocated(
             where=where,
             hint="allow more, or skip fewer layers",
         )
-    steps = {path: _steps(found, places[path]) for path, found in chosen.items()}
+    steps = {path: _steps(choice, places[path]) for path, choice in chosen.items()}
     while True:
-        found = [(ratio, path, side) for path, options in steps.items() for side, ratio in options.items()]
-        if not found:
+        candidates = [(ratio, path, side) for path, options in steps.items() for side, ratio in options.items()]
+        if not candidates:
             break
-        _, path, side = max(found, key=lambda entry: entry[0])
+        _, path, side = max(candidates, key=lambda entry: entry[0])
         before, after = chosen[path], chosen[path].raised(side, places[path])
         if after is None:
             continue
@@ -201,63 +201,65 @@ def allocated(
     return [
         LayerRanks(
             path=path,
-            outputs=found.ranks[0],
-            inputs=found.ranks[1] if len(found.ranks) > 1 else None,
+            outputs=choice.ranks[0],
+            inputs=choice.ranks[1] if len(choice.ranks) > 1 else None,
         )
-        for path, found in chosen.items()
-        if not found.whole
+        for path, choice in chosen.items()
+        if not choice.whole
     ]
 
 
 def _steps(chosen: Chosen, places: Positions) -> dict[int, float]:
     """Which of a layer's ranks can be raised, and the energy that it keeps for its cost."""
-    now, found = chosen.cost(places), dict[int, float]()
+    now, ratios = chosen.cost(places), dict[int, float]()
     for side in range(len(chosen.ranks)):
         after = chosen.raised(side, places)
         if after is not None:
             more = after[0].cost(places) - now
-            found[side] = after[1] / more if more > 0 else math.inf
-    return found
+            ratios[side] = after[1] / more if more > 0 else math.inf
+    return ratios
 
 
 # ----------------------------------------------------------------------------------------------------------------- factors
 
 
-def set_factors(factors: nn.Sequential, found: Spectrum, ranks: LayerRanks, *, sweeps: int) -> None:
+def set_factors(factors: nn.Sequential, spectrum: Spectrum, ranks: LayerRanks, *, sweeps: int) -> None:
     """Give the layers that stand for one its factors: the best for one rank, for two those of `sweeps` of alternation (HOOI)."""
-    tensors = _matrices(found, ranks.outputs) if ranks.inputs is None else _tucker(found, ranks, sweeps)
+    tensors = _matrices(spectrum, ranks.outputs) if ranks.inputs is None else _tucker(spectrum, ranks, sweeps)
     with torch.no_grad():
         for part, tensor in zip(factors, tensors, strict=True):
             weight = cast("Factorable", part).weight
             weight.copy_(tensor.reshape(weight.shape))
-        bias = cast("Tensor | None", found.layer.bias)
+        bias = cast("Tensor | None", spectrum.layer.bias)
         if bias is not None:
             cast("Tensor", factors[-1].bias).copy_(bias)
 
 
-def _matrices(found: Spectrum, rank: int) -> tuple[Tensor, Tensor]:
+def _matrices(spectrum: Spectrum, rank: int) -> tuple[Tensor, Tensor]:
     """A and B, each component of equal norm in both."""
-    matrix, basis = found.weight.squeeze(2), found.bases[0][:, :rank]
+    matrix, basis = spectrum.weight.squeeze(2), spectrum.bases[0][:, :rank]
     if matrix.shape[1] < matrix.shape[0]:
         first, last = basis.T, matrix @ basis
     else:
         first, last = basis.T @ matrix, basis
-    first = _unwhitened(first, found)
+    first = _unwhitened(first, spectrum)
     scale = (last.norm(dim=0) / first.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
     scale = torch.where(scale > 0, scale, 1.0)
     return first * scale[:, None], last / scale
 
 
-def _tucker(found: Spectrum, ranks: LayerRanks, sweeps: int) -> tuple[Tensor, Tensor, Tensor]:
-    weight = found.weight
-    to, of = found.bases[0][:, : ranks.outputs], found.bases[1][:, : ranks.inputs]
+def _tucker(spectrum: Spectrum, ranks: LayerRanks, sweeps: int) -> tuple[Tensor, Tensor, Tensor]:
+    weight = spectrum.weight
+    to, of = spectrum.bases[0][:, : ranks.outputs], spectrum.bases[1][:, : ranks.inputs]
     for _ in range(sweeps):
         to = _components(torch.einsum("oik,ir->ork", weight, of).flatten(1))[1][:, : ranks.outputs]
         of = _components(torch.einsum("oik,or->irk", weight, to).flatten(1))[1][:, : ranks.inputs]
     core = torch.einsum("oik,or,is->rsk", weight, to, of)
-    return _unwhitened(of.T, found), core, to
+    return _unwhitened(of.T, spectrum), core, to
 
 
-def _unwhitened(first: Tensor, found: Spectrum) -> Tensor:
+def _unwhitened(first: Tensor, spectrum: Spectrum) -> Tensor:
     """First · S⁻¹, of shape (rank, inputs)."""
-    return first if found.root is None else torch.linalg.solve_triangular(found.root, first, upper=False, left=False)
+    return (
+        first if spectrum.root is None else torch.linalg.solve_triangular(spectrum.root, first, upper=False, left=False)
+    )
