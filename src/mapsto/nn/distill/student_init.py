@@ -92,9 +92,9 @@ def derived(teacher: Network, *, width: float, depth: int | None) -> Network:
     arguments = defaults | teacher.arch.arguments | {"classes": linear.out_features if linear is not None else None}
     copy = _Copy(_headed(teacher))
     arguments = _FAMILIES[name](copy, arguments, width, depth)
-    given = {key: value for key, value in arguments.items() if key in teacher.arch.arguments or value != defaults[key]}
+    fields = {key: value for key, value in arguments.items() if key in teacher.arch.arguments or value != defaults[key]}
     signature = teacher.signature
-    student = network_of(teacher.arch.name, given, signature.preprocessing, classes=signature.classes)
+    student = network_of(teacher.arch.name, fields, signature.preprocessing, classes=signature.classes)
     return dataclasses.replace(
         student,
         tensors=detached({**student.tensors, **copy.tensors}),
@@ -129,9 +129,9 @@ def _scaled(width: float, channels: int) -> int:
     return max(1, round(width * channels))
 
 
-def _too_deep(given: int | None, allowed: Sequence[int]) -> DomainError:
+def _too_deep(depth: int | None, allowed: Sequence[int]) -> DomainError:
     return DomainError(
-        f"depth is {given}, but the teacher allows {', '.join(map(str, allowed))}",
+        f"depth is {depth}, but the teacher allows {', '.join(map(str, allowed))}",
         where=_WHERE,
         hint="give one of these, or leave it out for the teacher's own",
     )
@@ -170,13 +170,13 @@ def _vgg(copy: _Copy, arguments: dict[str, Any], width: float, depth: int | None
     if len(wanted) != len(counts) or any(less > more for less, more in zip(wanted, counts, strict=True)):
         fits = [name for name, each in CONVOLUTIONS.items() if all(a <= b for a, b in zip(each, counts, strict=False))]
         raise _too_deep(depth, fits)
-    found: list[list[int]] = []
+    stages: list[list[int]] = []
     old = new = 0
     before = torch.arange(arguments["channels"])
     for stage, (less, more) in enumerate(zip(wanted, counts, strict=True)):
         places = [old + 3 * number for number in range(more)]
         kept = [math.ceil((number + 1) * more / less) - 1 for number in range(less)]
-        found.append([])
+        stages.append([])
         start = 0
         for last in kept:
             weight = _merged(copy, places[start : last + 1])
@@ -185,11 +185,11 @@ def _vgg(copy: _Copy, arguments: dict[str, Any], width: float, depth: int | None
             chosen = _best(importance, _scaled(width, len(importance)))
             copy.conv(f"features.{new}", weight, chosen, before)
             copy.norm(f"features.{new + 1}", norm, chosen)
-            found[stage].append(len(chosen))
+            stages[stage].append(len(chosen))
             before, new, start = chosen, new + 3, last + 1
         old, new = old + 3 * more + 1, new + 1
     copy.head("classifier", before)
-    return {**arguments, "plan": [list(stage) for stage in found]}
+    return {**arguments, "plan": [list(stage) for stage in stages]}
 
 
 def _merged(copy: _Copy, places: Sequence[int]) -> Tensor:
@@ -234,7 +234,7 @@ def _resnet_cifar(copy: _Copy, arguments: dict[str, Any], width: float, depth: i
 def _streams(copy: _Copy, arguments: dict[str, Any], width: float, blocks: int) -> list[Tensor]:
     """The channels of each stage's sum. A padded shortcut puts those of the stage before in the middle: there they stay."""
     count = _scaled(width, arguments["width"])
-    found: list[Tensor] = []
+    streams: list[Tensor] = []
     for stage in (1, 2, 3):
         makers = [(f"layer{stage}.{block}.conv2", f"layer{stage}.{block}.bn2") for block in range(blocks)]
         makers += [("conv1", "bn1")] if stage == 1 else []
@@ -242,13 +242,13 @@ def _streams(copy: _Copy, arguments: dict[str, Any], width: float, blocks: int) 
         wanted = count * 2 ** (stage - 1)
         if arguments["shortcut"] == "A" and stage > 1:
             inputs, outputs = len(importance) // 2, len(importance)
-            given, made = PaddedShortcut(inputs, outputs, 2), PaddedShortcut(wanted // 2, wanted, 2)
-            low, high, few, rest = given.before, given.after, made.before, made.after
+            wider, narrower = PaddedShortcut(inputs, outputs, 2), PaddedShortcut(wanted // 2, wanted, 2)
+            low, high, few, rest = wider.before, wider.after, narrower.before, narrower.after
             ends = _best(importance[:low], few), outputs - high + _best(importance[outputs - high :], rest)
-            found.append(torch.cat([ends[0], low + found[-1], ends[1]]))
+            streams.append(torch.cat([ends[0], low + streams[-1], ends[1]]))
         else:
-            found.append(_best(importance, wanted))
-    return found
+            streams.append(_best(importance, wanted))
+    return streams
 
 
 _FAMILIES: dict[str, Callable[[_Copy, dict[str, Any], float, int | None], dict[str, Json]]] = {

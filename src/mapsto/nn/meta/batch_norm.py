@@ -105,16 +105,16 @@ def task_norms(module: nn.Module) -> Generator[nn.Module]:
     >>> net(x).flatten().round().tolist(), net.running_mean.item()
     ([1.0, 3.0], 0.0)
     """
-    found = [(path, module.get_submodule(path)) for path in norm_paths(module)]
-    kinds = [type(part) for _, part in found]
+    parts = [(path, module.get_submodule(path)) for path in norm_paths(module)]
+    kinds = [type(part) for _, part in parts]
     try:
-        for path, part in found:
+        for path, part in parts:
             part.path = path  # type: ignore[assignment]
             if not isinstance(part, _TaskNorm):
                 part.__class__ = _TaskNorm
         yield module
     finally:
-        for (_, part), kind in zip(found, kinds, strict=True):
+        for (_, part), kind in zip(parts, kinds, strict=True):
             part.__class__ = kind
 
 
@@ -164,9 +164,9 @@ def are_given() -> bool:
 def using(statistics: Mapping[str, tuple[Tensor, Tensor]] | Literal["stored"]) -> Generator[None]:
     """Within the block task norms normalise by these statistics, or by those that the network holds."""
     stored = _stored.set(statistics == "stored")
-    given = _given.set(None if isinstance(statistics, str) else statistics)
+    token = _given.set(None if isinstance(statistics, str) else statistics)
     try:
         yield
     finally:
-        _given.reset(given)
+        _given.reset(token)
         _stored.reset(stored)

@@ -102,11 +102,11 @@ def accuracies_by_step(
 
     Of regression tasks it is the queries' mean squared error. None for a method that does not adapt step by step.
     """
-    found = method(adaptation.method)
-    if not hasattr(found, "path_scores"):
+    file = method(adaptation.method)
+    if not hasattr(file, "path_scores"):
         return None
     regression = _is_regression(episodes, adaptation)
-    stepwise = cast("StepwiseMethod", found)
+    stepwise = cast("StepwiseMethod", file)
     parts: dict[int, NDArray[np.float64]] = {}
     with evaluating(compact(module.to(device))), torch.no_grad():
         for places in _alike(episodes, batch):
@@ -147,13 +147,13 @@ def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _is_regression(episodes: Sequence[Episode], adaptation: Adaptation) -> bool:
     """Whether the tasks ask for numbers. Raises `DomainError` where the learner can only tell classes."""
-    found = any(not episode.classes for episode in episodes)
-    if found and not predicts_values(adaptation.method):
+    regression = any(not episode.classes for episode in episodes)
+    if regression and not predicts_values(adaptation.method):
         raise DomainError(
             f"the tasks ask for numbers, but a learner that adapts by {adaptation.method} tells classes",
             hint="train one that adapts by gradient descent (meta.maml) or ridge regression (meta.r2d2), or choose tasks of classes",
         )
-    return found
+    return regression
 
 
 def _alike(episodes: Sequence[Episode], batch: int) -> list[list[int]]:
@@ -212,14 +212,14 @@ def _each_by_features(
 
 def own_statistics(adaptation: Adaptation) -> Literal["transductive", "inductive"]:
     """Whether a learner's batch norms take a task's images, queries among themselves, where nothing else is asked for."""
-    found = adaptation.settings.get("batch_norm") == "transductive" and feature_method(adaptation.method) is None
-    return "transductive" if found else "inductive"
+    transductive = adaptation.settings.get("batch_norm") == "transductive" and feature_method(adaptation.method) is None
+    return "transductive" if transductive else "inductive"
 
 
 def _with_statistics(adaptation: Adaptation, statistics: str) -> Adaptation:
     """The adaptation with that mode of its batch norms, where it has one."""
-    own = adaptation.settings.get("batch_norm")
-    kept = statistics == "own" or own is None or (statistics == "inductive" and own != "transductive")
+    current = adaptation.settings.get("batch_norm")
+    kept = statistics == "own" or current is None or (statistics == "inductive" and current != "transductive")
     if kept:
         return adaptation
     return dataclasses.replace(adaptation, settings={**adaptation.settings, "batch_norm": statistics})

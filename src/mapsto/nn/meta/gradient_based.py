@@ -310,19 +310,19 @@ class GradientBased(Episodic):
         from mapsto.nn.kernels.compiled import compiled_kernels
         from mapsto.nn.kernels.fuse import is_fusable
 
-        found: list[Engine] = ["loop"]
+        names: list[Engine] = ["loop"]
         if self.batch_norm == "per_step" or self.checkpointing:
-            return tuple(found)
+            return tuple(names)
         random = any(isinstance(part, torch.nn.modules.dropout._DropoutNd) for part in learner.network.modules())
         plain = ctx.numerics.precision in ("32-true", "64-true") and not self.feature_noise
         if ctx.device.type == "cpu" and plain and not random:
-            found.append("threads")
+            names.append("threads")
             if self.batch_norm == "transductive" and is_fusable(learner.network) and compiled_kernels():
-                found.append("fused")
-        found.append("vmap")
+                names.append("fused")
+        names.append("vmap")
         if ctx.device.type == "cuda" and plain and self._is_constant():
-            found.append("graph")
-        return tuple(found)
+            names.append("graph")
+        return tuple(names)
 
     def _is_constant(self) -> bool:
         """Whether the outer loss is the same function at every step, so that a recording of it can be replayed."""
@@ -333,12 +333,12 @@ class GradientBased(Episodic):
         """Mean 0 and variance 1 of every batch norm at every inner step and after the last."""
         from mapsto.nn.meta.batch_norm import norm_paths, statistics_names
 
-        found: dict[str, Tensor] = {}
+        statistics: dict[str, Tensor] = {}
         for path in norm_paths(value.module()):
             for step in range(self.inner_steps + 1):
                 for name in statistics_names(path):
-                    found[f"{name}@{step}"] = value.tensors[name].clone()
-        return found
+                    statistics[f"{name}@{step}"] = value.tensors[name].clone()
+        return statistics
 
 
 def _convolves(module: torch.nn.Module) -> bool:

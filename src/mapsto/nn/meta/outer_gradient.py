@@ -127,11 +127,11 @@ def by_chunks(
     return precomputed(list(parameters.values()), found(), count)
 
 
-def precomputed(parameters: Sequence[Tensor], found: Iterable[Gradients], count: int) -> Tensor:
+def precomputed(parameters: Sequence[Tensor], results: Iterable[Gradients], count: int) -> Tensor:
     """A mean loss from the (loss, gradients) of its parts, added up in their order and divided by `count`."""
     total: Tensor | None = None
     sums: list[Tensor | None] = [None] * len(parameters)
-    for part, gradients in found:
+    for part, gradients in results:
         total = part if total is None else total + part
         for place, gradient in enumerate(gradients):
             if gradient is not None:

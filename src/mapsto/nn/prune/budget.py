@@ -89,14 +89,14 @@ class Sized(Frozen):
     def budget(self) -> Budget:
         """The one budget. Raises `SpecError` for none or several."""
         limits = self._limits()
-        found: dict[Kind, float] = {kind: limit for kind, limit in limits.items() if limit is not None}
-        if len(found) != 1:
+        named: dict[Kind, float] = {kind: limit for kind, limit in limits.items() if limit is not None}
+        if len(named) != 1:
             raise SpecError(
-                f"{'no budget is' if not found else ' and '.join(found) + ' are'} given",
+                f"{'no budget is' if not named else ' and '.join(named) + ' are'} given",
                 where=name_of(type(self)),
                 hint=f"give exactly one of {', '.join(limits)}, as in macs=0.25",
             )
-        ((kind, limit),) = found.items()
+        ((kind, limit),) = named.items()
         unit = "ms" if kind == "latency_ms" else "bytes" if kind == "bytes" and limit > 1 else "share"
         return Budget(kind, limit, unit)
 

@@ -307,12 +307,12 @@ def _group(channels: Sequence[int], places: Mapping[int, Place], flow: Flow) -> 
 def _layers(module: nn.Module) -> dict[str, str]:
     """Path of each layer that makes channels → name of its weight, which several may share."""
     names = {id(tensor): name for name, tensor in module.named_parameters()}
-    found: dict[str, str] = {}
+    weights: dict[str, str] = {}
     for path, part in module.named_modules():
         weight = getattr(part, "weight", None)
         if isinstance(part, _LAYERS) and not _is_depthwise(part):
-            found[path] = names.get(id(weight), f"{path}.weight".lstrip("."))
-    return found
+            weights[path] = names.get(id(weight), f"{path}.weight".lstrip("."))
+    return weights
 
 
 def _size(module: nn.Module, path: str) -> int:
@@ -398,9 +398,9 @@ class _Trial:
         return cast("Tensor", output[0] if isinstance(output, (tuple, list)) else output)
 
 
-def _alike(given: Tensor, wanted: Tensor) -> bool:
+def _alike(output: Tensor, wanted: Tensor) -> bool:
     scale = float(wanted.abs().max()) if wanted.numel() else 0.0
-    return 0 < scale < float("inf") and float((given - wanted).abs().max()) <= 1e-8 * scale
+    return 0 < scale < float("inf") and float((output - wanted).abs().max()) <= 1e-8 * scale
 
 
 def _greedy(groups: Sequence[Group], agrees: Callable[[Sequence[Group]], bool]) -> tuple[Group, ...]:

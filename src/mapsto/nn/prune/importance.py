@@ -62,11 +62,11 @@ def weight_norms(module: nn.Module, groups: Sequence[Group], power: int) -> dict
     >>> weight_norms(net, find_groups(net, torch.ones(9, 1)).groups, 2)["0"].tolist()
     [25.0, 5.0]
     """
-    found: dict[str, NDArray[np.float64]] = {}
+    importance: dict[str, NDArray[np.float64]] = {}
     for group in groups:
         norms = (channel_sums(w.abs() ** power, member, group.channels) for w, member in weights_of(group, module))
-        found[group.name] = sum(norms, np.zeros(group.channels))
-    return found
+        importance[group.name] = sum(norms, np.zeros(group.channels))
+    return importance
 
 
 def mean_normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -63,9 +63,9 @@ def unpacked(state: State) -> Network:
 def round_context(ctx: Context, number: int) -> Context:
     """The context of a round: other orders and draws in each, everything else shared."""
     _ = ctx.fabric  # made once, not anew in each round
-    own = copy.copy(ctx)
-    own.key = f"{ctx.key}, round {number}"
-    return own
+    of_round = copy.copy(ctx)
+    of_round.key = f"{ctx.key}, round {number}"
+    return of_round
 
 
 class Gradual(Live):

@@ -37,31 +37,31 @@ def inputs_at(module: nn.Module, batches: Sequence[Tensor], path: str, places: i
     Of a convolution as its kernel sees them: (R, C · kh · kw). A pass ends at the layer.
     """
     layer = module.get_submodule(path)
-    found: list[Tensor] = []
+    rows: list[Tensor] = []
 
-    def keep(_: str, given: tuple[Tensor, ...], result: Tensor) -> None:
-        at = _chosen(result, layer, places, len(found))
-        found.append(_inputs(layer, given[0], result, at))
+    def keep(_: str, arguments: tuple[Tensor, ...], result: Tensor) -> None:
+        at = _chosen(result, layer, places, len(rows))
+        rows.append(_inputs(layer, arguments[0], result, at))
         raise EndPass
 
     run_watched(module, {path: layer}, batches, keep)
-    return torch.cat(found)
+    return torch.cat(rows)
 
 
 def outputs_at(
     module: nn.Module, batches: Sequence[Tensor], kept: Mapping[str, Tensor], places: int
 ) -> dict[str, Tensor]:
     """Path → what the layer gives there, (R, its outputs that are `kept`), of all layers in one pass."""
-    found: dict[str, list[Tensor]] = {path: [] for path in kept}
+    rows: dict[str, list[Tensor]] = {path: [] for path in kept}
     layers = {path: module.get_submodule(path) for path in kept}
 
     def keep(path: str, _: tuple[Any, ...], result: Tensor) -> None:
         layer = layers[path]
-        at = _chosen(result, layer, places, len(found[path]))
-        found[path].append(_outputs(layer, result, at)[:, kept[path]])
+        at = _chosen(result, layer, places, len(rows[path]))
+        rows[path].append(_outputs(layer, result, at)[:, kept[path]])
 
     run_watched(module, layers, batches, keep)
-    return {path: torch.cat(parts) for path, parts in found.items()}
+    return {path: torch.cat(parts) for path, parts in rows.items()}
 
 
 def refitted(
@@ -124,16 +124,16 @@ def _outputs(layer: nn.Module, result: Tensor, at: Tensor) -> Tensor:
     return _rows(last.reshape(len(result), -1, last.shape[-1]), at)
 
 
-def _inputs(layer: nn.Module, given: Tensor, result: Tensor, at: Tensor) -> Tensor:
+def _inputs(layer: nn.Module, inputs: Tensor, result: Tensor, at: Tensor) -> Tensor:
     """What makes these, (R, inputs of a weight)."""
     if isinstance(layer, nn.Linear):
-        return _rows(given.reshape(len(given), -1, given.shape[-1]), at)
+        return _rows(inputs.reshape(len(inputs), -1, inputs.shape[-1]), at)
     convolution, width = cast("nn.Conv2d", layer), result.shape[-1]
-    padded = nn.functional.pad(given, convolution._reversed_padding_repeated_twice).permute(0, 2, 3, 1)
+    padded = nn.functional.pad(inputs, convolution._reversed_padding_repeated_twice).permute(0, 2, 3, 1)
     (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
-    down = (at // width)[..., None, None] * sh + torch.arange(kh, device=given.device)[:, None] * dh
-    across = (at % width)[..., None, None] * sw + torch.arange(kw, device=given.device) * dw
-    samples = torch.arange(len(given), device=given.device)[:, None, None, None]
+    down = (at // width)[..., None, None] * sh + torch.arange(kh, device=inputs.device)[:, None] * dh
+    across = (at % width)[..., None, None] * sw + torch.arange(kw, device=inputs.device) * dw
+    samples = torch.arange(len(inputs), device=inputs.device)[:, None, None, None]
     patches = padded[samples, down, across]  # (N, places, kh, kw, C)
     return patches.permute(0, 1, 4, 2, 3).flatten(2).flatten(0, 1)
 

@@ -66,7 +66,7 @@ def _broadcast(
     call: OperatorCall, tensors: Sequence[tuple[Sequence[int], Sequence[Labels]]], shape: Sequence[int]
 ) -> list[Labels]:
     """Dimensions of the same size, aligned at the last, are the same channels; those of size 1 have none."""
-    found: list[Labels] = []
+    result: list[Labels] = []
     for place, size in enumerate(shape):
         back = len(shape) - place
         labels = [dims[-back] for sizes, dims in tensors if len(sizes) >= back and sizes[-back] == size > 1]
@@ -75,8 +75,8 @@ def _broadcast(
             for entry in labels:
                 if entry is not first:
                     call.join(first, entry)
-        found.append(first)
-    return found
+        result.append(first)
+    return result
 
 
 def _first(call: OperatorCall) -> list[Labels]:
@@ -126,17 +126,17 @@ def _group_norm(call: OperatorCall) -> list[Labels]:
 
 def _spatial(call: OperatorCall) -> list[Labels]:
     """Pooling, resizing and padding of the last dimensions, as many as the name says."""
-    found = re.search(r"(\d)d", call.name)
-    x, count = call.tensors[0], int(found[1]) if found else 0
+    match = re.search(r"(\d)d", call.name)
+    x, count = call.tensors[0], int(match[1]) if match else 0
     return _stay_at(call, x.dims, range(len(x.dims) - count, len(x.dims)), _MIXED)
 
 
 def _dims_of(call: OperatorCall, x: Traced) -> list[int]:
     """The dimensions that an argument names, all where it is left out."""
-    given = call["dim"]
-    if given is None or given == []:
+    dims = call["dim"]
+    if dims is None or dims == []:
         return list(range(len(x.dims)))
-    return [int(dim) % max(len(x.dims), 1) for dim in (given if isinstance(given, (list, tuple)) else [given])]
+    return [int(dim) % max(len(x.dims), 1) for dim in (dims if isinstance(dims, (list, tuple)) else [dims])]
 
 
 def _reduce(call: OperatorCall) -> list[Labels]:
@@ -494,15 +494,15 @@ def _grouped(call: OperatorCall, labels: Labels, weight: Traced, groups: int, *,
         call.stay_all(_PRODUCT)
         return None
     call.role(rows, "group")
-    own = rows.reshape(groups, -1)
-    call.tie(own)
+    grouped = rows.reshape(groups, -1)
+    call.tie(grouped)
     if labels is None:
         call.stay(rows, MEETS)
     else:
         inputs = labels.reshape(groups, -1)
         call.tie(inputs)
-        call.join(inputs[:, 0], own[:, 0])
-    return np.repeat(own[:, 0], weight.shape[1]) if transposed else rows
+        call.join(inputs[:, 0], grouped[:, 0])
+    return np.repeat(grouped[:, 0], weight.shape[1]) if transposed else rows
 
 
 def _embedding(call: OperatorCall) -> list[Labels]:

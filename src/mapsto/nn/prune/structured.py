@@ -68,36 +68,36 @@ def ranked(
     shortcuts that pad with zeros. See `pruned`.
     """
     module = require_prunable(network, where=where, adapters=True)
-    found = find_groups(module, example_batch(network), embedding=embedding, padded=padded)
-    for reason, count in Counter(found.whole.values()).items():
-        named = [path for path, given in found.whole.items() if given == reason]
+    search = find_groups(module, example_batch(network), embedding=embedding, padded=padded)
+    for reason, count in Counter(search.whole.values()).items():
+        named = [path for path, given in search.whole.items() if given == reason]
         log(f"left whole: {', '.join(named[:3])}{f' and {count - 3} more' if count > 3 else ''} ({reason})")
-    if not found.groups:
+    if not search.groups:
         raise DomainError(
-            f"no layer of it can be pruned ({'; '.join(f'{path}: {why}' for path, why in list(found.whole.items())[:3])})",
+            f"no layer of it can be pruned ({'; '.join(f'{path}: {why}' for path, why in list(search.whole.items())[:3])})",
             where=where,
             hint="a classifier's outputs stay; a learner's embedding goes with prune_embedding=True",
         )
-    scores = importance(module, found.groups)
+    scores = importance(module, search.groups)
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise DomainError("the channels' importance is not finite", where=where, hint="look for NaN in the data")
-    return Ranked(network=network, groups=found.groups, scores=scores, whole=found.whole)
+    return Ranked(network=network, groups=search.groups, scores=scores, whole=search.whole)
 
 
 def chosen(
-    found: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
+    candidates: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
 ) -> dict[str, Mask]:
     """Which channels stay for the budget: group → mask, shape (channels,); see `pruned`."""
     counted = settings.budget if not settings.latency_ms else Budget("macs", 1.0)
-    costs = Costs(found.network.module(), example_batch(found.network), found.groups, counted)
-    scores, ranking = found.scores, settings.ranking
+    costs = Costs(candidates.network.module(), example_batch(candidates.network), candidates.groups, counted)
+    scores, ranking = candidates.scores, settings.ranking
     if ranking == "per_cost":
-        prices, ranking = costs.of_a_channel(found.groups), "global"
+        prices, ranking = costs.of_a_channel(candidates.groups), "global"
         scores = {name: values / max(prices[name], _TINY) for name, values in scores.items()}
-    left = _left_whole(found, costs, counted) if not settings.latency_ms else ""
+    left = _left_whole(candidates, costs, counted) if not settings.latency_ms else ""
     return search(
         scores,
-        latency_ms(found.shrunk, settings.runtime) if settings.latency_ms else costs,
+        latency_ms(candidates.shrunk, settings.runtime) if settings.latency_ms else costs,
         settings.budget,
         ranking=ranking,
         limits=settings.limits,
@@ -107,9 +107,9 @@ def chosen(
     )
 
 
-def _left_whole(found: Ranked, costs: Costs, budget: Budget) -> str:
+def _left_whole(candidates: Ranked, costs: Costs, budget: Budget) -> str:
     """The layers that stay whole, with their share of the cost, for the message where a budget is out of reach."""
-    shares = sorted(((costs.share_of(path), path, why) for path, why in found.whole.items()), reverse=True)
+    shares = sorted(((costs.share_of(path), path, why) for path, why in candidates.whole.items()), reverse=True)
     named = [
         f"{path or 'the network itself'} ({share:.0%}: {why})" for share, path, why in shares[:_NAMED] if share >= 0.01
     ]
@@ -148,10 +148,10 @@ def pruned(
     DomainError
         The network is quantized, not finite, has several inputs, no channels to prune, or cannot be made as small as asked.
     """
-    found = ranked(
+    candidates = ranked(
         network, importance, embedding=settings.prune_embedding, padded=settings.padded, where=where, log=log
     )
-    kept = chosen(found, settings, whole=whole, where=where)
+    kept = chosen(candidates, settings, whole=whole, where=where)
     before, after = sum(map(len, kept.values())), sum(int(mask.sum()) for mask in kept.values())
     log(f"{after} of {before} channels stay in {len(kept)} groups")
-    return found.shrunk(kept)
+    return candidates.shrunk(kept)
