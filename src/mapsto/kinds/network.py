@@ -85,24 +85,24 @@ class Factory(Frozen):
                 hint=f"pass --trust {package} (or use mapsto.kinds.trusting('{package}')) if you trust it",
             )
         try:
-            found: Any = importlib.import_module(path)
+            target: Any = importlib.import_module(path)
             for part in attribute.split("."):
-                found = getattr(found, part)
+                target = getattr(target, part)
         except (ImportError, AttributeError) as error:
             raise SpecError(
                 f"no such factory: {error}", where=self.name, hint="check the module and the name"
             ) from error
-        if own and getattr(found, "__module__", path) != path and package not in _trusted.get():
+        if own and getattr(target, "__module__", path) != path and package not in _trusted.get():
             raise TrustError(
                 f"'{attribute}' is only imported by '{path}', it is no factory of mapsto",
                 where=self.name,
                 hint="name the module that defines it, and pass --trust if you trust it",
             )
-        if not callable(found):
+        if not callable(target):
             raise SpecError(
-                f"a {type(found).__name__} is no factory", where=self.name, hint="name a function or a class"
+                f"a {type(target).__name__} is no factory", where=self.name, hint="name a function or a class"
             )
-        return cast("Callable[..., nn.Module]", found)
+        return cast("Callable[..., nn.Module]", target)
 
     def _is_imported(self) -> bool:
         """Whether it is there without importing anything, and may be called: the caller's class of modules, or what it vouches for.
@@ -113,12 +113,14 @@ class Factory(Frozen):
         from torch import nn
 
         path, _, attribute = self.name.partition(":")
-        found: Any = sys.modules.get(path)
+        target: Any = sys.modules.get(path)
         for part in attribute.split("."):
-            found = getattr(found, "__dict__", {}).get(part)  # never a module's own __getattr__, which may import
-        if found is None or self.name in _vouched.get():
-            return found is not None
-        return path.partition(".")[0] not in _IMPORTED_HERE and isinstance(found, type) and issubclass(found, nn.Module)
+            target = getattr(target, "__dict__", {}).get(part)  # never a module's own __getattr__, which may import
+        if target is None or self.name in _vouched.get():
+            return target is not None
+        return (
+            path.partition(".")[0] not in _IMPORTED_HERE and isinstance(target, type) and issubclass(target, nn.Module)
+        )
 
     def build(self) -> nn.Module:
         """A fresh module. Its initial weights are drawn from torch's global generator.
@@ -318,8 +320,8 @@ def load_strictly(
     """
     import torch
 
-    own = module.state_dict()
-    for name, tensor in (*tensors.items(), *own.items()):
+    state = module.state_dict()
+    for name, tensor in (*tensors.items(), *state.items()):
         if torch.nn.parameter.is_lazy(tensor):
             raise DomainError(
                 f"tensor '{name}' is lazy: its shape is not known yet",
@@ -330,12 +332,12 @@ def load_strictly(
             raise DomainError(
                 f"tensor '{name}' is sparse", where=where, hint="make it dense with .to_dense(), and save it again"
             )
-    missing = sorted(own.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - own.keys())
+    missing = sorted(state.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - state.keys())
     shapes = sorted(
-        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own.keys() & tensors.keys()
-        if tensors[name].shape != own[name].shape
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(state[name].shape)}"
+        for name in state.keys() & tensors.keys()
+        if tensors[name].shape != state[name].shape
     )
     findings = [
         f"{what}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
@@ -349,5 +351,5 @@ def load_strictly(
             hint=hint,
         )
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in state.items():
             tensor.copy_(tensors[name])

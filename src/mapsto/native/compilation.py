@@ -109,16 +109,16 @@ def _own_folder() -> Path:
 
 def _others(path: Path) -> str | None:
     """Why others could have written a file or what is in a folder; None where nobody could. What is ours is closed to them."""
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
-        if found.st_uid in (_user(), 0) and path.is_dir():  # someone's own link to a folder elsewhere
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        if status.st_uid in (_user(), 0) and path.is_dir():  # someone's own link to a folder elsewhere
             return _others(path.resolve())
         return "it is a link"
-    if found.st_uid not in (_user(), 0):
-        return f"it belongs to another user ({found.st_uid})"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == _user():  # files in it are looked at one by one
-            path.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
+    if status.st_uid not in (_user(), 0):
+        return f"it belongs to another user ({status.st_uid})"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == _user():  # files in it are looked at one by one
+            path.chmod(stat.S_IMODE(status.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
             return None
         return "others may write it"
     return None
@@ -190,8 +190,8 @@ def _run(command: list[str]) -> None:
 
 def _folder() -> Path:
     """As `mapsto.data.io.download.cache_folder`, which this package cannot import."""
-    given = os.environ.get("MAPSTO_CACHE")
-    return (Path(given).expanduser() if given else platformdirs.user_cache_path("mapsto")) / "kernels"
+    cache = os.environ.get("MAPSTO_CACHE")
+    return (Path(cache).expanduser() if cache else platformdirs.user_cache_path("mapsto")) / "kernels"
 
 
 def _compiler() -> list[str]:
@@ -209,10 +209,10 @@ def _compiler() -> list[str]:
 
 def _torch() -> Path:
     """The folder of PyTorch, which is not imported for it."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
         raise RuntimeError("PyTorch is not installed")
-    return Path(found.origin).parent
+    return Path(spec.origin).parent
 
 
 def _includes() -> list[str]:
@@ -222,8 +222,8 @@ def _includes() -> list[str]:
 def _links() -> list[str]:
     """PyTorch's libraries; its OpenMP is the one that is used, so that there is one set of threads."""
     libraries = _torch() / "lib"
-    found = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch", "-ltorch_cpu", "-lc10", *_openmp()]
-    return [*found, *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ())]
+    flags = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch", "-ltorch_cpu", "-lc10", *_openmp()]
+    return [*flags, *(("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ())]
 
 
 def _openmp() -> tuple[str, ...]:

@@ -107,12 +107,12 @@ def parse_limit(text: str) -> Limit:
             where="--limit",
             hint=f"{nearest(kind, _UNITS)}; as in latency=0.5ms or bytes=200kB",
         )
-    found = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµ]*)\s*", rest.lower())
-    factor = _UNITS[kind].get(found[2]) if found else None
-    if found is None or factor is None or float(found[1]) <= 0:
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµ]*)\s*", rest.lower())
+    factor = _UNITS[kind].get(match[2]) if match else None
+    if match is None or factor is None or float(match[1]) <= 0:
         units = ", ".join(unit or "none" for unit in _UNITS[kind])
         raise SpecError(f"'{rest}' is no limit on {kind}", where="--limit", hint=f"a number above 0; units: {units}")
-    most, least, unit = float(found[1]) * factor, *((_LEAST_LATENCY, " ms") if kind == "latency" else (1.0, ""))
+    most, least, unit = float(match[1]) * factor, *((_LEAST_LATENCY, " ms") if kind == "latency" else (1.0, ""))
     if not least <= most <= _MOST:
         raise SpecError(
             f"'{rest}' is a limit that {'no network keeps' if most < least else 'every network keeps'}",
@@ -395,8 +395,8 @@ def _referring(tree: Any, names: dict[str, str]) -> Any:
         return {key: _referring(value, names) for key, value in cast("dict[str, Any]", tree).items()}
     if isinstance(tree, list | tuple):
         return type(cast("list[Any]", tree))(_referring(value, names) for value in cast("list[Any]", tree))
-    found = names.get(tree[1:]) if isinstance(tree, str) and tree.startswith("$") else None
-    return tree if found is None else f"${found}"
+    label = names.get(tree[1:]) if isinstance(tree, str) and tree.startswith("$") else None
+    return tree if label is None else f"${label}"
 
 
 def _free(name: str, node: Any, entries: dict[str, Any]) -> str:
@@ -690,12 +690,12 @@ def _inner(node: dict[str, Any]) -> dict[str, Any] | None:
 
 def _wholes(data: dict[str, Any]) -> list[dict[str, Any]]:
     """A data set and those that it is a part of, each as a recipe writes it."""
-    found: list[dict[str, Any]] = []
+    wholes: list[dict[str, Any]] = []
     node: dict[str, Any] | None = data
     while node is not None:
-        found.append(_written(node))
+        wholes.append(_written(node))
         node = _inner(node)
-    return found
+    return wholes
 
 
 def _written(node: dict[str, Any]) -> dict[str, Any]:
@@ -726,16 +726,16 @@ def said_of_original(report: dict[str, Any], data: dict[str, Any]) -> list[str]:
     if cost is None:
         return []
     label = str(cost["path"]).removesuffix(".cost")
-    found = {str(step["path"]): step["report"]["metrics"] for step in steps if step.get("report")}
+    metrics = {str(step["path"]): step["report"]["metrics"] for step in steps if step.get("report")}
     said: list[str] = []
     limits = {str(each["metric"]).removeprefix("chosen.cost."): str(each["goal"]) for each in report["targets"]}
-    costs = {name: found[f"{label}.cost"][name] for name in limits if name in found[f"{label}.cost"]}
+    costs = {name: metrics[f"{label}.cost"][name] for name in limits if name in metrics[f"{label}.cost"]}
     if costs and all(metric["value"] <= float(limits[name].removeprefix("<=")) for name, metric in costs.items()):
         figures = ", ".join(f"{name} {metric['value']:.4g} {metric['unit']}".rstrip() for name, metric in costs.items())
         said.append(
             f"the network is within the limits as it is ({figures}): look at its row before you take a smaller one"
         )
-    accuracy = found.get(f"{label}.accuracy", {}).get("accuracy")
+    accuracy = metrics.get(f"{label}.accuracy", {}).get("accuracy")
     if accuracy is None or accuracy["low"] is None:
         return said
     chance = 100 / max(len(_opened(data).classes), 1)
@@ -777,10 +777,10 @@ def _named(what: str, share: float) -> str:
 
 def _ends(branches: dict[str, list[dict[str, Any]]]) -> list[str]:
     """The labels of all networks that branches come to, those of inner forks in place of these."""
-    found: list[str] = []
+    labels: list[str] = []
     for label, steps in branches.items():
-        found += _ends(steps[-1]["fork"]) if "fork" in steps[-1] else [label]
-    return found
+        labels += _ends(steps[-1]["fork"]) if "fork" in steps[-1] else [label]
+    return labels
 
 
 def _changed(

@@ -56,16 +56,16 @@ class Best(Mapping[Forked, Network]):
     contract: ClassVar[dict[str, Any]] = {"metric": "parameters"}
 
     def __post_init__(self) -> None:
-        given = [name for name in ("within", "cost", "at_most") if getattr(self, name) is not None]
-        if self.limits and given != ["within"]:
+        named = [name for name in ("within", "cost", "at_most") if getattr(self, name) is not None]
+        if self.limits and named != ["within"]:
             raise SpecError(
-                "limits need what they are read from" if "within" not in given else "a limit is given twice",
+                "limits need what they are read from" if "within" not in named else "a limit is given twice",
                 where="choose.best",
                 hint="give within and limits, without cost and at_most",
             )
-        if len(given) in (1, 2) and not self.limits:
+        if len(named) in (1, 2) and not self.limits:
             raise SpecError(
-                f"{' and '.join(given)} alone limit nothing", where="choose.best", hint="give within, cost and at_most"
+                f"{' and '.join(named)} alone limit nothing", where="choose.best", hint="give within, cost and at_most"
             )
 
     def misfit(self, given: Any) -> str | None:

@@ -63,10 +63,10 @@ class Episodes(Mapping[Network, Report]):
         series: dict[str, Series] = {}
         for number, source in enumerate(self._sources(ctx)):
             episodes = [source[index] for index in range(self.episodes)]
-            found = self._metrics(value, episodes, ctx)
+            of_tasks = self._metrics(value, episodes, ctx)
             suffix = f"_{source.ways}w{source.shots}s" if number else ""
-            metrics |= {f"{name}{suffix}": metric for name, metric in found.items()}
-            judged = found.get("accuracy") or found["error"]
+            metrics |= {f"{name}{suffix}": metric for name, metric in of_tasks.items()}
+            judged = of_tasks.get("accuracy") or of_tasks["error"]
             rows.append((source.ways, source.shots, source.queries, len(episodes), judged.value, judged.ci95))
             curves.setdefault(source.ways, []).append(judged.value)
             if self.curve and not number:
@@ -98,21 +98,21 @@ class Episodes(Mapping[Network, Report]):
     def _metrics(self, value: Network, episodes: list[Episode], ctx: Context) -> dict[str, Metric]:
         from mapsto.nn.meta.evaluation import own_statistics
 
-        own = self._results(value, episodes, ctx)
-        regression = own.errors is not None
+        results = self._results(value, episodes, ctx)
+        regression = results.errors is not None
         name, unit = ("error", "MSE") if regression else ("accuracy", "%")
-        metrics = {name: _mean(_judged(own), unit)}
+        metrics = {name: _mean(_judged(results), unit)}
         if not regression:
-            metrics["loss"] = _mean(own.losses, "")
+            metrics["loss"] = _mean(results.losses, "")
         if self.batch_norm == "both":
             for statistics in ("transductive", "inductive"):
                 same = statistics == own_statistics(self._adaptation(value))
                 metrics[statistics] = _mean(
-                    _judged(own if same else self._results(value, episodes, ctx, statistics)), unit
+                    _judged(results if same else self._results(value, episodes, ctx, statistics)), unit
                 )
         if self.baseline is not None:
             other = _judged(self._results(ctx.network(self.baseline), episodes, ctx))
-            worse = _judged(own) - other if regression else other - _judged(own)
+            worse = _judged(results) - other if regression else other - _judged(results)
             metrics["baseline"] = _mean(other, unit)
             metrics["drop"] = _mean(worse, unit if regression else "points")
         return metrics
@@ -144,14 +144,14 @@ class Episodes(Mapping[Network, Report]):
         """Accuracy (of regression the error) before the first inner step and after each; nothing for a learner without inner steps."""
         from mapsto.nn.meta.evaluation import accuracies_by_step
 
-        own = self._adaptation(value)
-        longer = dataclasses.replace(own, settings={**own.settings, "steps": self.curve})
-        found = accuracies_by_step(value.module(), value.signature.preprocessing, longer, episodes, device=ctx.device)
-        if found is None:
+        adaptation = self._adaptation(value)
+        longer = dataclasses.replace(adaptation, settings={**adaptation.settings, "steps": self.curve})
+        curve = accuracies_by_step(value.module(), value.signature.preprocessing, longer, episodes, device=ctx.device)
+        if curve is None:
             return {}
         name, unit, scale = ("error", "mean squared error", 1) if not source.ways else ("accuracy", "accuracy, %", 100)
-        ys = {name: tuple(float(mean) for mean in scale * found.mean(1))}
-        steps = tuple(float(step) for step in range(len(found)))
+        ys = {name: tuple(float(mean) for mean in scale * curve.mean(1))}
+        steps = tuple(float(step) for step in range(len(curve)))
         return {f"{name} by inner steps": Series(x=steps, ys=ys, x_name="inner steps", y_name=unit)}
 
 

@@ -89,8 +89,8 @@ def steps(weight: Tensor, bits: int, group: int, *, symmetric: bool, clip: float
 
 def codes_of(weight: Tensor, scale: Tensor, zero: Tensor, bits: int, group: int) -> Tensor:
     """The codes of a weight, 0 to 2^bits − 1 as floats, shape (outputs, groups, group)."""
-    found = (grouped(weight, group) / scale.unsqueeze(2)).round() + zero.unsqueeze(2)
-    return found.clamp(0, 2**bits - 1)
+    codes = (grouped(weight, group) / scale.unsqueeze(2)).round() + zero.unsqueeze(2)
+    return codes.clamp(0, 2**bits - 1)
 
 
 def dequantized(codes: Tensor, scale: Tensor, zero: Tensor, shape: Sequence[int]) -> Tensor:
@@ -119,11 +119,11 @@ def least_error(module: nn.Module) -> None:
 
 def rounded_inputs(x: Tensor, group: int) -> Tensor:
     """Inputs (..., K), each group of each row on 127 steps up to its greatest absolute value; gradients pass through."""
-    given = x.detach()
-    rows = torch.nn.functional.pad(given, (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
+    values = x.detach()
+    rows = torch.nn.functional.pad(values, (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
     scale = rows.abs().amax(-1, keepdim=True) / 127
     scale = torch.where(scale > 0, scale, 1.0)
-    return ((rows / scale).round() * scale).flatten(-2)[..., : x.shape[-1]] + (x - given)
+    return ((rows / scale).round() * scale).flatten(-2)[..., : x.shape[-1]] + (x - values)
 
 
 def saved_bytes(module: nn.Module) -> float:

@@ -99,15 +99,15 @@ def network_of_module(
     return Network(arch=arch, edits=edits, tensors=tensors, signature=with_ids(signature, rebuilt))
 
 
-def require_usable(output: Tensor, given: Tensor, where: str) -> None:
+def require_usable(output: Tensor, example: Tensor, where: str) -> None:
     """Refuse an output that is no batch of numbers. Raises `DomainError`."""
     if output.is_complex():
         raise DomainError(
             "its output is complex", where=where, hint="give its absolute value, or both parts as channels"
         )
-    if not output.ndim or output.shape[0] != given.shape[0]:
+    if not output.ndim or output.shape[0] != example.shape[0]:
         raise DomainError(
-            f"for {given.shape[0]} samples its output has shape {tuple(output.shape)}, which holds nothing for each",
+            f"for {example.shape[0]} samples its output has shape {tuple(output.shape)}, which holds nothing for each",
             where=where,
             hint="let its forward give one result a sample, in the first dimension",
         )
@@ -264,13 +264,13 @@ def _of_transformers(
     main = str(cls.main_input_name)
     if isinstance(inputs, dict) and main not in inputs:
         raise DomainError(f"there is no {main} among the inputs", where=cls.__name__, hint=f"give {main}")
-    given: Tensor = inputs[main] if isinstance(inputs, dict) else inputs[0]
+    tensor: Tensor = inputs[main] if isinstance(inputs, dict) else inputs[0]
     labels: dict[int, str] = module.config.id2label or {}
     named = [labels[key] for key in sorted(labels)]
     if classes is None and cls.__name__.endswith("Classification") and module.config.problem_type != "regression":
         classes = named if len(set(named)) == len(named) > 1 and "Token" not in cls.__name__ else None
     arch = Factory(name=_HF, arguments={"model": cls.__name__, "config": kept})
-    return arch, given if given.is_floating_point() else given.long(), classes
+    return arch, tensor if tensor.is_floating_point() else tensor.long(), classes
 
 
 _OF_A_FILE = frozenset({"architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path"})
@@ -352,7 +352,7 @@ def _dtype(tensor: Tensor) -> str:
 def _constructor_arguments(module: nn.Module, name: str) -> dict[str, Json]:
     """What the constructor was called with, from ``hparams`` or attributes of the same name."""
     hparams: dict[str, Any] = dict(getattr(module, "hparams", {}))
-    found: dict[str, Json] = {}
+    arguments: dict[str, Json] = {}
     for parameter in list(inspect.signature(type(module).__init__).parameters.values())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -369,5 +369,5 @@ def _constructor_arguments(module: nn.Module, name: str) -> dict[str, Json]:
                 where=name,
                 hint="pass arguments={...}, or factory='module:function' of a function that builds it",
             ) from None
-        found[parameter.name] = cast("Json", value)
-    return found
+        arguments[parameter.name] = cast("Json", value)
+    return arguments

@@ -66,14 +66,14 @@ def _codes(places: int) -> Tensor:
     return torch.cat([torch.zeros(1, places, dtype=torch.int64), numbers >> digits & 1])
 
 
-def _places_read(given: Tensor, codes: Tensor) -> Tensor:
+def _places_read(ids: Tensor, codes: Tensor) -> Tensor:
     """Which places have their code among the ids that a lookup was given for the samples; shape (places,), bool."""
     count, places = codes.shape
     known = torch.zeros(places + 1, dtype=torch.bool)
-    for axis in range(given.ndim):
-        if given.shape[axis] != count:
+    for axis in range(ids.ndim):
+        if ids.shape[axis] != count:
             continue
-        rows = given.movedim(axis, 0).reshape(count, -1)
+        rows = ids.movedim(axis, 0).reshape(count, -1)
         whole = ((rows == 0) | (rows == 1)).all(0) & (rows[0] == 0)
         numbers = (rows[1:] << torch.arange(count - 1)[:, None]).sum(0)[whole]
         known[numbers[(numbers >= 0) & (numbers <= places)]] = True
@@ -120,7 +120,7 @@ def _shortest(limits: Tensor) -> tuple[int, ...]:
     if not bool(limits.any()):
         return ()
     rows = limits.flatten(1) if limits.ndim > 1 else limits[:, None]
-    found = torch.where((rows == 0).any(1), 0, rows.amax(1))
-    if bool((found == found[0]).all()):
-        found = found[:1]
-    return tuple(int(number) for number in found) if bool(found.any()) else ()
+    lowest = torch.where((rows == 0).any(1), 0, rows.amax(1))
+    if bool((lowest == lowest[0]).all()):
+        lowest = lowest[:1]
+    return tuple(int(number) for number in lowest) if bool(lowest.any()) else ()

@@ -53,14 +53,14 @@ def first_tensors(*, size: int, hidden: int, last: int = 8, channels: int | None
             "second": (last, hidden * side**2),
             "out": (1, last),
         }
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, shape in layers.items():
         deviation = math.sqrt((1 if name == "out" else 2) / math.prod(shape[1:]))
-        found[f"~{name}.weight"] = torch.randn(shape) * deviation
+        tensors[f"~{name}.weight"] = torch.randn(shape) * deviation
         if name.startswith("conv"):
-            found[f"~{name}.scale"] = torch.ones(hidden)
-        found[f"~{name}.bias"] = torch.zeros(shape[0])
-    return found
+            tensors[f"~{name}.scale"] = torch.ones(hidden)
+        tensors[f"~{name}.bias"] = torch.zeros(shape[0])
+    return tensors
 
 
 def map_shape(size: int, channels: int) -> tuple[int, int, int]:
@@ -81,26 +81,28 @@ def feature_scores(
     adaptation: Adaptation,
 ) -> Tensor:
     """What g gives before the sigmoid, the log-odds of belonging together, shape (B, Q, ways), for support (B, S, D), query (B, Q, D)."""
-    own = {name.removeprefix("~"): tensor.to(query) for name, tensor in adaptation.tensors.items()}
+    parameters = {name.removeprefix("~"): tensor.to(query) for name, tensor in adaptation.tensors.items()}
     classes = centroids(support, support_labels, ways)
     channels = cast("int | None", adaptation.settings.get("channels"))
     if channels is None:
         shape = (*query.shape[:-1], ways, query.shape[-1])
         pairs = (classes.unsqueeze(-3).expand(shape), query.unsqueeze(-2).expand(shape))
         joined = torch.cat([*pairs, (pairs[0] - pairs[1]).abs()], -1)
-        hidden = linear(joined, own["first.weight"], own["first.bias"]).relu()
+        hidden = linear(joined, parameters["first.weight"], parameters["first.bias"]).relu()
     else:
-        hidden = _compared_maps(classes, query, map_shape(query.shape[-1], channels), own)
-    hidden = linear(hidden, own["second.weight"], own["second.bias"]).relu()
-    return linear(hidden, own["out.weight"], own["out.bias"]).squeeze(-1)
+        hidden = _compared_maps(classes, query, map_shape(query.shape[-1], channels), parameters)
+    hidden = linear(hidden, parameters["second.weight"], parameters["second.bias"]).relu()
+    return linear(hidden, parameters["out.weight"], parameters["out.bias"]).squeeze(-1)
 
 
-def _compared_maps(classes: Tensor, query: Tensor, maps: tuple[int, int, int], own: Mapping[str, Tensor]) -> Tensor:
+def _compared_maps(
+    classes: Tensor, query: Tensor, maps: tuple[int, int, int], parameters: Mapping[str, Tensor]
+) -> Tensor:
     """What both convolutions make of each class (B, ways, D) beside each query (B, Q, D), shape (B, Q, ways, hidden · side²).
 
     A convolution of two maps side by side is the sum of one of each, so the first runs once a map and not once a pair.
     """
-    kernels = own["conv_1.weight"].split(maps[0], 1)
+    kernels = parameters["conv_1.weight"].split(maps[0], 1)
     of_class, of_query = (
         fast_conv(channels_last(part.reshape(-1, *maps)), kernel.contiguous())
         .unflatten(0, part.shape[:-1])
@@ -108,13 +110,13 @@ def _compared_maps(classes: Tensor, query: Tensor, maps: tuple[int, int, int], o
         for part, kernel in zip((classes, query), kernels, strict=True)
     )
     together = max(1, _PAIRS // math.prod(of_class.shape[:2]))
-    found = torch.cat([_of_pairs(of_class, some, own) for some in of_query.split(together, 1)], 1)
-    return found.view(*query.shape[:-1], *found.shape[2:])
+    compared = torch.cat([_of_pairs(of_class, some, parameters) for some in of_query.split(together, 1)], 1)
+    return compared.view(*query.shape[:-1], *compared.shape[2:])
 
 
-def _of_pairs(of_class: Tensor, of_query: Tensor, own: Mapping[str, Tensor]) -> Tensor:
-    first = pair_norm_relu_pool(of_class, of_query, own["conv_1.scale"], own["conv_1.bias"])
-    second = fast_conv(first.flatten(0, 2), own["conv_2.weight"]).unsqueeze(0)
+def _of_pairs(of_class: Tensor, of_query: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    first = pair_norm_relu_pool(of_class, of_query, parameters["conv_1.scale"], parameters["conv_1.bias"])
+    second = fast_conv(first.flatten(0, 2), parameters["conv_2.weight"]).unsqueeze(0)
     alone = second.new_zeros(1, 1, *second.shape[2:])
-    pooled = pair_norm_relu_pool(alone, second, own["conv_2.scale"], own["conv_2.bias"])
+    pooled = pair_norm_relu_pool(alone, second, parameters["conv_2.scale"], parameters["conv_2.bias"])
     return pooled.flatten(3).view(*first.shape[:3], -1)

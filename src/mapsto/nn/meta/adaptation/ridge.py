@@ -43,10 +43,10 @@ def inverse(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
             [-1.,  2.]])
     """
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    found = identity / matrix.abs().sum(-1).amax(-1)[..., None, None]
+    estimate = identity / matrix.abs().sum(-1).amax(-1)[..., None, None]
     for _ in range(iterations):
-        found = 2 * found - found @ (matrix @ found)
-    return found
+        estimate = 2 * estimate - estimate @ (matrix @ estimate)
+    return estimate
 
 
 def solve(matrix: Tensor, target: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ def solve(matrix: Tensor, target: Tensor) -> Tensor:
     if not torch.compiler.is_exporting():
         return torch.linalg.solve(matrix, target)
     inverted = inverse(matrix)
-    found = inverted @ target
-    return found + inverted @ (target - matrix @ found)
+    solution = inverted @ target
+    return solution + inverted @ (target - matrix @ solution)
 
 
 def ridge(features: Tensor, targets: Tensor, penalty: Tensor | float) -> Tensor:
@@ -84,16 +84,16 @@ def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) ->
     tensor([[1., 0.],
             [0., 1.]])
     """
-    own = {name: tensor.to(features) for name, tensor in adaptation.tensors.items()}
+    tensors = {name: tensor.to(features) for name, tensor in adaptation.tensors.items()}
     classes = not labels.is_floating_point()
     targets = members(labels, ways).to(features.dtype) if classes else labels.to(features.dtype)
     padded = torch.cat([features, torch.ones_like(features[..., :1])], -1)
-    found = ridge(padded, targets, own["~log_penalty"].exp()).transpose(-1, -2)
-    weight, bias = found[..., :-1], found[..., -1]
+    solution = ridge(padded, targets, tensors["~log_penalty"].exp()).transpose(-1, -2)
+    weight, bias = solution[..., :-1], solution[..., -1]
     if not classes:
         return weight, bias
-    scale = own["~log_scale"].exp()
-    return scale * weight, scale * bias + own["~bias"]
+    scale = tensors["~log_scale"].exp()
+    return scale * weight, scale * bias + tensors["~bias"]
 
 
 def feature_scores(
