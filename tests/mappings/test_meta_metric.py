@@ -27,6 +27,7 @@ from mapsto.mappings.meta.transductive import Transductive
 from mapsto.nn.meta import inner_loop
 from mapsto.nn.meta.adaptation import centroid, cosine, laplacian, matching, relation, ridge, soft_kmeans, svm
 from mapsto.nn.meta.adaptation_methods import linear_method
+from mapsto.nn.meta.class_means import centroids
 from mapsto.nn.network.inference import embeddings
 from mapsto.nn.train.batches import task_of
 from mapsto.store import Store
@@ -175,7 +176,7 @@ def test_a_distractor_moves_no_mean_where_it_has_a_cluster() -> None:
 def test_the_gradient_of_the_cosine_head_is_that_of_its_loss() -> None:
     support, _ = clusters()
     units = torch.nn.functional.normalize(support, dim=-1)
-    weight = torch.nn.functional.normalize(centroid.centroids(units, LABELS, WAYS), dim=-1).requires_grad_()
+    weight = torch.nn.functional.normalize(centroids(units, LABELS, WAYS), dim=-1).requires_grad_()
     logits = 5 * units @ torch.nn.functional.normalize(weight, dim=-1).T
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, LABELS), weight)
     expected = torch.nn.functional.normalize(weight.detach() - 0.1 * gradient, dim=-1)
@@ -227,7 +228,7 @@ def test_relation_convolves_maps_side_by_side(pairs: int, monkeypatch: pytest.Mo
     learner = Adaptation(method="relation", settings={"channels": 2}, tensors=tensors)
     support, query = torch.randn(1, len(LABELS), 72).double(), torch.randn(1, 5, 72).double()
     found = relation.feature_scores(support, LABELS[None], query, WAYS, learner)
-    classes = centroid.centroids(support, LABELS[None], WAYS)
+    classes = centroids(support, LABELS[None], WAYS)
     for way in range(WAYS):
         for number in range(5):
             maps = torch.cat([part.reshape(1, 2, 6, 6) for part in (classes[0, way], query[0, number])], 1)

@@ -67,7 +67,7 @@ class Relation(Episodic):
     def loss(self, learner: Learner, inputs: Tensor, task: Task, step: int, ctx: Context) -> Tensor:
         import torch
 
-        from mapsto.nn.meta.adaptation.centroid import members
+        from mapsto.nn.meta.class_means import members
 
         relations = learner.scores(inputs, task).sigmoid()
         labels = torch.as_tensor(task.query_labels, device=inputs.device)

@@ -23,7 +23,7 @@ from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Json
 from mapsto.nn.meta import batch_norm as norms
 from mapsto.nn.meta import updates
-from mapsto.nn.meta.adaptation.centroid import centroids, layer
+from mapsto.nn.meta.class_means import centroids, layer
 from mapsto.nn.meta.parameter_swap import Places
 from mapsto.nn.network.head import head as head_layer
 from mapsto.nn.network.head import head_path

@@ -16,41 +16,9 @@ from torch.nn.functional import normalize
 
 from mapsto.errors import DataError
 from mapsto.kinds import Adaptation, Json
+from mapsto.nn.meta.class_means import centroids, layer, members
 
-__all__ = [
-    "centroids",
-    "feature_scores",
-    "head",
-    "is_cosine",
-    "layer",
-    "leave_one_out_scores",
-    "members",
-    "scale_of",
-    "scores",
-]
-
-
-def members(labels: Tensor, ways: int) -> Tensor:
-    """Whether each sample is of each class, shape (..., S, ways), of labels (..., S).
-
-    >>> members(torch.tensor([1, 0]), 2).tolist()
-    [[False, True], [True, False]]
-    """
-    return labels.unsqueeze(-1) == torch.arange(ways, device=labels.device)
-
-
-def centroids(features: Tensor, labels: Tensor, ways: int, *, checked: bool = True) -> Tensor:
-    """Class means, shape (..., ways, D), of features (..., S, D) with labels (..., S) from 0 to ways - 1.
-
-    Raises `DataError` where a class has no example; not under `torch.func.vmap`, which needs `checked` to be false, and not
-    in an exported program.
-    """
-    own = members(labels, ways).to(features.dtype)
-    counts = own.sum(-2)
-    if checked and not torch.compiler.is_exporting() and bool((counts == 0).any()):
-        empty = int((counts == 0).nonzero()[0, -1])
-        raise DataError(f"class {empty} has no example in the support set", hint="give at least one example of each")
-    return own.transpose(-1, -2) @ features / counts.unsqueeze(-1)
+__all__ = ["feature_scores", "head", "is_cosine", "leave_one_out_scores", "scale_of", "scores"]
 
 
 def scores(
@@ -109,11 +77,6 @@ def _squares_without_oneself(units: Tensor, own: Tensor) -> Tensor:
     products = units @ sums.transpose(-1, -2) - mine
     squares = sums.square().sum(-1).unsqueeze(-2) - mine * (2 * products + 1)
     return 2 - 2 * products / squares.clamp_min(1e-12).sqrt()
-
-
-def layer(means: Tensor, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The linear layer that ranks as squared distances to `means` (..., ways, D) do: weight (..., ways, D), bias (..., ways)."""
-    return 2 * scale * means, -scale * means.square().sum(-1)
 
 
 def head(features: Tensor, labels: Tensor, ways: int, adaptation: Adaptation) -> tuple[Tensor, Tensor]:

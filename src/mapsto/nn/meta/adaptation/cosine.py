@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mapsto.kinds import Adaptation, Json
-from mapsto.nn.meta.adaptation.centroid import centroids, members, scale_of
+from mapsto.nn.meta.adaptation.centroid import scale_of
+from mapsto.nn.meta.class_means import centroids, members
 
 __all__ = ["Classifier", "feature_scores", "fitted", "head"]
 

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta.adaptation import centroid
 from mapsto.nn.meta.adaptation.soft_kmeans import refined
+from mapsto.nn.meta.class_means import centroids
 
 __all__ = ["feature_scores", "neighbours", "propagated"]
 
@@ -68,7 +69,7 @@ def feature_scores(
         query = query + support.mean(-2, keepdim=True) - query.mean(-2, keepdim=True)
         means = refined(support, support_labels, query, ways, scale=scale)
     else:
-        means = centroid.centroids(support, support_labels, ways)
+        means = centroids(support, support_labels, ways)
     if cosine:
         means, query = normalize(means, dim=-1), normalize(query, dim=-1)
     squares = torch.cdist(query, means).square()

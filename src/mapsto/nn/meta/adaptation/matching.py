@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mapsto.kinds import Adaptation
-from mapsto.nn.meta.adaptation.centroid import members, scale_of
+from mapsto.nn.meta.adaptation.centroid import scale_of
+from mapsto.nn.meta.class_means import members
 
 __all__ = ["feature_scores"]
 PREDICTS_VALUES = True

@@ -20,7 +20,7 @@ from mapsto.kinds import Adaptation
 from mapsto.nn.kernels.conv import fast_conv
 from mapsto.nn.kernels.memory_layout import channels_last
 from mapsto.nn.kernels.pair_norm_pool import pair_norm_relu_pool
-from mapsto.nn.meta.adaptation.centroid import centroids
+from mapsto.nn.meta.class_means import centroids
 
 __all__ = ["feature_scores", "first_tensors", "map_shape"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mapsto.kinds import Adaptation
-from mapsto.nn.meta.adaptation.centroid import members
+from mapsto.nn.meta.class_means import members
 
 __all__ = ["feature_scores", "first_tensors", "head", "inverse", "ridge", "solve"]
 

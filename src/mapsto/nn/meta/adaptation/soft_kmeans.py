@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mapsto.kinds import Adaptation
 from mapsto.nn.meta.adaptation import centroid
+from mapsto.nn.meta.class_means import centroids, members
 
 __all__ = ["feature_scores", "first_tensors", "head", "refined", "unlabelled_scores"]
 
@@ -48,9 +49,9 @@ def refined(
     tensor([[0.5000],
             [9.5000]])
     """
-    own = centroid.members(labels, ways).to(support.dtype)
+    own = members(labels, ways).to(support.dtype)
     counts, sums = own.sum(-2).unsqueeze(-1), own.transpose(-1, -2) @ support
-    means = centroid.centroids(support, labels, ways)
+    means = centroids(support, labels, ways)
     for _ in range(steps):
         shares = -scale * _squares(unlabelled, means)
         if log_radius is not None:

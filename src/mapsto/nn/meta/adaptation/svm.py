@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation
-from mapsto.nn.meta.adaptation.centroid import members
+from mapsto.nn.meta.class_means import members
 
 __all__ = ["dual", "feature_scores", "first_tensors", "head"]
 
