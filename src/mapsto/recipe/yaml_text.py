@@ -12,7 +12,7 @@ __all__ = ["LONGEST", "Place", "read_yaml"]
 
 
 LONGEST = 4 << 20
-"""Bytes of a document's text: no recipe has as many, a device file or someone's video has."""
+"""Most bytes of a document's text; a longer file, such as a device or a video, is no recipe."""
 _LARGEST = 100_000
 """Nodes of a document with its aliases written out: a few lines of aliases can stand for more than any memory holds."""
 _DEEPEST = 100

@@ -635,7 +635,7 @@ def compression_recipe(
 def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, Any]) -> bool:
     """Whether the steps that give a network use the examples of `data`, or others of the same file or folder: it may have learnt from them.
 
-    Of a checkpoint nobody knows.
+    False for a checkpoint: what it was trained on is not known.
 
     >>> data = {"images": {"folder": "/photos", "split": "train"}}
     >>> learnt = [{"train.supervised": {"data": "$few"}}]

@@ -1,4 +1,4 @@
-"""Someone else's live module as a `Network`: how it is built again, which of its outputs is taken, and what is refused and why.
+"""A PyTorch module of any origin as a `Network`: how it is built again, which of its outputs is taken, and what is refused and why.
 
 A network has one input and one output, both tensors: everything after this door relies on it, so that what has more is refused here.
 """

@@ -1,4 +1,4 @@
-"""Does someone's network do on the data what it was trained for? A small sample tells where its preprocessing is wrong.
+"""Whether a foreign network does on the data what it was trained for: a small sample shows where its preprocessing is wrong.
 
 Weights come without the mean and the standard deviation of their training, and with others a network loses half of its accuracy and says
 nothing. So the usual ones are tried too: better by more than two standard errors of the paired difference is no accident.

@@ -1,4 +1,4 @@
-"""What mappings that train on classes of unequal size share: weights that make up for it, and a word where none are asked for."""
+"""Classes of unequal size in training: weights that make up for it, and a note where there are none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["UNEQUAL", "note_unequal", "weights_of"]
 
 UNEQUAL: Final = 10
-"""How many times as many examples the largest class has as the smallest, from where on it is worth a word."""
+"""Examples of the largest class for each of the smallest, from which on a note is given."""
 
 
 def weights_of(samples: Samples, scheme: Literal["none", "balanced"], ctx: Context) -> Tensor | None:
