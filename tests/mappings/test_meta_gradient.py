@@ -593,7 +593,7 @@ def test_reptile_goes_through_all_samples_in_turn(monkeypatch: pytest.MonkeyPatc
         drawn.extend(given[3][draw(step)] for step in range(6))
         return whole(*given, draw=draw, **named)
 
-    monkeypatch.setattr(gradient, "path", watched)
+    monkeypatch.setattr(inner_loop, "inner_path", watched)
     outer_gradient(mapping)
     assert [len(labels) for labels in drawn] == [5] * 6
     for half in (drawn[:3], drawn[3:]):

@@ -50,13 +50,13 @@ def step_from_node(node: Any) -> AnyMapping:
             details.extend(((*path, *inner[within:]), message) for inner, message in _details(error))
 
     if name == "fork":
-        attempt((name,), lambda: from_plain(Fork, {"branches": fields}), within=1)
+        attempt((name,), lambda: from_plain(Fork[Any], {"branches": fields}), within=1)
     else:
         attempt((name,), lambda: _named(discovery.find("mappings", name), name, fields))
     if label is not None and steps:
         attempt(("as",), lambda: Labelled(mapping=steps.pop(), label=label), within=1)
     if reports is not None:
-        attempt(("observe",), lambda: from_plain(Observe, {"reports": reports}), within=1)
+        attempt(("observe",), lambda: from_plain(Observe[Any], {"reports": reports}), within=1)
     if details:
         raise SpecError("; ".join(message for _, message in details), where=name, details=details)
     try:

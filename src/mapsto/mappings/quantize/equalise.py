@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from mapsto.nn.network.call_sites import Call, Trace
+    from mapsto.nn.network.call_sites import SiteCall, Trace
 
 __all__ = ["Equalise"]
 
@@ -122,7 +122,7 @@ def _pairs(module: nn.Module, graph: Trace) -> Iterator[tuple[str, str]]:
             yield call.site.path, takers[0].site.path
 
 
-def _is_layer(module: nn.Module, call: Call) -> bool:
+def _is_layer(module: nn.Module, call: SiteCall) -> bool:
     from torch import nn
 
     layer = module.get_submodule(call.site.path)

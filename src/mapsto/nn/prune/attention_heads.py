@@ -11,7 +11,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -115,7 +115,11 @@ def _linear_calls(module: nn.Module, example: Tensor) -> list[str]:
     """Paths of linear layers in the order they run."""
     order: list[str] = []
     linear = {path: part for path, part in module.named_modules() if isinstance(part, nn.Linear)}
-    run_watched(module, linear, [example], lambda path, *_: order.append(path), before=True)
+
+    def note(path: str, *_: Any) -> None:
+        order.append(path)
+
+    run_watched(module, linear, [example], note, before=True)
     return order
 
 

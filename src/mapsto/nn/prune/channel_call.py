@@ -5,7 +5,6 @@ What is known of a tensor is a label for each index of each dimension: the node 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -47,13 +46,13 @@ class Tracer(Protocol):
 
     padded: bool
     """Whether channels are followed where zeros are put beside them."""
-    modules: Mapping[str, nn.Module]
+    modules: dict[str, nn.Module]
     """Path → module."""
     joined: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
     """Pairs of nodes that are one channel."""
     staying: list[tuple[NDArray[np.int64], str]]
     """Nodes that must stay, and why."""
-    numbers: Mapping[str, NDArray[np.int64]]
+    numbers: dict[str, NDArray[np.int64]]
     """Buffers of whole numbers by name."""
 
     @property
