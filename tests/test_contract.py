@@ -10,6 +10,11 @@ from mapsto import testing
 from mapsto.errors import MissingExtra
 
 
+@pytest.mark.parametrize("case", testing.stream_cases(), ids=str)
+def test_streams(case: testing.StreamCase, tmp_path: Path) -> None:
+    case.check(tmp_path)
+
+
 @pytest.mark.parametrize("case", testing.cases(), ids=str)
 def test_contract(case: testing.Case, tmp_path: Path) -> None:
     try:

@@ -12,6 +12,7 @@ from mapsto.cli.progress import Progress
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.mapping import Mapping
+from mapsto.process import Live, State
 from mapsto.report import page as html
 from mapsto.report.build import build, combine
 from mapsto.run.executor import execute
@@ -105,9 +106,10 @@ def test_in_memory_they_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 class Hesitant(Walk):
     """A walk that warns at its start."""
 
-    def start(self, value: Network, ctx: Context) -> dict[str, object]:
-        ctx.warn("this walk is short")
-        return super().start(value, ctx)
+    def open(self, value: Network, state: State | None, ctx: Context) -> Live[Network]:
+        if state is None:
+            ctx.warn("this walk is short")
+        return super().open(value, state, ctx)
 
 
 def test_a_process_that_goes_on_still_says_it(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from mapsto import process
 from mapsto.context import Context
 from mapsto.kinds import Dataset, Factory, Metric, Network, Preprocessing, Report, Samples, Signature, TensorSpec
 from mapsto.mapping import DataSource, Mapping, NetworkSource
@@ -55,34 +56,25 @@ class Walk(Process[Network, Network]):
     marks: Path | None = None
     """A file that gets a byte an item."""
 
-    def start(self, value: Network, ctx: Context) -> State:
-        return {"step": 0, "weight": value.tensors["weight"].clone()}
-
     def items(self, value: Network, ctx: Context) -> Any:
         return range(self.steps + 1)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Live:
-        return _Walking(self, state)
-
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        CALLS.append("walk")
-        module = value.module()
-        module.weight.data = state["weight"]
-        return value.with_module(module)
+    def open(self, value: Network, state: State | None, ctx: Context) -> Live[Network]:
+        return _Walking(self, value, state)
 
 
-class _Walking(Live):
-    def __init__(self, config: Walk, state: State) -> None:
-        self.config = config
-        self.step = state["step"]
+class _Walking(Live[Network]):
+    def __init__(self, config: Walk, value: Network, state: State | None) -> None:
+        self.config, self.value = config, value
+        self.step = 0 if state is None else state["step"]
         self.total = config.steps
-        self.weight = state["weight"].clone()
+        self.weight = (value.tensors["weight"] if state is None else state["weight"]).clone()
 
     @property
     def done(self) -> bool:  # type: ignore[override]
         return self.step >= self.config.steps
 
-    def advance(self, item: int) -> dict[str, float]:
+    def advance(self, item: int) -> process.Rows:
         if item == self.config.fail_at:
             raise ValueError(f"failed at {item}")
         if self.config.marks is not None:
@@ -90,10 +82,17 @@ class _Walking(Live):
                 file.write(b".")
         self.weight += torch.randn_like(self.weight)
         self.step += 1
-        return {"train_loss": 1 / self.step, **({"epoch": float(self.step // 5)} if self.step % 5 == 0 else {})}
+        epoch = {"epoch": float(self.step // 5)} if self.step % 5 == 0 else {}
+        return [(self.step, {"train_loss": 1 / self.step, **epoch})]
 
     def snapshot(self) -> State:
         return {"step": self.step, "weight": self.weight}
+
+    def result(self) -> Network:
+        CALLS.append("walk")
+        module = self.value.module()
+        module.weight.data = self.weight.clone()
+        return self.value.with_module(module)
 
 
 class Toward(Mapping[Network, Network]):

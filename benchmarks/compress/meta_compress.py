@@ -189,11 +189,11 @@ def _taught(
     else:
         step = meta.protonet(**common_fields, **settings)
     ctx.seed_everything("teach")
-    live = step.open(small, step.start(small, ctx), ctx)
+    live = step.open(small, None, ctx)
     items = step.items(small, ctx)
     while not live.done:
         live.advance(items[live.step])
-    return step.finish(small, live.snapshot(), ctx)
+    return live.result()
 
 
 def _judged(judge: Any, network: Network, ctx: Context) -> dict[str, float]:

@@ -22,7 +22,7 @@ from mapsto import kinds
 from mapsto.context import Context
 from mapsto.mapping import Mapping
 from mapsto.nn.networks.vgg import vgg
-from mapsto.process import Live, Process, State
+from mapsto.process import Live, Process, Rows, State
 from mapsto.run.executor import execute
 from mapsto.store import Store
 from mapsto.store.digest import digest_bytes, tensor_bytes
@@ -44,30 +44,28 @@ class Idle(Process[kinds.Network, kinds.Network]):
     steps: int = 1000
     """Items."""
 
-    def start(self, value: kinds.Network, ctx: Context) -> State:
-        return {"step": 0}
-
     def items(self, value: kinds.Network, ctx: Context) -> Any:
         return range(self.steps)
 
-    def open(self, value: kinds.Network, state: State, ctx: Context) -> Live:
-        return _Idling(state["step"], self.steps)
-
-    def finish(self, value: kinds.Network, state: State, ctx: Context) -> kinds.Network:
-        return value
+    def open(self, value: kinds.Network, state: State | None, ctx: Context) -> Live[kinds.Network]:
+        return _Idling(value, 0 if state is None else state["step"], self.steps)
 
 
-class _Idling(Live):
-    def __init__(self, step: int, total: int) -> None:
+class _Idling(Live[kinds.Network]):
+    def __init__(self, value: kinds.Network, step: int, total: int) -> None:
+        self.value = value
         self.step, self.total, self.done = step, total, step >= total
 
-    def advance(self, item: int) -> dict[str, float]:
+    def advance(self, item: int) -> Rows:
         self.step += 1
         self.done = self.step >= (self.total or 0)
-        return {"loss": 1.0}
+        return [(self.step, {"loss": 1.0})]
 
     def snapshot(self) -> State:
         return {"step": self.step}
+
+    def result(self) -> kinds.Network:
+        return self.value
 
 
 def main(quick: bool = False) -> dict[str, Any]:

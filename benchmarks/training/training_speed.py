@@ -21,7 +21,7 @@ from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.kernels.compiled import compiled_kernels
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.vgg import vgg
-from mapsto.nn.train.loop import Plan, Training, first_state
+from mapsto.nn.train.loop import Plan, Training
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Conv4-64, 256 images of 1 × 28 × 28": (lambda: conv4(channels=1, size=28, classes=64), (256, 1, 28, 28)),
@@ -99,10 +99,11 @@ def _ours(module: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[], Non
     mapping = Supervised(data=Digits(), learning_rate=0.01)
     training = Training(
         module,
-        first_state(module, mapping),
+        None,
         plan=Plan(optimisation=mapping, steps=10_000, epoch=10_000),
         fabric=Context(seed=0).fabric,
         loss=lambda call, _item: cross_entropy(call(inputs), labels),
+        result=lambda load: load(module),
         fused=True,
     )
     return lambda: training.advance(None) and None

@@ -5,7 +5,7 @@
     big = networks.vgg(depth=16, data=images) >> train.supervised(data=images)
     execute(big >> prune.taylor(macs=0.25, data=images) >> distill.logits(teacher=big, data=images) >> export.onnx())
 
-Families of mappings (`networks`, `train`, `prune`, …) and `datasets` are namespaces filled by walking the package's folders;
+Families of mappings (`networks`, `train`, `prune`, …), `datasets` and `streams` are namespaces filled by walking the package's folders;
 nothing is imported before it is asked for.
 """
 
@@ -23,12 +23,14 @@ _HOMES = {
     "Edit": "mapsto.kinds",
     "MapstoError": "mapsto.errors",
     "Mapping": "mapsto.mapping",
+    "Model": "mapsto.kinds",
     "Network": "mapsto.kinds",
     "Numerics": "mapsto.context",
     "Package": "mapsto.kinds",
     "Process": "mapsto.process",
     "Report": "mapsto.kinds",
     "Store": "mapsto.store",
+    "Stream": "mapsto.kinds",
     "Tasks": "mapsto.kinds",
     "execute": "mapsto.run.executor",
     "fork": "mapsto.mapping",
@@ -71,6 +73,8 @@ def _namespace(name: str) -> _Namespace | None:
     discovery = importlib.import_module("mapsto.discovery")
     if name == "datasets":
         return _Namespace("data", "")
+    if name == "streams":
+        return _Namespace("streams", "")
     if any(entry.startswith(f"{name}.") for entry in discovery.entries("mappings")):
         return _Namespace("mappings", f"{name}.")
     return None

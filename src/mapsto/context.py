@@ -255,13 +255,16 @@ class Context:
 
     def drive(self, process: Process[A, T], value: A) -> T:
         """Run a process to its end."""
-        state = process.start(value, self)
-        live = process.open(value, state, self)
+        live = process.open(value, None, self)
         items = process.items(value, self)
+        if isinstance(items, kinds.Stream):
+            for block in items.open(live.position):
+                live.advance(block)
+            return live.result()
         while not live.done:
             self.seed_everything(live.step)
             live.advance(items[live.step])
-        return process.finish(value, live.snapshot(), self)
+        return live.result()
 
     def scratch(self) -> Path:
         """A new folder for files of a result; it lasts until this process ends, in a run until the store has its own copies."""

@@ -1,8 +1,8 @@
 """Finding mappings, data sets and edits by walking folders: a file's path is its name.
 
 ``mapsto/mappings/prune/taylor.py`` is ``prune.taylor`` and holds one public class, `Taylor`. Listing names and summaries reads
-files and imports nothing. Third parties add theirs by entry points in the groups ``mapsto.mappings``, ``mapsto.data`` and
-``mapsto.edits``, whose names are the dotted names and whose values are ``package.module:Class``.
+files and imports nothing. Third parties add theirs by entry points in the groups ``mapsto.mappings``, ``mapsto.data``, ``mapsto.streams``
+and ``mapsto.edits``, whose names are the dotted names and whose values are ``package.module:Class``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mapsto.errors import MissingExtra, SpecError, nearest
 
 __all__ = ["FOLDERS", "Entry", "entries", "find", "name_of", "summary"]
 
-FOLDERS = {"mappings": "mappings", "data": "data/sets", "edits": "nn/edits"}
+FOLDERS = {"mappings": "mappings", "data": "data/sets", "streams": "data/streams", "edits": "nn/edits"}
 
 
 class Entry(NamedTuple):
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 @cache
 def entries(group: str) -> dict[str, Entry]:
-    """Every name of a group ('mappings', 'data' or 'edits') in alphabetical order; imports none of them.
+    """Every name of a group ('mappings', 'data', 'streams' or 'edits') in alphabetical order; imports none of them.
 
     >>> "prune.taylor" in entries("mappings")
     True
@@ -62,7 +62,7 @@ def find(group: str, name: str) -> type[Any]:
     """The class of that name. Raises `SpecError` with the nearest known name."""
     known = entries(group)
     if name not in known:
-        noun = {"mappings": "mapping", "data": "data set", "edits": "edit"}[group]
+        noun = {"mappings": "mapping", "data": "data set", "streams": "stream", "edits": "edit"}[group]
         raise SpecError(f"unknown {noun} '{name}'", hint=nearest(name, known))
     entry = known[name]
     try:

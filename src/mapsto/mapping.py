@@ -32,7 +32,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery
 from mapsto.errors import ComposeError, DomainError, SpecError
-from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Report, Stream, Tasks
+from mapsto.kinds import Dataset, Forked, Frozen, Model, Network, Package, Report, Stream, Tasks
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
@@ -85,6 +85,7 @@ KINDS: dict[str, type[Any]] = {
     "stream": Stream,
     "report": Report,
     "package": Package,
+    "model": Model,
     "forked": Forked,
 }
 

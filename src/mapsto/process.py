@@ -1,26 +1,32 @@
 """A mapping that takes long: it advances item by item, and can be stopped and resumed anywhere.
 
-Contract: opening a snapshot and advancing gives the same as advancing without a stop. Before each advance all global
-generators are seeded from (step key, item number, rank).
+Contract: opening a snapshot and advancing gives the same as advancing without a stop. Before each item of a training loop all global
+generators are seeded from (step key, item number, rank). A process over a stream is not seeded: it draws from its own counters in State,
+and the size of the blocks decides nothing.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping as AbcMapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from mapsto.context import Context
+from mapsto.kinds import Stream
 from mapsto.mapping import Mapping
 
-__all__ = ["Foreign", "Items", "Live", "Process", "State"]
+__all__ = ["Foreign", "Items", "Live", "Process", "Rows", "State"]
 
 A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
 
 State: TypeAlias = dict[str, Any]
-"""Tensors, numbers, strings, bytes, lists, dicts and `Foreign`; nothing else. ``state["step"]`` counts finished items."""
+"""Tensors, arrays, numbers, strings, bytes, lists, dicts and `Foreign`; nothing else."""
+
+Rows: TypeAlias = Sequence[tuple[int, AbcMapping[str, float]]]
+"""Rows of a log: how many items or events had been advanced over, and metrics, such as ``(120, {"train_loss": 0.3})``."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Foreign:
 
 
 class Items(Protocol):
-    """What a process advances over: `items[step]` is the same whenever it is asked for.
+    """What a training loop advances over: `items[step]` is the same whenever it is asked for.
 
     Items that take a while to make may have an attribute `workers`: that many threads make the next ones ahead.
     """
@@ -40,43 +46,44 @@ class Items(Protocol):
     def __getitem__(self, step: int, /) -> Any: ...
 
 
-class Live:
+class Live(Generic[B]):
     """A process at work. Only `advance` changes it."""
 
     step: int
-    """How many items have been advanced over."""
+    """How many items, or events of a stream, have been advanced over."""
     total: int | None
     """How many there are in all, where that is known."""
     done: bool
-    """Whether it has come to its end, by reaching `total` or by stopping early."""
+    """Whether it has come to its end, by reaching `total` or by stopping early. A process over a stream ends with the stream."""
+    position: Any = None
+    """Where in its stream it stands, JSON in the stream's own terms; None at the beginning, and where there is no stream."""
 
     @abstractmethod
-    def advance(self, item: Any) -> AbcMapping[str, float]:
-        """Work on one item; changes only itself. Gives metrics, such as ``{"train_loss": 0.3}``."""
+    def advance(self, item: Any) -> Rows:
+        """Work on one item or block; changes only itself. Gives rows for the log: none, one or several."""
 
     @abstractmethod
     def snapshot(self) -> State:
         """The state as it stands. May share memory with this object: the caller stores it before the next advance."""
 
+    @abstractmethod
+    def result(self) -> B:
+        """What the process has come to, at its end or on the way. Changes nothing, and shares no memory with this object."""
+
 
 class Process(Mapping[A, B]):
-    """A mapping that takes long. Every training loop is one."""
+    """A mapping that takes long. Every training loop and every online learner is one."""
 
     @abstractmethod
-    def start(self, value: A, ctx: Context) -> State:
-        """The first state. Whatever is chosen by measuring is measured here, once, and kept in the state."""
+    def items(self, value: A, ctx: Context) -> Items | Stream:
+        """What to advance over: items addressable by step, or a stream, which is read in order."""
 
     @abstractmethod
-    def items(self, value: A, ctx: Context) -> Items:
-        """What to advance over, addressable by step."""
+    def open(self, value: A, state: State | None, ctx: Context) -> Live[B]:
+        """A live process that goes on from a snapshot, or begins where `state` is None.
 
-    @abstractmethod
-    def open(self, value: A, state: State, ctx: Context) -> Live:
-        """A live process that goes on from `state`."""
-
-    @abstractmethod
-    def finish(self, value: A, state: State, ctx: Context) -> B:
-        """The result from the last state."""
+        Whatever is chosen by measuring is measured when it begins, once, and kept in the state.
+        """
 
     def apply(self, value: A, ctx: Context) -> B:
         return ctx.drive(self, value)

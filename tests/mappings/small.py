@@ -94,14 +94,13 @@ def trained(
     """The result and the metrics of each step; stopped after `stop` steps, written, read and opened again."""
     ctx = context()
     ctx.seed_everything("start")
-    state = process.start(value, ctx)
-    live, items, metrics = process.open(value, state, ctx), process.items(value, ctx), []
+    live, items, metrics = process.open(value, None, ctx), process.items(value, ctx), []
     while not live.done:
         ctx.seed_everything(live.step)
-        metrics.append(dict(live.advance(items[live.step])))
+        metrics += [dict(row) for _, row in live.advance(items[live.step])]
         if live.step == stop:
             kept = decode_state(encode_state(live.snapshot()))
             assert kept is not None
             ctx = context()
             live, items = process.open(value, kept, ctx), process.items(value, ctx)
-    return process.finish(value, live.snapshot(), ctx), metrics
+    return live.result(), metrics

@@ -71,11 +71,11 @@ def test_images_are_made_within_bounds_and_the_teacher_knows_them() -> None:
     process = data_free(teacher, batches=1, batch_size=16, iterations=60, epochs=1)
     ctx, value = context(), network(4)
     ctx.seed_everything("start")
-    live = process.open(value, process.start(value, ctx), ctx)
+    live = process.open(value, None, ctx)
     losses: list[float] = []
     for step in range(60):
         ctx.seed_everything(step)
-        losses.append(live.advance(step)["image_loss"])
+        losses.append(live.advance(step)[0][1]["image_loss"])
     assert losses[-1] < 0.5 * losses[0]
     images = live.snapshot()["images"]
     assert images.shape == (16, 1, 8, 8)

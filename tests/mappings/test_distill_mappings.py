@@ -175,7 +175,7 @@ def test_layers_can_be_named(name: str) -> None:
 
 def test_regressors_are_part_of_the_state() -> None:
     process, value = distilled("hints", conv4(6, seed=3)), conv4(4)
-    tensors = process.start(value, context())["tensors"]
+    tensors = process.open(value, None, context()).snapshot()["tensors"]
     assert {name.partition(".")[0] for name in tensors} == {"student", "regressors"}
     taught = Taught(nn.Linear(2, 2), [], None)
     assert list(taught.state_dict()) == ["student.weight", "student.bias"]

@@ -266,7 +266,7 @@ def test_auto_is_a_rule_and_no_clock(kernels: bool, monkeypatch: pytest.MonkeyPa
             ("statistics of each step", meta.maml(tasks=TASKS, inner_steps=1, batch_norm="per_step"), network()),
             ("no convolutions", meta.maml(tasks=datasets.sinusoids(), inner_steps=1), networks.mlp()(seed=0)),
         ):
-            chosen[name] = train.start(value, context())["chosen"]["engine"]
+            chosen[name] = train.open(value, None, context()).snapshot()["chosen"]["engine"]
     assert chosen == {
         "convolutions": "fused" if kernels else "threads",
         "by the support set": "threads",

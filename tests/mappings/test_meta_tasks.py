@@ -362,15 +362,14 @@ def test_learned_scales_are_kept_and_training_resumes(tmp_path: Path) -> None:
     assert not torch.equal(scales, torch.full((4,), 0.3))
     ctx = context()
     ctx.seed_everything(LEARNED.name)
-    state = LEARNED.start(network, ctx)
-    live = LEARNED.open(network, state, ctx)
+    live = LEARNED.open(network, None, ctx)
     items = LEARNED.items(network, ctx)
     while not live.done:
         ctx.seed_everything(live.step)
         live.advance(items[live.step])
         saved: Any = decode_state(encode_state(live.snapshot()))
         live = LEARNED.open(network, saved, ctx)
-    resumed = LEARNED.finish(network, live.snapshot(), ctx)
+    resumed = live.result()
     assert digest(resumed, tmp_path) == digest(learner, tmp_path)
     fixed = context().apply(dataclasses.replace(LEARNED, unseen=None), network)
     assert fixed.adaptation is not None

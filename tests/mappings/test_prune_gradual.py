@@ -85,7 +85,7 @@ def test_with_an_average_and_adam(stop: int) -> None:
 
 def test_a_snapshot_has_the_same_place() -> None:
     process, ctx = gradual(), context()
-    live = process.open(WHOLE, process.start(WHOLE, ctx), ctx)
+    live = process.open(WHOLE, None, ctx)
     assert live.total == 6
     for step in range(6):
         kept = decode_state(encode_state(live.snapshot()))
@@ -99,7 +99,7 @@ def test_a_snapshot_has_the_same_place() -> None:
 
 def test_rounds_have_orders_of_their_own() -> None:
     process, ctx = gradual(criterion=Magnitude(macs=0.999)), context()
-    live = process.open(WHOLE, process.start(WHOLE, ctx), ctx)
+    live = process.open(WHOLE, None, ctx)
     seen: list[Any] = []
     for step in range(6):
         seen.append(live._items[live._inner.step].labels.tolist())
@@ -148,9 +148,9 @@ def test_early_stopping_ends_a_round() -> None:
 
 def test_a_budget_out_of_reach_is_refused_before_any_training() -> None:
     with pytest.raises(DomainError, match=r"macs = 0.0001 is out of reach: the smallest is 0\.\d+"):
-        gradual(criterion=Magnitude(macs=1e-4)).start(WHOLE, context())
+        gradual(criterion=Magnitude(macs=1e-4)).open(WHOLE, None, context())
     with pytest.raises(DomainError, match="max_prune"):
-        gradual(criterion=Magnitude(macs=0.2, max_prune=0.1)).start(WHOLE, context())
+        gradual(criterion=Magnitude(macs=0.2, max_prune=0.1)).open(WHOLE, None, context())
 
 
 def test_wrong_fields_are_refused() -> None:

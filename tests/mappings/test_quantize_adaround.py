@@ -128,13 +128,13 @@ def test_stopped_within_a_layer_or_between_two_it_goes_on_the_same(pair, stop):
     whole = network_digest(mapping(small, seed=3))
     context = Context(seed=3)
     context.seed_everything(mapping.name)
-    live = mapping.open(small, mapping.start(small, context), context)
+    live = mapping.open(small, None, context)
     while not live.done:
         context.seed_everything(live.step)
         live.advance(None)
         if live.step == stop:
             live = mapping.open(small, decode_state(encode_state(live.snapshot())), context)
-    assert network_digest(mapping.finish(small, live.snapshot(), context)) == whole
+    assert network_digest(live.result()) == whole
 
 
 def test_a_learning_rate_that_diverges_is_named(pair):

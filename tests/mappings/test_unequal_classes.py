@@ -72,7 +72,7 @@ def test_a_rare_class_is_found(name: str) -> None:
 def test_without_weights_it_is_noted(name: str) -> None:
     mapping, network = step(name, epochs=1)
     ctx = context()
-    mapping.open(network, mapping.start(network, ctx), ctx)
+    mapping.open(network, None, ctx)
     assert any("set class_weights: balanced" in note for note in ctx.notes)
 
 

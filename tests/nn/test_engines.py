@@ -96,4 +96,4 @@ def test_threads_give_the_same_bits_every_time() -> None:
 def test_an_engine_that_does_not_fit_is_refused() -> None:
     train = meta.maml(tasks=TASKS, engine="fused", batch_norm="inductive")
     with pytest.raises(SpecError, match="'fused' does not go with"):
-        train.start(networks.conv4(data=DIGITS, width=8)(seed=0), Context())
+        train.open(networks.conv4(data=DIGITS, width=8)(seed=0), None, Context())

@@ -102,9 +102,9 @@ class Progress(Listener):
         if self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
-        mark = "[red]✗[/]" if step.status == "failed" else "[dim]·[/]" if step.hit else "[green]✓[/]"
+        mark = "[dim]·[/]" if step.hit else _MARKS.get(step.status, "[green]✓[/]")
         took = "from the store" if step.hit else f"{step.seconds:.1f} s"
-        took = "left out" if step.status == "failed" else took
+        took = {"failed": "left out", "stopped": "stopped early"}.get(step.status, took)
         self.console.print(f"{mark} {_title(step):<44} [dim]{took:>14}  {step.digest[:12]}[/]")
 
     def warned(self, step: StepResult, text: str) -> None:
@@ -121,6 +121,9 @@ class Progress(Listener):
         if text not in self.notes:
             self.notes.add(text)
             self.console.print(f"  [dim]{escape(text)}[/]")
+
+
+_MARKS = {"failed": "[red]✗[/]", "stopped": "[yellow]■[/]"}
 
 
 def _title(step: StepResult) -> str:

@@ -66,6 +66,12 @@ def run(
         bool, typer.Option("--plan", help="Say what would run, how long and how large; run nothing.")
     ] = False,
     force: Annotated[list[str] | None, typer.Option(help="Run this step (label or name) again.")] = None,
+    publish_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Keep what a training or a stream has come to each so many items or events, under the run."
+        ),
+    ] = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,11 +110,20 @@ def run(
                 "--processes": processes if processes > 1 else None,
                 "--seed": seed,
                 "--seeds": seeds,
+                "--publish-every": publish_every,
                 "--trust": trust,
             }
         )
         report = _run_seeds(
-            loaded, chosen, folder, store, numerics, force or [], listener, {"recipe": recipe, "options": options}
+            loaded,
+            chosen,
+            folder,
+            store,
+            numerics,
+            force or [],
+            listener,
+            {"recipe": recipe, "options": options},
+            publish_every=publish_every,
         )
     if report is None:
         return
@@ -144,6 +159,8 @@ def _run_seeds(
     force: list[str],
     listener: Any,
     command: dict[str, Any],
+    *,
+    publish_every: int | None = None,
 ) -> dict[str, Any] | None:
     """The report, saved with the command that it came from; None in a process that only computes along with the one that writes it."""
     from mapsto.kinds import Package
@@ -160,7 +177,14 @@ def _run_seeds(
     for seed in seeds:
         part = folder if len(seeds) == 1 else folder / f"seed-{seed}"
         result: RunResult = execute(
-            recipe, store=place, seed=seed, numerics=numerics, force=force, listener=listener, logs=part / "logs"
+            recipe,
+            store=place,
+            seed=seed,
+            numerics=numerics,
+            force=force,
+            listener=listener,
+            logs=part / "logs",
+            publish_every=publish_every,
         )
         leads = leads and result.leads
         if not leads:

@@ -1,10 +1,9 @@
-"""Data as values: data sets, episodes, distributions of tasks, streams; a specification and a fingerprint each."""
+"""Data as values: data sets, episodes, distributions of tasks; a specification and a fingerprint each."""
 
 from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 from mapsto.kinds.frozen import Frozen
 
-__all__ = ["Dataset", "Episode", "Episodes", "Samples", "Stream", "Tasks"]
+__all__ = ["Dataset", "Episode", "Episodes", "Samples", "Tasks"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,17 +164,3 @@ def _read_for(spec: _Reading, preprocessing: Preprocessing) -> _Reading:
 
 def _misread(spec: Frozen, preprocessing: Preprocessing) -> tuple[str, ...]:
     return tuple(text for part in _parts(spec).values() for text in part.misread(preprocessing))
-
-
-class Stream(Frozen):
-    """A reference to timestamped events: (source, offset range), labels possibly late."""
-
-    version: ClassVar[int] = 1
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """A digest of the source and the offset range; an unbounded stream has none and raises `DomainError`."""
-
-    @abstractmethod
-    def events(self, offset: int) -> Iterator[tuple[float, Any]]:
-        """(timestamp in seconds, event) from `offset` on."""

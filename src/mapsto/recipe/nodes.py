@@ -29,7 +29,8 @@ Detail: TypeAlias = "tuple[Path, str]"
 def data_from_node(node: Any) -> Any:
     """A data set, tasks or stream from ``{name: {fields}}``. Raises `SpecError` with all of the node's errors."""
     name, fields = _one_name(node)
-    return _named(discovery.find("data", name), name, fields)
+    group = "streams" if name in discovery.entries("streams") else "data"
+    return _named(discovery.find(group, name), name, fields)
 
 
 def step_from_node(node: Any) -> AnyMapping:

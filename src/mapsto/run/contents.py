@@ -9,7 +9,7 @@ from typing import Any, cast
 from mapsto.kinds import Dataset, Frozen, Stream, Tasks
 from mapsto.mapping import Chain, Fork, Labelled, Mapping, Observe
 
-__all__ = ["data_of", "names_of"]
+__all__ = ["data_of", "names_of", "unbounded"]
 
 
 def names_of(value: Any) -> Iterator[str]:
@@ -43,3 +43,8 @@ def data_of(value: Any) -> Iterator[Any]:
         return
     for part in _parts(value):
         yield from data_of(part)
+
+
+def unbounded(mapping: Mapping[Any, Any]) -> bool:
+    """Whether a mapping reads a stream that has no end: what it has come to then is never a result that could be used again."""
+    return any(isinstance(data, Stream) and not data.bounded for data in data_of(mapping))

@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping as AbcMapping
 from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, cast
 from mapsto.context import Context, Numerics
 from mapsto.data.io.download import NotDownloaded, offline
 from mapsto.errors import MapstoError, SpecError, StepError, StoreError, is_of_surroundings, nearest
-from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Tasks
+from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Stream, Tasks
 from mapsto.mapping import (
     Chain,
     Fork,
@@ -39,9 +40,9 @@ from mapsto.process import Process
 from mapsto.recipe.document import Recipe
 from mapsto.recipe.reader import load_recipe
 from mapsto.recipe.writer import node_of
-from mapsto.run.contents import data_of, names_of
-from mapsto.run.metrics_log import MetricsLog, curves
-from mapsto.run.result import Handle, Listener, RunResult, StepResult, path_of, slug, summary_of
+from mapsto.run.contents import data_of, names_of, unbounded
+from mapsto.run.metrics_log import MetricsLog
+from mapsto.run.result import Handle, Listener, Published, RunResult, StepResult, path_of, slug, summary_of
 from mapsto.run.step_context import StepContext, Team, logged_to
 from mapsto.run.verdict import Ground, compares, grounds, judged, of_package, teacher_of, trains
 from mapsto.store import Record, Store, digest, disk_error, encode, measured_of, network_digest
@@ -51,6 +52,10 @@ __all__ = ["Executor", "execute"]
 
 CHECKPOINT_SECONDS = 5.0
 """At most this much work of a process is lost to a kill, unless a checkpoint takes longer than a twentieth of it."""
+
+
+BLOCK_SIZE = 256
+"""Events that a stream is asked for at a time; it decides no result."""
 
 
 class Executor:
@@ -66,6 +71,8 @@ class Executor:
         listener: Listener | None = None,
         logs: Path | None = None,
         plan: bool = False,
+        publish_every: int | None = None,
+        block_size: int = BLOCK_SIZE,
     ) -> None:
         self.store = store
         self.seed = seed
@@ -76,6 +83,11 @@ class Executor:
         self.logs = logs if self.team.leads else None
         self.plan = plan
         self.checkpoint_seconds = float(os.environ.get("MAPSTO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
+        self.publish_every = publish_every
+        self.block_size = block_size
+        self.published: list[Published] = []
+        self.on_publish: Callable[[], None] = lambda: None
+        """Called after a result was published."""
         self.steps: list[StepResult] = []
         self.labels: dict[str, Handle] = {}
         self._sources: list[tuple[Mapping[Any, Any], Handle]] = []
@@ -240,7 +252,7 @@ class Executor:
             except StepError:
                 step.status = "failed"
                 raise
-            step.status = "hit" if step.hit else "ran"
+            step.status = "hit" if step.hit else step.status if step.status == "stopped" else "ran"
         step.digest, step.kind_out, step.seconds = record.digest, record.kind, record.seconds
         step.measured, step.curves = record.measured, record.curves
         step.warnings, step.notes, step.comparison = record.warnings, record.notes, record.comparison
@@ -362,25 +374,34 @@ class Executor:
                     raised.exit_code = 2
                     raise raised from error
                 raise StepError(f"{type(error).__name__}: {error}", where=place, hint=_OURS) from error
-            record = self.store.commit(
-                Record(
-                    key=step.key,
-                    digest=known_digest,
-                    kind=encode(result, lambda _: "")["kind"],
-                    name=step.name,
-                    version=type(mapping).version,
-                    inputs=() if given.digest is None else (given.digest,),
-                    seconds=context.seconds,
-                    created=time.time(),
-                    measured=measured_of(result),
-                    curves=curves(context.rows),
-                    warnings=tuple(context.warnings),
-                    notes=tuple(context.notes),
-                    comparison=comparison,
-                )
+            record = Record(
+                key=step.key,
+                digest=known_digest,
+                kind=encode(result, lambda _: "")["kind"],
+                name=step.name,
+                version=type(mapping).version,
+                inputs=() if given.digest is None else (given.digest,),
+                seconds=context.seconds,
+                created=time.time(),
+                measured=measured_of(result),
+                curves=context.curves(),
+                warnings=tuple(context.warnings),
+                notes=tuple(context.notes),
+                comparison=comparison,
             )
-            self.store.drop_states(step.key)
+            if context.stopped or unbounded(mapping):
+                step.status = "stopped"
+                self.publish(step, context.reached, result)
+            else:
+                record = self.store.commit(record)
+                self.store.drop_states(step.key)
             return self.team.share(record)
+
+    def publish(self, step: StepResult, n: int, value: Any) -> None:
+        """Keep what a process has come to after `n` items under the run."""
+        kept = Published(step=path_of(self.steps, step), n=n, digest=self.store.save(value), time=time.time())
+        self.published.append(kept)
+        self.on_publish()
 
     # -- what a step made of its network (`mapsto.run.verdict`)
 
@@ -458,7 +479,7 @@ class Executor:
             step.notes = (*step.notes, text)
             self.listener.noted(step, text)
 
-    def log_file(self, step: StepResult, rows: list[tuple[int, dict[str, float]]]) -> Any:
+    def log_file(self, step: StepResult, rows: Iterable[tuple[int, AbcMapping[str, float]]]) -> Any:
         """A context manager that gives a function which logs one row to CSV and TensorBoard."""
         return MetricsLog(self.logs / slug(self.steps, step) if self.logs is not None else None, rows)
 
@@ -541,12 +562,17 @@ def execute(
     listener: Listener | None = None,
     logs: Path | None = None,
     plan: bool = False,
+    publish_every: int | None = None,
+    block_size: int = BLOCK_SIZE,
 ) -> RunResult:
     """Run a recipe, a mapping, a recipe file or a shipped recipe over a store.
 
-    Data are checked before the first step runs: a missing file is an error at once. Raises `MapstoError`; `StepError` with its
-    cause where a step failed.
+    Data are checked before the first step runs: a missing file is an error at once. A process's result so far is kept in the store each
+    `publish_every` items (or events of a stream), under the run. Raises `MapstoError`; `StepError` with its cause where a step failed.
     """
+    for name, number in (("publish_every", publish_every), ("block_size", block_size)):
+        if number is not None and number < 1:
+            raise SpecError(f"{name} is {number}", where=f"--{name.replace('_', '-')}", hint="give a number above 0")
     if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe)
     elif isinstance(recipe, Mapping):
@@ -558,14 +584,41 @@ def execute(
             raise SpecError(f"--force names no step: {name}", hint=nearest(name, known))
     chosen = recipe.seed if seed is None else seed
     executor = Executor(
-        place, seed=chosen, numerics=numerics, force=chosen_steps, listener=listener, logs=logs, plan=plan
+        place,
+        seed=chosen,
+        numerics=numerics,
+        force=chosen_steps,
+        listener=listener,
+        logs=logs,
+        plan=plan,
+        publish_every=publish_every,
+        block_size=block_size,
     )
     started = time.time()
     began = time.monotonic()
+    run = RunResult(
+        id=f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))}-{secrets.token_hex(3)}",
+        recipe=recipe,
+        seed=chosen,
+        numerics=executor.numerics,
+        steps=executor.steps,
+        started=started,
+        seconds=0.0,
+        result=_NOTHING,
+        store=place,
+        leads=executor.team.leads,
+    )
+
+    def note_published() -> None:
+        """The run names what it has published at once: `gc` must spare it even where the run does not come to its end."""
+        run.published, run.seconds = tuple(executor.published), time.monotonic() - began
+        place.save_run(summary_of(run))
+
+    executor.on_publish = note_published
     with offline() if plan else place.in_use():
         for data in data_of(recipe.steps):
             try:
-                data.fingerprint()
+                (data.fingerprint if not isinstance(data, Stream) or data.bounded else data.identity)()
             except NotDownloaded as error:
                 if not plan:
                     raise
@@ -577,18 +630,7 @@ def execute(
             executor.judge_end(result)
     for name in sorted(executor.unused_force()):
         executor.listener.note(f"--force {name}: no step of this run has that name")
-    run = RunResult(
-        id=f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))}-{secrets.token_hex(3)}",
-        recipe=recipe,
-        seed=chosen,
-        numerics=executor.numerics,
-        steps=executor.steps,
-        started=started,
-        seconds=time.monotonic() - began,
-        result=result,
-        store=place,
-        leads=executor.team.leads,
-    )
+    run.seconds, run.result = time.monotonic() - began, result
     if not plan and run.leads:
         try:
             place.save_run(summary_of(run))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
-from collections.abc import Mapping as AbcMapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -16,13 +15,44 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def curves(rows: list[tuple[int, dict[str, float]]]) -> dict[str, Any] | None:
-    """What a record keeps of a training: a column a metric, a row an item; None where there is none."""
-    if not rows:
+MOST_ROWS = 400
+"""How many rows a record keeps of a log."""
+
+
+def curves(rows: Callable[[], Iterable[tuple[int, Mapping[str, float]]]]) -> dict[str, Any] | None:
+    """What a record keeps of a process's log: a column a metric, at most `MOST_ROWS` rows; None where there is none.
+
+    Rows with other metrics than most, as at the end of an epoch, are thinned by themselves, so that they are not lost among the others. The
+    first and the last of each sort stay. `rows` is called twice, and nothing is held but what is kept.
+    """
+    counts: dict[tuple[str, ...], int] = {}
+    columns: dict[str, None] = {}
+    for _, metrics in rows():
+        sort = tuple(metrics)
+        counts[sort] = counts.get(sort, 0) + 1
+        columns.update(dict.fromkeys(sort))
+    if not counts:
         return None
-    columns = list(dict.fromkeys(name for _, metrics in rows for name in metrics))
-    table = [[n, *(_finite(metrics.get(c)) for c in columns)] for n, metrics in rows]
+    kept = _kept(counts)
+    seen = dict.fromkeys(counts, 0)
+    table: list[list[Any]] = []
+    for n, metrics in rows():
+        sort = tuple(metrics)
+        if seen[sort] in kept[sort]:
+            table.append([n, *(_finite(metrics.get(name)) for name in columns)])
+        seen[sort] += 1
     return {"columns": ["step", *columns], "rows": table}
+
+
+def _kept(counts: Mapping[tuple[str, ...], int]) -> dict[tuple[str, ...], set[int]]:
+    """For each sort of rows which of them stay: the rarest sorts get their share first, and leave what they do not need."""
+    kept: dict[tuple[str, ...], set[int]] = {}
+    left = MOST_ROWS
+    for place, (sort, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
+        share = min(count, left // (len(counts) - place))
+        kept[sort] = {round(i * (count - 1) / max(share - 1, 1)) for i in range(share)}
+        left -= share
+    return kept
 
 
 def _finite(value: float | None) -> float | None:
@@ -32,14 +62,14 @@ def _finite(value: float | None) -> float | None:
 class MetricsLog:
     """Writes metrics to ``metrics.csv`` (one row a step) and to a TensorBoard event file beside it."""
 
-    def __init__(self, folder: Path | None, rows: list[tuple[int, dict[str, float]]]) -> None:
+    def __init__(self, folder: Path | None, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         self.folder = folder
         self.rows = rows
         self.file: TextIO | None = None
         self.board: Any = None
         self.columns: list[str] = []
 
-    def __enter__(self) -> Callable[[int, AbcMapping[str, float]], None]:
+    def __enter__(self) -> Callable[[int, Mapping[str, float]], None]:
         if self.folder is None:
             return lambda step, metrics: None
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -53,7 +83,7 @@ class MetricsLog:
             self.write(step, metrics)
         return self.write
 
-    def write(self, step: int, metrics: AbcMapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One row; a metric that comes later than the first row widens the file."""
         assert_open = cast("TextIO", self.file)
         new = [name for name in metrics if name not in self.columns]

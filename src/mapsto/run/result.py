@@ -15,7 +15,7 @@ from mapsto.kinds import Report
 from mapsto.recipe.document import Recipe
 from mapsto.store import Store
 
-__all__ = ["Handle", "Listener", "RunResult", "StepResult", "path_of", "slug", "summary_of"]
+__all__ = ["Handle", "Listener", "Published", "RunResult", "StepResult", "path_of", "slug", "summary_of"]
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class StepResult:
     kind_out: str = ""
     hit: bool = False
     status: str = "planned"
-    """``hit``, ``ran``, ``planned`` or ``failed``: the choice behind its fork goes on without its branch."""
+    """``hit``, ``ran``, ``planned``, ``stopped`` before its end, or ``failed``: the choice behind its fork goes on without its branch."""
     branch: tuple[str, ...] = ()
     """The branch of a fork that it is in, of inner forks one label more."""
     seconds: float = 0.0
@@ -50,6 +50,19 @@ class StepResult:
     notes: tuple[str, ...] = ()
     comparison: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the network lost, measured: see `mapsto.run.verdict`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a process had come to on its way: an artifact that the store keeps for its run."""
+
+    step: str
+    """The path of the step."""
+    n: int
+    """Items, or events, that it had advanced over."""
+    digest: str
+    time: float
+    """Seconds of the epoch."""
 
 
 @dataclass(kw_only=True)
@@ -78,6 +91,8 @@ class RunResult:
     store: Store
     leads: bool = True
     """Whether this process is the one of several that writes."""
+    published: tuple[Published, ...] = ()
+    """Results of processes that had not come to their end."""
 
     @property
     def reused(self) -> bool:
@@ -129,6 +144,16 @@ class Listener:
     def advanced(self, step: StepResult, done: int, total: int | None, metrics: AbcMapping[str, float]) -> None:
         """A process has advanced to item `done` of `total`."""
 
+    ends_well = False
+    """Whether Ctrl-C stops a process as `wants_stop` does, and the run goes on with what it has come to; else it ends the run."""
+
+    def wants_stop(self, step: StepResult) -> bool:
+        """Whether the process at work is to stop before its end, after a checkpoint; asked between its items.
+
+        The run goes on with the result so far, which is published under it. The step has no record: the same run goes on from there.
+        """
+        return False
+
     def finished(self, step: StepResult) -> None:
         """A step has its result, as a hit or newly computed."""
 
@@ -172,4 +197,5 @@ def summary_of(run: RunResult) -> dict[str, Any]:
             }
             for step in run.steps
         ],
+        "published": [dataclasses.asdict(each) for each in run.published],
     }

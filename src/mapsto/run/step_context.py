@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mapsto.context import Context, Numerics, make_fabric
-from mapsto.kinds import Network, Report
+from mapsto.kinds import Network, Report, Stream
 from mapsto.mapping import Mapping, Ref
-from mapsto.process import Process, State
+from mapsto.process import Live, Process, State
+from mapsto.run.driver import Driver
+from mapsto.run.metrics_log import curves
 from mapsto.run.prefetch import Prefetched
+from mapsto.run.stopping import StopSignals
+from mapsto.store.row_log import RowLog
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
     from mapsto.run.executor import Executor
     from mapsto.run.result import StepResult
 
@@ -65,7 +67,11 @@ class StepContext(Context):
         self._step = step
         self._drives = 0
         self._began, self._before = time.monotonic(), 0.0
-        self.rows: list[tuple[int, dict[str, float]]] = []
+        self._log: RowLog | None = None
+        self.stopped = False
+        """Whether a process of the step was stopped before its end: what the step gives is no result of its key."""
+        self.reached = 0
+        """Items, or events, that the step's last process had advanced over."""
         self._scratch = ExitStack()
 
     def scratch(self) -> Path:
@@ -102,49 +108,53 @@ class StepContext(Context):
         name = self.key if self._drives == 0 else f"{self.key}-{self._drives}"
         self._drives += 1
         saved = team.share(store.load_state(name) if team.leads else None)
-        if saved is None:
-            state, self.rows = team.share(process.start(value, self)), []
-            if team.leads:
-                store.save_state(name, self._checkpoint(state))
-        else:
-            state = saved["state"]
-            for text in saved.get("warnings", ()):
-                self.warn(text)
-            for text in saved.get("notes", ()):
-                self.note(text)
-            self._before = max(self._before, float(saved.get("seconds", 0.0)))
-            self.rows = [(int(n), dict(metrics)) for n, metrics in saved["rows"]]
-        live = process.open(value, state, self)
-        items = process.items(value, self)
-        if saved is not None:
-            executor.listener.note(f"{self._step.name} goes on from item {live.step}")
         with ExitStack() as stack:
-            log = stack.enter_context(executor.log_file(self._step, self.rows))
-            if workers := int(getattr(items, "workers", 0)):
-                items = stack.enter_context(Prefetched(items, workers))
-            last, cost = time.monotonic(), 0.0
-            executor.listener.advanced(self._step, live.step, live.total, {})
-            while not live.done:
-                self.seed_everything(live.step)
-                metrics = dict(live.advance(items[live.step]))
-                self.rows.append((live.step, metrics))
-                log(live.step, metrics)
-                executor.listener.advanced(self._step, live.step, live.total, metrics)
-                now = time.monotonic()
-                if team.leads and now - last > max(executor.checkpoint_seconds, 20 * cost):
-                    store.save_state(name, self._checkpoint(live.snapshot()))
-                    last, cost = time.monotonic(), time.monotonic() - now
-        return process.finish(value, live.snapshot(), self)
+            rows = self._opened_log(name, saved) if team.leads else None
+            if team.share(rows is None if team.leads else None):
+                saved = None
+                executor.listener.note(f"{self._step.name} starts anew: its checkpoint's log is not whole")
+                rows = RowLog(store, name, None) if team.leads else None
+            if rows is not None:
+                self._log = stack.enter_context(rows)
+            live = process.open(value, None if saved is None else self._told(saved), self)
+            items = process.items(value, self)
+            if saved is not None:
+                executor.listener.note(f"{self._step.name} goes on from {_place(live, items)}")
+            csv = stack.enter_context(executor.log_file(self._step, () if rows is None else rows.rows()))
+            driver = Driver(self, executor, self._step, live, name=name, rows=rows, csv=csv)
+            if saved is None:
+                driver.save()
+            with StopSignals() as stop:
+                if isinstance(items, Stream):
+                    driver.run_stream(items, stop)
+                else:
+                    if workers := int(getattr(items, "workers", 0)):
+                        items = stack.enter_context(Prefetched(items, workers))
+                    driver.run_items(items, stop)
+            if stop.caught is not None and not driver.stopped:
+                stop.end()  # it came after the last item
+            self.stopped, self.reached = self.stopped or driver.stopped, live.step
+            return live.result()
 
-    def _checkpoint(self, state: State) -> State:
-        """A process's state, and what else of the step must outlive a kill."""
-        return {
-            "state": state,
-            "rows": [[n, metrics] for n, metrics in self.rows],
-            "seconds": self.seconds,
-            "warnings": self.warnings,
-            "notes": self.notes,
-        }
+    def _opened_log(self, name: str, saved: State | None) -> RowLog | None:
+        """The log as it was at the checkpoint; None where it is not whole."""
+        try:
+            return RowLog(self._executor.store, name, None if saved is None else saved["log"])
+        except LookupError:
+            return None
+
+    def _told(self, saved: State) -> State:
+        """The state of a checkpoint, after what else it holds was taken up."""
+        for text in saved.get("warnings", ()):
+            self.warn(text)
+        for text in saved.get("notes", ()):
+            self.note(text)
+        self._before = max(self._before, float(saved.get("seconds", 0.0)))
+        return saved["state"]
+
+    def curves(self) -> dict[str, Any] | None:
+        """What a record keeps of the rows of the step's last process; None where there was none."""
+        return None if self._log is None else curves(self._log.rows)
 
     def log(self, text: str) -> None:
         self._executor.listener.note(text)
@@ -157,6 +167,10 @@ class StepContext(Context):
         for done, item in enumerate(work, 1):
             yield item
             self._executor.listener.advanced(self._step, done, total, {})
+
+
+def _place(live: Live[Any], items: Any) -> str:
+    return f"event {live.step}" if isinstance(items, Stream) else f"item {live.step}"
 
 
 class _Forward(logging.Handler):

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mapsto.errors import StoreError
 from mapsto.kinds import (
+    EventColumn,
+    EventSignature,
     Forked,
     Metric,
+    Model,
     Network,
     Package,
     Report,
@@ -18,7 +21,7 @@ from mapsto.kinds import (
     Table,
 )
 from mapsto.nn.network import serialization
-from mapsto.store.digest import digest_bytes, digest_json, tensor_bytes
+from mapsto.store.digest import array_bytes, array_from_bytes, digest_bytes, digest_json, tensor_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +58,25 @@ def encode(value: Any, put: Put) -> dict[str, Any]:
         return {"kind": "Package", "files": {name: put(Path(path)) for name, path in sorted(value.files.items())}}
     if isinstance(value, Forked):
         return {"kind": "Forked", "parts": dict(value.parts)}
+    if isinstance(value, Model):
+        return _model(value, put)
     raise StoreError(f"a value of type {type(value).__name__} is not one of mapsto's kinds")
+
+
+def _model(value: Model, put: Put) -> dict[str, Any]:
+    base = None if value.base is None else encode(value.base, put)
+    return {
+        "kind": "Model",
+        "learner": value.learner,
+        "version": value.version,
+        "fields": dict(value.fields),
+        "signature": dataclasses.asdict(value.signature),
+        "arrays": {name: put(array_bytes(array)) for name, array in value.arrays.items()},
+        "values": dict(value.values),
+        "events": value.events,
+        "position": value.position,
+        **({} if base is None else {"base": base}),
+    }
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
@@ -106,7 +127,32 @@ def decode(tree: dict[str, Any], digest: str, source: Source, measured: Mapping[
         )
     if kind == "Forked":
         return Forked(parts={label: source.load(part) for label, part in tree["parts"].items()})
+    if kind == "Model":
+        return _decode_model(tree, digest, source)
     raise StoreError(f"an artifact of unknown kind '{kind}'", where=digest, hint="upgrade mapsto")
+
+
+def _decode_model(tree: dict[str, Any], digest: str, source: Source) -> Model:
+    of = f"model {digest[:12]}"
+    signature = tree["signature"]
+    columns = tuple(
+        build(EventColumn, column, categories=tuple(column["categories"])) for column in signature["columns"]
+    )
+    arrays = {
+        name: array_from_bytes(source.blob_path(blob, used_by=f"{of}, array {name}").read_bytes())
+        for name, blob in tree["arrays"].items()
+    }
+    return Model(
+        learner=tree["learner"],
+        version=tree["version"],
+        fields=tree["fields"],
+        signature=EventSignature(columns=columns, classes=tuple(signature["classes"])),
+        arrays=arrays,
+        values=tree["values"],
+        events=tree["events"],
+        position=tree["position"],
+        base=None if "base" not in tree else decode(tree["base"], digest, source, {}),
+    )
 
 
 def _decode_network(tree: dict[str, Any], digest: str, source: Source) -> Network:
@@ -153,8 +199,10 @@ def _table(tree: Mapping[str, Any]) -> Table:
 def blobs_of(manifest: Mapping[str, Any]) -> list[str]:
     """The digests of the blobs that a manifest refers to."""
     found: list[str] = []
-    for part in ("tensors", "assets", "pictures", "files"):
+    for part in ("tensors", "assets", "pictures", "files", "arrays"):
         found += manifest.get(part, {}).values()
+    if "base" in manifest:
+        found += blobs_of(manifest["base"])
     return found + list((manifest.get("adaptation") or {}).get("tensors", {}).values())
 
 

@@ -24,9 +24,19 @@ from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.mapping import Ref
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["canonical", "digest_bytes", "digest_json", "step_key", "tensor_bytes", "tensor_from_bytes"]
+__all__ = [
+    "array_bytes",
+    "array_from_bytes",
+    "canonical",
+    "digest_bytes",
+    "digest_json",
+    "step_key",
+    "tensor_bytes",
+    "tensor_from_bytes",
+]
 
 HEADER = 256
 """Bytes of a tensor blob before its data: JSON of dtype and shape, padded with spaces. Keeps the data aligned for mmap."""
@@ -67,6 +77,23 @@ def tensor_from_bytes(data: Any) -> Tensor:
     return torch.frombuffer(data, dtype=dtype, offset=HEADER).reshape(shape)
 
 
+def array_bytes(array: NDArray[Any]) -> bytes:
+    """A NumPy array of numbers as a blob: the same bytes as of a tensor of its values."""
+    import numpy as np
+
+    plain = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+    header = dumps({"dtype": plain.dtype.name, "shape": list(plain.shape)}).encode()
+    return header.ljust(HEADER) + plain.tobytes()
+
+
+def array_from_bytes(data: Any) -> NDArray[Any]:
+    """The array in a blob; shares memory with `data`."""
+    import numpy as np
+
+    header = json.loads(bytes(data[:HEADER]))
+    return np.frombuffer(data, dtype=header["dtype"], offset=HEADER).reshape(header["shape"])
+
+
 def canonical(
     value: Any, resolve: Callable[[Ref], str], source: Callable[[MapstoMapping[Any, Any] | Network], str]
 ) -> Any:
@@ -82,6 +109,8 @@ def canonical(
             return {"$digest": resolve(value)}
         if isinstance(value, Network):
             return {"$digest": source(value)}
+        if isinstance(value, Stream) and not value.bounded:
+            return {"$stream": value.identity()}
         if isinstance(value, (Dataset, Tasks, Stream)):
             return {"$data": value.fingerprint()}
         if isinstance(value, MapstoMapping):

@@ -9,7 +9,7 @@ from typing import Any, cast
 from mapsto.errors import StoreError
 from mapsto.kinds.canonical import dumps
 from mapsto.process import Foreign, State
-from mapsto.store.digest import digest_bytes, tensor_bytes, tensor_from_bytes
+from mapsto.store.digest import array_bytes, array_from_bytes, digest_bytes, tensor_bytes, tensor_from_bytes
 from mapsto.store.files import FORMAT
 
 __all__ = ["decode_state", "encode_state"]
@@ -32,6 +32,9 @@ def encode_state(state: State) -> bytes:
             return [walk(v) for v in cast("list[Any]", value)]
         if isinstance(value, dict):
             return {"$d": [[walk(k), walk(v)] for k, v in cast("dict[Any, Any]", value).items()]}
+        if _is_array(value):
+            blobs.append(array_bytes(value))
+            return {"$a": len(blobs) - 1}
         import torch
 
         if isinstance(value, torch.Tensor):
@@ -39,12 +42,18 @@ def encode_state(state: State) -> bytes:
             return {"$t": len(blobs) - 1}
         raise StoreError(
             f"a process's state holds a {type(value).__name__}",
-            hint="use tensors, numbers, strings, bytes, lists, dicts",
+            hint="use tensors, arrays of numbers, numbers, strings, bytes, lists, dicts",
         )
 
     tree = dumps({"format": FORMAT, "tree": walk(state), "blobs": []}).encode()
     body = b"".join(len(part).to_bytes(8, "little") + part for part in (tree, *blobs))
     return bytes.fromhex(digest_bytes(body)) + body
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is a NumPy array of numbers; asked so that NumPy is not imported for it."""
+    dtype = getattr(value, "dtype", None)
+    return type(value).__module__ == "numpy" and dtype is not None and dtype.kind in "biuf" and dtype.itemsize > 0
 
 
 def decode_state(data: bytes) -> State | None:
@@ -87,6 +96,8 @@ def _decoded(body: memoryview) -> State:
             return base64.b64decode(inner)
         if tag == "$x":
             return Foreign(inner[0], base64.b64decode(inner[1]))
+        if tag == "$a":
+            return array_from_bytes(parts[1 + inner]).copy()
         if tag == "$t":
             return tensor_from_bytes(bytearray(parts[1 + inner]))
         return {walk(k): walk(v) for k, v in inner}

@@ -5,6 +5,7 @@
     artifacts/ab/abcd….json a value's manifest, whose digest is its name; it refers to blobs
     keys/ab/abcd….json      a step's record: key → digest, with time taken, measured values and curves
     states/<key>            the last checkpoint of a process that has not finished
+    states/<key>-log        its rows of metrics so far (see `mapsto.store.row_log`)
     leases/<key>.lock       who is computing a key, and what it is about to commit (see `mapsto.store.lock`)
     runs/<id>.json          what each run did
     index.sqlite            a database made from the above; it can be rebuilt

@@ -12,6 +12,7 @@ from mapsto.store import lock
 from mapsto.store.codec import blobs_of, parts_of
 from mapsto.store.digest import digest_bytes
 from mapsto.store.files import spread
+from mapsto.store.row_log import checkpoint_name
 
 if TYPE_CHECKING:
     from mapsto.store.store import Store
@@ -98,6 +99,7 @@ def collect(
         )  # before the records: what is not marked any more has its record by now
         grace = lock.GRACE if store.remote is not None or not locked else 0.0
         roots, doomed = _records(store, keep_days, leases.names)
+        roots += _published(store)
         artifacts = _reachable(store, roots, leases.marks)
         blobs = {blob for digest in artifacts for blob in blobs_of(store.manifest(digest))}
         for folder, live in (("artifacts", artifacts), ("blobs", blobs)):
@@ -135,7 +137,8 @@ def condition(store: Store) -> dict[str, str]:
         f"; {len(leases.stale)} files of processes that ended without removing them: {clean}" if leases.stale else ""
     )
     found["leases"] = (f"{len(leases.names)} held ({held})" if leases.names else "none held") + stale
-    checkpoints = [path for path in store.names("states") if path.name.partition("-")[0] not in leases.names]
+    names = (path for path in store.names("states") if checkpoint_name(path.name) == path.name)
+    checkpoints = [path for path in names if path.name.partition("-")[0] not in leases.names]
     abandoned = _checkpoints(store, leases.names, CHECKPOINT_DAYS * 86400)
     size = sum(path.stat().st_size for path in checkpoints if path.exists()) / 2**20
     found["checkpoints"] = (
@@ -163,6 +166,12 @@ def _records(store: Store, keep_days: float, held: set[str]) -> tuple[list[str],
     return kept, old
 
 
+def _published(store: Store) -> list[str]:
+    """What runs have published and is still there."""
+    named = [each["digest"] for run in store.runs() for each in run.get("published", ())]
+    return [digest for digest in named if store.path(spread("artifacts", digest, ".json")).exists()]
+
+
 def _reachable(store: Store, roots: list[str], marks: set[str]) -> set[str]:
     """The artifacts that are referred to, or marked and already there."""
     pending = roots + [mark for mark in marks if store.path(spread("artifacts", mark, ".json")).exists()]
@@ -176,12 +185,15 @@ def _reachable(store: Store, roots: list[str], marks: set[str]) -> set[str]:
 
 
 def _checkpoints(store: Store, held: set[str], oldest: float) -> list[Path]:
-    """Checkpoints whose step is finished, or that nobody has gone on from for `oldest` seconds."""
-    found: list[Path] = []
+    """Checkpoints, each with its log, whose step is finished, or that nobody has gone on from for `oldest` seconds."""
+    together: dict[str, list[Path]] = {}
     for path in store.names("states"):
-        key = path.name.partition("-")[0]
-        if key not in held and (store.record(key) is not None or _age(store, path) >= oldest):
-            found.append(path)
+        together.setdefault(checkpoint_name(path.name), []).append(path)
+    found: list[Path] = []
+    for name, paths in together.items():
+        key = name.partition("-")[0]
+        if key not in held and (store.record(key) is not None or min(_age(store, each) for each in paths) >= oldest):
+            found += paths
     return found
 
 

@@ -8,10 +8,11 @@
         case.check(tmp_path)
 
 A mapping may say which small field values the suite should use (``contract: ClassVar[dict] = {"steps": 2}``) and which promise it
-cannot keep, with the reason (``exempt: ClassVar[dict[str, str]]``).
+cannot keep, with the reason (``exempt: ClassVar[dict[str, str]]``). Streams have a suite of their own, `stream_cases`.
 """
 
 from mapsto.testing.contract import Case, cases, contract_network
 from mapsto.testing.lock import check_lock, write_lock
+from mapsto.testing.streams import StreamCase, stream_cases
 
-__all__ = ["Case", "cases", "check_lock", "contract_network", "write_lock"]
+__all__ = ["Case", "StreamCase", "cases", "check_lock", "contract_network", "stream_cases", "write_lock"]

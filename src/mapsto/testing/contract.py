@@ -14,15 +14,16 @@ from typing import Any, cast
 from mapsto import discovery, mapping
 from mapsto.context import Context
 from mapsto.errors import MapstoError, SpecError
-from mapsto.kinds import Dataset, Forked, Network, Package, Tasks
+from mapsto.kinds import Dataset, Forked, Network, Package, Stream, Tasks
 from mapsto.mapping import Mapping, accepts, fork, kind_name
-from mapsto.process import Process
+from mapsto.process import Live, Process
 from mapsto.recipe.document import Recipe
 from mapsto.recipe.nodes import data_from_node, from_plain
 from mapsto.recipe.reader import marker_in, parse_recipe
 from mapsto.recipe.writer import dump
 from mapsto.run.executor import execute
 from mapsto.store import Store, decode_state, encode_state
+from mapsto.testing.streams import check_learner
 
 __all__ = ["Case", "cases", "contract_network"]
 
@@ -270,20 +271,40 @@ def _killed_at_a_random_step_it_resumes(case: Case, folder: Path) -> None:
     whole = _digest(_applied(case.name))
     context = Context(seed=SEED)
     context.seed_everything(made.name)
-    state = made.start(value, context)
-    live = made.open(value, state, context)
+    live = made.open(value, None, context)
     items = made.items(value, context)
+    if isinstance(items, Stream):
+        _stopped_stream_goes_on(made, value, items, live, whole)
+        return
     stop = random.Random(0).randint(1, max(1, (live.total or 4) - 1))
     while not live.done:
         context.seed_everything(live.step)
         live.advance(items[live.step])
         if live.step == stop:
-            saved = decode_state(encode_state(live.snapshot()))
-            _require(saved is not None, "its state does not survive encoding")
-            live = made.open(value, cast("dict[str, Any]", saved), context)
+            live.result()  # which must change nothing
+            live = made.open(value, _encoded(live), context)
             items = made.items(value, context)
-    result = _digest(made.finish(value, live.snapshot(), context))
-    _require(result == whole, f"resumed at item {stop}, it gave another result than undisturbed")
+    _require(_digest(live.result()) == whole, f"resumed at item {stop}, it gave another result than undisturbed")
+
+
+def _encoded(live: Live[Any]) -> dict[str, Any]:
+    """The live process's state after it was written and read."""
+    saved = decode_state(encode_state(live.snapshot()))
+    _require(saved is not None, "its state does not survive encoding")
+    return cast("dict[str, Any]", saved)
+
+
+def _stopped_stream_goes_on(made: Any, value: Any, stream: Stream, live: Live[Any], whole: str) -> None:
+    """Blocks of another size each time, and after each block it is closed and opened again."""
+    sizes = random.Random(0)
+    while True:
+        block = next(stream.open(live.position, size=sizes.choice((1, 7, 64, 256))), None)
+        if block is None:
+            break
+        live.advance(block)
+        live.result()
+        live = made.open(value, _encoded(live), Context(seed=SEED))
+    _require(_digest(live.result()) == whole, "with blocks of other sizes, and resumed, it gave another result")
 
 
 def _bad_values_are_refused_by_name(case: Case, folder: Path) -> None:
@@ -341,6 +362,14 @@ def _docstring_is_complete(case: Case, folder: Path) -> None:
         )
 
 
+def _blocks_of_any_size_agree(case: Case, folder: Path) -> None:
+    made = case.example()
+    if isinstance(made, Process):
+        process = cast("Process[Any, Any]", made)
+        if isinstance(process.items(_input(case), Context(seed=SEED)), Stream):
+            check_learner(process, _input(case), SEED)
+
+
 PROMISES: tuple[Callable[[Case, Path], None], ...] = (
     _defaults_construct,
     _yaml_round_trips,
@@ -348,6 +377,7 @@ PROMISES: tuple[Callable[[Case, Path], None], ...] = (
     _output_kind_as_declared,
     _saved_loaded_and_run_again_agree,
     _killed_at_a_random_step_it_resumes,
+    _blocks_of_any_size_agree,
     _bad_values_are_refused_by_name,
     _docstring_is_complete,
 )

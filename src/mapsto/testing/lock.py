@@ -45,7 +45,7 @@ Entry = dict[str, Any]
 def entries() -> dict[str, dict[str, Entry]]:
     """File of the lock → name → its entry as the code is now, without reasons."""
     found: dict[str, dict[str, Entry]] = {}
-    for group in ("mappings", "data"):
+    for group in ("mappings", "data", "streams"):
         for name, entry in discovery.entries(group).items():
             if entry.path is None:
                 continue
@@ -53,7 +53,7 @@ def entries() -> dict[str, dict[str, Entry]]:
             made: Entry = {"version": cls.version, "hash": _hash(entry.path)}
             if defaults := plain_defaults(cls):
                 made["defaults"] = dict(sorted(defaults.items()))
-            found.setdefault("data" if group == "data" else name.partition(".")[0], {})[name] = made
+            found.setdefault(name.partition(".")[0] if group == "mappings" else group, {})[name] = made
     for title, folder in _WALKED.items():
         for path in sorted((_ROOT / folder).iterdir()):
             if path.suffix in (".py", ".cpp", ".h") and path.stem != "__init__":

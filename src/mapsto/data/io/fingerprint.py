@@ -18,7 +18,7 @@ from typing import Any, cast
 from mapsto import discovery
 from mapsto.data.io.download import cache_folder
 from mapsto.errors import DataError, SpecError
-from mapsto.kinds import Dataset, Frozen, Tasks
+from mapsto.kinds import Dataset, Frozen, Stream, Tasks
 from mapsto.kinds.canonical import dumps, without_defaults
 from mapsto.mapping import Ref
 from mapsto_runtime.regular_files import open_file
@@ -65,13 +65,15 @@ def folder_digest(paths: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
-def fingerprint_of(spec: Dataset | Tasks, content: Sequence[str] = (), *, without: Collection[str] = ()) -> str:
+def fingerprint_of(
+    spec: Dataset | Tasks | Stream, content: Sequence[str] = (), *, without: Collection[str] = ()
+) -> str:
     """The fingerprint of a data set: its name, version, fields that are not at a plain default, and the digests of its content.
 
     Parameters
     ----------
     spec
-        The data set or tasks; fields that are data sets enter by their own fingerprints.
+        The data set, tasks or stream; fields that are data sets enter by their own fingerprints.
     content
         Digests of the files it is read from.
     without

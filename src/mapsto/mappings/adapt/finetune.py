@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.edits.head import Head
     from mapsto.nn.train.batches import Batch, Batches
-    from mapsto.nn.train.loop import Training
+    from mapsto.nn.train.loop import Load, Training
 
 __all__ = ["Finetune"]
 
@@ -64,29 +64,21 @@ class Finetune(Optimisation, Process[Network, Network]):
     weight_decay: float = Field(default=1e-4, ge=0)
     """λ, the L2 penalty of the weights."""
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.network.head import fits
-        from mapsto.nn.train.loop import first_state
-
-        samples = self._samples(ctx)
-        module, _ = self._headed(value, samples)
-        if self.begin == "centroid" and not fits(value, value.module(), samples.classes):
-            self._set_centroids(value, module, samples, ctx)
-        return first_state(module, self)
-
     def items(self, value: Network, ctx: Context) -> Batches:
         from mapsto.nn.train.batches import Batches
 
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
-        from mapsto.nn.network.head import head
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
+        from mapsto.nn.network.head import fits, head
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.loop import Plan, Training
 
         samples = self._samples(ctx)
         weights = weights_of(samples, self.class_weights, ctx)
         module, _ = self._headed(value, samples)
+        if state is None and self.begin == "centroid" and not fits(value, value.module(), samples.classes):
+            self._set_centroids(value, module, samples, ctx)
         epoch = self.items(value, ctx).per_epoch
         last = head(module)
         if self.freeze == "embedding" and last is not None:
@@ -106,19 +98,17 @@ class Finetune(Optimisation, Process[Network, Network]):
             plan=plan,
             fabric=ctx.fabric,
             loss=lambda call, item: self._loss(value, call, item, weights, ctx),
+            result=lambda load: self._result(value, load, samples),
             validate=self._validation(value, ctx),
             mode=self._train_mode,
         )
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
+    def _result(self, value: Network, load: Load, samples: Samples) -> Network:
         from mapsto.nn.network.build import taking, with_output
-        from mapsto.nn.train.loop import load_result
 
-        samples = self._samples(ctx)
         module, edit = self._headed(value, samples)
-        load_result(module, state)
         signature = with_output(taking(value.signature, samples), len(samples.classes), samples.classes)
-        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+        return value.with_module(load(module), *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _samples(self, ctx: Context) -> Samples:
         from mapsto.data.checks import require_classes, require_finite

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.distill.deep_inversion import Dreaming
     from mapsto.nn.edits.head import Head
+    from mapsto.nn.train.loop import Load
 
 __all__ = ["DataFree"]
 
@@ -67,15 +68,10 @@ class DataFree(Optimisation, Process[Network, Network]):
 
     contract: ClassVar[dict[str, Any]] = {"batches": 2, "iterations": 2}
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        return {"step": 0, "student": first_state(self._student(value, ctx)[0], self)}
-
     def items(self, value: Network, ctx: Context) -> range:
         return range(2**62)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Dreaming:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Dreaming:
         import torch
 
         from mapsto.nn.distill.deep_inversion import Dream, Dreaming, bounds, statistics_gap
@@ -93,12 +89,13 @@ class DataFree(Optimisation, Process[Network, Network]):
         held_out = ctx.dataset(self.validation) if self.validation is not None else None
         student = Training(
             self._student(value, ctx)[0],
-            state["student"],
+            None if state is None else state["student"],
             plan=Plan(
                 optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * self.batches, epoch=self.batches
             ),
             fabric=ctx.fabric,
             loss=lambda call, images: self._loss(call, knows, images),
+            result=lambda load: self._result(value, load, ctx),
             validate=(lambda module: class_metrics(module, held_out, preprocessing, device=ctx.device))
             if held_out is not None
             else None,
@@ -125,12 +122,9 @@ class DataFree(Optimisation, Process[Network, Network]):
             lambda epoch: torch.as_tensor(ctx.random("order", epoch).permutation(samples), device=ctx.device),
         )
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.train.loop import load_result
-
+    def _result(self, value: Network, load: Load, ctx: Context) -> Network:
         module, edit, signature = self._student(value, ctx)
-        load_result(module, state["student"])
-        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+        return value.with_module(load(module), *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _student(self, value: Network, ctx: Context) -> tuple[nn.Module, Head | None, Signature]:
         """The student with a head for the teacher's classes. Raises `DomainError` where the two do not fit."""

@@ -33,8 +33,8 @@ class Hints(Layerwise):
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
     >>> ctx, process = Context(), Hints(data=digits, teacher=teacher, labels=0, epochs=6, batch_size=50)
-    >>> live, items = process.open(student, process.start(student, ctx), ctx), process.items(student, ctx)
-    >>> losses = [live.advance(items[step])["train_loss"] for step in range(live.total)]
+    >>> live, items = process.open(student, None, ctx), process.items(student, ctx)
+    >>> losses = [live.advance(items[step])[0][1]["train_loss"] for step in range(live.total)]
     >>> losses[-1] < 0.7 * losses[0]
     True
     """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mapsto.nn.edits.head import Head
     from mapsto.nn.train.batches import Batch, Task
     from mapsto.nn.train.label_kinds import Kind
-    from mapsto.nn.train.loop import Training
+    from mapsto.nn.train.loop import Load, Training
 
 __all__ = ["Logits"]
 
@@ -115,11 +115,6 @@ class Logits(Optimisation, Process[Network, Network]):
                 hint="leave distinct_steps out: the steps of data are set by epochs and batch_size",
             )
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        return first_state(self._student(value, ctx)[0], self)
-
     def items(self, value: Network, ctx: Context) -> Items:
         from mapsto.data.checks import require_finite, require_some
         from mapsto.nn.train.batches import Batches, RepeatedTasks, TaskBatches
@@ -140,7 +135,7 @@ class Logits(Optimisation, Process[Network, Network]):
         require_finite(samples.inputs, where="distill.logits: data")
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.train.batches import Batches
         from mapsto.nn.train.loop import Plan, Training
 
@@ -161,17 +156,15 @@ class Logits(Optimisation, Process[Network, Network]):
             plan=plan,
             fabric=ctx.fabric,
             loss=objective,
+            result=lambda load: self._result(value, load, ctx),
             validate=objective.validation(),
             fused=self.tasks is not None or not self.features,
         )
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.train.loop import load_result
-
+    def _result(self, value: Network, load: Load, ctx: Context) -> Network:
         module, edit, signature = self._student(value, ctx)
-        load_result(module, state)
         adaptation = self.adaptation(value, ctx) if self.tasks is not None else None
-        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=adaptation)
+        return value.with_module(load(module), *([edit] if edit else []), signature=signature, adaptation=adaptation)
 
     def adaptation(self, value: Network, ctx: Context) -> Adaptation:
         """The student's own way of adapting, else the teacher's."""

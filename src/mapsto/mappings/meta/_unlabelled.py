@@ -12,7 +12,6 @@ from mapsto.errors import DataError
 from mapsto.kinds import Adaptation, Episodes, Network, Samples, Signature, Tasks
 from mapsto.nn.meta.gradient_based import GradientBased
 from mapsto.nn.meta.outer_loop import Episodic
-from mapsto.process import State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,8 +90,8 @@ class Unlabelled(GradientBased):
     def learner(self, value: Network, ctx: Context) -> tuple[Learner, tuple[Edit, ...], Signature]:
         return super().learner(value, ctx) if self.by == "maml" else Episodic.learner(self, value, ctx)
 
-    def start(self, value: Network, ctx: Context) -> State:
-        return super().start(value, ctx) if self.by == "maml" else Episodic.start(self, value, ctx)
+    def chosen(self, learner: Learner, ctx: Context) -> dict[str, Any]:
+        return super().chosen(learner, ctx) if self.by == "maml" else Episodic.chosen(self, learner, ctx)
 
     def loss(self, learner: Learner, inputs: Tensor, task: Task, step: int, ctx: Context) -> Tensor:
         if self.by == "maml":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.meta.adaptation.cosine import Classifier
     from mapsto.nn.train.batches import Batch, Batches
-    from mapsto.nn.train.loop import Training
+    from mapsto.nn.train.loop import Load, Training
 
 __all__ = ["Baseline"]
 
@@ -72,17 +72,12 @@ class Baseline(Optimisation, Process[Network, Network]):
     weight_decay: float = Field(default=0.0, ge=0)
     """L2 penalty of the weights."""
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        return first_state(self._classifier(value, ctx)[0], self)
-
     def items(self, value: Network, ctx: Context) -> Batches:
         from mapsto.nn.train.batches import Batches
 
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.loop import Plan, Training
 
@@ -94,15 +89,14 @@ class Baseline(Optimisation, Process[Network, Network]):
             plan=Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
             fabric=ctx.fabric,
             loss=lambda call, item: self._loss(value, call, item, weights, ctx),
+            result=lambda load: self._result(value, load, ctx),
             validate=self._validation(value, ctx),
             fused=True,
         )
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.train.loop import load_result
-
+    def _result(self, value: Network, load: Load, ctx: Context) -> Network:
         classifier, edits, signature = self._classifier(value, ctx)
-        load_result(classifier, state)
+        load(classifier)
         return value.with_module(classifier.network, *edits, signature=signature, adaptation=self._adaptation())
 
     def _adaptation(self) -> Adaptation:

@@ -8,7 +8,6 @@ with Persistent Evolution Strategies", 2021).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -17,7 +16,7 @@ from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.mapping import DataSource
 from mapsto.nn.train.optimizer import Optimisation
-from mapsto.process import Items, Live, Process, State
+from mapsto.process import Items, Live, Process, Rows, State
 
 if TYPE_CHECKING:
     from mapsto.nn.meta.learned_optimizer.evolution import Distribution, Population
@@ -103,16 +102,11 @@ class Optimizer(Optimisation, Process[Network, Network]):
 
         return discovery.find("mappings", "networks.update_rule")(hidden=4)(seed=0)
 
-    def start(self, value: Network, ctx: Context) -> State:
-        """Raises `DomainError` where `value` is no update rule."""
-        from mapsto.nn.train.loop import first_state
-
-        return {**first_state(self._rule(value), self), "groups": {}}
-
     def items(self, value: Network, ctx: Context) -> Items:
         return range(self.steps)
 
-    def open(self, value: Network, state: State, ctx: Context) -> _Learning:
+    def open(self, value: Network, state: State | None, ctx: Context) -> _Learning:
+        """Raises `DomainError` where `value` is no update rule."""
         from mapsto.nn.meta.learned_optimizer.evolution import Population
         from mapsto.nn.train.loop import Plan, Training
 
@@ -121,7 +115,7 @@ class Optimizer(Optimisation, Process[Network, Network]):
             rule,
             self._distribution(ctx),
             lambda group, episode: ctx.random("task", group, episode),
-            state["groups"],
+            {} if state is None else state["groups"],
             groups=self.groups,
             unroll=self.unroll,
             sigma=self.sigma,
@@ -130,13 +124,15 @@ class Optimizer(Optimisation, Process[Network, Network]):
             device=ctx.device,
         )
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
-        training = Training(rule, state, plan=plan, fabric=ctx.fabric, loss=lambda _call, turn: population.loss(turn))
+        training = Training(
+            rule,
+            state,
+            plan=plan,
+            fabric=ctx.fabric,
+            loss=lambda _call, turn: population.loss(turn),
+            result=lambda load: value.with_module(load(self._rule(value))),
+        )
         return _Learning(training, population)
-
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.train.loop import load_result
-
-        return value.with_module(load_result(self._rule(value), state))
 
     def _rule(self, value: Network) -> UpdateRule:
         from mapsto.nn.meta.learned_optimizer.rule import updating_module
@@ -161,7 +157,7 @@ class Optimizer(Optimisation, Process[Network, Network]):
         )
 
 
-class _Learning(Live):
+class _Learning(Live[Network]):
     """The training of the rule, and the tasks that it is in the midst of."""
 
     def __init__(self, training: Training, population: Population) -> None:
@@ -178,8 +174,11 @@ class _Learning(Live):
         """Whether all are."""
         return self._training.done
 
-    def advance(self, item: int) -> Mapping[str, float]:
+    def advance(self, item: int) -> Rows:
         return self._training.advance(item)
 
     def snapshot(self) -> State:
         return {**self._training.snapshot(), "groups": self._population.state()}
+
+    def result(self) -> Network:
+        return self._training.result()

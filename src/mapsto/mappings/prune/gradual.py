@@ -68,35 +68,23 @@ class Gradual(Process[Network, Network]):
         criterion_of(self.criterion, where=where, resumable=True)
         training_of(self.train, where=where)
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.prune.iterative import Gradual as Rounds
-
-        criterion = criterion_of(self.criterion, where=self.name)
-        return Rounds.first(
-            value, criterion, self._process, rounds=self.rounds, pace=self.pace, ctx=ctx, where=self.name
-        )
-
     def items(self, value: Network, ctx: Context) -> Items:
         """Their numbers: what `train` advances over depends on the round, so that the live process looks it up itself."""
         return _Numbers()
 
-    def open(self, value: Network, state: State, ctx: Context) -> Rounds:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Rounds:
         from mapsto.nn.prune.iterative import Gradual as Rounds
 
-        criterion = criterion_of(self.criterion, where=self.name)
-        return Rounds(criterion, self._process, rounds=self.rounds, pace=self.pace, state=state, ctx=ctx)
-
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.profile.budget_check import told_reached
-        from mapsto.nn.prune.iterative import round_context, unpacked
-
-        last = unpacked(state["network"])
-        told_reached(value, last, criterion_of(self.criterion, where=self.name).settings.budget, ctx)
-        return self._process.finish(last, state["inner"], round_context(ctx, int(state["round"])))
-
-    @property
-    def _process(self) -> Process[Network, Network]:
-        return training_of(self.train, where=self.name)
+        return Rounds(
+            value,
+            criterion_of(self.criterion, where=self.name),
+            training_of(self.train, where=self.name),
+            rounds=self.rounds,
+            pace=self.pace,
+            state=state,
+            ctx=ctx,
+            where=self.name,
+        )
 
 
 class _Numbers:

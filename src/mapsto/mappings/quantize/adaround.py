@@ -18,7 +18,7 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.train.calibration_fields import CalibrationFields
-from mapsto.process import Items, Live, Process, State
+from mapsto.process import Items, Live, Process, Rows, State
 
 if TYPE_CHECKING:
     import torch
@@ -73,23 +73,12 @@ class Adaround(CalibrationFields, Process[Network, Network]):
 
         return quantized_example()
 
-    def start(self, value: Network, ctx: Context) -> State:
-        self._layers(value)
-        return {"step": 0, "tensors": value.module().state_dict()}
-
     def items(self, value: Network, ctx: Context) -> Items:
         return range(self.steps * len(self._layers(value)))
 
-    def open(self, value: Network, state: State, ctx: Context) -> Live:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Live[Network]:
+        self._layers(value)
         return _Rounding(self, value, state, ctx)
-
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.quantize.float_layers import tell_again
-
-        tell_again(value, ctx, where=self.name)
-        module = value.module()
-        module.load_state_dict(state["tensors"])
-        return value.with_module(module)
 
     def _layers(self, value: Network) -> list[str]:
         """Paths of the layers to round. Raises `DomainError` where there is none."""
@@ -105,26 +94,28 @@ class Adaround(CalibrationFields, Process[Network, Network]):
         return found
 
 
-class _Rounding(Live):
-    def __init__(self, mapping: Adaround, value: Network, state: State, ctx: Context) -> None:
+class _Rounding(Live[Network]):
+    def __init__(self, mapping: Adaround, value: Network, state: State | None, ctx: Context) -> None:
         from mapsto.nn.quantize.adaround import layer_runs, quantized_layers, rectified_layers
         from mapsto.nn.quantize.post_training import without_quantizers
 
-        self._mapping, device = mapping, _device(ctx)
+        self._mapping, self._value, self._ctx = mapping, value, ctx
+        state, device = state or {}, _device(ctx)
         self._batches = [batch.to(device) for batch in mapping.batches(value, ctx, where=mapping.name)]
         self._float = without_quantizers(value).to(device)
         self._module = value.module(device=device)
-        self._module.load_state_dict(state["tensors"])
+        if "tensors" in state:
+            self._module.load_state_dict(state["tensors"])
         self._layers = quantized_layers(self._module)
         self._rectified = rectified_layers(self._float, self._batches[0][:2])
         self._runs = layer_runs(self._float, self._batches[0][:2])
         self._saved: State = state.get("rounding", {})
         self._current: LayerRounding | None = None
-        self.step: int = state["step"]
+        self.step: int = state.get("step", 0)
         self.total: int | None = mapping.steps * len(self._layers)
         self.done = self.step >= mapping.steps * len(self._layers)
 
-    def advance(self, item: Any) -> dict[str, float]:
+    def advance(self, item: Any) -> Rows:
         import torch
 
         number, within = divmod(self.step, self._mapping.steps)
@@ -144,13 +135,21 @@ class _Rounding(Live):
             self._current, self._saved = None, {}
         self.step += 1
         self.done = self.step >= (self.total or 0)
-        return {"train_loss": loss, "layer": float(number + 1)}
+        return [(self.step, {"train_loss": loss, "layer": float(number + 1)})]
 
     def snapshot(self) -> State:
         state: State = {"step": self.step, "tensors": self._module.state_dict()}
         if self._current is not None:
             state["rounding"] = self._current.saved()
         return state
+
+    def result(self) -> Network:
+        from mapsto.nn.quantize.float_layers import tell_again
+
+        tell_again(self._value, self._ctx, where=self._mapping.name)
+        module = self._value.module()
+        module.load_state_dict(self._module.state_dict())
+        return self._value.with_module(module)
 
     def _opened(self, layer: QuantizedLayer) -> LayerRounding:
         import torch

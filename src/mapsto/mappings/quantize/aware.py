@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.nn.train.batches import Batch, Batches
-    from mapsto.nn.train.loop import Training
+    from mapsto.nn.train.loop import Load, Training
 
 __all__ = ["Aware"]
 
@@ -75,18 +75,13 @@ class Aware(Optimisation, Process[Network, Network]):
 
         return quantized_example()
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        return first_state(self._module(value), self)
-
     def items(self, value: Network, ctx: Context) -> Batches:
         from mapsto.nn.train.batches import Batches
 
         samples = self._samples(value, ctx)
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         import torch
 
         from mapsto.data.augment import operations as augment
@@ -117,18 +112,18 @@ class Aware(Optimisation, Process[Network, Network]):
             plan=Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
             fabric=ctx.fabric,
             loss=objective,
+            result=lambda load: self._result(value, load, ctx),
             validate=validate if self.validation is not None else None,
         )
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
+    def _result(self, value: Network, load: Load, ctx: Context) -> Network:
         from mapsto.kinds import detached
         from mapsto.nn.edits.quantizers import is_step, learned_steps
         from mapsto.nn.quantize.float_layers import tell_again
         from mapsto.nn.quantize.post_training import quantized_edit, with_scales
-        from mapsto.nn.train.loop import load_result
 
         tell_again(value, ctx, where=self.name)
-        module = load_result(self._module(value), state)
+        module = load(self._module(value))
         edit = with_scales(value, quantized_edit(value, where=self.name), learned_steps(module))
         tensors = {name: tensor for name, tensor in module.state_dict().items() if not is_step(name)}
         return dataclasses.replace(value, edits=(*value.edits[:-1], edit), tensors=detached(tensors))

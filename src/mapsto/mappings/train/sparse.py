@@ -85,13 +85,10 @@ class Sparse(Process[Network, Network]):
         if self.criterion is not None:
             criterion_of(self.criterion, where="train.sparse", resumable=True)
 
-    def start(self, value: Network, ctx: Context) -> State:
-        return self._training.start(value, ctx)
-
     def items(self, value: Network, ctx: Context) -> Items:
         return self._training.items(value, ctx)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.meta.learner_module import Learner
         from mapsto.nn.train.loop import Training
 
@@ -105,9 +102,6 @@ class Sparse(Process[Network, Network]):
         network = live.module.network if isinstance(live.module, Learner) else live.module
         live.add_to_loss(self._penalty(value, network, ctx))
         return live
-
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        return self._training.finish(value, state, ctx)
 
     @property
     def _training(self) -> Process[Network, Network]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mapsto.nn.edits.head import Head
     from mapsto.nn.train.batches import Batch, Batches
     from mapsto.nn.train.label_kinds import Kind
-    from mapsto.nn.train.loop import Training
+    from mapsto.nn.train.loop import Load, Training
 
 __all__ = ["Supervised"]
 
@@ -51,18 +51,12 @@ class Supervised(Optimisation, Process[Network, Network]):
     augment: Augmentation = Field(default_factory=Augmentation)
     """Random changes of each image."""
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        module, _ = self._headed(value, self._samples(ctx))
-        return first_state(module, self)
-
     def items(self, value: Network, ctx: Context) -> Batches:
         from mapsto.nn.train.batches import Batches
 
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.train.class_weights import note_unequal
         from mapsto.nn.train.loop import Plan, Training
 
@@ -79,23 +73,21 @@ class Supervised(Optimisation, Process[Network, Network]):
             plan=plan,
             fabric=ctx.fabric,
             loss=objective,
+            result=lambda load: self._result(value, load, samples),
             validate=objective.validation(self.validation),
             fused=True,
         )
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
+    def _result(self, value: Network, load: Load, samples: Samples) -> Network:
         from mapsto.nn.network.build import taking, with_output
         from mapsto.nn.train.label_kinds import ANSWERS
-        from mapsto.nn.train.loop import load_result
 
-        samples = self._samples(ctx)
         module, edit = self._headed(value, samples)
-        load_result(module, state)
         answers = ANSWERS[self._kind(samples)]
         signature = with_output(
             taking(value.signature, samples), len(samples.classes), samples.classes, answers=answers
         )
-        return value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
+        return value.with_module(load(module), *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _samples(self, ctx: Context) -> Samples:
         """The data, after a look at it: no NaN, more than one class, labels for the loss. Raises `DataError` or `DomainError`."""

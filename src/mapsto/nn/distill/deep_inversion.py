@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Preprocessing
+from mapsto.kinds import Network, Preprocessing
 from mapsto.nn.network.layer_calls import watching
 from mapsto.nn.train.loop import Training
-from mapsto.process import Live, State
+from mapsto.process import Live, Rows, State
 
 __all__ = ["Dream", "Dreaming", "bounds", "statistics_gap", "variation"]
 
@@ -81,7 +81,7 @@ def bounds(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, 
     return -mean / std, (1 - mean) / std
 
 
-class Dreaming(Live):
+class Dreaming(Live[Network]):
     """Makes images batch by batch, then trains the student on them.
 
     Parameters
@@ -106,18 +106,19 @@ class Dreaming(Live):
         teacher: nn.Module,
         shape: tuple[int, ...],
         limits: tuple[Tensor, Tensor],
-        state: State,
+        state: State | None,
         student: Training,
         order: Callable[[int], Tensor],
     ) -> None:
         self._dream, self._teacher, self._shape, self._limits = dream, teacher, shape, limits
         self._student, self._order = student, order
         self._device = limits[0].device
+        state = state or {}
         self._made: list[Tensor] = [state["images"].to(self._device)] if "images" in state else []
         self._current: dict[str, Tensor] = {
             name: tensor.to(self._device).clone() for name, tensor in state.get("current", {}).items()
         }
-        self.step = int(state["step"])
+        self.step = int(state.get("step", 0))
         self.total = dream.batches * dream.iterations + (student.total or 0)
 
     @property
@@ -125,16 +126,16 @@ class Dreaming(Live):
         """Whether the student is trained."""
         return self._student.done
 
-    def advance(self, item: Any) -> dict[str, float]:
+    def advance(self, item: Any) -> Rows:
         dream = self._dream
         if self.step < dream.batches * dream.iterations:
             metrics = self._improve(self.step % dream.iterations)
         else:
             epoch, place = divmod(self._student.step, dream.batches)
             chosen = self._order(epoch)[place * dream.batch_size : (place + 1) * dream.batch_size]
-            metrics = self._student.advance(torch.cat(self._made)[chosen])
+            (_, metrics), *_ = self._student.advance(torch.cat(self._made)[chosen])
         self.step += 1
-        return metrics
+        return [(self.step, metrics)]
 
     def snapshot(self) -> State:
         state: State = {"step": self.step, "student": self._student.snapshot()}
@@ -143,6 +144,9 @@ class Dreaming(Live):
         if self._current:
             state["current"] = self._current
         return state
+
+    def result(self) -> Network:
+        return self._student.result()
 
     def _improve(self, number: int) -> dict[str, float]:
         """A step of Adam on the batch at work, drawn as noise first; the images are moved by up to two pixels at random."""

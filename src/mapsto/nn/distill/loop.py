@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Edit
     from mapsto.nn.distill.teacher_student import Taught, Teacher
     from mapsto.nn.network.features import Pair
-    from mapsto.nn.train.loop import Training
+    from mapsto.nn.train.loop import Load, Training
 
 __all__ = [
     "Distillation",
@@ -138,15 +138,10 @@ class Schooling(Optimisation, Process[Network, Network]):
 
     # -- the process
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        return first_state(self._taught(value, ctx)[0], self)
-
     def items(self, value: Network, ctx: Context) -> Items:
         return Items(self._samples(ctx), self.batch_size, ctx)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.network.features import EMBEDDING
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.loop import Plan, Training
@@ -165,15 +160,14 @@ class Schooling(Optimisation, Process[Network, Network]):
             plan=plan,
             fabric=ctx.fabric,
             loss=loss,
+            result=lambda load: self._result(value, load, ctx),
             validate=self._validation(value, ctx),
             fused=all(path == EMBEDDING for path in taught.paths),
         )
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.train.loop import load_result
-
+    def _result(self, value: Network, load: Load, ctx: Context) -> Network:
         taught, _, edits, signature = self._taught(value, ctx)
-        load_result(taught, state)
+        load(taught)
         return value.with_module(taught.student, *edits, signature=signature, adaptation=None)
 
     def _taught(self, value: Network, ctx: Context) -> tuple[Taught, Teacher, tuple[Edit, ...], Signature]:

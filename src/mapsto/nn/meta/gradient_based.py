@@ -7,7 +7,7 @@ Adaptation of Deep Networks", 2017).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -15,7 +15,6 @@ from mapsto.context import Context
 from mapsto.errors import SpecError
 from mapsto.kinds import Adaptation, Episodes, Network, Signature
 from mapsto.nn.meta.outer_loop import Episodic
-from mapsto.process import State
 
 if TYPE_CHECKING:
     import torch
@@ -185,10 +184,7 @@ class GradientBased(Episodic):
             first |= self._first_statistics(value)
         return Adaptation(method="gradient", settings=self.inner().settings(), tensors=first)
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        learner, _, _ = self.learner(value, ctx)
+    def chosen(self, learner: Learner, ctx: Context) -> dict[str, Any]:
         usable = self.engines(learner, ctx)
         if self.engine not in ("auto", *usable):
             raise SpecError(
@@ -200,7 +196,7 @@ class GradientBased(Episodic):
         if engine == "auto":
             engine = self.chosen_engine(learner, ctx)
             ctx.log(f"{self.name}: the engine is `{engine}`")
-        return first_state(learner, self, {"engine": engine})
+        return {"engine": engine}
 
     def loss(self, learner: Learner, inputs: Tensor, task: Task, step: int, ctx: Context) -> Tensor:
         return self._loss(learner, inputs, task, step, learner.chosen["engine"])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Edit
     from mapsto.nn.meta.learner_module import Learner
     from mapsto.nn.train.batches import Task, TaskBatches
-    from mapsto.nn.train.loop import Training
+    from mapsto.nn.train.loop import Load, Training
 
 __all__ = ["Episodic"]
 
@@ -98,21 +98,20 @@ class Episodic(Optimisation, Process[Network, Network]):
 
     # -- the process
 
-    def start(self, value: Network, ctx: Context) -> State:
-        from mapsto.nn.train.loop import first_state
-
-        return first_state(self.learner(value, ctx)[0], self)
+    def chosen(self, learner: Learner, ctx: Context) -> dict[str, Any]:
+        """What is chosen where training begins, and never again."""
+        return {}
 
     def items(self, value: Network, ctx: Context) -> TaskBatches:
         from mapsto.nn.train.batches import TaskBatches
 
         return TaskBatches(self._checked(self.drawn(ctx), value), self.tasks_per_step, ctx.fabric)
 
-    def open(self, value: Network, state: State, ctx: Context) -> Training:
+    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.train.loop import Plan, Training
 
         learner, _, _ = self.learner(value, ctx)
-        learner.chosen = state.get("chosen", {})
+        learner.chosen = self.chosen(learner, ctx) if state is None else state.get("chosen", {})
         learner.objective = self.objective(value, ctx)
         prepared = self._prepared(value, ctx)
         training: Training
@@ -123,16 +122,16 @@ class Episodic(Optimisation, Process[Network, Network]):
             plan=plan,
             fabric=ctx.fabric,
             loss=lambda call, task: call(prepared(task), task, training.step),
+            result=lambda load: self._result(value, load, ctx),
             validate=self._validation(value, ctx),
             fused=self.is_whole(learner),
+            chosen=learner.chosen,
         )
         return training
 
-    def finish(self, value: Network, state: State, ctx: Context) -> Network:
-        from mapsto.nn.train.loop import load_result
-
+    def _result(self, value: Network, load: Load, ctx: Context) -> Network:
         learner, edits, signature = self.learner(value, ctx)
-        load_result(learner, state)
+        load(learner)
         adaptation = self.adaptation(value, learner)
         return value.with_module(learner.network, *edits, signature=signature, adaptation=adaptation)
 

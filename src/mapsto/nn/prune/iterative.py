@@ -16,11 +16,12 @@ from torch import Tensor
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.nn.network import serialization
+from mapsto.nn.profile.budget_check import told_reached
 from mapsto.nn.profile.cost import cost_of
 from mapsto.nn.prune.budget import Budgeted
 from mapsto.nn.prune.criterion import Criterion
 from mapsto.nn.prune.structured import chosen, pruned, ranked
-from mapsto.process import Live, Process, State
+from mapsto.process import Items, Live, Process, Rows, State
 
 __all__ = ["Gradual", "Pace", "packed", "remaining", "round_context", "unpacked"]
 
@@ -68,11 +69,13 @@ def round_context(ctx: Context, number: int) -> Context:
     return of_round
 
 
-class Gradual(Live):
+class Gradual(Live[Network]):
     """Rounds of pruning and training at work.
 
     Parameters
     ----------
+    value
+        The network that is given; the budget is a share of its cost.
     criterion
         What goes, and to what budget in the end.
     train
@@ -80,61 +83,60 @@ class Gradual(Live):
     rounds, pace
         How many prunings, and how fast.
     state
-        From `Gradual.first` or a snapshot.
+        A snapshot; None prunes for the first time.
+    where
+        The mapping's name, for errors.
+
+    Raises
+    ------
+    DomainError
+        The budget of the last round is out of reach.
     """
 
     def __init__(
         self,
-        criterion: Criterion,
-        train: Process[Network, Network],
-        *,
-        rounds: int,
-        pace: Pace,
-        state: State,
-        ctx: Context,
-    ) -> None:
-        self._criterion, self._train, self._ctx = criterion, train, ctx
-        self._rounds = rounds
-        self._pace: Pace = pace
-        self._whole: float = state["whole"]
-        self._channels: dict[str, int] = state["channels"]
-        self._first_chosen: Any = state.get("chosen")
-        self.step = int(state["step"])
-        self._begin(int(state["round"]), unpacked(state["network"]), state["inner"])
-
-    @staticmethod
-    def first(
         value: Network,
         criterion: Criterion,
         train: Process[Network, Network],
         *,
         rounds: int,
         pace: Pace,
+        state: State | None,
         ctx: Context,
         where: str,
-    ) -> State:
-        """The state after the first pruning. Raises `DomainError` where the budget of the last is out of reach."""
-        own, settings = round_context(ctx, 1), criterion.settings
-        importance = criterion.importance(value, own)
+    ) -> None:
+        self._value, self._criterion, self._train, self._ctx = value, criterion, train, ctx
+        self._rounds = rounds
+        self._pace: Pace = pace
+        self._first_chosen: Any = None
+        self._whole: float
+        self._channels: dict[str, int]
+        self.step = 0 if state is None else int(state["step"])
+        if state is None:
+            network = self._first_pruned(where)
+            self._begin(1, network, None)
+            self._first_chosen = self._inner.snapshot().get("chosen")
+        else:
+            self._whole, self._channels, self._first_chosen = (state[name] for name in ("whole", "channels", "chosen"))
+            self._begin(int(state["round"]), unpacked(state["network"]), state["inner"])
+
+    def _first_pruned(self, where: str) -> Network:
+        """The network after the first pruning."""
+        value, own, settings = self._value, round_context(self._ctx, 1), self._criterion.settings
+        importance = self._criterion.importance(value, own)
         found = ranked(
-            value, importance, embedding=settings.prune_embedding, padded=settings.padded, where=where, log=ctx.log
+            value,
+            importance,
+            embedding=settings.prune_embedding,
+            padded=settings.padded,
+            where=where,
+            log=self._ctx.log,
         )
         chosen(found, settings, where=where)
-        whole = cost_of(value, _kind(settings))
-        share = remaining(pace, 1 / rounds, _final(settings, whole))
-        network = value
-        if share < 1:
-            network = found.shrunk(chosen(found, _to_share(settings, share), where=where))
-        inner = train.start(network, own)
-        return {
-            "step": 0,
-            "round": 1,
-            "whole": whole,
-            "channels": {name: len(scores) for name, scores in found.scores.items()},
-            "network": packed(network),
-            "inner": inner,
-            "chosen": inner.get("chosen"),
-        }
+        self._whole = cost_of(value, _kind(settings))
+        self._channels = {name: len(scores) for name, scores in found.scores.items()}
+        share = remaining(self._pace, 1 / self._rounds, _final(settings, self._whole))
+        return value if share >= 1 else found.shrunk(chosen(found, _to_share(settings, share), where=where))
 
     @property
     def total(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -148,14 +150,15 @@ class Gradual(Live):
         """Whether the training of the last round is done."""
         return self._round == self._rounds and self._inner.done
 
-    def advance(self, item: Any) -> dict[str, float]:
+    def advance(self, item: Any) -> Rows:
         inner = self._inner
-        metrics = dict(inner.advance(self._items[inner.step]))
+        before = self.step - inner.step
+        rows = inner.advance(self._items[inner.step])
         self.step += 1
-        metrics |= {"round": float(self._round), "cost_share": self._share}
+        more = {"round": float(self._round), "cost_share": self._share}
         if inner.done and self._round < self._rounds:
             self._prune_again()
-        return metrics
+        return [(before + n, {**metrics, **more}) for n, metrics in rows]
 
     def snapshot(self) -> State:
         return {
@@ -168,15 +171,22 @@ class Gradual(Live):
             "chosen": self._first_chosen,
         }
 
-    def _begin(self, number: int, network: Network, inner: State) -> None:
+    def result(self) -> Network:
+        told_reached(self._value, self._network, self._criterion.settings.budget, self._ctx)
+        return self._inner.result()
+
+    def _begin(self, number: int, network: Network, inner: State | None) -> None:
         self._round, self._network = number, network
         own = round_context(self._ctx, number)
         self._inner = self._train.open(network, inner, own)
-        self._items = self._train.items(network, own)
+        if inner is None and self._first_chosen:
+            # The rule that chose the engine looks at shapes, which pruning changes: all rounds run in that of the first.
+            self._inner = self._train.open(network, {**self._inner.snapshot(), "chosen": self._first_chosen}, own)
+        self._items = cast("Items", self._train.items(network, own))
         self._share = cost_of(network, _kind(self._criterion.settings)) / self._whole
 
     def _prune_again(self) -> None:
-        trained = self._train.finish(self._network, self._inner.snapshot(), round_context(self._ctx, self._round))
+        trained = self._inner.result()
         number, settings = self._round + 1, self._criterion.settings
         own = round_context(self._ctx, number)
         share = remaining(self._pace, number / self._rounds, _final(settings, self._whole))
@@ -185,11 +195,7 @@ class Gradual(Live):
         if now < 1:
             wanted, importance = _to_share(settings, now), self._criterion.importance(trained, own)
             network = pruned(trained, wanted, importance, whole=self._channels, where=self._criterion.name)
-        inner = self._train.start(network, own)
-        if self._first_chosen:
-            # The rule that chose the engine looks at shapes, which pruning changes: all rounds run in that of the first.
-            inner["chosen"] = self._first_chosen
-        self._begin(number, network, inner)
+        self._begin(number, network, None)
         self._ctx.log(f"round {number} of {self._rounds}: {self._share:.1%} of the {_kind(settings)}")
 
 

@@ -22,15 +22,17 @@ from mapsto.nn.kernels.fuse import fuse, is_fusable
 from mapsto.nn.kernels.malloc import keep_pages
 from mapsto.nn.network.inference import compact
 from mapsto.nn.train.optimizer import Optimisation
-from mapsto.process import Live, State
+from mapsto.process import Live, Rows, State
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Plan", "Training", "first_state", "load_result"]
+__all__ = ["Load", "Plan", "Training"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(the module to call, item) → a scalar."""
+Load = Callable[[nn.Module], nn.Module]
+"""Puts what a training has come to into a module of the same structure, and gives it back in evaluation mode."""
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """A module → its metrics on held-out data; ``val_loss`` among them where the plateau or early stopping goes by it."""
 
@@ -52,39 +54,28 @@ class Plan:
     """What `Optimisation.update_rule` gives."""
 
 
-def first_state(module: nn.Module, optimisation: Optimisation, chosen: Mapping[str, Any] | None = None) -> State:
-    """The state of a training that has not begun; `chosen` is what was chosen at its beginning, and stays in it."""
-    state: State = {"step": 0, "tensors": module.state_dict()}
-    if chosen:
-        state["chosen"] = dict(chosen)
-    if optimisation.ema:
-        state["average"] = module.state_dict()
-    return state
-
-
-def load_result(module: nn.Module, state: State) -> nn.Module:
-    """Put the result of a training into `module`: the best epoch's tensors, else the average, else the last."""
-    module.load_state_dict(state.get("best") or state.get("average") or state["tensors"])
-    return module.eval()
-
-
-class Training(Live):
+class Training(Live[Network]):
     """A training at work.
 
     Parameters
     ----------
     module
-        The network; its own copy, changed in place.
+        The network; its own copy, changed in place. Where training begins, with the tensors that it begins with.
     state
-        From `first_state` or a snapshot.
+        A snapshot; None where training begins.
     loss
         Given the module to call and an item; every random draw comes from the global generators.
+    result
+        The training's result, made with a function that loads the trained tensors into a module of the same structure: the best epoch's,
+        else the average, else the last.
     validate
         Run at the end of each epoch, on the average of the weights where there is one.
     mode
         Puts the module into training mode, by default the whole of it; what is frozen stays in evaluation mode.
     fused
         Whether the loss calls the module as a whole, so that on a CPU batch norm, ReLU and pooling may run in one pass.
+    chosen
+        What was chosen where training begins; it stays in the state.
 
     Raises
     ------
@@ -95,20 +86,26 @@ class Training(Live):
     def __init__(
         self,
         module: nn.Module,
-        state: State,
+        state: State | None,
         *,
         plan: Plan,
         fabric: Fabric,
         loss: Loss,
+        result: Callable[[Load], Network],
         validate: Validate | None = None,
         mode: Callable[[nn.Module], object] = nn.Module.train,
         fused: bool = False,
+        chosen: Mapping[str, Any] | None = None,
     ) -> None:
+        begins = state is None
+        state = state or {}
         self._plan, self._fabric, self._loss, self._validate, self._mode = plan, fabric, loss, validate, mode
+        self._result = result
         if fabric.device.type == "cpu":
             keep_pages()
         self._module = compact(module)
-        self._module.load_state_dict(state["tensors"])
+        if not begins:
+            self._module.load_state_dict(state["tensors"])
         optimizer = plan.optimisation.make(self._module, fused=fabric.device.type == "cpu", rule=plan.rule)
         fused = fused and fabric.device.type == "cpu" and not plan.optimisation.keep_statistics
         fused = fused and is_fusable(self._module) and compiled_kernels()
@@ -120,7 +117,8 @@ class Training(Live):
         self._average: nn.Module | None = None
         if plan.optimisation.ema:
             self._average = copy.deepcopy(self._module).eval().requires_grad_(False)
-            self._average.load_state_dict(state["average"])
+            if not begins:
+                self._average.load_state_dict(state["average"])
         self._sum = float(state.get("sum", 0.0))
         self._factor = float(state.get("factor", 1.0))
         self._lowest = float(state.get("lowest", math.inf))
@@ -128,8 +126,8 @@ class Training(Live):
         self._since_lowered = int(state.get("since_lowered", 0))
         self._best: dict[str, Tensor] | None = state.get("best")
         self._stopped = bool(state.get("stopped", False))
-        self._chosen: State = state.get("chosen", {})
-        self.step = int(state["step"])
+        self._chosen: State = dict(chosen or {}) if begins else state.get("chosen", {})
+        self.step = int(state.get("step", 0))
         self.total = plan.steps
 
     @property
@@ -151,7 +149,7 @@ class Training(Live):
         """Whether all steps are done, or early stopping or convergence came first."""
         return self._stopped or self.step >= self._plan.steps
 
-    def advance(self, item: Any) -> dict[str, float]:
+    def advance(self, item: Any) -> Rows:
         plan, optimizer = self._plan, self._optimizer
         rate = self._factor * plan.optimisation.rate(self.step, plan.steps)
         for group in optimizer.param_groups:
@@ -179,7 +177,7 @@ class Training(Live):
         metrics = {"train_loss": value, "lr": rate}
         if self.step % plan.epoch == 0 or self.step == plan.steps:
             metrics.update(self._end_epoch())
-        return metrics
+        return [(self.step, metrics)]
 
     def snapshot(self) -> State:
         tensors = self._module.state_dict()
@@ -203,6 +201,15 @@ class Training(Live):
         if self._chosen:
             state["chosen"] = self._chosen
         return state
+
+    def result(self) -> Network:
+        return self._result(self._load)
+
+    def _load(self, module: nn.Module) -> nn.Module:
+        """Put the best epoch's tensors, else the average, else the last into `module`."""
+        judged = self._module if self._average is None else self._average
+        module.load_state_dict(self._best or judged.state_dict())
+        return module.eval()
 
     def _restore_optimizer(self, slots: Mapping[str, Mapping[str, Any]]) -> None:
         if not slots:

@@ -1,0 +1,148 @@
+"""The live learner of tables of events: it answers first and learns after, and keeps what a label that comes late will need.
+
+What an online learner says itself is its rule. This file does the rest: events as rows that grow, classes that grow, late labels,
+events that are set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.kinds import Block, ColumnType, EventSignature
+from mapsto.nn.online.event_rows import EventRows
+from mapsto.nn.online.late_labels import LateLabels
+from mapsto.nn.online.rule import Rule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Answered", "TableLearner"]
+
+Answered = Callable[[int, "NDArray[np.float64]", int], None]
+"""(the event's number in the block, its scores before its label was seen, its class) as each label is learnt."""
+
+
+class TableLearner:
+    """A rule at work on events.
+
+    Parameters
+    ----------
+    rule
+        The rule, with no inputs and classes yet.
+    types
+        Columns whose type is known before the first event.
+    most_categories
+        How many words of a column get an input of their own.
+    most_late
+        How many questions are kept for their labels.
+    """
+
+    def __init__(self, rule: Rule, types: Mapping[str, ColumnType], *, most_categories: int, most_late: int) -> None:
+        self._rule = rule
+        self._rows = EventRows(types, most_categories=most_categories)
+        self._late = LateLabels(most_late)
+        self._classes: dict[str, int] = {}
+        self.aside: dict[str, int] = {}
+        """Why events were set aside, and how many."""
+
+    @property
+    def signature(self) -> EventSignature:
+        """What has been met so far."""
+        return EventSignature(columns=self._rows.columns, classes=tuple(self._classes))
+
+    def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
+        """See `mapsto.kinds.model.Learner`; `answered` is told of each label as it is learnt."""
+        aside = dict(block.broken)
+        labels = self._labels(block, aside)
+        found: list[tuple[int, NDArray[np.float64]]] = []
+        has_x, ids = block.has_x.tolist(), block.ids.tolist()
+        rule, late = self._rule, self._late
+        for start, rows in self._rows.prepare(block, aside, learn=True):
+            rule.grow(rows.shape[1], len(self._classes))
+            for event, given in enumerate(rows, start):
+                if event in aside:
+                    continue
+                row = given
+                label = labels[event]
+                if has_x[event]:
+                    scores = rule.scores(row)
+                    if label is None and ids[event]:
+                        late.keep(ids[event], row, scores)
+                elif label is None:
+                    continue
+                else:
+                    kept = late.take(ids[event], len(row), len(self._classes))
+                    if kept is None:
+                        aside[event] = "a label of an unknown id"
+                        continue
+                    row, scores = kept
+                found.append((event, scores))
+                if label is not None:
+                    known = self._classes.get(label)
+                    if known is None:
+                        known = self._classes[label] = len(self._classes)
+                        rule.grow(len(row), len(self._classes))
+                    if answered is not None:
+                        answered(event, scores, known)
+                    rule.learn(row, known)
+        for reason in aside.values():
+            self.aside[reason] = self.aside.get(reason, 0) + 1
+        return self._table(len(block), found)
+
+    def predict(self, block: Block) -> NDArray[np.float64]:
+        """See `mapsto.kinds.model.Learner`."""
+        aside = dict(block.broken)
+        found: list[tuple[int, NDArray[np.float64]]] = []
+        for start, rows in self._rows.prepare(block, aside, learn=False):
+            found += [(event, self._rule.scores(row)) for event, row in enumerate(rows, start) if event not in aside]
+        return self._table(len(block), found)
+
+    # -- state
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The state, besides `signature` and `values`."""
+        late = self._late.arrays(self._rows.width, len(self._classes))
+        return {**self._rows.arrays(), **late, **self._rule.arrays()}
+
+    def values(self) -> dict[str, Any]:
+        """What of the state is no array."""
+        return {
+            "inputs": self._rows.width,
+            "late_ids": self._late.ids,
+            "given_up": self._late.given_up,
+            "aside": dict(self.aside),
+        }
+
+    def restore(self, signature: EventSignature, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Go on from another's state."""
+        self._classes = {name: place for place, name in enumerate(signature.classes)}
+        self._rows.restore(signature.columns, arrays, int(values["inputs"]))
+        self._late.restore(values["late_ids"], arrays, int(values["given_up"]))
+        self.aside = dict(values["aside"])
+        self._rule.restore(arrays)
+
+    # -- private
+
+    @staticmethod
+    def _labels(block: Block, aside: dict[int, str]) -> list[str | None]:
+        """The label of each event as text; None without one."""
+        labels = [
+            str(label) if has else None for label, has in zip(block.y.tolist(), block.has_y.tolist(), strict=True)
+        ]
+        for event, label in enumerate(labels):
+            if label in _NO_LABELS:
+                aside[event] = "an empty, NaN or infinite label"
+        return labels
+
+    def _table(self, count: int, found: list[tuple[int, NDArray[np.float64]]]) -> NDArray[np.float64]:
+        table = np.zeros((count, len(self._classes)))
+        table[sorted({*range(count)} - {event for event, _ in found})] = np.nan
+        for event, scores in found:
+            table[event, : len(scores)] = scores
+        return table
+
+
+_NO_LABELS = frozenset({"", "nan", "inf", "-inf"})

@@ -1,0 +1,182 @@
+"""The one loop of online learning: the fields, the stream, the prequential record, and the model that comes out.
+
+Each event is answered before its label is seen, and learnt after (Gama et al., "On Evaluating Stream Learning Algorithms", 2013). What is
+counted for the record lives in the checkpoint, not in the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field
+
+from mapsto.context import Context
+from mapsto.errors import DomainError
+from mapsto.kinds import Block, ColumnType, EventColumn, EventSignature, Json, Model, Stream
+from mapsto.kinds.canonical import without_defaults
+from mapsto.mapping import StreamSource
+from mapsto.process import Live, Process, Rows, State
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mapsto.nn.online.learning import TableLearner
+    from mapsto.nn.online.rule import Rule
+
+__all__ = ["Online"]
+
+
+class Online(Process[None | Model, Model]):
+    """The fields and the loop of every online learner of tables: from nothing, or from the model of an earlier stream."""
+
+    stream: StreamSource = Field(description="The events.")
+    late: int = Field(default=10_000, ge=0, description="Questions that are kept for labels that come late.")
+    categories: int = Field(
+        default=1000, ge=1, description="Words of a column that get an input of their own; later ones share one."
+    )
+    every: int = Field(default=1000, ge=1, description="Events after which a row of the record is written.")
+
+    @classmethod
+    def rule(cls, fields: Mapping[str, Json]) -> Rule:
+        """The learner's rule by its fields that are not at their default."""
+        raise NotImplementedError(f"{cls.__name__} does not say how it learns")
+
+    @classmethod
+    def learner_of(cls, model: Model) -> TableLearner:
+        """The live learner of a model."""
+        return cls._restored(model, model.fields, {})
+
+    @classmethod
+    def _restored(cls, model: Model, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> TableLearner:
+        learner = cls._learner(fields, types)
+        learner.restore(model.signature, model.arrays, model.values)
+        return learner
+
+    def items(self, value: Model | None, ctx: Context) -> Stream:
+        return ctx.resolve(self.stream, Stream)
+
+    def open(self, value: Model | None, state: State | None, ctx: Context) -> Live[Model]:
+        stream = ctx.resolve(self.stream, Stream)
+        if stream.task != "classes":
+            raise DomainError(f"the stream's labels are numbers, but {self.name} learns classes", where=self.name)
+        if ctx.numerics.world_size > 1:
+            raise DomainError("a stream is read in order, by one process", where=self.name, hint="leave --devices out")
+        if value is not None and value.learner != self.name:
+            raise DomainError(f"the model is of {value.learner}", where=self.name, hint=f"go on with {value.learner}")
+        if state is None and value is not None:
+            learner = self._restored(value, self._fields(), stream.columns())
+        else:
+            learner = self._learner(self._fields(), stream.columns())
+        return _Learning(self, learner, state, ctx, before=0 if value is None else value.events)
+
+    @classmethod
+    def _learner(cls, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> TableLearner:
+        from mapsto.nn.online.learning import TableLearner
+
+        sizes = {
+            name: fields.get(name, cls.__dataclass_fields__[name].default.default) for name in ("late", "categories")
+        }
+        return TableLearner(
+            cls.rule(fields),
+            types,
+            most_categories=cast("int", sizes["categories"]),
+            most_late=cast("int", sizes["late"]),
+        )
+
+    def _fields(self) -> dict[str, Json]:
+        """The fields that decide what is learnt, without those at their default."""
+        fields = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(cast("Any", self))
+            if f.name not in ("stream", "every")
+        }
+        return without_defaults(type(self), fields)
+
+
+class _Learning(Live[Model]):
+    """A learner at work on its stream."""
+
+    def __init__(
+        self, mapping: Online, learner: TableLearner, state: State | None, ctx: Context, *, before: int
+    ) -> None:
+        self._mapping, self._learner, self._ctx, self._before = mapping, learner, ctx, before
+        self.total, self.done = None, False
+        self.step, self.position = 0, None
+        self._right = self._labels = self._all_right = self._all_labels = 0
+        self._said: set[str] = set()
+        if state is not None:
+            self.step, self.position = int(state["step"]), state["position"]
+            self._right, self._labels, self._all_right, self._all_labels = state["counts"]
+            learner.restore(_signature(state["signature"]), state["arrays"], state["values"])
+            self._said = set(learner.aside)
+
+    def advance(self, item: Block) -> Rows:
+        rows: list[tuple[int, Mapping[str, float]]] = []
+        every = self._mapping.every
+        start, count = 0, len(item)
+        while start < count:
+            stop = min(count, start + every - self.step % every)
+            self._learner.learn(item if (start, stop) == (0, count) else item.take(start, stop), self._count)
+            self.step += stop - start
+            if self.step % every == 0:
+                rows.append((self.step, self._row()))
+            start = stop
+        self.position = item.next
+        for reason in self._learner.aside.keys() - self._said:
+            self._said.add(reason)
+            self._ctx.warn(
+                f"events are set aside and not learnt from: {reason} (the first of them by event {self.step})"
+            )
+        return rows
+
+    def _count(self, event: int, scores: NDArray[np.float64], label: int) -> None:
+        self._labels += 1
+        if len(scores) and scores.argmax() == label:
+            self._right += 1
+
+    def _row(self) -> dict[str, float]:
+        """The prequential record since the last row, and of all events."""
+        self._all_right += self._right
+        self._all_labels += self._labels
+        row = {"labels": float(self._all_labels), "classes": float(len(self._learner.signature.classes))}
+        if self._labels:
+            row |= {
+                "accuracy": 100 * self._right / self._labels,
+                "mean_accuracy": 100 * self._all_right / self._all_labels,
+            }
+        self._right = self._labels = 0
+        return row
+
+    def snapshot(self) -> State:
+        signature = dataclasses.asdict(self._learner.signature)
+        return {
+            "step": self.step,
+            "position": self.position,
+            "counts": [self._right, self._labels, self._all_right, self._all_labels],
+            "signature": signature,
+            "arrays": self._learner.arrays(),
+            "values": self._learner.values(),
+        }
+
+    def result(self) -> Model:
+        return Model(
+            learner=self._mapping.name,
+            version=type(self._mapping).version,
+            fields=self._mapping._fields(),
+            signature=self._learner.signature,
+            arrays=self._learner.arrays(),
+            values=self._learner.values(),
+            events=self._before + self.step,
+            position=self.position,
+        )
+
+
+def _signature(tree: Mapping[str, Any]) -> EventSignature:
+    columns = tuple(
+        EventColumn(name=each["name"], type=each["type"], categories=tuple(each["categories"]))
+        for each in tree["columns"]
+    )
+    return EventSignature(columns=columns, classes=tuple(tree["classes"]))

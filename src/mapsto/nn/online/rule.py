@@ -1,0 +1,37 @@
+"""What an online learner says of itself: scores of a row, and what a label changes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Rule"]
+
+
+class Rule:
+    """What an online learner does with a row. Its state is arrays, and grows with inputs and classes."""
+
+    @abstractmethod
+    def grow(self, inputs: int, classes: int) -> None:
+        """Make room for so many inputs and classes; what is new has no weight yet."""
+
+    @abstractmethod
+    def scores(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities (classes,) for a row (inputs,). Changes nothing."""
+
+    @abstractmethod
+    def learn(self, row: NDArray[np.float64], label: int) -> None:
+        """Learn that a row is of class `label`."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The state."""
+
+    @abstractmethod
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from another's state."""

@@ -1,0 +1,135 @@
+"""What drives a live process through its items or its stream: log, checkpoints, progress, publishing, stopping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mapsto.kinds import Stream
+from mapsto.process import Items, Live
+from mapsto.run.stopping import StopSignals
+from mapsto.store.row_log import RowLog
+
+if TYPE_CHECKING:
+    from mapsto.run.executor import Executor
+    from mapsto.run.result import StepResult
+    from mapsto.run.step_context import StepContext
+
+__all__ = ["Driver"]
+
+_LOOK_SECONDS = 0.05
+"""How often a process over a stream is looked at: for progress, checkpoints and whoever wants to stop it."""
+
+
+class Driver:
+    """Drives one live process.
+
+    Parameters
+    ----------
+    context, executor, step
+        Whose process it is.
+    live
+        The process, at its beginning or where a checkpoint left it.
+    name
+        The checkpoint's name.
+    rows
+        The log; None in processes of a team that do not write.
+    csv
+        Writes a row for people too.
+    """
+
+    def __init__(
+        self,
+        context: StepContext,
+        executor: Executor,
+        step: StepResult,
+        live: Live[Any],
+        *,
+        name: str,
+        rows: RowLog | None,
+        csv: Callable[[int, Mapping[str, float]], None],
+    ) -> None:
+        self._context, self._executor, self._step, self._live = context, executor, step, live
+        self._name, self._rows, self._csv = name, rows, csv
+        self._published = live.step
+        self._saved, self._cost = time.monotonic(), 0.0
+        self.stopped = False
+        """Whether it was stopped before its end."""
+
+    def run_items(self, items: Items, stop: StopSignals) -> None:
+        """Advance over addressable items to the end, or until it is stopped."""
+        live, executor, context = self._live, self._executor, self._context
+        executor.listener.advanced(self._step, live.step, live.total, {})
+        while not live.done and not self._is_stopped(stop):
+            context.seed_everything(live.step)
+            metrics = self._logged(live.advance(items[live.step]))
+            executor.listener.advanced(self._step, live.step, live.total, metrics)
+            self._upkeep()
+
+    def run_stream(self, stream: Stream, stop: StopSignals) -> None:
+        """Advance over the blocks of a stream to its end, or until it is stopped."""
+        live, executor = self._live, self._executor
+        metrics: Mapping[str, float] = {}
+        looked = 0.0
+        for block in stream.open(live.position, size=executor.block_size):
+            if rows := live.advance(block):
+                metrics = self._logged(rows)
+            if stop.caught is None and time.monotonic() - looked < _LOOK_SECONDS:
+                continue
+            executor.listener.advanced(self._step, live.step, live.total, metrics)
+            if self._is_stopped(stop):
+                break
+            self._upkeep()
+            looked = time.monotonic()
+        executor.listener.advanced(self._step, live.step, live.total, metrics)
+        if self._rows is not None and not self.stopped:
+            self.save()
+
+    def save(self) -> None:
+        """Take a checkpoint."""
+        if self._rows is None:
+            return
+        began = time.monotonic()
+        state = {
+            "state": self._live.snapshot(),
+            "log": self._rows.mark(),
+            "seconds": self._context.seconds,
+            "warnings": self._context.warnings,
+            "notes": self._context.notes,
+        }
+        self._executor.store.save_state(self._name, state)
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
+
+    def _logged(self, rows: Any) -> Mapping[str, float]:
+        """Write rows to the logs; gives the last one's metrics."""
+        metrics: Mapping[str, float] = {}
+        for n, metrics in rows:
+            if self._rows is not None:
+                self._rows.append(n, metrics)
+            self._csv(n, metrics)
+        return metrics
+
+    def _upkeep(self) -> None:
+        """A checkpoint and a published result where it is time for them."""
+        if self._rows is None:
+            return
+        if time.monotonic() - self._saved > max(self._executor.checkpoint_seconds, 20 * self._cost):
+            self.save()
+        every = self._executor.publish_every
+        if every is not None and self._live.step // every > self._published // every:
+            self._published = self._live.step
+            self._executor.publish(self._step, self._live.step, self._live.result())
+
+    def _is_stopped(self, stop: StopSignals) -> bool:
+        """Whether it is to end here; a checkpoint is then taken. A signal ends the whole run, unless the listener ends well on it."""
+        listener = self._executor.listener
+        asked = listener.wants_stop(self._step)
+        stopped, ends = self._executor.team.share((asked or stop.caught is not None, stop.caught is not None))
+        if stopped:
+            self.save()
+            if ends and not listener.ends_well:
+                stop.end()
+            self.stopped = True
+        return self.stopped

@@ -1,0 +1,134 @@
+"""What every stream and every online learner promises, checked on each that is found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mapsto import discovery
+from mapsto.context import Context
+from mapsto.kinds import Block, Json, Model, Stream
+from mapsto.process import Process
+from mapsto.store.codec import blob_bytes, encode
+from mapsto.store.digest import digest_bytes, digest_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["StreamCase", "check_learner", "stream_cases"]
+
+SIZES = (1, 7, 64, 256)
+"""Events of a block."""
+_MANY = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamCase:
+    """One stream under contract."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def check(self, folder: Path) -> None:
+        """Every promise in turn; `folder` is for files. Raises `AssertionError` with what broke it."""
+        cls = discovery.find("streams", self.name)
+        given = getattr(cls, "contract_fields", None)
+        check_stream(cls(**(given(folder) if given is not None else getattr(cls, "contract", {}))))
+
+
+def stream_cases(prefix: str = "") -> list[StreamCase]:
+    """Every stream found whose name starts with `prefix`."""
+    return [StreamCase(name) for name in discovery.entries("streams") if name.startswith(prefix)]
+
+
+def check_stream(stream: Stream) -> None:
+    """Two reads agree, whatever the size of blocks; opened at any block's `next`, it goes on; its columns are of the types it says."""
+    whole = list(_events(stream, None, 256))
+    _require(bool(whole), "it has no events")
+    for size in SIZES:
+        _require(list(_events(stream, None, size)) == whole, f"read in blocks of {size}, it gives other events")
+    read = 0
+    for block in stream.open(size=7):
+        _require(len(block) <= 7, f"a block has {len(block)} events where 7 were asked for")
+        read += len(block)
+        if read % 3 == 0:
+            _require(
+                list(_events(stream, block.next, 64)) == whole[read:], f"opened after event {read}, it gives others"
+            )
+    first = next(stream.open())
+    for name, kind in stream.columns().items():
+        of_words = first.x[name].dtype.kind in "OUS"
+        _require(of_words == (kind == "word"), f"column '{name}' is said to hold {kind}s")
+    if stream.bounded:
+        _require(stream.fingerprint() == stream.fingerprint(), "its fingerprint changes")
+
+
+def check_learner(made: Process[Any, Model], value: Any, seed: int) -> None:
+    """Blocks of any size give the same scores and the same model to the bit; `predict` changes nothing; the state is bounded."""
+    found: list[tuple[str, list[bytes]]] = []
+    stream = cast("Stream", made.items(value, Context(seed=seed)))
+    for size in SIZES:
+        learner = made.open(value, None, Context(seed=seed)).result().open()
+        rows = [row.tobytes() for block in stream.open(size=size) for row in _trimmed(learner.learn(block))]
+        live = made.open(value, None, Context(seed=seed))
+        for block in stream.open(size=size):
+            live.advance(block)
+        found.append((model_digest(live.result()), rows))
+    _require(all(each == found[0] for each in found), f"blocks of {SIZES} do not agree to the bit")
+    before = model_digest(live.result())
+    questions = next(stream.open(size=64))
+    live.result().open().predict(questions)
+    learner = live.result().open()
+    _require(learner.predict(questions).tobytes() == learner.predict(questions).tobytes(), "a prediction changed it")
+    _require(model_digest(live.result()) == before, "a prediction changed the model")
+    sizes = [_bytes(_after(made, value, events, seed)) for events in (_MANY // 2, _MANY)]
+    _require(sizes[1] <= 1.05 * sizes[0] + 1024, f"its state grows with the events: {sizes} bytes")
+
+
+def model_digest(model: Model) -> str:
+    """The digest that a model has in any store."""
+    return digest_json(encode(model, lambda blob: digest_bytes(blob_bytes(blob))))
+
+
+def _after(made: Process[Any, Model], value: Any, events: int, seed: int) -> Model:
+    sea = discovery.find("streams", "sea")(events=events)
+    longer = dataclasses.replace(cast("Any", made), stream=sea)
+    return Context(seed=seed).apply(longer, value)
+
+
+def _bytes(model: Model) -> int:
+    return sum(array.nbytes for array in model.arrays.values())
+
+
+def _trimmed(scores: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Each event's scores without the zeros at their end: of classes that only later events of its block brought."""
+    for row in scores:
+        length = len(row)
+        while length and row[length - 1] == 0:
+            length -= 1
+        yield row[:length]
+
+
+def _events(stream: Stream, position: Json, size: int) -> Iterator[tuple[Any, ...]]:
+    for block in stream.open(position, size=size):
+        yield from _rows(block)
+
+
+def _rows(block: Block) -> Iterator[tuple[Any, ...]]:
+    for event in range(len(block)):
+        x = (
+            tuple((name, str(column.dtype), repr(column[event])) for name, column in block.x.items())
+            if block.has_x[event]
+            else ()
+        )
+        y = str(block.y[event]) if block.has_y[event] else None
+        yield repr(block.times[event]), str(block.ids[event]), x, y, block.broken.get(event)
+
+
+def _require(kept: bool, message: str) -> None:
+    if not kept:
+        raise AssertionError(message)

@@ -1,0 +1,181 @@
+"""Online learning by hand: what is scored, learnt, kept for later, set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mapsto import datasets, online, streams
+from mapsto.context import Context
+from mapsto.errors import DomainError, StoreError
+from mapsto.kinds import Block, Model
+from mapsto.nn.online.event_rows import EventRows
+from mapsto.store import Store
+
+
+def block(x: Mapping[str, Sequence[Any]], y: Sequence[Any], ids: Sequence[str] | None = None) -> Block:
+    """Events; None is no label, and a value of None in every column no features."""
+    count = len(y)
+    has_x = np.array([any(values[event] is not None for values in x.values()) for event in range(count)])
+    columns: dict[str, Any] = {}
+    for name, values in x.items():
+        words = any(isinstance(value, str) for value in values)
+        empty = "" if words else np.nan
+        columns[name] = np.array([empty if v is None else v for v in values], object if words else np.float64)
+    return Block(
+        times=np.arange(count, dtype=np.float64),
+        ids=np.array(ids or [""] * count, object),
+        x=columns,
+        has_x=has_x,
+        y=np.array(["" if label is None else label for label in y], object),
+        has_y=np.array([label is not None for label in y]),
+        next=count,
+    )
+
+
+def learner(**fields: Any) -> Any:
+    made = online.softmax(stream=streams.sea(), **fields)
+    return made.open(None, None, Context()).result().open()
+
+
+def rows_of(rows: EventRows, given: Block, *, learn: bool = True) -> np.ndarray:
+    parts = list(rows.prepare(given, dict(given.broken), learn=learn))
+    width = max(part.rows.shape[1] for part in parts)
+    return np.vstack([np.pad(part.rows, ((0, 0), (0, width - part.rows.shape[1]))) for part in parts])
+
+
+def test_numbers_are_scaled_by_what_came_up_to_them() -> None:
+    values = [3.0, 5.0, np.nan, 10.0]
+    rows = rows_of(EventRows({}, most_categories=9), block({"a": values}, ["y"] * 4))
+    expected = [0.0, (5 - 4) / 1, 0.0, (10 - 6) / np.std([3, 5, 10])]
+    assert rows[:, 1] == pytest.approx(expected)
+    assert (rows[:, 0] == 1).all()
+
+
+def test_a_large_offset_costs_no_digits() -> None:
+    values = 1e9 + np.random.default_rng(0).standard_normal(500)
+    rows = rows_of(EventRows({}, most_categories=9), block({"a": list(values)}, ["y"] * 500))
+    assert rows[-1, 1] == pytest.approx((values[-1] - values.mean()) / values.std(), rel=1e-6)
+
+
+def test_words_get_inputs_as_they_come_and_the_rest_share_one() -> None:
+    rows = EventRows({}, most_categories=2)
+    found = rows_of(rows, block({"a": ["red", "", "blue", "green", "red", "grey"]}, ["y"] * 6))
+    assert found[:, 1:].argmax(1).tolist()[2:] == [1, 2, 0, 2]
+    assert found[1, 1:].tolist() == [0, 0, 0]
+    assert rows.width == 4
+    assert [column.categories[:2] for column in rows.columns] == [("red", "blue")]
+
+
+def test_a_column_that_comes_later_is_taken_up_and_one_that_goes_is_missing() -> None:
+    rows = EventRows({}, most_categories=9)
+    rows_of(rows, block({"a": [1.0, 2.0]}, ["y", "n"]))
+    found = rows_of(rows, block({"b": [7.0, 9.0], "c": [None, "red"]}, ["y", "n"]))
+    assert found.tolist() == [[1, 0, 0, 0], [1, 0, 1, 1]]
+    assert [column.name for column in rows.columns] == ["a", "b", "c"]
+
+
+def test_a_question_changes_nothing_and_has_no_input_for_what_is_new() -> None:
+    rows = EventRows({}, most_categories=9)
+    rows_of(rows, block({"a": [1.0, 3.0], "b": ["red", "blue"]}, ["y", "n"]))
+    before = {name: array.tolist() for name, array in rows.arrays().items()}
+    found = rows_of(rows, block({"a": [5.0], "b": ["green"], "c": [1.0]}, [None]), learn=False)
+    assert found.tolist() == [[1, (5 - 2) / 1, 0, 0]]
+    assert {name: array.tolist() for name, array in rows.arrays().items()} == before
+
+
+def test_scores_are_of_before_the_label() -> None:
+    live = learner()
+    scores = live.learn(block({"a": [1.0, 2.0, 3.0]}, ["yes", "no", "yes"]))
+    assert scores[0].tolist() == [0, 0]  # no class was known
+    assert scores[1].tolist() == [1, 0]  # one was
+    assert scores[2].sum() == pytest.approx(1)
+    assert live.signature.classes == ("yes", "no")
+
+
+def test_it_learns_as_by_hand() -> None:
+    live = learner(rate=0.5)
+    live.learn(block({"a": [1.0, 3.0]}, ["n", "y"]))
+    # the first label meets no other class; at the second z = (1, 1), p = (1/2, 1/2) once the class is there
+    weights, squares = np.zeros((2, 2)), np.zeros((2, 2))
+    gradient = np.array([[0.5, 0.5], [-0.5, -0.5]])
+    squares += gradient**2
+    weights -= 0.5 * gradient / np.sqrt(squares + 1e-8)
+    z = np.array([1.0, (5 - 2) / 1])
+    logits = weights @ z
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert live.predict(block({"a": [5.0]}, [None]))[0] == pytest.approx(expected)
+
+
+def test_a_late_label_is_learnt_on_what_was_kept_and_scored_as_it_was_asked() -> None:
+    late, at_once = learner(), learner()
+    first = block({"a": [1.0, 4.0, 2.0]}, ["n", "y", "n"])
+    for live in (late, at_once):
+        live.learn(first)
+    asked = late.learn(block({"a": [3.0]}, [None], ["q1"]))
+    answered = late.learn(block({"a": [None]}, ["y"], ["q1"]))
+    assert answered.tolist() == asked.tolist()
+    at_once.learn(block({"a": [3.0]}, ["y"]))
+    question = block({"a": [3.5]}, [None])
+    assert late.predict(question).tolist() == at_once.predict(question).tolist()
+
+
+def test_labels_that_belong_to_nothing_are_set_aside() -> None:
+    live = learner(late=1)
+    live.learn(block({"a": [1.0, 2.0]}, [None, None], ["q1", "q2"]))  # q1 makes room
+    scores = live.learn(block({"a": [None] * 3}, ["y"] * 3, ["q1", "q2", "q2"]))
+    assert np.isnan(scores).all(axis=1).tolist() == [True, False, True]
+    assert live.aside == {"a label of an unknown id": 2}
+
+
+def test_what_cannot_be_used_is_set_aside_with_its_reason() -> None:
+    live = learner()
+    live.learn(block({"a": [1.0, 2.0], "b": ["red", "blue"]}, ["y", "n"]))
+    before = live.arrays()
+    scores = live.learn(block({"a": [np.inf, 1e200, 2.0], "b": ["x", "y", "z"]}, ["y", "y", "nan"]))
+    assert np.isnan(scores).all()
+    scores = live.learn(block({"a": ["3.5", "much"], "b": ["red", "red"]}, ["y", "y"]))
+    assert np.isnan(scores).all(axis=1).tolist() == [False, True]
+    assert live.aside == {
+        "an infinite number in column 'a'": 2,
+        "an empty, NaN or infinite label": 1,
+        "a word in the column of numbers 'a'": 1,
+    }
+    assert live.signature.columns[1].categories == ("red", "blue")
+    assert before["weights"].shape == live.arrays()["weights"].shape
+
+
+def test_it_follows_a_stream_that_drifts() -> None:
+    run = online.softmax(stream=streams.sea(events=8000, concept=4000, thresholds=(8.0, 12.0), noise=0.0), every=1000)
+    live = run.open(None, None, Context())
+    rows = [row for part in run.items(None, Context()).open() for row in live.advance(part)]
+    accuracy = [metrics["accuracy"] for _, metrics in rows]
+    assert [n for n, _ in rows] == list(range(1000, 9000, 1000))
+    assert min(accuracy[1:4]) > 93
+    assert accuracy[4] < accuracy[3] < 100
+    assert rows[-1][1]["mean_accuracy"] == pytest.approx(np.mean(accuracy))
+
+
+def test_a_model_goes_on_where_it_stands(tmp_path: Any) -> None:
+    first = online.softmax(stream=streams.sea(events=1500, concept=10_000))(None)
+    second = online.softmax(stream=streams.sea(events=1500, concept=10_000, seed=1))
+    store = Store(tmp_path)
+    kept: Model = store.load(store.save(first))
+    assert kept.position == 1500
+    question = next(streams.sea(events=5, seed=3).open())
+    assert kept.open().predict(question).tolist() == first.open().predict(question).tolist()
+    assert store.save(second(kept)) == store.save(second(first)) != store.save(first)
+
+
+def test_what_is_refused() -> None:
+    model = online.softmax(stream=streams.sea(events=10))(None)
+    other = Model(**{**vars(model), "learner": "online.other"})
+    with pytest.raises(DomainError, match=r"the model is of online\.other"):
+        online.softmax(stream=streams.sea(events=10))(other)
+    with pytest.raises(StoreError, match="version 0; this mapsto has version 1"):
+        Model(**{**vars(model), "version": 0}).open()
+    with pytest.raises(DomainError, match=r"column 'image' holds arrays of shape \(1, 8, 8\)"):
+        online.softmax(stream=streams.replay(data=datasets.digits(size=8)))(None)
