@@ -144,8 +144,10 @@ class EventRows:
                 found[name] = values.tolist() if of_words else [_word(value) for value in values.tolist()]
             else:
                 numbers = _parsed(values, name, aside) if of_words else values
-                if np.abs(numbers).max(initial=0.0) > _LARGEST or np.isinf(numbers).any():
-                    _set_infinite_aside(numbers, name, aside)
+                beyond = np.abs(numbers) > _LARGEST
+                if beyond.any():
+                    for event in np.flatnonzero(beyond).tolist():
+                        aside.setdefault(event, f"an infinite number in column '{name}'")
                 found[name] = numbers
         empty = list(aside)
         if not block.has_x.all():
@@ -265,11 +267,6 @@ def _parsed(values: NDArray[Any], name: str, aside: dict[int, str]) -> NDArray[n
         except ValueError:
             aside.setdefault(event, f"a word in the column of numbers '{name}'")
     return numbers
-
-
-def _set_infinite_aside(numbers: NDArray[np.float64], name: str, aside: dict[int, str]) -> None:
-    for event in np.flatnonzero(np.abs(numbers) > _LARGEST).tolist():
-        aside.setdefault(event, f"an infinite number in column '{name}'")
 
 
 def _without(values: Any, events: list[int]) -> Any:
