@@ -99,7 +99,6 @@ def test_the_weights_make_each_class_weigh_the_same() -> None:
 def test_the_baselines_loss_weighs_its_classes() -> None:
     mapping, given = step("baseline", class_weights="balanced", epochs=1)
     ctx = context()
-    state = mapping.start(given, ctx)
     item = mapping.items(given, ctx)[0]
     with torch.no_grad():
         weights = class_weights(torch.as_tensor(DATA.open().labels), 2)
@@ -110,5 +109,5 @@ def test_the_baselines_loss_weighs_its_classes() -> None:
         float(torch.nn.functional.cross_entropy(scores, labels, weight=weights)), rel=1e-5
     )
     assert losses[0] != losses[1]
-    assert mapping.open(given, state, ctx) is not None
+    assert mapping.open(given, None, ctx) is not None
     assert ctx.notes == []

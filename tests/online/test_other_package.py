@@ -111,7 +111,9 @@ def test_they_are_found_and_keep_the_contract(tmp_path: Path) -> None:
 def test_a_recipe_runs_them_and_the_lock_is_as_it_was(tmp_path: Path) -> None:
     before = entries()
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("name: wet\nsteps:\n  - online.meteo_most: {stream: {meteo_weather: {label_delay: 3}}}\n")
+    recipe.write_text(
+        "schema: 1\nname: wet\nsteps:\n  - online.meteo_most: {stream: {meteo_weather: {label_delay: 3}}}\n"
+    )
     model = execute(recipe, store=tmp_path / "store").value()
     assert model.signature.classes == ("wet", "dry")
     assert model.arrays["counts"].sum() == 400

@@ -16,7 +16,7 @@ from mapsto.context import Context
 from mapsto.errors import MapstoError, SpecError
 from mapsto.kinds import Dataset, Forked, Network, Package, Stream, Tasks
 from mapsto.mapping import Mapping, accepts, fork, kind_name
-from mapsto.process import Live, Process
+from mapsto.process import Items, Live, Process
 from mapsto.recipe.document import Recipe
 from mapsto.recipe.nodes import data_from_node, from_plain
 from mapsto.recipe.reader import marker_in, parse_recipe
@@ -279,7 +279,7 @@ def _killed_at_a_random_step_it_resumes(case: Case, folder: Path) -> None:
     stop = random.Random(0).randint(1, max(1, (live.total or 4) - 1))
     while not live.done:
         context.seed_everything(live.step)
-        live.advance(items[live.step])
+        live.advance(cast("Items", items)[live.step])
         if live.step == stop:
             live.result()  # which must change nothing
             live = made.open(value, _encoded(live), context)
@@ -365,9 +365,9 @@ def _docstring_is_complete(case: Case, folder: Path) -> None:
 def _blocks_of_any_size_agree(case: Case, folder: Path) -> None:
     made = case.example()
     if isinstance(made, Process):
-        process = cast("Process[Any, Any]", made)
-        if isinstance(process.items(_input(case), Context(seed=SEED)), Stream):
-            check_learner(process, _input(case), SEED)
+        value = _input(case)
+        if isinstance(made.items(value, Context(seed=SEED)), Stream):
+            check_learner(made, value, SEED)
 
 
 PROMISES: tuple[Callable[[Case, Path], None], ...] = (

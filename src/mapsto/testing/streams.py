@@ -69,24 +69,30 @@ def check_stream(stream: Stream) -> None:
 
 def check_learner(made: Process[Any, Model], value: Any, seed: int) -> None:
     """Blocks of any size give the same scores and the same model to the bit; `predict` changes nothing; the state is bounded."""
-    found: list[tuple[str, list[bytes]]] = []
     stream = cast("Stream", made.items(value, Context(seed=seed)))
-    for size in SIZES:
-        learner = made.open(value, None, Context(seed=seed)).result().open()
-        rows = [row.tobytes() for block in stream.open(size=size) for row in _trimmed(learner.learn(block))]
-        live = made.open(value, None, Context(seed=seed))
-        for block in stream.open(size=size):
-            live.advance(block)
-        found.append((model_digest(live.result()), rows))
-    _require(all(each == found[0] for each in found), f"blocks of {SIZES} do not agree to the bit")
-    before = model_digest(live.result())
-    questions = next(stream.open(size=64))
-    live.result().open().predict(questions)
-    learner = live.result().open()
-    _require(learner.predict(questions).tobytes() == learner.predict(questions).tobytes(), "a prediction changed it")
-    _require(model_digest(live.result()) == before, "a prediction changed the model")
+    learnt = [_learnt(made, value, stream, size, seed) for size in SIZES]
+    _require(all(each == learnt[0] for each in learnt), f"blocks of {SIZES} do not agree to the bit")
+    model = _advanced(made, value, stream, 64, seed)
+    block = next(stream.open(size=64))
+    one, other = model.open(), model.open()
+    one.predict(block)
+    _require(one.learn(block).tobytes() == other.learn(block).tobytes(), "a prediction changed what it learns")
     sizes = [_bytes(_after(made, value, events, seed)) for events in (_MANY // 2, _MANY)]
     _require(sizes[1] <= 1.05 * sizes[0] + 1024, f"its state grows with the events: {sizes} bytes")
+
+
+def _learnt(made: Process[Any, Model], value: Any, stream: Stream, size: int, seed: int) -> tuple[str, list[bytes]]:
+    """The digest of the model after blocks of a size, and the scores of every event."""
+    learner = made.open(value, None, Context(seed=seed)).result().open()
+    rows = [row.tobytes() for block in stream.open(size=size) for row in _trimmed(learner.learn(block))]
+    return model_digest(_advanced(made, value, stream, size, seed)), rows
+
+
+def _advanced(made: Process[Any, Model], value: Any, stream: Stream, size: int, seed: int) -> Model:
+    live = made.open(value, None, Context(seed=seed))
+    for block in stream.open(size=size):
+        live.advance(block)
+    return live.result()
 
 
 def model_digest(model: Model) -> str:

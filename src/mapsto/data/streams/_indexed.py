@@ -83,7 +83,7 @@ class Indexed(Stream):
             ids=_names(numbers.tolist()),
             x=x,
             has_x=~is_label,
-            y=cast("NDArray[Any]", y),
+            y=y,
             has_y=is_label,
             next=stop,
         )

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.errors import DomainError, SpecError
-from mapsto.kinds import Network
+from mapsto.kinds import Network, Stream
 from mapsto.mapping import MappingField
 from mapsto.nn.prune.criterion import criterion_of, training_of
 from mapsto.process import Items, Process, State
@@ -85,7 +85,7 @@ class Sparse(Process[Network, Network]):
         if self.criterion is not None:
             criterion_of(self.criterion, where="train.sparse", resumable=True)
 
-    def items(self, value: Network, ctx: Context) -> Items:
+    def items(self, value: Network, ctx: Context) -> Items | Stream:
         return self._training.items(value, ctx)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
