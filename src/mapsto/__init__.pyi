@@ -21,12 +21,17 @@ from mapsto.data.sets.subset import Subset as _datasets_subset
 from mapsto.data.sets.table import Table as _datasets_table
 from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augmented
 from mapsto.data.sets.umtra import Umtra as _datasets_umtra
+from mapsto.data.streams.csv import Csv as _streams_csv
+from mapsto.data.streams.replay import Replay as _streams_replay
+from mapsto.data.streams.sea import Sea as _streams_sea
 from mapsto.errors import MapstoError as MapstoError
 from mapsto.kinds import Dataset as Dataset
 from mapsto.kinds import Edit as Edit
+from mapsto.kinds import Model as Model
 from mapsto.kinds import Network as Network
 from mapsto.kinds import Package as Package
 from mapsto.kinds import Report as Report
+from mapsto.kinds import Stream as Stream
 from mapsto.kinds import Tasks as Tasks
 from mapsto.mapping import Chain as Chain
 from mapsto.mapping import Mapping as Mapping
@@ -106,6 +111,7 @@ from mapsto.mappings.networks.timm import Timm as _networks_timm
 from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
 from mapsto.mappings.networks.vit import Vit as _networks_vit
+from mapsto.mappings.online.softmax import Softmax as _online_softmax
 from mapsto.mappings.prune.activation import Activation as _prune_activation
 from mapsto.mappings.prune.blocks import Blocks as _prune_blocks
 from mapsto.mappings.prune.bn_scale import BnScale as _prune_bn_scale
@@ -147,12 +153,14 @@ __all__ = [
     "Edit",
     "Mapping",
     "MapstoError",
+    "Model",
     "Network",
     "Numerics",
     "Package",
     "Process",
     "Report",
     "Store",
+    "Stream",
     "Tasks",
     "execute",
     "fork",
@@ -268,6 +276,9 @@ class networks:
     vgg = _networks_vgg
     vit = _networks_vit
 
+class online:
+    softmax = _online_softmax
+
 class prune:
     activation = _prune_activation
     blocks = _prune_blocks
@@ -298,6 +309,11 @@ class quantize:
     mixed = _quantize_mixed
     static = _quantize_static
     weight_only = _quantize_weight_only
+
+class streams:
+    csv = _streams_csv
+    replay = _streams_replay
+    sea = _streams_sea
 
 class train:
     sparse = _train_sparse
