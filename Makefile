@@ -14,13 +14,13 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-PINS := pyproject.toml constraints.txt
+PINS := pyproject.toml runtime/pyproject.toml constraints.txt
 CORE := $(VENV)/.mapsto-core
 DEV := $(VENV)/.mapsto-dev
 DOCS := $(VENV)/.mapsto-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests lint stubs docs venv clean
+.PHONY: help demo test tests lint stubs docs venv dist clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,12 @@ docs: $(DOCS) ## the site, into docs/_build/html; a broken link fails
 
 venv: $(DEV) ## .venv with everything that the tests need
 
+dist: | $(BIN)/python ## the wheels and source archives of mapsto and mapsto-runtime, into dist/
+	$(INSTALL) hatchling
+	rm -rf dist
+	cd runtime && $(abspath $(BIN))/python -m hatchling build -d $(abspath dist)
+	$(BIN)/python -m hatchling build -d dist
+
 clean: ## remove .venv, caches and the site, not runs/
 	rm -rf docs/_build docs/reference $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 
@@ -58,18 +64,19 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("mapsto needs Python 3.11 or later, this is %d.%d; choose one with: make PYTHON=python3.11 …" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-# The build backend is installed from the pins first, so that nothing is fetched unpinned into an isolated build.
+# The build backend is installed from the pins first, so that nothing is fetched unpinned into an isolated build. mapsto-runtime is named beside
+# mapsto, which needs it: so pip takes the one in this checkout and asks no index for it.
 $(CORE): $(PINS) | $(BIN)/python
 	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
-	$(INSTALL) --no-build-isolation -e .
+	$(INSTALL) --no-build-isolation -e ./runtime -e .
 	@touch $@
 
 $(DEV): $(PINS) | $(BIN)/python
 	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
-	$(INSTALL) --no-build-isolation -e '.[dev,text,vision]'
+	$(INSTALL) --no-build-isolation -e ./runtime -e '.[dev,text,vision]'
 	@touch $@ $(CORE)
 
 $(DOCS): $(PINS) | $(BIN)/python
 	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
-	$(INSTALL) --no-build-isolation -e '.[docs]'
+	$(INSTALL) --no-build-isolation -e ./runtime -e '.[docs]'
 	@touch $@ $(CORE)

@@ -52,7 +52,7 @@ def namespaces() -> dict[str, dict[str, tuple[str, str]]]:
 def stub() -> str:
     spaces = namespaces()
     homes: dict[str, str] = mapsto._HOMES
-    imports = [("mapsto._version", "__version__", "__version__")]
+    imports = [("mapsto_runtime", "__version__", "__version__")]
     imports += [(home, name, name) for name, home in homes.items()]
     bodies: list[str] = []
     for space, members in spaces.items():

@@ -34,7 +34,9 @@ from tests.test_readme import PAGES as NAMES_OF_PAGES
 from tests.test_readme import SITE, block
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for part in ("mapsto", "mapsto_runtime") for path in sorted((ROOT / "src" / part).rglob("*.py"))]
+SOURCES = [
+    path for part in ("src/mapsto", "runtime/src/mapsto_runtime") for path in sorted((ROOT / part).rglob("*.py"))
+]
 PAGES = [ROOT / name for name in NAMES_OF_PAGES]
 SAID_IN = [*PAGES, *sorted((ROOT / "docs" / "tutorials").glob("*.py")), *shipped_recipes().values()]
 

@@ -6,8 +6,6 @@ import dataclasses
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,30 +97,6 @@ def test_a_manifest_that_cannot_be_trusted(folder, tmp_path, change, error, mess
     (broken / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(error, match=message.replace("(", r"\(")):
         Predictor(broken)
-
-
-def test_it_runs_without_torch_and_without_mapsto(folder, tmp_path):
-    Image.fromarray(picture()).save(tmp_path / "a.png")
-    script = (
-        "import sys; sys.modules |= dict.fromkeys(['torch', 'mapsto', 'pydantic']); "
-        "from mapsto_runtime.predictor import Predictor; "
-        f"print(Predictor({str(folder)!r}).predict([{str(tmp_path / 'a.png')!r}])[0].label)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() in "abcde"
-
-
-def test_every_module_of_the_runtime_imports_without_torch_and_without_mapsto():
-    import mapsto_runtime
-
-    root = Path(mapsto_runtime.__file__).parent
-    names = [".".join(path.relative_to(root.parent).with_suffix("").parts) for path in root.rglob("*.py")]
-    script = (
-        "import importlib, sys; sys.modules |= dict.fromkeys(['torch', 'mapsto', 'pydantic', 'pyarrow', 'sklearn']); "
-        f"[importlib.import_module(name) for name in {[name.removesuffix('.__init__') for name in names]}]"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
-    assert "mapsto_runtime.preprocessing.images" in names
 
 
 # -------------------------------------------------------------------------------------------------------------------- images

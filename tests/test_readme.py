@@ -19,7 +19,7 @@ MADE = ("docs/_build/", "docs/reference/")
 _PATHS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 SITE = [path for path in _PATHS if not path.startswith(MADE)]
 """The pages of the site that are written by hand."""
-PAGES = [*READMES, "CONTRIBUTING.md", "SECURITY.md", *SITE]
+PAGES = [*READMES, "CONTRIBUTING.md", "SECURITY.md", "runtime/README.md", *SITE]
 
 
 def block(file: str, language: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mapsto._version import __version__ as __version__
+from mapsto_runtime import __version__ as __version__
 
 _HOMES = {
     "Chain": "mapsto.mapping",

@@ -16,11 +16,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mapsto import discovery
-from mapsto._version import __version__
 from mapsto.cli import bench, catalog, compress, doctor, lock, predict, report, run, store
 from mapsto.cli.adapt import command as adapt_command
 from mapsto.cli.app import app, fail, print_text
 from mapsto.errors import MapstoError, command, is_of_surroundings, nearest, trouble
+from mapsto_runtime import __version__
 
 _COMMANDS = (run, catalog, predict, adapt_command, compress, report, store, bench, doctor, lock)
 """Imported for the commands that they add to the application."""

@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from mapsto.errors import DomainError, MapstoError, SpecError
-from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     from mapsto_runtime.predictor import Prediction, Predictor
 from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
 from mapsto.cli.run import writable
-
-_PATH = 4096
-"""Letters of a path, or of what is shown whole."""
 
 
 @app.command()
@@ -42,49 +38,28 @@ def predict(
 
     Example: mapsto predict runs/demo photo1.png photo2.png
     """
+    from mapsto_runtime.answer_rows import line, package_folder, rows
     from mapsto_runtime.predictor import Predictor
 
-    folder = package / "package" if (package / "package" / "manifest.json").is_file() else package
-    predictor = Predictor(folder)
+    predictor = Predictor(package_folder(package))
     if maps is not None:
         _require_maps(predictor, maps)
     written: set[str] = set()
-    rows: list[dict[str, Any]] = []
-    titles: list[str] = []
+    found: list[tuple[str, dict[str, Any]]] = []
     errors: list[MapstoError] = []
     for name in _files(files):
         answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
         errors += answers.errors
         for note in answers.notes:
             print_note(note)
-        several = len(answers.predictions) + len(answers.errors) > 1
-        for prediction in answers.predictions:
-            titles.append(f"{name}, row {prediction.index + 1}" if several else name)
-            scores = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
-            probability = prediction.probability
-            kept = {} if maps is None else {"map": _write_map(prediction, maps, written)}
-            rows.append(
-                {
-                    "file": name,
-                    "index": prediction.index,
-                    "label": prediction.label,
-                    "probability": None if probability is None else round(probability, 4),
-                    "top": {label: float(f"{score:.4g}") for label, score in scores},
-                    **kept,
-                }
-            )
+        for title, prediction, row in rows(name, answers, top=top):
+            if maps is not None:
+                row["map"] = _write_map(prediction, maps, written)
+            found.append((title, row))
     if as_json:
-        print_json(rows)
-    for title, row in () if as_json else zip(titles, rows, strict=True):
-        if row["probability"] is None:
-            place = f" → {row['map']}" if "map" in row else ""
-            print_text(f"{short(title, _PATH)}: {short(row['label'], _PATH)}{place}")
-            continue
-        others = "  ".join(
-            f"{short(label)} {score:.2f}" for label, score in row["top"].items() if label != row["label"]
-        )
-        most = 40 if predictor.signature.answers == "classes" else _PATH
-        print_text(f"{short(title, _PATH)}: {short(row['label'], most)} ({row['probability']:.2f})   {others}")
+        print_json([row for _, row in found])
+    for title, row in () if as_json else found:
+        print_text(line(predictor, title, row))
     for error in errors[:-1]:
         print_note(str(error))
     if errors:

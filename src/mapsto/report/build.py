@@ -20,7 +20,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
-from mapsto._version import __version__
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Report
 from mapsto.kinds.canonical import dumps
@@ -28,6 +27,7 @@ from mapsto.recipe.goals import goal_of
 from mapsto.recipe.writer import dump
 from mapsto.run.result import RunResult, StepResult, path_of
 from mapsto.store import disk_error, write_atomically
+from mapsto_runtime import __version__
 from mapsto_runtime.regular_files import read_file
 
 __all__ = ["build", "combine", "environment", "load", "metrics_of", "options_again", "reading", "save", "t95"]

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mapsto_runtime
 from mapsto import discovery
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds.canonical import plain_defaults
@@ -26,6 +27,8 @@ __all__ = ["check_lock", "files_of", "write_lock"]
 
 FOLDER = "locks"
 _ROOT = Path(__file__).parents[1]
+_RUNTIME = Path(mapsto_runtime.__file__).parent
+_PACKAGES = {"mapsto": _ROOT, "mapsto_runtime": _RUNTIME}
 _DECIDES = ("mapsto.nn", "mapsto.data", "mapsto.native", "mapsto_runtime.preprocessing")
 _FACTORY = re.compile(r"mapsto\.nn\.networks\.\w+(?=:\w)")
 _WALKED = {
@@ -154,8 +157,15 @@ def _read(folder: Path) -> dict[str, dict[str, Entry]]:
 
 def _hash(path: Path) -> str:
     files = sorted(files_of(path))
-    text = "\n".join(f"{Path(os.path.relpath(each, _ROOT)).as_posix()} {_code_hash(each)}" for each in files)
+    text = "\n".join(f"{_title(each)} {_code_hash(each)}" for each in files)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _title(path: Path) -> str:
+    """A file's path in its package, wherever the two packages lie: a hash holds it."""
+    if path.is_relative_to(_RUNTIME):
+        return f"../mapsto_runtime/{path.relative_to(_RUNTIME).as_posix()}"
+    return Path(os.path.relpath(path, _ROOT)).as_posix()
 
 
 @cache
@@ -191,8 +201,8 @@ def _imported(file: Path) -> frozenset[Path]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names |= set(_FACTORY.findall(node.value))
-    ours = (name for name in names if name.startswith(_DECIDES))
-    places = [_ROOT.parent.joinpath(*name.split(".")) for name in ours]
+    ours = (name.split(".") for name in names if name.startswith(_DECIDES))
+    places = [_PACKAGES[package].joinpath(*parts) for package, *parts in ours]
     targets = [target for place in places for target in (place.with_suffix(".py"), place / "__init__.py")]
     return frozenset(target for target in targets if target.is_file())
 

@@ -5,11 +5,10 @@ What XNNPACK has no kernel for runs in ExecuTorch's portable ones. On a device t
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from mapsto_runtime.runtimes._converting import quiet, unable
-from mapsto_runtime.runtimes.executorch import MODEL, NAME, TITLE, load, missing
+from mapsto_runtime.runtimes._converting import optional, quiet, unable
+from mapsto_runtime.runtimes.executorch import MODEL, NAME, TITLE, load
 
 if TYPE_CHECKING:
     from mapsto.kinds import Network
@@ -24,11 +23,8 @@ def lowered(network: Network) -> dict[str, bytes]:
     from mapsto.nn.export.pt2e import decomposed
 
     with quiet():
-        try:
-            xnnpack: Any = importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-            exir: Any = importlib.import_module("executorch.exir")
-        except ModuleNotFoundError as error:
-            raise missing(error) from error
+        xnnpack = _part("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+        exir = _part("executorch.exir")
         graph, inputs = decomposed(network, codes=True, where="export.executorch")
         try:
             program: Any = torch.export.export(graph, inputs)
@@ -36,3 +32,7 @@ def lowered(network: Network) -> dict[str, bytes]:
             return {MODEL: bytes(edge.to_executorch().buffer)}
         except Exception as error:  # its passes raise what they like
             raise unable(TITLE, error.__cause__ or error, "export.executorch") from error
+
+
+def _part(module: str) -> Any:
+    return optional(module, "edge", where="export.executorch", distribution="mapsto")

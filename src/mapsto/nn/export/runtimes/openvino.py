@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto_runtime.runtimes.openvino import MODEL, NAME, TITLE, WEIGHTS, known, library, load
+from mapsto_runtime.runtimes._converting import optional
+from mapsto_runtime.runtimes.openvino import MODEL, NAME, TITLE, WEIGHTS, known, load
 
 if TYPE_CHECKING:
     from mapsto.kinds import Network
@@ -23,7 +24,7 @@ def lowered(network: Network) -> dict[str, bytes]:
 
     from mapsto.nn.export.onnx import to_onnx
 
-    openvino = library()
+    openvino = optional("openvino", "edge", where="export.openvino", distribution="mapsto")
     model: Any = known(lambda: openvino.Core().read_model(to_onnx(network)), openvino)
     for number, operation in enumerate(model.get_ordered_ops()):
         operation.set_friendly_name(f"{operation.get_type_name()}_{number}")

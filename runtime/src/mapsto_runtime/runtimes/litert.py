@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto_runtime.errors import MissingExtra
-from mapsto_runtime.runtimes._converting import unable
+from mapsto_runtime.runtimes._converting import optional, unable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,10 +23,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | 
     """The model in LiteRT's interpreter, which hands what it can to XNNPACK."""
     import numpy as np
 
-    try:
-        library: Any = importlib.import_module("ai_edge_litert.interpreter")
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "edge", where="litert") from error
+    library = optional("ai_edge_litert.interpreter", "litert", where="litert")
     try:
         interpreter: Any = library.Interpreter(model_content=files[MODEL].read_bytes(), num_threads=threads)
         interpreter.allocate_tensors()

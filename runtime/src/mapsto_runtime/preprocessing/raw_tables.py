@@ -366,7 +366,7 @@ def _parquet(content: bytes, name: str) -> RawTable:
         raise DataError(
             "reading Parquet needs pyarrow, which is not installed",
             where=name,
-            hint="install it with: pip install pyarrow, or give a CSV table",
+            hint="install it with: pip install 'mapsto-runtime[parquet]', or give a CSV table",
         ) from error
     try:
         table: Any = pyarrow.parquet.read_table(io.BytesIO(content))

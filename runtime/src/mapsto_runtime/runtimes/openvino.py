@@ -6,13 +6,12 @@ second one.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto_runtime.errors import DomainError, MissingExtra
-from mapsto_runtime.runtimes._converting import unable
+from mapsto_runtime.errors import DomainError
+from mapsto_runtime.runtimes._converting import optional, unable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +29,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | 
     """The model compiled for this CPU, in float32 where it is not int8."""
     import numpy as np
 
-    openvino = library()
+    openvino = optional("openvino", "openvino", where="openvino")
     core = openvino.Core()
     content, weights = files[MODEL].read_bytes(), files[WEIGHTS].read_bytes()
     settings = {
@@ -67,14 +66,6 @@ def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | 
         return request.get_output_tensor(0).data.copy()
 
     return run
-
-
-def library() -> Any:
-    """OpenVINO, imported. Raises `MissingExtra`."""
-    try:
-        return importlib.import_module("openvino")
-    except ModuleNotFoundError as error:
-        raise MissingExtra("openvino", "edge", where="openvino") from error
 
 
 def known(work: Any, openvino: Any) -> Any:

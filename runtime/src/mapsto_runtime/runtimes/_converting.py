@@ -1,23 +1,34 @@
-"""What runtimes with a converter of their own share: silence while it works, and its errors in our words."""
+"""What optional runtimes share: how they are imported, silence while a converter works, and their errors in our words."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import re
 import warnings
 from collections.abc import Generator
+from typing import Any
 
-from mapsto_runtime.errors import DomainError
+from mapsto_runtime.errors import DomainError, MissingExtra
 
-__all__ = ["operator_in", "quiet", "unable"]
+__all__ = ["operator_in", "optional", "quiet", "unable"]
 
 
 _PLACE = re.compile(r"\s*(Exception from src/|Check '.*' failed at src/)")
 """Lines that say where in a runtime's own source it stopped."""
 _OPERATOR = re.compile(r"\b(?:aten|prims|quantized\w*|torchao)(?:::|\.)\w+(?:\.\w+)?|(?<=failed for: )[\w.,: -]+")
 """An operator of PyTorch by its name, or those that OpenVINO sums up."""
+
+
+def optional(module: str, extra: str, *, where: str, distribution: str = "mapsto-runtime") -> Any:
+    """A module that an extra brings. Raises `MissingExtra` with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        command = f"pip install '{distribution}[{extra}]'"
+        raise MissingExtra(str(error.name), extra, where=where, command=command) from error
 
 
 def unable(title: str, error: BaseException, where: str) -> DomainError:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto_runtime.errors import MissingExtra
-from mapsto_runtime.runtimes._converting import quiet, unable
+from mapsto_runtime.runtimes._converting import optional, quiet, unable
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from mapsto_runtime.runtimes import Run
@@ -24,13 +23,10 @@ MODEL: str = "model.pte"
 def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | None = None) -> Run:
     """The program in ExecuTorch's Python runtime; its pool of threads belongs to the whole process."""
     import numpy as np
-    import torch
 
     with quiet():
-        try:
-            native: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
-        except ModuleNotFoundError as error:
-            raise missing(error) from error
+        tensor_of = optional("torch", "executorch", where="executorch").from_numpy
+        native = optional("executorch.extension.pybindings.portable_lib", "executorch", where="executorch")
     native._unsafe_reset_threadpool(threads)
     try:
         program: Any = native._load_for_executorch(str(files[MODEL]))
@@ -43,15 +39,10 @@ def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | 
 
     def run(*inputs: NDArray[Any]) -> NDArray[Any]:
         """Raises `DomainError` for what ExecuTorch finds only at work that it cannot compute."""
-        tensors = [torch.from_numpy(np.ascontiguousarray(given)) for given in inputs]
+        tensors = [tensor_of(np.ascontiguousarray(given)) for given in inputs]
         try:
             return np.concatenate([once([given[i : i + 1] for given in tensors]) for i in range(len(tensors[0]))])
         except RuntimeError as error:  # some operators, such as an int8 concatenation, fail only when they are run
             raise unable(TITLE, error.__cause__ or error, "executorch") from error
 
     return run
-
-
-def missing(error: ModuleNotFoundError) -> MissingExtra:
-    """The error for a part of ExecuTorch that is not installed."""
-    return MissingExtra(str(error.name), "edge", where="executorch")

@@ -5,3 +5,6 @@ Neither torch nor mapsto is imported; mapsto stands on this package and uses the
     from mapsto_runtime.predictor import Predictor
     Predictor("runs/demo/package").predict(["seven.png"])[0].label
 """
+
+__version__ = "0.1.0.dev0"
+"""Of mapsto-runtime and of mapsto, which are released together."""

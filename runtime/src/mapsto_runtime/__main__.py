@@ -1,0 +1,96 @@
+"""``mapsto-predict``, or ``python -m mapsto_runtime``: a package's answers for files, where mapsto itself is not installed.
+
+The words, the answers and the exit codes are those of ``mapsto predict``: 0 done, 2 the user's mistake or surroundings, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mapsto_runtime import __version__
+from mapsto_runtime.answer_rows import line, package_folder, rows
+from mapsto_runtime.errors import MapstoError, is_of_surroundings, trouble
+from mapsto_runtime.predictor import Predictor
+from mapsto_runtime.shown import shown
+
+__all__ = ["main"]
+
+_NAME = "mapsto-predict"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point: answers on standard output, notes and errors on standard error, and an exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        code = _predict(given.package, given.files, top=given.top, as_json=given.json)
+    except MapstoError as error:
+        _say(f"error: {error}")
+        code = error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # as of `mapsto-predict … | head -1`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        if not is_of_surroundings(error):
+            raise
+        _say(f"error: {error.filename or 'a file'}: {'; '.join(trouble(error))}")
+        code = 2
+    except KeyboardInterrupt:
+        _say("stopped")
+        code = 130
+    sys.exit(code)
+
+
+def _predict(package: Path, files: Sequence[str], *, top: int, as_json: bool) -> int:
+    predictor = Predictor(package_folder(package))
+    found: list[tuple[str, dict[str, Any]]] = []
+    errors: list[MapstoError] = []
+    for name in files:
+        answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
+        found += [(title, row) for title, _, row in rows(name, answers, top=top)]
+        errors += answers.errors
+        for note in answers.notes:
+            _say(note)
+    if as_json:
+        sys.stdout.write(shown(json.dumps([row for _, row in found], indent=2, ensure_ascii=False)) + "\n")
+    else:
+        sys.stdout.writelines(f"{line(predictor, title, row)}\n" for title, row in found)
+    sys.stdout.flush()
+    for error in errors:
+        _say(f"error: {error}")
+    return errors[-1].exit_code if errors else 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{_NAME}: {shown(text)}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_NAME,
+        description="Classify files with a package that mapsto exported.",
+        epilog=f"Example: {_NAME} runs/demo photo1.png photo2.png",
+    )
+    parser.add_argument("package", type=Path, help="a package's folder, or the folder of the run that made one")
+    parser.add_argument(
+        "files", nargs="+", help="images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input"
+    )
+    parser.add_argument("--top", type=_from_one, default=3, help="how many classes to show (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def _from_one(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 up")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""`mapsto-runtime` is a distribution of its own: it needs what it declares, and answers as mapsto does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mapsto_runtime
+from mapsto.kinds import trusting
+from mapsto.mappings.export.onnx import Onnx
+from mapsto.nn.network.preprocess import prepare
+from mapsto_runtime.__main__ import main
+from tests.command import mapsto
+from tests.nets import Plain, network
+from tests.test_predict import unpacked
+
+ROOT = Path(__file__).parents[1]
+RUNTIME = ROOT / "runtime"
+TABLE = "colour;size\n" + "".join(f"{'red' if i % 7 > 3 else 'blue'};{i % 7}\n" for i in range(40))
+ROWS = "size\n6\n0\n"
+
+
+def project(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packages of images and of a table, and what to ask them."""
+    root = tmp_path_factory.mktemp("runtime")
+    with trusting("tests"):
+        unpacked(Onnx(samples=4)(network(Plain)), root / "images")
+    (root / "table.csv").write_text(TABLE, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAPSTO_STORE", str(root / "store"))
+        mapsto("adapt", root / "table.csv", "--target", "colour", "--out", root / "table", code=0)
+    pixels = np.full((40, 30), 250, np.uint8)
+    pixels[10:20, 12:18] = 20
+    Image.fromarray(pixels).save(root / "picture.png")
+    (root / "rows.csv").write_text(ROWS, encoding="utf-8")
+    return root
+
+
+# ----------------------------------------------------------------------------------------------------- the two distributions
+
+
+def test_both_have_one_version_and_one_licence() -> None:
+    assert project(ROOT)["dynamic"] == project(RUNTIME)["dynamic"] == ["version"]
+    assert f"mapsto-runtime=={mapsto_runtime.__version__}" in project(ROOT)["dependencies"]
+    assert project(ROOT)["requires-python"] == project(RUNTIME)["requires-python"]
+    assert (ROOT / "LICENSE").read_bytes() == (RUNTIME / "LICENSE").read_bytes()
+
+
+def test_what_both_need_they_need_in_one_version() -> None:
+    own, whole = project(RUNTIME), project(ROOT)
+    extras = own["optional-dependencies"]
+    assert set(own["dependencies"]) | set(extras.pop("parquet")) <= set(whole["dependencies"])
+    assert sorted(need for needs in extras.values() for need in needs) == sorted(whole["optional-dependencies"]["edge"])
+
+
+LIMITED = """
+import importlib, sys
+
+class Limit:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, *ALLOWED}:
+            raise ModuleNotFoundError(f"{name} is in no dependency", name=name)
+
+sys.meta_path.insert(0, Limit())
+from mapsto_runtime.predictor import Predictor
+for name in NAMES:
+    importlib.import_module(name)
+for package, asked in ASKED:
+    print([answer.label for answer in Predictor(package).predict([asked])])
+"""
+DECLARED = ("mapsto_runtime", "numpy", "onnxruntime", "PIL", "flatbuffers", "google", "packaging")
+"""The packages of what `runtime/pyproject.toml` names, and of what ONNX Runtime needs."""
+
+
+def test_it_imports_nothing_but_what_it_declares(place: Path) -> None:
+    root = Path(mapsto_runtime.__file__).parent
+    files = [path.relative_to(root.parent).with_suffix("").parts for path in root.rglob("*.py")]
+    names = [".".join(parts).removesuffix(".__init__") for parts in files]
+    asked = [
+        (str(place / "images"), str(place / "picture.png")),
+        (str(place / "table" / "package"), str(place / "rows.csv")),
+    ]
+    script = f"ALLOWED, NAMES, ASKED = {DECLARED!r}, {names!r}, {asked!r}\n{LIMITED}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    image, table = done.stdout.splitlines()
+    assert re.fullmatch(r"\['[abcde]'\]", image)
+    assert table == "['red', 'blue']"
+    assert "mapsto_runtime.preprocessing.images" in names
+
+
+# ---------------------------------------------------------------------------------------------------------- the command line
+
+
+def predicted(*arguments: object, code: int = 0) -> tuple[str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([str(each) for each in arguments])
+    assert ended.value.code == code, err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def questions(place: Path) -> Iterator[tuple[Path, Path]]:
+    yield place / "images", place / "picture.png"
+    yield place / "table", place / "rows.csv"
+
+
+def test_its_command_says_what_mapsto_says(place: Path) -> None:
+    for package, asked in questions(place):
+        for more in ([], ["--json"], ["--json", "--top", "1"]):
+            assert predicted(package, asked, *more)[0] == mapsto("predict", package, asked, *more, code=0).out
+
+
+def test_a_file_that_cannot_be_used_does_not_cost_the_others_their_answers(place: Path) -> None:
+    out, err = predicted(place / "images", "nowhere.png", place / "picture.png", code=2)
+    assert out.startswith(f"{place / 'picture.png'}: ")
+    assert err.startswith("mapsto-predict: error: nowhere.png: cannot be read")
+    assert "no manifest.json" in predicted(place / "nowhere", "x.png", code=2)[1]
+    assert "'0' is no number from 1 up" in predicted(place / "images", "x.png", "--top", "0", code=2)[1]
+
+
+# ----------------------------------------------------------------------------------------------------- a fresh environment
+
+
+def size_mb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_predicts_alone_in_a_fresh_environment(place: Path, tmp_path: Path, capsys: Any) -> None:
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*words: object) -> str:
+        done = subprocess.run([*map(str, words)], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "-w", tmp_path, RUNTIME)
+    (wheel,) = tmp_path.glob("mapsto_runtime-*.whl")
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    (packages,) = (tmp_path / "venv").rglob("site-packages")
+    before = size_mb(packages)
+    python = next(path for path in (tmp_path / "venv").glob("*/python*") if path.stem == "python")
+    run(python, "-m", "pip", "install", "--no-compile", "-c", ROOT / "constraints.txt", wheel)
+    size = size_mb(packages) - before
+    with capsys.disabled():
+        sys.stdout.write(f"\nmapsto-runtime with all that it needs: {size:.0f} MB\n")
+    assert size < 300, "torch alone is 757 MB"
+
+    absent = "import importlib.util as u; print([name for name in ('torch', 'mapsto') if u.find_spec(name)])"
+    assert run(python, "-c", absent) == "[]\n"
+    for package, asked in questions(place):
+        found = json.loads(run(python, "-m", "mapsto_runtime", package, asked, "--json"))
+        assert found == json.loads(mapsto("predict", package, asked, "--json", code=0).out)
+    assert [row["label"] for row in found] == ["red", "blue"]
+    (row,) = json.loads(run(python.with_name("mapsto-predict"), place / "images", place / "picture.png", "--json"))
+    with trusting("tests"):
+        given = network(Plain)
+        inverted = 255 - np.asarray(Image.open(place / "picture.png"))
+        scores = given.module()(prepare(inverted[None, None], given.signature.preprocessing)).softmax(1)[0]
+    assert row["label"] == "abcde"[int(scores.argmax())]
+    assert row["probability"] == pytest.approx(float(scores.max()), abs=1e-3)
