@@ -154,6 +154,7 @@ def _pass_over(what: str) -> None:
 
 
 def _compile(files: Iterable[Path], command: list[str], place: Path) -> None:
+    # not `mapsto.atomic`: what is being made lies in a folder that only this user may enter, so that nobody else can have written it
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".compiling-") as temporary:
         made = Path(temporary) / "kernels.so"
         objects = {made.with_name(f"{path.stem}.o"): path for path in files if path.suffix == ".cpp"}

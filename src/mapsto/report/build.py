@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import errno
 import math
 import os
 import platform
 import re
-import secrets
-import shutil
 import statistics
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
+from mapsto.atomic import new_folder
 from mapsto.errors import DataError
 from mapsto.kinds import Package, Report
 from mapsto.kinds.canonical import dumps
@@ -317,31 +315,15 @@ def save(
 
 def save_package(package: Package, folder: Path) -> None:
     """Copy a package's files into `folder`, which is swapped in whole."""
-    mark = f"{os.getpid()}-{secrets.token_hex(3)}"
-    fresh, old = folder.with_name(f".{folder.name}.{mark}.tmp"), folder.with_name(f".{folder.name}.{mark}.old.tmp")
     try:
-        for name, source in package.files.items():
-            write_atomically(fresh / name, Path(source).read_bytes())
-        if package.measured:
-            tables = {name: dataclasses.asdict(table) for name, table in package.measured.items()}
-            write_atomically(fresh / "measured.json", (dumps(tables) + "\n").encode())
-        for attempt in range(10):
-            with suppress(FileNotFoundError):
-                folder.rename(old)
-            try:
-                fresh.rename(folder)
-                break
-            except OSError as error:
-                if attempt == 9 or error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    with suppress(OSError):
-                        old.rename(folder)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)  # another run put its package here at the same moment
+        with new_folder(folder) as fresh:
+            for name, source in package.files.items():
+                write_atomically(fresh / name, Path(source).read_bytes())
+            if package.measured:
+                tables = {name: dataclasses.asdict(table) for name, table in package.measured.items()}
+                write_atomically(fresh / "measured.json", (dumps(tables) + "\n").encode())
     except OSError as error:
         raise disk_error(error, folder) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def load(place: Path) -> dict[str, Any]:

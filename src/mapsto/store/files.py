@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
+from mapsto.atomic import new_file
 from mapsto.errors import StoreError, command, trouble
 
 __all__ = ["FORMAT", "disk_error", "spread", "write_atomically"]
@@ -22,21 +20,12 @@ def spread(folder: str, digest: str, suffix: str = "") -> str:
 
 
 def write_atomically(target: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
-    """Write to a temporary file beside `target` and rename it. Leaves nothing behind, after Ctrl-C neither. Raises `StoreError`."""
-    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    """Write a file whole or not at all. Raises `StoreError`."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with new_file(target, durable=durable) as place, place.open("wb") as file:
             file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as error:
         raise disk_error(error, target) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def disk_error(error: OSError, target: Path | None) -> StoreError:

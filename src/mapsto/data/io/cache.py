@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mapsto.atomic import new_file
 from mapsto.data.io.download import cache_folder
 
 __all__ = ["cached_array", "mapped"]
@@ -78,14 +78,7 @@ def _check(path: Path, *version: int) -> None:
 
 def _write(array: NDArray[Any], path: Path) -> None:
     """The array as ``.npy``, and after it the digest of that: NumPy does not mind what follows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb+") as file:
-            np.save(file, array, allow_pickle=False)
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").digest()
-            file.write(digest)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with new_file(path) as temporary, temporary.open("wb+") as file:
+        np.save(file, array, allow_pickle=False)
+        file.seek(0)
+        file.write(hashlib.file_digest(file, "sha256").digest())

@@ -25,6 +25,7 @@ from typing import IO
 
 import platformdirs
 
+from mapsto.atomic import new_file
 from mapsto.errors import DataError
 from mapsto_runtime.regular_files import require_file
 
@@ -99,11 +100,8 @@ def find_or_download(relative_path: str, url: str, checksum: str, *, what: str) 
     if path.is_file():
         return path
     by_hand = f"download {url} by hand and save it as {path}, or set MAPSTO_DATA to a folder that holds {relative_path}"
-    with _explained(what, path, by_hand):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path) as temporary:
-            _download(url, checksum, temporary, what)
-            os.replace(temporary, path)
+    with _explained(what, path, by_hand), new_file(path) as temporary:
+        _download(url, checksum, temporary, what)
     return path
 
 
@@ -198,17 +196,6 @@ def _explained(what: str, path: Path, by_hand: str) -> Generator[None]:
     except (OSError, ValueError, http.client.HTTPException, DataError) as error:
         kind = NotDownloaded if isinstance(error, NotDownloaded) else DataError
         raise kind(f"{path} is missing and could not be fetched ({error})", where=what, hint=by_hand) from error
-
-
-@contextmanager
-def _beside(path: Path) -> Generator[Path]:
-    """The name of a temporary file in the folder of `path`, gone afterwards."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 _offline: ContextVar[bool] = ContextVar("offline", default=False)
