@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import Callback
-
 from mapsto.context import Context
-from mapsto.errors import DomainError
+from mapsto.errors import DomainError, MissingExtra
 from mapsto.kinds import Network, Preprocessing
 from mapsto.mapping import Mapping
+
+try:
+    from lightning.pytorch.callbacks import Callback
+except ModuleNotFoundError as error:
+    raise MissingExtra("lightning", "lightning", where="mapsto.interop.lightning") from error
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

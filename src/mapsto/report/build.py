@@ -31,7 +31,7 @@ from mapsto_runtime.regular_files import read_file
 __all__ = ["build", "combine", "environment", "load", "metrics_of", "options_again", "reading", "save", "t95"]
 
 PACKAGES = (
-    *("mapsto", "torch", "lightning", "numpy", "onnx", "onnxruntime", "scikit-learn", "pydantic"),
+    *("mapsto", "torch", "lightning-fabric", "numpy", "onnx", "onnxruntime", "scikit-learn", "pydantic"),
     *("openvino", "executorch", "ai-edge-litert", "litert-torch", "nncf", "torchao"),
 )
 

@@ -41,7 +41,7 @@ from mapsto.recipe.document import Recipe
 from mapsto.recipe.reader import load_recipe
 from mapsto.recipe.writer import node_of
 from mapsto.run.contents import data_of, names_of, unbounded
-from mapsto.run.metrics_log import MetricsLog
+from mapsto.run.metrics_log import NO_EVENTS, MetricsLog, writes_events
 from mapsto.run.result import Handle, Listener, Published, RunResult, StepResult, path_of, slug, summary_of
 from mapsto.run.step_context import StepContext, Team, logged_to
 from mapsto.run.verdict import Ground, compares, grounds, judged, of_package, teacher_of, trains
@@ -98,6 +98,7 @@ class Executor:
         self._given: list[Handle] = []
         self._training_follows: list[bool] = []
         self._said_uncompared = False
+        self._said_no_events = False
         self._leaves_out = False
         self._branch: tuple[str, ...] = ()
 
@@ -480,7 +481,10 @@ class Executor:
             self.listener.noted(step, text)
 
     def log_file(self, step: StepResult, rows: Iterable[tuple[int, AbcMapping[str, float]]]) -> Any:
-        """A context manager that gives a function which logs one row to CSV and TensorBoard."""
+        """A context manager that gives a function which logs one row to CSV and, where it is installed, to TensorBoard."""
+        if self.logs is not None and not self._said_no_events and not writes_events():
+            self._said_no_events = True
+            self.listener.note(NO_EVENTS)
         return MetricsLog(self.logs / slug(self.steps, step) if self.logs is not None else None, rows)
 
 

@@ -1,14 +1,17 @@
-"""A training's metrics: rows in ``metrics.csv``, events for TensorBoard, and the curves that a record keeps."""
+"""A training's metrics: rows in ``metrics.csv``, events for TensorBoard where it is installed, and the curves that a record keeps."""
 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-__all__ = ["MetricsLog", "curves"]
+__all__ = ["NO_EVENTS", "MetricsLog", "curves", "writes_events"]
+
+NO_EVENTS = "no events for TensorBoard are written beside metrics.csv; to have them: pip install 'mapsto[tensorboard]'"
 
 
 def _rounded(value: float) -> float:
@@ -59,8 +62,13 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else _rounded(value)
 
 
+def writes_events() -> bool:
+    """Whether the extra ``tensorboard`` is installed."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
 class MetricsLog:
-    """Writes metrics to ``metrics.csv`` (one row a step) and to a TensorBoard event file beside it."""
+    """Writes metrics to ``metrics.csv`` (one row a step), and to a TensorBoard event file beside it where that is installed."""
 
     def __init__(self, folder: Path | None, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         self.folder = folder
@@ -72,13 +80,14 @@ class MetricsLog:
     def __enter__(self) -> Callable[[int, Mapping[str, float]], None]:
         if self.folder is None:
             return lambda step, metrics: None
-        from torch.utils.tensorboard.writer import SummaryWriter
-
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob("events.out.tfevents.*"):
             stale.unlink(missing_ok=True)
         self.file = (self.folder / "metrics.csv").open("w", newline="", encoding="utf-8")
-        self.board = SummaryWriter(str(self.folder))
+        if writes_events():
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self.board = SummaryWriter(str(self.folder))
         for step, metrics in self.rows:
             self.write(step, metrics)
         return self.write
@@ -91,7 +100,7 @@ class MetricsLog:
             self.columns += new
             self._rewrite()
         csv.writer(assert_open).writerow([step, *(metrics.get(c, "") for c in self.columns)])
-        for name, value in metrics.items():
+        for name, value in metrics.items() if self.board is not None else ():
             self.board.add_scalar(name, value, step)
 
     def _rewrite(self) -> None:
@@ -107,4 +116,5 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         if self.file is not None:
             self.file.close()
+        if self.board is not None:
             self.board.close()
