@@ -219,7 +219,7 @@ def sample() -> dict[str, Any]:
             "packages": {
                 "mapsto": "0.1.0",
                 "torch": "2.13.0+cpu",
-                "lightning": "2.6.6",
+                "lightning-fabric": "2.6.6",
                 "numpy": "2.4.6",
                 "onnx": "1.23.2",
                 "onnxruntime": "1.32.0",
