@@ -31,6 +31,7 @@ _DTYPES: Final = frozenset(
     ["float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
 )
 _AGAIN: Final = "export the package again"
+_UPGRADE: Final = "upgrade with: pip install --upgrade mapsto (mapsto-runtime, where that is installed alone)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise StoreError(
             f"the package is for the runtime '{runtime}', which this mapsto does not know",
             where=str(folder),
-            hint="upgrade with: pip install --upgrade mapsto",
+            hint=_UPGRADE,
         )
     for name in (model if runtime == "onnxruntime" else None, adapting):
         if name is not None:
@@ -116,7 +117,7 @@ def _check_format(tree: Mapping[str, Any], folder: Path) -> None:
         raise StoreError(
             f"the package has format {shown}, this mapsto reads up to {FORMAT}",
             where=str(folder),
-            hint="upgrade with: pip install --upgrade mapsto",
+            hint=_UPGRADE,
         )
 
 
