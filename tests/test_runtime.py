@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -16,21 +17,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import mapsto_runtime
-from mapsto.kinds import trusting
+from mapsto.kinds import Network, Preprocessing, trusting
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.nn.network.preprocess import prepare
 from mapsto_runtime.__main__ import main
+from mapsto_runtime.signature import Column
 from tests.command import mapsto
 from tests.nets import Plain, network
 from tests.test_predict import unpacked
 
 ROOT = Path(__file__).parents[1]
 RUNTIME = ROOT / "runtime"
-TABLE = "colour;size\n" + "".join(f"{'red' if i % 7 > 3 else 'blue'};{i % 7}\n" for i in range(40))
-ROWS = "size\n6\n0\n"
+COLUMNS = (
+    Column(name="colour", type="words", categories=("blue", "red")),
+    Column(name="size", mean=3.0, std=2.0, fill=(3.0,)),
+)
+ROWS = "colour;size\nred;6,5\nblue;\n"
 
 
 def project(folder: Path) -> dict[str, Any]:
@@ -41,12 +48,13 @@ def project(folder: Path) -> dict[str, Any]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Packages of images and of a table, and what to ask them."""
     root = tmp_path_factory.mktemp("runtime")
-    with trusting("tests"):
+    with trusting("tests", "torch"):
         unpacked(Onnx(samples=4)(network(Plain)), root / "images")
-    (root / "table.csv").write_text(TABLE, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MAPSTO_STORE", str(root / "store"))
-        mapsto("adapt", root / "table.csv", "--target", "colour", "--out", root / "table", code=0)
+        table = Network.from_module(nn.Linear(3, 2), torch.zeros(2, 3), classes=("cold", "warm"))
+        tensors = {"weight": torch.tensor([[2.0, 0, 0], [0, 2, 1]]), "bias": torch.zeros(2)}
+        read = Preprocessing(kind="none", columns=COLUMNS, header=("colour", "size"))
+        signature = dataclasses.replace(table.signature, preprocessing=read)
+        unpacked(Onnx(samples=4)(dataclasses.replace(table, tensors=tensors, signature=signature)), root / "table")
     pixels = np.full((40, 30), 250, np.uint8)
     pixels[10:20, 12:18] = 20
     Image.fromarray(pixels).save(root / "picture.png")
@@ -96,14 +104,14 @@ def test_it_imports_nothing_but_what_it_declares(place: Path) -> None:
     names = [".".join(parts).removesuffix(".__init__") for parts in files]
     asked = [
         (str(place / "images"), str(place / "picture.png")),
-        (str(place / "table" / "package"), str(place / "rows.csv")),
+        (str(place / "table"), str(place / "rows.csv")),
     ]
     script = f"ALLOWED, NAMES, ASKED = {DECLARED!r}, {names!r}, {asked!r}\n{LIMITED}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     image, table = done.stdout.splitlines()
     assert re.fullmatch(r"\['[abcde]'\]", image)
-    assert table == "['red', 'blue']"
+    assert table == "['warm', 'cold']"
     assert "mapsto_runtime.preprocessing.images" in names
 
 
@@ -171,7 +179,7 @@ def test_it_predicts_alone_in_a_fresh_environment(place: Path, tmp_path: Path, c
     for package, asked in questions(place):
         found = json.loads(run(python, "-m", "mapsto_runtime", package, asked, "--json"))
         assert found == json.loads(mapsto("predict", package, asked, "--json", code=0).out)
-    assert [row["label"] for row in found] == ["red", "blue"]
+    assert [row["label"] for row in found] == ["warm", "cold"]
     (row,) = json.loads(run(python.with_name("mapsto-predict"), place / "images", place / "picture.png", "--json"))
     with trusting("tests"):
         given = network(Plain)

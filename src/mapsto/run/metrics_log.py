@@ -100,8 +100,9 @@ class MetricsLog:
             self.columns += new
             self._rewrite()
         csv.writer(assert_open).writerow([step, *(metrics.get(c, "") for c in self.columns)])
-        for name, value in metrics.items() if self.board is not None else ():
-            self.board.add_scalar(name, value, step)
+        if self.board is not None:
+            for name, value in metrics.items():
+                self.board.add_scalar(name, value, step)
 
     def _rewrite(self) -> None:
         file = cast("TextIO", self.file)
