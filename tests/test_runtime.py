@@ -184,6 +184,6 @@ def test_it_predicts_alone_in_a_fresh_environment(place: Path, tmp_path: Path, c
     with trusting("tests"):
         given = network(Plain)
         inverted = 255 - np.asarray(Image.open(place / "picture.png"))
-        scores = given.module()(prepare(inverted[None, None], given.signature.preprocessing)).softmax(1)[0]
+        scores = given.module()(prepare(inverted[None, None], given.signature.preprocessing)).softmax(1)[0].detach()
     assert row["label"] == "abcde"[int(scores.argmax())]
     assert row["probability"] == pytest.approx(float(scores.max()), abs=1e-3)

@@ -99,7 +99,8 @@ with trusting("tests"):
 
 def test_the_same_bytes_from_another_process_and_folder(tmp_path: Path):
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "PYTHONHASHSEED": "7"}
+    path = os.pathsep.join(map(str, (root / "src", root / "runtime" / "src", root)))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == hashlib.sha256(to_onnx(quantized(network(Plain)))).hexdigest()
