@@ -3,7 +3,7 @@
     python scripts/stubs.py           writes the file
     python scripts/stubs.py --check   exit code 1 where the file is not what would be written
 
-Families and data sets are found as the package finds them, by walking folders; no mapping is imported.
+Families, data sets and augmentations are found as the package finds them, by walking folders; none is imported.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def public_class(path: Path) -> str | None:
 def namespaces() -> dict[str, dict[str, tuple[str, str]]]:
     """Namespace → name in it → (module, class)."""
     found: defaultdict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
-    for group in ("mappings", "data", "streams"):
+    for group in ("mappings", "data", "streams", "augment"):
         for entry in discovery.entries(group).values():
             if entry.path is None:
                 continue
-            space, _, name = entry.name.rpartition(".") if group == "mappings" else (_SPACES[group], "", entry.name)
+            space, _, name = (_SPACES[group], "", entry.name) if group in _SPACES else entry.name.rpartition(".")
             cls = public_class(entry.path)
             if cls is None or not space:
                 sys.exit(f"{entry.path}: must set __all__ to its one public class")

@@ -185,8 +185,10 @@ def names() -> str:
         family, _, rest = name.partition(".")
         families.setdefault(family, []).append(f"`{rest}`")
     data = ", ".join(f"`{name}`" for name in discovery.entries("data"))
+    changes = ", ".join(f"`{name.removeprefix('augment.')}`" for name in discovery.entries("augment"))
     rows = [f"| `{family}` | {', '.join(members)} |" for family, members in families.items()]
-    return "\n".join(["| family | mappings |", "|---|---|", *rows, f"| `data` | {data} |"])
+    rows += [f"| `data` | {data} |", f"| `augment` | {changes} |"]
+    return "\n".join(["| family | mappings |", "|---|---|", *rows])
 
 
 def filled(text: str, file: str) -> str:

@@ -25,7 +25,8 @@ def test_the_lock_fits_the_code() -> None:
 
 
 def test_every_file_that_decides_a_result_is_in_an_entry() -> None:
-    named = [entry.path for group in ("mappings", "data", "streams") for entry in discovery.entries(group).values()]
+    groups = ("mappings", "data", "streams", "augment")
+    named = [entry.path for group in groups for entry in discovery.entries(group).values()]
     walked = [path for folder in lock._WALKED.values() for path in (SOURCES / folder).iterdir() if path.is_file()]
     covered = {file for path in (*named, *walked) if path is not None for file in lock.files_of(path)}
     patterns = [

@@ -23,7 +23,7 @@ import common
 import torch
 from compress import _shared
 
-from mapsto import datasets, distill, evaluate, networks, train
+from mapsto import augment, datasets, distill, evaluate, networks, train
 from mapsto.context import Numerics
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
@@ -104,7 +104,7 @@ class Schooling:
             "batch_size": 64,
             "learning_rate": 0.05,
             "weight_decay": 5e-4,
-            "augment": {"flip": True, "crop_padding": 4},
+            "augment": (augment.flip(), augment.crop(padding=4)),
         }
         ((self._kind, given),) = pair.student.items()
         self._student = {**given, **few}

@@ -145,9 +145,14 @@ class Trial:
         return quantized(module.cpu(), self._images.batch(slice(0, SAMPLES)).cpu())
 
     def _training(self, epochs: int) -> dict[str, Any]:
-        crops = {"flip": True, "crop_padding": 4}
         rate = _shared.learning_rate(epochs, len(self._images))
-        return {"data": self._learn, "epochs": epochs, "learning_rate": rate, "weight_decay": 5e-4, "augment": crops}
+        return {
+            "data": self._learn,
+            "epochs": epochs,
+            "learning_rate": rate,
+            "weight_decay": 5e-4,
+            "augment": _shared.CROPS,
+        }
 
     def _executed(self, mapping: Any) -> Network:
         how = {"device": "cuda", "precision": "bf16-mixed"} if torch.cuda.is_available() else {"threads": 1}

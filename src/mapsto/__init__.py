@@ -5,7 +5,8 @@
     big = networks.vgg(depth=16, data=images) >> train.supervised(data=images)
     execute(big >> prune.taylor(macs=0.25, data=images) >> distill.logits(teacher=big, data=images) >> export.onnx())
 
-Families of mappings (`networks`, `train`, `prune`, …), `datasets` and `streams` are namespaces filled by walking the package's folders;
+Families of mappings (`networks`, `train`, `prune`, …), `datasets`, `streams` and `augment` are namespaces filled by walking the package's
+folders;
 nothing is imported before it is asked for.
 """
 
@@ -43,7 +44,7 @@ __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the stub
 
 
 class _Namespace:
-    """One family of mappings: an attribute is the class of that name, imported when first asked for."""
+    """One family of names: an attribute is the class of that name, imported when first asked for."""
 
     def __init__(self, group: str, prefix: str) -> None:
         self._group = group
@@ -75,6 +76,8 @@ def _namespace(name: str) -> _Namespace | None:
         return _Namespace("data", "")
     if name == "streams":
         return _Namespace("streams", "")
+    if name == "augment":
+        return _Namespace("augment", "augment.")
     if any(entry.startswith(f"{name}.") for entry in discovery.entries("mappings")):
         return _Namespace("mappings", f"{name}.")
     return None

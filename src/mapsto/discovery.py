@@ -1,8 +1,9 @@
-"""Finding mappings, data sets and edits by walking folders: a file's path is its name.
+"""Finding mappings, data sets, augmentations and edits by walking folders: a file's path is its name.
 
 ``mapsto/mappings/prune/taylor.py`` is ``prune.taylor`` and holds one public class, `Taylor`. Listing names and summaries reads
-files and imports nothing. Third parties add theirs by entry points in the groups ``mapsto.mappings``, ``mapsto.data``, ``mapsto.streams``
-and ``mapsto.edits``, whose names are the dotted names and whose values are ``package.module:Class``.
+files and imports nothing. Third parties add theirs by entry points in the groups ``mapsto.mappings``, ``mapsto.data``, ``mapsto.streams``,
+``mapsto.augment`` and ``mapsto.edits``, whose names are the dotted names (``augment.jitter`` may be ``jitter``) and whose values are
+``package.module:Class``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,22 @@ from mapsto.errors import MissingExtra, SpecError, nearest
 
 __all__ = ["FOLDERS", "Entry", "entries", "find", "name_of", "summary"]
 
-FOLDERS = {"mappings": "mappings", "data": "data/sets", "streams": "data/streams", "edits": "nn/edits"}
+FOLDERS = {
+    "mappings": "mappings",
+    "data": "data/sets",
+    "streams": "data/streams",
+    "augment": "data/augment",
+    "edits": "nn/edits",
+}
+_PREFIXES = {"augment": "augment."}
+"""What the names of a group begin with, where its folder does not say it."""
+_NOUNS = {
+    "mappings": "mapping",
+    "data": "data set",
+    "streams": "stream",
+    "augment": "augmentation",
+    "edits": "edit",
+}
 
 
 class Entry(NamedTuple):
@@ -33,27 +49,30 @@ class Entry(NamedTuple):
 
 @cache
 def entries(group: str) -> dict[str, Entry]:
-    """Every name of a group ('mappings', 'data', 'streams' or 'edits') in alphabetical order; imports none of them.
+    """Every name of a group ('mappings', 'data', 'streams', 'augment' or 'edits') in alphabetical order; imports none of them.
 
     >>> "prune.taylor" in entries("mappings")
     True
     """
     root = Path(__file__).parent / FOLDERS[group]
+    prefix = _PREFIXES.get(group, "")
     found: dict[str, Entry] = {}
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
         if parts[-1].startswith("_") or any(part.startswith("_") for part in parts):
             continue
         module = ".".join(("mapsto", *FOLDERS[group].split("/"), *parts))
-        found[".".join(parts)] = Entry(".".join(parts), module, None, path)
+        name = prefix + ".".join(parts)
+        found[name] = Entry(name, module, None, path)
     for point in entry_points(group=f"mapsto.{group}"):
-        if point.name in found:
+        name = prefix + point.name.removeprefix(prefix)
+        if name in found:
             raise SpecError(
-                f"the name '{point.name}' of {point.value} is already taken",
+                f"the name '{name}' of {point.value} is already taken",
                 where=f"entry point mapsto.{group}",
                 hint="uninstall or rename it",
             )
-        found[point.name] = Entry(point.name, point.module, point.attr, None)
+        found[name] = Entry(name, point.module, point.attr, None)
     return dict(sorted(found.items()))
 
 
@@ -62,8 +81,7 @@ def find(group: str, name: str) -> type[Any]:
     """The class of that name. Raises `SpecError` with the nearest known name."""
     known = entries(group)
     if name not in known:
-        noun = {"mappings": "mapping", "data": "data set", "streams": "stream", "edits": "edit"}[group]
-        raise SpecError(f"unknown {noun} '{name}'", hint=nearest(name, known))
+        raise SpecError(f"unknown {_NOUNS[group]} '{name}'", hint=nearest(name, known))
     entry = known[name]
     try:
         module = importlib.import_module(entry.module)
@@ -89,10 +107,10 @@ def find(group: str, name: str) -> type[Any]:
 def name_of(cls: type[Any]) -> str:
     """The dotted name of a class that was found, or of one in the package's folders; else its import path."""
     module = cls.__module__
-    for folder in FOLDERS.values():
+    for group, folder in FOLDERS.items():
         prefix = ".".join(("mapsto", *folder.split("/"))) + "."
         if module.startswith(prefix):
-            return module.removeprefix(prefix)
+            return _PREFIXES.get(group, "") + module.removeprefix(prefix)
     for group in FOLDERS:
         for entry in entries(group).values():
             if entry.module == module and entry.attribute == cls.__qualname__:

@@ -7,7 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment.affine import Affine
+from mapsto.data.augment.cutmix import Cutmix
+from mapsto.data.augment.flip import Flip
+from mapsto.data.augment.noise import Noise
 from mapsto.data.sets.clustered import Clustered
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.linear_dynamics import LinearDynamics
@@ -153,7 +156,7 @@ def test_labels_are_not_read(make: object) -> None:
 
 def test_umtra_queries_are_copies_of_its_support() -> None:
     data = DIGITS.open()
-    task = Umtra(data=DIGITS, ways=5, shots=2, queries=3, augment=Augmentation(), drop=0).open()[0]
+    task = Umtra(data=DIGITS, ways=5, shots=2, queries=3, augment=(), drop=0).open()[0]
     support, query = task.support.reshape(5, 2, -1), task.query.reshape(5, 3, -1)
     assert (support[:, :1] == support).all()
     assert (support[:, :1] == query).all()
@@ -166,7 +169,7 @@ def test_umtra_queries_are_copies_of_its_support() -> None:
 
 
 def test_umtra_works_on_rows() -> None:
-    task = Umtra(data=Rows(), ways=3, augment=Augmentation(noise=0.1)).open()[0]
+    task = Umtra(data=Rows(), ways=3, augment=(Noise(std=0.1),)).open()[0]
     assert task.query.dtype == np.float32
     assert 0 < np.abs(task.query - task.support).max() < 1
 
@@ -174,11 +177,11 @@ def test_umtra_works_on_rows() -> None:
 def test_variants_blank_pixels_and_keep_what_is_blank() -> None:
     samples = DIGITS.open()
     few = np.arange(8)
-    dropped = variants(samples, few, Augmentation(), 0.5, np.random.default_rng(0))
+    dropped = variants(samples, few, (), 0.5, np.random.default_rng(0))
     blanked = (dropped == 0)[samples.inputs[few] > 0]
     assert 0.4 < blanked.mean() < 0.6
     assert np.array_equal(dropped[dropped > 0], samples.inputs[few][dropped > 0])
-    still = variants(samples, few, Augmentation(), 0.0, np.random.default_rng(0))
+    still = variants(samples, few, (), 0.0, np.random.default_rng(0))
     assert np.array_equal(still, samples.inputs[few])
 
 
@@ -217,6 +220,12 @@ def test_too_few_samples_or_members_are_named() -> None:
         Umtra(data=Rows(), ways=81).open()
     with pytest.raises(DataError, match="square images"):
         TaskAugmented(data=Rows()).open()
+    with pytest.raises(DomainError, match="flip is for images, but the samples are rows"):
+        TaskAugmented(data=Rows(), turns=1, ways=2, queries=2, augment=(Flip(),)).open()
+    with pytest.raises(DomainError, match="affine is for images"):
+        Umtra(data=Rows()).open()
+    with pytest.raises(SpecError, match="cutmix mixes samples, but each copy is of one image"):
+        Umtra(data=DIGITS, augment=(Affine(degrees=5), Cutmix()))
     with pytest.raises(DataError, match="41 ways"):
         TaskAugmented(data=DIGITS, ways=41, queries=2).open()
 

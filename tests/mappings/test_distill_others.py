@@ -11,7 +11,8 @@ import torch
 from tests.mappings.small import Corners, context, network, trained
 from torch import Tensor
 
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment.crop import Crop
+from mapsto.data.augment.noise import Noise
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mappings.distill.ensemble import Ensemble
@@ -31,7 +32,7 @@ from mapsto.store import network_digest
 pytestmark = pytest.mark.usefixtures("trusted")
 
 DATA = Corners()
-AUGMENT = Augmentation(crop_padding=1, noise=0.1)
+AUGMENT = (Crop(padding=1), Noise(std=0.025))
 
 
 def conv4(width: int, seed: int = 0) -> Network:

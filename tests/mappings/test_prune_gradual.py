@@ -13,6 +13,7 @@ from tests.mappings.prunable import DATA, TASKS, Odd, context, vgg, widths
 from tests.mappings.small import trained
 
 from mapsto.context import Context
+from mapsto.data.augment.noise import Noise
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Network
 from mapsto.mappings.distill.logits import Logits
@@ -32,7 +33,7 @@ from mapsto.recipe.writer import dump
 from mapsto.run.executor import execute
 from mapsto.store import decode_state, encode_state, network_digest
 
-LESSON = Supervised(data=DATA, epochs=1, batch_size=40, augment={"noise": 0.1})  # type: ignore[arg-type]
+LESSON = Supervised(data=DATA, epochs=1, batch_size=40, augment=(Noise(std=0.025),))
 """Two steps a round."""
 WHOLE = vgg((16,), (24,))
 

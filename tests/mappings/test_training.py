@@ -7,7 +7,9 @@ import pytest
 import torch
 from tests.mappings.small import Corners, Small, context, network, trained
 
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment.affine import Affine
+from mapsto.data.augment.crop import Crop
+from mapsto.data.augment.noise import Noise
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network, Signature
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("trusted")
 DATA = Corners()
 TEST = Corners(seed=1)
 TASKS = EpisodesOf(data=Corners(), ways=3, shots=2, queries=3)
-AUGMENT = Augmentation(crop_padding=1, noise=0.1, degrees=5)
+AUGMENT = (Affine(degrees=5), Crop(padding=1), Noise(std=0.025))
 
 
 def accuracy(value: Network) -> float:
@@ -230,13 +232,14 @@ def test_the_teacher_answers_tasks_that_come_again_once(monkeypatch: pytest.Monk
 def test_tasks_come_again_in_new_orders() -> None:
     tasks = TaskBatches(TASKS.open(), 2, context().fabric)
     again = RepeatedTasks(tasks, 5, np.random.default_rng)
-    orders = [[again[step].drawn_for for step in range(start, start + 5)] for start in (0, 5, 10)]
+    orders = [[again[step].step for step in range(start, start + 5)] for start in (0, 5, 10)]
     assert orders[0] == [0, 1, 2, 3, 4]
-    assert all(sorted(map(int, order)) == [0, 1, 2, 3, 4] for order in orders)  # type: ignore[arg-type]
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
     assert orders[0] != orders[1] != orders[2]
-    assert again[3].drawn_for == 3, "asked for earlier steps again, it gives the same"
-    np.testing.assert_array_equal(again[7].inputs, tasks[orders[1][2] or 0].inputs)
-    assert tasks[0].drawn_for is None
+    assert again[3].step == 3, "asked for earlier steps again, it gives the same"
+    np.testing.assert_array_equal(again[7].inputs, tasks[orders[1][2]].inputs)
+    assert again[0].again
+    assert not tasks[0].again
 
 
 def test_finetuning_stops_once_converged() -> None:

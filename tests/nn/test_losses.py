@@ -123,3 +123,36 @@ def test_kl_by_hand() -> None:
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[float(np.log(3)) * 2, 0.0]])
     p, q = np.array([0.75, 0.25]), np.array([0.5, 0.5])
     assert kl(student, teacher, temperature=2.0).item() == pytest.approx(4 * (p * np.log(p / q)).sum(), rel=1e-5)
+
+
+def test_class_weights_count_by_the_shares_of_mixed_samples() -> None:
+    """By hand: p = softmax of (0, ln 3) is (1/4, 3/4), of (0, 0) is (1/2, 1/2); weights 3 and 1."""
+    logits = torch.tensor([[0.0, float(np.log(3))], [0.0, 0.0]])
+    shares, weights = torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([3.0, 1.0])
+    summed = 3 * 0.5 * np.log(4) + 1 * 0.5 * np.log(4 / 3) + 1 * 1.0 * np.log(2)
+    counts = 3 * 0.5 + 1 * 0.5 + 1 * 1.0
+    assert losses.classification(logits, shares, weights=weights).item() == pytest.approx(summed / counts)
+    assert losses.classification(logits, shares).item() == pytest.approx(
+        (0.5 * np.log(4) + 0.5 * np.log(4 / 3) + np.log(2)) / 2
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_whole_labels_and_shares_of_one_class_are_one_loss(smoothing: float) -> None:
+    weights, shares = torch.tensor([0.5, 1.0, 2.0, 4.0]), functional.one_hot(LABELS, 4).float()
+    for given in (None, weights):
+        whole = losses.classification(LOGITS, LABELS, weights=given, smoothing=smoothing)
+        torch.testing.assert_close(losses.classification(LOGITS, shares, weights=given, smoothing=smoothing), whole)
+
+
+def test_a_sample_counts_by_its_weight_in_every_loss() -> None:
+    """A sample of weight 2 counts as the same sample twice, one of weight 0 not at all."""
+    counts, twice = torch.tensor([2.0, 1, 0, 1, 2, 1]), torch.tensor([0, 0, 1, 3, 4, 4, 5])
+    targets, weights = (LOGITS.roll(1, 0) > 0).float(), torch.tensor([0.5, 1.0, 2.0, 4.0])
+    for loss, wanted in (
+        (losses.classification, LABELS),
+        (lambda *given, **more: losses.classification(*given, weights=weights, smoothing=0.1, **more), LABELS),
+        (losses.multilabel, targets),
+        (losses.regression, targets),
+    ):
+        torch.testing.assert_close(loss(LOGITS, wanted, sample_weights=counts), loss(LOGITS[twice], wanted[twice]))

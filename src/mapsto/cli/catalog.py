@@ -24,24 +24,37 @@ from mapsto.cli.app import JsonOption, app, print_json, print_text
 __all__ = ["describe", "recipes", "type_of"]
 
 
-_GROUPS = {"mappings": "mapping", "mapping": "mapping", "data": "data", "recipes": "recipe", "recipe": "recipe"}
+_GROUPS = {
+    "mappings": "mapping",
+    "mapping": "mapping",
+    "data": "data",
+    "augmentations": "augmentation",
+    "augment": "augmentation",
+    "recipes": "recipe",
+    "recipe": "recipe",
+}
+_FOUND = {"mapping": "mappings", "data": "data", "augmentation": "augment"}
+"""What is listed → its group of `discovery`."""
 
 
 @app.command("list")
 def list_(
     pattern: Annotated[
-        str, typer.Argument(help="Only names that contain this; or mappings, data or recipes for one of these lists.")
+        str,
+        typer.Argument(
+            help="Only names that contain this; or mappings, data, augmentations or recipes for one of these lists."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List mappings, data sets and recipes by name.
+    """List mappings, data sets, augmentations and recipes by name.
 
     Example: mapsto list prune
     """
     whole = _GROUPS.get(pattern)
     rows = [
         {"group": noun, "name": entry.name, "summary": discovery.summary(entry)}
-        for noun, group in (("mapping", "mappings"), ("data", "data"))
+        for noun, group in _FOUND.items()
         for entry in discovery.entries(group).values()
         if (whole == noun if whole else pattern in entry.name)
     ]
@@ -55,7 +68,8 @@ def list_(
         return
     width = max((len(row["name"]) for row in rows), default=0)
     columns = _columns()
-    for noun, title in (("mapping", "Mappings"), ("data", "Data"), ("recipe", "Recipes")):
+    titles = {"mapping": "Mappings", "data": "Data", "augmentation": "Augmentations", "recipe": "Recipes"}
+    for noun, title in titles.items():
         part = [row for row in rows if row["group"] == noun]
         if part:
             print_text(f"{title}")
@@ -69,7 +83,7 @@ def _unknown(name: str) -> SpecError:
     """That nothing has this name, with the names that come nearest, and not all that there are."""
     from difflib import get_close_matches
 
-    known = [*discovery.entries("mappings"), *discovery.entries("data"), *recipes()]
+    known = [*(each for group in _FOUND.values() for each in discovery.entries(group)), *recipes()]
     words = {word: each for each in known for word in (each.rpartition(".")[2], each)}
     close = list(dict.fromkeys(words[word] for word in get_close_matches(name, words, n=3)))
     quoted = " or ".join(f"'{each}'" for each in close)
@@ -87,7 +101,8 @@ def _columns() -> int:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A mapping, a data set or a shipped recipe.")], as_json: JsonOption = False
+    name: Annotated[str, typer.Argument(help="A mapping, a data set, an augmentation or a shipped recipe.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a mapping does: its fields with defaults and ranges, what it takes and gives; or a recipe's text.
 
@@ -102,7 +117,7 @@ def show(
         text = shipped[name].read_text(encoding="utf-8")
         print_json({"name": name, "yaml": text}) if as_json else print_text(text)
         return
-    known = {group: _named(name, discovery.entries(group)) for group in ("mappings", "data")}
+    known = {group: _named(name, discovery.entries(group)) for group in _FOUND.values()}
     matches = [(group, entry) for group, entries in known.items() for entry in entries]
     exact = [match for match in matches if match[1] == name]
     if len(exact or matches) > 1:
@@ -184,7 +199,7 @@ def recipes() -> dict[str, str]:
 
 
 def describe(group: str, name: str) -> dict[str, Any]:
-    """A mapping or data set: what its module and its class say, what it takes and gives, and its fields.
+    """A mapping, data set or augmentation: what its module and its class say, what it takes and gives, and its fields.
 
     ``text`` is the same for people.
     """
@@ -192,7 +207,9 @@ def describe(group: str, name: str) -> dict[str, Any]:
 
     import pydantic
 
+    from mapsto.data.augment import Augmentation
     from mapsto.mapping import Mapping, kind_name
+    from mapsto.recipe.writer import node_of
 
     cls = discovery.find(group, name)
     module_text = (sys.modules[cls.__module__].__doc__ or cls.__doc__ or "").strip()
@@ -203,6 +220,10 @@ def describe(group: str, name: str) -> dict[str, Any]:
         default = None if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
         if dataclasses.is_dataclass(default) and not isinstance(default, type):
             default = dataclasses.asdict(default)
+        elif isinstance(default, tuple) and any(
+            isinstance(part, Augmentation) for part in cast("tuple[Any, ...]", default)
+        ):
+            default = node_of(default)
         fields.append(
             {
                 "name": key,
@@ -225,6 +246,9 @@ def describe(group: str, name: str) -> dict[str, Any]:
     if issubclass(cls, Mapping):
         tree |= {"takes": kind_name(cls.takes), "gives": kind_name(cls.gives)}
         lines = [f"{name}: {kind_name(cls.takes)} → {kind_name(cls.gives)}", ""]
+    if issubclass(cls, Augmentation):
+        tree |= {"on": list(cls.on), "mixes": cls.mixes}
+        lines = [f"{name}: for {' and '.join(cls.on)}{', mixes samples and their targets' if cls.mixes else ''}", ""]
     lines += [textwrap.indent(module_text, "  "), "", "Fields"]
     for entry in fields:
         value = "required" if entry["required"] else f"default {entry['default']!r}"
@@ -235,6 +259,8 @@ def describe(group: str, name: str) -> dict[str, Any]:
 
 def type_of(schema: dict[str, Any]) -> str:
     """A field's type and range in words."""
+    if schema.get("x-kind") == "augmentations":
+        return "augmentations: [name, name: {fields}]"
     if "x-kind" in schema:
         return f"{schema['x-kind']}: $label or {{name: fields}}"
     if "enum" in schema:

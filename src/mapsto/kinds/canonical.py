@@ -7,14 +7,17 @@ is part of the version: a changed default needs a new one.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 from mapsto.kinds.frozen import Frozen
 
-__all__ = ["dumps", "plain_defaults", "without_defaults"]
+__all__ = ["dumps", "plain_defaults", "source_digest", "without_defaults"]
 
 
 def dumps(value: Any) -> str:
@@ -66,6 +69,16 @@ def without_defaults(cls: type[Frozen], fields: Mapping[str, Any]) -> dict[str, 
     """
     defaults = plain_defaults(cls)
     return {name: tree for name, tree in fields.items() if name not in defaults or dumps(tree) != defaults[name]}
+
+
+@cache
+def source_digest(cls: type[Any]) -> str:
+    """The digest of the file a third party's class is defined in: its version alone is not ours to trust."""
+    try:
+        file = inspect.getfile(cls)
+    except (TypeError, OSError):
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _is_plain(value: Any) -> bool:

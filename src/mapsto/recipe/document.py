@@ -33,3 +33,5 @@ class Recipe:
     """What the run has to show: ``{what, metric: stage.report.metric, goal: ">= 87"}``."""
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     """``stage.report`` → why it is not made: its optional data are not there."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What reading it has to say: forms of before that were read as they are written now."""

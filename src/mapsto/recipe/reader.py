@@ -34,8 +34,9 @@ from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
 from mapsto.recipe.nodes import data_from_node, step_from_node
+from mapsto.recipe.older_forms import rewritten, setting_of_today
 from mapsto.recipe.renamed import new_name
-from mapsto.recipe.settings import addresses
+from mapsto.recipe.settings import addresses, listed
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
 from mapsto_runtime.shown import shown
@@ -187,6 +188,7 @@ class _Reader:
         self._no_duplicates()
         if not self._is_document(document):
             return empty
+        notes = rewritten(document)
         seed: Any = document.get("seed", 0)
         nodes: Any = document["steps"]
         quick_settings = cast("dict[str, Any]", document.get("quick") or {})
@@ -197,7 +199,7 @@ class _Reader:
                 if target == "seed":
                     seed = value
                     continue
-                problem = self._assign(document, target, value, f"{origin} {target}")
+                problem = self._assign(document, setting_of_today(target), value, f"{origin} {target}")
                 if problem:
                     self.error(("quick", target) if origin == "quick" else (), f"{origin} {target}: {problem}")
         if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
@@ -215,6 +217,7 @@ class _Reader:
             quick=quick_settings,
             targets=tuple(document.get("targets") or ()),
             skipped=skipped,
+            notes=tuple(notes),
         )
 
     def _assign(self, document: dict[str, Any], target: str, value: Any, origin: str) -> str | None:
@@ -245,9 +248,14 @@ class _Reader:
         *parents, leaf = path.split(".")
         fields: Any = holder[key]
         whose = name
-        for parent in parents:
-            if isinstance(fields, dict):
-                fields, whose = cast("dict[str, Any]", fields).setdefault(parent, {}), parent
+        try:
+            for parent in parents:
+                fields = listed(fields, parent)
+                if isinstance(fields, dict):
+                    fields, whose = cast("dict[str, Any]", fields).setdefault(parent, {}), parent
+            fields = listed(fields, leaf)
+        except LookupError as error:
+            return f"'{whose}' has {error.args[0]}"
         if not isinstance(fields, dict):
             return f"'{whose}' holds no fields"
         fields[leaf] = value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
+from mapsto.data.augment import Augmentation
 from mapsto.discovery import name_of
 from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
@@ -96,6 +97,8 @@ def node_of(value: Any, names: Names = ()) -> Any:
         )
     if isinstance(value, (MapstoMapping, Dataset, Tasks, Stream)):
         return {name_of(type(cast("Any", value))): changed_fields(cast("Frozen", value), names)}
+    if isinstance(value, Augmentation):
+        return {value.name: changed_fields(value, names)}
     if isinstance(value, Frozen):
         return changed_fields(value, names)
     if isinstance(value, dict):

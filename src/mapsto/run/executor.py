@@ -598,6 +598,8 @@ def execute(
         publish_every=publish_every,
         block_size=block_size,
     )
+    for text in recipe.notes:
+        executor.listener.note(text)
     started = time.time()
     began = time.monotonic()
     run = RunResult(

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +17,7 @@ from mapsto.context import Numerics
 from mapsto.discovery import name_of
 from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
-from mapsto.kinds.canonical import dumps, without_defaults
+from mapsto.kinds.canonical import dumps, source_digest, without_defaults
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.mapping import Ref
 
@@ -136,22 +134,12 @@ def fields_tree(value: Frozen, walk: Callable[[Any], Any]) -> dict[str, Any]:
     cls = type(value)
     tree: dict[str, Any] = {"$": name_of(cls), "version": getattr(cls, "version", 1)}
     if not cls.__module__.startswith("mapsto."):
-        tree["$source"] = _source_digest(cls)
+        tree["$source"] = source_digest(cls)
     fingerprint = getattr(value, "fingerprint", None)
     if fingerprint is not None and not isinstance(value, (Dataset, Tasks, Stream)):
         tree["$content"] = fingerprint()
     fields = {f.name: walk(getattr(value, f.name)) for f in dataclasses.fields(cast("Any", value))}
     return tree | without_defaults(cls, fields)
-
-
-@cache
-def _source_digest(cls: type[Any]) -> str:
-    """The digest of the file a third party's class is defined in: its version alone is not ours to trust."""
-    try:
-        file = inspect.getfile(cls)
-    except (TypeError, OSError):
-        return ""
-    return digest_bytes(Path(file).read_bytes())
 
 
 def step_key(

@@ -48,7 +48,7 @@ Entry = dict[str, Any]
 def entries() -> dict[str, dict[str, Entry]]:
     """File of the lock → name → its entry as the code is now, without reasons."""
     found: dict[str, dict[str, Entry]] = {}
-    for group in ("mappings", "data", "streams"):
+    for group in ("mappings", "data", "streams", "augment"):
         for name, entry in discovery.entries(group).items():
             if entry.path is None:
                 continue

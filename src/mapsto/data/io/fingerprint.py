@@ -19,7 +19,7 @@ from mapsto import discovery
 from mapsto.data.io.download import cache_folder
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Dataset, Frozen, Stream, Tasks
-from mapsto.kinds.canonical import dumps, without_defaults
+from mapsto.kinds.canonical import dumps, source_digest, without_defaults
 from mapsto.mapping import Ref
 from mapsto_runtime.regular_files import open_file
 
@@ -100,10 +100,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Ref):
         return dataset_of(value, where="fingerprint").fingerprint()
     if isinstance(value, Frozen):
-        return {"$": discovery.name_of(type(value)), **_fields(value)}
+        return {"$": discovery.name_of(type(value)), **_version(type(value)), **_fields(value)}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in cast("Sequence[Any]", value)]
     return value
+
+
+def _version(cls: type[Frozen]) -> dict[str, Any]:
+    """The version of a class that has one, as an augmentation has; of another package's also its source."""
+    version: int | None = getattr(cls, "version", None)
+    tree = {} if version is None else {"version": version}
+    return tree if cls.__module__.startswith("mapsto.") else {**tree, "$source": source_digest(cls)}
 
 
 def _fields(value: Frozen, without: Collection[str] = ()) -> dict[str, Any]:

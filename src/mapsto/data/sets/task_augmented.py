@@ -8,11 +8,11 @@ Meta-Augmentation", 2020; Ni et al., "Data Augmentation for Meta-Learning", 2021
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations, refuse_mixing
 from mapsto.kinds import Episode, Episodes, Samples, Tasks
 from mapsto.mapping import DataSource
 
@@ -32,6 +32,8 @@ class TaskAugmented(Tasks):
     ((20, 1, 28, 28), True)
     """
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """What to draw from: one class for each sample."""
     ways: int = Field(default=5, ge=2)
@@ -48,12 +50,15 @@ class TaskAugmented(Tasks):
     """Share of tasks whose images are all inverted, bright to dark."""
     mixed: float = Field(default=0.0, ge=0, le=1)
     """Share of a task's classes that are a blend of two, with a λ of their own from 0.3 to 0.7."""
-    augment: Augmentation = Field(default_factory=Augmentation)
-    """What is done to each image on its own, support and queries alike, none by default."""
+    augment: Augmentations = ()
+    """What is done to each image on its own, in order, support and queries alike; nothing by default."""
     drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of the pixels of each image that are blanked."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides every task."""
+
+    def __post_init__(self) -> None:
+        refuse_mixing(self.augment, "each image is of one class of its task", where="task_augmented")
 
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of
@@ -64,6 +69,7 @@ class TaskAugmented(Tasks):
         """Raises `DataError` where there are too few classes or samples of one, or what is asked for needs images."""
         import numpy as np
 
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_labelled, require_some
         from mapsto.data.io.fingerprint import dataset_of
         from mapsto.data.tasks.generated import MadeEpisodes
@@ -73,6 +79,7 @@ class TaskAugmented(Tasks):
         where = "task_augmented"
         samples = require_some(dataset_of(self.data, where=f"{where}.data").open(), where=where)
         labels = require_labelled(samples, where=where)
+        require_fitting(self.augment, samples, where=f"{where}.augment")
         if self.turns > 1:
             require_images(samples, where=f"{where}.turns", what="turning")
         numbers, counts = np.unique(labels, return_counts=True)
@@ -124,6 +131,6 @@ class TaskAugmented(Tasks):
         from mapsto.data.tasks.variants import variants
 
         picked = random.choice(pool, self._each, replace=False)
-        if self.augment.is_identity and not self.drop:
+        if not self.augment and not self.drop:
             return samples.inputs[picked]
         return variants(samples, picked, self.augment, self.drop, random)

@@ -7,12 +7,14 @@ Few-Shot Image Classification", 2019).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentation, Augmentations, refuse_mixing
+from mapsto.data.augment.affine import Affine
 from mapsto.kinds import Episode, Episodes, Samples, Tasks
 from mapsto.mapping import DataSource
 
@@ -31,6 +33,8 @@ class Umtra(Tasks):
     ((3, 1, 28, 28), [0, 0, 1, 1, 2, 2])
     """
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """What to draw from; any labels will do."""
     ways: int = Field(default=5, ge=2)
@@ -39,13 +43,16 @@ class Umtra(Tasks):
     """Support samples of each: the image itself, then augmented copies."""
     queries: int = Field(default=1, ge=1)
     """Query samples of each: augmented copies; one in the paper."""
-    augment: Augmentation = Field(default_factory=lambda: Augmentation(translate=0.1, degrees=20, scale=0.2, shear=0.2))
+    augment: Augmentations = (Affine(translate=0.1, degrees=20, scale=0.2, shear=0.2),)
     """How copies differ. The paper shifts characters by up to 6 of 28 pixels; these fit
     characters that are centred already."""
     drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of the pixels of a copy that are blanked: the paper does so on Omniglot; on glyphs it did not help."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides every task."""
+
+    def __post_init__(self) -> None:
+        refuse_mixing(self.augment, "each copy is of one image", where="umtra")
 
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of
@@ -68,9 +75,13 @@ class Umtra(Tasks):
 
 
 def episodes(
-    samples: Samples, *, ways: int, shots: int, queries: int, augment: Augmentation, drop: float, seed: int
+    samples: Samples, *, ways: int, shots: int, queries: int, augment: Sequence[Augmentation], drop: float, seed: int
 ) -> Episodes:
-    """The tasks over samples that are open already. Raises `DataError` where there are fewer samples than ways."""
+    """The tasks over samples that are open already.
+
+    Raises `DataError` where there are fewer samples than ways, `DomainError` where an augmentation is for other samples.
+    """
+    from mapsto.data.augment._apply import require_fitting
     from mapsto.data.tasks.generated import MadeEpisodes
     from mapsto.errors import DataError
 
@@ -80,6 +91,7 @@ def episodes(
             where="umtra.data",
             hint="lower ways, or give it more data",
         )
+    require_fitting(augment, samples, where="umtra.augment")
     make = partial(_task, samples, ways, shots, queries, augment, drop)
     return MadeEpisodes(make, ways=ways, shots=shots, queries=queries, seed=seed)
 
@@ -89,7 +101,7 @@ def _task(
     ways: int,
     shots: int,
     queries: int,
-    augment: Augmentation,
+    augment: Sequence[Augmentation],
     drop: float,
     random: np.random.Generator,
 ) -> Episode:

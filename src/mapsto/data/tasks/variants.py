@@ -1,12 +1,13 @@
-"""Augmented copies of raw samples, as a set of tasks makes them: bytes stay bytes, rows stay rows."""
+"""Changed copies of raw samples, as a set of tasks makes them: bytes stay bytes, rows stay rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentation
 from mapsto.errors import DataError
 from mapsto.kinds import Samples
 
@@ -17,18 +18,23 @@ __all__ = ["require_images", "variants"]
 
 
 def variants(
-    samples: Samples, indices: NDArray[np.int64], augmentation: Augmentation, drop: float, random: np.random.Generator
+    samples: Samples,
+    indices: NDArray[np.int64],
+    operations: Sequence[Augmentation],
+    drop: float,
+    random: np.random.Generator,
 ) -> NDArray[Any]:
-    """An augmented copy of each chosen sample.
+    """A changed copy of each chosen sample.
 
     Parameters
     ----------
     samples, indices
         What to copy, shape (M,).
-    augmentation
-        What is done to images; of rows only its noise.
+    operations
+        What is done to each copy, in order: the same as to samples in training, none that mixes them.
     drop
-        Share of the pixels of an image, or of the numbers of a row, that become what is blank: the darkest value, or 0.
+        Share of the pixels of an image, or of the numbers of a row, that become what is blank: 0, or the lowest value of images that are
+        no bytes.
     random
         Decides every draw.
 
@@ -39,26 +45,16 @@ def variants(
     """
     import torch
 
-    from mapsto.data.augment import operations
+    from mapsto.data.augment._apply import changed, generator_of
 
-    chosen = samples.inputs[indices]
-    generator = torch.Generator().manual_seed(int(random.integers(2**63)))
-    is_image = samples.preprocessing.kind == "image"
-    if is_image:
-        batch = torch.as_tensor(chosen).float()
-        low, high = (0.0, 255.0) if chosen.dtype == np.uint8 else (float(batch.min()), float(batch.max()))
-        # Noise is given in units of the normalised input.
-        unit = (255.0 if chosen.dtype == np.uint8 else 1.0) * float(np.mean(samples.preprocessing.std))
-        batch = (operations.apply(batch / unit, augmentation, generator) * unit).clamp(low, high)
-    else:
-        batch = torch.as_tensor(chosen, dtype=torch.float32)
-        low = 0.0
-        if augmentation.noise:
-            batch = operations.noise(batch, generator, std=augmentation.noise)
+    seeds = random.integers(2**63, size=len(operations) + 1).tolist()
+    batch = changed(operations, torch.as_tensor(samples.inputs[indices]), lambda place: generator_of(seeds[place]))
     if drop:
+        is_image = batch.ndim == 4
         shape = (len(batch), 1, *batch.shape[2:]) if is_image else tuple(batch.shape)
-        batch = torch.where(torch.rand(shape, generator=generator) < drop, torch.tensor(low), batch)
-    return (batch.round() if chosen.dtype == np.uint8 else batch).numpy().astype(chosen.dtype)
+        blank = batch.min() if is_image and batch.is_floating_point() else batch.new_zeros(())
+        batch = torch.where(torch.rand(shape, generator=generator_of(seeds[-1])) < drop, blank, batch)
+    return batch.numpy()
 
 
 def require_images(samples: Samples, *, where: str, what: str) -> None:

@@ -7,12 +7,12 @@ examples are too noisy (Howard and Ruder, "Universal Language Model Fine-tuning 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations
 from mapsto.kinds import Network, Samples
 from mapsto.mapping import DataSource
 from mapsto.nn.train.optimizer import Optimisation
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.nn.edits.head import Head
+    from mapsto.nn.train.augmenter import Augmenter
     from mapsto.nn.train.batches import Batch, Batches
     from mapsto.nn.train.loop import Load, Training
 
@@ -32,6 +33,8 @@ __all__ = ["Finetune"]
 
 class Finetune(Optimisation, Process[Network, Network]):
     """A classifier for the classes of `data`, all of it or only its head trained."""
+
+    version: ClassVar[int] = 2
 
     data: DataSource
     """The labelled examples, at least one of each class."""
@@ -53,8 +56,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     """`balanced`: each class weighs as much as any other, however few its examples."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over all classes."""
-    augment: Augmentation = Field(default_factory=Augmentation)
-    """Random changes of each image."""
+    augment: Augmentations = ()
+    """Random changes of each sample, in order."""
     optimizer: Literal["sgd", "adam", "adamw", "learned"] = "adam"
     """`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999); `learned` runs `rule`."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -71,11 +74,13 @@ class Finetune(Optimisation, Process[Network, Network]):
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.network.head import fits, head
+        from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.loop import Plan, Training
 
         samples = self._samples(ctx)
         weights = weights_of(samples, self.class_weights, ctx)
+        augmenter = Augmenter(self.augment, ctx, classes=len(samples.classes))
         module, _ = self._headed(value, samples)
         if state is None and self.begin == "centroid" and not fits(value, value.module(), samples.classes):
             self._set_centroids(value, module, samples, ctx)
@@ -97,7 +102,7 @@ class Finetune(Optimisation, Process[Network, Network]):
             state,
             plan=plan,
             fabric=ctx.fabric,
-            loss=lambda call, item: self._loss(value, call, item, weights, ctx),
+            loss=lambda call, item: self._loss(value, call, item, weights, augmenter),
             result=lambda load: self._result(value, load, samples),
             validate=self._validation(value, ctx),
             mode=self._train_mode,
@@ -111,10 +116,12 @@ class Finetune(Optimisation, Process[Network, Network]):
         return value.with_module(load(module), *([edit] if edit else []), signature=signature, adaptation=None)
 
     def _samples(self, ctx: Context) -> Samples:
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_classes, require_finite
 
         samples = require_classes(ctx.dataset(self.data), where="adapt.finetune")
         require_finite(samples.inputs, where="adapt.finetune: data")
+        require_fitting(self.augment, samples, where="adapt.finetune: augment")
         return samples
 
     def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
@@ -139,20 +146,19 @@ class Finetune(Optimisation, Process[Network, Network]):
         spread = float((features @ weight.T + bias).std(1).mean().clamp_min(1e-6))
         set_head(module, 2 * weight / spread, 2 * bias / spread)
 
-    def _loss(self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, ctx: Context) -> Tensor:
-        import torch
+    def _loss(
+        self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, augmenter: Augmenter
+    ) -> Tensor:
+        from mapsto.nn.train.losses import classification
 
-        from mapsto.data.augment import operations as augment
-        from mapsto.nn.train.batches import augmented
-
-        batch = augmented(
-            item.inputs,
-            value.signature.preprocessing,
-            lambda images: augment.apply(images, self.augment, torch.default_generator),
-            ctx.device,
+        drawn = augmenter(item.inputs, item.labels, item.step, value.signature.preprocessing)
+        return classification(
+            call(drawn.x),
+            drawn.targets,
+            weights=weights,
+            smoothing=self.smoothing,
+            sample_weights=drawn.weights,
         )
-        labels = torch.as_tensor(item.labels, device=ctx.device)
-        return torch.nn.functional.cross_entropy(call(batch), labels, weight=weights, label_smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
         from mapsto.nn.network.inference import class_metrics

@@ -7,7 +7,7 @@ and K samples of other classes out of a memory of all N; and the same with the p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class Contrastive(Layerwise):
     >>> losses[-1] < 0.95 * losses[0]
     True
     """
+
+    needs_whole_labels: ClassVar[str] = "its memory holds the embedding of each sample of the data by itself"
 
     weight: float = Field(default=0.8, ge=0)
     """Weight of the contrast; 0.8 in the paper."""

@@ -7,7 +7,7 @@ sure answers teach little (Zhao et al., "Decoupled Knowledge Distillation", 2022
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Decoupled(Distillation):
     >>> before["agreement"].value < 40 < after["agreement"].value
     True
     """
+
+    needs_whole_labels: ClassVar[str] = "this loss sets the one right class of a sample apart from the others"
 
     target: float = Field(default=1.0, ge=0)
     """α, the weight of how sure the teacher is of the label; 1 in the paper."""

@@ -62,7 +62,8 @@ class Ensemble(Schooling):
         networks = self.teaching(ctx)
         for number, network in enumerate(networks, 1):
             shared_classes(samples, network.signature, where=f"{self.name}: teachers: number {number}")
-        members = [Teacher(network, value, self.augment, ctx, where=self.name) for network in networks]
+        augmenter = self.augmenter(samples, ctx)
+        members = [Teacher(network, value, augmenter, ctx, where=self.name) for network in networks]
         return Committee(members, self.temperature)
 
     def imitation(self, given: Imitation) -> Tensor:

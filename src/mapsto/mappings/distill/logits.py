@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations, Drawn, refuse_mixing
 from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Adaptation, Network, Samples, Signature
 from mapsto.mapping import DataSource, NetworkSource, TasksSource
@@ -54,7 +54,7 @@ class Logits(Optimisation, Process[Network, Network]):
     True
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     teacher: NetworkSource
     """The network to imitate: on `data` one of the same classes, labels, values or dense outputs, on `tasks` a learner or any network."""
@@ -92,8 +92,8 @@ class Logits(Optimisation, Process[Network, Network]):
     """With `data`: `balanced` has each class of the labels weigh as much as any other, however few its samples."""
     features: float = Field(default=0.0, ge=0)
     """Weight of the difference between the embeddings' pairwise distances; 25 in Park et al., 0 for none."""
-    augment: Augmentation = Field(default_factory=Augmentation)
-    """Random changes of each image, the same for teacher and student."""
+    augment: Augmentations = ()
+    """Random changes of each sample, in order, the same for teacher and student. What mixes samples goes with `data` only."""
     learning_rate: float = Field(default=0.05, gt=0)
     """The highest learning rate of the schedule."""
 
@@ -107,7 +107,9 @@ class Logits(Optimisation, Process[Network, Network]):
             raise SpecError(
                 "give either data or tasks", where="distill.logits", hint="tasks for a learner, data for a classifier"
             )
-
+        if self.tasks is not None:
+            why = "the labels of a task stand for its own classes, and support and query samples are apart"
+            refuse_mixing(self.augment, why, where="distill.logits")
         if self.distinct_steps is not None and self.tasks is None:
             raise SpecError(
                 "distinct_steps goes with tasks, but there is data",
@@ -116,8 +118,10 @@ class Logits(Optimisation, Process[Network, Network]):
             )
 
     def items(self, value: Network, ctx: Context) -> Items:
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_finite, require_some
         from mapsto.nn.train.batches import Batches, RepeatedTasks, TaskBatches
+        from mapsto.nn.train.label_kinds import kind_of
 
         if self.tasks is not None:
             episodes = ctx.tasks(self.tasks, also=[ctx.network(self.teacher)])
@@ -127,12 +131,14 @@ class Logits(Optimisation, Process[Network, Network]):
                     where="distill.logits: tasks",
                     hint="use distill.meta, which imitates values too, or give tasks of classes",
                 )
+            require_fitting(self.augment, episodes.samples, where="distill.logits: augment")
             tasks = TaskBatches(episodes, self.tasks_per_step, ctx.fabric)
             if self.distinct_steps is None:
                 return tasks
             return RepeatedTasks(tasks, self.distinct_steps, lambda number: ctx.random("order", number))
         samples = require_some(self.samples(ctx), where="distill.logits")
         require_finite(samples.inputs, where="distill.logits: data")
+        require_fitting(self.augment, samples, where="distill.logits: augment", targets=kind_of(samples.labels))
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
@@ -233,10 +239,13 @@ class _Objective:
     def __init__(self, mapping: Logits, value: Network, student: nn.Module, ctx: Context) -> None:
         from mapsto.nn.distill.teacher_student import Teacher
         from mapsto.nn.network.head import headless
+        from mapsto.nn.train.augmenter import Augmenter
 
         self._mapping, self._ctx, self._student = mapping, ctx, student
         teacher = ctx.network(mapping.teacher)
-        self._teacher = Teacher(teacher, value, mapping.augment, ctx, where="distill.logits")
+        classes = len(mapping.samples(ctx).classes) if mapping.tasks is None else 0
+        augmenter = Augmenter(mapping.augment, ctx, classes=classes)
+        self._teacher = Teacher(teacher, value, augmenter, ctx, where="distill.logits")
         if mapping.tasks is not None:
             headless(teacher, self._teacher.module)
         self._own = value.signature.preprocessing
@@ -280,24 +289,22 @@ class _Objective:
         targets, known = self._asked_once(theirs, item)
         loss = mapping.alpha * self._imitated(answers, targets)
         if mapping.alpha < 1:
-            loss = loss + (1 - mapping.alpha) * hard(self._kind, answers, labels, weights=self._weights)
+            labelled = hard(self._kind, answers, labels, weights=self._weights, sample_weights=own.weights)
+            loss = loss + (1 - mapping.alpha) * labelled
         if mapping.features:
             loss = loss + mapping.features * distances(embedding, known)
         return loss
 
-    def _inputs(self, item: Batch | Task) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's input; tasks that come again have the changes of the step they were drawn for."""
-        import torch
+    def _inputs(self, item: Batch | Task) -> tuple[Drawn, Tensor]:
+        """The student's input with its targets, and the teacher's; tasks that come again have the changes they had before."""
+        import numpy as np
 
         from mapsto.nn.train.batches import Task
 
         if not isinstance(item, Task):
-            return self._teacher.inputs(item.inputs)
+            return self._teacher.inputs(item.inputs, item.labels, item.step)
         raw = item.inputs.reshape(-1, *item.inputs.shape[2:])
-        if item.drawn_for is None:
-            return self._teacher.inputs(raw)
-        generator = torch.Generator().manual_seed(self._ctx.seed_for(item.drawn_for))
-        return self._teacher.changed(raw, int(torch.randint(2**62, (), generator=generator)))
+        return self._teacher.inputs(raw, np.empty((len(raw), 0), np.float32), item.step)
 
     def _asked_once(self, inputs: Tensor, item: Batch | Task) -> tuple[Tensor, Tensor]:
         """The teacher's scores (N, classes) and embeddings (M, D); of tasks that come again, those that it gave before."""
@@ -305,12 +312,12 @@ class _Objective:
 
         from mapsto.nn.train.batches import Task
 
-        place = item.drawn_for if isinstance(item, Task) else None
+        place = item.step if isinstance(item, Task) and item.again else None
         if place is not None and place in self._known:
             return self._known[place]
-        module = self._teacher.module
+        module, given = self._teacher.module, Drawn(x=inputs, targets=inputs.new_empty(0))
         with torch.no_grad():
-            targets, _, embedding = self._answers(module, module, inputs, item, self._teachers_adaptation)
+            targets, _, embedding = self._answers(module, module, given, item, self._teachers_adaptation)
         targets = self._teacher.checked(targets)
         if place is not None:
             self._known[place] = targets, embedding if self._mapping.features else targets
@@ -332,25 +339,23 @@ class _Objective:
         return difference(name, answers, targets, temperature=heat)
 
     def _answers(
-        self, call: nn.Module, inner: nn.Module, inputs: Tensor, item: Batch | Task, adaptation: Adaptation
+        self, call: nn.Module, inner: nn.Module, drawn: Drawn, item: Batch | Task, adaptation: Adaptation
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (N, classes), labels (N,), and the embeddings (M, D)."""
-        import torch
-
+        """Scores (N, classes), their labels, and the embeddings (M, D)."""
         from mapsto.nn.network.head import embed_and_classify
         from mapsto.nn.network.layer_calls import watching
         from mapsto.nn.train.batches import Task, scores_and_labels
 
         if not isinstance(item, Task) and not self._mapping.features:
-            scores = call(inputs)
-            return scores, torch.as_tensor(item.labels, device=inputs.device), scores
+            scores = call(drawn.x)
+            return scores, drawn.targets, scores
         if not isinstance(item, Task):
-            embedding, scores = embed_and_classify(inner, inputs, through=call)
-            return scores, torch.as_tensor(item.labels, device=inputs.device), embedding
+            embedding, scores = embed_and_classify(inner, drawn.x, through=call)
+            return scores, drawn.targets, embedding
         seen: list[Any] = []
         with watching({"": call}, lambda _, __, output: seen.append(output)):
             scores, labels = scores_and_labels(
-                call, inputs, item, adaptation, leave_one_out=self._mapping.leave_one_out
+                call, drawn.x, item, adaptation, leave_one_out=self._mapping.leave_one_out
             )
         return scores, labels, seen[-1]
 

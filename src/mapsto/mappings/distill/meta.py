@@ -34,7 +34,7 @@ __all__ = ["Meta"]
 class Meta(Episodic):
     """The learner that is given, trained to adapt as `teacher` does; how it adapts stays, what it holds for that is trained too."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     teacher: NetworkSource
     """The learner to imitate; what is no learner adapts by its embeddings' class means."""

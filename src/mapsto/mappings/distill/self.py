@@ -55,7 +55,7 @@ class Self(Schooling):
     def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
         from mapsto.nn.distill.teacher_student import Alone
 
-        return Alone(value, value, self.augment, ctx, where=self.name)
+        return Alone(value, value, self.augmenter(samples, ctx), ctx, where=self.name)
 
     def pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
         from mapsto.nn.network.features import matched
@@ -77,13 +77,14 @@ class Self(Schooling):
         return Exits(lesson.ours, len(lesson.samples.classes))
 
     def imitation(self, given: Imitation) -> Tensor:
-        from torch.nn.functional import cross_entropy, mse_loss
+        from torch.nn.functional import mse_loss
 
         from mapsto.nn.distill.divergences import kl
+        from mapsto.nn.train.losses import classification
 
         deepest, total = given.theirs[-1].detach(), given.scores.new_zeros(())
         for scores, features in zip(given.ours, given.theirs[:-1], strict=True):
-            total = total + (1 - self.alpha) * cross_entropy(scores, given.labels)
+            total = total + (1 - self.alpha) * classification(scores, given.labels)
             total = total + self.alpha * kl(scores, given.scores.detach(), temperature=self.temperature)
             total = total + self.features * mse_loss(features, deepest)
         return self.exits * total

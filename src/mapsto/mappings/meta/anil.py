@@ -44,7 +44,7 @@ class Anil(Episodic):
     True
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     inner_steps: int = Field(default=5, ge=1)
     """Inner steps in training; 5 in Raghu et al."""

@@ -6,12 +6,12 @@ by gradient descent (Chen et al., "A Closer Look at Few-shot Classification", 20
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations
 from mapsto.kinds import Adaptation, Edit, Network, Samples, Signature
 from mapsto.mapping import DataSource, TasksSource
 from mapsto.nn.train.optimizer import Optimisation
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.nn.meta.adaptation.cosine import Classifier
+    from mapsto.nn.train.augmenter import Augmenter
     from mapsto.nn.train.batches import Batch, Batches
     from mapsto.nn.train.loop import Load, Training
 
@@ -40,6 +41,8 @@ class Baseline(Optimisation, Process[Network, Network]):
     >>> bool(new(learner).metrics["accuracy"].value > new(net).metrics["accuracy"].value + 5)
     True
     """
+
+    version: ClassVar[int] = 2
 
     data: DataSource
     """What to learn from: many classes, two or more."""
@@ -63,8 +66,8 @@ class Baseline(Optimisation, Process[Network, Network]):
     """Share of the label that is spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class weighs as much as any other, however few its samples."""
-    augment: Augmentation = Field(default_factory=Augmentation)
-    """Random changes of each image."""
+    augment: Augmentations = ()
+    """Random changes of each sample, in order."""
     optimizer: Literal["sgd", "adam", "adamw", "learned"] = "adam"
     """`adam` in the paper."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -78,17 +81,20 @@ class Baseline(Optimisation, Process[Network, Network]):
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
+        from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.loop import Plan, Training
 
-        weights = weights_of(self._samples(ctx), self.class_weights, ctx)
+        samples = self._samples(ctx)
+        weights = weights_of(samples, self.class_weights, ctx)
+        augmenter = Augmenter(self.augment, ctx, classes=len(samples.classes))
         epoch = self.items(value, ctx).per_epoch
         return Training(
             self._classifier(value, ctx)[0],
             state,
             plan=Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
             fabric=ctx.fabric,
-            loss=lambda call, item: self._loss(value, call, item, weights, ctx),
+            loss=lambda call, item: self._loss(value, call, item, weights, augmenter),
             result=lambda load: self._result(value, load, ctx),
             validate=self._validation(value, ctx),
             fused=True,
@@ -106,10 +112,12 @@ class Baseline(Optimisation, Process[Network, Network]):
         return Adaptation(method="cosine", settings=settings)
 
     def _samples(self, ctx: Context) -> Samples:
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_classes, require_finite
 
         samples = require_classes(ctx.dataset(self.data), where="meta.baseline")
         require_finite(samples.inputs, where="meta.baseline: data")
+        require_fitting(self.augment, samples, where="meta.baseline: augment")
         return samples
 
     def _classifier(self, value: Network, ctx: Context) -> tuple[Classifier, tuple[Edit, ...], Signature]:
@@ -121,20 +129,19 @@ class Baseline(Optimisation, Process[Network, Network]):
         size, classes = int(signature.outputs[0].shape[-1]), len(self._samples(ctx).classes)
         return Classifier(module, size, classes, self.scale), (edit,) if edit else (), signature
 
-    def _loss(self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, ctx: Context) -> Tensor:
-        import torch
+    def _loss(
+        self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, augmenter: Augmenter
+    ) -> Tensor:
+        from mapsto.nn.train.losses import classification
 
-        from mapsto.data.augment import operations as augment
-        from mapsto.nn.train.batches import augmented
-
-        batch = augmented(
-            item.inputs,
-            value.signature.preprocessing,
-            lambda images: augment.apply(images, self.augment, torch.default_generator),
-            ctx.device,
+        drawn = augmenter(item.inputs, item.labels, item.step, value.signature.preprocessing)
+        return classification(
+            call(drawn.x),
+            drawn.targets,
+            weights=weights,
+            smoothing=self.smoothing,
+            sample_weights=drawn.weights,
         )
-        labels = torch.as_tensor(item.labels, device=ctx.device)
-        return torch.nn.functional.cross_entropy(call(batch), labels, weight=weights, label_smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[Any], dict[str, float]] | None:
         from mapsto.nn.meta.evaluation import episode_metrics

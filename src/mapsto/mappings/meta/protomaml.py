@@ -32,7 +32,7 @@ class Protomaml(GradientBased):
     True
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     contract: ClassVar[dict[str, Any]] = {"engine": "loop", "inner_steps": 2}
 
     head: Literal["prototype"] = "prototype"  # type: ignore[assignment]

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations, refuse_mixing
+from mapsto.data.augment.affine import Affine
 from mapsto.kinds import Episodes
 from mapsto.mapping import TasksSource
 from mapsto.mappings.meta._unlabelled import Form, Unlabelled
@@ -37,11 +38,15 @@ class Umtra(Unlabelled):
     tasks: TasksSource
     """The data and the form of the tasks, as in `episodes`: its labels are not read. The paper has 1 shot and 1 query. Tasks
     of the kinds `umtra` and `clustered` are taken as they are."""
-    copies: Augmentation = Field(default_factory=lambda: Augmentation(translate=0.1, degrees=20, scale=0.2, shear=0.2))
+    copies: Augmentations = (Affine(translate=0.1, degrees=20, scale=0.2, shear=0.2),)
     """A: how copies differ from their image. The paper shifts characters by up to 6 of 28 pixels; these fit
     characters that are centred already."""
     drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of the pixels of a copy that are blanked: the paper does so on Omniglot; on glyphs it did not help."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_mixing(self.copies, "each copy is of one image", where=self.name, field="copies")
 
     def own_tasks(self, form: Form, ctx: Context) -> Episodes:
         from mapsto.data.sets.umtra import episodes

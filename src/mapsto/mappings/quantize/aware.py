@@ -11,12 +11,12 @@ computes just what runs later. A batch norm that could not be folded goes on as 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Samples
 from mapsto.mapping import DataSource
@@ -51,6 +51,8 @@ class Aware(Optimisation, Process[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """Labelled samples of the network's classes."""
     validation: DataSource | None = None
@@ -63,8 +65,8 @@ class Aware(Optimisation, Process[Network, Network]):
     """`balanced`: each class weighs as much as any other, however few its samples. For classes only."""
     learn_scales: bool = False
     """Whether steps are trained too; worth it below 8 bits. Zero points stay, and a bias's step follows its layer's."""
-    augment: Augmentation = Field(default_factory=Augmentation)
-    """Random changes of each image."""
+    augment: Augmentations = ()
+    """Random changes of each sample, in order."""
     learning_rate: float = Field(default=0.01, gt=0)
     """The highest learning rate of the schedule; a tenth of the float training's is usual."""
 
@@ -82,11 +84,8 @@ class Aware(Optimisation, Process[Network, Network]):
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
-        import torch
-
-        from mapsto.data.augment import operations as augment
         from mapsto.nn.network.inference import class_metrics
-        from mapsto.nn.train.batches import augmented
+        from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.label_kinds import kind_of, loss
         from mapsto.nn.train.loop import Plan, Training
@@ -95,13 +94,11 @@ class Aware(Optimisation, Process[Network, Network]):
         samples = self._samples(value, ctx)
         before, kind = value.signature.preprocessing, kind_of(samples.labels)
         weights = weights_of(samples, self.class_weights, ctx) if kind == "classification" else None
+        augmenter = Augmenter(self.augment, ctx, classes=len(samples.classes))
 
         def objective(call: nn.Module, item: Batch) -> Tensor:
-            batch = augmented(item.inputs, before, changed, ctx.device)
-            return loss(kind, call(batch), torch.as_tensor(item.labels, device=ctx.device), weights=weights)
-
-        def changed(batch: Tensor) -> Tensor:
-            return augment.apply(batch, self.augment, torch.default_generator)
+            drawn = augmenter(item.inputs, item.labels, item.step, before)
+            return loss(kind, call(drawn.x), drawn.targets, weights=weights, sample_weights=drawn.weights)
 
         def validate(module: nn.Module) -> dict[str, float]:
             return class_metrics(module, ctx.dataset(self.validation), before, device=ctx.device)
@@ -135,6 +132,7 @@ class Aware(Optimisation, Process[Network, Network]):
         return with_learned_steps(value, where=self.name) if self.learn_scales else value.module()
 
     def _samples(self, value: Network, ctx: Context) -> Samples:
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_alike, require_finite, require_some
         from mapsto.nn.network.dense_outputs import refuse_dense
         from mapsto.nn.train.label_kinds import kind_of
@@ -149,6 +147,7 @@ class Aware(Optimisation, Process[Network, Network]):
                 where=self.name,
                 hint="leave class_weights out",
             )
+        require_fitting(self.augment, samples, where=f"{self.name}: augment", targets=kind_of(samples.labels))
         require_alike(value.signature.classes, samples.classes, where=self.name)
         outputs = value.signature.outputs[0].shape[-1]
         if outputs != len(samples.classes):

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Samples
 from mapsto.mapping import DataSource
@@ -34,6 +34,8 @@ __all__ = ["Supervised"]
 class Supervised(Optimisation, Process[Network, Network]):
     """A network trained on `data`; its head is replaced where the data's classes are not the network's."""
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """What to learn from: (N, ...) with labels (N,) or targets (N, K)."""
     validation: DataSource | None = None
@@ -48,8 +50,8 @@ class Supervised(Optimisation, Process[Network, Network]):
     """`balanced`: each class weighs as much as any other, however few its samples. For classes only."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over all classes; 0.1 is usual."""
-    augment: Augmentation = Field(default_factory=Augmentation)
-    """Random changes of each image."""
+    augment: Augmentations = ()
+    """Random changes of each sample, in order."""
 
     def items(self, value: Network, ctx: Context) -> Batches:
         from mapsto.nn.train.batches import Batches
@@ -91,6 +93,7 @@ class Supervised(Optimisation, Process[Network, Network]):
 
     def _samples(self, ctx: Context) -> Samples:
         """The data, after a look at it: no NaN, more than one class, labels for the loss. Raises `DataError` or `DomainError`."""
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_classes, require_finite, require_some
 
         samples = require_some(ctx.dataset(self.data), where="train.supervised")
@@ -98,6 +101,7 @@ class Supervised(Optimisation, Process[Network, Network]):
         require_finite(samples.labels, where="train.supervised: labels")
         if samples.labels.ndim == 1 and samples.labels.dtype.kind in "iu":
             require_classes(samples, where="train.supervised")
+        require_fitting(self.augment, samples, where="train.supervised: augment", targets=self._kind(samples))
         if self._kind(samples) != "classification" and self.class_weights != "none":
             raise DomainError(
                 f"class_weights: {self.class_weights}, but the labels are not one class each",
@@ -125,23 +129,29 @@ class _Objective:
     def __init__(self, mapping: Supervised, network: Network, samples: Samples, ctx: Context) -> None:
         import torch
 
+        from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.losses import class_weights
 
         self._mapping, self._ctx = mapping, ctx
         self._preprocessing = network.signature.preprocessing
         self._kind: Kind = mapping._kind(samples)
+        self._augmenter = Augmenter(mapping.augment, ctx, classes=len(samples.classes))
         self._weights: Tensor | None = None
         if mapping.class_weights == "balanced":
             self._weights = class_weights(torch.as_tensor(samples.labels), len(samples.classes)).to(ctx.device)
 
     def __call__(self, call: nn.Module, item: Batch) -> Tensor:
-        import torch
+        from mapsto.nn.train.label_kinds import loss
 
-        from mapsto.nn.train.batches import augmented
-
-        batch = augmented(item.inputs, self._preprocessing, self._augment, self._ctx.device)
-        labels = torch.as_tensor(item.labels, device=self._ctx.device)
-        return self._loss(call(batch), labels, weights=self._weights, smoothing=self._mapping.smoothing)
+        drawn = self._augmenter(item.inputs, item.labels, item.step, self._preprocessing)
+        return loss(
+            self._kind,
+            call(drawn.x),
+            drawn.targets,
+            weights=self._weights,
+            smoothing=self._mapping.smoothing,
+            sample_weights=drawn.weights,
+        )
 
     def validation(self, source: Any) -> Callable[[nn.Module], dict[str, float]] | None:
         """Metrics of a module on held-out data; None without any."""
@@ -158,17 +168,3 @@ class _Objective:
             return target_metrics(self._kind, outputs, torch.as_tensor(samples.labels))
 
         return validate
-
-    def _augment(self, batch: Tensor) -> Tensor:
-        import torch
-
-        from mapsto.data.augment import operations as augment
-
-        return augment.apply(batch, self._mapping.augment, torch.default_generator)
-
-    def _loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
-    ) -> Tensor:
-        from mapsto.nn.train.label_kinds import loss
-
-        return loss(self._kind, outputs, labels, weights=weights, smoothing=smoothing)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations, refuse_mixing
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Samples, Signature
 from mapsto.mapping import DataSource, NetworkSource
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Edit
     from mapsto.nn.distill.teacher_student import Taught, Teacher
     from mapsto.nn.network.features import Pair
+    from mapsto.nn.train.augmenter import Augmenter
     from mapsto.nn.train.loop import Load, Training
 
 __all__ = [
@@ -61,7 +62,7 @@ class Imitation(NamedTuple):
     targets: Tensor
     """The teacher's."""
     labels: Tensor
-    """(N,), int64."""
+    """Classes (N,), int64; of mixed samples shares of classes (N, classes)."""
     ours: list[Tensor]
     """The student's M layers, after the regressors."""
     theirs: list[Tensor]
@@ -109,10 +110,19 @@ class Schooling(Optimisation, Process[Network, Network]):
         ge=0,
         description="Epochs over which the weight of what is imitated rises linearly to its full; 0: full at once.",
     )
-    augment: Augmentation = Field(
-        default_factory=Augmentation, description="Random changes of each image, the same for teacher and student."
+    augment: Augmentations = Field(
+        default=(), description="Random changes of each sample, in order, the same for teacher and student."
     )
     learning_rate: float = Field(default=0.05, gt=0, description="The highest learning rate of the schedule.")
+
+    version: ClassVar[int] = 2
+    needs_whole_labels: ClassVar[str] = ""
+    """Why its loss cannot do with mixed samples, which have no label of their own; empty where it can."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.needs_whole_labels:
+            refuse_mixing(self.augment, self.needs_whole_labels, where=self.name)
 
     # -- what a mapping says
 
@@ -123,6 +133,12 @@ class Schooling(Optimisation, Process[Network, Network]):
     def imitation(self, given: Imitation) -> Tensor:
         """The loss of a batch besides the labels', a scalar."""
         raise NotImplementedError(f"{type(self).__name__} does not say what is imitated")
+
+    def augmenter(self, samples: Samples, ctx: Context) -> Augmenter:
+        """What changes the samples for both networks."""
+        from mapsto.nn.train.augmenter import Augmenter
+
+        return Augmenter(self.augment, ctx, classes=len(samples.classes))
 
     def teaching(self, ctx: Context) -> Sequence[Network]:
         """The networks whose answers are imitated, which are given the same samples; none by default."""
@@ -190,6 +206,7 @@ class Schooling(Optimisation, Process[Network, Network]):
         return taught, teacher, (edit,) if edit else (), signature
 
     def _samples(self, ctx: Context) -> Samples:
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_classes, require_finite
         from mapsto.nn.train.label_kinds import ANSWERS, kind_of
 
@@ -198,22 +215,25 @@ class Schooling(Optimisation, Process[Network, Network]):
             raise classes_only(ANSWERS[kind_of(samples.labels)], "the labels are", where=f"{self.name}: data")
         require_classes(samples, where=f"{self.name}: data")
         require_finite(samples.inputs, where=f"{self.name}: data")
+        require_fitting(self.augment, samples, where=f"{self.name}: augment")
         return samples
 
     def _loss(
         self, call: nn.Module, item: Item, taught: Taught, teacher: Teacher, epoch: int, weights: Tensor | None = None
     ) -> Tensor:
         import torch
-        from torch.nn.functional import cross_entropy
 
-        own, theirs = teacher.inputs(item.inputs)
+        from mapsto.nn.train.losses import classification
+
+        drawn, theirs = teacher.inputs(item.inputs, item.labels, item.step)
         targets, known = teacher.answers(theirs, [path for _, path in taught.pairs])
-        scores, ours, known = call(own, known)
-        labels, places = (torch.as_tensor(numbers, device=own.device) for numbers in (item.labels, item.places))
+        scores, ours, known = call(drawn.x, known)
+        places = torch.as_tensor(item.places, device=scores.device)
         with naming(f"{self.name}: layers"):
-            imitated = self.imitation(Imitation(scores, targets, labels, ours, known, places, taught.regressors))
+            imitated = self.imitation(Imitation(scores, targets, drawn.targets, ours, known, places, taught.regressors))
         share = min(1.0, (item.step + 1) / (self.ramp * epoch)) if self.ramp else 1.0
-        return self.labels * cross_entropy(scores, labels, weight=weights) + share * imitated
+        labelled = classification(scores, drawn.targets, weights=weights, sample_weights=drawn.weights)
+        return self.labels * labelled + share * imitated
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
         from mapsto.nn.network.inference import class_metrics
@@ -239,7 +259,7 @@ class Distillation(Schooling):
         if network.signature.answers != "classes":
             raise classes_only(network.signature.answers, "the teacher answers", where=f"{self.name}: teacher")
         shared_classes(samples, network.signature, where=self.name)
-        return Teacher(network, value, self.augment, ctx, where=self.name)
+        return Teacher(network, value, self.augmenter(samples, ctx), ctx, where=self.name)
 
 
 class Items:
@@ -264,7 +284,7 @@ class Items:
         return self._batches.per_epoch
 
     def __getitem__(self, step: int) -> Item:
-        inputs, places = self._batches[step]
+        inputs, places, _ = self._batches[step]
         return Item(inputs, self._labels[places], places, step)
 
 

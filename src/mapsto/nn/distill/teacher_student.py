@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.context import Context
-from mapsto.data.augment import operations
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Drawn
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.network.features import Pair, capturing
 from mapsto.nn.network.inference import compact
-from mapsto.nn.train.batches import augmented
+from mapsto.nn.train.augmenter import Augmenter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,28 +66,25 @@ class Teacher:
         The teacher.
     student
         Whose preprocessing the student's inputs follow.
-    changes
-        Random changes of each image, the same for both.
+    augmenter
+        Changes samples at random, the same way for both.
     """
 
-    def __init__(self, network: Network, student: Network, changes: Augmentation, ctx: Context, *, where: str) -> None:
+    def __init__(self, network: Network, student: Network, augmenter: Augmenter, ctx: Context, *, where: str) -> None:
         self.network = network
         self.module = compact(network.module().to(ctx.device)).requires_grad_(False)
-        self._changes, self._device, self._where = changes, ctx.device, where
+        self._augmenter, self._where = augmenter, where
         self._own, self._theirs = student.signature.preprocessing, network.signature.preprocessing
 
-    def inputs(self, raw: NDArray[Any]) -> tuple[Tensor, Any]:
-        """Student's and teacher's input, with the same random changes, drawn from torch's global generator."""
-        return self.changed(raw, int(torch.randint(2**62, ())))
+    def inputs(self, raw: NDArray[Any], labels: NDArray[Any], item: int) -> tuple[Drawn, Any]:
+        """The student's input with its targets, and the teacher's input, with the same random changes."""
+        samples = self._augmenter.changed(raw, item)
+        drawn = self._augmenter.prepared(samples, labels, item, self._own)
+        return drawn, drawn.x if self._own == self._theirs else self.theirs(samples, labels, item)
 
-    def changed(self, raw: NDArray[Any], seed: int) -> tuple[Tensor, Tensor]:
-        """Student's and teacher's input, with the random changes of this seed."""
-
-        def change(batch: Tensor) -> Tensor:
-            return operations.apply(batch, self._changes, torch.Generator().manual_seed(seed))
-
-        own = augmented(raw, self._own, change, self._device)
-        return own, own if self._own == self._theirs else augmented(raw, self._theirs, change, self._device)
+    def theirs(self, samples: Tensor, labels: NDArray[Any], item: int) -> Tensor:
+        """The teacher's input of changed samples."""
+        return self._augmenter.prepared(samples, labels, item, self._theirs).x
 
     def answers(self, inputs: Any, paths: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """Scores (N, classes) and the outputs of these layers. Raises `DomainError` where the scores hold NaN."""
@@ -128,11 +124,12 @@ class Committee(Teacher):
         self.network, self.module = members[0].network, members[0].module
         self._members, self._temperature = members, temperature
 
-    def inputs(self, raw: NDArray[Any]) -> tuple[Tensor, Any]:
-        """The student's input, and that of each member, with the same random changes."""
-        seed = int(torch.randint(2**62, ()))
-        pairs = [member.changed(raw, seed) for member in self._members]
-        return pairs[0][0], [theirs for _, theirs in pairs]
+    def inputs(self, raw: NDArray[Any], labels: NDArray[Any], item: int) -> tuple[Drawn, Any]:
+        """The student's input with its targets, and the input of each member, with the same random changes."""
+        first = self._members[0]
+        samples = first._augmenter.changed(raw, item)
+        drawn = first._augmenter.prepared(samples, labels, item, first._own)
+        return drawn, [member.theirs(samples, labels, item) for member in self._members]
 
     def answers(self, inputs: Any, paths: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """``T log mean_k softmax(t_k / T)``, shape (N, classes): scores whose softened probabilities are the mean; no layers."""

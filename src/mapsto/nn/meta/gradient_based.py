@@ -90,6 +90,7 @@ class GradientBased(Episodic):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.engine in ("vmap", "graph") and (self.batch_norm == "per_step" or self.checkpointing):
             what = "checkpointing" if self.checkpointing else "batch_norm: per_step"
             raise SpecError(

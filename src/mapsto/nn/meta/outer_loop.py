@@ -7,12 +7,12 @@ of tasks; this file does the rest: fields, items, augmentation, validation, trai
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment.field import Augmentation
+from mapsto.data.augment import Augmentations, refuse_mixing
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Adaptation, Episodes, Network, Signature
 from mapsto.mapping import TasksSource
@@ -39,7 +39,7 @@ class Episodic(Optimisation, Process[Network, Network]):
     steps: int = Field(default=1000, ge=1, description="Gradient steps.")
     epoch: int = Field(default=100, ge=1, description="Steps after which metrics are averaged and validation is run.")
     tasks_per_step: int = Field(default=4, ge=1, description="Tasks of a step, whose losses are averaged.")
-    augment: Augmentation = Field(default_factory=Augmentation, description="Random changes of each image.")
+    augment: Augmentations = Field(default=(), description="Random changes of each sample, in order.")
     optimizer: Literal["sgd", "adam", "adamw", "learned"] = Field(
         default="adam", description="The usual one here is Adam."
     )
@@ -56,6 +56,13 @@ class Episodic(Optimisation, Process[Network, Network]):
     weight_decay: float = Field(
         default=0.0, ge=0, description="L2 penalty of the weights (decoupled with `adamw`); usually none here."
     )
+
+    version: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        why = "the labels of a task stand for its own classes, and support and query samples are apart"
+        refuse_mixing(self.augment, why, where=self.name)
 
     # -- what a mapping says
 
@@ -180,8 +187,10 @@ class Episodic(Optimisation, Process[Network, Network]):
 
     def _checked(self, episodes: Episodes, value: Network) -> Episodes:
         """The episodes. Raises `DataError` where a task's samples hold NaN, are not what the network takes, or ask for numbers."""
+        from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_finite
 
+        require_fitting(self.augment, episodes.samples, where=f"{self.name}: augment")
         require_finite(episodes.samples.inputs, where=f"{self.name}: tasks")
         if not episodes.ways and not self.predicts_values():
             raise DataError(
@@ -200,19 +209,16 @@ class Episodic(Optimisation, Process[Network, Network]):
         return episodes
 
     def _prepared(self, value: Network, ctx: Context) -> Callable[[Task], Tensor]:
-        import torch
+        from mapsto.nn.network.preprocess import prepare
+        from mapsto.nn.train.augmenter import Augmenter
 
-        from mapsto.data.augment import operations as augment
-        from mapsto.nn.train.batches import augmented
+        augmenter = Augmenter(self.augment, ctx)
 
         def prepared(task: Task) -> Tensor:
-            inputs = augmented(
-                task.inputs.reshape(-1, *task.inputs.shape[2:]),
-                value.signature.preprocessing,
-                lambda batch: augment.apply(batch, self.augment, torch.default_generator),
-                ctx.device,
+            samples = augmenter.changed(task.inputs.reshape(-1, *task.inputs.shape[2:]), task.step)
+            return prepare(samples, value.signature.preprocessing, device=ctx.device).unflatten(
+                0, task.inputs.shape[:2]
             )
-            return inputs.unflatten(0, task.inputs.shape[:2])
 
         return prepared
 

@@ -12,38 +12,33 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Adaptation, Episode, Episodes, Preprocessing, Samples
+from mapsto.kinds import Adaptation, Episode, Episodes, Samples
 from mapsto.nn.meta.adaptation import centroid
 from mapsto.nn.meta.adaptation_methods import task_scores
-from mapsto.nn.network.preprocess import prepare
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from numpy.typing import NDArray
 
 __all__ = [
-    "Augment",
     "Batch",
     "Batches",
     "RepeatedTasks",
     "Task",
     "TaskBatches",
-    "augmented",
     "episode_scores",
     "indices_of",
     "scores_and_labels",
     "task_of",
 ]
 
-Augment = Callable[[Tensor], Tensor]
-"""A float batch (N, C, H, W) → one of the same shape, drawn from torch's global generator."""
-
 
 class Batch(NamedTuple):
-    """Raw samples and labels."""
+    """Raw samples and labels, and the step that they are for."""
 
     inputs: NDArray[Any]
     labels: NDArray[Any]
+    step: int
 
 
 class Batches:
@@ -83,7 +78,7 @@ class Batches:
             order = self._generator(epoch).permutation(len(self._samples))
             self._order = epoch, order
         chosen = order[place * self._size : (place + 1) * self._size][self._rank :: self._world]
-        return Batch(self._samples.inputs[chosen], self._samples.labels[chosen])
+        return Batch(self._samples.inputs[chosen], self._samples.labels[chosen], step)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,8 +93,10 @@ class Task:
     """(B, Q), or (B, Q, K)."""
     ways: int
     """Outputs: classes of a task, or K."""
-    drawn_for: int | None = None
-    """The step that these tasks were drawn for, where several steps have the same; None where each has its own."""
+    step: int = 0
+    """The step that these tasks were drawn for: their random changes are drawn for it too."""
+    again: bool = False
+    """Whether several steps have the same tasks."""
 
     def first(self, count: int) -> Task:
         """The first tasks alone."""
@@ -141,7 +138,7 @@ class TaskBatches:
     def __getitem__(self, step: int) -> Task:
         first = (step * self._world + self._rank) * self._per_step
         chosen = [self._episodes[first + number] for number in range(self._per_step)]
-        return task_of(chosen, unlabelled=self._unlabelled)
+        return dataclasses.replace(task_of(chosen, unlabelled=self._unlabelled), step=step)
 
 
 class RepeatedTasks:
@@ -169,16 +166,7 @@ class RepeatedTasks:
         if known != number:
             order = self._generator(number).permutation(self._count) if number else np.arange(self._count)
             self._order = number, order
-        drawn_for = int(order[place])
-        return dataclasses.replace(self._tasks[drawn_for], drawn_for=drawn_for)
-
-
-def augmented(
-    inputs: NDArray[Any], preprocessing: Preprocessing, augment: Augment | None, device: torch.device | str
-) -> Tensor:
-    """Raw samples (N, ...) prepared and, where they are images, augmented."""
-    batch = prepare(inputs, preprocessing, device=device)
-    return augment(batch) if augment is not None and batch.ndim == 4 else batch
+        return dataclasses.replace(self._tasks[int(order[place])], again=True)
 
 
 def episode_scores(call: nn.Module, inputs: Tensor, task: Task, adaptation: Adaptation) -> Tensor:

@@ -57,13 +57,19 @@ _WANTED: dict[Kind, str] = {
 
 
 def loss(
-    kind: Kind, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+    kind: Kind,
+    outputs: Tensor,
+    targets: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    sample_weights: Tensor | None = None,
 ) -> Tensor:
-    """The mean loss of that kind; `smoothing` is for classes, `weights` not for numbers."""
+    """The mean loss of that kind; `smoothing` is for classes, `weights` (of classes or labels) not for numbers."""
     if kind == "classification":
-        return losses.classification(outputs, targets, weights=weights, smoothing=smoothing)
-    return (
-        losses.multilabel(outputs, targets, weights=weights)
-        if kind == "multilabel"
-        else losses.regression(outputs, targets)
-    )
+        return losses.classification(
+            outputs, targets, weights=weights, smoothing=smoothing, sample_weights=sample_weights
+        )
+    if kind == "multilabel":
+        return losses.multilabel(outputs, targets, weights=weights, sample_weights=sample_weights)
+    return losses.regression(outputs, targets, sample_weights=sample_weights)

@@ -13,28 +13,57 @@ from mapsto.errors import DomainError
 __all__ = ["class_weights", "classification", "multilabel", "regression"]
 
 
-def classification(logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of logits (N, C) against labels (N,), int64.
+def classification(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    sample_weights: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of logits (N, C) against classes (N,), int64, or shares of classes (N, C) as mixed samples have them.
 
-    `weights` (C,) multiplies each class's loss; `smoothing` spreads that share of each label over all classes (Szegedy et al.,
-    "Rethinking the Inception Architecture", 2016).
+    ``−Σ_ic w_c y_ic log p_ic / Σ_ic w_c y_ic``: `weights` w (C,) multiplies each class's loss, and the mean is taken by what counts, so
+    that a class's share counts as much whether samples are mixed or not. `sample_weights` (N,) multiplies each sample's part of both sums;
+    `smoothing` spreads that share of each label over all classes (Szegedy et al., "Rethinking the Inception Architecture", 2016).
 
     >>> round(classification(torch.zeros(1, 4), torch.tensor([2])).item(), 4)
     1.3863
+    >>> round(classification(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), weights=torch.tensor([3.0, 1.0])).item(), 4)
+    1.0633
     """
-    return functional.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+    if not targets.is_floating_point():
+        if sample_weights is None:
+            return functional.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing)
+        targets = functional.one_hot(targets, logits.shape[1]).to(logits.dtype)
+    losses = functional.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="none")
+    counts = (targets if weights is None else targets * weights).sum(1)
+    if sample_weights is not None:
+        losses, counts = losses * sample_weights, counts * sample_weights
+    return losses.sum() / counts.sum()
 
 
-def multilabel(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of logits (N, C) against targets (N, C) of 0 and 1; `weights` (C,) multiplies the positives' loss.
+def multilabel(
+    logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, sample_weights: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy of logits (N, C) against targets (N, C) from 0 to 1; `weights` (C,) multiplies the positives' loss.
 
     >>> round(multilabel(torch.zeros(1, 2), torch.ones(1, 2)).item(), 4)
     0.6931
     """
-    return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+    if sample_weights is None:
+        return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+    losses = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="none")
+    return _weighted_mean(losses, sample_weights)
 
 
-def regression(outputs: Tensor, targets: Tensor, *, kind: Literal["mse", "mae", "huber"] = "mse") -> Tensor:
+def regression(
+    outputs: Tensor,
+    targets: Tensor,
+    *,
+    kind: Literal["mse", "mae", "huber"] = "mse",
+    sample_weights: Tensor | None = None,
+) -> Tensor:
     """Distance of outputs from targets of the same shape: squared, absolute, or Huber's (1964).
 
     >>> regression(torch.tensor([3.0]), torch.tensor([1.0])).item(), regression(torch.tensor([3.0]), torch.tensor([1.0]), kind="mae").item()
@@ -45,7 +74,14 @@ def regression(outputs: Tensor, targets: Tensor, *, kind: Literal["mse", "mae", 
             f"outputs are {tuple(outputs.shape)}, targets {tuple(targets.shape)}", hint="give one target an output"
         )
     losses = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.smooth_l1_loss}
-    return losses[kind](outputs, targets)
+    if sample_weights is None:
+        return losses[kind](outputs, targets)
+    return _weighted_mean(losses[kind](outputs, targets, reduction="none"), sample_weights)
+
+
+def _weighted_mean(losses: Tensor, sample_weights: Tensor) -> Tensor:
+    """The mean of losses (N, ...) in which each sample counts by its weight (N,)."""
+    return (losses.flatten(1).mean(1) * sample_weights).sum() / sample_weights.sum()
 
 
 def class_weights(

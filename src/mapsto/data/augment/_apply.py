@@ -1,0 +1,81 @@
+"""Applying a list of augmentations: to single samples as they are read, then, once they are prepared for a network, what mixes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from mapsto.data.augment._base import Augmentation, Drawn, SampleKind
+from mapsto.errors import DomainError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Generator, Tensor
+
+    from mapsto.kinds import Samples
+
+__all__ = ["changed", "generator_of", "mixed", "require_fitting"]
+
+Generators: TypeAlias = "Callable[[int], Generator]"
+"""An operation's place in its list → the generator of its draws."""
+
+
+def changed(operations: Sequence[Augmentation], raw: Tensor, generators: Generators) -> Tensor:
+    """Raw samples (N, ...) after each operation that changes them one by one; the same tensor where there is none."""
+    alone = [(place, each) for place, each in enumerate(operations) if not each.mixes]
+    if not alone:
+        return raw
+    drawn = Drawn(x=raw, targets=raw.new_empty(len(raw), 0))
+    for place, operation in alone:
+        drawn = operation.draw(drawn, generators(place))
+    return drawn.x
+
+
+def mixed(operations: Sequence[Augmentation], drawn: Drawn, generators: Generators) -> Drawn:
+    """A prepared batch after each operation that mixes its samples."""
+    for place, operation in enumerate(operations):
+        if operation.mixes:
+            drawn = operation.draw(drawn, generators(place))
+    return drawn
+
+
+def generator_of(seed: int) -> Generator:
+    """A generator of its own, on the CPU: draws are the same whatever device the samples are on."""
+    import torch
+
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    return generator
+
+
+def require_fitting(
+    operations: Sequence[Augmentation],
+    samples: Samples,
+    *,
+    where: str,
+    targets: Literal["classification", "multilabel", "regression"] = "classification",
+) -> None:
+    """Raises `DomainError` where an operation is for other samples than these, or mixes what cannot be mixed."""
+    kind = _sample_kind(samples.inputs)
+    for operation in operations:
+        if kind not in operation.on:
+            raise DomainError(
+                f"{operation.name} is for {' and '.join(operation.on)}, but the samples are {kind}: {samples.inputs.dtype} "
+                f"of shape {samples.inputs.shape[1:]}",
+                where=where,
+                hint="leave it out",
+            )
+        if operation.mixes and targets == "regression" and not operation.mixes_values:
+            raise DomainError(
+                f"{operation.name} mixes labels, but the targets are numbers to predict",
+                where=where,
+                hint="leave it out, or use mixup, which blends numbers too",
+            )
+
+
+def _sample_kind(inputs: NDArray[Any]) -> SampleKind:
+    if inputs.ndim == 4:
+        return "images"
+    return "texts" if inputs.dtype.kind in "iu" and inputs.dtype != np.uint8 else "rows"

@@ -1,0 +1,103 @@
+"""The field that holds a list of augmentations, of values or of nodes as YAML gives them: ``[flip, crop: {padding: 4}]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from mapsto import discovery
+from mapsto.data.augment._base import Augmentation
+from mapsto.errors import MapstoError, SpecError, nearest
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+
+__all__ = ["Augmentations", "refuse_mixing"]
+
+_FORM = "a list of augmentations, as in [flip, crop: {padding: 4}]"
+_Detail: TypeAlias = "tuple[tuple[str | int, ...], str]"
+
+
+class _List:
+    """Marks a field as a list of augmentations; all errors of the list are found at once, each with its place."""
+
+    def validate(self, value: Any) -> tuple[Augmentation, ...]:
+        """The augmentations in their order; pydantic's own error where they are none."""
+        if not isinstance(value, (list, tuple)):
+            raise PydanticCustomError("augmentations", "should be {form}", {"form": _FORM})
+        operations: list[Augmentation] = []
+        details: list[_Detail] = []
+        for place, node in enumerate(cast("Sequence[Any]", value)):
+            try:
+                operations.append(node if isinstance(node, Augmentation) else _built(node))
+            except SpecError as error:
+                details += [((place, *path), message) for path, message in error.details or (((), error.what),)]
+            except MapstoError as error:
+                details.append(((place,), str(error)))
+        details = details or list(_misplaced(operations))
+        if details:
+            message = "; ".join(text for _, text in details)
+            raise PydanticCustomError("nested", "{message}", {"message": message, "details": details})
+        return tuple(operations)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        known = [name.removeprefix("augment.") for name in discovery.entries("augment")]
+        fields = {"type": "object", "propertyNames": {"enum": known}, "minProperties": 1, "maxProperties": 1}
+        return {"type": "array", "items": {"anyOf": [{"enum": known}, fields]}, "x-kind": "augmentations"}
+
+
+Augmentations: TypeAlias = Annotated[tuple[Augmentation, ...], _List()]
+"""A list of augmentations, applied in its order; none by default."""
+
+
+def refuse_mixing(operations: Sequence[Augmentation], why: str, *, where: str, field: str = "augment") -> None:
+    """Raises `SpecError` where an operation mixes samples; `why` says what of a loss rules that out."""
+    details = [
+        ((field, at), f"{each.name} mixes samples, but {why}") for at, each in enumerate(operations) if each.mixes
+    ]
+    if details:
+        message = "; ".join(text for _, text in details)
+        raise SpecError(message, where=where, hint=f"leave it out of {field}", details=details)
+
+
+def _built(node: Any) -> Augmentation:
+    """An augmentation from its name, or from ``{name: {fields}}``. Raises `SpecError`."""
+    named = cast("dict[Any, Any]", {node: None} if isinstance(node, str) else node)
+    if not isinstance(named, dict) or len(named) != 1:
+        raise SpecError(f"an augmentation is its name, or one name with its fields, got {node!r}"[:200])
+    ((name, fields),) = named.items()
+    known = {entry.removeprefix("augment."): entry for entry in discovery.entries("augment")}
+    if name not in known:
+        raise SpecError(f"unknown augmentation '{name}' ({nearest(str(name), known)})", details=_at(node, name, known))
+    if fields is not None and not isinstance(fields, dict):
+        message = f"the fields of '{name}' are not a mapping of names to values: {fields!r}"[:200]
+        raise SpecError(message, details=[((name,), message)])
+    try:
+        return discovery.find("augment", known[name])(**{str(key): part for key, part in (fields or {}).items()})
+    except SpecError as error:
+        whole = f"{error.what} ({error.hint})" if error.hint else error.what
+        details = [((name, *path), text) for path, text in error.details or (((), whole),)]
+        raise SpecError(error.what, where=name, details=details) from error
+
+
+def _at(node: Any, name: Any, known: dict[str, str]) -> list[_Detail]:
+    """Where in its list an unknown name stands: in a mapping at its key."""
+    message = f"unknown augmentation '{name}' ({nearest(str(name), known)})"
+    return [(() if isinstance(node, str) else (str(name),), message)]
+
+
+def _misplaced(operations: Sequence[Augmentation]) -> Iterator[_Detail]:
+    """What changes single samples comes before they are prepared, what mixes comes after: so it is in the list too."""
+    first = next((at for at, each in enumerate(operations) if each.mixes), len(operations))
+    for place in range(first + 1, len(operations)):
+        if not operations[place].mixes:
+            mixer = operations[first].name
+            yield (
+                (place,),
+                f"{operations[place].name} stands after {mixer}, which mixes changed samples; write it before",
+            )

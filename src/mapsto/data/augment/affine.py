@@ -1,0 +1,65 @@
+"""Turn, scale, shear and shift images about their centre, each on its own, as a camera or a hand would.
+
+``x'(p) = x(A p + t)`` with ``A = R(angle) · S(shear) / (1 + scale)``, sampled bilinearly; beyond its border an image goes on with its
+outermost pixels (Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks", 2003).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from mapsto.data.augment import Augmentation, Drawn
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+__all__ = ["Affine"]
+
+
+class Affine(Augmentation):
+    """Images (N, C, H, W), each under an affine map of its own; what is left at 0, as all is by default, is not done.
+
+    >>> import torch
+    >>> bar = torch.zeros(40, 1, 9, 9, dtype=torch.uint8)
+    >>> bar[:, :, 4, 2:7] = 255
+    >>> turned = Affine(degrees=90).draw(Drawn(x=bar, targets=torch.zeros(40)), torch.Generator().manual_seed(0)).x
+    >>> upright = turned[:, 0, 2:7, 4].float().mean(1) > 200
+    >>> 0 < int(upright.sum()) < 20
+    True
+    """
+
+    degrees: float = Field(default=0.0, ge=0, le=180)
+    """Turn by up to so many degrees each way."""
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    """Scale by a factor within 1 ± this."""
+    shear: float = Field(default=0.0, ge=0, le=1)
+    """Shear by a factor within ± this."""
+    translate: float = Field(default=0.0, ge=0, le=0.5)
+    """Shift by up to this share of the side, each way."""
+
+    contract: ClassVar[dict[str, Any]] = {"degrees": 15, "scale": 0.1, "shear": 0.1, "translate": 0.1}
+
+    def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
+        import torch
+        from torch.nn.functional import affine_grid, grid_sample
+
+        x = drawn.x if drawn.x.is_floating_point() else drawn.x.float()
+        count, _, height, width = x.shape
+        signed = (torch.rand(5, count, generator=generator) * 2 - 1).to(x.device)
+        angle = signed[0] * math.radians(self.degrees)
+        shrink = 1 / (1 + signed[1] * self.scale)
+        cos, sin = angle.cos() * shrink, angle.sin() * shrink
+        slant = signed[2] * self.shear
+        # The grid counts each side as 2, so an angle on an image that is not square needs the ratio of its sides.
+        ratio = height / width
+        across = torch.stack([cos, (slant * cos - sin) * ratio, signed[3] * 2 * self.translate], dim=1)
+        down = torch.stack([sin / ratio, slant * sin + cos, signed[4] * 2 * self.translate], dim=1)
+        grid = affine_grid(
+            torch.stack([across, down], dim=1).to(x.dtype), [count, 1, height, width], align_corners=False
+        )
+        moved = grid_sample(x, grid, padding_mode="border", align_corners=False)
+        return dataclasses.replace(drawn, x=moved if drawn.x.is_floating_point() else moved.round().to(drawn.x.dtype))
