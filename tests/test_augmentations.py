@@ -21,9 +21,10 @@ from mapsto.context import Context, Numerics
 from mapsto.data.augment import Augmentation, Drawn
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.episodes import EpisodesOf
+from mapsto.data.sets.subset import Subset
 from mapsto.data.sets.task_augmented import TaskAugmented
 from mapsto.errors import DomainError, SpecError
-from mapsto.kinds import Dataset, Network, Preprocessing, Samples
+from mapsto.kinds import Dataset, Network, Preprocessing, Samples, canonical
 from mapsto.mappings.adapt.finetune import Finetune
 from mapsto.mappings.distill.decoupled import Decoupled
 from mapsto.mappings.distill.logits import Logits
@@ -155,7 +156,7 @@ def test_images_of_another_size_see_the_same_change(name: str) -> None:
     changed, larger = operation.draw(small, generators[0]), doubled.draw(large, generators[1])
     assert torch.equal(*(each.get_state() for each in generators)), "as many draws"
     difference = (avg_pool2d(larger.x.float(), 2) - changed.x.float()).abs().mean()
-    assert float(difference) < 0.12 * float((changed.x.float() - small.x.float()).abs().mean())
+    assert float(difference) < 0.2 * float((changed.x.float() - small.x.float()).abs().mean())
     if operation.mixes:
         assert torch.allclose(changed.targets, larger.targets, atol=0.1)
 
@@ -235,29 +236,28 @@ def test_teacher_and_student_of_other_sizes_see_the_same_images() -> None:
 
 
 MIXED = (augment.flip(), augment.mixup(alpha=1), augment.cutmix())
-TEACHER = Conv4(data=DATA, width=4, blocks=2, classes="data")
+FEW: Any = Subset(data=DATA, per_class=4)
+TEACHER = Conv4(data=FEW, width=4, blocks=2, classes="data")
+HOW: Any = {"data": FEW, "epochs": 1, "batch_size": 20, "class_weights": "balanced"}
 
 
 @pytest.mark.parametrize(
     "mapping",
     [
-        Supervised(data=DATA, epochs=1, batch_size=300, augment=MIXED, class_weights="balanced", smoothing=0.1),
-        Finetune(data=DATA, epochs=1, batch_size=300, augment=MIXED, class_weights="balanced"),
-        Logits(
-            data=DATA, teacher=TEACHER, epochs=1, batch_size=300, augment=MIXED, class_weights="balanced", features=1
-        ),
-        Self(data=DATA, epochs=1, batch_size=300, augment=MIXED, class_weights="balanced"),
+        Supervised(**HOW, smoothing=0.1),
+        Finetune(**HOW),
+        Logits(**HOW, teacher=TEACHER, features=1),
+        Self(**HOW),
     ],
     ids=lambda mapping: mapping.name,
 )
 def test_mixed_samples_train(mapping: Any) -> None:
     value: Network = TEACHER(seed=1)
-    first, again = mapping(value, seed=2), mapping(value, seed=2)
-    plain = dataclasses.replace(mapping, augment=())(value, seed=2)
-    name = "classifier.weight"
-    assert torch.equal(first.tensors[name], again.tensors[name])
-    assert not torch.equal(first.tensors[name], plain.tensors[name])
-    assert not torch.equal(first.tensors[name], value.tensors[name])
+    mixing = dataclasses.replace(mapping, augment=MIXED)
+    weights = [each(value, seed=2).tensors["classifier.weight"] for each in (mixing, mixing, mapping)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], value.tensors["classifier.weight"])
 
 
 # -------------------------------------------------------------------------------------------------- recipes
@@ -413,11 +413,12 @@ def _jitter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     point = EntryPoint(name="jitter", value="their_jitter:Jitter", group="mapsto.augment")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(discovery, "entry_points", lambda group: [point] if group == point.group else [])
-    for cached in (discovery.entries, discovery.find):
+    kept = discovery.entries, discovery.find
+    for cached in kept:
         cached.cache_clear()
     yield file
     sys.modules.pop("their_jitter", None)
-    for cached in (discovery.entries, discovery.find):
+    for cached in kept:
         cached.cache_clear()
 
 
@@ -426,27 +427,29 @@ def test_one_of_another_package_works_as_ours_do(jitter: Path) -> None:
     flip, theirs = steps.steps[1].augment  # type: ignore[attr-defined]
     assert (flip, theirs.name, theirs.strength) == (class_of("flip")(), "jitter", 0.5)
     assert parse_recipe(dump(steps)).steps == steps
-    few = {"subset": {"data": {"digits": {"size": 16}}, "per_class": 4}}
     plain, brighter = (
-        Supervised(data=few, epochs=1, batch_size=40, augment=listed)(TEACHER(seed=1), seed=0)
+        Supervised(data=FEW, epochs=1, batch_size=20, augment=listed)(TEACHER(seed=1), seed=0)
         for listed in ((), (theirs,))
     )
     assert not torch.equal(plain.tensors["classifier.weight"], brighter.tensors["classifier.weight"])
     before = key(Supervised(data=DATA, augment=(theirs,)))
     jitter.write_text(JITTER.replace("0.2", "0.3"))
-    mapsto_keys = sys.modules["mapsto.kinds.canonical"]
-    mapsto_keys.source_digest.cache_clear()
+    canonical.source_digest.cache_clear()
     assert key(Supervised(data=DATA, augment=(theirs,))) != before, "another source is another thing"
 
 
 def test_a_new_file_adds_its_own_entry_to_the_lock_and_changes_no_other(
     jitter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = discovery.entries("augment")
+    """Looked at are those that hold augmentations; hashing them all takes seconds."""
+    known = {group: dict(discovery.entries(group)) for group in ("mappings", "data", "augment")}
+    some = ("train.supervised", "distill.logits", "meta.umtra", "umtra", "task_augmented")
+    for group in ("mappings", "data"):
+        known[group] = {name: entry for name, entry in known[group].items() if name in some}
+    monkeypatch.setattr(discovery, "entries", known.__getitem__)
+    monkeypatch.setattr(lock, "_WALKED", {})
     of_another_package = lock.entries()
-    ours = {**known, "augment.jitter": known["augment.jitter"]._replace(path=jitter)}
-    real = discovery.entries
-    monkeypatch.setattr(discovery, "entries", lambda group: ours if group == "augment" else real(group))
+    known["augment"]["augment.jitter"] = known["augment"]["augment.jitter"]._replace(path=jitter)
     with_file = lock.entries()
     assert "augment.jitter" not in of_another_package["augment"]
     assert with_file["augment"].pop("augment.jitter")["version"] == 1
@@ -488,9 +491,9 @@ TASKS = EpisodesOf(data=DATA, ways=3, shots=1, queries=2)
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: Protonet(tasks=TASKS, augment=MIXED), "labels of a task"),
-        (lambda: Logits(tasks=TASKS, teacher=TEACHER, augment=MIXED), "labels of a task"),
-        (lambda: Decoupled(data=DATA, teacher=TEACHER, augment=MIXED), "the one right class"),
+        (lambda: Protonet(tasks=TASKS, augment=MIXED), "the labels of a task"),
+        (lambda: Logits(tasks=TASKS, teacher=TEACHER, augment=MIXED), "the labels of a task"),
+        (lambda: Decoupled(data=DATA, teacher=TEACHER, augment=MIXED), "this loss sets the one right class"),
         (lambda: mapsto.distill.contrastive(data=DATA, teacher=TEACHER, augment=MIXED), "its memory"),
         (lambda: mapsto.meta.umtra(tasks=TASKS, copies=MIXED), "each copy is of one image"),
         (lambda: TaskAugmented(data=DATA, augment=MIXED), "each image is of one class"),

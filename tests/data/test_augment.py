@@ -192,8 +192,8 @@ def test_cutmix_labels_go_by_what_is_seen() -> None:
     assert torch.allclose(mixed.x.mean((1, 2, 3)), mixed.targets @ numbers, atol=1e-4)
     assert torch.allclose(mixed.targets.sum(1), torch.ones(40))
     shown = [len(set(image.flatten().tolist())) for image in mixed.x]
-    assert set(shown) == {1, 2}
-    assert shown.count(2) > 25
+    assert set(shown) <= {1, 2}
+    assert shown.count(2) > 30
 
 
 def test_a_mixed_sample_counts_as_both_did() -> None:

@@ -18,7 +18,7 @@ def inside(centre: Tensor, extent: Tensor, size: tuple[int, int]) -> Tensor:
     size
         H and W, in pixels.
 
-    >>> inside(torch.tensor([[0.5], [0.25]]), torch.tensor([[1.0], [0.5]]), (2, 4)).int()
+    >>> inside(torch.tensor([[0.5], [0.25]]), torch.tensor([[1.0], [0.5]]), (2, 4)).long()
     tensor([[[[1, 1, 0, 0],
               [1, 1, 0, 0]]]])
     """

@@ -25,7 +25,7 @@ class Crop(Augmentation):
     >>> import torch
     >>> rows = torch.tensor([[1, 2, 3, 4]], dtype=torch.uint8).expand(5, 1, 1, 4)
     >>> Crop(padding=1).draw(Drawn(x=rows, targets=torch.zeros(5)), torch.Generator().manual_seed(0)).x.flatten(1).tolist()
-    [[2, 3, 4, 3], [1, 2, 3, 4], [2, 3, 4, 3], [1, 2, 3, 4], [1, 2, 3, 4]]
+    [[1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4, 3], [1, 2, 3, 4], [1, 2, 3, 4]]
     """
 
     padding: int = Field(default=4, ge=0, le=64)

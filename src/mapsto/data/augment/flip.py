@@ -25,7 +25,7 @@ class Flip(Augmentation):
     >>> import torch
     >>> rows = torch.tensor([[1, 2, 3]], dtype=torch.uint8).expand(6, 1, 1, 3)
     >>> Flip().draw(Drawn(x=rows, targets=torch.zeros(6)), torch.Generator().manual_seed(0)).x.flatten(1).tolist()
-    [[3, 2, 1], [1, 2, 3], [1, 2, 3], [1, 2, 3], [3, 2, 1], [1, 2, 3]]
+    [[3, 2, 1], [1, 2, 3], [3, 2, 1], [3, 2, 1], [3, 2, 1], [1, 2, 3]]
     """
 
     probability: float = Field(default=0.5, ge=0, le=1)
