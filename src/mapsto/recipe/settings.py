@@ -27,7 +27,7 @@ def listed(nodes: Any, name: str) -> Any:
     Traceback (most recent call last):
     LookupError: no entry 'noise', but flip, crop; give the whole list
     """
-    names = list(map(_name_of, cast("list[Any]", nodes))) if isinstance(nodes, list) else [None]
+    names: list[str | None] = list(map(_name_of, cast("list[Any]", nodes))) if isinstance(nodes, list) else [None]
     if None in names:
         return nodes
     if names.count(name) != 1:
