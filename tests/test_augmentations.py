@@ -442,9 +442,9 @@ def test_a_new_file_adds_its_own_entry_to_the_lock_and_changes_no_other(
     jitter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looked at are those that hold augmentations; hashing them all takes seconds."""
-    known = {group: dict(discovery.entries(group)) for group in ("mappings", "data", "augment")}
+    known = {group: dict(discovery.entries(group)) for group in discovery.FOLDERS}
     some = ("train.supervised", "distill.logits", "meta.umtra", "umtra", "task_augmented")
-    for group in ("mappings", "data"):
+    for group in ("mappings", "data", "streams"):
         known[group] = {name: entry for name, entry in known[group].items() if name in some}
     monkeypatch.setattr(discovery, "entries", known.__getitem__)
     monkeypatch.setattr(lock, "_WALKED", {})
