@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.mappings.small import Corners, context, network, trained
@@ -75,8 +76,9 @@ def test_the_teachers_probabilities_are_averaged() -> None:
     process = taught("ensemble", teachers[0], teachers=teachers, temperature=2, augment=AUGMENT)
     ctx, value = context(), conv4(4)
     asked = process.taught_by(value, DATA.open(), ctx)
-    own, theirs = asked.inputs(DATA.open().inputs[:6])
-    torch.testing.assert_close(own, theirs[0], rtol=0, atol=0)
+    samples = DATA.open().take(np.arange(6))
+    own, theirs = asked.inputs(samples.inputs, samples.labels, 0)
+    torch.testing.assert_close(own.x, theirs[0], rtol=0, atol=0)
     torch.testing.assert_close(theirs[0].mean(), theirs[1].mean(), msg="the same random changes")
     scores, _ = asked.answers(theirs, [])
     expected = torch.stack([(t.module()(x) / 2).softmax(1) for t, x in zip(teachers, theirs, strict=True)]).mean(0)
