@@ -2,6 +2,13 @@
 
 from mapsto.context import Context as Context
 from mapsto.context import Numerics as Numerics
+from mapsto.data.augment.affine import Affine as _augment_affine
+from mapsto.data.augment.crop import Crop as _augment_crop
+from mapsto.data.augment.cutmix import Cutmix as _augment_cutmix
+from mapsto.data.augment.erasing import Erasing as _augment_erasing
+from mapsto.data.augment.flip import Flip as _augment_flip
+from mapsto.data.augment.mixup import Mixup as _augment_mixup
+from mapsto.data.augment.noise import Noise as _augment_noise
 from mapsto.data.sets.arrays import Arrays as _datasets_arrays
 from mapsto.data.sets.cifar10 import Cifar10 as _datasets_cifar10
 from mapsto.data.sets.cifar100 import Cifar100 as _datasets_cifar100
@@ -176,6 +183,15 @@ class adapt:
     linear = _adapt_linear
     lora = _adapt_lora
     merge_lora = _adapt_merge_lora
+
+class augment:
+    affine = _augment_affine
+    crop = _augment_crop
+    cutmix = _augment_cutmix
+    erasing = _augment_erasing
+    flip = _augment_flip
+    mixup = _augment_mixup
+    noise = _augment_noise
 
 class choose:
     best = _choose_best
