@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mapsto.errors import MapstoError, is_of_surroundings, trouble
+from mapsto.errors import MapstoError, is_environment_error, trouble
 from mapsto.mapping import ref
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.run.executor import execute
@@ -149,9 +149,9 @@ def test_what_hinders_a_write_is_named_with_its_remedy(
 
 def test_an_array_that_numpy_cannot_write_whole_is_the_disks_fault() -> None:
     error = OSError("4096 requested and 512 written")
-    assert is_of_surroundings(error)
+    assert is_environment_error(error)
     assert trouble(error)[0] == "the disk is full, or a file may not be as large here"
-    assert not is_of_surroundings(OSError("anything else"))
+    assert not is_environment_error(OSError("anything else"))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from mapsto_runtime.errors import (
     TrustError,
     carrying,
     command,
-    is_of_surroundings,
+    is_environment_error,
     nearest,
     trouble,
 )
@@ -31,7 +31,7 @@ __all__ = [
     "TrustError",
     "carrying",
     "command",
-    "is_of_surroundings",
+    "is_environment_error",
     "nearest",
     "trouble",
 ]

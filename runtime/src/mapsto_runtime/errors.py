@@ -11,7 +11,7 @@
     └── MissingExtra    an optional dependency that is not installed
 
 A message says what is wrong, where, what was given, what is allowed, and what to do next. The command line prints it without
-a traceback and exits with `exit_code`: 2 for the user's input or surroundings, 1 for a failure of mapsto itself.
+a traceback and exits with `exit_code`: 2 for the user's input or environment, 1 for a failure of mapsto itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "TrustError",
     "carrying",
     "command",
-    "is_of_surroundings",
+    "is_environment_error",
     "nearest",
     "trouble",
 ]
@@ -141,12 +141,12 @@ class MissingExtra(MapstoError):
         self.extra = extra
 
 
-def is_of_surroundings(error: OSError) -> bool:
-    """Whether an `OSError` about a file comes from the user's surroundings (rights, a full disk) and not from mapsto.
+def is_environment_error(error: OSError) -> bool:
+    """Whether an `OSError` about a file comes from the user's environment (rights, a full disk) and not from mapsto.
 
-    >>> is_of_surroundings(PermissionError(13, "Permission denied", "/etc/shadow"))
+    >>> is_environment_error(PermissionError(13, "Permission denied", "/etc/shadow"))
     True
-    >>> is_of_surroundings(OSError(22, "Invalid argument"))
+    >>> is_environment_error(OSError(22, "Invalid argument"))
     False
     """
     if error.errno is None:

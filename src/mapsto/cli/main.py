@@ -19,7 +19,7 @@ from mapsto import discovery
 from mapsto.cli import bench, catalog, compress, doctor, lock, predict, report, run, store
 from mapsto.cli.adapt import command as adapt_command
 from mapsto.cli.app import app, fail, print_text
-from mapsto.errors import MapstoError, command, is_of_surroundings, nearest, trouble
+from mapsto.errors import MapstoError, command, is_environment_error, nearest, trouble
 from mapsto_runtime import __version__
 
 _COMMANDS = (run, catalog, predict, adapt_command, compress, report, store, bench, doctor, lock)
@@ -54,7 +54,7 @@ def main() -> NoReturn:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             _fail_of_usage(error)
             code = 2
-        elif isinstance(error, OSError) and is_of_surroundings(error):
+        elif isinstance(error, OSError) and is_environment_error(error):
             what, remedy = trouble(error)
             place = f"{error.filename}: " if error.filename is not None else ""
             fail(f"{place}{what}; {remedy}, then run the same command again")

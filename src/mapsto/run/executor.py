@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from mapsto.context import Context, Numerics
 from mapsto.data.io.download import NotDownloaded, offline
-from mapsto.errors import MapstoError, SpecError, StepError, StoreError, is_of_surroundings, nearest
+from mapsto.errors import MapstoError, SpecError, StepError, StoreError, is_environment_error, nearest
 from mapsto.kinds import Dataset, Forked, Frozen, Network, Package, Stream, Tasks
 from mapsto.mapping import (
     Chain,
@@ -363,7 +363,7 @@ class Executor:
                 raised.exit_code = error.exit_code
                 raise raised from error
             except OSError as error:
-                if is_of_surroundings(error):
+                if is_environment_error(error):
                     full = disk_error(error, None if error.filename is None else Path(error.filename))
                     raised = StepError(str(full), where=place)
                     raised.exit_code = full.exit_code
