@@ -13,7 +13,7 @@ import torch
 from mapsto import adapt, distill, evaluate, export, prune, quantize, train
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Package, trusting
-from mapsto.nn.network.comparison import agreement
+from mapsto.nn.profile.comparison import agreement
 from mapsto.nn.profile.counts import count_macs
 from mapsto.report.build import save_package
 from mapsto_runtime.predictor import Predictor

@@ -16,7 +16,7 @@ from mapsto.testing import lock
 
 SOURCES = Path(lock.__file__).parents[1]
 RUNTIME = Path(mapsto_runtime.__file__).parent
-DECIDES_NOTHING = {"nn/network/comparison.py", "../mapsto_runtime/preprocessing/__init__.py"}
+DECIDES_NOTHING = {"nn/profile/comparison.py", "../mapsto_runtime/preprocessing/__init__.py"}
 """What a step made of its network is measured beside the result, and in no key; what a package is asked is read when it is asked."""
 
 

@@ -10,7 +10,7 @@ import torch
 
 from mapsto import datasets, distill, export, networks, prune, quantize, train
 from mapsto.mapping import Mapping, fork, ref
-from mapsto.nn.network.comparison import agreement
+from mapsto.nn.profile.comparison import agreement
 from mapsto.report.build import build
 from mapsto.run.executor import execute
 from mapsto.run.result import RunResult

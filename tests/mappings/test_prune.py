@@ -25,9 +25,9 @@ from mapsto.mappings.prune.taylor import Taylor
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers
 from mapsto.nn.network.build import network_of
 from mapsto.nn.network.serialization import decode_edit, encode_edit
-from mapsto.nn.profile.cost import Costs
 from mapsto.nn.profile.counts import count_macs, count_parameters, state_bytes
 from mapsto.nn.prune.budget import Budget
+from mapsto.nn.prune.costs import Costs
 from mapsto.nn.prune.dependency_groups import find_groups
 from mapsto.nn.prune.structured import Ranked
 

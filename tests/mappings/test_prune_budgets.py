@@ -14,7 +14,7 @@ from mapsto import discovery, prune
 from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, trusting
-from mapsto.nn.profile import budget_check
+from mapsto.nn.prune import budget_check
 from mapsto.nn.prune.budget import Budget, Sized, missed
 from mapsto.nn.prune.criterion import Criterion
 from mapsto.testing import contract
@@ -48,7 +48,7 @@ def test_what_is_reached_is_measured_and_told(name: str, factor: float, monkeypa
     ctx.apply(case.example(), given)
     said = [text for text in (ctx.warnings if factor > 1 else ctx.notes) if "asked for" in text]
     others = [text for text in (ctx.notes if factor > 1 else ctx.warnings) if "asked for" in text]
-    assert len(said) == 1, f"{name} does not measure what it made: call mapsto.nn.profile.budget_check.told_reached"
+    assert len(said) == 1, f"{name} does not measure what it made: call mapsto.nn.prune.budget_check.told_reached"
     assert ("the budget is not met" in said[0]) == (factor > 1)
     assert not others
 

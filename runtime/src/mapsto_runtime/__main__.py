@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from mapsto_runtime import __version__
 from mapsto_runtime.answer_rows import line, package_folder, rows
-from mapsto_runtime.errors import MapstoError, is_of_surroundings, trouble
+from mapsto_runtime.errors import MapstoError, is_environment_error, trouble
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.shown import shown
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(error, BrokenPipeError):  # as of `mapsto-predict … | head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-        if not is_of_surroundings(error):
+        if not is_environment_error(error):
             raise
         _say(f"error: {error.filename or 'a file'}: {'; '.join(trouble(error))}")
         code = 2

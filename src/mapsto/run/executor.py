@@ -492,7 +492,7 @@ def _figures(
     before: Network, after: Network, grounded: Iterable[Ground], context: Context, *, teacher: Any = None
 ) -> dict[str, Any]:
     """Two networks on the first samples that fit both; the reason where none does. A comparison never fails a step."""
-    from mapsto.nn.network.comparison import compare
+    from mapsto.nn.profile.comparison import compare
 
     reason = "neither it nor a step before it has data"
     reference = None if teacher is None else context.network(teacher)

@@ -82,8 +82,8 @@ class Heads(Sized, Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.network.examples import example_batch
-        from mapsto.nn.profile.budget_check import told_reached
         from mapsto.nn.prune.attention_heads import find_attentions, heads_edit
+        from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.checks import require_prunable
         from mapsto.nn.prune.importance import normalised
 

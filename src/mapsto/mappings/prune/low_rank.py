@@ -57,8 +57,8 @@ class LowRank(Sized, Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.edits.low_rank import LowRank as LowRankEdit
         from mapsto.nn.network.examples import example_batch
-        from mapsto.nn.profile.budget_check import told_reached
         from mapsto.nn.profile.cost import cost_of
+        from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.checks import require_prunable
         from mapsto.nn.prune.low_rank import allocated, positions, set_factors, spectrum
 

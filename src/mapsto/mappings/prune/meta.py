@@ -70,7 +70,7 @@ class Meta(Budgeted, Criterion):
         )
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.structured import chosen, ranked
 
         budget, given = self.budget, value

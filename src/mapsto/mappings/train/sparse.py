@@ -110,7 +110,7 @@ class Sparse(Process[Network, Network]):
     def _penalty(self, value: Network, module: nn.Module, ctx: Context) -> Callable[[int], Tensor]:
         """Step → what is added to the loss of `module`."""
         from mapsto.nn.network.examples import example_batch
-        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.dependency_groups import find_groups
         from mapsto.nn.prune.sparsity_penalty import Penalty
         from mapsto.nn.prune.structured import chosen, ranked

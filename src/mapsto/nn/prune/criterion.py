@@ -37,7 +37,7 @@ class Criterion(Mapping[Network, Network]):
         raise NotImplementedError(f"{type(self).__name__} does not say how important channels are")
 
     def apply(self, value: Network, ctx: Context) -> Network:
-        from mapsto.nn.profile.budget_check import told_reached
+        from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.structured import pruned
 
         settings = self.settings

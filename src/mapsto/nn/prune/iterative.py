@@ -16,9 +16,9 @@ from torch import Tensor
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.nn.network import serialization
-from mapsto.nn.profile.budget_check import told_reached
 from mapsto.nn.profile.cost import cost_of
 from mapsto.nn.prune.budget import Budgeted
+from mapsto.nn.prune.budget_check import told_reached
 from mapsto.nn.prune.criterion import Criterion
 from mapsto.nn.prune.structured import chosen, pruned, ranked
 from mapsto.process import Items, Live, Process, Rows, State

@@ -14,9 +14,9 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.network.build import with_output
 from mapsto.nn.network.examples import example_batch
-from mapsto.nn.profile.cost import Costs, latency_ms
 from mapsto.nn.prune.budget import Budget, Budgeted, search
 from mapsto.nn.prune.checks import require_prunable
+from mapsto.nn.prune.costs import Costs, latency_ms
 from mapsto.nn.prune.dependency_groups import Group, Mask, channels_edit, find_groups
 
 if TYPE_CHECKING:

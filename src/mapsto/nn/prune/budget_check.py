@@ -9,8 +9,9 @@ from __future__ import annotations
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.nn.network.examples import example_batch
-from mapsto.nn.profile.cost import cost_of, latency_ms
+from mapsto.nn.profile.cost import cost_of
 from mapsto.nn.prune.budget import Budget, missed
+from mapsto.nn.prune.costs import latency_ms
 
 __all__ = ["told_reached"]
 
