@@ -42,9 +42,8 @@ def learner(**fields: Any) -> Any:
 
 
 def rows_of(rows: EventRows, given: Block, *, learn: bool = True) -> np.ndarray:
-    parts = list(rows.prepare(given, dict(given.broken), learn=learn))
-    width = max(part.rows.shape[1] for part in parts)
-    return np.vstack([np.pad(part.rows, ((0, 0), (0, width - part.rows.shape[1]))) for part in parts])
+    found = [row for _, row in rows.rows(given, dict(given.broken), learn=learn) if row is not None]
+    return np.vstack([np.pad(row, (0, rows.width - len(row))) for row in found])
 
 
 def test_numbers_are_scaled_by_what_came_up_to_them() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Csv"]
 
-_HEAD_ROWS = 200
+_HEAD_ROWS = 100
 """Rows at the beginning of the file that say what its columns hold."""
 _LONGEST = 1 << 20
 """Bytes of a line, with the line breaks in its quoted cells."""
@@ -34,7 +34,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 
 
 class Csv(Stream):
-    r"""The lines of a file with a header, features as numbers where the first 200 rows hold nothing else, else as words.
+    r"""The lines of a file with a header, features as numbers where the first 100 rows hold nothing else, else as words.
 
     Raises `DataError` for a file without a header or that becomes shorter while it is followed, `SpecError` for a column that it has not.
 
@@ -143,8 +143,7 @@ class Csv(Stream):
             rows = [row for row in layout.cells(head, self._path) if len(row) == len(names)]
         types: dict[str, ColumnType] = {}
         for name in chosen:
-            cells = [row[where[name]] for row in rows if row[where[name]] not in _MISSING]
-            types[name] = "number" if all(_number(cell) is not None for cell in cells) else "word"
+            types[name] = "number" if _are_numbers([row[where[name]] for row in rows]) else "word"
         return layout._replace(types=types)
 
     def _lines(self, file: BinaryIO, at: int, most: int) -> tuple[list[bytes], int]:
@@ -244,6 +243,14 @@ def _number(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return number_of(cell)
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    try:
+        list(map(float, cells))
+    except ValueError:
+        return all(cell in _MISSING or _number(cell) is not None for cell in cells)
+    return True
 
 
 def _column(cells: Sequence[str], kind: ColumnType) -> NDArray[Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sea"]
 
+_COLUMNS = ("x1", "x2", "x3")
 _CHUNK = 1024
 """Events that are drawn together, from a generator of their own."""
 
@@ -54,7 +55,7 @@ class Sea(Indexed):
         return self.identity()
 
     def columns(self) -> Mapping[str, ColumnType]:
-        return {"x1": "number", "x2": "number", "x3": "number"}
+        return dict.fromkeys(_COLUMNS, "number")
 
     def size(self) -> int:
         return self.events
@@ -62,17 +63,22 @@ class Sea(Indexed):
     def rows(self, start: int, stop: int) -> tuple[Mapping[str, NDArray[Any]], NDArray[Any]]:
         import numpy as np
 
-        chunks = [_drawn(self.seed, chunk) for chunk in range(start // _CHUNK, (stop - 1) // _CHUNK + 1)]
-        drawn = np.concatenate(chunks)[start % _CHUNK :][: stop - start]
-        concepts = np.arange(start, stop) // self.concept % len(self.thresholds)
-        below = drawn[:, 0] + drawn[:, 1] <= np.array(self.thresholds)[concepts]
-        labels = np.array(["no", "yes"], dtype=object)[(below ^ (drawn[:, 3] < 10 * self.noise)).astype(np.int64)]
-        return {f"x{column + 1}": drawn[:, column] for column in range(3)}, labels
+        fields = (self.seed, self.thresholds, self.concept, self.noise)
+        first, last = start // _CHUNK, (stop - 1) // _CHUNK
+        chunks = [_chunk(chunk, *fields) for chunk in range(first, last + 1)]
+        drawn, labels = chunks[0] if first == last else tuple(map(np.concatenate, zip(*chunks, strict=True)))
+        part = slice(start - first * _CHUNK, stop - first * _CHUNK)
+        return {name: drawn[part, column] for column, name in enumerate(_COLUMNS)}, labels[part]
 
 
 @lru_cache(maxsize=8)
-def _drawn(seed: int, chunk: int) -> NDArray[Any]:
-    """(1024, 4), uniform in 0 to 10."""
+def _chunk(
+    chunk: int, seed: int, thresholds: tuple[float, ...], concept: int, noise: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The numbers (1024, 3) and labels (1024,) of a chunk."""
     import numpy as np
 
-    return np.random.default_rng((seed, chunk)).random((_CHUNK, 4)) * 10
+    drawn = np.random.default_rng((seed, chunk)).random((_CHUNK, 4)) * 10
+    concepts = np.arange(chunk * _CHUNK, (chunk + 1) * _CHUNK) // concept % len(thresholds)
+    below = drawn[:, 0] + drawn[:, 1] <= np.array(thresholds)[concepts]
+    return drawn[:, :3], np.array(["no", "yes"], dtype=object)[(below ^ (drawn[:, 3] < 10 * noise)).astype(np.int64)]

@@ -30,7 +30,7 @@ class Softmax(Online):
     >>> from mapsto import streams
     >>> model = Softmax(stream=streams.sea(events=2000, noise=0.0))(None)
     >>> model.events, model.signature.classes
-    (2000, ('yes', 'no'))
+    (2000, ('no', 'yes'))
     >>> question = next(streams.sea(events=1, seed=5).open())
     >>> bool(abs(model.open().predict(question).sum() - 1) < 1e-12)
     True
@@ -62,6 +62,7 @@ class _AdaGrad(Rule):
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
+        self._answered: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._allocate(np.zeros((0, 0)), np.zeros((0, 0)))
 
     def grow(self, inputs: int, classes: int) -> None:
@@ -77,10 +78,13 @@ class _AdaGrad(Rule):
         scores -= scores.max()
         np.exp(scores, out=scores)
         scores /= scores.sum()
+        self._answered = (row, scores)
         return scores
 
     def learn(self, row: NDArray[np.float64], label: int) -> None:
-        error = self.scores(row)
+        answered = self._answered
+        error = answered[1].copy() if answered is not None and answered[0] is row else self.scores(row)
+        self._answered = None
         error[label] -= 1.0
         gradient, step = self._gradient, self._step
         np.multiply(error[:, None], row, out=gradient)
@@ -99,5 +103,5 @@ class _AdaGrad(Rule):
         self._allocate(arrays["weights"].copy(), arrays["squares"].copy())
 
     def _allocate(self, weights: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
-        self._weights, self._squares = weights, squares
+        self._weights, self._squares, self._answered = weights, squares, None
         self._gradient, self._step = np.empty_like(weights), np.empty_like(weights)

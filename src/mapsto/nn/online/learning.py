@@ -56,38 +56,33 @@ class TableLearner:
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
         """See `mapsto.kinds.model.Learner`; `answered` is told of each label as it is learnt."""
         aside = dict(block.broken)
-        labels = self._labels(block, aside)
+        labels, ids = self._labels(block, aside), block.ids.tolist()
         found: list[tuple[int, NDArray[np.float64]]] = []
-        has_x, ids = block.has_x.tolist(), block.ids.tolist()
-        rule, late = self._rule, self._late
-        for start, rows in self._rows.prepare(block, aside, learn=True):
-            rule.grow(rows.shape[1], len(self._classes))
-            for event, given in enumerate(rows, start):
-                if event in aside:
+        rule, rows, late = self._rule, self._rows, self._late
+        for event, given in rows.rows(block, aside, learn=True):
+            row, label = given, labels[event]
+            if row is not None:
+                rule.grow(rows.width, len(self._classes))
+                scores = rule.scores(row)
+                if label is None and ids[event]:
+                    late.keep(ids[event], row, scores)
+            elif label is None:
+                continue
+            else:
+                kept = late.take(ids[event], rows.width, len(self._classes))
+                if kept is None:
+                    aside[event] = "a label of an unknown id"
                     continue
-                row = given
-                label = labels[event]
-                if has_x[event]:
-                    scores = rule.scores(row)
-                    if label is None and ids[event]:
-                        late.keep(ids[event], row, scores)
-                elif label is None:
-                    continue
-                else:
-                    kept = late.take(ids[event], len(row), len(self._classes))
-                    if kept is None:
-                        aside[event] = "a label of an unknown id"
-                        continue
-                    row, scores = kept
-                found.append((event, scores))
-                if label is not None:
-                    known = self._classes.get(label)
-                    if known is None:
-                        known = self._classes[label] = len(self._classes)
-                        rule.grow(len(row), len(self._classes))
-                    if answered is not None:
-                        answered(event, scores, known)
-                    rule.learn(row, known)
+                row, scores = kept
+            found.append((event, scores))
+            if label is not None:
+                known = self._classes.get(label)
+                if known is None:
+                    known = self._classes[label] = len(self._classes)
+                    rule.grow(rows.width, len(self._classes))
+                if answered is not None:
+                    answered(event, scores, known)
+                rule.learn(row, known)
         for reason in aside.values():
             self.aside[reason] = self.aside.get(reason, 0) + 1
         return self._table(len(block), found)
@@ -95,9 +90,8 @@ class TableLearner:
     def predict(self, block: Block) -> NDArray[np.float64]:
         """See `mapsto.kinds.model.Learner`."""
         aside = dict(block.broken)
-        found: list[tuple[int, NDArray[np.float64]]] = []
-        for start, rows in self._rows.prepare(block, aside, learn=False):
-            found += [(event, self._rule.scores(row)) for event, row in enumerate(rows, start) if event not in aside]
+        rows = self._rows.rows(block, aside, learn=False)
+        found = [(event, self._rule.scores(row)) for event, row in rows if row is not None]
         return self._table(len(block), found)
 
     # -- state
@@ -139,7 +133,8 @@ class TableLearner:
 
     def _table(self, count: int, found: list[tuple[int, NDArray[np.float64]]]) -> NDArray[np.float64]:
         table = np.zeros((count, len(self._classes)))
-        table[sorted({*range(count)} - {event for event, _ in found})] = np.nan
+        if len(found) < count:
+            table[sorted({*range(count)} - {event for event, _ in found})] = np.nan
         for event, scores in found:
             table[event, : len(scores)] = scores
         return table
