@@ -99,10 +99,11 @@ def main(quick: bool = False) -> dict[str, Any]:
             times = []
             for turn in range(rounds):
                 learn = online.softmax(stream=streams.sea(events=events, seed=turn))
-                run = execute(learn, store=place / f"sea {size}", block_size=size)
-                times.append(events / run.steps[0].seconds)
+                began = time.process_time()  # on a busy machine wall time would say how busy it is
+                execute(learn, store=place / f"sea {size}", block_size=size)
+                times.append(events / (time.process_time() - began))
             what = f"online.softmax, 3 numbers, {title}"
-            rows.append({"what": what, "events a second": statistics.median(times)} | _range(times))
+            rows.append({"what": what, "events a CPU second": statistics.median(times)} | _range(times))
 
         file = place / "rows.csv"
         file.write_text("a,b,c,y\n" + "".join(f"{n / 7},{n % 11},word{n % 5},{n % 3}\n" for n in range(100_000)))
@@ -129,8 +130,8 @@ def main(quick: bool = False) -> dict[str, Any]:
         rows=rows,
         targets=[
             common.target("microseconds of the executor a block", "<= 15", rows[0]["us"]),
-            common.target("events a second in blocks", ">= 15000", rows[1]["events a second"]),
-            common.target("events a second one at a time", ">= 8000", rows[2]["events a second"]),
+            common.target("events a CPU second in blocks", ">= 15000", rows[1]["events a CPU second"]),
+            common.target("events a CPU second one at a time", ">= 8000", rows[2]["events a CPU second"]),
             common.target("ms to open a CSV at event 90,000", "<= 1.5", found["a CSV opened at event 90,000"]["ms"]),
             common.target(
                 f"MiB more after {most:,} events than after a hundredth", "<= 10", memory[most] - memory[most // 100]

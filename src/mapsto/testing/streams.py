@@ -11,6 +11,7 @@ from mapsto import discovery
 from mapsto.context import Context
 from mapsto.kinds import Block, Json, Model, Stream
 from mapsto.process import Process
+from mapsto.recipe.nodes import from_plain
 from mapsto.store.codec import blob_bytes, encode
 from mapsto.store.digest import digest_bytes, digest_json
 
@@ -37,7 +38,7 @@ class StreamCase:
         """Every promise in turn; `folder` is for files. Raises `AssertionError` with what broke it."""
         cls = discovery.find("streams", self.name)
         given = getattr(cls, "contract_fields", None)
-        check_stream(cls(**(given(folder) if given is not None else getattr(cls, "contract", {}))))
+        check_stream(from_plain(cls, given(folder) if given is not None else getattr(cls, "contract", {})))
 
 
 def stream_cases(prefix: str = "") -> list[StreamCase]:

@@ -43,7 +43,7 @@ class Csv(Stream):
     >>> _ = file.write_text("width,colour,open\n0.8,red,yes\n1.2,,no\n")
     >>> block = next(Csv(file=str(file), target="open").open())
     >>> block.x["width"].tolist(), block.x["colour"].tolist(), block.y.tolist(), block.next
-    ([0.8, 1.2], ['red', ''], ['yes', 'no'], 40)
+    ([0.8, 1.2], ['red', ''], ['yes', 'no'], 38)
     """
 
     file: str

@@ -56,7 +56,7 @@ class _AdaGrad(Rule):
     >>> for _ in range(20):
     ...     rule.learn(np.array([1.0, 1.0]), 0)
     ...     rule.learn(np.array([1.0, -1.0]), 1)
-    >>> rule.scores(np.array([1.0, 1.0])).argmax()
+    >>> int(rule.scores(np.array([1.0, 1.0])).argmax())
     0
     """
 
