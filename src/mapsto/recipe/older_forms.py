@@ -1,15 +1,18 @@
 """Recipes of before, rewritten as they are written now, with a note of each form that has changed.
 
-What is now a list of augmentations was one mapping of fields: ``augment: {flip: true, crop_padding: 4}``.
+What is now a list of augmentations was one mapping of fields: ``augment: {flip: true, crop_padding: 4}``. Labels are a recipe's own; those of
+shipped recipes that have changed are only hinted at, where a command sets one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
-__all__ = ["rewritten", "setting_of_today"]
+__all__ = ["label_of_today", "rewritten", "setting_of_today"]
 
+_LABELS = {"lessons": "train_tasks", "drills": "distill_tasks", "rehearsals": "val_tasks", "exam": "test_tasks"}
+"""Of shipped recipes, before and now."""
 _HOLDERS = ("augment", "copies")
 _AFFINE = ("degrees", "scale", "shear", "translate")
 _FORMER = (*_AFFINE, "crop_padding", "flip", "noise")
@@ -99,3 +102,15 @@ def _inline(node: Any) -> str:
             "[" + ", ".join(_inline(part).removeprefix("{").removesuffix("}") for part in cast("list[Any]", node)) + "]"
         )
     return str(node).lower() if isinstance(node, bool) else str(node)
+
+
+def label_of_today(label: str, known: Collection[str]) -> str | None:
+    """What a shipped recipe's label is called now, where the recipe at hand knows it.
+
+    >>> label_of_today("rehearsals", ["train_tasks", "val_tasks"])
+    'val_tasks'
+    >>> label_of_today("rehearsals", ["mine"]), label_of_today("other", ["val_tasks"])
+    (None, None)
+    """
+    found = _LABELS.get(label)
+    return found if found in known else None

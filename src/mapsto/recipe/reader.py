@@ -34,8 +34,7 @@ from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
 from mapsto.recipe.nodes import data_from_node, step_from_node
-from mapsto.recipe.older_forms import rewritten, setting_of_today
-from mapsto.recipe.renamed import new_name
+from mapsto.recipe.older_forms import label_of_today, rewritten, setting_of_today
 from mapsto.recipe.settings import addresses, listed
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
@@ -232,7 +231,7 @@ class _Reader:
             return f"name a field of it, as in {target}.field"
         if not candidates:
             asked = target.rpartition(".")[0] if any(name.startswith(f"{address}.") for name in known) else address
-            renamed = new_name(asked, known)
+            renamed = label_of_today(asked, known)
             remedy = f"it is called '{renamed}' now" if renamed else nearest(asked, known)
             return f"no step or data entry is called '{asked}' ({remedy})"
         name = candidates[-1]
