@@ -1,4 +1,4 @@
-"""Distillation on CIFAR-100 beside the published tables: three pairs of networks, the usual ways of teaching, and ours.
+"""Distillation on CIFAR-100 beside the published tables: three pairs of networks, the usual losses, and ours.
 
 mapsto bench distill_cifar100 --only vgg13
 PYTHONPATH=benchmarks python benchmarks/compress/distill_cifar100.py --only "vgg13→vgg8, ours"
@@ -83,14 +83,14 @@ def main(quick: bool = False, only: str = "", epochs: int | None = None) -> dict
         wanted = [(pair, way) for pair, way in wanted if pair == wanted[0][0]]
     for seed in SEEDS:
         for name in dict.fromkeys(pair for pair, _ in wanted):
-            schooling = Schooling(PAIRS[name], rounds, seed, cells.folder / "store", quick=quick)
-            cells.measured((name, "teacher", rounds, seed), lambda own=schooling: own.judged(own.teacher))
+            training = PairTraining(PAIRS[name], rounds, seed, cells.folder / "store", quick=quick)
+            cells.measured((name, "teacher", rounds, seed), lambda own=training: own.judged(own.teacher))
             for way in (way for pair, way in wanted if pair == name):
-                cells.measured((name, way, rounds, seed), lambda own=schooling, way=way: own.judged(own.taught(way)))
+                cells.measured((name, way, rounds, seed), lambda own=training, way=way: own.judged(own.student(way)))
     return result(cells, rounds=rounds, quick=quick)
 
 
-class Schooling:
+class PairTraining:
     """The trainings of one pair over a store, so that the teacher is trained once and a stopped training goes on."""
 
     def __init__(self, pair: Pair, epochs: int, seed: int, store: Path, *, quick: bool) -> None:
@@ -112,7 +112,7 @@ class Schooling:
         labels = train.supervised(epochs=epochs, **self._fields)
         self.teacher: Any = self._source(kind, {**given, **few}) >> labels
 
-    def taught(self, way: str) -> Any:
+    def student(self, way: str) -> Any:
         """The student and its training, as a mapping from nothing."""
         student = self._source(self._kind, self._student)
         whole = {**self._fields, "epochs": self._epochs}

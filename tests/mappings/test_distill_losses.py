@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mapsto.errors import DomainError
 from mapsto.nn.distill import divergences, losses
-from mapsto.nn.distill.projectors import Contrast, Projections, Review
+from mapsto.nn.distill.projectors import ContrastMemory, LinearProjections, ReviewFusions
 
 SIZES = st.tuples(st.integers(2, 7), st.integers(2, 6), st.integers(0, 2**31))
 
@@ -165,7 +165,7 @@ def test_contrast() -> None:
 
 
 def test_the_memory_of_contrast() -> None:
-    memory = Contrast(4, 6, 8, torch.arange(10) % 2).double()
+    memory = ContrastMemory(4, 6, 8, torch.arange(10) % 2).double()
     (ours,), (theirs,) = memory(*[[layer] for layer in drawn((3, 4), (3, 6))])
     torch.testing.assert_close(ours.norm(dim=1), torch.ones(3, dtype=torch.float64))
     places, others = torch.tensor([1, 4, 7]), torch.tensor([0, 2, 9, 5])
@@ -188,7 +188,7 @@ def test_the_memory_of_contrast() -> None:
 
 def test_review_fuses_from_the_deepest_up() -> None:
     ours, theirs = drawn((2, 3, 8, 8), (2, 5, 4, 4)), drawn((2, 7, 8, 8), (2, 9, 4, 4))
-    review = Review(ours, theirs, width=4).double().eval()
+    review = ReviewFusions(ours, theirs, width=4).double().eval()
     (shallow, deep), _ = review(ours, theirs)
     assert (shallow.shape, deep.shape) == (theirs[0].shape, theirs[1].shape)
     first, last = review.fusions[0], review.fusions[1]
@@ -199,19 +199,19 @@ def test_review_fuses_from_the_deepest_up() -> None:
     mixed = own * shares[:, :1] + up * shares[:, 1:]
     torch.testing.assert_close(shallow, first.out(mixed))  # pyright: ignore[reportCallIssue]
     with pytest.raises(DomainError, match="review needs maps"):
-        Review([ours[0].flatten(1)], [theirs[0]], width=4)
+        ReviewFusions([ours[0].flatten(1)], [theirs[0]], width=4)
 
 
 def test_projections_map_channels_at_every_place() -> None:
     ours, theirs = drawn((2, 3, 4, 4), (2, 5)), drawn((2, 6, 8, 8), (2, 7))
-    projections = Projections(ours, theirs).double().eval()
+    projections = LinearProjections(ours, theirs).double().eval()
     (maps, vectors), same = projections(ours, theirs)
     assert (maps.shape, vectors.shape) == ((2, 6, 4, 4), (2, 7))
     assert same is theirs
     weight = projections.get_parameter("maps.0.0.weight")[:, :, 0, 0]
     torch.testing.assert_close(maps[1, :, 2, 3], weight @ ours[0][1, :, 2, 3] / math.sqrt(1 + 1e-5))
     with pytest.raises(DomainError, match="vectors"):
-        Projections([ours[0]], [theirs[1]])
+        LinearProjections([ours[0]], [theirs[1]])
 
 
 # --------------------------------------------------------------------------------------------------------------- differences

@@ -30,7 +30,7 @@ from mapsto.mappings.networks.resnet_cifar import ResnetCifar
 from mapsto.mappings.networks.vgg import Vgg
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.distill.loop import Distillation
-from mapsto.nn.distill.teacher_student import Taught
+from mapsto.nn.distill.teacher_student import StudentWithProjectors
 from mapsto.nn.network.examples import example_batch
 from mapsto.nn.network.features import EMBEDDING, capturing, last_of_each_resolution, matched, output_shapes
 from mapsto.store import network_digest
@@ -75,17 +75,17 @@ def test_a_stopped_run_ends_with_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_gradients_flow_into_the_student_and_its_regressors_alone(name: str) -> None:
+def test_gradients_flow_into_the_student_and_its_projectors_alone(name: str) -> None:
     value = conv4(4)
     process = distilled(name, conv4(6, seed=3), labels=0)
     ctx = context()
     ctx.seed_everything("start")
-    taught, teacher, _, _ = process._taught(value, ctx)
+    trained_student, teacher, _, _ = process._student_and_teacher(value, ctx)
     item = process.items(value, ctx)[0]
-    process._loss(taught.train(), item, taught, teacher, 1).backward()
+    process._loss(trained_student.train(), item, trained_student, teacher, 1).backward()
     assert all(parameter.grad is None for parameter in teacher.module.parameters())
     assert not teacher.module.training
-    grads = {key: parameter.grad for key, parameter in taught.named_parameters()}
+    grads = {key: parameter.grad for key, parameter in trained_student.named_parameters()}
     first = grads["student.features.0.0.weight"]
     assert first is not None
     assert float(first.abs().sum()) > 0
@@ -170,16 +170,16 @@ def test_layers_can_be_named(name: str) -> None:
     process = distilled(name, conv4(6, seed=3), layers={"features.1": "features.1.2"}, epochs=1)
     ctx = context()
     ctx.seed_everything("start")
-    assert process._taught(conv4(4), ctx)[0].pairs == (("features.1", "features.1.2"),)
+    assert process._student_and_teacher(conv4(4), ctx)[0].pairs == (("features.1", "features.1.2"),)
     trained(process, conv4(4))
 
 
-def test_regressors_are_part_of_the_state() -> None:
+def test_projectors_are_part_of_the_state() -> None:
     process, value = distilled("hints", conv4(6, seed=3)), conv4(4)
     tensors = process.open(value, None, context()).snapshot()["tensors"]
     assert {name.partition(".")[0] for name in tensors} == {"student", "regressors"}
-    taught = Taught(nn.Linear(2, 2), [], None)
-    assert list(taught.state_dict()) == ["student.weight", "student.bias"]
+    trained_student = StudentWithProjectors(nn.Linear(2, 2), [], None)
+    assert list(trained_student.state_dict()) == ["student.weight", "student.bias"]
 
 
 # ------------------------------------------------------------------------------------------------------------------ bad input

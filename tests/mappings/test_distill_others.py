@@ -26,7 +26,7 @@ from mapsto.mappings.networks.resnet_cifar import ResnetCifar
 from mapsto.mappings.networks.vgg import Vgg
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.train.supervised import Supervised
-from mapsto.nn.distill.loop import Schooling
+from mapsto.nn.distill.loop import DistillationLoop
 from mapsto.nn.prune.kept_channels import kept_channels
 from mapsto.store import network_digest
 
@@ -40,7 +40,7 @@ def conv4(width: int, seed: int = 0) -> Network:
     return Conv4(data=DATA, width=width, blocks=2, classes="data")(seed=seed)
 
 
-def taught(name: str, value: Network, **fields: Any) -> Schooling:
+def distillation(name: str, value: Network, **fields: Any) -> DistillationLoop:
     given: dict[str, Any] = {"data": DATA, "epochs": 2, "batch_size": 16}
     if name == "self":
         return Self(**(given | fields))
@@ -60,7 +60,7 @@ def test_a_stopped_run_ends_with_the_same_bits(name: str) -> None:
     teacher = conv4(8)
     value = pruned(teacher) if name == "pruned" else conv4(4)
     before = network_digest(value)
-    process = taught(name, teacher, augment=AUGMENT, ema=0.9, validation=DATA)
+    process = distillation(name, teacher, augment=AUGMENT, ema=0.9, validation=DATA)
     whole, metrics = trained(process, value)
     stopped, _ = trained(process, value, stop=2)
     assert network_digest(stopped) == network_digest(whole) != before == network_digest(value)
@@ -73,9 +73,9 @@ def test_a_stopped_run_ends_with_the_same_bits(name: str) -> None:
 
 def test_the_teachers_probabilities_are_averaged() -> None:
     teachers = conv4(6, seed=3), network(4)
-    process = taught("ensemble", teachers[0], teachers=teachers, temperature=2, augment=AUGMENT)
+    process = distillation("ensemble", teachers[0], teachers=teachers, temperature=2, augment=AUGMENT)
     ctx, value = context(), conv4(4)
-    asked = process.taught_by(value, DATA.open(), ctx)
+    asked = process.make_teacher(value, DATA.open(), ctx)
     samples = DATA.open().take(np.arange(6))
     own, theirs = asked.inputs(samples.inputs, samples.labels, 0)
     torch.testing.assert_close(own.x, theirs[0], rtol=0, atol=0)
@@ -87,16 +87,16 @@ def test_the_teachers_probabilities_are_averaged() -> None:
 
 def test_every_teacher_is_checked() -> None:
     with pytest.raises(DomainError, match="number 2: teacher: the teacher has 3 outputs"):
-        trained(taught("ensemble", conv4(4), teachers=(conv4(4), network(3))), conv4(4))
+        trained(distillation("ensemble", conv4(4), teachers=(conv4(4), network(3))), conv4(4))
     broken = network(4)
     broken.tensors["norm.weight"].fill_(math.nan)
     with pytest.raises(DomainError, match="the teacher's answers hold NaN"):
-        trained(taught("ensemble", conv4(4), teachers=(conv4(4), broken)), conv4(4))
+        trained(distillation("ensemble", conv4(4), teachers=(conv4(4), broken)), conv4(4))
 
 
 def test_a_student_of_several_comes_near_them() -> None:
     teachers = tuple(trained(Supervised(data=DATA, epochs=6, batch_size=16), conv4(8, seed))[0] for seed in (1, 2))
-    student, _ = trained(taught("ensemble", teachers[0], teachers=teachers, epochs=10), conv4(4))
+    student, _ = trained(distillation("ensemble", teachers[0], teachers=teachers, epochs=10), conv4(4))
     assert context().apply(Accuracy(data=Corners(seed=1)), student).metrics["accuracy"].value > 80
 
 
@@ -104,10 +104,10 @@ def test_a_student_of_several_comes_near_them() -> None:
 
 
 def test_shallow_classifiers_learn_and_are_left_behind() -> None:
-    process, value = taught("self", conv4(4), epochs=10, exits=0.5), conv4(8)
+    process, value = distillation("self", conv4(4), epochs=10, exits=0.5), conv4(8)
     ctx = context()
     ctx.seed_everything("start")
-    built, _, _, _ = process._taught(value, ctx)
+    built, _, _, _ = process._student_and_teacher(value, ctx)
     scores, exits, features = built(torch.rand(5, 1, 8, 8), [])
     assert scores.shape == (5, 4)
     assert [tuple(each.shape) for each in exits] == [(5, 4)] * 2
@@ -118,11 +118,11 @@ def test_shallow_classifiers_learn_and_are_left_behind() -> None:
 
 
 def test_the_deepest_answers_are_taught_as_they_stand() -> None:
-    process = taught("self", conv4(4), labels=0, alpha=1.0, features=0)
+    process = distillation("self", conv4(4), labels=0, alpha=1.0, features=0)
     value = conv4(4)
     ctx = context()
     ctx.seed_everything("start")
-    built, teacher, _, _ = process._taught(value, ctx)
+    built, teacher, _, _ = process._student_and_teacher(value, ctx)
     process._loss(built.train(), process.items(value, ctx)[0], built, teacher, 1).backward()
     assert dict(built.named_parameters())["student.classifier.weight"].grad is None or not bool(
         dict(built.named_parameters())["student.classifier.weight"].grad.abs().sum()  # pyright: ignore[reportOptionalMemberAccess]
@@ -131,9 +131,9 @@ def test_the_deepest_answers_are_taught_as_they_stand() -> None:
 
 def test_self_needs_two_layers() -> None:
     with pytest.raises(DomainError, match="no two layers"):
-        trained(taught("self", conv4(4)), network(4))
+        trained(distillation("self", conv4(4)), network(4))
     with pytest.raises(DomainError, match=r"no layer 'features\.7'"):
-        trained(taught("self", conv4(4), layers=("features.0", "features.7")), conv4(4))
+        trained(distillation("self", conv4(4), layers=("features.0", "features.7")), conv4(4))
 
 
 # --------------------------------------------------------------------------------------------------------------------- pruned
@@ -170,7 +170,7 @@ def test_kept_channels_are_those_of_the_edits(family: Any) -> None:
 def test_a_pruned_copy_comes_back_to_its_original() -> None:
     teacher, _ = trained(Supervised(data=DATA, epochs=6, batch_size=16), conv4(8))
     copy = pruned(teacher, 0.4)
-    result, metrics = trained(taught("pruned", teacher, labels=0, answers=0, epochs=8, learning_rate=0.01), copy)
+    result, metrics = trained(distillation("pruned", teacher, labels=0, answers=0, epochs=8, learning_rate=0.01), copy)
     assert metrics[-1]["epoch_train_loss"] < 0.7 * metrics[0]["train_loss"]
     assert result.edits == copy.edits
     mapping = Difference(teacher=teacher, data=Corners(seed=1))
@@ -180,9 +180,9 @@ def test_a_pruned_copy_comes_back_to_its_original() -> None:
 
 def test_an_unpruned_copy_has_nothing_to_learn_in_evaluation() -> None:
     value = conv4(4)
-    process = taught("pruned", value, labels=0, answers=0)
+    process = distillation("pruned", value, labels=0, answers=0)
     ctx = context()
-    built, teacher, _, _ = process._taught(value, ctx)
+    built, teacher, _, _ = process._student_and_teacher(value, ctx)
     item = process.items(value, ctx)[0]
     assert float(process._loss(built.eval(), item, built, teacher, 1).detach()) == pytest.approx(0, abs=1e-10)
 
@@ -190,6 +190,6 @@ def test_an_unpruned_copy_has_nothing_to_learn_in_evaluation() -> None:
 def test_another_networks_copy_is_refused() -> None:
     teacher = conv4(8)
     with pytest.raises(DomainError, match="not made from the teacher by edits"):
-        trained(taught("pruned", conv4(6)), pruned(teacher))
+        trained(distillation("pruned", conv4(6)), pruned(teacher))
     with pytest.raises(DomainError, match=r"the channels of 'features\.0\.2' are not known"):
-        trained(taught("pruned", teacher, layers={"features.0.2": "features.0.2"}), pruned(teacher))
+        trained(distillation("pruned", teacher, layers={"features.0.2": "features.0.2"}), pruned(teacher))

@@ -54,13 +54,13 @@ def test_values_are_imitated_as_values(alpha):
     data = Rows()
     teacher = trained(data, 32)
     student = networks.mlp(inputs=4, classes=1, widths=(16,))(seed=1)
-    taught = distill.logits(data=data, teacher=teacher, alpha=alpha, epochs=30, batch_size=32, learning_rate=0.02)(
+    distilled = distill.logits(data=data, teacher=teacher, alpha=alpha, epochs=30, batch_size=32, learning_rate=0.02)(
         student, seed=0
     )
-    assert taught.signature.answers == "values"
+    assert distilled.signature.answers == "values"
     assert rmse(teacher, data) < 1
     assert rmse(student, data) > 5
-    assert rmse(taught, data) < 1.2
+    assert rmse(distilled, data) < 1.2
 
 
 def test_training_shows_the_rmse():
@@ -85,10 +85,10 @@ def test_labels_are_imitated_each_by_itself():
     data = Rows(answers="labels")
     teacher = trained(data, 32)
     student = networks.mlp(inputs=4, classes=2, widths=(16,))(seed=1)
-    taught = distill.logits(data=data, teacher=teacher, alpha=1, epochs=20, batch_size=32)(student, seed=0)
-    assert taught.signature.answers == "labels"
+    distilled = distill.logits(data=data, teacher=teacher, alpha=1, epochs=20, batch_size=32)(student, seed=0)
+    assert distilled.signature.answers == "labels"
     x, y = torch.as_tensor(data.open().inputs), torch.as_tensor(data.open().labels)
-    right = [float(((network.module()(x) > 0) == (y > 0)).float().mean()) for network in (student, taught)]
+    right = [float(((network.module()(x) > 0) == (y > 0)).float().mean()) for network in (student, distilled)]
     assert right[0] < 0.8
     assert right[1] > 0.95
 
@@ -118,9 +118,9 @@ def test_a_dense_output_is_imitated_without_labels():
             Network.from_module(UNet(width=width).eval(), x[:2], arguments={"width": width}) for width in (4, 2)
         )
         mapping = distill.logits(data=data, teacher=teacher, alpha=1, epochs=6, batch_size=8, learning_rate=0.05)
-        taught = mapping(student, seed=0)
-        assert taught.signature.outputs[0].shape == ("N", 3, 8, 8)
-        far = [float((net.module()(x) - teacher.module()(x)).detach().square().mean()) for net in (student, taught)]
+        distilled = mapping(student, seed=0)
+        assert distilled.signature.outputs[0].shape == ("N", 3, 8, 8)
+        far = [float((net.module()(x) - teacher.module()(x)).detach().square().mean()) for net in (student, distilled)]
         assert far[1] < far[0] / 2
         with pytest.raises(DomainError, match="set alpha: 1"):
             distill.logits(data=data, teacher=teacher)(student)

@@ -33,13 +33,13 @@ from mapsto.recipe.writer import dump
 from mapsto.run.executor import execute
 from mapsto.store import decode_state, encode_state, network_digest
 
-LESSON = Supervised(data=DATA, epochs=1, batch_size=40, augment=(Noise(std=0.025),))
+TRAINING = Supervised(data=DATA, epochs=1, batch_size=40, augment=(Noise(std=0.025),))
 """Two steps a round."""
 WHOLE = vgg((16,), (24,))
 
 
 def gradual(**fields: Any) -> Gradual:
-    return Gradual(**{"criterion": Magnitude(macs=0.3), "train": LESSON, "rounds": 3, **fields})
+    return Gradual(**{"criterion": Magnitude(macs=0.3), "train": TRAINING, "rounds": 3, **fields})
 
 
 @pytest.mark.parametrize("pace", ["cubic", "linear", "geometric"])
@@ -79,8 +79,8 @@ def test_it_goes_on_wherever_it_was_stopped(stop: int) -> None:
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_with_an_average_and_adam(stop: int) -> None:
-    lesson = Supervised(data=DATA, epochs=1, batch_size=40, ema=0.9, optimizer="adam", learning_rate=1e-3)
-    process = gradual(train=lesson, criterion=Random(macs=0.3))
+    training = Supervised(data=DATA, epochs=1, batch_size=40, ema=0.9, optimizer="adam", learning_rate=1e-3)
+    process = gradual(train=training, criterion=Random(macs=0.3))
     assert network_digest(trained(process, WHOLE, stop=stop)[0]) == network_digest(trained(process, WHOLE)[0])
 
 
@@ -116,9 +116,9 @@ def test_the_most_that_goes_is_of_what_there_was() -> None:
 
 
 def test_a_student_learns_from_the_whole_network() -> None:
-    lesson = Logits(teacher=WHOLE, data=DATA, epochs=1, batch_size=40)
-    small, _ = trained(gradual(train=lesson), WHOLE, stop=3)
-    assert network_digest(small) == network_digest(trained(gradual(train=lesson), WHOLE)[0])
+    training = Logits(teacher=WHOLE, data=DATA, epochs=1, batch_size=40)
+    small, _ = trained(gradual(train=training), WHOLE, stop=3)
+    assert network_digest(small) == network_digest(trained(gradual(train=training), WHOLE)[0])
     assert small.signature == WHOLE.signature
 
 
@@ -141,8 +141,8 @@ def test_by_sensitivity() -> None:
 def test_early_stopping_ends_a_round() -> None:
     from mapsto.mappings.adapt.finetune import Finetune
 
-    lesson = Finetune(data=DATA, epochs=5, batch_size=40, stop_after=1, learning_rate=0.5, begin="random")
-    _, metrics = trained(gradual(train=lesson), WHOLE)
+    training = Finetune(data=DATA, epochs=5, batch_size=40, stop_after=1, learning_rate=0.5, begin="random")
+    _, metrics = trained(gradual(train=training), WHOLE)
     assert len(metrics) < 30
     assert metrics[-1]["round"] == 3
 

@@ -28,12 +28,12 @@ WHOLE = vgg((8,), (12,))
 HALF = Magnitude(macs=0.4, ranking="per_layer")
 
 
-def lesson(**fields: Any) -> Supervised:
+def training(**fields: Any) -> Supervised:
     return Supervised(**{"data": DATA, "epochs": 3, "batch_size": 40, "learning_rate": 0.05, **fields})
 
 
 def sparse(epochs: int = 3, **fields: Any) -> Sparse:
-    return Sparse(**{"train": lesson(epochs=epochs), **fields})
+    return Sparse(**{"train": training(epochs=epochs), **fields})
 
 
 def test_the_sums_are_those_of_the_channels() -> None:
@@ -71,7 +71,7 @@ def test_a_channel_of_zeros_has_a_gradient() -> None:
 
 
 def test_without_strength_it_is_plain_training() -> None:
-    expected, steps = trained(lesson(), WHOLE)
+    expected, steps = trained(training(), WHOLE)
     for fields in ({}, {"penalty": "batch_norm"}):
         found, _ = trained(sparse(strength=0, **fields), WHOLE)
         for name, tensor in expected.tensors.items():
@@ -162,7 +162,7 @@ def test_it_is_a_training_for_rounds() -> None:
 
 
 def test_a_process_without_a_loss_is_refused() -> None:
-    rounds = Gradual(criterion=Magnitude(macs=0.4), train=lesson(epochs=1), rounds=2)
+    rounds = Gradual(criterion=Magnitude(macs=0.4), train=training(epochs=1), rounds=2)
     with pytest.raises(SpecError, match=r"prune\.gradual, which has no loss"):
         sparse(train=rounds).apply(WHOLE, context())
 
@@ -191,6 +191,6 @@ def test_what_cannot_be_penalised_is_refused() -> None:
     with pytest.raises(DomainError, match=r"macs = 0.0001 is out of reach: the smallest is"):
         sparse(penalty="growing", criterion=Magnitude(macs=1e-4)).apply(WHOLE, context())
     with pytest.raises(DataError, match="row 3 holds nan"):
-        sparse(train=lesson(data=Odd(what="nan"))).apply(WHOLE, context())
+        sparse(train=training(data=Odd(what="nan"))).apply(WHOLE, context())
     with pytest.raises(DataError, match="not one sample"):
-        sparse(train=lesson(data=Odd(what="empty"))).apply(WHOLE, context())
+        sparse(train=training(data=Odd(what="empty"))).apply(WHOLE, context())

@@ -294,7 +294,7 @@ _MEANING = {
     "train": "trained on labelled data",
     "adapt": "given the few examples' classes",
     "prune": "channels removed, not yet retrained",
-    "distill": "taught by its teacher",
+    "distill": "distilled from its teacher",
     "quantize": "computes in fewer bits",
     "choose": "the branch that was chosen",
     "export": "what goes to the device",

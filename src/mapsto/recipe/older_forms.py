@@ -1,7 +1,7 @@
 """Recipes of before, rewritten as they are written now, with a note of each form that has changed.
 
-What is now a list of augmentations was one mapping of fields: ``augment: {flip: true, crop_padding: 4}``. Labels are a recipe's own; those of
-shipped recipes that have changed are only hinted at, where a command sets one.
+What is now a list of augmentations was one mapping of fields: ``augment: {flip: true, crop_padding: 4}``. Labels are a recipe's own: of those
+of shipped recipes that have changed the new one is named where a command sets the old.
 """
 
 from __future__ import annotations

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.feature_based import Layerwise
+from mapsto.nn.distill.feature_based import FeatureDistillation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.distill.loop import Imitation
+    from mapsto.nn.distill.loop import LossInputs
 
 __all__ = ["Attention"]
 
 
-class Attention(Layerwise):
+class Attention(FeatureDistillation):
     """The student trained to be active where `teacher` is, in the last layer of each resolution.
 
     >>> from mapsto import datasets, networks, train
@@ -39,8 +39,8 @@ class Attention(Layerwise):
     weight: float = Field(default=1000.0, ge=0)
     """Weight of the attention maps, which are small numbers; 1000 in Tian et al., 2020."""
 
-    def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.distill.feature_based import summed
+    def layers_loss(self, given: LossInputs) -> Tensor:
+        from mapsto.nn.distill.feature_based import summed_over_layers
         from mapsto.nn.distill.losses import attention
 
-        return summed(attention, given)
+        return summed_over_layers(attention, given)

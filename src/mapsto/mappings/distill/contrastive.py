@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mapsto.nn.distill.feature_based import Layerwise
+from mapsto.nn.distill.feature_based import FeatureDistillation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distill.loop import Imitation, Lesson
+    from mapsto.nn.distill.loop import LossInputs, ProjectorInputs
     from mapsto.nn.network.features import Pair
 
 __all__ = ["Contrastive"]
 
 
-class Contrastive(Layerwise):
+class Contrastive(FeatureDistillation):
     """The student trained so that its embedding of a sample is told by that of `teacher` from other samples'.
 
     The negatives are drawn once for a batch, which makes them a matrix product; those of an image's own class do not count.
@@ -60,23 +60,23 @@ class Contrastive(Layerwise):
     def chosen(self, pairs: list[Pair]) -> list[Pair]:
         return pairs[-1:]
 
-    def regressors(self, lesson: Lesson) -> nn.Module:
+    def projectors(self, inputs: ProjectorInputs) -> nn.Module:
         import torch
 
-        from mapsto.nn.distill.projectors import Contrast
+        from mapsto.nn.distill.projectors import ContrastMemory
 
-        sizes = [layers[-1].flatten(1).shape[1] for layers in (lesson.ours, lesson.theirs)]
-        return Contrast(sizes[0], sizes[1], self.size, torch.as_tensor(lesson.samples.labels))
+        sizes = [layers[-1].flatten(1).shape[1] for layers in (inputs.ours, inputs.theirs)]
+        return ContrastMemory(sizes[0], sizes[1], self.size, torch.as_tensor(inputs.samples.labels))
 
-    def layers_loss(self, given: Imitation) -> Tensor:
+    def layers_loss(self, given: LossInputs) -> Tensor:
         from typing import cast
 
         import torch
 
         from mapsto.nn.distill.losses import contrast
-        from mapsto.nn.distill.projectors import Contrast
+        from mapsto.nn.distill.projectors import ContrastMemory
 
-        memory = cast("Contrast", given.regressors)
+        memory = cast("ContrastMemory", given.projectors)
         ours, theirs = given.ours[0], given.theirs[0]
         others = torch.randperm(len(memory.labels))[: self.negatives].to(ours.device)
         allowed = memory.labels[others] != given.labels[:, None]

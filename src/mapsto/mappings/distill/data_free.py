@@ -21,7 +21,7 @@ from mapsto.process import Process, State
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distill.deep_inversion import Dreaming
+    from mapsto.nn.distill.deep_inversion import DeepInversion
     from mapsto.nn.edits.head import Head
     from mapsto.nn.train.loop import Load
 
@@ -37,8 +37,8 @@ class DataFree(Optimisation, Process[Network, Network]):
     >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=60)
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=1) for width in (12, 8))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=64)(teacher)
-    >>> taught = DataFree(teacher=teacher, batches=2, iterations=40, epochs=15, statistics=10)(student)
-    >>> before, after = (evaluate.accuracy(data=digits)(each).metrics["accuracy"].value for each in (student, taught))
+    >>> trained = DataFree(teacher=teacher, batches=2, iterations=40, epochs=15, statistics=10)(student)
+    >>> before, after = (evaluate.accuracy(data=digits)(each).metrics["accuracy"].value for each in (student, trained))
     >>> before + 10 < after
     True
     """
@@ -71,10 +71,10 @@ class DataFree(Optimisation, Process[Network, Network]):
     def items(self, value: Network, ctx: Context) -> range:
         return range(2**62)
 
-    def open(self, value: Network, state: State | None, ctx: Context) -> Dreaming:
+    def open(self, value: Network, state: State | None, ctx: Context) -> DeepInversion:
         import torch
 
-        from mapsto.nn.distill.deep_inversion import Dream, Dreaming, bounds, statistics_gap
+        from mapsto.nn.distill.deep_inversion import DeepInversion, SynthesisSettings, bounds, statistics_gap
         from mapsto.nn.distill.loop import classes_only, naming
         from mapsto.nn.network.inference import class_metrics, compact
         from mapsto.nn.train.loop import Plan, Training
@@ -101,7 +101,7 @@ class DataFree(Optimisation, Process[Network, Network]):
             else None,
             fused=True,
         )
-        dream = Dream(
+        settings = SynthesisSettings(
             batches=self.batches,
             batch_size=self.batch_size,
             iterations=self.iterations,
@@ -112,8 +112,8 @@ class DataFree(Optimisation, Process[Network, Network]):
         )
         shape = tuple(teacher.signature.input_shape())[1:]
         limits = bounds(preprocessing, ctx.device)
-        return Dreaming(
-            dream,
+        return DeepInversion(
+            settings,
             knows,
             shape,
             limits,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.loop import Distillation, Imitation
+from mapsto.nn.distill.loop import Distillation, LossInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,8 @@ class Dist(Distillation):
     >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=30)
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
-    >>> taught = Dist(data=digits, teacher=teacher, labels=0, epochs=6, batch_size=50)(student)
-    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, taught))
+    >>> trained = Dist(data=digits, teacher=teacher, labels=0, epochs=6, batch_size=50)(student)
+    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, trained))
     >>> before["agreement"].value < 60 < after["agreement"].value
     True
     """
@@ -41,7 +41,7 @@ class Dist(Distillation):
     temperature: float = Field(default=4.0, gt=0)
     """T; 4 in the paper on CIFAR-100, 1 on ImageNet."""
 
-    def imitation(self, given: Imitation) -> Tensor:
+    def imitation_loss(self, given: LossInputs) -> Tensor:
         from mapsto.nn.distill.losses import correlations
 
         return correlations(

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.mapping import NetworkSource
-from mapsto.nn.distill.loop import Imitation, Schooling, shared_classes
+from mapsto.nn.distill.loop import DistillationLoop, LossInputs, shared_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble"]
 
 
-class Ensemble(Schooling):
+class Ensemble(DistillationLoop):
     """The student trained to answer as `teachers` do on average.
 
     >>> from mapsto import datasets, evaluate, networks, train
@@ -37,8 +37,8 @@ class Ensemble(Schooling):
     ...     )
     ...     for seed in (1, 2)
     ... )
-    >>> taught = Ensemble(data=digits, teachers=(one, other), labels=0, epochs=6, batch_size=50)(student)
-    >>> [evaluate.difference(teacher=teacher, data=digits)(taught).metrics["agreement"].value > 50 for teacher in (one, other)]
+    >>> trained = Ensemble(data=digits, teachers=(one, other), labels=0, epochs=6, batch_size=50)(student)
+    >>> [evaluate.difference(teacher=teacher, data=digits)(trained).metrics["agreement"].value > 50 for teacher in (one, other)]
     [True, True]
     """
 
@@ -53,20 +53,20 @@ class Ensemble(Schooling):
         "teachers": [{"networks.conv4": {"channels": 1, "size": 16, "width": 4, "classes": 10}}] * 2,
     }
 
-    def teaching(self, ctx: Context) -> Sequence[Network]:
+    def teacher_networks(self, ctx: Context) -> Sequence[Network]:
         return [ctx.network(teacher) for teacher in self.teachers]
 
-    def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
-        from mapsto.nn.distill.teacher_student import Committee, Teacher
+    def make_teacher(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
+        from mapsto.nn.distill.teacher_student import Teacher, TeacherEnsemble
 
-        networks = self.teaching(ctx)
+        networks = self.teacher_networks(ctx)
         for number, network in enumerate(networks, 1):
             shared_classes(samples, network.signature, where=f"{self.name}: teachers: number {number}")
         augmenter = self.augmenter(samples, ctx)
         members = [Teacher(network, value, augmenter, ctx, where=self.name) for network in networks]
-        return Committee(members, self.temperature)
+        return TeacherEnsemble(members, self.temperature)
 
-    def imitation(self, given: Imitation) -> Tensor:
+    def imitation_loss(self, given: LossInputs) -> Tensor:
         from mapsto.nn.distill.divergences import kl
 
         return self.answers * kl(given.scores, given.targets, temperature=self.temperature)

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.feature_based import Layerwise
+from mapsto.nn.distill.feature_based import FeatureDistillation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distill.loop import Imitation, Lesson
+    from mapsto.nn.distill.loop import LossInputs, ProjectorInputs
     from mapsto.nn.network.features import Pair
 
 __all__ = ["Hints"]
 
 
-class Hints(Layerwise):
+class Hints(FeatureDistillation):
     """The student trained to compute, by a linear map, the hint layers of `teacher`.
 
     Of the layers chosen by default only the middle one is used, as in the paper.
@@ -46,13 +46,13 @@ class Hints(Layerwise):
         middle = len(pairs) // 2
         return pairs[middle : middle + 1]
 
-    def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.distill.projectors import Projections
+    def projectors(self, inputs: ProjectorInputs) -> nn.Module:
+        from mapsto.nn.distill.projectors import LinearProjections
 
-        return Projections(lesson.ours, lesson.theirs)
+        return LinearProjections(inputs.ours, inputs.theirs)
 
-    def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.distill.feature_based import summed
+    def layers_loss(self, given: LossInputs) -> Tensor:
+        from mapsto.nn.distill.feature_based import summed_over_layers
         from mapsto.nn.distill.losses import hint
 
-        return summed(hint, given)
+        return summed_over_layers(hint, given)

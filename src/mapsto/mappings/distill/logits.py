@@ -48,8 +48,8 @@ class Logits(Optimisation, Process[Network, Network]):
     >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=30)
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
-    >>> taught = Logits(data=digits, teacher=teacher, alpha=1, epochs=6, batch_size=50)(student)
-    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, taught))
+    >>> trained = Logits(data=digits, teacher=teacher, alpha=1, epochs=6, batch_size=50)(student)
+    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, trained))
     >>> before["agreement"].value < 50 < after["agreement"].value
     True
     """

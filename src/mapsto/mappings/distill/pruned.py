@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.feature_based import Layerwise
+from mapsto.nn.distill.feature_based import FeatureDistillation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distill.loop import Imitation, Lesson
+    from mapsto.nn.distill.loop import LossInputs, ProjectorInputs
     from mapsto.nn.network.features import Pair
 
 __all__ = ["Pruned"]
 
 
-class Pruned(Layerwise):
+class Pruned(FeatureDistillation):
     """The pruned network that is given, trained to compute in its channels what `teacher`, from which it was pruned, does.
 
     By default the last batch norms of each resolution are compared; named layers are batch norms or convolutions.
@@ -35,8 +35,8 @@ class Pruned(Layerwise):
     >>> teacher = networks.conv4(data=digits, width=12, blocks=2, classes="data")(seed=0)
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
     >>> copy = prune.magnitude(macs=0.4)(teacher)
-    >>> taught = Pruned(data=digits, teacher=teacher, labels=0, epochs=3, batch_size=50)(copy)
-    >>> before, after = (evaluate.accuracy(data=digits)(each).metrics["accuracy"].value for each in (copy, taught))
+    >>> trained = Pruned(data=digits, teacher=teacher, labels=0, epochs=3, batch_size=50)(copy)
+    >>> before, after = (evaluate.accuracy(data=digits)(each).metrics["accuracy"].value for each in (copy, trained))
     >>> before + 10 < after
     True
     """
@@ -51,15 +51,15 @@ class Pruned(Layerwise):
 
         return [(path, path) for path in last_norms(students, examples[0])]
 
-    def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.distill.projectors import Kept
+    def projectors(self, inputs: ProjectorInputs) -> nn.Module:
+        from mapsto.nn.distill.projectors import KeptChannels
         from mapsto.nn.prune.kept_channels import kept_channels
 
-        student, teacher = lesson.student, lesson.teacher
-        return Kept([kept_channels(student, teacher, own, where=self.name) for own, _ in lesson.pairs])
+        student, teacher = inputs.student, inputs.teacher
+        return KeptChannels([kept_channels(student, teacher, own, where=self.name) for own, _ in inputs.pairs])
 
-    def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.distill.feature_based import summed
+    def layers_loss(self, given: LossInputs) -> Tensor:
+        from mapsto.nn.distill.feature_based import summed_over_layers
         from mapsto.nn.distill.losses import hint
 
-        return summed(hint, given)
+        return summed_over_layers(hint, given)

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.feature_based import Layerwise
+from mapsto.nn.distill.feature_based import FeatureDistillation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distill.loop import Imitation
+    from mapsto.nn.distill.loop import LossInputs
     from mapsto.nn.network.features import Pair
 
 __all__ = ["Relational"]
 
 
-class Relational(Layerwise):
+class Relational(FeatureDistillation):
     """The student trained to place samples as `teacher` does, whatever the size of either embedding.
 
     Without a single label, samples come to lie as in the teacher's embedding:
@@ -31,8 +31,8 @@ class Relational(Layerwise):
     >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=30)
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
-    >>> taught = Relational(data=digits, teacher=teacher, labels=0, learning_rate=0.02, epochs=6, batch_size=50)(student)
-    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, taught))
+    >>> trained = Relational(data=digits, teacher=teacher, labels=0, learning_rate=0.02, epochs=6, batch_size=50)(student)
+    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, trained))
     >>> before["cka.embedding"].value < 0.6 < after["cka.embedding"].value
     True
     """
@@ -49,10 +49,10 @@ class Relational(Layerwise):
 
         return [(EMBEDDING, EMBEDDING)]
 
-    def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.distill.feature_based import summed
+    def layers_loss(self, given: LossInputs) -> Tensor:
+        from mapsto.nn.distill.feature_based import summed_over_layers
 
-        return summed(self._relations, given)
+        return summed_over_layers(self._relations, given)
 
     def _relations(self, ours: Tensor, theirs: Tensor) -> Tensor:
         from mapsto.nn.distill.losses import angles, distances

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.feature_based import Layerwise
+from mapsto.nn.distill.feature_based import FeatureDistillation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mapsto.nn.distill.loop import Imitation, Lesson
+    from mapsto.nn.distill.loop import LossInputs, ProjectorInputs
 
 __all__ = ["Review"]
 
 
-class Review(Layerwise):
+class Review(FeatureDistillation):
     """The student trained so that its layers, each fused with all deeper ones, equal those of `teacher`.
 
     Named layers are given from the shallowest to the deepest.
@@ -43,13 +43,13 @@ class Review(Layerwise):
     width: int = Field(default=512, ge=1)
     """Most channels of the fused maps, which have no more than the student's deepest layer; 512 in the authors' code."""
 
-    def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.distill.projectors import Review as Fusions
+    def projectors(self, inputs: ProjectorInputs) -> nn.Module:
+        from mapsto.nn.distill.projectors import ReviewFusions
 
-        return Fusions(lesson.ours, lesson.theirs, self.width)
+        return ReviewFusions(inputs.ours, inputs.theirs, self.width)
 
-    def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.distill.feature_based import summed
+    def layers_loss(self, given: LossInputs) -> Tensor:
+        from mapsto.nn.distill.feature_based import summed_over_layers
         from mapsto.nn.distill.losses import hierarchical
 
-        return summed(hierarchical, given)
+        return summed_over_layers(hierarchical, given)

@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mapsto.errors import DomainError
-from mapsto.nn.distill.loop import Imitation, Schooling
+from mapsto.nn.distill.loop import DistillationLoop, LossInputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.context import Context
     from mapsto.kinds import Network, Samples
-    from mapsto.nn.distill.loop import Lesson
+    from mapsto.nn.distill.loop import ProjectorInputs
     from mapsto.nn.distill.teacher_student import Teacher
     from mapsto.nn.network.features import Pair
 
 __all__ = ["Self"]
 
 
-class Self(Schooling):
+class Self(DistillationLoop):
     """The network trained on `data` with classifiers on its shallow layers, which learn from its own answers.
 
     >>> from mapsto import datasets, evaluate, networks
     >>> digits, rest = (datasets.subset(data=datasets.digits(size=8), per_class=30, part=part) for part in ("chosen", "rest"))
     >>> network = networks.conv4(data=digits, width=8, blocks=2, classes="data")(seed=0)
-    >>> taught = Self(data=digits, epochs=6, batch_size=50)(network)
-    >>> evaluate.accuracy(data=rest)(taught).metrics["accuracy"].value > 70
+    >>> trained = Self(data=digits, epochs=6, batch_size=50)(network)
+    >>> evaluate.accuracy(data=rest)(trained).metrics["accuracy"].value > 70
     True
-    >>> taught.tensors.keys() == network.tensors.keys()
+    >>> trained.tensors.keys() == network.tensors.keys()
     True
     """
 
@@ -52,10 +52,10 @@ class Self(Schooling):
     features: float = Field(default=0.03, ge=0)
     """λ, the weight of the features' mean squared difference; 0.03 in the authors' code."""
 
-    def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
-        from mapsto.nn.distill.teacher_student import Alone
+    def make_teacher(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
+        from mapsto.nn.distill.teacher_student import SelfTeacher
 
-        return Alone(value, value, self.augmenter(samples, ctx), ctx, where=self.name)
+        return SelfTeacher(value, value, self.augmenter(samples, ctx), ctx, where=self.name)
 
     def pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
         from mapsto.nn.network.features import matched
@@ -71,12 +71,12 @@ class Self(Schooling):
             )
         return found
 
-    def regressors(self, lesson: Lesson) -> nn.Module:
-        from mapsto.nn.distill.projectors import Exits
+    def projectors(self, inputs: ProjectorInputs) -> nn.Module:
+        from mapsto.nn.distill.projectors import EarlyExits
 
-        return Exits(lesson.ours, len(lesson.samples.classes))
+        return EarlyExits(inputs.ours, len(inputs.samples.classes))
 
-    def imitation(self, given: Imitation) -> Tensor:
+    def imitation_loss(self, given: LossInputs) -> Tensor:
         from torch.nn.functional import mse_loss
 
         from mapsto.nn.distill.divergences import kl

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.feature_based import Layerwise
+from mapsto.nn.distill.feature_based import FeatureDistillation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapsto.nn.distill.loop import Imitation
+    from mapsto.nn.distill.loop import LossInputs
     from mapsto.nn.network.features import Pair
 
 __all__ = ["Similarity"]
 
 
-class Similarity(Layerwise):
+class Similarity(FeatureDistillation):
     """The student trained so that the samples of a batch are as alike in it as they are in `teacher`.
 
     Of the layers chosen by default only the deepest is used, as in the paper.
@@ -32,8 +32,8 @@ class Similarity(Layerwise):
     >>> digits = datasets.subset(data=datasets.digits(size=8), per_class=30)
     >>> teacher, student = (networks.conv4(data=digits, width=width, blocks=2, classes="data")(seed=0) for width in (12, 4))
     >>> teacher = train.supervised(data=digits, epochs=6, batch_size=50)(teacher)
-    >>> taught = Similarity(data=digits, teacher=teacher, labels=0, learning_rate=0.02, epochs=6, batch_size=50)(student)
-    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, taught))
+    >>> trained = Similarity(data=digits, teacher=teacher, labels=0, learning_rate=0.02, epochs=6, batch_size=50)(student)
+    >>> before, after = (evaluate.difference(teacher=teacher, data=digits)(each).metrics for each in (student, trained))
     >>> before["cka.embedding"].value < 0.6 < after["cka.embedding"].value
     True
     """
@@ -44,8 +44,8 @@ class Similarity(Layerwise):
     def chosen(self, pairs: list[Pair]) -> list[Pair]:
         return pairs[-1:]
 
-    def layers_loss(self, given: Imitation) -> Tensor:
-        from mapsto.nn.distill.feature_based import summed
+    def layers_loss(self, given: LossInputs) -> Tensor:
+        from mapsto.nn.distill.feature_based import summed_over_layers
         from mapsto.nn.distill.losses import similarity
 
-        return summed(similarity, given)
+        return summed_over_layers(similarity, given)

@@ -21,12 +21,12 @@ from mapsto.nn.network.layer_calls import watching
 from mapsto.nn.train.loop import Training
 from mapsto.process import Live, Rows, State
 
-__all__ = ["Dream", "Dreaming", "bounds", "statistics_gap", "variation"]
+__all__ = ["DeepInversion", "SynthesisSettings", "bounds", "statistics_gap", "variation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dream:
-    """How images are made."""
+class SynthesisSettings:
+    """How batches of synthetic images are made."""
 
     batches: int
     batch_size: int
@@ -81,12 +81,12 @@ def bounds(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, 
     return -mean / std, (1 - mean) / std
 
 
-class Dreaming(Live[Network]):
+class DeepInversion(Live[Network]):
     """Makes images batch by batch, then trains the student on them.
 
     Parameters
     ----------
-    dream
+    settings
         How images are made.
     teacher
         In evaluation mode; its parameters want no gradients.
@@ -102,7 +102,7 @@ class Dreaming(Live[Network]):
 
     def __init__(
         self,
-        dream: Dream,
+        settings: SynthesisSettings,
         teacher: nn.Module,
         shape: tuple[int, ...],
         limits: tuple[Tensor, Tensor],
@@ -110,7 +110,7 @@ class Dreaming(Live[Network]):
         student: Training,
         order: Callable[[int], Tensor],
     ) -> None:
-        self._dream, self._teacher, self._shape, self._limits = dream, teacher, shape, limits
+        self._settings, self._teacher, self._shape, self._limits = settings, teacher, shape, limits
         self._student, self._order = student, order
         self._device = limits[0].device
         state = state or {}
@@ -119,7 +119,7 @@ class Dreaming(Live[Network]):
             name: tensor.to(self._device).clone() for name, tensor in state.get("current", {}).items()
         }
         self.step = int(state.get("step", 0))
-        self.total = dream.batches * dream.iterations + (student.total or 0)
+        self.total = settings.batches * settings.iterations + (student.total or 0)
 
     @property
     def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -127,12 +127,12 @@ class Dreaming(Live[Network]):
         return self._student.done
 
     def advance(self, item: Any) -> Rows:
-        dream = self._dream
-        if self.step < dream.batches * dream.iterations:
-            metrics = self._improve(self.step % dream.iterations)
+        settings = self._settings
+        if self.step < settings.batches * settings.iterations:
+            metrics = self._improve(self.step % settings.iterations)
         else:
-            epoch, place = divmod(self._student.step, dream.batches)
-            chosen = self._order(epoch)[place * dream.batch_size : (place + 1) * dream.batch_size]
+            epoch, place = divmod(self._student.step, settings.batches)
+            chosen = self._order(epoch)[place * settings.batch_size : (place + 1) * settings.batch_size]
             (_, metrics), *_ = self._student.advance(torch.cat(self._made)[chosen])
         self.step += 1
         return [(self.step, metrics)]
@@ -150,20 +150,20 @@ class Dreaming(Live[Network]):
 
     def _improve(self, number: int) -> dict[str, float]:
         """A step of Adam on the batch at work, drawn as noise first; the images are moved by up to two pixels at random."""
-        dream = self._dream
+        settings = self._settings
         if number == 0:
-            noise = torch.randn(dream.batch_size, *self._shape).to(self._device)
+            noise = torch.randn(settings.batch_size, *self._shape).to(self._device)
             self._current = {"images": noise, "mean": torch.zeros_like(noise), "square": torch.zeros_like(noise)}
         images = self._current["images"].requires_grad_()
-        labels = torch.arange(dream.batch_size, device=self._device) % dream.classes
+        labels = torch.arange(settings.batch_size, device=self._device) % settings.classes
         shifts = [int(shift) for shift in torch.randint(-2, 3, (2,))]
         with statistics_gap(self._teacher) as gaps:
             scores: Tensor = self._teacher(images.roll(shifts, (2, 3)))
         loss = functional.cross_entropy(scores, labels)
-        loss = loss + dream.statistics * torch.stack(gaps).sum() + dream.variation * variation(images)
+        loss = loss + settings.statistics * torch.stack(gaps).sum() + settings.variation * variation(images)
         (gradient,) = torch.autograd.grad(loss, [images])
         self._current["images"] = self._moved(images.detach(), gradient, number + 1)
-        if number + 1 == dream.iterations:
+        if number + 1 == settings.iterations:
             self._made.append(self._current["images"])
             self._current = {}
         return {"image_loss": float(loss.detach())}
@@ -172,5 +172,5 @@ class Dreaming(Live[Network]):
         mean = self._current["mean"].lerp_(gradient, 0.1)
         square = self._current["square"].lerp_(gradient.square(), 0.001)
         step = (mean / (1 - 0.9**count)) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
-        moved = images - self._dream.rate * step
+        moved = images - self._settings.rate * step
         return torch.maximum(torch.minimum(moved, self._limits[1]), self._limits[0])

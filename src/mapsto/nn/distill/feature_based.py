@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mapsto.nn.distill.loop import Distillation, Imitation
+from mapsto.nn.distill.loop import Distillation, LossInputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.nn.network.features import Pair
 
-__all__ = ["Layerwise", "summed"]
+__all__ = ["FeatureDistillation", "summed_over_layers"]
 
 
-class Layerwise(Distillation):
+class FeatureDistillation(Distillation):
     """The fields of every mapping that compares layers of student and teacher."""
 
     layers: dict[str, str] | None = Field(
@@ -36,11 +36,11 @@ class Layerwise(Distillation):
         default=4.0, gt=0, description="T of the answers; 4 is usual for CIFAR (Tian et al., 2020)."
     )
 
-    # -- what a mapping says
+    # -- what a mapping defines
 
-    def layers_loss(self, given: Imitation) -> Tensor:
+    def layers_loss(self, given: LossInputs) -> Tensor:
         """The loss of the layers, a scalar."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how layers are compared")
+        raise NotImplementedError(f"{type(self).__name__} does not define layers_loss")
 
     def default_pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
         """The layers that are compared where none is named."""
@@ -52,7 +52,7 @@ class Layerwise(Distillation):
         """Those of the last layers of each resolution, from the largest map to the smallest, that are compared by default."""
         return pairs
 
-    # -- the loop's questions
+    # -- what the loop calls
 
     def pairs(self, students: nn.Module, teachers: nn.Module, examples: tuple[Tensor, Tensor]) -> list[Pair]:
         from mapsto.nn.network.features import matched
@@ -61,7 +61,7 @@ class Layerwise(Distillation):
             return self.default_pairs(students, teachers, examples)
         return matched(students, teachers, examples, self.layers, where=f"{self.name}: layers")
 
-    def imitation(self, given: Imitation) -> Tensor:
+    def imitation_loss(self, given: LossInputs) -> Tensor:
         from mapsto.nn.distill.divergences import kl
 
         loss = self.weight * self.layers_loss(given)
@@ -70,7 +70,7 @@ class Layerwise(Distillation):
         return loss
 
 
-def summed(loss: Callable[[Tensor, Tensor], Tensor], given: Imitation) -> Tensor:
+def summed_over_layers(loss: Callable[[Tensor, Tensor], Tensor], given: LossInputs) -> Tensor:
     """The sum of a loss over the pairs of layers."""
     terms = [loss(ours, theirs) for ours, theirs in zip(given.ours, given.theirs, strict=True)]
     return sum(terms[1:], terms[0])

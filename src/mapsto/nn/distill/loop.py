@@ -2,7 +2,7 @@
 
 A mapping of the family `distill` says what is imitated: a loss of the answers and, where it asks for them, of layers of both
 networks. This file does the rest: fields, data, the teacher in evaluation mode, the same random changes for both, the
-regressors that only training needs (part of the state, not of the result), validation, and the network that comes out.
+projectors that only training needs (part of the state, not of the result), validation, and the network that comes out.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mapsto.kinds import Edit
-    from mapsto.nn.distill.teacher_student import Taught, Teacher
+    from mapsto.nn.distill.teacher_student import StudentWithProjectors, Teacher
     from mapsto.nn.network.features import Pair
     from mapsto.nn.train.augmenter import Augmenter
     from mapsto.nn.train.loop import Load, Training
 
 __all__ = [
     "Distillation",
-    "Imitation",
-    "Item",
-    "Items",
-    "Lesson",
-    "Schooling",
+    "DistillationLoop",
+    "LossInputs",
+    "NumberedBatch",
+    "NumberedBatches",
+    "ProjectorInputs",
     "classes_only",
     "naming",
     "shared_classes",
 ]
 
 
-class Item(NamedTuple):
+class NumberedBatch(NamedTuple):
     """A batch, and where it stands."""
 
     inputs: NDArray[Any]
@@ -54,8 +54,8 @@ class Item(NamedTuple):
     step: int
 
 
-class Imitation(NamedTuple):
-    """What a loss of imitation is given; of M layers. Only what is the student's or a regressor's carries gradients."""
+class LossInputs(NamedTuple):
+    """What the loss against the teacher is computed from; of M layers. Only the student's and the projectors' outputs carry gradients."""
 
     scores: Tensor
     """The student's answers, shape (N, classes)."""
@@ -64,20 +64,20 @@ class Imitation(NamedTuple):
     labels: Tensor
     """Classes (N,), int64; of mixed samples shares of classes (N, classes)."""
     ours: list[Tensor]
-    """The student's M layers, after the regressors."""
+    """The student's M layers, after the projectors."""
     theirs: list[Tensor]
     """The teacher's."""
     places: Tensor
     """The numbers of the samples in the data, (N,), int64."""
-    regressors: nn.Module
+    projectors: nn.Module
     """What only training needs."""
 
 
-class Lesson(NamedTuple):
-    """What regressors are made for."""
+class ProjectorInputs(NamedTuple):
+    """What projectors are made for."""
 
     ours: list[Tensor]
-    """The student's layers for an example; their shapes count."""
+    """The student's layers for an example batch; only their shapes matter."""
     theirs: list[Tensor]
     """The teacher's."""
     pairs: list[Pair]
@@ -87,8 +87,8 @@ class Lesson(NamedTuple):
     samples: Samples
 
 
-class Schooling(Optimisation, Process[Network, Network]):
-    """The fields and the loop of every mapping that teaches a student on labelled data what somebody computes.
+class DistillationLoop(Optimisation, Process[Network, Network]):
+    """The fields and the loop of every mapping that trains a student on labelled data to imitate a teacher, several, or itself.
 
     Raises `DomainError` where the teacher's classes are not the data's, its answers hold NaN, or a layer is not there;
     `DataError` for data with NaN, without labels or of one class.
@@ -108,7 +108,7 @@ class Schooling(Optimisation, Process[Network, Network]):
     ramp: int = Field(
         default=0,
         ge=0,
-        description="Epochs over which the weight of what is imitated rises linearly to its full; 0: full at once.",
+        description="Epochs over which the weight of what is imitated rises linearly to its full value; 0: full at once.",
     )
     augment: Augmentations = Field(
         default=(), description="Random changes of each sample, in order, the same for teacher and student."
@@ -124,15 +124,15 @@ class Schooling(Optimisation, Process[Network, Network]):
         if self.needs_whole_labels:
             refuse_mixing(self.augment, self.needs_whole_labels, where=self.name)
 
-    # -- what a mapping says
+    # -- what a mapping defines
 
-    def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
-        """Who is asked."""
-        raise NotImplementedError(f"{type(self).__name__} does not say who teaches")
+    def make_teacher(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
+        """The teacher: what gives the answers, and the layers, that are imitated."""
+        raise NotImplementedError(f"{type(self).__name__} does not define make_teacher")
 
-    def imitation(self, given: Imitation) -> Tensor:
+    def imitation_loss(self, given: LossInputs) -> Tensor:
         """The loss of a batch besides the labels', a scalar."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what is imitated")
+        raise NotImplementedError(f"{type(self).__name__} does not define imitation_loss")
 
     def augmenter(self, samples: Samples, ctx: Context) -> Augmenter:
         """What changes the samples for both networks."""
@@ -140,7 +140,7 @@ class Schooling(Optimisation, Process[Network, Network]):
 
         return Augmenter(self.augment, ctx, classes=len(samples.classes))
 
-    def teaching(self, ctx: Context) -> Sequence[Network]:
+    def teacher_networks(self, ctx: Context) -> Sequence[Network]:
         """The networks whose answers are imitated, which are given the same samples; none by default."""
         return ()
 
@@ -148,52 +148,54 @@ class Schooling(Optimisation, Process[Network, Network]):
         """The layers that the loss compares, by path; none by default."""
         return []
 
-    def regressors(self, lesson: Lesson) -> nn.Module | None:
+    def projectors(self, inputs: ProjectorInputs) -> nn.Module | None:
         """A module of (student's layers, teacher's layers) → the same two lists as the loss compares them; None: as they are."""
         return None
 
     # -- the process
 
-    def items(self, value: Network, ctx: Context) -> Items:
-        return Items(self._samples(ctx), self.batch_size, ctx)
+    def items(self, value: Network, ctx: Context) -> NumberedBatches:
+        return NumberedBatches(self._samples(ctx), self.batch_size, ctx)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.network.features import EMBEDDING
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.loop import Plan, Training
 
-        taught, teacher, _, _ = self._taught(value, ctx)
+        student, teacher, _, _ = self._student_and_teacher(value, ctx)
         weights = weights_of(self._samples(ctx), self.class_weights, ctx)
         epoch = self.items(value, ctx).per_epoch
         plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
 
-        def loss(call: nn.Module, item: Item) -> Tensor:
-            return self._loss(call, item, taught, teacher, epoch, weights)
+        def loss(call: nn.Module, item: NumberedBatch) -> Tensor:
+            return self._loss(call, item, student, teacher, epoch, weights)
 
         return Training(
-            taught,
+            student,
             state,
             plan=plan,
             fabric=ctx.fabric,
             loss=loss,
             result=lambda load: self._result(value, load, ctx),
             validate=self._validation(value, ctx),
-            fused=all(path == EMBEDDING for path in taught.paths),
+            fused=all(path == EMBEDDING for path in student.paths),
         )
 
     def _result(self, value: Network, load: Load, ctx: Context) -> Network:
-        taught, _, edits, signature = self._taught(value, ctx)
-        load(taught)
-        return value.with_module(taught.student, *edits, signature=signature, adaptation=None)
+        student, _, edits, signature = self._student_and_teacher(value, ctx)
+        load(student)
+        return value.with_module(student.student, *edits, signature=signature, adaptation=None)
 
-    def _taught(self, value: Network, ctx: Context) -> tuple[Taught, Teacher, tuple[Edit, ...], Signature]:
-        """The student with its regressors, the teacher, how the student comes from `value`, and its signature."""
-        from mapsto.nn.distill.teacher_student import Taught, layers_of
+    def _student_and_teacher(
+        self, value: Network, ctx: Context
+    ) -> tuple[StudentWithProjectors, Teacher, tuple[Edit, ...], Signature]:
+        """The student with its projectors, the teacher, how the student comes from `value`, and its signature."""
+        from mapsto.nn.distill.teacher_student import StudentWithProjectors, layers_of
         from mapsto.nn.network.examples import example_batch
         from mapsto.nn.network.head import headed
 
         samples = self._samples(ctx)
-        teacher = self.taught_by(value, samples, ctx)
+        teacher = self.make_teacher(value, samples, ctx)
         module = value.module()
         edit, signature = headed(value, module, samples.classes)
         examples = example_batch(value), example_batch(teacher.network).to(ctx.device)
@@ -201,16 +203,16 @@ class Schooling(Optimisation, Process[Network, Network]):
         ours = layers_of(module, examples[0], [own for own, _ in pairs])
         theirs = [layer.cpu() for layer in layers_of(teacher.module, examples[1], [their for _, their in pairs])]
         with naming(f"{self.name}: layers"):
-            lesson = Lesson(ours, theirs, pairs, value, teacher.network, samples)
-            taught = Taught(module, pairs, self.regressors(lesson))
-        return taught, teacher, (edit,) if edit else (), signature
+            inputs = ProjectorInputs(ours, theirs, pairs, value, teacher.network, samples)
+            student = StudentWithProjectors(module, pairs, self.projectors(inputs))
+        return student, teacher, (edit,) if edit else (), signature
 
     def _samples(self, ctx: Context) -> Samples:
         from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_classes, require_finite
         from mapsto.nn.train.label_kinds import ANSWERS, kind_of
 
-        samples = ctx.dataset(self.data, also=self.teaching(ctx))
+        samples = ctx.dataset(self.data, also=self.teacher_networks(ctx))
         if len(samples) and kind_of(samples.labels) != "classification":
             raise classes_only(ANSWERS[kind_of(samples.labels)], "the labels are", where=f"{self.name}: data")
         require_classes(samples, where=f"{self.name}: data")
@@ -219,18 +221,26 @@ class Schooling(Optimisation, Process[Network, Network]):
         return samples
 
     def _loss(
-        self, call: nn.Module, item: Item, taught: Taught, teacher: Teacher, epoch: int, weights: Tensor | None = None
+        self,
+        call: nn.Module,
+        item: NumberedBatch,
+        student: StudentWithProjectors,
+        teacher: Teacher,
+        epoch: int,
+        weights: Tensor | None = None,
     ) -> Tensor:
         import torch
 
         from mapsto.nn.train.losses import classification
 
         drawn, theirs = teacher.inputs(item.inputs, item.labels, item.step)
-        targets, known = teacher.answers(theirs, [path for _, path in taught.pairs])
+        targets, known = teacher.answers(theirs, [path for _, path in student.pairs])
         scores, ours, known = call(drawn.x, known)
         places = torch.as_tensor(item.places, device=scores.device)
         with naming(f"{self.name}: layers"):
-            imitated = self.imitation(Imitation(scores, targets, drawn.targets, ours, known, places, taught.regressors))
+            imitated = self.imitation_loss(
+                LossInputs(scores, targets, drawn.targets, ours, known, places, student.projectors)
+            )
         share = min(1.0, (item.step + 1) / (self.ramp * epoch)) if self.ramp else 1.0
         labelled = classification(scores, drawn.targets, weights=weights, sample_weights=drawn.weights)
         return self.labels * labelled + share * imitated
@@ -241,18 +251,20 @@ class Schooling(Optimisation, Process[Network, Network]):
         if self.validation is None:
             return None
         samples, preprocessing = ctx.dataset(self.validation), value.signature.preprocessing
-        return lambda taught: class_metrics(taught.get_submodule("student"), samples, preprocessing, device=ctx.device)
+        return lambda student: class_metrics(
+            student.get_submodule("student"), samples, preprocessing, device=ctx.device
+        )
 
 
-class Distillation(Schooling):
-    """The fields of every mapping that teaches what one teacher computes."""
+class Distillation(DistillationLoop):
+    """The fields of every mapping that imitates one teacher."""
 
     teacher: NetworkSource = Field(description="The network to imitate: a classifier of the data's classes.")
 
-    def teaching(self, ctx: Context) -> Sequence[Network]:
+    def teacher_networks(self, ctx: Context) -> Sequence[Network]:
         return (ctx.network(self.teacher),)
 
-    def taught_by(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
+    def make_teacher(self, value: Network, samples: Samples, ctx: Context) -> Teacher:
         from mapsto.nn.distill.teacher_student import Teacher
 
         network = ctx.network(self.teacher)
@@ -262,7 +274,7 @@ class Distillation(Schooling):
         return Teacher(network, value, self.augmenter(samples, ctx), ctx, where=self.name)
 
 
-class Items:
+class NumberedBatches:
     """Batches in a new order each epoch, with the numbers of their samples."""
 
     workers = 1
@@ -283,9 +295,9 @@ class Items:
         """Steps of an epoch."""
         return self._batches.per_epoch
 
-    def __getitem__(self, step: int) -> Item:
+    def __getitem__(self, step: int) -> NumberedBatch:
         inputs, places, _ = self._batches[step]
-        return Item(inputs, self._labels[places], places, step)
+        return NumberedBatch(inputs, self._labels[places], places, step)
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mapsto.errors import DomainError
-from mapsto.nn.distill.teacher_student import Regressors
+from mapsto.nn.distill.teacher_student import Projectors
 
-__all__ = ["Contrast", "Exits", "Kept", "Projections", "Review"]
+__all__ = ["ContrastMemory", "EarlyExits", "KeptChannels", "LinearProjections", "ReviewFusions"]
 
 
-class Projections(Regressors):
+class LinearProjections(Projectors):
     """Each of the student's layers by a linear map, at every place, to as many channels as the teacher's has, and batch norm.
 
     The batch norm keeps training stable at the rates that students are trained with (as in Tian et al., 2020).
@@ -54,7 +54,7 @@ def _linear(ours: Tensor, theirs: Tensor) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs))
 
 
-class Contrast(Regressors):
+class ContrastMemory(Projectors):
     """Projections of both embeddings to a sphere, and what every sample of the data was last projected to.
 
     Parameters
@@ -110,8 +110,8 @@ class Contrast(Regressors):
             memory[places] = functional.normalize(moved, dim=1)
 
 
-class Review(Regressors):
-    """The student's layers fused from the deepest up, so that shallow layers of the teacher are taught to deeper ones too.
+class ReviewFusions(Projectors):
+    """The student's layers fused from the deepest up, so that deeper ones imitate shallow layers of the teacher too.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class Review(Regressors):
         return fused, theirs
 
 
-class Exits(Regressors):
+class EarlyExits(Projectors):
     """A classifier on each of the student's layers but the last; it gives their scores, and their features beside the last's.
 
     Parameters
@@ -185,7 +185,7 @@ def _pooled(layer: Tensor) -> Tensor:
     return layer.flatten(2).mean(2) if layer.ndim > 2 else layer
 
 
-class Kept(Regressors):
+class KeptChannels(Projectors):
     """Of each of the teacher's layers the channels that the pruned student still has.
 
     Parameters

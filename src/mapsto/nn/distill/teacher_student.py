@@ -1,4 +1,4 @@
-"""The two networks of distillation: a frozen teacher, and a student with the regressors that only its training needs."""
+"""The two networks of distillation: a frozen teacher, and a student with the projectors that only its training needs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mapsto.nn.train.augmenter import Augmenter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Alone", "Committee", "Regressors", "Taught", "Teacher", "layers_of"]
+__all__ = ["Projectors", "SelfTeacher", "StudentWithProjectors", "Teacher", "TeacherEnsemble", "layers_of"]
 
 
-class Regressors(nn.Module):
+class Projectors(nn.Module):
     """Layers as they are; a subclass makes them comparable, by parameters that are trained with the student."""
 
     def forward(self, ours: list[Tensor], theirs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -32,17 +32,22 @@ class Regressors(nn.Module):
         return ours, theirs
 
 
-class Taught(nn.Module):
+class StudentWithProjectors(nn.Module):
     """A student that gives its answers together with the layers that the loss compares.
 
-    Its tensors are the student's, named ``student.…``, and the regressors', named ``regressors.…``.
+    Its tensors are the student's, named ``student.…``, and the projectors', named ``regressors.…`` as in the checkpoints that are there.
     """
 
-    def __init__(self, student: nn.Module, pairs: Sequence[Pair], regressors: nn.Module | None) -> None:
+    def __init__(self, student: nn.Module, pairs: Sequence[Pair], projectors: nn.Module | None) -> None:
         super().__init__()
         self.student = student
         self.pairs = tuple(pairs)
-        self.regressors = regressors if regressors is not None else Regressors()
+        self.regressors = projectors if projectors is not None else Projectors()
+
+    @property
+    def projectors(self) -> nn.Module:
+        """What makes the layers comparable."""
+        return self.regressors
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -50,10 +55,10 @@ class Taught(nn.Module):
         return tuple(own for own, _ in self.pairs)
 
     def forward(self, inputs: Tensor, theirs: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Scores (N, classes), and both networks' layers after the regressors."""
+        """Scores (N, classes), and both networks' layers after the projectors."""
         with capturing(self.student, self.paths) as seen:
             scores: Tensor = self.student(inputs)
-        ours, theirs = self.regressors([seen[path] for path in self.paths], theirs)
+        ours, theirs = self.projectors([seen[path] for path in self.paths], theirs)
         return scores, ours, theirs
 
 
@@ -101,15 +106,15 @@ class Teacher:
         return scores
 
 
-class Alone(Teacher):
-    """Nobody: the student learns from itself."""
+class SelfTeacher(Teacher):
+    """No external teacher: the student learns from its own answers."""
 
     def answers(self, inputs: Any, paths: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """No scores, no layers."""
         return inputs.new_empty(0), []
 
 
-class Committee(Teacher):
+class TeacherEnsemble(Teacher):
     """Several teachers, whose softened probabilities are averaged.
 
     Parameters
