@@ -1,7 +1,7 @@
 """Recipes of before, rewritten as they are written now, with a note of each form that has changed.
 
-What is now a list of augmentations was one mapping of fields: ``augment: {flip: true, crop_padding: 4}``. Labels are a recipe's own: of those
-of shipped recipes that have changed the new one is named where a command sets the old.
+What is now a list of augmentations was one mapping of fields: ``augment: {flip: true, crop_padding: 4}``. Labels are a recipe's own;
+where a command sets an old one of a shipped recipe, it is told the new one.
 """
 
 from __future__ import annotations
