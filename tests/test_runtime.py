@@ -25,7 +25,9 @@ import mapsto_runtime
 from mapsto.kinds import Network, Preprocessing, trusting
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.nn.network.preprocess import prepare
+from mapsto_runtime import runtimes
 from mapsto_runtime.__main__ import main
+from mapsto_runtime.errors import MissingExtra
 from mapsto_runtime.signature import Column
 from tests.command import mapsto
 from tests.nets import Plain, network
@@ -113,6 +115,19 @@ def test_it_imports_nothing_but_what_it_declares(place: Path) -> None:
     assert re.fullmatch(r"\['[abcde]'\]", image)
     assert table == "['warm', 'cold']"
     assert "mapsto_runtime.preprocessing.images" in names
+
+
+@pytest.mark.parametrize(
+    ("runtime", "absent"),
+    [("openvino", "openvino"), ("litert", "ai_edge_litert"), ("executorch", "executorch"), ("executorch", "torch")],
+)
+def test_a_runtime_that_is_not_there_is_named_with_what_installs_it(
+    runtime: str, absent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [absent, *(name for name in sys.modules if name.startswith(f"{absent}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match=re.escape(f"pip install 'mapsto-runtime[{runtime}]'")):
+        runtimes.find(runtime).load({})
 
 
 # ---------------------------------------------------------------------------------------------------------- the command line
