@@ -179,15 +179,16 @@ def figure(name: str, what: str) -> str:
 def names() -> str:
     """One row a family, its mappings beside it: what ``mapsto list`` prints."""
     from mapsto import discovery
+    from mapsto.cli.catalog import groups
 
     families: dict[str, list[str]] = {}
     for name in discovery.entries("mappings"):
         family, _, rest = name.partition(".")
         families.setdefault(family, []).append(f"`{rest}`")
-    data = ", ".join(f"`{name}`" for name in discovery.entries("data"))
-    changes = ", ".join(f"`{name.removeprefix('augment.')}`" for name in discovery.entries("augment"))
+    for group in groups():
+        if group != "mappings":
+            families[group] = [f"`{name.removeprefix(f'{group}.')}`" for name in discovery.entries(group)]
     rows = [f"| `{family}` | {', '.join(members)} |" for family, members in families.items()]
-    rows += [f"| `data` | {data} |", f"| `augment` | {changes} |"]
     return "\n".join(["| family | mappings |", "|---|---|", *rows])
 
 

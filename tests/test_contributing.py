@@ -20,6 +20,7 @@ from mapsto import discovery, testing
 from mapsto.errors import SpecError
 from mapsto.kinds import Network, trusting
 from mapsto.recipe.reader import parse_recipe
+from mapsto.run.executor import execute
 from tests.command import mapsto as run_mapsto
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
@@ -128,3 +129,13 @@ def test_the_criterion_of_another_package_drops_what_is_close_to_zero() -> None:
         network = Network.from_module(nn.Linear(2, 3), torch.zeros(1, 2))
     counted = mapsto.yours.alive(macs=0.5).importance(network, Context())(net, groups)["0"]
     assert np.allclose(counted, np.array([1, 3, 1]) / (5 / 3))
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_online_learner_of_another_package_counts_the_classes(tmp_path: Path) -> None:
+    recipe = parse_recipe("schema: 1\nsteps:\n  - yours.most: {stream: {sea: {events: 300}}}\n")
+    model = execute(recipe, store=tmp_path / "store").value()
+    assert model.arrays["counts"].sum() == 300
+    assert set(model.signature.classes) == {"yes", "no"}
+    (case,) = testing.cases("yours.most")
+    assert case.example().stream.events == 300

@@ -169,7 +169,7 @@ def test_what_the_idea_asks_for_has_a_name_that_exists() -> None:
     families = {name.partition(".")[0] for name in discovery.entries("mappings")}
     classes = [discovery.find("mappings", name) for name in discovery.entries("mappings")]
     fields = {field for cls in classes for field in cls.__pydantic_fields__}
-    plain = {*discovery.entries("mappings"), *discovery.entries("data"), *recipes(), *fields, "plateau", "--plan"}
+    plain = {*(each.name for each in reference.named()), *recipes(), *fields, "plateau", "--plan"}
     tree: Any = typer.main.get_command(app)
     groups = {name: getattr(command, "commands", {}) for name, command in tree.commands.items()}
     commands = {*groups, *(f"{name} {word}" for name, words in groups.items() for word in words)}

@@ -20,17 +20,16 @@ from typing import Any, NamedTuple
 import yaml
 
 from mapsto import discovery
-from mapsto.cli.catalog import describe, recipes, type_of
+from mapsto.cli.catalog import describe, groups, recipes, type_of
 from mapsto.errors import SpecError
-from mapsto.kinds import Network, Package, Report, Tasks
+from mapsto.kinds import Dataset, Network, Package, Report, Stream, Tasks
 from mapsto.mapping import accepts, ref
+from mapsto.recipe.nodes import from_plain
 from mapsto.recipe.reader import marker_in, parse_recipe
 from mapsto.recipe.writer import node_of
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERNAL = ("edits",)
-"""Groups that are named in stored networks and not by users."""
-TITLES = {"mappings": "Mappings", "data": "Data sets"}
+TITLES = {"mappings": "Mappings", "data": "Data sets", "streams": "Streams"}
 NAMESPACES = {"data": "datasets"}
 """Group → its namespace in Python, where that is not its name."""
 
@@ -69,8 +68,7 @@ class Named(NamedTuple):
 @cache
 def named() -> tuple[Named, ...]:
     """Everything that has a page, family by family."""
-    groups = [group for group in discovery.FOLDERS if group not in INTERNAL]
-    return tuple(Named(group, name) for group in groups for name in discovery.entries(group))
+    return tuple(Named(group, name) for group in groups() for name in discovery.entries(group))
 
 
 def spaces() -> dict[str, list[Named]]:
@@ -269,6 +267,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 FILES = {
     "arrays": {"file": "samples.npz"},
+    "csv": {"file": "events.csv", "target": "column"},
     "images": {"folder": "photos"},
     "table": {"file": "table.csv", "target": "column"},
 }
@@ -287,17 +286,17 @@ def instance(cls: type[Any], **given: Any) -> Any:
         elif info.is_required() and marker is not None and marker.kind in by_kind:
             given.setdefault(name, by_kind[marker.kind])
     try:
-        return cls(**given)
+        return from_plain(cls, given)
     except SpecError:
         added = dict(said)
         for name in said:  # what it can be made without, and a few words are more than many
             rest = {key: value for key, value in added.items() if key != name}
             try:
-                cls(**given, **rest)
+                from_plain(cls, {**given, **rest})
             except SpecError:
                 continue
             added = rest
-        return cls(**given, **added)
+        return from_plain(cls, {**given, **added})
 
 
 def _over(value: Any) -> Any:
@@ -314,7 +313,7 @@ def example(each: Named) -> str:
     cls = discovery.find(each.group, each.name)
     if each.group == "mappings":
         steps = _steps_with(each, cls)
-    elif each.group == "data":
+    elif issubclass(cls, (Dataset, Tasks, Stream)):
         return _of_data(each, cls)
     else:
         field = {each.space: [{each.short: node_of(instance(cls)) if cls.__pydantic_fields__ else {}}]}
@@ -351,11 +350,13 @@ def _steps_with(each: Named, cls: type[Any]) -> list[Any]:
 
 def _of_data(each: Named, cls: type[Any]) -> str:
     node = node_of(instance(cls, **FILES.get(each.name, {})))
-    is_tasks = issubclass(cls, Tasks)
     over = "$images" in _flow(node)
-    if not is_tasks:
+    if issubclass(cls, Stream):
         data = {"images": IMAGES, "some": node} if over else {"some": node}
-        steps: list[Any] = [{"networks.conv4" if each.name != "table" else "networks.mlp": {"data": "$some"}}]
+        steps: list[Any] = [{"online.softmax": {"stream": "$some"}}]
+    elif not issubclass(cls, Tasks):
+        data = {"images": IMAGES, "some": node} if over else {"some": node}
+        steps = [{"networks.conv4" if each.name != "table" else "networks.mlp": {"data": "$some"}}]
     elif over or "$tasks" in _flow(node):
         data = {"images": IMAGES, "tasks": BEGIN["tasks"], "some": node}
         data = {name: value for name, value in data.items() if name in ("images", "some") or "$tasks" in _flow(node)}

@@ -21,20 +21,27 @@ import textwrap
 
 from mapsto.cli.app import JsonOption, app, print_json, print_text
 
-__all__ = ["describe", "recipes", "type_of"]
+__all__ = ["describe", "groups", "recipes", "type_of"]
 
 
-_GROUPS = {
-    "mappings": "mapping",
-    "mapping": "mapping",
-    "data": "data",
-    "augmentations": "augmentation",
-    "augment": "augmentation",
-    "recipes": "recipe",
-    "recipe": "recipe",
-}
-_FOUND = {"mapping": "mappings", "data": "data", "augmentation": "augment"}
-"""What is listed → its group of `discovery`."""
+_NOUNS = {"mappings": "mapping", "streams": "stream", "augment": "augmentation"}
+"""Group of names → what one of them is called, where that is not the group's name."""
+
+
+def groups() -> tuple[str, ...]:
+    """Groups of names that recipes say; edits are named in stored networks alone."""
+    return tuple(group for group in discovery.FOLDERS if group != "edits")
+
+
+def _noun_of_list(pattern: str) -> str | None:
+    """What the names of a whole list are called, where the pattern is such a list's name and not a part of names."""
+    nouns = {_title_of(group).lower(): _NOUNS.get(group, group) for group in groups()} | {"recipes": "recipe"}
+    return nouns.get(pattern) or _NOUNS.get(pattern) or (pattern if pattern in nouns.values() else None)
+
+
+def _title_of(group: str) -> str:
+    """A group as the heading of its list."""
+    return "Augmentations" if group == "augment" else group.capitalize()
 
 
 @app.command("list")
@@ -42,19 +49,19 @@ def list_(
     pattern: Annotated[
         str,
         typer.Argument(
-            help="Only names that contain this; or mappings, data, augmentations or recipes for one of these lists."
+            help="Only names that contain this; or mappings, data, streams, augmentations or recipes for one of these lists."
         ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List mappings, data sets, augmentations and recipes by name.
+    """List mappings, data sets, streams, augmentations and recipes by name.
 
     Example: mapsto list prune
     """
-    whole = _GROUPS.get(pattern)
+    whole = _noun_of_list(pattern)
     rows = [
         {"group": noun, "name": entry.name, "summary": discovery.summary(entry)}
-        for noun, group in _FOUND.items()
+        for noun, group in ((_NOUNS.get(group, group), group) for group in groups())
         for entry in discovery.entries(group).values()
         if (whole == noun if whole else pattern in entry.name)
     ]
@@ -68,7 +75,7 @@ def list_(
         return
     width = max((len(row["name"]) for row in rows), default=0)
     columns = _columns()
-    titles = {"mapping": "Mappings", "data": "Data", "augmentation": "Augmentations", "recipe": "Recipes"}
+    titles = {_NOUNS.get(group, group): _title_of(group) for group in groups()} | {"recipe": "Recipes"}
     for noun, title in titles.items():
         part = [row for row in rows if row["group"] == noun]
         if part:
@@ -83,7 +90,7 @@ def _unknown(name: str) -> SpecError:
     """That nothing has this name, with the names that come nearest, and not all that there are."""
     from difflib import get_close_matches
 
-    known = [*(each for group in _FOUND.values() for each in discovery.entries(group)), *recipes()]
+    known = [*(entry for group in groups() for entry in discovery.entries(group)), *recipes()]
     words = {word: each for each in known for word in (each.rpartition(".")[2], each)}
     close = list(dict.fromkeys(words[word] for word in get_close_matches(name, words, n=3)))
     quoted = " or ".join(f"'{each}'" for each in close)
@@ -101,7 +108,7 @@ def _columns() -> int:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A mapping, a data set, an augmentation or a shipped recipe.")],
+    name: Annotated[str, typer.Argument(help="A mapping, a data set, a stream, an augmentation or a shipped recipe.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show what a mapping does: its fields with defaults and ranges, what it takes and gives; or a recipe's text.
@@ -117,7 +124,7 @@ def show(
         text = shipped[name].read_text(encoding="utf-8")
         print_json({"name": name, "yaml": text}) if as_json else print_text(text)
         return
-    known = {group: _named(name, discovery.entries(group)) for group in _FOUND.values()}
+    known = {group: _named(name, discovery.entries(group)) for group in groups()}
     matches = [(group, entry) for group, entries in known.items() for entry in entries]
     exact = [match for match in matches if match[1] == name]
     if len(exact or matches) > 1:

@@ -97,7 +97,7 @@ def _meant(word: str, commands: Iterable[str], path: str) -> str:
 
     if path == "mapsto" and (word in recipes() or Path(word).suffix in (".yaml", ".yml")):
         return f"did you mean `{command('mapsto run {recipe}', recipe=word)}`?"
-    if path == "mapsto" and any(word in discovery.entries(group) for group in ("mappings", "data", "augment")):
+    if path == "mapsto" and any(word in discovery.entries(group) for group in catalog.groups()):
         return f"did you mean `{command('mapsto show {name}', name=word)}`?"
     return nearest(word, commands)
 
