@@ -166,7 +166,7 @@ def test_links_of_pages_lead_to_pages_of_the_reference() -> None:
 def test_what_the_idea_asks_for_has_a_name_that_exists() -> None:
     """Each name between backticks: a mapping or family, a data set, a recipe, a field, a command, a module or a file."""
     text = (ROOT / "docs" / "idea.md").read_text("utf-8").partition("\n## ")[2]
-    families = {name.partition(".")[0] for name in discovery.entries("mappings")}
+    families = set(reference.spaces())
     classes = [discovery.find("mappings", name) for name in discovery.entries("mappings")]
     fields = {field for cls in classes for field in cls.__pydantic_fields__}
     plain = {*(each.name for each in reference.named()), *recipes(), *fields, "plateau", "--plan"}
@@ -201,7 +201,7 @@ def test_the_glossary_uses_the_words_of_the_chinese_readme() -> None:
     assert len(terms) > 60
     assert list(terms) == sorted(terms, key=str.lower)
     assert all(re.search(r"[\u4e00-\u9fff]", word) for word in terms.values())
-    prose = re.sub(r"```.*?```|`[^`]*`", "", english, flags=re.DOTALL)
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", english, flags=re.DOTALL)
     used = [term for term in terms if re.search(rf"(?<!-)\b{re.escape(term)}s?\b", prose)]
     assert {"mapping", "recipe", "teacher", "multiply-accumulate"} <= set(used)
     said = {term: terms[term].partition("（")[0] for term in used}

@@ -29,7 +29,7 @@ from mapsto.recipe.reader import marker_in, parse_recipe
 from mapsto.recipe.writer import node_of
 
 ROOT = Path(__file__).resolve().parents[2]
-TITLES = {"mappings": "Mappings", "data": "Data sets", "streams": "Streams"}
+TITLES = {"mappings": "Mappings", "data": "Data sets", "streams": "Streams", "augment": "Augmentations"}
 NAMESPACES = {"data": "datasets"}
 """Group → its namespace in Python, where that is not its name."""
 
@@ -316,7 +316,8 @@ def example(each: Named) -> str:
     elif issubclass(cls, (Dataset, Tasks, Stream)):
         return _of_data(each, cls)
     else:
-        field = {each.space: [{each.short: node_of(instance(cls)) if cls.__pydantic_fields__ else {}}]}
+        node = node_of(instance(cls))
+        field = {each.space: [node if list(node) == [each.short] else {each.short: node}]}
         steps = [NETWORK, {"train.supervised": {"data": "$images", **field}}]
     text = _written(steps, {name: node for name, node in BEGIN.items() if name in _labels(steps)})
     parse_recipe(text, where=each.name)
@@ -450,6 +451,8 @@ def page(each: Named) -> str:
     tree = describe(each.group, each.name)
     cls = discovery.find(each.group, each.name)
     kinds = f"{tree['takes']} → {tree['gives']}, " if "takes" in tree else ""
+    if "on" in tree:
+        kinds = f"for {' and '.join(tree['on'])}{', mixes samples and their targets' if tree['mixes'] else ''}, "
     lines = [f"# {each.title}", "", f"*{kinds}version {tree['version']}*", ""]
     lines += _spaced(paragraphs(tree["doc"], root=root))
     about = tree["about"] if not tree["about"].startswith(f"{tree['class']}(") else ""
