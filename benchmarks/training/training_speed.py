@@ -21,7 +21,7 @@ from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.kernels.compiled import compiled_kernels
 from mapsto.nn.networks.conv4 import conv4
 from mapsto.nn.networks.vgg import vgg
-from mapsto.nn.train.loop import Plan, Training
+from mapsto.nn.train.loop import Training, TrainingPlan
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Conv4-64, 256 images of 1 × 28 × 28": (lambda: conv4(channels=1, size=28, classes=64), (256, 1, 28, 28)),
@@ -100,7 +100,7 @@ def _ours(module: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[], Non
     training = Training(
         module,
         None,
-        plan=Plan(optimisation=mapping, steps=10_000, epoch=10_000),
+        plan=TrainingPlan(optimisation=mapping, steps=10_000, epoch=10_000),
         fabric=Context(seed=0).fabric,
         loss=lambda call, _item: cross_entropy(call(inputs), labels),
         result=lambda load: load(module),

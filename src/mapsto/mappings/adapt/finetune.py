@@ -76,7 +76,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         from mapsto.nn.network.head import fits, head
         from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.class_weights import weights_of
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         samples = self._samples(ctx)
         weights = weights_of(samples, self.class_weights, ctx)
@@ -89,7 +89,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         if self.freeze == "embedding" and last is not None:
             module.requires_grad_(False)
             last.requires_grad_(True)
-        plan = Plan(
+        plan = TrainingPlan(
             optimisation=self,
             rule=self.update_rule(ctx),
             steps=self.epochs * epoch,

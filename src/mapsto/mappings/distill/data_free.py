@@ -77,7 +77,7 @@ class DataFree(Optimisation, Process[Network, Network]):
         from mapsto.nn.distill.deep_inversion import DeepInversion, SynthesisSettings, bounds, statistics_gap
         from mapsto.nn.distill.loop import classes_only, naming
         from mapsto.nn.network.inference import class_metrics, compact
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         teacher, samples = ctx.network(self.teacher), self.batches * self.batch_size
         if teacher.signature.answers != "classes":
@@ -90,7 +90,7 @@ class DataFree(Optimisation, Process[Network, Network]):
         student = Training(
             self._student(value, ctx)[0],
             None if state is None else state["student"],
-            plan=Plan(
+            plan=TrainingPlan(
                 optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * self.batches, epoch=self.batches
             ),
             fabric=ctx.fabric,

@@ -143,12 +143,12 @@ class Logits(Optimisation, Process[Network, Network]):
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.train.batches import Batches
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         items = self.items(value, ctx)
-        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
+        plan = TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
         if isinstance(items, Batches):
-            plan = Plan(
+            plan = TrainingPlan(
                 optimisation=self,
                 rule=self.update_rule(ctx),
                 steps=self.epochs * items.per_epoch,

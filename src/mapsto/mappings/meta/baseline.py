@@ -83,7 +83,7 @@ class Baseline(Optimisation, Process[Network, Network]):
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.class_weights import weights_of
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         samples = self._samples(ctx)
         weights = weights_of(samples, self.class_weights, ctx)
@@ -92,7 +92,7 @@ class Baseline(Optimisation, Process[Network, Network]):
         return Training(
             self._classifier(value, ctx)[0],
             state,
-            plan=Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
+            plan=TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
             fabric=ctx.fabric,
             loss=lambda call, item: self._loss(value, call, item, weights, augmenter),
             result=lambda load: self._result(value, load, ctx),

@@ -108,7 +108,7 @@ class Optimizer(Optimisation, Process[Network, Network]):
     def open(self, value: Network, state: State | None, ctx: Context) -> _Learning:
         """Raises `DomainError` where `value` is no update rule."""
         from mapsto.nn.meta.learned_optimizer.evolution import Population
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         rule = self._rule(value).to(ctx.device)
         population = Population(
@@ -123,7 +123,7 @@ class Optimizer(Optimisation, Process[Network, Network]):
             held_out=self.measured_on == "validation",
             device=ctx.device,
         )
-        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
+        plan = TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
         training = Training(
             rule,
             state,

@@ -88,7 +88,7 @@ class Aware(Optimisation, Process[Network, Network]):
         from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.label_kinds import kind_of, loss
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         epoch = self.items(value, ctx).per_epoch
         samples = self._samples(value, ctx)
@@ -106,7 +106,7 @@ class Aware(Optimisation, Process[Network, Network]):
         return Training(
             self._module(value),
             state,
-            plan=Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
+            plan=TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch),
             fabric=ctx.fabric,
             loss=objective,
             result=lambda load: self._result(value, load, ctx),

@@ -60,14 +60,14 @@ class Supervised(Optimisation, Process[Network, Network]):
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.train.class_weights import note_unequal
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         samples = self._samples(ctx)
         if self._kind(samples) == "classification" and self.class_weights == "none":
             note_unequal(samples, ctx)
         module, _ = self._headed(value, samples)
         epoch = self.items(value, ctx).per_epoch
-        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
+        plan = TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
         objective = _Objective(self, value, samples, ctx)
         return Training(
             module,

@@ -160,12 +160,12 @@ class DistillationLoop(Optimisation, Process[Network, Network]):
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
         from mapsto.nn.network.features import EMBEDDING
         from mapsto.nn.train.class_weights import weights_of
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         student, teacher, _, _ = self._student_and_teacher(value, ctx)
         weights = weights_of(self._samples(ctx), self.class_weights, ctx)
         epoch = self.items(value, ctx).per_epoch
-        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
+        plan = TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.epochs * epoch, epoch=epoch)
 
         def loss(call: nn.Module, item: NumberedBatch) -> Tensor:
             return self._loss(call, item, student, teacher, epoch, weights)

@@ -115,14 +115,14 @@ class Episodic(Optimisation, Process[Network, Network]):
         return TaskBatches(self._checked(self.drawn(ctx), value), self.tasks_per_step, ctx.fabric)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
-        from mapsto.nn.train.loop import Plan, Training
+        from mapsto.nn.train.loop import Training, TrainingPlan
 
         learner, _, _ = self.learner(value, ctx)
         learner.chosen = self.chosen(learner, ctx) if state is None else state.get("chosen", {})
         learner.objective = self.objective(value, ctx)
         prepared = self._prepared(value, ctx)
         training: Training
-        plan = Plan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
+        plan = TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
         training = Training(
             learner,
             state,

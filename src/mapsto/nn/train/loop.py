@@ -38,7 +38,7 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """How long training goes on, and by what."""
 
     optimisation: Optimisation
@@ -88,7 +88,7 @@ class Training(Live[Network]):
         module: nn.Module,
         state: State | None,
         *,
-        plan: Plan,
+        plan: TrainingPlan,
         fabric: Fabric,
         loss: Loss,
         result: Callable[[Load], Network],
