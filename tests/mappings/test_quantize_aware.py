@@ -16,7 +16,7 @@ from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizer, Quantizers, learn_steps
 from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
-from mapsto.nn.network.inference import class_metrics
+from mapsto.nn.train.metrics import class_metrics
 
 
 @pytest.fixture(autouse=True)

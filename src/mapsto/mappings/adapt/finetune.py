@@ -161,7 +161,7 @@ class Finetune(Optimisation, Process[Network, Network]):
         )
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
-        from mapsto.nn.network.inference import class_metrics
+        from mapsto.nn.train.metrics import class_metrics
 
         if self.validation is None:
             return None

@@ -76,8 +76,9 @@ class DataFree(Optimisation, Process[Network, Network]):
 
         from mapsto.nn.distill.deep_inversion import DeepInversion, SynthesisSettings, bounds, statistics_gap
         from mapsto.nn.distill.loop import classes_only, naming
-        from mapsto.nn.network.inference import class_metrics, compact
+        from mapsto.nn.network.inference import compact
         from mapsto.nn.train.loop import Training, TrainingPlan
+        from mapsto.nn.train.metrics import class_metrics
 
         teacher, samples = ctx.network(self.teacher), self.batches * self.batch_size
         if teacher.signature.answers != "classes":

@@ -362,7 +362,7 @@ class _Objective:
     def validation(self) -> Callable[[nn.Module], dict[str, float]] | None:
         """Metrics of a module on held-out data or tasks; None without any."""
         from mapsto.nn.meta.evaluation import episode_metrics
-        from mapsto.nn.network.inference import class_metrics
+        from mapsto.nn.train.metrics import class_metrics
 
         mapping, ctx = self._mapping, self._ctx
         if mapping.tasks is not None and mapping.validation_tasks is not None:

@@ -84,11 +84,11 @@ class Aware(Optimisation, Process[Network, Network]):
         return Batches(samples, self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
-        from mapsto.nn.network.inference import class_metrics
         from mapsto.nn.train.augmenter import Augmenter
         from mapsto.nn.train.class_weights import weights_of
         from mapsto.nn.train.label_kinds import kind_of, loss
         from mapsto.nn.train.loop import Training, TrainingPlan
+        from mapsto.nn.train.metrics import class_metrics
 
         epoch = self.items(value, ctx).per_epoch
         samples = self._samples(value, ctx)

@@ -162,7 +162,8 @@ class _Objective:
         def validate(module: nn.Module) -> dict[str, float]:
             import torch
 
-            from mapsto.nn.network.inference import forward, target_metrics
+            from mapsto.nn.network.inference import forward
+            from mapsto.nn.train.metrics import target_metrics
 
             outputs = forward(module, samples.inputs, self._preprocessing, device=self._ctx.device)
             return target_metrics(self._kind, outputs, torch.as_tensor(samples.labels))

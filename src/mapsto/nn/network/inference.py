@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mapsto.kinds import Preprocessing, Samples
+from mapsto.kinds import Preprocessing
 from mapsto.nn.kernels.malloc import keep_pages
 from mapsto.nn.network.head import embed
 from mapsto.nn.network.preprocess import prepare
-from mapsto.nn.train.label_kinds import Kind, kind_of, loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["class_metrics", "compact", "embeddings", "evaluating", "forward", "target_metrics"]
+__all__ = ["compact", "embeddings", "evaluating", "forward"]
 
 
 def forward(
@@ -48,28 +47,6 @@ def embeddings(
 ) -> Tensor:
     """Embeddings of raw samples, shape (N, D), on the CPU."""
     return _batched(module, lambda batch: embed(module, batch), inputs, preprocessing, batch_size, device)
-
-
-def class_metrics(
-    module: nn.Module, samples: Samples, preprocessing: Preprocessing, *, device: torch.device | str = "cpu"
-) -> dict[str, float]:
-    """`target_metrics` of a network on held-out data; the labels say which."""
-    outputs = forward(module, samples.inputs, preprocessing, device=device)
-    return target_metrics(kind_of(samples.labels), outputs, torch.as_tensor(samples.labels))
-
-
-def target_metrics(kind: Kind, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-    """``val_loss``, and ``val_accuracy`` (%) of classes or ``val_rmse`` of values (in their own unit).
-
-    >>> target_metrics("regression", torch.zeros(2, 1), torch.tensor([[3.0], [3.0]]))["val_rmse"]
-    3.0
-    """
-    metrics = {"val_loss": float(loss(kind, outputs, labels))}
-    if kind == "classification":
-        metrics["val_accuracy"] = float((outputs.argmax(1) == labels).double().mean() * 100)
-    elif kind == "regression":
-        metrics["val_rmse"] = float((outputs.double() - labels.double()).square().mean().sqrt())
-    return metrics
 
 
 def _batched(

@@ -27,7 +27,7 @@ from mapsto.process import Live, Rows, State
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Load", "Plan", "Training"]
+__all__ = ["Load", "Training", "TrainingPlan"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(the module to call, item) → a scalar."""
