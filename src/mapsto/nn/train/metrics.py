@@ -1,4 +1,4 @@
-"""Metrics on held-out data during training."""
+"""Metrics of a network on held-out data while it is trained."""
 
 from __future__ import annotations
 
