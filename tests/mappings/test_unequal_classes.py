@@ -13,6 +13,7 @@ from mapsto import distill, meta, networks, quantize
 from mapsto.errors import DomainError
 from mapsto.kinds import Dataset, Network, Preprocessing, Samples
 from mapsto.nn.network.inference import forward
+from mapsto.nn.train.augmenter import Augmenter
 from mapsto.nn.train.losses import class_weights
 
 
@@ -103,7 +104,8 @@ def test_the_baselines_loss_weighs_its_classes() -> None:
     with torch.no_grad():
         weights = class_weights(torch.as_tensor(DATA.open().labels), 2)
         classifier = mapping._classifier(given, ctx)[0].eval()
-        losses = [float(mapping._loss(given, classifier, item, each, ctx)) for each in (None, weights)]
+        none = Augmenter((), ctx, classes=2)
+        losses = [float(mapping._loss(given, classifier, item, each, none)) for each in (None, weights)]
         scores, labels = classifier(torch.as_tensor(item.inputs)), torch.as_tensor(item.labels)
     assert losses[1] == pytest.approx(
         float(torch.nn.functional.cross_entropy(scores, labels, weight=weights)), rel=1e-5
