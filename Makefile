@@ -20,10 +20,10 @@ DEV := $(VENV)/.mapsto-dev
 DOCS := $(VENV)/.mapsto-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests lint stubs docs venv dist clean
+.PHONY: help demo test tests test-changed test-all lint stubs docs venv dist clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(CORE) ## the main job, end to end, into runs/demo/
 	$(BIN)/mapsto run demo --out runs/demo
@@ -34,6 +34,13 @@ test: $(DEV) ## every check: lint, types, layers, tests and doctests
 
 tests: $(DEV) ## tests and doctests alone
 	$(BIN)/python -m pytest -q -rs --durations=10 --numprocesses auto --dist worksteal $(PYTEST)
+
+test-changed: $(DEV) ## the tests that bear on what differs from main
+	$(BIN)/python scripts/changed_tests.py --run --numprocesses auto --dist worksteal $(PYTEST)
+
+test-all: $(DEV) ## every test: all recipes, kills, every runtime, the browser, the site; an hour and more
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q -rs --durations=25 --numprocesses auto --dist worksteal -m 'not gpu' $(PYTEST)
 
 lint: $(DEV) ## ruff, pyright, import-linter, generated files up to date
 	$(BIN)/ruff check

@@ -15,9 +15,10 @@ def test_streams(case: testing.StreamCase, tmp_path: Path) -> None:
     case.check(tmp_path)
 
 
+@pytest.mark.parametrize("promise", testing.PROMISES)
 @pytest.mark.parametrize("case", testing.cases(), ids=str)
-def test_contract(case: testing.Case, tmp_path: Path) -> None:
+def test_contract(case: testing.Case, promise: str, tmp_path: Path) -> None:
     try:
-        case.check(tmp_path)
+        case.check(tmp_path, promise)
     except MissingExtra as error:
         pytest.skip(str(error))

@@ -11,8 +11,8 @@ A mapping may say which small field values the suite should use (``contract: Cla
 cannot keep, with the reason (``exempt: ClassVar[dict[str, str]]``). Streams have a suite of their own, `stream_cases`.
 """
 
-from mapsto.testing.contract import Case, cases, contract_network
+from mapsto.testing.contract import PROMISES, Case, cases, contract_network
 from mapsto.testing.lock import check_lock, write_lock
 from mapsto.testing.streams import StreamCase, stream_cases
 
-__all__ = ["Case", "StreamCase", "cases", "check_lock", "contract_network", "stream_cases", "write_lock"]
+__all__ = ["PROMISES", "Case", "StreamCase", "cases", "check_lock", "contract_network", "stream_cases", "write_lock"]
