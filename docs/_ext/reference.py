@@ -228,9 +228,8 @@ NETWORK = {"networks.conv4": {"data": "$images", "classes": "data"}}
 EMBEDDING = {"networks.conv4": {"data": "$images"}}
 TRANSFORMER = {"networks.vit": {"data": "$images", "classes": "data", "patch": 4, "depth": 4}}
 QUANTIZED = {"quantize.static": {"data": "$images"}}
-TEXT = {
-    "networks.hf_text": {"configuration": {"model_type": "bert", "vocab_size": 256, "hidden_size": 64}, "length": 16}
-}
+_BERT = {"model_type": "bert", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT = {"networks.hf_text": {"configuration": _BERT, "length": 16}}
 BEFORE: dict[str, list[dict[str, Any]]] = {
     "adapt.learner": [EMBEDDING, {"meta.protonet": {"tasks": "$tasks"}}],
     "adapt.merge_lora": [NETWORK, {"adapt.lora": {}}],
@@ -269,6 +268,7 @@ FILES = {
     "arrays": {"file": "samples.npz"},
     "csv": {"file": "events.csv", "target": "column"},
     "images": {"folder": "photos"},
+    "replay": {"data": {"table": {"file": "table.csv", "target": "column"}}},
     "table": {"file": "table.csv", "target": "column"},
 }
 """Data sets of the reader's own → what they are read from."""
@@ -364,7 +364,8 @@ def _of_data(each: Named, cls: type[Any]) -> str:
         steps = [{"networks.conv4": {"data": "$images"}}, {"meta.protonet": {"tasks": "$some"}}]
     else:
         data = {"some": node}
-        steps = [{"networks.mlp": {}}, {"meta.maml": {"tasks": "$some"}}]
+        inputs = {"inputs": size} if (size := getattr(cls, "size", None)) else {}
+        steps = [{"networks.mlp": inputs}, {"meta.maml": {"tasks": "$some", "inner_rate": 0.01}}]
     text = _written(steps, data)
     parse_recipe(text, where=each.name)
     return text
