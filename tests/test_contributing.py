@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -97,19 +96,26 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_criterion_of_another_package_is_used_like_one_of_mapsto(tmp_path: Path) -> None:
+def test_a_criterion_of_another_package_is_used_like_one_of_mapsto() -> None:
     assert "yours.alive" in run_mapsto("list", "yours", code=0).out
     assert "threshold  (number in (0, ∞], default 0.01)" in run_mapsto("show", "yours.alive", code=0).out
-    made: Any = mapsto.yours.alive(macs=0.5)
-    (case,) = testing.cases("yours.alive")
-    case.check(tmp_path)
     recipe = parse_recipe(
         "schema: 1\ndata: {images: {digits: {size: 16}}}\nsteps:\n  - networks.conv4: {data: $images, classes: data}\n"
         "  - prune.gradual: {criterion: {yours.alive: {macs: 0.5}}, train: {train.supervised: {data: $images}}}\n"
     )
-    assert "yours.alive" in repr(recipe.steps) or type(made).__name__ in repr(recipe.steps)
+    assert recipe.steps.steps[1].criterion == mapsto.yours.alive(macs=0.5)  # type: ignore[attr-defined]
+    small = mapsto.yours.alive(macs=0.5)(testing.contract_network())
+    assert small.tensors["features.0.0.weight"].shape[0] < 4
     with pytest.raises(SpecError, match="threshold"):
         mapsto.yours.alive(macs=0.5, threshold=0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", ["yours.alive", "yours.most"])
+def test_what_another_package_adds_keeps_the_contract(name: str, tmp_path: Path) -> None:
+    (case,) = testing.cases(name)
+    case.check(tmp_path)
 
 
 @pytest.mark.usefixtures("installed")

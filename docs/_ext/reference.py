@@ -9,6 +9,7 @@ used. A group that discovery learns of gets its pages without a change here.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import textwrap
@@ -139,6 +140,10 @@ def shown(value: Any) -> str:
     """A default as a recipe has it."""
     if isinstance(value, dict) and len(value) > 4:
         return "its own defaults"
+    if value is None or isinstance(value, (bool, int, float)):
+        return f"`{json.dumps(value)}`"
+    if isinstance(value, str) and re.fullmatch(r"[a-z_]+", value):
+        return f"`{value}`"
     text = yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000, allow_unicode=True)
     return f"`{text.removesuffix('...' + chr(10)).strip()}`"
 
@@ -319,7 +324,8 @@ def example(each: Named) -> str:
         node = node_of(instance(cls))
         field = {each.space: [node if list(node) == [each.short] else {each.short: node}]}
         steps = [NETWORK, {"train.supervised": {"data": "$images", **field}}]
-    text = _written(steps, {name: node for name, node in BEGIN.items() if name in _labels(steps)})
+    labels = _labels(steps)
+    text = _written(steps, {name: node for name, node in BEGIN.items() if name in labels})
     parse_recipe(text, where=each.name)
     return text
 
@@ -411,6 +417,12 @@ def _texts() -> dict[str, str]:
 
 
 @cache
+def _named_in(text: str) -> frozenset[str]:
+    """Dotted names in a text, and plain ones that have fields, as in ``{digits: {size: 16}}``."""
+    return frozenset(re.findall(r"\b[a-z]+\.\w+", text)) | frozenset(re.findall(r"(?<=[\[{,\s-])(\w+):\s*{", text))
+
+
+@cache
 def _tables() -> dict[str, str]:
     """Benchmark → the page with its table."""
     pages = sorted((ROOT / "docs" / "benchmarks").glob("*.md"))
@@ -419,14 +431,11 @@ def _tables() -> dict[str, str]:
 
 def used_in(each: Named, *, root: str) -> list[str]:
     """Lines of links: recipes by name, benchmarks by their pages, guides and tutorials."""
-    if each.group == "mappings":
-        pattern = re.compile(rf"\b{re.escape(each.name)}\b")
-    else:
-        pattern = re.compile(rf"\b{re.escape(each.python)}\b|[\[{{,\s-]{re.escape(each.short)}:\s*{{")
+    known = {each.name} if each.group == "mappings" else {each.python, each.short}
     found: dict[str, list[str]] = {"Recipes": [], "Benchmarks": [], "Pages": []}
     for where, text in _texts().items():
         kind, _, name = where.partition(":")
-        if not pattern.search(text):
+        if not known & _named_in(text):
             continue
         if kind == "recipe":
             found["Recipes"].append(f"`{name}`")
