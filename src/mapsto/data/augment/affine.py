@@ -62,4 +62,4 @@ class Affine(Augmentation):
             torch.stack([across, down], dim=1).to(x.dtype), [count, 1, height, width], align_corners=False
         )
         moved = grid_sample(x, grid, padding_mode="border", align_corners=False)
-        return dataclasses.replace(drawn, x=moved if drawn.x.is_floating_point() else moved.round().to(drawn.x.dtype))
+        return dataclasses.replace(drawn, x=moved if drawn.x.is_floating_point() else moved.round_().to(drawn.x.dtype))

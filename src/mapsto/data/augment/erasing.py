@@ -65,16 +65,16 @@ class Erasing(Augmentation):
         extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()]).clamp(max=1)
         erased = inside(extent / 2 + uniform[2:4] * (1 - extent), extent, (height, width))
         erased = erased & (uniform[4] < self.probability)[:, None, None, None]
-        return dataclasses.replace(drawn, x=torch.where(erased, self._filling(drawn, generator), x))
+        return dataclasses.replace(drawn, x=torch.where(erased, self._filling(x, generator), x))
 
-    def _filling(self, drawn: Drawn, generator: Generator) -> Tensor:
-        """What is seen in the boxes, in the type of the images."""
+    def _filling(self, x: Tensor, generator: Generator) -> Tensor:
+        """What is seen of each image where it is erased, in its type."""
         import torch
 
-        x = drawn.x if drawn.x.is_floating_point() else drawn.x.float()
+        kind = x.dtype if x.is_floating_point() else torch.float32
         if self.fill == "mean":
-            values = x.mean((2, 3), keepdim=True)
+            values = x.mean((2, 3), keepdim=True, dtype=kind)
         else:
-            low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
-            values = low + torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device) * (high - low)
-        return values if drawn.x.is_floating_point() else values.round().to(drawn.x.dtype)
+            low, high = (each.to(kind)[:, None, None, None] for each in x.flatten(1).aminmax(dim=1))
+            values = torch.rand(x.shape, generator=generator, dtype=kind).to(x.device).mul_(high - low).add_(low)
+        return values if x.is_floating_point() else values.round_().to(x.dtype)

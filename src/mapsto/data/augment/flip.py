@@ -35,5 +35,7 @@ class Flip(Augmentation):
         import torch
 
         x = drawn.x
-        mirrored = torch.rand(len(x), generator=generator) < self.probability
-        return dataclasses.replace(drawn, x=torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(3), x))
+        mirrored = (torch.rand(len(x), generator=generator) < self.probability).to(x.device)
+        flipped = x.clone()
+        flipped[mirrored] = x[mirrored].flip(3)
+        return dataclasses.replace(drawn, x=flipped)

@@ -40,7 +40,8 @@ class Noise(Augmentation):
 
         x = drawn.x
         kind = x.dtype if x.is_floating_point() else torch.float32
-        drift = torch.randn(x.shape, generator=generator, dtype=kind).to(x.device) * self.std
+        drift = torch.randn(x.shape, generator=generator, dtype=kind).to(x.device)
         if x.is_floating_point():
-            return dataclasses.replace(drawn, x=x + drift)
-        return dataclasses.replace(drawn, x=(x + 255 * drift).round().clamp(0, 255).to(x.dtype))
+            return dataclasses.replace(drawn, x=drift.mul_(self.std).add_(x))
+        noisy = drift.mul_(255 * self.std).add_(x).round_().clamp_(0, 255)
+        return dataclasses.replace(drawn, x=noisy.to(x.dtype))
