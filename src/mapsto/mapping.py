@@ -234,10 +234,10 @@ class Branches:
 
     def flat(self) -> dict[str, Any]:
         """The kind of every part by its own label, those of inner forks in place of these."""
-        found: dict[str, Any] = {}
+        kinds: dict[str, Any] = {}
         for label, kind in self.kinds.items():
-            found.update(kind.flat() if isinstance(kind, Branches) else {label: kind})
-        return found
+            kinds.update(kind.flat() if isinstance(kind, Branches) else {label: kind})
+        return kinds
 
 
 def accepts(takes: Any, given: Any) -> bool:
@@ -335,9 +335,9 @@ def misfits(mapping: Mapping[Any, Any], given: Any, before: str = "") -> Iterato
         node = -1
         for step in mapping.steps:
             node += 0 if isinstance(step, Observe) else 1
-            found = [replace(misfit, path=(max(node, 0), *misfit.path)) for misfit in misfits(step, given, before)]
-            yield from found
-            if found:
+            wrong = [replace(misfit, path=(max(node, 0), *misfit.path)) for misfit in misfits(step, given, before)]
+            yield from wrong
+            if wrong:
                 return  # what it would give is not known
             if not isinstance(step, Observe):
                 given, before = step.gives_for(given), step.name

@@ -133,47 +133,47 @@ class Executor:
     # -- running
 
     def run(
-        self, mapping: Mapping[Any, Any], given: Handle, *, label: str | None = None, of: int | None = None
+        self, mapping: Mapping[Any, Any], incoming: Handle, *, label: str | None = None, of: int | None = None
     ) -> Handle:
         """Run a mapping on a value; compound mappings run part by part."""
         if isinstance(mapping, Chain):
-            return self._chain(mapping, given, label, of)
+            return self._chain(mapping, incoming, label, of)
         if isinstance(mapping, Labelled):
-            handle = self.run(mapping.mapping, given, label=mapping.label, of=of)
+            handle = self.run(mapping.mapping, incoming, label=mapping.label, of=of)
             self.labels[mapping.label] = handle
             return handle
         if isinstance(mapping, Observe):
             for name, report in mapping.reports.items():
-                self.run(report, given, label=name, of=given.steps[0] if of is None and given.steps else of)
-            return given
+                self.run(report, incoming, label=name, of=incoming.steps[0] if of is None and incoming.steps else of)
+            return incoming
         if isinstance(mapping, Fork):
-            return self._fork(mapping, given)
-        return self._leaf(mapping, given, label, of)
+            return self._fork(mapping, incoming)
+        return self._leaf(mapping, incoming, label, of)
 
-    def _chain(self, mapping: Chain[Any, Any], given: Handle, label: str | None, of: int | None) -> Handle:
+    def _chain(self, mapping: Chain[Any, Any], incoming: Handle, label: str | None, of: int | None) -> Handle:
         """One step after another; the label is the last one's."""
-        start, outer = given, self._leaves_out
+        start, outer = incoming, self._leaves_out
         last = max((at for at, step in enumerate(mapping.steps) if not isinstance(step, Observe)), default=-1)
         for place, step in enumerate(mapping.steps):
             self._training_follows.append(any(trains(later) for later in mapping.steps[place + 1 :]))
             self._leaves_out = outer or mapping.chosen_from(place)
             try:
-                given = self.run(step, given, label=label if place == last else None, of=of)
+                incoming = self.run(step, incoming, label=label if place == last else None, of=of)
             finally:
                 self._training_follows.pop()
                 self._leaves_out = outer
         if start is _NOTHING:
-            self._sources.append((mapping, given))
-        return given
+            self._sources.append((mapping, incoming))
+        return incoming
 
-    def _fork(self, mapping: Fork[Any], given: Handle) -> Handle:
+    def _fork(self, mapping: Fork[Any], incoming: Handle) -> Handle:
         parts: dict[str, Handle] = {}
         left_out: dict[str, str] = {}
         outer = self._branch
         for at, (label, branch) in enumerate(mapping.branches.items()):
             self._branch = (*outer, label)
             try:
-                parts[label] = self.run(branch, given, label=label)
+                parts[label] = self.run(branch, incoming, label=label)
             except StepError as error:
                 refused = refusal(error)
                 if not self._leaves_out or refused is None or (not parts and at == len(mapping.branches) - 1):
@@ -206,11 +206,11 @@ class Executor:
         self._say(step, level, text)
         self.listener.finished(step)
 
-    def _leaf(self, mapping: Mapping[Any, Any], given: Handle, label: str | None, of: int | None) -> Handle:
-        used: list[int] = list(given.steps)
+    def _leaf(self, mapping: Mapping[Any, Any], incoming: Handle, label: str | None, of: int | None) -> Handle:
+        used: list[int] = list(incoming.steps)
 
         try:
-            key = self._key(mapping, given, used)
+            key = self._key(mapping, incoming, used)
         except _Unknown:
             key = ""
         except NotDownloaded:
@@ -226,14 +226,14 @@ class Executor:
             kind="observe" if of is not None else "step",
             of=of,
             inputs=tuple(dict.fromkeys(used)),
-            values=len(set(given.steps)),
+            values=len(set(incoming.steps)),
             fields=_shown(mapping),
             key=key,
             branch=self._branch,
         )
         self.steps.append(step)
         self._mappings.append(mapping)
-        self._given.append(given)
+        self._given.append(incoming)
         record = self.team.share(self.store.record(key) if key else None)
         if record is not None and self._is_forced(step):
             if not self.plan and self.team.leads:
@@ -249,7 +249,7 @@ class Executor:
         else:
             self.listener.started(step)
             try:
-                record = self._compute(mapping, given, step)
+                record = self._compute(mapping, incoming, step)
             except StepError:
                 step.status = "failed"
                 raise
@@ -271,15 +271,15 @@ class Executor:
 
     def observed(self, mapping: Mapping[Any, Any], network: Network) -> Any:
         """What a mapping says of a network, under the very key that an observation of it has: measured here, it is there a hit."""
-        given = Handle(digest=network_digest(network), kind="Network", steps=(), load=lambda: network)
-        key = self._key(mapping, given, [])
+        incoming = Handle(digest=network_digest(network), kind="Network", steps=(), load=lambda: network)
+        key = self._key(mapping, incoming, [])
         step = StepResult(id=len(self.steps), name=mapping.name, label=None, kind="observe", key=key)
         record = self.team.share(self.store.record(key) if self.team.leads else None)
         if record is None:
-            record = self._compute(mapping, given, step)
+            record = self._compute(mapping, incoming, step)
         return self.store.load(record.digest, measured=record.measured)
 
-    def _key(self, mapping: Mapping[Any, Any], given: Handle, used: list[int]) -> str:
+    def _key(self, mapping: Mapping[Any, Any], incoming: Handle, used: list[int]) -> str:
         """The key of a step; the steps that it refers to are added to `used`."""
 
         def resolve(reference: Ref) -> str:
@@ -290,7 +290,7 @@ class Executor:
 
         return digest.step_key(
             mapping,
-            () if given is _NOTHING else (self._known(given, []),),
+            () if incoming is _NOTHING else (self._known(incoming, []),),
             seed=self.seed,
             numerics=self.numerics,
             kernels=self.without_kernels is None,
@@ -321,7 +321,7 @@ class Executor:
         known: set[str | None] = {name for s in self.steps for name in (s.name, s.label)}
         return {name for name in self.force - self._forced if name not in known}
 
-    def _compute(self, mapping: Mapping[Any, Any], given: Handle, step: StepResult) -> Record:
+    def _compute(self, mapping: Mapping[Any, Any], incoming: Handle, step: StepResult) -> Record:
         place = f"step {step.id + 1}, {step.name}{f' ({step.label})' if step.label else ''}"
 
         def waiting(holder: str) -> None:
@@ -347,7 +347,7 @@ class Executor:
                 context.note(text)
             stack.enter_context(logged_to(context))
             try:
-                value = None if given is _NOTHING else given.load()
+                value = None if incoming is _NOTHING else incoming.load()
                 _set_threads(self.numerics)
                 context.seed_everything(mapping.name)
                 with context.giving(value):
@@ -381,7 +381,7 @@ class Executor:
                 kind=encode(result, lambda _: "")["kind"],
                 name=step.name,
                 version=type(mapping).version,
-                inputs=() if given.digest is None else (given.digest,),
+                inputs=() if incoming.digest is None else (incoming.digest,),
                 seconds=context.seconds,
                 created=time.time(),
                 measured=measured_of(result),
@@ -415,15 +415,15 @@ class Executor:
         if not isinstance(value, Network) or not isinstance(result, Network):
             return {}
         before = list(self._before(step.id))
-        found: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         grounded = list(grounds(mapping, [self._mappings[place] for place in before]))
         if compares(mapping):
             teacher = teacher_of(mapping)
-            found["given"] = _figures(value, result, grounded, context, teacher=teacher)
+            figures["given"] = _figures(value, result, grounded, context, teacher=teacher)
         first = self._first(step.id)
         if first is not None and first.digest != self._given[step.id].digest:
-            found["first"] = {"digest": first.digest, **_figures(first.load(), result, grounded, context)}
-        return found
+            figures["first"] = {"digest": first.digest, **_figures(first.load(), result, grounded, context)}
+        return figures
 
     def _before(self, place: int) -> Iterator[int]:
         """The steps that led to a step's value, the nearest first; of a choice the branch that was chosen."""
@@ -448,13 +448,13 @@ class Executor:
 
     def _judge(self, step: StepResult) -> None:
         """Say what a step's comparison came to."""
-        given = step.comparison.get("given")
-        if given is None:
+        figures = step.comparison.get("given")
+        if figures is None:
             return
-        if "reason" in given and not self._said_uncompared:
+        if "reason" in figures and not self._said_uncompared:
             self._said_uncompared = True
-            self._say(step, "note", f"what this step changed could not be measured: {given['reason']}")
-        said = judged(given, followed=any(self._training_follows))
+            self._say(step, "note", f"what this step changed could not be measured: {figures['reason']}")
+        said = judged(figures, followed=any(self._training_follows))
         if said is not None:
             self._say(step, said.level, said.text)
 
@@ -463,11 +463,11 @@ class Executor:
         for place in result.steps:
             for number in (place, *self._before(place)):
                 step = self.steps[number]
-                found = step.comparison.get("first")
-                if found is not None:
+                figures = step.comparison.get("first")
+                if figures is not None:
                     first = self._first(number)
-                    said = judged(found, followed=False, final=True)
-                    if said is not None and first is not None and first.digest == found["digest"]:
+                    said = judged(figures, followed=False, final=True)
+                    if said is not None and first is not None and first.digest == figures["digest"]:
                         self._say(step, said.level, said.text)
                 if step.comparison and step.kind_out == "Network":
                     break
@@ -500,12 +500,12 @@ def _figures(
         try:
             with context.giving(after):
                 data = cast("Dataset | Tasks", context.resolve(ground.data, Frozen))
-                found = compare(before, after, data, context, labelled=ground.labelled, reference=reference)
+                figures = compare(before, after, data, context, labelled=ground.labelled, reference=reference)
         except Exception as error:  # a foreign network on data of an earlier step may raise what it likes
             reason = f"{type(error).__name__}: {error}"[:200]
             continue
-        named = {} if teacher is None or "accuracy" in found else {"against": "its teacher"}
-        return {"on": ground.what, **found, **named}
+        named = {} if teacher is None or "accuracy" in figures else {"against": "its teacher"}
+        return {"on": ground.what, **figures, **named}
     return {"reason": reason}
 
 

@@ -69,11 +69,11 @@ def teacher_of(mapping: Mapping[Any, Any]) -> Any:
 def grounds(mapping: Mapping[Any, Any], earlier: Iterable[Mapping[Any, Any]]) -> Iterator[Ground]:
     """What a step's result can be compared on, the best first; `earlier` are the steps before it, the nearest first."""
     upstream = [step for step in earlier if not step.name.startswith(("evaluate.", "choose."))]
-    own, others = _fields(mapping), [found for step in upstream for found in _fields(step)]
-    for name, value in (*own, *others):
+    fields, others = _fields(mapping), [field for step in upstream for field in _fields(step)]
+    for name, value in (*fields, *others):
         if "validation" in name and not _is_test(value):
             yield Ground(value, True, "validation tasks" if isinstance(value, Tasks) else "validation data")
-    for name, value in own:
+    for name, value in fields:
         if "validation" not in name:
             learns = trains(mapping) and not _is_test(value)
             labelled = learns or isinstance(value, Tasks)
@@ -89,13 +89,13 @@ def grounds(mapping: Mapping[Any, Any], earlier: Iterable[Mapping[Any, Any]]) ->
 
 def _fields(mapping: Any) -> list[tuple[str, Any]]:
     """Data sets and tasks in a mapping's fields, by name; in those of mappings that are its fields too."""
-    found: list[tuple[str, Any]] = []
+    fields: list[tuple[str, Any]] = []
     for name, value in fields_of(mapping).items():
         if isinstance(value, (Dataset, Tasks)) or (isinstance(value, Ref) and ("data" in name or "tasks" in name)):
-            found.append((name, value))
+            fields.append((name, value))
         elif isinstance(value, Mapping) and name not in ("teacher", "rule"):
-            found += _fields(value)
-    return found
+            fields += _fields(value)
+    return fields
 
 
 def _is_test(value: Any) -> bool:
@@ -135,7 +135,7 @@ _ANSWERS = {
 }
 
 
-def judged(found: AbcMapping[str, Any], *, followed: bool, final: bool = False) -> Said | None:
+def judged(figures: AbcMapping[str, Any], *, followed: bool, final: bool = False) -> Said | None:
     """What a comparison comes to, if there is anything to say.
 
     Parameters
@@ -145,29 +145,29 @@ def judged(found: AbcMapping[str, Any], *, followed: bool, final: bool = False) 
     final
         Whether it is the last network against the first trained one.
     """
-    if "reason" in found:
+    if "reason" in figures:
         return None
-    text = _loss(found)
+    text = _loss(figures)
     if text is None:
         return None
-    against = found.get("against", "what the step was given")
+    against = figures.get("against", "what the step was given")
     text = f"{text} ({_AT_THE_END if final else f'compared with {against}'})"
     return Said("note", f"{text}; training follows") if followed else Said("warning", text)
 
 
-def _loss(found: AbcMapping[str, Any]) -> str | None:
-    where = f"on {found['n']} {found.get('unit', 'samples')} of {found.get('on', 'data')}"
-    accuracy = found.get("accuracy")
+def _loss(figures: AbcMapping[str, Any]) -> str | None:
+    where = f"on {figures['n']} {figures.get('unit', 'samples')} of {figures.get('on', 'data')}"
+    accuracy = figures.get("accuracy")
     if accuracy is not None:
         if accuracy["drop"] <= max(2.0, 2 * accuracy["se"]):
             return None
         of = "accuracy" if accuracy["of"] == "accuracy" else "the explained share of variance"
         return f"{of} fell from {_percent(accuracy['before'])} to {_percent(accuracy['after'])} % {where}"
-    if found["agreement"] >= _LEAST_AGREEMENT:
+    if figures["agreement"] >= _LEAST_AGREEMENT:
         return None
-    if "agreement_before" in found and found["agreement"] > found["agreement_before"]:
+    if "agreement_before" in figures and figures["agreement"] > figures["agreement_before"]:
         return None  # learning brings it nearer to its teacher; the end of the recipe says how near it came
-    return f"{_ANSWERS[found['answers']].format(found['agreement'])} {where}"
+    return f"{_ANSWERS[figures['answers']].format(figures['agreement'])} {where}"
 
 
 def _percent(value: float) -> str:

@@ -162,8 +162,8 @@ def _adapted(
                 where=str(examples),
                 hint=f"leave it out: {command('mapsto adapt {folder}', folder=examples)}",
             )
-        package, found = adapt_to_table(examples, target, ctx, **given)
-        return package, {"learner": "the table's columns", "method": "a linear model", **found}
+        package, result = adapt_to_table(examples, target, ctx, **given)
+        return package, {"learner": "the table's columns", "method": "a linear model", **result}
     if examples.suffix.lower() in (".csv", ".tsv", ".parquet"):
         raise SpecError(
             "a table needs the column to predict",
@@ -190,24 +190,24 @@ def _adapted(
     if len(places) == 1:
         typed = command("mapsto adapt {examples} --class-weights balanced", examples=examples)
         ctx.advice["class_weights"] = f"use `{typed}`"
-    package, found = adapt_to(network, examples_in(learn, network), ctx, class_weights=given["class_weights"])
+    package, result = adapt_to(network, examples_in(learn, network), ctx, class_weights=given["class_weights"])
     if "test" in splits:
-        found |= tested(package, splits["test"])
-    return package, {"learner": name, **found}
+        result |= tested(package, splits["test"])
+    return package, {"learner": name, **result}
 
 
-def _sureness(found: dict[str, Any]) -> str:
+def _sureness(result: dict[str, Any]) -> str:
     """What was adapted, and how often it is right on examples that it was not adapted to."""
-    text = f"'{found['learner']}' adapted by {found['method']}"
-    if "test_accuracy_percent" in found:
-        text += f"; right on {found['test_accuracy_percent']:.4g} % of {found['tested']} test files"
-    if found.get("task") == "values" and "rmse" not in found:
+    text = f"'{result['learner']}' adapted by {result['method']}"
+    if "test_accuracy_percent" in result:
+        text += f"; right on {result['test_accuracy_percent']:.4g} % of {result['tested']} test files"
+    if result.get("task") == "values" and "rmse" not in result:
         return f"{text}; how near the answers come is not known: there is one row"
-    if "rmse" in found:
-        always = f"{found['rmse_of_mean']:.4g} by always answering the mean"
-        return f"{text}; root mean squared error {found['rmse']:.4g} by cross-validation ({always})"
-    if "accuracy_percent" not in found:
+    if "rmse" in result:
+        always = f"{result['rmse_of_mean']:.4g} by always answering the mean"
+        return f"{text}; root mean squared error {result['rmse']:.4g} by cross-validation ({always})"
+    if "accuracy_percent" not in result:
         return f"{text}; how often it is right is not known: there are too few examples"
-    others = " of the classes with two examples or more" if found.get("not_judged") else ""
-    ends = f" ({found['accuracy_low_percent']:.3g} to {found['accuracy_high_percent']:.3g})"
-    return f"{text}; right on {found['accuracy_percent']:.4g} %{ends}{others} by cross-validation in {found['folds']} folds"
+    others = " of the classes with two examples or more" if result.get("not_judged") else ""
+    ends = f" ({result['accuracy_low_percent']:.3g} to {result['accuracy_high_percent']:.3g})"
+    return f"{text}; right on {result['accuracy_percent']:.4g} %{ends}{others} by cross-validation in {result['folds']} folds"

@@ -107,16 +107,16 @@ class EmbeddingRows(Mapping[Network, Network]):
         from mapsto.data.checks import require_some
 
         where = f"{self.name}: data"
-        found = require_some(ctx.dataset(self.data), where=where).inputs
-        if found.dtype.kind not in "iu":
-            raise DataError(f"its inputs are {found.dtype}, no ids", where=where, hint="give whole numbers (N, L)")
-        if int(found.min()) < 0 or int(found.max()) >= ids:
+        inputs = require_some(ctx.dataset(self.data), where=where).inputs
+        if inputs.dtype.kind not in "iu":
+            raise DataError(f"its inputs are {inputs.dtype}, no ids", where=where, hint="give whole numbers (N, L)")
+        if int(inputs.min()) < 0 or int(inputs.max()) >= ids:
             raise DataError(
-                f"its ids run from {int(found.min())} to {int(found.max())}, the vocabulary has {ids:,}",
+                f"its ids run from {int(inputs.min())} to {int(inputs.max())}, the vocabulary has {ids:,}",
                 where=where,
                 hint="tokenize with the network's own tokenizer",
             )
-        return np.bincount(found.reshape(-1), minlength=ids)
+        return np.bincount(inputs.reshape(-1), minlength=ids)
 
 
 def _vocabulary(module: nn.Module, example: Any, *, where: str) -> tuple[str, nn.Embedding]:
@@ -127,31 +127,31 @@ def _vocabulary(module: nn.Module, example: Any, *, where: str) -> tuple[str, nn
     from mapsto.nn.network.layer_calls import run_watched
 
     parts = {path: part for path, part in module.named_modules() if isinstance(part, nn.Embedding)}
-    found: dict[str, nn.Embedding] = {}
+    tables: dict[str, nn.Embedding] = {}
 
     def compare(path: str, given: tuple[torch.Tensor, ...], _: object) -> None:
         if torch.equal(given[0], example):
-            found[path] = parts[path]
+            tables[path] = parts[path]
 
     if not example.is_floating_point():
         run_watched(module, parts, [example], compare)
-    if not found:
+    if not tables:
         raise DomainError(
             f"no nn.Embedding takes its input, which is {str(example.dtype).removeprefix('torch.')}",
             where=where,
             hint="give a text network, which takes token ids",
         )
-    path = max(found, key=lambda name: found[name].num_embeddings)
+    path = max(tables, key=lambda name: tables[name].num_embeddings)
     shared = [
         name
         for name, tensor in module.named_parameters(remove_duplicate=False)
-        if tensor is found[path].weight and name.rpartition(".")[0] != path
+        if tensor is tables[path].weight and name.rpartition(".")[0] != path
     ]
     if shared:
         raise DomainError(
             f"its vocabulary is also '{shared[0]}'", where=where, hint="give an encoder without a tied output"
         )
-    return path, found[path]
+    return path, tables[path]
 
 
 def _tokenizer(value: Network) -> tuple[set[int], int | None]:

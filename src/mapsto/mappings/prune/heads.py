@@ -230,11 +230,11 @@ def _effects(
     with watching(outputs, keep, before=True):
         for values in batches:
             for value in values():
-                found = torch.autograd.grad(value, [seen[each.path] for each in attentions], retain_graph=True)
-                for attention, gradient in zip(attentions, found, strict=True):
+                gradients = torch.autograd.grad(value, [seen[each.path] for each in attentions], retain_graph=True)
+                for attention, gradient in zip(attentions, gradients, strict=True):
                     given = seen[attention.path]
                     effects = (given * gradient).detach().double().flatten(1, -2).sum(1)
                     heads = effects.unflatten(1, (attention.group.channels, attention.size)).sum(2)
                     sums[attention.path] += heads.abs().pow(power).sum(0)
-                count += len(found[0])
+                count += len(gradients[0])
     return {path: (total / max(count, 1)).pow(1 / power).numpy() for path, total in sums.items()}
