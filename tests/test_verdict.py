@@ -22,7 +22,7 @@ CHECK = datasets.subset(data=REST, per_class=30)
 
 
 def trained(**more: Any) -> Mapping[Any, Any]:
-    learn = train.supervised(data=LEARN, epochs=12, batch_size=30, learning_rate=0.05, **more)
+    learn = train.supervised(data=LEARN, epochs=20, batch_size=30, learning_rate=0.05, **more)
     return networks.conv4(data=LEARN, classes="data", width=8, blocks=2) >> learn.labelled("big")
 
 
