@@ -145,3 +145,19 @@ def test_an_online_learner_of_another_package_counts_the_classes(tmp_path: Path)
     assert set(model.signature.classes) == {"yes", "no"}
     (case,) = testing.cases("yours.most")
     assert case.example().stream.events == 300
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_augmentation_of_another_package_changes_the_light() -> None:
+    from mapsto.data.augment import Drawn
+
+    steps = parse_recipe(
+        "schema: 1\ndata: {images: {digits: {size: 16}}}\nsteps:\n  - networks.conv4: {data: $images, classes: data}\n"
+        "  - train.supervised: {data: $images, augment: [flip, jitter: {strength: 0.5}]}\n"
+    ).steps
+    _, jitter = steps.steps[1].augment  # type: ignore[attr-defined]
+    grey = Drawn(x=torch.full((200, 1, 2, 2), 100, dtype=torch.uint8), targets=torch.zeros(200))
+    light = jitter.draw(grey, torch.Generator().manual_seed(0)).x[:, 0].float()
+    assert (light.amax((1, 2)) == light.amin((1, 2))).all(), "one factor for an image"
+    assert 50 <= light.min() < 60
+    assert 140 < light.max() <= 150
