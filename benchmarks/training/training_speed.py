@@ -1,4 +1,4 @@
-"""A training step on the CPU beside the plain PyTorch loop: same network, batch and optimiser, taken in turn.
+"""A training step on the CPU beside PyTorch loops, compiled ones too: same network, batch and optimiser, taken in turn.
 
 mapsto bench training_speed
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import common
 import torch
@@ -38,6 +38,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 """What is trained → its network and a batch's shape."""
 GOAL = 1.2
+PEERS = ("plain", "channels last", "torch.compile")
+"""PyTorch loops; the compiled one is compiled before the clock starts, with channels last."""
 
 
 def main(quick: bool = False) -> dict[str, Any]:
@@ -55,10 +57,15 @@ def main(quick: bool = False) -> dict[str, Any]:
                 inputs.to(memory_format=torch.channels_last),
                 labels,
             ),
+            "torch.compile": _plain(
+                _compiled(copy.deepcopy(module).to(memory_format=torch.channels_last)),
+                inputs.to(memory_format=torch.channels_last),
+                labels,
+            ),
             "ours": _ours(module, inputs, labels),
         }
         times = common.side_by_side(steps, rounds=rounds)
-        for peer in ("plain", "channels last"):
+        for peer in PEERS:
             found = common.ratio(times[peer], times["ours"])
             rows.append(
                 {
@@ -73,7 +80,9 @@ def main(quick: bool = False) -> dict[str, Any]:
                 }
             )
         best = min(common.ratio(times[peer], times["ours"])["ratio"] for peer in ("plain", "channels last"))
+        compiled = common.ratio(times["torch.compile"], times["ours"])["ratio"]
         targets.append(common.target(f"times the steps of the better PyTorch loop: {what}", f">= {GOAL}", best))
+        targets.append(common.target(f"times the steps of torch.compile, channels last: {what}", ">= 1", compiled))
     tree = common.result(
         "training_speed",
         conditions={"rounds": rounds, "optimizer": "sgd, momentum 0.9", "kernels": compiled_kernels(), "quick": quick},
@@ -81,6 +90,11 @@ def main(quick: bool = False) -> dict[str, Any]:
         targets=targets,
     )
     return common.finished(tree, quick=quick)
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """The module as TorchInductor compiles it, forward and backward."""
+    return cast("nn.Module", torch.compile(module))
 
 
 def _plain(module: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[], None]:
