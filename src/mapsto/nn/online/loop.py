@@ -63,7 +63,9 @@ class Online(Process[None | Model, Model]):
         if stream.task != "classes":
             raise DomainError(f"the stream's labels are numbers, but {self.name} learns classes", where=self.name)
         if ctx.numerics.world_size > 1:
-            raise DomainError("a stream is read in order, by one process", where=self.name, hint="leave --processes out")
+            raise DomainError(
+                "a stream is read in order, by one process", where=self.name, hint="leave --processes out"
+            )
         if value is not None and value.learner != self.name:
             raise DomainError(f"the model is of {value.learner}", where=self.name, hint=f"go on with {value.learner}")
         if state is None and value is not None:
