@@ -196,6 +196,13 @@ def test_what_the_idea_asks_for_has_a_name_that_exists() -> None:
     assert text.count("<!-- figure ") > 15
 
 
+def test_a_figure_never_begins_a_line() -> None:
+    """Where a comment does, Markdown takes the whole line for HTML."""
+    assert [
+        page for page in SITE if re.search(r"^\s*<!-- figure", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    ] == []
+
+
 def test_the_glossary_uses_the_words_of_the_chinese_readme() -> None:
     english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
     terms = {row[0]: row[1] for row in rows((ROOT / "docs" / "glossary.md").read_text("utf-8"))[1:]}
