@@ -1,4 +1,4 @@
-"""What each augmentation does to samples and targets; that all keep their promises is in `tests/test_augmentations.py`."""
+"""What each augmentation does to samples and targets; that all keep their promises is in `tests/data/test_augmentations.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whether a step with a budget came where it was asked to: the network is measured again after the cut, by a count of its own.
 
 What a step plans by (shapes of layers, heads that cost alike, ranks) is not asked again: the network it made is counted as a whole.
-Every mapping with a budget calls `told_reached`, which ``tests/mappings/test_prune_budgets.py`` checks of each.
+Every mapping with a budget calls `told_reached`, which ``tests/mappings/prune/test_prune_budgets.py`` checks of each.
 """
 
 from __future__ import annotations

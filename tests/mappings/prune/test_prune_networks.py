@@ -41,8 +41,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "shufflenet_v2": ("shufflenet_v2", {"plan": [8, 16, 16, 32], "blocks": [3, 2, 1]}, {}),
     "vit": ("vit", {"size": 8, "depth": 2, "width": 8, "heads": 2, "hidden": 64}, {}),
     "bert": ("hf:hf_text", {"config": BERT}, {}),
-    "grouped": ("tests.mappings.test_prune_networks:Grouped", {}, {}),
-    "own": ("tests.mappings.test_prune_networks:Own", {}, {}),
+    "grouped": ("tests.mappings.prune.test_prune_networks:Grouped", {}, {}),
+    "own": ("tests.mappings.prune.test_prune_networks:Own", {}, {}),
 }
 SIZE, CLASSES = 8, 5
 
@@ -183,7 +183,7 @@ def test_another_process_reads_them(tmp_path: Path) -> None:
                 pair = load_file(folder / "pair")
                 save_file({"y": load(folder).module()(pair["x"]).detach()}, folder / "again")
     """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=300, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=300, cwd=Path(__file__).parents[3])
     for number, name in enumerate(names):
         folder = tmp_path / str(number)
         expected = load_file(folder / "pair")["y"]

@@ -31,9 +31,9 @@ from mapsto_runtime.errors import MissingExtra
 from mapsto_runtime.signature import Column
 from tests.command import mapsto
 from tests.nets import Plain, network
-from tests.test_predict import unpacked
+from tests.runtime.test_predict import unpacked
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime"
 COLUMNS = (
     Column(name="colour", type="words", categories=("blue", "red")),

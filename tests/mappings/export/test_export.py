@@ -98,7 +98,7 @@ with trusting("tests"):
 
 
 def test_the_same_bytes_from_another_process_and_folder(tmp_path: Path):
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     path = os.pathsep.join(map(str, (root / "src", root / "runtime" / "src", root)))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", SCRIPT]
@@ -109,12 +109,12 @@ def test_the_same_bytes_from_another_process_and_folder(tmp_path: Path):
 def test_no_local_path_is_in_the_file():
     model = to_onnx(network(Plain))
     assert b"tests" not in model
-    assert str(Path(__file__).parents[2]).encode() not in model
+    assert str(Path(__file__).parents[3]).encode() not in model
 
 
 def test_what_cannot_be_exported_is_refused():
     given = dataclasses.replace(
-        network(Plain), arch=Factory(name="tests.mappings.test_export:Deciding"), tensors={"scale": torch.ones(1)}
+        network(Plain), arch=Factory(name="tests.mappings.export.test_export:Deciding"), tensors={"scale": torch.ones(1)}
     )
     with pytest.raises(DomainError, match="torch cannot export this network to ONNX"):
         Onnx()(given)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-RECIPE = Path(__file__).parent / "recipes" / "every_step.yaml"
+RECIPE = Path(__file__).parents[1] / "recipes" / "every_step.yaml"
 
 
 def start(folder: Path, recipe: str, *more: str) -> subprocess.Popen[bytes]:

@@ -33,7 +33,7 @@ from tests.command import mapsto
 from tests.test_readme import PAGES as NAMES_OF_PAGES
 from tests.test_readme import SITE, block
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = [
     path for part in ("src/mapsto", "runtime/src/mapsto_runtime") for path in sorted((ROOT / part).rglob("*.py"))
 ]

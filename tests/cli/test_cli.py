@@ -223,7 +223,7 @@ def test_new_writes_a_valid_recipe(here: Path) -> None:
 
 
 def test_doctor_lists_every_extra_that_there_is() -> None:
-    declared = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))
+    declared = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text(encoding="utf-8"))
     there = declared["project"]["optional-dependencies"]
     known = extras()
     assert set(known) == set(there)
