@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.command import mapsto
 from typer.testing import CliRunner
 
 from mapsto import adapt, datasets, evaluate, export, meta, networks
@@ -22,7 +23,6 @@ from mapsto.kinds import Network
 from mapsto.nn.network import serialization
 from mapsto.report.build import save_package
 from mapsto_runtime.predictor import Predictor
-from tests.command import mapsto
 
 DIGITS = datasets.digits(size=16)
 TASKS = datasets.episodes(data=DIGITS, ways=3, shots=2, queries=2)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.command import Done
+from tests.command import mapsto as command
 
 from mapsto import discovery
 from mapsto.cli.doctor import doctor_report, extras
-from tests.command import Done
-from tests.command import mapsto as command
 
 RECIPE = """\
 schema: 1

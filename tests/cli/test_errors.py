@@ -25,6 +25,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.command import Done
+from tests.command import mapsto as command
 
 from mapsto.cli import main as cli
 from mapsto.data.io.download import cache_folder
@@ -34,8 +36,6 @@ from mapsto.mappings.export.onnx import Onnx
 from mapsto.report import build as reports
 from mapsto.store import disk_error
 from mapsto.store.digest import digest_json
-from tests.command import Done
-from tests.command import mapsto as command
 
 DATA = """\
 schema: 1

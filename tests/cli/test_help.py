@@ -20,6 +20,9 @@ import torch
 import typer.main
 import yaml
 from PIL import Image
+from tests.command import mapsto
+from tests.test_readme import PAGES as NAMES_OF_PAGES
+from tests.test_readme import SITE, block
 
 from mapsto import discovery
 from mapsto.cli.app import app
@@ -29,9 +32,6 @@ from mapsto.recipe.reader import load_recipe, shipped_recipes
 from mapsto.report.build import load
 from mapsto.testing import lock
 from mapsto_runtime.errors import CARRIED
-from tests.command import mapsto
-from tests.test_readme import PAGES as NAMES_OF_PAGES
-from tests.test_readme import SITE, block
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.command import mapsto as command
 from torch.nn.functional import avg_pool2d, interpolate
 
 import mapsto
@@ -39,7 +40,6 @@ from mapsto.recipe.reader import parse_recipe
 from mapsto.recipe.writer import dump, node_of
 from mapsto.store.digest import step_key
 from mapsto.testing import lock
-from tests.command import mapsto as command
 
 DATA = Digits(size=16)
 NAMES = sorted(name.removeprefix("augment.") for name in discovery.entries("augment"))

@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from sklearn.linear_model import LogisticRegression
+from tests.command import mapsto
 
 from mapsto.cli.adapt.tables import _features, _task, adapt_to_table
 from mapsto.context import Context
@@ -28,7 +29,6 @@ from mapsto.mappings.networks.mlp import Mlp
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing.raw_tables import read_raw
 from mapsto_runtime.preprocessing.tables import encoded, values_of
-from tests.command import mapsto
 
 HEADER = "id,age,town,code,kind"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.mynet import Hidden, MyNet
 
 from mapsto import networks, prune
 from mapsto.errors import DomainError, SpecError, TrustError
 from mapsto.kinds import Factory, Network, trusting
 from mapsto.store import Store, network_digest
-from tests.mynet import Hidden, MyNet
 
 
 def test_from_module_and_back() -> None:

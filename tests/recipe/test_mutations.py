@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.mutations import mutated_bytes, mutated_json, mutated_safetensors, mutated_yaml
 
 from mapsto import networks
 from mapsto.cli.adapt.images import find_learner
@@ -25,7 +26,6 @@ from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
 from mapsto.recipe.yaml_text import read_yaml
 from mapsto.store import Store
 from mapsto.store.state import decode_state, encode_state
-from tests.mutations import mutated_bytes, mutated_json, mutated_safetensors, mutated_yaml
 
 FEW = pytest.param(500, id="500")
 MANY = pytest.param(20_000, id="20000", marks=pytest.mark.slow)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.command import mapsto
 
 from mapsto.data.io.download import locate, offline
 from mapsto.errors import DataError
 from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
 from mapsto.recipe.writer import dump, node_of
-from tests.command import mapsto
 
 COMPRESS = ["compress_distill", "compress_quantize", "compress_resnet_cifar", "compress_text"]
 META = [

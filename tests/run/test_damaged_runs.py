@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.command import mapsto
+from tests.mutations import mutated_json
 
 from mapsto.errors import DataError, StoreError
 from mapsto.store import Store
 from mapsto_runtime.preprocessing.arrays import finite
-from tests.command import mapsto
-from tests.mutations import mutated_json
 
 RECIPE = """\
 schema: 1

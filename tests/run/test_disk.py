@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.command import mapsto
+from tests.toys import Toward, Toy, Walk
 
 from mapsto.errors import MapstoError, is_environment_error, trouble
 from mapsto.mapping import ref
@@ -17,8 +19,6 @@ from mapsto.mappings.networks.mlp import Mlp
 from mapsto.run.executor import execute
 from mapsto.store import Store, files
 from mapsto.store import store as stores
-from tests.command import mapsto
-from tests.toys import Toward, Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests import toys
+from tests.toys import Norm, Rows, Toward, Toy, Walk
 
 from mapsto.errors import ComposeError, SpecError, StepError, StoreError
 from mapsto.mapping import Fork, fork, observe, ref
@@ -14,8 +16,6 @@ from mapsto.run.executor import Executor, execute
 from mapsto.run.metrics_log import MetricsLog
 from mapsto.run.result import Listener, path_of
 from mapsto.store import Store
-from tests import toys
-from tests.toys import Norm, Rows, Toward, Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.toys import Toy, Walk
 
 from mapsto import online, streams
 from mapsto.errors import SpecError
@@ -22,7 +23,6 @@ from mapsto.run.metrics_log import MOST_ROWS, curves
 from mapsto.run.result import Listener, StepResult
 from mapsto.store import Store
 from mapsto.store.row_log import RowLog
-from tests.toys import Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")
 

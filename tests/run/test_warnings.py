@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from tests.toys import Toy, Walk
 
 from mapsto.cli.progress import Progress
 from mapsto.context import Context
@@ -18,7 +19,6 @@ from mapsto.report.build import build, combine
 from mapsto.run.executor import execute
 from mapsto.run.result import Listener, StepResult
 from mapsto.store import Store
-from tests.toys import Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")
 

@@ -13,13 +13,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.mutations import mutated_json, mutated_tree
 
 from mapsto.errors import MapstoError, StoreError, TrustError
 from mapsto.kinds import Column, Preprocessing, Signature, TensorSpec
 from mapsto_runtime.external_data import external_files
 from mapsto_runtime.manifest import read_manifest
 from mapsto_runtime.predictor import Predictor
-from tests.mutations import mutated_json, mutated_tree
 
 FEW = pytest.param(500, id="500")
 MANY = pytest.param(20_000, id="20000", marks=pytest.mark.slow)

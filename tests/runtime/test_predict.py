@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
+from tests.nets import Plain, network
 from torch import nn
 
 from mapsto.errors import DataError, DomainError, StoreError, TrustError
@@ -22,7 +23,6 @@ from mapsto.mappings.export.onnx import Onnx
 from mapsto.nn.network.preprocess import prepare as prepare_batch
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import prepare, read, read_input
-from tests.nets import Plain, network
 
 
 def unpacked(package: Package, folder: Path) -> Path:

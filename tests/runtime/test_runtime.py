@@ -19,6 +19,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.command import mapsto
+from tests.nets import Plain, network
+from tests.runtime.test_predict import unpacked
 from torch import nn
 
 import mapsto_runtime
@@ -29,9 +32,6 @@ from mapsto_runtime import runtimes
 from mapsto_runtime.__main__ import main
 from mapsto_runtime.errors import MissingExtra
 from mapsto_runtime.signature import Column
-from tests.command import mapsto
-from tests.nets import Plain, network
-from tests.runtime.test_predict import unpacked
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime"

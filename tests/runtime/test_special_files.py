@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.command import mapsto
 
 from mapsto import datasets, export, networks
 from mapsto.errors import MapstoError
@@ -17,7 +18,6 @@ from mapsto.report.build import save_package
 from mapsto_runtime import regular_files
 from mapsto_runtime.errors import DataError
 from mapsto_runtime.regular_files import read_file, require_file
-from tests.command import mapsto
 
 pytestmark = pytest.mark.timeout(60)
 KINDS = {"pipe": "is a pipe, not a file", "socket": "is a socket, not a file", "/dev/zero": "is a device, not a file"}

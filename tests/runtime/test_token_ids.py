@@ -11,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.command import mapsto
+from tests.foreign import Tokens
 from torch import nn
 
 from mapsto import adapt, datasets, evaluate, export, networks, prune, quantize, train
@@ -22,8 +24,6 @@ from mapsto.nn.network.vocabulary import ids_of
 from mapsto.report.build import save_package
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input
-from tests.command import mapsto
-from tests.foreign import Tokens
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="input", dtype="int64", shape=("N", 3)),),

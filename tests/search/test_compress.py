@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.command import mapsto
 from typer.testing import CliRunner
 
 from mapsto.cli.app import app
@@ -20,7 +21,6 @@ from mapsto.errors import DataError, MapstoError, SpecError
 from mapsto.kinds import Metric
 from mapsto.recipe.reader import parse_recipe
 from mapsto.search import compress
-from tests.command import mapsto
 
 DIGITS = "{subset: {data: {digits: {}}, per_class: 40}}"
 RECIPE = """\
@@ -607,7 +607,6 @@ def test_the_recipe_for_a_network_of_maps_reads_no_labels() -> None:
 @pytest.mark.slow
 def test_a_network_of_maps_is_kept_near_to_its_own_answers(tmp_path: Path) -> None:
     import torch
-
     from tests.foreign import Noise, UNet
 
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.toys import Norm, Toy, Walk
 
 from mapsto.errors import StoreError
 from mapsto.mapping import observe
@@ -11,7 +12,6 @@ from mapsto.run.executor import execute
 from mapsto.run.result import summary_of
 from mapsto.store import Store
 from mapsto.store.index import Index
-from tests.toys import Norm, Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.command import mapsto
+from tests.toys import Toy, Walk
 
 from mapsto import datasets, kinds, networks, train
 from mapsto.cli import store as cli
@@ -27,8 +29,6 @@ from mapsto.mapping import Mapping
 from mapsto.run.executor import Executor, execute
 from mapsto.store import Store, files
 from mapsto.store import store as stores
-from tests.command import mapsto
-from tests.toys import Toy, Walk
 
 pytestmark = pytest.mark.usefixtures("trusted")
 

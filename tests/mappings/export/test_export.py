@@ -114,7 +114,9 @@ def test_no_local_path_is_in_the_file():
 
 def test_what_cannot_be_exported_is_refused():
     given = dataclasses.replace(
-        network(Plain), arch=Factory(name="tests.mappings.export.test_export:Deciding"), tensors={"scale": torch.ones(1)}
+        network(Plain),
+        arch=Factory(name="tests.mappings.export.test_export:Deciding"),
+        tensors={"scale": torch.ones(1)},
     )
     with pytest.raises(DomainError, match="torch cannot export this network to ONNX"):
         Onnx()(given)
