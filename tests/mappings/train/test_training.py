@@ -9,6 +9,7 @@ from tests.mappings.small import Corners, Small, context, network, trained
 
 from mapsto.data.augment.affine import Affine
 from mapsto.data.augment.crop import Crop
+from mapsto.data.augment.mixup import Mixup
 from mapsto.data.augment.noise import Noise
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.errors import DataError, DomainError, SpecError
@@ -40,7 +41,9 @@ def accuracy(value: Network) -> float:
 
 
 PROCESSES: dict[str, Process[Network, Network]] = {
-    "sgd": Supervised(data=DATA, epochs=2, batch_size=16, augment=AUGMENT, ema=0.9, clip=1.0, smoothing=0.1),
+    "sgd": Supervised(
+        data=DATA, epochs=2, batch_size=16, augment=(*AUGMENT, Mixup()), ema=0.9, clip=1.0, smoothing=0.1
+    ),
     "adamw": Supervised(data=DATA, validation=TEST, epochs=2, batch_size=16, optimizer="adamw", schedule="plateau"),
     "protonet": Protonet(tasks=TASKS, steps=7, epoch=3, augment=AUGMENT, schedule="onecycle"),
     "leave one out": Protonet(tasks=TASKS, steps=7, epoch=3, leave_one_out=True, optimizer="adamw"),

@@ -36,10 +36,11 @@ class Crop(Augmentation):
 
         x = drawn.x
         count, channels, height, width = x.shape
-        shift = (torch.rand(2, count, 1, generator=generator) * (2 * self.padding + 1)).long() - self.padding
-        rows = _mirrored(torch.arange(height) + shift[0], height)
-        columns = _mirrored(torch.arange(width) + shift[1], width)
-        places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1).to(x.device)
+        uniform = torch.rand(2, count, 1, generator=generator).to(x.device)
+        shift = (uniform * (2 * self.padding + 1)).long() - self.padding
+        rows = _mirrored(torch.arange(height, device=x.device) + shift[0], height)
+        columns = _mirrored(torch.arange(width, device=x.device) + shift[1], width)
+        places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1)
         cut = x.flatten(2).gather(2, places.expand(-1, channels, -1)).view_as(x)
         return dataclasses.replace(drawn, x=cut)
 

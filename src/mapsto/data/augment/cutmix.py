@@ -43,10 +43,9 @@ class Cutmix(Augmentation):
 
         x = drawn.x
         count, _, height, width = x.shape
-        extent = (1 - beta_shares(self.alpha, count, generator)).sqrt().expand(2, -1)
-        centre = torch.rand(2, count, generator=generator)
-        order = torch.randperm(count, generator=generator)
+        extent = (1 - beta_shares(self.alpha, count, generator)).sqrt().expand(2, -1).to(x.device)
+        centre = torch.rand(2, count, generator=generator).to(x.device)
+        order = torch.randperm(count, generator=generator).to(x.device)
         pasted = inside(centre, extent, (height, width))
         targets, weights = mixed_targets(drawn, order, 1 - pasted.float().mean((1, 2, 3)))
-        mixed = torch.where(pasted.to(x.device), x[order.to(x.device)], x)
-        return dataclasses.replace(drawn, x=mixed, targets=targets, weights=weights)
+        return dataclasses.replace(drawn, x=torch.where(pasted, x[order], x), targets=targets, weights=weights)
