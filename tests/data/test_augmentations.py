@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -337,6 +338,11 @@ def test_the_command_line_knows_them() -> None:
     listing = command("list", "augmentations", code=0).out
     assert all(f"augment.{name}" in listing for name in NAMES)
     shown = command("show", "mixup", code=0).out
+    schema = json.loads(command("show", "meta.umtra", "--json", code=0).out)["schema"]["properties"]
+    names, fields = schema["copies"]["items"]["anyOf"]
+    assert names["enum"] == [*fields["properties"]] == NAMES
+    assert fields["properties"]["crop"]["anyOf"][0]["properties"]["padding"]["maximum"] == 64
+    assert "default [{'affine': {'degrees': 20" in command("show", "meta.umtra", code=0).out
     assert "augment.mixup: for images and rows, mixes samples and their targets" in shown
     assert "alpha  (number in (0, 100], default 0.2)" in shown
     assert (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
+from pydantic import TypeAdapter
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery
@@ -46,9 +48,10 @@ class _List:
         return core_schema.no_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        known = [name.removeprefix("augment.") for name in discovery.entries("augment")]
-        fields = {"type": "object", "propertyNames": {"enum": known}, "minProperties": 1, "maxProperties": 1}
-        return {"type": "array", "items": {"anyOf": [{"enum": known}, fields]}, "x-kind": "augmentations"}
+        known = {name.removeprefix("augment."): {"anyOf": [_schema_of(name), {"type": "null"}]} for name in _names()}
+        one = {"type": "object", "properties": known, "additionalProperties": False}
+        whole = {"anyOf": [{"enum": list(known)}, {**one, "minProperties": 1, "maxProperties": 1}]}
+        return {"type": "array", "items": whole, "x-kind": "augmentations"}
 
 
 Augmentations: TypeAlias = Annotated[tuple[Augmentation, ...], _List()]
@@ -71,7 +74,7 @@ def _built(node: Any) -> Augmentation:
     if not isinstance(named, dict) or len(named) != 1:
         raise SpecError(f"an augmentation is its name, or one name with its fields, got {node!r}"[:200])
     ((name, fields),) = named.items()
-    known = {entry.removeprefix("augment."): entry for entry in discovery.entries("augment")}
+    known = {entry.removeprefix("augment."): entry for entry in _names()}
     if name not in known:
         raise SpecError(f"unknown augmentation '{name}' ({nearest(str(name), known)})", details=_at(node, name, known))
     if fields is not None and not isinstance(fields, dict):
@@ -83,6 +86,19 @@ def _built(node: Any) -> Augmentation:
         whole = f"{error.what} ({error.hint})" if error.hint else error.what
         details = [((name, *path), text) for path, text in error.details or (((), whole),)]
         raise SpecError(error.what, where=name, details=details) from error
+
+
+def _names() -> list[str]:
+    return list(discovery.entries("augment"))
+
+
+@cache
+def _schema_of(name: str) -> dict[str, Any]:
+    """The JSON schema of an augmentation's fields; of one whose package is not whole, that there are some."""
+    try:
+        return TypeAdapter(discovery.find("augment", name)).json_schema()
+    except MapstoError:
+        return {"type": "object"}
 
 
 def _at(node: Any, name: Any, known: dict[str, str]) -> list[_Detail]:

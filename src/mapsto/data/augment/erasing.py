@@ -38,7 +38,7 @@ class Erasing(Augmentation):
     probability: float = Field(default=0.5, ge=0, le=1)
     """Of each image to be blotted, 0 to 1; a half in the paper."""
     area: tuple[_Share, _Share] = (0.02, 0.33)
-    """Smallest and largest share of the image that the box covers; 0.02 and 0.4 in the paper, 0.33 in its code."""
+    """Smallest and largest share of the image that the box covers; 0.02 and 0.4 in the paper, 0.33 in torchvision."""
     ratio: tuple[_Ratio, _Ratio] = (0.3, 3.3)
     """Smallest and largest height by width of the box, in pixels; 0.3 and 1 / 0.3 in the paper."""
     fill: Literal["random", "mean"] = "random"
