@@ -63,9 +63,12 @@ class Erasing(Augmentation):
         low, high = map(math.log, self.ratio)
         ratio = (low + uniform[1] * (high - low)).exp() * width / height
         extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()]).clamp(max=1)
-        erased = inside(extent / 2 + uniform[2:4] * (1 - extent), extent, (height, width))
-        erased = erased & (uniform[4] < self.probability)[:, None, None, None]
-        return dataclasses.replace(drawn, x=torch.where(erased, self._filling(x, generator), x))
+        centre = extent / 2 + uniform[2:4] * (1 - extent)
+        chosen = uniform[4] < self.probability
+        part, erased = x[chosen], inside(centre[:, chosen], extent[:, chosen], (height, width))
+        blotted = x.clone()
+        blotted[chosen] = torch.where(erased, self._filling(part, generator), part)
+        return dataclasses.replace(drawn, x=blotted)
 
     def _filling(self, x: Tensor, generator: Generator) -> Tensor:
         """What is seen of each image where it is erased, in its type."""
