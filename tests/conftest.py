@@ -21,5 +21,16 @@ def trusted() -> Iterator[None]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch computes on one thread: small networks are faster so, and results are the same on every machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def store_folder(tmp_path: Path) -> Path:
     return tmp_path / "store"

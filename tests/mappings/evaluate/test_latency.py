@@ -9,21 +9,13 @@ import torch
 from tests.nets import Blobs, Plain, Residual, network
 
 from mapsto.context import Context
-from mapsto.kinds import trusting
 from mapsto.mappings.evaluate.latency import Latency
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.profile.timing import interleaved, speedup, torch_threads
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 def test_turns_are_interleaved():

@@ -17,20 +17,13 @@ from tests.nets import Blobs, Plain, images, network, quantized
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Factory, trusting
+from mapsto.kinds import Factory
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import runner
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 class Deciding(nn.Module):

@@ -36,14 +36,7 @@ from mapsto.report.build import save_package
 from mapsto.store import Store, measured_of
 from mapsto_runtime.predictor import Predictor
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 @pytest.fixture(scope="module")

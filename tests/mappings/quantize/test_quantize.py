@@ -9,7 +9,7 @@ from tests.nets import Blobs, Plain, Residual, images, network
 
 from mapsto.discovery import find
 from mapsto.errors import DataError, DomainError, SpecError
-from mapsto.kinds import Dataset, Preprocessing, Samples, trusting
+from mapsto.kinds import Dataset, Preprocessing, Samples
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.edits.quantizers import Quantizers
 from mapsto.nn.export.onnx import to_onnx
@@ -17,14 +17,7 @@ from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.network.preprocess import prepare
 from mapsto.store import network_digest
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 class Rows(Dataset):

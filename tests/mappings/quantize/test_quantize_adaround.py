@@ -24,14 +24,7 @@ from mapsto.nn.quantize.adaround import (
 )
 from mapsto.store import decode_state, encode_state, network_digest
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 def four_bits(scale: tuple[float, ...]) -> Quantizer:

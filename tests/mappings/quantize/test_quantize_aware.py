@@ -9,7 +9,6 @@ from tests.nets import Blobs, Plain, images, network
 
 from mapsto.data.sets.digits import Digits
 from mapsto.errors import DataError, DomainError
-from mapsto.kinds import trusting
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.aware import Aware
 from mapsto.mappings.quantize.static import Static
@@ -18,14 +17,7 @@ from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.train.metrics import class_metrics
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 def test_the_gradient_of_a_step_by_hand():

@@ -10,18 +10,14 @@ from hypothesis import strategies as st
 from tests.nets import Plain, Residual, images, network
 from torch import nn
 
-from mapsto.kinds import Network, trusting
+from mapsto.kinds import Network
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.dynamic import Dynamic
 from mapsto.nn.edits.dynamic_quantizers import DynamicQuantizers, dynamically_quantized
 from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    with trusting("tests"):
-        yield
+pytestmark = pytest.mark.usefixtures("trusted")
 
 
 def by_hand(x: np.ndarray) -> np.ndarray:

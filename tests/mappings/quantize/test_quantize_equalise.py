@@ -9,18 +9,14 @@ from tests.nets import Blobs, Plain, Residual, images, network
 from torch import nn
 
 from mapsto.errors import DomainError
-from mapsto.kinds import Network, trusting
+from mapsto.kinds import Network
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.correct_bias import CorrectBias
 from mapsto.mappings.quantize.equalise import Equalise
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.quantize.adaround import captured
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    with trusting("tests"):
-        yield
+pytestmark = pytest.mark.usefixtures("trusted")
 
 
 @pytest.mark.parametrize("kind", [Plain, Residual])

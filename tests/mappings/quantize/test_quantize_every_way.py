@@ -14,7 +14,7 @@ from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
 from mapsto.discovery import entries, find
 from mapsto.errors import DataError, DomainError, SpecError
-from mapsto.kinds import Dataset, Network, Preprocessing, Samples, trusting
+from mapsto.kinds import Dataset, Network, Preprocessing, Samples
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.store import Store
@@ -27,13 +27,7 @@ QUANTIZED = ("correct_bias", "adaround", "aware", "mixed")
 SAMPLED = ("static", "correct_bias", "adaround", "mixed")
 
 
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 def way(name: str, data: Dataset, **fields: object):

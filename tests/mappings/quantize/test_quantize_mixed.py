@@ -13,7 +13,7 @@ from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
 from mapsto.discovery import find
 from mapsto.errors import DataError, DomainError
-from mapsto.kinds import Dataset, Network, Samples, trusting
+from mapsto.kinds import Dataset, Network, Samples
 from mapsto.mappings.evaluate.quantization import Quantization
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.mixed import Mixed
@@ -23,14 +23,7 @@ from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 from mapsto.nn.quantize.layer_sensitivity import QuantizerCosts
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 class Answered(Dataset):

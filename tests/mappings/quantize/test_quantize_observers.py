@@ -14,18 +14,13 @@ from tests.nets import Blobs, Plain, images, network
 from mapsto.context import Context
 from mapsto.data.sets.digits import Digits
 from mapsto.discovery import find
-from mapsto.kinds import trusting
 from mapsto.mappings.networks.conv4 import Conv4
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations
 from mapsto.nn.quantize.entropy import divergence, entropy_range
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    with trusting("tests"):
-        yield
+pytestmark = pytest.mark.usefixtures("trusted")
 
 
 def by_hand(counts: list[float], first: int, end: int, levels: int) -> float:

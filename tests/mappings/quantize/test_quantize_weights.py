@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.nets import Plain, images, network
 
 from mapsto.errors import DomainError
-from mapsto.kinds import trusting
 from mapsto.mappings.evaluate.size import Size
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.quantize.bf16 import Bf16
@@ -19,11 +18,7 @@ from mapsto.nn.edits.grouped_weights import codes_of, dequantized, rounded_input
 from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations, runner
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    with trusting("tests"):
-        yield
+pytestmark = pytest.mark.usefixtures("trusted")
 
 
 def by_hand(row: np.ndarray, bits: int, *, symmetric: bool) -> np.ndarray:

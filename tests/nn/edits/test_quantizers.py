@@ -25,14 +25,7 @@ from mapsto.nn.quantize.observers import Range, clipped
 from mapsto.nn.quantize.placement import place_quantizers
 from mapsto.nn.quantize.post_training import needs_reduced_range
 
-
-@pytest.fixture(autouse=True)
-def _trusted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with trusting("tests"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
 @pytest.fixture(scope="module", params=[Plain, Residual])
