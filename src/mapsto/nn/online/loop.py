@@ -143,12 +143,13 @@ class _Learning(Live[Model]):
         """The prequential record since the last row, and of all events."""
         self._all_right += self._right
         self._all_labels += self._labels
-        row = {"labels": float(self._all_labels), "classes": float(len(self._learner.signature.classes))}
+        row: dict[str, float] = {}
         if self._labels:
-            row |= {
+            row = {
                 "accuracy": 100 * self._right / self._labels,
                 "mean_accuracy": 100 * self._all_right / self._all_labels,
             }
+        row |= {"labels": float(self._all_labels), "classes": float(len(self._learner.signature.classes))}
         self._right = self._labels = 0
         return row
 
