@@ -20,16 +20,21 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from notebooks import cells
 
-__all__ = ["outputs", "run"]
+__all__ = ["kept", "outputs", "run"]
 
 
 def outputs(source: Path, folder: Path) -> list[dict[str, Any]] | None:
     """For each code cell ``{"text": printed, "figures": [{"file", "title"}]}`` as `run` left it; None where it was not run."""
-    kept = folder / f"{source.stem}.json"
-    if not kept.is_file():
+    path = kept(source, folder)
+    if not path.is_file():
         return None
-    tree = json.loads(kept.read_text("utf-8"))
+    tree = json.loads(path.read_text("utf-8"))
     return tree["cells"] if tree["of"] == _state(source) else None
+
+
+def kept(source: Path, folder: Path) -> Path:
+    """The file that `run` leaves."""
+    return folder / f"{source.stem}.json"
 
 
 def run(source: Path, folder: Path) -> None:
@@ -57,7 +62,7 @@ def run(source: Path, folder: Path) -> None:
         plt.close("all")
         found.append({"text": printed.getvalue(), "figures": figures})
     text = json.dumps({"of": _state(source), "cells": found}, indent=1, ensure_ascii=False)
-    (folder / f"{source.stem}.json").write_text(text + "\n", encoding="utf-8")
+    kept(source, folder).write_text(text + "\n", encoding="utf-8")
 
 
 def _state(source: Path) -> str:
