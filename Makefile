@@ -53,7 +53,7 @@ stubs: $(DEV) ## write src/mapsto/__init__.pyi anew
 	$(BIN)/python scripts/stubs.py
 
 docs: $(DOCS) ## the site, into docs/_build/html; a broken link fails
-	$(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -n -a -b html docs docs/_build/html
 
 venv: $(DEV) ## .venv with everything that the tests need
 

@@ -47,9 +47,8 @@ class NotebookParser(MystParser):
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
         source = Path(document["source"]).with_suffix(".py")
-        self.env.note_dependency(
-            str(tutorials.kept(source, FIGURES))
-        )  # else a page would stay as it was before they were run
+        # Else a page would stay as it was before its cells were run.
+        document.settings.record_dependencies.add(str(tutorials.kept(source, FIGURES)))
         found = iter(tutorials.outputs(source, FIGURES) or ())
         parts = ['---\nmyst:\n  enable_extensions: ["dollarmath"]\n---']
         for cell in json.loads(inputstring)["cells"]:
