@@ -92,4 +92,6 @@ class Model:
                 f"the model is of {self.learner} version {self.version}; this mapsto has version {mapping.version}",
                 hint="run its stream again, or install the mapsto that made it",
             )
+        if not hasattr(mapping, "learner_of"):
+            raise StoreError(f"the model is of {self.learner}, which is no online learner", hint="run its stream again")
         return mapping.learner_of(self)

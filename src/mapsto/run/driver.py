@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mapsto.kinds import Stream
+from mapsto.errors import DataError
+from mapsto.kinds import Block, Json, Stream
 from mapsto.process import Items, Live
 from mapsto.run.stopping import StopSignals
 from mapsto.store.row_log import RowLog
@@ -34,7 +36,7 @@ class Driver:
     name
         The checkpoint's name.
     rows
-        The log; None in processes of a team that do not write.
+        The log; None where nothing is written: in processes of a team that do not lead, and after a process that was stopped.
     csv
         Writes a row for people too.
     """
@@ -73,7 +75,10 @@ class Driver:
         metrics: Mapping[str, float] = {}
         looked = 0.0
         for block in stream.open(live.position, size=executor.block_size):
-            if rows := live.advance(block):
+            before = live.position
+            rows = live.advance(block)
+            _require_position(stream, block, before)
+            if rows:
                 metrics = self._logged(rows)
             if stop.caught is None and time.monotonic() - looked < _LOOK_SECONDS:
                 continue
@@ -133,3 +138,18 @@ class Driver:
                 stop.end()
             self.stopped = True
         return self.stopped
+
+
+def _require_position(stream: Stream, block: Block, before: Json) -> None:
+    """Raises `DataError` for a block at whose end the stream could not be opened again."""
+    try:
+        plain = isinstance(json.loads(json.dumps(block.next)), type(block.next))
+    except (TypeError, ValueError):
+        plain = False
+    if not plain or (len(block) and block.next in (None, before)):
+        fault = "which is that before it" if plain else f"which is no JSON, but {type(block.next).__name__}"
+        raise DataError(
+            f"a block of {len(block)} events gives {block.next!r} as the position after it, {fault}",
+            where=type(stream).__name__,
+            hint="the stream's `open` must give in each block's `next` where it goes on",
+        )

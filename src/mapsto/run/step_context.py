@@ -107,13 +107,15 @@ class StepContext(Context):
         executor, store, team = self._executor, self._executor.store, self._executor.team
         name = self.key if self._drives == 0 else f"{self.key}-{self._drives}"
         self._drives += 1
-        saved = team.share(store.load_state(name) if team.leads else None)
+        # What follows a stopped process works on no final value: its checkpoint would be taken up once that one has come to its end.
+        writes = team.leads and not self.stopped
+        saved = team.share(self._loaded(name) if writes else None)
         with ExitStack() as stack:
-            rows = self._opened_log(name, saved) if team.leads else None
-            if team.share(rows is None if team.leads else None):
+            rows = self._opened_log(name, saved) if writes else None
+            if team.share(rows is None if writes else None):
                 saved = None
                 executor.listener.note(f"{self._step.name} starts anew: its checkpoint's log is not whole")
-                rows = RowLog(store, name, None) if team.leads else None
+                rows = RowLog(store, name, None) if writes else None
             if rows is not None:
                 self._log = stack.enter_context(rows)
             live = process.open(value, None if saved is None else self._told(saved), self)
@@ -131,16 +133,24 @@ class StepContext(Context):
                     if workers := int(getattr(items, "workers", 0)):
                         items = stack.enter_context(Prefetched(items, workers))
                     driver.run_items(items, stop)
-            if stop.caught is not None and not driver.stopped:
+            if stop.caught is not None and not driver.stopped and not executor.listener.ends_well:
                 stop.end()  # it came after the last item
             self.stopped, self.reached = self.stopped or driver.stopped, live.step
             return live.result()
+
+    def _loaded(self, name: str) -> State | None:
+        """The last checkpoint; None where there is none, or where it is damaged, which is said."""
+        store = self._executor.store
+        saved = store.load_state(name)
+        if saved is None and store.has_state(name):
+            self._executor.listener.note(f"{self._step.name} starts anew: its checkpoint is damaged")
+        return saved
 
     def _opened_log(self, name: str, saved: State | None) -> RowLog | None:
         """The log as it was at the checkpoint; None where it is not whole."""
         try:
             return RowLog(self._executor.store, name, None if saved is None else saved["log"])
-        except LookupError:
+        except (LookupError, TypeError, ValueError):  # the latter: of a mapsto that marked logs in another way
             return None
 
     def _told(self, saved: State) -> State:

@@ -1,11 +1,12 @@
 """The log of a process: rows of metrics, appended as they come beside its checkpoint, so that a checkpoint grows with nothing.
 
-A line of JSON a row, ``[n, {"train_loss": 0.3}]``. The checkpoint holds the log's length: what was appended after it is cut off when the
-process goes on, and is appended again. On an object store, where nothing can be appended, each checkpoint adds one segment.
+A line of JSON a row, ``[n, {"train_loss": 0.3}]``. The checkpoint holds the log's length and digest: what was appended after it is cut off
+when the process goes on, and is appended again. On an object store, where nothing can be appended, each checkpoint adds one segment.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -49,13 +50,14 @@ class RowLog:
     StoreError
         The log cannot be written.
     LookupError
-        It is shorter than it was at the checkpoint, which is therefore of no use.
+        It is shorter than it was at the checkpoint or of other bytes, and the checkpoint is therefore of no use.
     """
 
     def __init__(self, store: Store, name: str, reached: Mapping[str, Any] | None) -> None:
         self._store, self._relative = store, f"states/{log_name(name)}"
         self._path = store.path(self._relative)
         self._segments: list[int] = [] if reached is None else list(reached["segments"])
+        self._hash = hashlib.sha256()
         length = 0 if reached is None else int(reached["length"])
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,19 +67,23 @@ class RowLog:
                 if file.tell() < length:
                     raise LookupError(f"the log has {file.tell()} bytes, at the checkpoint it had {length}")
                 file.truncate(length)
+            if reached is not None:
+                self._require(reached["digest"])
             self._file: IO[bytes] = self._path.open("ab")
         except OSError as error:
             raise disk_error(error, self._path) from error
 
     def append(self, n: int, metrics: Mapping[str, float]) -> None:
         """Add a row."""
+        line = json.dumps([n, dict(metrics)], separators=(",", ":")).encode() + b"\n"
+        self._hash.update(line)
         try:
-            self._file.write(json.dumps([n, dict(metrics)], separators=(",", ":")).encode() + b"\n")
+            self._file.write(line)
         except OSError as error:
             raise disk_error(error, self._path) from error
 
     def mark(self) -> dict[str, Any]:
-        """What a checkpoint that is taken now has to hold: how long the log is."""
+        """What a checkpoint that is taken now has to hold: how long the log is, and its digest."""
         try:
             self._file.flush()
             length = os.fstat(self._file.fileno()).st_size
@@ -89,7 +95,7 @@ class RowLog:
                 new = file.read()
             self._store.remote.put(f"{self._relative}.{len(self._segments)}", new)
             self._segments.append(len(new))
-        return {"length": length, "segments": list(self._segments)}
+        return {"length": length, "digest": self._hash.hexdigest(), "segments": list(self._segments)}
 
     def rows(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Every row, read from the file."""
@@ -103,6 +109,13 @@ class RowLog:
         except (OSError, ValueError, TypeError) as error:
             hint = "delete that file: the step runs again"
             raise StoreError("the log of a process cannot be read", where=str(self._path), hint=hint) from error
+
+    def _require(self, digest: str) -> None:
+        with self._path.open("rb") as file:
+            while part := file.read(1 << 20):
+                self._hash.update(part)
+        if self._hash.hexdigest() != digest:
+            raise LookupError("the log does not match its digest at the checkpoint")
 
     def _fetch(self) -> None:
         """Put the segments together in the cache of an object store."""
@@ -121,5 +134,8 @@ class RowLog:
         self.close()
 
     def close(self) -> None:
-        """Close the file; its rows can still be read."""
-        self._file.close()
+        """Close the file; its rows can still be read. Raises `StoreError` where the disk has no room for the last of them."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise disk_error(error, self._path) from error

@@ -31,10 +31,15 @@ def encode_state(state: State) -> bytes:
         if isinstance(value, (list, tuple)):
             return [walk(v) for v in cast("list[Any]", value)]
         if isinstance(value, dict):
-            return {"$d": [[walk(k), walk(v)] for k, v in cast("dict[Any, Any]", value).items()]}
+            tree = cast("dict[Any, Any]", value)
+            if odd := [key for key in tree if not isinstance(key, (str, int, float, bytes)) and key is not None]:
+                raise StoreError(
+                    f"a process's state has a {type(odd[0]).__name__} as a key", hint="use texts or numbers"
+                )
+            return {"$d": [[walk(k), walk(v)] for k, v in tree.items()]}
         if _is_array(value):
             blobs.append(array_bytes(value))
-            return {"$a": len(blobs) - 1}
+            return {"$a" if type(value).__name__ == "ndarray" else "$n": len(blobs) - 1}
         import torch
 
         if isinstance(value, torch.Tensor):
@@ -45,7 +50,10 @@ def encode_state(state: State) -> bytes:
             hint="use tensors, arrays of numbers, numbers, strings, bytes, lists, dicts",
         )
 
-    tree = dumps({"format": FORMAT, "tree": walk(state), "blobs": []}).encode()
+    try:
+        tree = dumps({"format": FORMAT, "tree": walk(state), "blobs": []}).encode()
+    except UnicodeEncodeError as error:
+        raise StoreError("a process's state holds a text that is no Unicode", hint="hold it as bytes") from error
     body = b"".join(len(part).to_bytes(8, "little") + part for part in (tree, *blobs))
     return bytes.fromhex(digest_bytes(body)) + body
 
@@ -98,6 +106,8 @@ def _decoded(body: memoryview) -> State:
             return Foreign(inner[0], base64.b64decode(inner[1]))
         if tag == "$a":
             return array_from_bytes(parts[1 + inner]).copy()
+        if tag == "$n":
+            return array_from_bytes(parts[1 + inner])[()]
         if tag == "$t":
             return tensor_from_bytes(bytearray(parts[1 + inner]))
         return {walk(k): walk(v) for k, v in inner}

@@ -373,12 +373,16 @@ class Store:
         data = self._read(f"states/{key}")
         return None if data is None else decode_state(data)
 
+    def has_state(self, key: str) -> bool:
+        """Whether there is a checkpoint, damaged or not."""
+        return self._exists(f"states/{key}")
+
     def drop_states(self, key: str) -> None:
         """Drop a step's checkpoints, of all its processes: they are no longer needed."""
-        folder = self.path("states")
-        for path in (
-            folder.glob(f"{key}*") if self.remote is None else map(self.path, list(self.remote.names("states")))
-        ):
+        paths = set(self.path("states").glob(f"{key}*"))
+        if self.remote is not None:
+            paths |= set(map(self.path, self.remote.names("states")))
+        for path in paths:
             if path.name.partition("-")[0] == key:
                 self._drop(f"states/{path.name}")
 

@@ -12,7 +12,7 @@ from mapsto.store import lock
 from mapsto.store.codec import blobs_of, parts_of
 from mapsto.store.digest import digest_bytes
 from mapsto.store.files import spread
-from mapsto.store.row_log import checkpoint_name
+from mapsto.store.row_log import checkpoint_name, log_name
 
 if TYPE_CHECKING:
     from mapsto.store.store import Store
@@ -192,7 +192,10 @@ def _checkpoints(store: Store, held: set[str], oldest: float) -> list[Path]:
     found: list[Path] = []
     for name, paths in together.items():
         key = name.partition("-")[0]
-        if key not in held and (store.record(key) is not None or min(_age(store, each) for each in paths) >= oldest):
+        # a log without a number is not on the object store: it is this machine's copy
+        dated = paths if store.remote is None else [path for path in paths if path.name != log_name(name)]
+        age = min((_age(store, path) for path in dated), default=oldest)
+        if key not in held and (age >= oldest or store.record(key) is not None):
             found += paths
     return found
 

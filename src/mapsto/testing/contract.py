@@ -14,7 +14,7 @@ from typing import Any, cast
 from mapsto import discovery, mapping
 from mapsto.context import Context
 from mapsto.errors import MapstoError, SpecError
-from mapsto.kinds import Dataset, Forked, Network, Package, Stream, Tasks
+from mapsto.kinds import Dataset, Forked, Model, Network, Package, Stream, Tasks
 from mapsto.mapping import Mapping, accepts, fork, kind_name
 from mapsto.process import Items, Live, Process
 from mapsto.recipe.document import Recipe
@@ -276,14 +276,51 @@ def _killed_at_a_random_step_it_resumes(case: Case, folder: Path) -> None:
         _stopped_stream_goes_on(made, value, items, live, whole)
         return
     stop = random.Random(0).randint(1, max(1, (live.total or 4) - 1))
+    expected: bytes | None = None
     while not live.done:
         context.seed_everything(live.step)
         live.advance(cast("Items", items)[live.step])
+        if expected is not None:
+            _require(encode_state(live.snapshot()) == expected, "after a result on the way, an item gave another state")
+            expected = None
         if live.step == stop:
-            live.result()  # which must change nothing
-            live = made.open(value, _encoded(live), context)
+            saved = _encoded(live)
+            expected = _result_is_its_own(live, cast("Items", items), context)
+            live = made.open(value, saved, context)
             items = made.items(value, context)
     _require(_digest(live.result()) == whole, f"resumed at item {stop}, it gave another result than undisturbed")
+
+
+def _result_is_its_own(live: Live[Any], items: Items | None, context: Context) -> bytes | None:
+    """A result on the way changes nothing of the process, and neither shares memory with the other.
+
+    One more item is worked on, if there is one; gives the state after it.
+    """
+    before = encode_state(live.snapshot())
+    result = live.result()
+    _require(encode_state(live.snapshot()) == before, "a result on the way changed its state")
+    held, advanced = _digest(result), items is not None and not live.done
+    if items is not None and advanced:
+        context.seed_everything(live.step)
+        live.advance(items[live.step])
+        _require(_digest(result) == held, "a result on the way changed as the process went on")
+        before = encode_state(live.snapshot())
+    _overwrite(result)
+    _require(encode_state(live.snapshot()) == before, "who writes to a result on the way writes to the process")
+    return before if advanced else None
+
+
+def _overwrite(result: Any) -> None:
+    """Write to all memory of a value."""
+    if isinstance(result, Network):
+        for tensor in result.tensors.values():
+            tensor.detach().zero_()
+    elif isinstance(result, Model):
+        for array in result.arrays.values():
+            array[...] = 0
+    elif isinstance(result, Forked):
+        for part in result.parts.values():
+            _overwrite(part)
 
 
 def _encoded(live: Live[Any]) -> dict[str, Any]:
@@ -301,8 +338,9 @@ def _stopped_stream_goes_on(made: Any, value: Any, stream: Stream, live: Live[An
         if block is None:
             break
         live.advance(block)
-        live.result()
-        live = made.open(value, _encoded(live), Context(seed=SEED))
+        saved = _encoded(live)
+        _result_is_its_own(live, None, Context(seed=SEED))
+        live = made.open(value, saved, Context(seed=SEED))
     _require(_digest(live.result()) == whole, "with blocks of other sizes, and resumed, it gave another result")
 
 

@@ -112,9 +112,14 @@ def _bytes(model: Model) -> int:
 
 
 def _trimmed(scores: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Each event's scores without the zeros at their end: of classes that only later events of its block brought."""
+    """Each event's scores without the zeros at their end: of classes that only later events of its block brought.
+
+    None for an event that was set aside, whose NaN are as many as the classes that its block knows.
+    """
+    import numpy as np
+
     for row in scores:
-        length = len(row)
+        length = 0 if np.isnan(row[:1]).any() else len(row)
         while length and row[length - 1] == 0:
             length -= 1
         yield row[:length]

@@ -92,6 +92,7 @@ class Csv(Stream):
         layout = self._layout
         at = layout.start if position is None else cast("int", position)
         with self._path.open("rb") as file:
+            self._require_line_start(file, at)
             file.seek(at)
             looked = time.monotonic()
             while True:
@@ -140,6 +141,12 @@ class Csv(Stream):
                 )
             layout = _Layout(len(first), separator, len(names), where, {})
             head, _ = self._lines(file, len(first), _HEAD_ROWS)
+            if not head and self.follow:
+                raise DataError(
+                    "has no line after its header, and its first lines say which columns are numbers",
+                    where=str(self._path),
+                    hint="begin once the first events are there",
+                )
             rows = [row for row in layout.cells(head, self._path) if len(row) == len(names)]
         types: dict[str, ColumnType] = {}
         for name in chosen:
@@ -150,20 +157,53 @@ class Csv(Stream):
         """At most so many lines from byte `at`, where the file stands, and the byte after them; of a followed file whole lines only."""
         lines: list[bytes] = []
         while len(lines) < most:
-            line = file.readline(_LONGEST)
-            while line.count(b'"') % 2 and len(line) < _LONGEST:
-                more = file.readline(_LONGEST)
-                if not more:
-                    break
-                line += more
-            if not line or (self.follow and not line.endswith(b"\n")):
+            line, length = self._next_line(file, at)
+            if not length:
                 file.seek(at)
                 self._require_whole(file, at)
                 break
-            at += len(line)
-            if line.strip():
+            at += length
+            if line.strip() or length >= _LONGEST:
                 lines.append(line)
         return lines, at
+
+    def _next_line(self, file: BinaryIO, at: int) -> tuple[bytes, int]:
+        """The line at byte `at`, empty if it is longer than `_LONGEST`, and its length; 0 if there is none, or none that is whole yet.
+
+        With a quote that is not closed within `_LONGEST` or up to the end, it is the one line and not all that follow.
+        """
+        first = line = file.readline(_LONGEST)
+        if len(first) == _LONGEST and not first.endswith(b"\n"):
+            length = len(first)
+            while more := file.readline(_LONGEST):
+                length += len(more)
+                if more.endswith(b"\n"):
+                    return b"", length
+            return b"", 0 if self.follow else length
+        quotes = line.count(b'"')
+        while quotes % 2 and len(line) < _LONGEST and (more := file.readline(_LONGEST)):
+            line += more
+            quotes += more.count(b'"')
+        if self.follow and len(line) < _LONGEST and (quotes % 2 or not line.endswith(b"\n")):
+            return b"", 0
+        if quotes % 2:
+            line = first
+            file.seek(at + len(first))
+        return line, len(line)
+
+    def _require_line_start(self, file: BinaryIO, at: Any) -> None:
+        """Raises `DataError` where no line begins at a position, as in a file that another one has replaced."""
+        length = file.seek(0, 2)
+        fits = isinstance(at, int) and self._layout.start <= at <= length
+        if fits and self._layout.start < at < length:
+            file.seek(at - 1)
+            fits = file.read(1) == b"\n"
+        if not fits:
+            raise DataError(
+                f"no line begins at byte {at} of {length}, where it was read up to before: it is another file, or has become shorter",
+                where=str(self._path),
+                hint="append to it only, or start another store",
+            )
 
     def _require_whole(self, file: BinaryIO, at: int) -> None:
         length = file.seek(0, 2)
@@ -182,6 +222,8 @@ class Csv(Stream):
         rows = layout.cells(lines, self._path)
         broken = {
             event: f"{len(row)} cells where the header has {layout.width}"
+            if row
+            else "no row of a table, or longer than 1 MiB"
             for event, row in enumerate(rows)
             if len(row) != layout.width and not (len(row) > layout.width and not any(row[layout.width :]))
         }
@@ -218,13 +260,22 @@ class _Layout(NamedTuple):
     types: dict[str, ColumnType]
 
     def cells(self, lines: Sequence[bytes], path: Path) -> list[list[str]]:
-        """The cells of each line, without blanks around them."""
+        """The cells of each line, without blanks around them; none of a line that is no row."""
         texts = [_text(line, path) for line in lines]
         try:
-            rows = list(csv.reader(texts, delimiter=self.separator, strict=False))
-        except csv.Error as error:
-            raise DataError(f"not a whole table: {error}", where=str(path), hint="give one event a line") from error
+            rows = list(csv.reader(texts, delimiter=self.separator))
+        except csv.Error:
+            rows = []
+        if len(rows) != len(texts):  # one by one: a quote that is not closed would take the next lines along
+            rows = [_row(text, self.separator) for text in texts]
         return [[cell.strip() for cell in row] for row in rows]
+
+
+def _row(text: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([text], delimiter=separator), [])
+    except csv.Error:
+        return []
 
 
 def _text(line: bytes, path: Path) -> str:

@@ -43,7 +43,7 @@ class Softmax(Online):
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
-        return _AdaGrad(cast("float", fields.get("rate", 0.2)))
+        return _AdaGrad(float(cast("float", fields.get("rate", 0.2))))
 
 
 class _AdaGrad(Rule):
@@ -100,7 +100,10 @@ class _AdaGrad(Rule):
         return {"weights": self._weights.copy(), "squares": self._squares.copy()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._allocate(arrays["weights"].copy(), arrays["squares"].copy())
+        weights, squares = arrays["weights"].astype(np.float64), arrays["squares"].astype(np.float64)
+        if weights.shape != squares.shape or not np.isfinite(weights).all() or not (squares >= 0).all():
+            raise ValueError(f"weights {weights.shape} and sums of squares {squares.shape} with NaN or of two shapes")
+        self._allocate(weights, squares)
 
     def _allocate(self, weights: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
         self._weights, self._squares, self._answered = weights, squares, None

@@ -65,6 +65,11 @@ class EventRows:
             for name, column in self._columns.items()
         )
 
+    @property
+    def unmet(self) -> dict[str, ColumnType]:
+        """Columns whose type is known and of which no value has come yet."""
+        return {name: kind for name, kind in self._types.items() if name not in self._columns}
+
     def rows(
         self, block: Block, aside: dict[int, str], *, learn: bool
     ) -> Iterator[tuple[int, NDArray[np.float64] | None]]:
@@ -104,7 +109,7 @@ class EventRows:
     # -- state
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The state besides `columns` and `width`: inputs and sums of the number columns, inputs of all categories in order."""
+        """The state besides `columns`, `unmet` and `width`: inputs and sums of the number columns, inputs of all categories in order."""
         numbers = [column for column in self._columns.values() if isinstance(column, _Numbers)]
         words = [column for column in self._columns.values() if isinstance(column, _Words)]
         sums = [(column.count, column.first, column.total, column.squares) for column in numbers]
@@ -114,8 +119,16 @@ class EventRows:
             "scales": np.array(sums, np.float64).reshape(-1, 4),
         }
 
-    def restore(self, columns: tuple[EventColumn, ...], arrays: Mapping[str, NDArray[Any]], width: int) -> None:
-        """Go on from another's `columns`, `arrays` and `width`."""
+    def restore(
+        self,
+        columns: tuple[EventColumn, ...],
+        arrays: Mapping[str, NDArray[Any]],
+        width: int,
+        unmet: Mapping[str, ColumnType],
+    ) -> None:
+        """Go on from another's `columns`, `arrays`, `width` and `unmet`. Raises `ValueError` where these do not fit together."""
+        self._require_fit(columns, arrays, width)
+        self._types = {**unmet, **self._types}
         places, sums = iter(arrays["number_inputs"].tolist()), iter(arrays["scales"].tolist())
         words = iter(arrays["category_inputs"].tolist())
         self.width = width
@@ -127,6 +140,23 @@ class EventRows:
                 self._columns[column.name] = _Words({word: next(words) for word in column.categories})
 
     # -- private
+
+    @staticmethod
+    def _require_fit(columns: tuple[EventColumn, ...], arrays: Mapping[str, NDArray[Any]], width: int) -> None:
+        numbers, words = arrays["number_inputs"], arrays["category_inputs"]
+        scales = arrays["scales"]
+        kinds = [column.type for column in columns]
+        categories = [column.categories for column in columns if column.type == "word"]
+        if {*kinds} - {"number", "word"} or len({column.name for column in columns}) < len(columns):
+            raise ValueError("columns of another type, or two of a name")
+        if any(len(set(each)) < len(each) for each in categories):
+            raise ValueError("a category stands there twice")
+        if (numbers.shape, words.shape) != ((kinds.count("number"),), (sum(map(len, categories)),)):
+            raise ValueError("another number of inputs than of columns and categories")
+        if sorted([*numbers.tolist(), *words.tolist()]) != list(range(1, width)):
+            raise ValueError(f"the inputs are not 1 to {width - 1}, each once")
+        if scales.shape != (len(numbers), 4) or not np.isfinite(scales).all() or (scales[:, 0] < 1).any():
+            raise ValueError(f"scales of shape {scales.shape}, or of no values, or with NaN")
 
     @staticmethod
     def _cells(name: str, values: NDArray[Any]) -> list[Any]:
@@ -163,8 +193,12 @@ class EventRows:
                 column = self._columns[name] = (
                     _Words({}) if kind == "word" else _Numbers(self._next(), (0.0, float(cell), 0.0, 0.0))
                 )
-            if isinstance(column, _Words) and cell not in column.places and len(column.places) <= self._most:
-                column.places[cell if len(column.places) < self._most else _OTHERS] = self._next()
+            if isinstance(column, _Words) and cell not in column.places:
+                others = _OTHERS in column.places
+                if len(column.places) - others < self._most:
+                    column.places[cell] = self._next()
+                elif not others:
+                    column.places[_OTHERS] = self._next()
 
     def _next(self) -> int:
         self.width += 1

@@ -38,9 +38,7 @@ class LateLabels:
         """Keep a question; a later one of the same id takes its place."""
         self._kept.pop(name, None)
         self._kept[name] = (row.copy(), scores.copy())
-        if len(self._kept) > self._most:
-            del self._kept[next(iter(self._kept))]
-            self.given_up += 1
+        self._give_up()
 
     def take(self, name: str, inputs: int, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """The row (inputs,) and the scores (classes,) of a question, which is then no longer kept; None where it is not."""
@@ -62,10 +60,21 @@ class LateLabels:
         return list(self._kept)
 
     def restore(self, ids: list[str], arrays: Mapping[str, NDArray[Any]], given_up: int) -> None:
-        """Go on from `ids`, `arrays` and `given_up` of another."""
+        """Go on from `ids`, `arrays` and `given_up` of another, which may have kept more. Raises `ValueError` where these do not fit."""
         rows, scores = arrays["late_rows"], arrays["late_scores"]
+        if not len(rows) == len(scores) == len(ids) == len(set(ids)):
+            raise ValueError(f"{len(ids)} questions with {len(rows)} rows and {len(scores)} scores")
+        if not (np.isfinite(rows).all() and np.isfinite(scores).all()):
+            raise ValueError("a question's row or scores hold NaN")
         self._kept = {name: (rows[place].copy(), scores[place].copy()) for place, name in enumerate(ids)}
         self.given_up = given_up
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Let the oldest go where there are too many."""
+        while len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+            self.given_up += 1
 
 
 def _filled(values: NDArray[np.float64], length: int) -> NDArray[np.float64]:

@@ -83,7 +83,7 @@ class TableLearner:
                 if answered is not None:
                     answered(event, scores, known)
                 rule.learn(row, known)
-        for reason in aside.values():
+        for _, reason in sorted(aside.items()):
             self.aside[reason] = self.aside.get(reason, 0) + 1
         return self._table(len(block), found)
 
@@ -103,7 +103,9 @@ class TableLearner:
 
     def values(self) -> dict[str, Any]:
         """What of the state is no array."""
+        unmet = self._rows.unmet
         return {
+            **({"unmet": unmet} if unmet else {}),
             "inputs": self._rows.width,
             "late_ids": self._late.ids,
             "given_up": self._late.given_up,
@@ -111,12 +113,20 @@ class TableLearner:
         }
 
     def restore(self, signature: EventSignature, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
-        """Go on from another's state."""
+        """Go on from another's state. Raises `ValueError` or `LookupError` where its parts do not fit together."""
         self._classes = {name: place for place, name in enumerate(signature.classes)}
-        self._rows.restore(signature.columns, arrays, int(values["inputs"]))
+        if len(self._classes) < len(signature.classes):
+            raise ValueError("a class stands there twice")
+        inputs, classes = int(values["inputs"]), len(self._classes)
+        self._rows.restore(signature.columns, arrays, inputs, values.get("unmet", {}))
+        if (arrays["late_rows"].shape[1:], arrays["late_scores"].shape[1:]) != ((inputs,), (classes,)):
+            raise ValueError(f"questions of another number than {inputs} inputs and {classes} classes")
         self._late.restore(values["late_ids"], arrays, int(values["given_up"]))
-        self.aside = dict(values["aside"])
+        self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
         self._rule.restore(arrays)
+        scores = self._rule.scores(np.zeros(inputs))
+        if scores.shape != (classes,) or not np.isfinite(scores).all():
+            raise ValueError(f"scores of shape {scores.shape} for {classes} classes, or NaN among them")
 
     # -- private
 

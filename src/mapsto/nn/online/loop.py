@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.errors import DomainError
+from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block, ColumnType, EventColumn, EventSignature, Json, Model, Stream
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
@@ -51,8 +51,14 @@ class Online(Process[None | Model, Model]):
 
     @classmethod
     def _restored(cls, model: Model, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> TableLearner:
-        learner = cls._learner(fields, types)
-        learner.restore(model.signature, model.arrays, model.values)
+        try:
+            learner = cls._learner(fields, types)
+            learner.restore(model.signature, model.arrays, model.values)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise StoreError(
+                f"the model is not as {model.learner} makes it ({type(error).__name__}: {error})"[:300],
+                hint="run its stream again, or install the mapsto that made it",
+            ) from error
         return learner
 
     def items(self, value: Model | None, ctx: Context) -> Stream:
@@ -108,12 +114,13 @@ class _Learning(Live[Model]):
         self.total, self.done = None, False
         self.step, self.position = 0, None
         self._right = self._labels = self._all_right = self._all_labels = 0
-        self._said: set[str] = set()
+        self._met = dict(learner.aside)
+        """Events that were set aside when last looked, and on earlier streams, by reason."""
         if state is not None:
             self.step, self.position = int(state["step"]), state["position"]
             self._right, self._labels, self._all_right, self._all_labels = state["counts"]
             learner.restore(_signature(state["signature"]), state["arrays"], state["values"])
-            self._said = set(learner.aside)
+            self._met = dict(learner.aside)
 
     def advance(self, item: Block) -> Rows:
         rows: list[tuple[int, Mapping[str, float]]] = []
@@ -127,16 +134,15 @@ class _Learning(Live[Model]):
                 rows.append((self.step, self._row()))
             start = stop
         self.position = item.next
-        for reason in self._learner.aside.keys() - self._said:
-            self._said.add(reason)
-            self._ctx.warn(
-                f"events are set aside and not learnt from: {reason} (the first of them by event {self.step})"
-            )
+        for reason, count in self._learner.aside.items():
+            if count > self._met.get(reason, 0):
+                self._ctx.warn(f"events are set aside and not learnt from: {reason}")  # a text counts once
+        self._met = dict(self._learner.aside)
         return rows
 
     def _count(self, event: int, scores: NDArray[np.float64], label: int) -> None:
         self._labels += 1
-        if len(scores) and scores.argmax() == label:
+        if scores.any() and scores.argmax() == label:  # all 0: no class was known when it was asked
             self._right += 1
 
     def _row(self) -> dict[str, float]:
