@@ -202,3 +202,53 @@ def test_a_model_changed_by_hand_is_refused(tmp_path: Path, harm: str) -> None:
 def test_a_model_of_what_is_no_learner_is_refused() -> None:
     with pytest.raises(StoreError, match="no online learner"):
         dataclasses.replace(_grown(), learner="evaluate.size").open()
+
+
+# ------------------------------------------------------------------------------------- columns and classes that come and go
+
+EVENTS = st.lists(
+    st.tuples(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "d": st.sampled_from([1.0, -2.5, 1e9, 1e9 + 1, np.inf]),
+                "c": st.sampled_from(["red", "blue", "green", "grey", "black"]),
+                "b": st.sampled_from([0.5, 3.0, 1e99, -np.inf]),
+                "a": st.sampled_from(["u", "v", "w"]),
+            },
+        ),
+        st.sampled_from(["", "q1", "q2", "q3"]),
+        st.sampled_from([None, None, "y", "n", "nan", ""]) | st.integers(0, 9).map(str),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def _block(events: list[Any]) -> Block:
+    """Columns stand in the order in which the block's own events bring them."""
+    names = dict.fromkeys(name for x, _, _ in events for name in x)
+    x = {name: [each.get(name) for each, _, _ in events] for name in names}
+    made = block(x or {"d": [None] * len(events)}, [y for _, _, y in events], [name for _, name, _ in events])
+    return dataclasses.replace(made, next=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(events=EVENTS, cuts=st.lists(st.integers(1, 8), min_size=1, max_size=4), known=st.booleans())
+def test_growth_in_every_place(events: list[Any], cuts: list[int], known: bool) -> None:
+    made = online.softmax(stream=streams.sea(), late=2, categories=3, every=7)
+    types: dict[str, Any] = {"b": "number", "a": "word"} if known else {}
+
+    def learnt(sizes: list[int]) -> tuple[str, str, list[str]]:
+        context = Context()
+        live: Any = made.open(None, None, context)
+        live._learner = type(made)._learner(made._fields(), types)
+        rows: list[Any] = []
+        at = turn = 0
+        while at < len(events):
+            size = sizes[turn % len(sizes)]
+            rows += live.advance(_block(events[at : at + size]))
+            at, turn = at + size, turn + 1
+        return model_digest(live.result()), repr(rows), context.warnings
+
+    assert learnt([1]) == learnt([10_000]) == learnt(cuts)

@@ -34,7 +34,8 @@ class EventRows:
     Parameters
     ----------
     types
-        Columns whose type is known; others get theirs when they are first met.
+        Columns whose type is known; others get theirs when they are first met. What an event brings that is new gets its inputs in this
+        order, then by name, however the columns of its block are ordered.
     most_categories
         How many words of a column get an input of their own; those that come later share one.
 
@@ -48,6 +49,7 @@ class EventRows:
 
     def __init__(self, types: Mapping[str, ColumnType], *, most_categories: int) -> None:
         self._types: dict[str, ColumnType] = dict(types)
+        self._order = {name: place for place, name in enumerate(types)}
         self._most = most_categories
         self._columns: dict[str, _Numbers | _Words] = {}
         self.width = 1
@@ -66,9 +68,9 @@ class EventRows:
         )
 
     @property
-    def unmet(self) -> dict[str, ColumnType]:
-        """Columns whose type is known and of which no value has come yet."""
-        return {name: kind for name, kind in self._types.items() if name not in self._columns}
+    def unmet(self) -> list[list[str]]:
+        """Columns, each with its type, of which no value has come yet."""
+        return [[name, kind] for name, kind in self._types.items() if name not in self._columns]
 
     def rows(
         self, block: Block, aside: dict[int, str], *, learn: bool
@@ -90,7 +92,9 @@ class EventRows:
         DomainError
             A column holds arrays.
         """
-        columns = [(name, self._cells(name, values)) for name, values in block.x.items()]
+        last = len(self._order)
+        names = sorted(block.x, key=lambda name: (self._order.get(name, last), name))
+        columns = [(name, self._cells(name, block.x[name])) for name in names]
         for event, has in enumerate(block.has_x.tolist()):
             if event in aside:
                 continue
@@ -124,11 +128,13 @@ class EventRows:
         columns: tuple[EventColumn, ...],
         arrays: Mapping[str, NDArray[Any]],
         width: int,
-        unmet: Mapping[str, ColumnType],
+        unmet: list[list[Any]],
     ) -> None:
         """Go on from another's `columns`, `arrays`, `width` and `unmet`. Raises `ValueError` where these do not fit together."""
         self._require_fit(columns, arrays, width)
-        self._types = {**unmet, **self._types}
+        for name, kind in unmet:
+            self._types.setdefault(name, kind)
+            self._order.setdefault(name, len(self._order))
         places, sums = iter(arrays["number_inputs"].tolist()), iter(arrays["scales"].tolist())
         words = iter(arrays["category_inputs"].tolist())
         self.width = width

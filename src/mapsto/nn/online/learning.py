@@ -118,7 +118,7 @@ class TableLearner:
         if len(self._classes) < len(signature.classes):
             raise ValueError("a class stands there twice")
         inputs, classes = int(values["inputs"]), len(self._classes)
-        self._rows.restore(signature.columns, arrays, inputs, values.get("unmet", {}))
+        self._rows.restore(signature.columns, arrays, inputs, values.get("unmet", []))
         if (arrays["late_rows"].shape[1:], arrays["late_scores"].shape[1:]) != ((inputs,), (classes,)):
             raise ValueError(f"questions of another number than {inputs} inputs and {classes} classes")
         self._late.restore(values["late_ids"], arrays, int(values["given_up"]))
