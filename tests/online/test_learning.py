@@ -178,3 +178,46 @@ def test_what_is_refused() -> None:
         Model(**{**vars(model), "version": 0}).open()
     with pytest.raises(DomainError, match=r"column 'image' holds arrays of shape \(1, 8, 8\)"):
         online.softmax(stream=streams.replay(data=datasets.digits(size=8)))(None)
+
+
+def test_a_label_that_is_no_number_is_set_aside_however_it_is_written() -> None:
+    live = learner()
+    live.learn(block({"a": [1.0] * 4}, ["NaN", "Infinity", "-INF", "yes"]))
+    assert live.aside == {"an empty, NaN or infinite label": 3}
+    assert live.signature.classes == ("yes",)
+
+
+class _Heard(Context):
+    def show_message(self, text: str, level: int) -> None:
+        pass
+
+
+def heard(mapping: Any, value: Model | None, *blocks: Block) -> list[str]:
+    ctx = _Heard()
+    live = mapping.open(value, None, ctx)
+    for each in blocks:
+        live.advance(each)
+    live.result()
+    return ctx.warnings
+
+
+def test_a_run_warns_of_what_spoils_it() -> None:
+    learn = online.softmax(stream=streams.sea(), categories=2)
+    assert "none had a label" in heard(learn, None)[0]
+    assert "one class, 'y'" in heard(learn, None, block({"a": [1.0]}, ["y"]))[0]
+    words = block({"a": ["p", "q", "r"]}, ["y", "n", "y"])
+    assert "column 'a' has more words" in heard(learn, None, words)[0]
+    numbers = block({"a": [1.0] * 1001}, [str(n) for n in range(1001)])
+    assert "more than 1000 classes" in heard(learn, None, numbers)[0]
+
+
+def test_a_model_that_goes_on_is_not_blamed_for_what_was_set_aside_before() -> None:
+    learn = online.softmax(stream=streams.sea(), every=2)
+    live = learn.open(None, None, Context())
+    live.advance(block({"a": [np.inf, 1.0, 2.0]}, ["y", "y", "n"]))
+    before = live.result()
+    good = block({"a": [1.0, 2.0]}, ["y", "n"])
+    assert heard(learn, before, good) == []
+    assert "infinite number" in heard(learn, before, block({"a": [np.inf, 1.0]}, ["y", "n"]))[0]
+    ((_, row),) = learn.open(before, None, Context()).advance(block({"a": [np.inf, 1.0]}, ["y", "n"]))
+    assert row["set_aside"] == 1

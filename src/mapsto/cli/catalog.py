@@ -92,7 +92,8 @@ def _unknown(name: str) -> SpecError:
 
     known = [*(entry for group in groups() for entry in discovery.entries(group)), *recipes()]
     words = {word: each for each in known for word in (each.rpartition(".")[2], each)}
-    close = list(dict.fromkeys(words[word] for word in get_close_matches(name, words, n=3)))
+    found = get_close_matches(name, words, n=3) or get_close_matches(name.rpartition(".")[2], words, n=3)
+    close = list(dict.fromkeys(words[word] for word in found))
     quoted = " or ".join(f"'{each}'" for each in close)
     return SpecError(
         f"nothing is called '{name}'",

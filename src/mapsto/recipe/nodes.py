@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from pydantic_core import PydanticCustomError
 
 from mapsto import discovery
-from mapsto.errors import MapstoError, SpecError
+from mapsto.errors import MapstoError, SpecError, nearest
 from mapsto.kinds import Frozen
 from mapsto.mapping import Chain, Fork, Labelled, Observe, steps_of
 
@@ -29,8 +29,10 @@ Detail: TypeAlias = "tuple[Path, str]"
 def data_from_node(node: Any) -> Any:
     """A data set, tasks or stream from ``{name: {fields}}``. Raises `SpecError` with all of the node's errors."""
     name, fields = _one_name(node)
-    group = "streams" if name in discovery.entries("streams") else "data"
-    return _named(discovery.find(group, name), name, fields)
+    sets, sources = discovery.entries("data"), discovery.entries("streams")
+    if name not in sets and name not in sources:
+        raise SpecError(f"unknown data set or stream '{name}'", hint=nearest(name, [*sets, *sources]))
+    return _named(discovery.find("streams" if name in sources else "data", name), name, fields)
 
 
 def step_from_node(node: Any) -> AnyMapping:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Cells: TypeAlias = NDArray[np.object_]
 
-__all__ = ["MISSING", "RawTable", "number_of", "read_raw", "unit_of"]
+__all__ = ["MISSING", "RawTable", "decimal_commas", "number_of", "read_raw", "unit_of"]
 
 MISSING: Final = frozenset(("", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"))
 """Cells that hold no value."""
@@ -170,7 +170,17 @@ class _Commas:
         return found
 
 
-def _decimal_commas(columns: Sequence[Cells], separator: str = "") -> _Commas:
+def decimal_commas(columns: Sequence[Iterable[Any]], separator: str) -> tuple[frozenset[int], frozenset[int]]:
+    """The columns, counted from 0, in which ``1,5`` is one and a half, and those of which only the rest of the table tells.
+
+    >>> decimal_commas([("1,5", "2"), ("3", "1.000")], ";")
+    (frozenset({0, 1}), frozenset())
+    """
+    commas = _decimal_commas(columns, separator)
+    return commas.columns, commas.unsure
+
+
+def _decimal_commas(columns: Sequence[Iterable[Any]], separator: str = "") -> _Commas:
     """What commas and dots are in each column, by its numbers, its units, the other columns and the separator, in this order.
 
     Without a number in the table that can only have a decimal point, what is a decimal comma in one column is it in all.

@@ -72,6 +72,13 @@ class EventRows:
         """Columns, each with its type, of which no value has come yet."""
         return [[name, kind] for name, kind in self._types.items() if name not in self._columns]
 
+    @property
+    def crowded(self) -> list[str]:
+        """The columns that have met more words than get an input of their own."""
+        return [
+            name for name, column in self._columns.items() if isinstance(column, _Words) and _OTHERS in column.places
+        ]
+
     def rows(
         self, block: Block, aside: dict[int, str], *, learn: bool
     ) -> Iterator[tuple[int, NDArray[np.float64] | None]]:

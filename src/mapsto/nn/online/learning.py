@@ -15,11 +15,14 @@ from mapsto.kinds import Block, ColumnType, EventSignature
 from mapsto.nn.online.event_rows import EventRows
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.rule import Rule
+from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Answered", "TableLearner"]
+
+_MANY_CLASSES = 1000
 
 Answered = Callable[[int, "NDArray[np.float64]", int], None]
 """(the event's number in the block, its scores before its label was seen, its class) as each label is learnt."""
@@ -52,6 +55,21 @@ class TableLearner:
     def signature(self) -> EventSignature:
         """What has been met so far."""
         return EventSignature(columns=self._rows.columns, classes=tuple(self._classes))
+
+    @property
+    def doubts(self) -> list[str]:
+        """What was met that an online learner of classes makes little of, each with what to do about it."""
+        found = [
+            f"column '{short(name)}' has more words than get an input of their own; later ones share one (raise categories, or "
+            "leave the column out of features where each event has another word)"
+            for name in self._rows.crowded
+        ]
+        if len(self._classes) > _MANY_CLASSES:
+            found.append(
+                f"there are more than {_MANY_CLASSES} classes, and each takes memory and time; where the target is a quantity, "
+                "make ranges of it"
+            )
+        return found
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
         """See `mapsto.kinds.model.Learner`; `answered` is told of each label as it is learnt."""
@@ -137,7 +155,7 @@ class TableLearner:
             str(label) if has else None for label, has in zip(block.y.tolist(), block.has_y.tolist(), strict=True)
         ]
         for event, label in enumerate(labels):
-            if label in _NO_LABELS:
+            if label is not None and label.lower() in _NO_LABELS:
                 aside[event] = "an empty, NaN or infinite label"
         return labels
 
@@ -150,4 +168,4 @@ class TableLearner:
         return table
 
 
-_NO_LABELS = frozenset({"", "nan", "inf", "-inf"})
+_NO_LABELS = frozenset(("", "nan", *(sign + word for sign in ("", "+", "-") for word in ("inf", "infinity"))))

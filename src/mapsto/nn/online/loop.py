@@ -18,6 +18,7 @@ from mapsto.kinds import Block, ColumnType, EventColumn, EventSignature, Json, M
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
 from mapsto.process import Live, Process, Rows, State
+from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +79,7 @@ class Online(Process[None | Model, Model]):
             learner = self._restored(value, self._fields(), stream.columns())
         else:
             learner = self._learner(self._fields(), stream.columns())
-        return _Learning(self, learner, state, ctx, before=0 if value is None else value.events)
+        return _Learning(self, learner, state, ctx, before=value, bounded=stream.bounded)
 
     @classmethod
     def _learner(cls, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> TableLearner:
@@ -108,9 +109,19 @@ class _Learning(Live[Model]):
     """A learner at work on its stream."""
 
     def __init__(
-        self, mapping: Online, learner: TableLearner, state: State | None, ctx: Context, *, before: int
+        self,
+        mapping: Online,
+        learner: TableLearner,
+        state: State | None,
+        ctx: Context,
+        *,
+        before: Model | None,
+        bounded: bool,
     ) -> None:
-        self._mapping, self._learner, self._ctx, self._before = mapping, learner, ctx, before
+        self._mapping, self._learner, self._ctx, self._bounded = mapping, learner, ctx, bounded
+        self._before = 0 if before is None else before.events
+        self._aside_before = 0 if before is None else sum(cast("dict[str, int]", before.values["aside"]).values())
+        """Events that earlier streams had, and that were set aside."""
         self.total, self.done = None, False
         self.step, self.position = 0, None
         self._right = self._labels = self._all_right = self._all_labels = 0
@@ -138,6 +149,8 @@ class _Learning(Live[Model]):
             if count > self._met.get(reason, 0):
                 self._ctx.warn(f"events are set aside and not learnt from: {reason}")  # a text counts once
         self._met = dict(self._learner.aside)
+        for doubt in self._learner.doubts:
+            self._ctx.warn(doubt)
         return rows
 
     def _count(self, event: int, scores: NDArray[np.float64], label: int) -> None:
@@ -156,6 +169,9 @@ class _Learning(Live[Model]):
                 "mean_accuracy": 100 * self._all_right / self._all_labels,
             }
         row |= {"labels": float(self._all_labels), "classes": float(len(self._learner.signature.classes))}
+        aside = sum(self._learner.aside.values()) - self._aside_before
+        if aside:
+            row["set_aside"] = float(aside)
         self._right = self._labels = 0
         return row
 
@@ -171,6 +187,8 @@ class _Learning(Live[Model]):
         }
 
     def result(self) -> Model:
+        if self._bounded:
+            self._warn_of_labels()
         return Model(
             learner=self._mapping.name,
             version=type(self._mapping).version,
@@ -181,6 +199,15 @@ class _Learning(Live[Model]):
             events=self._before + self.step,
             position=self.position,
         )
+
+    def _warn_of_labels(self) -> None:
+        classes = self._learner.signature.classes
+        if not self._all_labels + self._labels:
+            self._ctx.warn(
+                f"of the stream's {self.step} events none had a label to learn from; look at what its target holds"
+            )
+        elif len(classes) == 1:
+            self._ctx.warn(f"all labels are of one class, '{short(classes[0])}': there is nothing to tell apart")
 
 
 def _signature(tree: Mapping[str, Any]) -> EventSignature:
