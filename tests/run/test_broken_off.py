@@ -158,3 +158,14 @@ def test_scalars_of_numpy_keep_their_kind_and_what_cannot_be_read_again_is_not_w
     for odd in ({"a": {(1, 2): 3}}, {"a": "\ud800"}, {"a": np.array(["x"])}):
         with pytest.raises(StoreError, match="a process's state"):
             encode_state(odd)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"published": 5}', '{"published": [{}]}', '{"published": [{"digest": "../x"}]}']
+)
+def test_a_run_of_which_nobody_can_tell_what_it_published_stops_gc(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "runs").mkdir()
+    store.path("runs/r.json").write_text(text)
+    with pytest.raises(StoreError, match="a run's file is damaged; delete that file"):
+        store.gc()

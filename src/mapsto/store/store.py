@@ -92,6 +92,16 @@ def _checked(record: Record) -> Record:
     return record
 
 
+def _checked_run(run: dict[str, Any]) -> dict[str, Any]:
+    """A run as it was read. Raises `TypeError`, `KeyError` or `ValueError` where what it published cannot be told: `gc` must spare that."""
+    if type(run) is not dict:
+        raise TypeError("no object")
+    for each in run.get("published", ()):
+        if not re.fullmatch(r"[0-9a-f]{64}", each["digest"]):
+            raise ValueError("not a digest")
+    return run
+
+
 class Store:
     """A folder (or any fsspec URL) of digests, as the module's docstring draws it."""
 
@@ -483,6 +493,6 @@ class Store:
         """Every run, oldest first."""
         for path in self.names("runs"):
             try:
-                yield json.loads(path.read_bytes())
-            except (ValueError, RecursionError) as error:
+                yield _checked_run(json.loads(path.read_bytes()))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise StoreError("a run's file is damaged", where=str(path), hint="delete that file") from error
