@@ -252,3 +252,13 @@ def test_growth_in_every_place(events: list[Any], cuts: list[int], known: bool) 
         return model_digest(live.result()), repr(rows), context.warnings
 
     assert learnt([1]) == learnt([10_000]) == learnt(cuts)
+
+
+def test_cells_that_are_neither_words_nor_numbers_are_missing_or_words() -> None:
+    columns = {"a": np.array([None, 1.0, 3.0], object), "b": np.array([None, b"x", ("u",)], object)}
+    live = learner()
+    live.learn(dataclasses.replace(block({"a": [1.0] * 3}, ["y", "n", "y"]), x=columns))
+    assert [(each.type, each.categories) for each in live.signature.columns] == [
+        ("number", ()),
+        ("word", ("b'x'", "('u',)")),
+    ]

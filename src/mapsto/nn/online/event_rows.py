@@ -178,7 +178,12 @@ class EventRows:
                 f"column '{name}' holds arrays of shape {values.shape[1:]}, not numbers or words",
                 hint="give the features that an encoder makes of them",
             )
-        return values.tolist()
+        cells: list[Any] = values.tolist()
+        if values.dtype == object:
+            return [
+                cell if isinstance(cell, (str, float, int)) else "" if cell is None else str(cell) for cell in cells
+            ]
+        return cells
 
     def _read(self, given: dict[str, Any]) -> str | None:
         """Give each cell the type of its column, NaN or empty for a missing one; why the event is to be set aside, if it is."""
