@@ -137,3 +137,11 @@ def test_a_followed_file_is_only_appended_to(tmp_path: Path, how: str) -> None:
         other.replace(file)
     with pytest.raises(DataError, match=how):
         next(blocks)
+
+
+def test_a_file_that_is_gone_when_it_is_opened_cannot_be_read(tmp_path: Path) -> None:
+    stream = csv(tmp_path, "a,y\n1,u\n")
+    assert stream.columns() == {"a": "number"}
+    (tmp_path / "events.csv").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        first(stream)

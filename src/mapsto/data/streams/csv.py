@@ -108,7 +108,7 @@ class Csv(Stream):
     def open(self, position: Json = None, *, size: int = 256) -> Iterator[Block]:
         layout = self._layout
         at = layout.start if position is None else cast("int", position)
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             self._require_line_start(file, at)
             file.seek(at)
             looked = time.monotonic()
@@ -134,10 +134,18 @@ class Csv(Stream):
 
         return locate(self.file, what="the stream")
 
+    def _opened(self) -> BinaryIO:
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise DataError(
+                f"cannot be read: {error.strerror}", where=str(self._path), hint="check that it is there and readable"
+            ) from error
+
     @cached_property
     def _layout(self) -> _Layout:
         """What the header and the first rows say."""
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             names, separator = self._header(file)
             start = file.tell()
             chosen = self._chosen(names)
