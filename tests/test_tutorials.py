@@ -12,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
-LONG = ("pruning_a_network_step_by_step",)
 
 
 def test_notebooks_are_up_to_date() -> None:
@@ -20,12 +19,9 @@ def test_notebooks_are_up_to_date() -> None:
     assert done.returncode == 0, "run scripts/notebooks.py"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "source",
-    [pytest.param(s, marks=pytest.mark.slow) if s.stem in LONG else s for s in SOURCES],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_tutorial(source: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt

@@ -116,6 +116,7 @@ def test_torch_is_not_imported_when_all_are_hits(here: Path) -> None:
     assert "torch=False" in done.stderr
 
 
+@pytest.mark.slow
 def test_seeds_give_a_mean(here: Path) -> None:
     report = json.loads(mapsto("run", "small.yaml", "--quick", "--seeds", "0,1,2", "--json").out)
     pooled = report["seeds"]["metrics"]["teacher.digits.accuracy"]

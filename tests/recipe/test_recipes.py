@@ -31,7 +31,7 @@ META = [
     "meta_regression",
     "meta_umtra",
 ]
-LONG_META = ("meta_cross_domain", "meta_optimizer", "meta_r2d2")
+LONG_META = ("meta_cross_domain", "meta_maml", "meta_optimizer", "meta_protonet", "meta_r2d2")
 """What they run is run by the tests of their mappings too, in less time."""
 
 
@@ -69,9 +69,8 @@ def test_tasks_are_named_for_what_they_are_for(name: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    "name", ["demo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg_cifar", "lite0_cifarfs"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["demo", "vgg_cifar", "lite0_cifarfs"])
 @pytest.mark.timeout(900)
 def test_quick(name: str, tmp_path: Path) -> None:
     require_data_of(name)

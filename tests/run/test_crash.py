@@ -76,6 +76,8 @@ def test_three_kills_of_the_demo(tmp_path: Path) -> None:
     assert finish(start(tmp_path / "killed", "demo"), tmp_path / "killed") == whole
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_one_kill_and_two_runs_at_once(tmp_path: Path) -> None:
     quick = [str(RECIPE), "--quick"]
     folder = tmp_path / "shared"

@@ -58,6 +58,7 @@ def start(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     work = tmp_path / "work.py"

@@ -387,6 +387,7 @@ def test_learners_of_other_tasks_and_too_few_classes_are_refused() -> None:
     assert "prune.magnitude" in text, "adapted, it is a classifier"
 
 
+@pytest.mark.slow
 def test_the_best_network_within_the_target_is_exported_without_what_is_out_of_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

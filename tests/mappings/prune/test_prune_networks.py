@@ -191,10 +191,8 @@ def test_another_process_reads_them(tmp_path: Path) -> None:
         assert expected.std() > 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name == "shufflenet_v2" else pytest.mark.slow) for name in NETWORKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_it_exports(name: str) -> None:
     from mapsto.nn.export.onnx import to_onnx
     from mapsto.nn.export.runtimes.onnxruntime import runner

@@ -231,7 +231,8 @@ def test_lite0_gives_what_the_package_gives() -> None:
     assert head(other).weight.shape == (4, 1280)
 
 
-@pytest.mark.parametrize("size", [40, pytest.param(112, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [40, 112])
 def test_lite0_is_exported(size: int) -> None:
     network, _ = build("efficientnet_lite0:efficientnet_lite0", classes=3)
     network.eval()
