@@ -50,12 +50,12 @@ class Block:
     """Events, counted from 0, that could not be read → why."""
 
     def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in self.x.items()}
-        lengths |= {"ids": len(self.ids), "has_x": len(self.has_x), "y": len(self.y), "has_y": len(self.has_y)}
-        for name, length in lengths.items():
-            if length != len(self.times):
+        count = len(self.times)
+        own = (("ids", self.ids), ("has_x", self.has_x), ("y", self.y), ("has_y", self.has_y))
+        for name, column in (*own, *self.x.items()):
+            if len(column) != count:
                 raise DataError(
-                    f"a block of {len(self.times)} events has {length} values of '{name}'", hint="give one an event"
+                    f"a block of {count} events has {len(column)} values of '{name}'", hint="give one an event"
                 )
 
     def __len__(self) -> int:

@@ -142,6 +142,8 @@ class Driver:
 
 def _require_position(stream: Stream, block: Block, before: Json) -> None:
     """Raises `DataError` for a block at whose end the stream could not be opened again."""
+    if type(block.next) is int and block.next != before:
+        return  # as of most streams
     try:
         plain = isinstance(json.loads(json.dumps(block.next)), type(block.next))
     except (TypeError, ValueError):

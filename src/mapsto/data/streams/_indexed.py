@@ -40,14 +40,14 @@ class Indexed(Stream):
         import numpy as np
 
         x, y = self.rows(start, stop)
-        count = stop - start
+        there = np.ones(stop - start, np.bool_)
         return Block(
             times=np.arange(start, stop, dtype=np.float64),
             ids=_names(range(start, stop)),
             x=x,
-            has_x=np.ones(count, np.bool_),
+            has_x=there,
             y=y,
-            has_y=np.ones(count, np.bool_),
+            has_y=there,
             next=stop,
         )
 

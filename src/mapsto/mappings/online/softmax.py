@@ -75,9 +75,9 @@ class _AdaGrad(Rule):
         if not len(self._weights):
             return np.zeros(0)
         scores = self._weights.dot(row)
-        scores -= scores.max()
+        scores -= np.maximum.reduce(scores)
         np.exp(scores, out=scores)
-        scores /= scores.sum()
+        scores /= np.add.reduce(scores)
         self._answered = (row, scores)
         return scores
 

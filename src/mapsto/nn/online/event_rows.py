@@ -52,6 +52,8 @@ class EventRows:
         self._order = {name: place for place, name in enumerate(types)}
         self._most = most_categories
         self._columns: dict[str, _Numbers | _Words] = {}
+        self._sorted: tuple[tuple[str, ...], list[str]] = ((), [])
+        """The columns of the last block, and their order."""
         self.width = 1
         """Inputs."""
 
@@ -99,9 +101,7 @@ class EventRows:
         DomainError
             A column holds arrays.
         """
-        last = len(self._order)
-        names = sorted(block.x, key=lambda name: (self._order.get(name, last), name))
-        columns = [(name, self._cells(name, block.x[name])) for name in names]
+        columns = [(name, self._cells(name, block.x[name])) for name in self._ordered(tuple(block.x))]
         for event, has in enumerate(block.has_x.tolist()):
             if event in aside:
                 continue
@@ -170,6 +170,13 @@ class EventRows:
             raise ValueError(f"the inputs are not 1 to {width - 1}, each once")
         if scales.shape != (len(numbers), 4) or not np.isfinite(scales).all() or (scales[:, 0] < 1).any():
             raise ValueError(f"scales of shape {scales.shape}, or of no values, or with NaN")
+
+    def _ordered(self, names: tuple[str, ...]) -> list[str]:
+        """Columns in the stream's order, others by name: in which new ones get their inputs."""
+        if names != self._sorted[0]:
+            last = len(self._order)
+            self._sorted = (names, sorted(names, key=lambda name: (self._order.get(name, last), name)))
+        return self._sorted[1]
 
     @staticmethod
     def _cells(name: str, values: NDArray[Any]) -> list[Any]:

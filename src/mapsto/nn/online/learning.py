@@ -57,6 +57,11 @@ class TableLearner:
         return EventSignature(columns=self._rows.columns, classes=tuple(self._classes))
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Inputs and classes."""
+        return self._rows.width, len(self._classes)
+
+    @property
     def doubts(self) -> list[str]:
         """What was met that an online learner of classes makes little of, each with what to do about it."""
         found = [
@@ -101,7 +106,7 @@ class TableLearner:
                 if answered is not None:
                     answered(event, scores, known)
                 rule.learn(row, known)
-        for _, reason in sorted(aside.items()):
+        for _, reason in sorted(aside.items()) if aside else ():
             self.aside[reason] = self.aside.get(reason, 0) + 1
         return self._table(len(block), found)
 

@@ -127,6 +127,8 @@ class _Learning(Live[Model]):
         self._right = self._labels = self._all_right = self._all_labels = 0
         self._met = dict(learner.aside)
         """Events that were set aside when last looked, and on earlier streams, by reason."""
+        self._size = (0, 0)
+        """Of the learner, when last looked."""
         if state is not None:
             self.step, self.position = int(state["step"]), state["position"]
             self._right, self._labels, self._all_right, self._all_labels = state["counts"]
@@ -145,17 +147,22 @@ class _Learning(Live[Model]):
                 rows.append((self.step, self._row()))
             start = stop
         self.position = item.next
-        for reason, count in self._learner.aside.items():
-            if count > self._met.get(reason, 0):
-                self._ctx.warn(f"events are set aside and not learnt from: {reason}")  # a text counts once
-        self._met = dict(self._learner.aside)
-        for doubt in self._learner.doubts:
-            self._ctx.warn(doubt)
+        if self._learner.aside != self._met:
+            for reason, met in self._learner.aside.items():
+                if met > self._met.get(reason, 0):
+                    self._ctx.warn(f"events are set aside and not learnt from: {reason}")  # a text counts once
+            self._met = dict(self._learner.aside)
+        if self._learner.size != self._size:
+            self._size = self._learner.size
+            for doubt in self._learner.doubts:
+                self._ctx.warn(doubt)
         return rows
 
     def _count(self, event: int, scores: NDArray[np.float64], label: int) -> None:
         self._labels += 1
-        if scores.any() and scores.argmax() == label:  # all 0: no class was known when it was asked
+        if (
+            label < len(scores) and scores.argmax() == label and scores[label] > 0
+        ):  # all 0: no class was known when it was asked
             self._right += 1
 
     def _row(self) -> dict[str, float]:
