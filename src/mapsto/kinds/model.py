@@ -39,6 +39,12 @@ class EventSignature:
     classes: tuple[str, ...] = ()
     """The labels in the order in which they were met, which is that of the scores."""
 
+    @classmethod
+    def from_plain(cls, tree: Mapping[str, Any]) -> EventSignature:
+        """The signature that `dataclasses.asdict` made JSON of."""
+        columns: list[dict[str, Any]] = [{**each, "categories": tuple(each["categories"])} for each in tree["columns"]]
+        return cls(columns=tuple(EventColumn(**each) for each in columns), classes=tuple(tree["classes"]))
+
 
 class Learner(Protocol):
     """A live online learner. Only `learn` changes it."""

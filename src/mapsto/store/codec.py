@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mapsto.errors import StoreError
 from mapsto.kinds import (
-    EventColumn,
     EventSignature,
     Forked,
     Metric,
@@ -134,10 +133,6 @@ def decode(tree: dict[str, Any], digest: str, source: Source, measured: Mapping[
 
 def _decode_model(tree: dict[str, Any], digest: str, source: Source) -> Model:
     of = f"model {digest[:12]}"
-    signature = tree["signature"]
-    columns = tuple(
-        build(EventColumn, column, categories=tuple(column["categories"])) for column in signature["columns"]
-    )
     arrays = {
         name: array_from_bytes(source.blob_path(blob, used_by=f"{of}, array {name}").read_bytes())
         for name, blob in tree["arrays"].items()
@@ -146,7 +141,7 @@ def _decode_model(tree: dict[str, Any], digest: str, source: Source) -> Model:
         learner=tree["learner"],
         version=tree["version"],
         fields=tree["fields"],
-        signature=EventSignature(columns=columns, classes=tuple(signature["classes"])),
+        signature=EventSignature.from_plain(tree["signature"]),
         arrays=arrays,
         values=tree["values"],
         events=tree["events"],

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.errors import DomainError, StoreError
-from mapsto.kinds import Block, ColumnType, EventColumn, EventSignature, Json, Model, Stream
+from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Stream
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
 from mapsto.process import Live, Process, Rows, State
@@ -132,7 +132,7 @@ class _Learning(Live[Model]):
         if state is not None:
             self.step, self.position = int(state["step"]), state["position"]
             self._right, self._labels, self._all_right, self._all_labels = state["counts"]
-            learner.restore(_signature(state["signature"]), state["arrays"], state["values"])
+            learner.restore(EventSignature.from_plain(state["signature"]), state["arrays"], state["values"])
             self._met = dict(learner.aside)
 
     def advance(self, item: Block) -> Rows:
@@ -215,11 +215,3 @@ class _Learning(Live[Model]):
             )
         elif len(classes) == 1:
             self._ctx.warn(f"all labels are of one class, '{short(classes[0])}': there is nothing to tell apart")
-
-
-def _signature(tree: Mapping[str, Any]) -> EventSignature:
-    columns = tuple(
-        EventColumn(name=each["name"], type=each["type"], categories=tuple(each["categories"]))
-        for each in tree["columns"]
-    )
-    return EventSignature(columns=columns, classes=tuple(tree["classes"]))
