@@ -11,7 +11,7 @@ from mapsto.kinds.model import EventColumn, EventSignature, Model
 from mapsto.kinds.network import Adaptation, Edit, Factory, Network, detached, load_strictly, trusting, vouched
 from mapsto.kinds.package import Package
 from mapsto.kinds.report import Metric, Report, Series, Table
-from mapsto.kinds.stream import Block, ColumnType, Stream
+from mapsto.kinds.stream import Block, ColumnType, Stream, Task
 from mapsto_runtime.signature import Column, Preprocessing, Signature, TensorSpec
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Signature",
     "Stream",
     "Table",
+    "Task",
     "Tasks",
     "TensorSpec",
     "detached",

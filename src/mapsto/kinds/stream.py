@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Block", "ColumnType", "Stream"]
+__all__ = ["Block", "ColumnType", "Stream", "Task"]
 
 ColumnType: TypeAlias = Literal["number", "word"]
 """What a column of events holds."""
+Task: TypeAlias = Literal["classes", "values"]
+"""What the labels of a stream are: classes, which a block holds as strings, or numbers, as float64."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,8 +85,11 @@ class Stream(Frozen):
     """
 
     version: ClassVar[int] = 1
-    task: ClassVar[Literal["classes", "values"]] = "classes"
-    """Whether labels are classes or numbers."""
+
+    @property
+    def task(self) -> Task:
+        """Whether labels are classes or numbers; a field where the source does not tell."""
+        return "classes"
 
     @property
     def bounded(self) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, NamedTuple, 
 from pydantic import Field
 
 from mapsto.errors import DataError, SpecError, nearest
-from mapsto.kinds import Block, ColumnType, Json, Stream
+from mapsto.kinds import Block, ColumnType, Json, Stream, Task
 from mapsto_runtime.preprocessing.raw_tables import MISSING
 from mapsto_runtime.shown import few, short
 
@@ -67,6 +67,8 @@ class Csv(Stream):
     """The file: a path, or a path inside the data folder."""
     target: str
     """The column to predict."""
+    task: Task = "classes"  # type: ignore[override] - a field where the base has a property
+    """Whether the target holds classes, or numbers; a label that is no number is then set aside."""
     features: tuple[str, ...] | None = Field(default=None, min_length=1)
     """The columns to predict from; by default all but the target, the id and the time."""
     id: str | None = None
@@ -348,11 +350,28 @@ class Csv(Stream):
                 for name, kind in layout.types.items()
             },
             has_x=has_x,
-            y=_words([label if has else "" for label, has in zip(labels, has_y.tolist(), strict=True)]),
+            y=self._labels(labels, has_y, broken),
             has_y=has_y,
             next=after,
             broken=broken,
         )
+
+    def _labels(self, cells: Sequence[str], has_y: NDArray[Any], broken: dict[int, str]) -> NDArray[Any]:
+        """The classes or numbers of a block; what is no number is added to `broken`."""
+        import numpy as np
+
+        if self.task == "classes":
+            return _words([cell if has else "" for cell, has in zip(cells, has_y.tolist(), strict=True)])
+        layout = self._layout
+        comma = layout.places[self.target] in layout.commas
+        y = np.full(len(cells), np.nan)
+        for event in np.flatnonzero(has_y).tolist():
+            number = _label(cells[event], comma=comma)
+            if number is None:
+                broken.setdefault(event, "a label that is no number")
+            else:
+                y[event] = number
+        return y
 
 
 class _Layout(NamedTuple):
@@ -425,6 +444,12 @@ def _number(cell: str, *, comma: bool) -> float | None:
     from mapsto_runtime.preprocessing.raw_tables import number_of
 
     return number_of(cell, decimal_comma=comma)
+
+
+def _label(cell: str, *, comma: bool) -> float | None:
+    """The number in a cell of the target, NaN among them; None where it holds none."""
+    number = _number(cell, comma=comma)
+    return math.nan if number is None and cell.lower() == "nan" else number
 
 
 def _type_of(cells: Sequence[str], *, comma: bool) -> ColumnType | None:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mapsto.data.streams._indexed import Indexed
 from mapsto.errors import DomainError
-from mapsto.kinds import ColumnType, Samples
+from mapsto.kinds import ColumnType, Samples, Task
 from mapsto.mapping import DataSource
 
 if TYPE_CHECKING:
@@ -38,11 +38,15 @@ class Replay(Indexed):
     }
 
     data: DataSource
-    """The labelled samples, of classes."""
+    """The labelled samples: of classes, or with one number each to predict, which the stream's labels then are."""
     order: Literal["given", "shuffled", "by_class"] = "given"
-    """As they stand, in an order drawn by `seed`, or one class after the other."""
+    """As they stand, in an order drawn by `seed`, or one class after the other (numbers: from the least to the largest)."""
     seed: int = Field(default=0, ge=0)
     """Of the order."""
+
+    @property
+    def task(self) -> Task:
+        return "values" if self._samples.labels.dtype.kind == "f" else "classes"
 
     def identity(self) -> str:
         return self.fingerprint()
@@ -63,7 +67,9 @@ class Replay(Indexed):
 
         chosen = self._order[start:stop]
         inputs = self._samples.inputs[chosen]
-        labels = np.array(self._samples.classes, dtype=object)[self._samples.labels[chosen]]
+        labels = self._labels[chosen]
+        if self.task == "classes":
+            labels = np.array(self._samples.classes, dtype=object)[labels]
         if inputs.ndim > 2:
             return {"image": inputs}, labels
         return {name: inputs[:, place].astype(np.float64) for place, name in enumerate(self._names)}, labels
@@ -73,9 +79,24 @@ class Replay(Indexed):
         from mapsto.data.io.fingerprint import dataset_of
 
         samples = dataset_of(self.data, where="replay: data").open()
-        if samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
-            raise DomainError("its labels are not one class each", where="replay: data", hint="give data of classes")
+        labels = samples.labels
+        if not (labels.ndim == 1 and labels.dtype.kind in "iu") and not (
+            labels.dtype.kind == "f" and labels.shape[1:] in ((), (1,))
+        ):
+            raise DomainError(
+                f"its labels of shape {labels.shape} are not one class or number each",
+                where="replay: data",
+                hint="give data with one target",
+            )
         return samples
+
+    @cached_property
+    def _labels(self) -> NDArray[Any]:
+        """(N,), class numbers or the numbers to predict as float64."""
+        import numpy as np
+
+        labels = self._samples.labels
+        return labels if self.task == "classes" else labels.reshape(-1).astype(np.float64)
 
     @cached_property
     def _order(self) -> NDArray[Any]:
@@ -84,7 +105,7 @@ class Replay(Indexed):
         if self.order == "given":
             return np.arange(len(self._samples))
         if self.order == "by_class":
-            return np.argsort(self._samples.labels, kind="stable")
+            return np.argsort(self._labels, kind="stable")
         return np.random.default_rng(self.seed).permutation(len(self._samples))
 
     @property
