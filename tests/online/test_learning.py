@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from mapsto import datasets, online, streams
 from mapsto.context import Context
 from mapsto.errors import DomainError, StoreError
-from mapsto.kinds import Block, Model
+from mapsto.kinds import Block, EventSignature, Model
 from mapsto.nn.online.event_rows import EventRows
+from mapsto.nn.online.learning import Answers, StreamLearner
+from mapsto.nn.online.loop import Online
 from mapsto.store import Store
 
 
@@ -221,3 +224,79 @@ def test_a_model_that_goes_on_is_not_blamed_for_what_was_set_aside_before() -> N
     assert "infinite number" in heard(learn, before, block({"a": [np.inf, 1.0]}, ["y", "n"]))[0]
     ((_, row),) = learn.open(before, None, Context()).advance(block({"a": [np.inf, 1.0]}, ["y", "n"]))
     assert row["set_aside"] == 1
+
+
+# ----------------------------------------------------------------------------------------------- what the loop asks for
+
+
+def test_answers_come_once_a_block_with_the_scores_of_before_the_labels() -> None:
+    live, told = learner(), []
+    scores = live.learn(block({"a": [1.0, np.inf, 2.0, 3.0]}, ["y", "y", None, "n"]), told.append)
+    live.learn(block({"a": [1.0]}, [None]), told.append)
+    (answers,) = told
+    assert answers.events.tolist() == [0, 3]
+    assert answers.labels.tolist() == [0, 1]
+    assert answers.scores.tolist() == scores[[0, 3]].tolist()
+    assert answers.scores[0].tolist() == [0, 0]
+    assert live.shares() == {}
+
+
+class _Numbers(type(streams.sea())):
+    """SEA's first number to be predicted from the others."""
+
+    task = "values"
+
+    def rows(self, start: int, stop: int) -> Any:
+        x, _ = super().rows(start, stop)
+        return x, x["x1"]
+
+
+class _Last(StreamLearner):
+    """Predicts the value before, times `factor`."""
+
+    task = "values"
+    size = (0, 0)
+    signature = EventSignature()
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.last, self.aside = factor, 0.0, {}
+
+    def learn(self, block: Block, answered: Any = None) -> np.ndarray:
+        before = np.concatenate(([self.last], block.y[:-1]))
+        scores, self.last = self.factor * before[:, None], float(block.y[-1])
+        if answered is not None:
+            answered(Answers(np.arange(len(block)), scores, block.y))
+        return scores
+
+    def arrays(self) -> dict[str, Any]:
+        return {"last": np.array([self.last])}
+
+    def values(self) -> dict[str, Any]:
+        return {"task": "values", "aside": {}}
+
+    def restore(self, signature: Any, arrays: Any, values: Any) -> None:
+        (self.last,) = arrays["last"].tolist()
+
+
+class Last(Online):
+    """A learner of values, with a field of its own."""
+
+    tasks = ("values",)
+    factor: float = 1.0
+
+    @classmethod
+    def _learner(cls, fields: Any, types: Any, task: Any) -> StreamLearner:
+        return _Last(fields["factor"])
+
+
+def test_a_mapping_says_what_it_learns_and_gives_its_learner_its_fields_whole() -> None:
+    with pytest.raises(DomainError, match=r"labels are numbers, but online\.softmax learns classes"):
+        online.softmax(stream=_Numbers(events=9))(None)
+    with pytest.raises(DomainError, match=r"labels are classes, but .* learns numbers"):
+        Last(stream=streams.sea(events=9))(None)
+    model = Last(stream=_Numbers(events=9))(None)
+    assert dict(model.fields) == {"factor": 1.0, "late": 10_000, "categories": 1000}  # of a class outside mapsto
+    assert Last.learner_of(dataclasses.replace(model, fields={})).factor == 1.0
+    assert model.arrays["last"].tolist() == [next(_Numbers(events=9).open()).y[-1]]
+    with pytest.raises(DomainError, match="the model has learnt values, and the stream's labels are classes"):
+        online.softmax(stream=streams.sea(events=9))(dataclasses.replace(model, learner="online.softmax"))

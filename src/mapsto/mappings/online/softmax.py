@@ -43,7 +43,7 @@ class Softmax(Online):
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
-        return _AdaGrad(float(cast("float", fields.get("rate", 0.2))))
+        return _AdaGrad(float(cast("float", fields["rate"])))
 
 
 class _AdaGrad(Rule):

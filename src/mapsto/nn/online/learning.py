@@ -1,13 +1,14 @@
-"""The live learner of tables of events: it answers first and learns after, and keeps what a label that comes late will need.
+"""Live learners of streams: each answers first and learns after, and keeps what a label that comes late will need.
 
-What an online learner says itself is its rule. This file does the rest: events as rows that grow, classes that grow, late labels,
-events that are set aside.
+`StreamLearner` is what the loop of online learning asks of one. `TableLearner` is the one for a `Rule`: events as rows that grow, classes
+that grow, late labels, events that are set aside. A learner that takes whole blocks, as native code does, offers the same.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,15 +21,78 @@ from mapsto_runtime.shown import short
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Answered", "TableLearner"]
+__all__ = ["Answered", "Answers", "StreamLearner", "TableLearner", "Task"]
 
 _MANY_CLASSES = 1000
 
-Answered = Callable[[int, "NDArray[np.float64]", int], None]
-"""(the event's number in the block, its scores before its label was seen, its class) as each label is learnt."""
+Task: TypeAlias = Literal["classes", "values"]
+"""What labels are."""
 
 
-class TableLearner:
+class Answers(NamedTuple):
+    """What was answered to the n events of a block whose labels were learnt, in the order in which they were."""
+
+    events: NDArray[np.int64]
+    """(n,), their numbers in the block."""
+    scores: NDArray[np.float64]
+    """(n, K) from before the label was seen; 0 for a class that was not known then. Of values (n, 1), what was predicted."""
+    labels: NDArray[Any]
+    """(n,), int64: the numbers of their classes, 0 to K - 1. Of values float64."""
+
+
+Answered: TypeAlias = Callable[[Answers], None]
+"""Called once a block, or a part of one, after its labels were learnt; not where there was none."""
+
+
+class StreamLearner:
+    """What the loop of online learning asks of a live learner. Only `learn` and `restore` change it."""
+
+    task: Task = "classes"
+    """What it learns. Where that is values, `values` says so under ``task``, and `signature` has no classes."""
+    aside: dict[str, int]
+    """Why events were set aside, and how many."""
+
+    @property
+    @abstractmethod
+    def signature(self) -> EventSignature:
+        """What has been met so far."""
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Inputs and classes: where they grow, `doubts` is asked."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """What was met that it makes little of, each with what to do about it."""
+        return []
+
+    @abstractmethod
+    def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
+        """See `mapsto.kinds.model.Learner`; `answered` is told of the labels that were learnt."""
+
+    @abstractmethod
+    def predict(self, block: Block) -> NDArray[np.float64]:
+        """See `mapsto.kinds.model.Learner`."""
+
+    def shares(self) -> Mapping[str, float]:
+        """Its members' present shares of the answer, which sum to 1; empty where there is one rule."""
+        return {}
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The state, besides `signature` and `values`."""
+
+    @abstractmethod
+    def values(self) -> dict[str, Any]:
+        """What of the state is no array. It holds `aside` under ``aside``."""
+
+    @abstractmethod
+    def restore(self, signature: EventSignature, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Go on from another's state. Raises `ValueError` or `LookupError` where its parts do not fit together."""
+
+
+class TableLearner(StreamLearner):
     """A rule at work on events.
 
     Parameters
@@ -48,22 +112,18 @@ class TableLearner:
         self._rows = EventRows(types, most_categories=most_categories)
         self._late = LateLabels(most_late)
         self._classes: dict[str, int] = {}
-        self.aside: dict[str, int] = {}
-        """Why events were set aside, and how many."""
+        self.aside = {}
 
     @property
     def signature(self) -> EventSignature:
-        """What has been met so far."""
         return EventSignature(columns=self._rows.columns, classes=tuple(self._classes))
 
     @property
     def size(self) -> tuple[int, int]:
-        """Inputs and classes."""
         return self._rows.width, len(self._classes)
 
     @property
     def doubts(self) -> list[str]:
-        """What was met that an online learner of classes makes little of, each with what to do about it."""
         found = [
             f"column '{short(name)}' has more words than get an input of their own; later ones share one (raise categories, or "
             "leave the column out of features where each event has another word)"
@@ -77,10 +137,10 @@ class TableLearner:
         return found
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
-        """See `mapsto.kinds.model.Learner`; `answered` is told of each label as it is learnt."""
         aside = dict(block.broken)
         labels, ids = self._labels(block, aside), block.ids.tolist()
         found: list[tuple[int, NDArray[np.float64]]] = []
+        learnt: list[tuple[int, int]] = []
         rule, rows, late = self._rule, self._rows, self._late
         for event, given in rows.rows(block, aside, learn=True):
             row, label = given, labels[event]
@@ -103,15 +163,17 @@ class TableLearner:
                 if known is None:
                     known = self._classes[label] = len(self._classes)
                     rule.grow(rows.width, len(self._classes))
-                if answered is not None:
-                    answered(event, scores, known)
+                learnt.append((event, known))
                 rule.learn(row, known)
         for _, reason in sorted(aside.items()) if aside else ():
             self.aside[reason] = self.aside.get(reason, 0) + 1
-        return self._table(len(block), found)
+        table = self._table(len(block), found)
+        if answered is not None and learnt:
+            events, classes = np.array(learnt, np.int64).T
+            answered(Answers(events, table[events], classes))
+        return table
 
     def predict(self, block: Block) -> NDArray[np.float64]:
-        """See `mapsto.kinds.model.Learner`."""
         aside = dict(block.broken)
         rows = self._rows.rows(block, aside, learn=False)
         found = [(event, self._rule.scores(row)) for event, row in rows if row is not None]
@@ -120,12 +182,10 @@ class TableLearner:
     # -- state
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The state, besides `signature` and `values`."""
         late = self._late.arrays(self._rows.width, len(self._classes))
         return {**self._rows.arrays(), **late, **self._rule.arrays()}
 
     def values(self) -> dict[str, Any]:
-        """What of the state is no array."""
         unmet = self._rows.unmet
         return {
             **({"unmet": unmet} if unmet else {}),
@@ -136,7 +196,6 @@ class TableLearner:
         }
 
     def restore(self, signature: EventSignature, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
-        """Go on from another's state. Raises `ValueError` or `LookupError` where its parts do not fit together."""
         self._classes = {name: place for place, name in enumerate(signature.classes)}
         if len(self._classes) < len(signature.classes):
             raise ValueError("a class stands there twice")

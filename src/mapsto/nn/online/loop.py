@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
+from mapsto import discovery
 from mapsto.context import Context
 from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Stream
@@ -21,10 +22,7 @@ from mapsto.process import Live, Process, Rows, State
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from mapsto.nn.online.learning import TableLearner
+    from mapsto.nn.online.learning import Answers, StreamLearner, Task
     from mapsto.nn.online.rule import Rule
 
 __all__ = ["Online"]
@@ -40,20 +38,44 @@ class Online(Process[None | Model, Model]):
     )
     every: int = Field(default=1000, ge=1, description="Events after which a row of the record is written.")
 
+    tasks: ClassVar[tuple[Task, ...]] = ("classes",)
+    """What it can learn."""
+    record_fields: ClassVar[tuple[str, ...]] = ("every",)
+    """Fields that decide what is recorded, and nothing of what is learnt: a model has none of them."""
+
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
-        """The learner's rule by its fields that are not at their default."""
+        """The learner's rule by its fields, of which none is missing. A mapping without one makes its learner itself, in `_learner`."""
         raise NotImplementedError(f"{cls.__name__} does not say how it learns")
 
     @classmethod
-    def learner_of(cls, model: Model) -> TableLearner:
+    def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
+        """The live learner at its beginning.
+
+        Parameters
+        ----------
+        fields
+            Those that decide what is learnt; none is missing.
+        types
+            Columns whose type is known before the first event.
+        task
+            One of `tasks`.
+        """
+        from mapsto.nn.online.learning import TableLearner
+
+        return TableLearner(
+            cls.rule(fields), types, most_categories=int(fields["categories"]), most_late=int(fields["late"])
+        )
+
+    @classmethod
+    def learner_of(cls, model: Model) -> StreamLearner:
         """The live learner of a model."""
         return cls._restored(model, model.fields, {})
 
     @classmethod
-    def _restored(cls, model: Model, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> TableLearner:
+    def _restored(cls, model: Model, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> StreamLearner:
         try:
-            learner = cls._learner(fields, types)
+            learner = cls._learner(cls._completed(fields), types, _task_of(model))
             learner.restore(model.signature, model.arrays, model.values)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise StoreError(
@@ -67,42 +89,58 @@ class Online(Process[None | Model, Model]):
 
     def open(self, value: Model | None, state: State | None, ctx: Context) -> Live[Model]:
         stream = ctx.resolve(self.stream, Stream)
-        if stream.task != "classes":
-            raise DomainError(f"the stream's labels are numbers, but {self.name} learns classes", where=self.name)
+        if stream.task not in self.tasks:
+            kinds = {"classes": "classes", "values": "numbers"}
+            raise DomainError(
+                f"the stream's labels are {kinds[stream.task]}, but {self.name} learns {kinds[self.tasks[0]]}",
+                where=self.name,
+                hint=f"learn with {', '.join(learners_of(stream.task)) or 'another learner'}",
+            )
         if ctx.numerics.world_size > 1:
             raise DomainError(
                 "a stream is read in order, by one process", where=self.name, hint="leave --processes out"
             )
         if value is not None and value.learner != self.name:
             raise DomainError(f"the model is of {value.learner}", where=self.name, hint=f"go on with {value.learner}")
+        if value is not None and _task_of(value) != stream.task:
+            raise DomainError(
+                f"the model has learnt {_task_of(value)}, and the stream's labels are {stream.task}", where=self.name
+            )
         if state is None and value is not None:
             learner = self._restored(value, self._fields(), stream.columns())
         else:
-            learner = self._learner(self._fields(), stream.columns())
+            learner = self._learner(self._completed(self._fields()), stream.columns(), stream.task)
         return _Learning(self, learner, state, ctx, before=value, bounded=stream.bounded)
 
     @classmethod
-    def _learner(cls, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> TableLearner:
-        from mapsto.nn.online.learning import TableLearner
-
-        sizes = {
-            name: fields.get(name, cls.__dataclass_fields__[name].default.default) for name in ("late", "categories")
+    def _completed(cls, fields: Mapping[str, Json]) -> dict[str, Any]:
+        """Fields of a model, with those that are left out at their default."""
+        known: Mapping[str, Any] = cast("Any", cls).__pydantic_fields__
+        defaults = {
+            name: info.get_default(call_default_factory=True, validated_data={})
+            for name, info in known.items()
+            if not info.is_required() and name not in cls.record_fields
         }
-        return TableLearner(
-            cls.rule(fields),
-            types,
-            most_categories=cast("int", sizes["categories"]),
-            most_late=cast("int", sizes["late"]),
-        )
+        return defaults | dict(fields)
 
     def _fields(self) -> dict[str, Json]:
         """The fields that decide what is learnt, without those at their default."""
         fields = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(cast("Any", self))
-            if f.name not in ("stream", "every")
+            if f.name not in ("stream", *self.record_fields)
         }
         return without_defaults(type(self), fields)
+
+
+def learners_of(task: Task) -> list[str]:
+    """The names of the learners that can learn it."""
+    names = [name for name in discovery.entries("mappings") if name.startswith("online.")]
+    return [name for name in names if task in getattr(discovery.find("mappings", name), "tasks", ())]
+
+
+def _task_of(model: Model) -> Task:
+    return cast("Task", model.values.get("task", "classes"))
 
 
 class _Learning(Live[Model]):
@@ -111,7 +149,7 @@ class _Learning(Live[Model]):
     def __init__(
         self,
         mapping: Online,
-        learner: TableLearner,
+        learner: StreamLearner,
         state: State | None,
         ctx: Context,
         *,
@@ -158,12 +196,11 @@ class _Learning(Live[Model]):
                 self._ctx.warn(doubt)
         return rows
 
-    def _count(self, event: int, scores: NDArray[np.float64], label: int) -> None:
-        self._labels += 1
-        if (
-            label < len(scores) and scores.argmax() == label and scores[label] > 0
-        ):  # all 0: no class was known when it was asked
-            self._right += 1
+    def _count(self, answers: Answers) -> None:
+        best = answers.scores.argmax(1)
+        known = answers.scores.max(1) > 0  # all 0: no class was known when it was asked
+        self._labels += len(best)
+        self._right += int(((best == answers.labels) & known).sum())
 
     def _row(self) -> dict[str, float]:
         """The prequential record since the last row, and of all events."""
