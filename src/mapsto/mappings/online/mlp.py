@@ -21,7 +21,7 @@ from mapsto.nn.online.rule import Rule
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MLP"]
+__all__ = ["Mlp"]
 
 _DECAYS = (0.9, 0.999)
 """β₁ and β₂ of Adam."""
@@ -29,11 +29,11 @@ _EPSILON = 1e-8
 _DEFAULTS: dict[str, Any] = {"hidden": 64, "rate": 3e-3, "replay": 7, "memory": 2000, "seed": 0}
 
 
-class MLP(Online):
+class Mlp(Online):
     """One hidden layer, whose inputs and classes grow with what it meets, and a memory of past events.
 
     >>> from mapsto import streams
-    >>> model = MLP(stream=streams.sea(events=500, noise=0.0))(None)
+    >>> model = Mlp(stream=streams.sea(events=500, noise=0.0))(None)
     >>> question = next(streams.sea(events=200, seed=5, noise=0.0).open())
     >>> bool((model.open().predict(question).argmax(1) == (question.y == "yes")).mean() > 0.9)
     True
