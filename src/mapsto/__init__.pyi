@@ -117,7 +117,7 @@ from mapsto.mappings.networks.timm import Timm as _networks_timm
 from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
 from mapsto.mappings.networks.vit import Vit as _networks_vit
-from mapsto.mappings.online.mlp import MLP as _online_mlp
+from mapsto.mappings.online.mlp import Mlp as _online_mlp
 from mapsto.mappings.online.prototypes import Prototypes as _online_prototypes
 from mapsto.mappings.online.ridge import Ridge as _online_ridge
 from mapsto.mappings.online.softmax import Softmax as _online_softmax
