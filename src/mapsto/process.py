@@ -62,6 +62,10 @@ class Live(Generic[B]):
     def advance(self, item: Any) -> Rows:
         """Work on one item or block; changes only itself. Gives rows for the log: none, one or several."""
 
+    def account(self) -> dict[str, Any]:
+        """What is to be told of its work besides its rows and its result, as JSON; the step's record keeps it. Changes nothing."""
+        return {}
+
     @abstractmethod
     def snapshot(self) -> State:
         """The state as it stands. May share memory with this object: the caller stores it before the next advance."""

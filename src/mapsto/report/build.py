@@ -135,6 +135,7 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
         "warnings": list(step.warnings),
         "notes": list(step.notes),
         "comparison": step.comparison,
+        "account": step.account,
         "curves": _thinned(step.curves),
         "epochs": _epochs(step.curves),
     }

@@ -83,6 +83,7 @@ class Driver:
             if stop.caught is None and time.monotonic() - looked < _LOOK_SECONDS:
                 continue
             executor.listener.advanced(self._step, live.step, live.total, metrics)
+            executor.listener.watched(self._step, live.account)
             if self._is_stopped(stop):
                 break
             self._upkeep()

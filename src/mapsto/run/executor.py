@@ -257,6 +257,7 @@ class Executor:
         step.digest, step.kind_out, step.seconds = record.digest, record.kind, record.seconds
         step.measured, step.curves = record.measured, record.curves
         step.warnings, step.notes, step.comparison = record.warnings, record.notes, record.comparison
+        step.account = record.account
         self._judge(step)
         self.listener.finished(step)
         final = record
@@ -389,6 +390,7 @@ class Executor:
                 warnings=tuple(context.warnings),
                 notes=tuple(context.notes),
                 comparison=comparison,
+                account=context.account,
             )
             if context.stopped or unbounded(mapping):
                 step.status = "stopped"

@@ -50,6 +50,8 @@ class StepResult:
     notes: tuple[str, ...] = ()
     comparison: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the network lost, measured: see `mapsto.run.verdict`."""
+    account: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What its process tells of its work: see `mapsto.process.Live.account`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,9 @@ class Listener:
 
     def advanced(self, step: StepResult, done: int, total: int | None, metrics: AbcMapping[str, float]) -> None:
         """A process has advanced to item `done` of `total`."""
+
+    def watched(self, step: StepResult, account: Callable[[], dict[str, Any]]) -> None:
+        """A process over a stream is at work, and `account` says what it has come to, at some cost; told many times a second."""
 
     ends_well = False
     """Whether Ctrl-C stops a process as `wants_stop` does, and the run goes on with what it has come to; else it ends the run."""

@@ -74,6 +74,8 @@ class Record:
     notes: tuple[str, ...] = ()
     comparison: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the step's network lost: against what it was ``given``, and against the ``first`` trained one (`mapsto.run.verdict`)."""
+    account: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the step's process tells of its work (`mapsto.process.Live.account`)."""
     format: int = FORMAT
 
 
@@ -84,7 +86,7 @@ _LATEST = 1e11
 def _checked(record: Record) -> Record:
     """A record as it was read. Raises `TypeError` or `ValueError` for one that no mapsto wrote."""
     texts = (record.key, record.digest, record.kind, record.name, *record.inputs, *record.warnings, *record.notes)
-    trees = (record.measured, record.comparison, {} if record.curves is None else record.curves)
+    trees = (record.measured, record.comparison, record.account, {} if record.curves is None else record.curves)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(tree, dict) for tree in trees):
         raise TypeError("a field is of another kind")
     if type(record.version) is not int or not 0 <= record.seconds < _LATEST or not 0 <= record.created < _LATEST:

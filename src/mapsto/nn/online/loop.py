@@ -7,6 +7,7 @@ counted for the record lives in the checkpoint, not in the model.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -18,6 +19,8 @@ from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Stream
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
+from mapsto.nn.online.pace import Pace
+from mapsto.nn.online.prequential import ClassRecord, Record, ValueRecord
 from mapsto.process import Live, Process, Rows, State
 from mapsto_runtime.shown import short
 
@@ -158,18 +161,21 @@ class _Learning(Live[Model]):
     ) -> None:
         self._mapping, self._learner, self._ctx, self._bounded = mapping, learner, ctx, bounded
         self._before = 0 if before is None else before.events
-        self._aside_before = 0 if before is None else sum(cast("dict[str, int]", before.values["aside"]).values())
-        """Events that earlier streams had, and that were set aside."""
+        self._aside_before = {} if before is None else dict(cast("dict[str, int]", before.values["aside"]))
+        """What earlier streams had that was set aside, by reason."""
         self.total, self.done = None, False
         self.step, self.position = 0, None
-        self._right = self._labels = self._all_right = self._all_labels = 0
+        known = 0 if before is None else len(before.signature.classes)
+        self._record: Record = ClassRecord(known) if learner.task == "classes" else ValueRecord()
+        self._pace = Pace()
         self._met = dict(learner.aside)
         """Events that were set aside when last looked, and on earlier streams, by reason."""
         self._size = (0, 0)
         """Of the learner, when last looked."""
         if state is not None:
             self.step, self.position = int(state["step"]), state["position"]
-            self._right, self._labels, self._all_right, self._all_labels = state["counts"]
+            self._record.restore(state["record"])
+            self._pace.restore(state["pace"])
             learner.restore(EventSignature.from_plain(state["signature"]), state["arrays"], state["values"])
             self._met = dict(learner.aside)
 
@@ -179,10 +185,17 @@ class _Learning(Live[Model]):
         start, count = 0, len(item)
         while start < count:
             stop = min(count, start + every - self.step % every)
-            self._learner.learn(item if (start, stop) == (0, count) else item.take(start, stop), self._count)
+            part = item if (start, stop) == (0, count) else item.take(start, stop)
+            answers: list[Answers] = []
+            began = time.perf_counter()
+            self._learner.learn(part, answers.append)
+            self._pace.took(time.perf_counter() - began, stop - start)
+            for each in answers:
+                self._record.see(self.step, part, each, self._learner.signature.classes)
             self.step += stop - start
             if self.step % every == 0:
                 rows.append((self.step, self._row()))
+                self._pace.mark(self.step)
             start = stop
         self.position = item.next
         if self._learner.aside != self._met:
@@ -196,35 +209,46 @@ class _Learning(Live[Model]):
                 self._ctx.warn(doubt)
         return rows
 
-    def _count(self, answers: Answers) -> None:
-        best = answers.scores.argmax(1)
-        known = answers.scores.max(1) > 0  # all 0: no class was known when it was asked
-        self._labels += len(best)
-        self._right += int(((best == answers.labels) & known).sum())
-
     def _row(self) -> dict[str, float]:
         """The prequential record since the last row, and of all events."""
-        self._all_right += self._right
-        self._all_labels += self._labels
-        row: dict[str, float] = {}
-        if self._labels:
-            row = {
-                "accuracy": 100 * self._right / self._labels,
-                "mean_accuracy": 100 * self._all_right / self._all_labels,
-            }
-        row |= {"labels": float(self._all_labels), "classes": float(len(self._learner.signature.classes))}
-        aside = sum(self._learner.aside.values()) - self._aside_before
-        if aside:
-            row["set_aside"] = float(aside)
-        self._right = self._labels = 0
-        return row
+        row = self._record.row()
+        row["labels"] = float(self._record.labels)
+        if self._learner.task == "classes":
+            row["classes"] = float(self._learner.size[1])
+        if self._set_aside:
+            row["set_aside"] = float(self._set_aside)
+        return row | {f"share_{name}": share for name, share in self._learner.shares().items()}
+
+    @property
+    def _set_aside(self) -> int:
+        """Events of this stream that were set aside."""
+        return sum(self._learner.aside.values()) - sum(self._aside_before.values())
+
+    def account(self) -> dict[str, Any]:
+        learner, record = self._learner, self._record
+        aside = {reason: count - self._aside_before.get(reason, 0) for reason, count in learner.aside.items()}
+        return {
+            "task": learner.task,
+            "events": self.step,
+            "labels": record.labels,
+            "main": record.main,
+            "better": record.better,
+            "figures": record.figures(),
+            "baselines": record.baselines(),
+            "classes": record.classes(learner.signature.classes),
+            "shares": dict(learner.shares()),
+            "stretches": [dict(each) for each in record.stretches.worst],
+            "aside": {reason: count for reason, count in aside.items() if count},
+            "measured": self._pace.told(),
+        }
 
     def snapshot(self) -> State:
         signature = dataclasses.asdict(self._learner.signature)
         return {
             "step": self.step,
             "position": self.position,
-            "counts": [self._right, self._labels, self._all_right, self._all_labels],
+            "record": self._record.snapshot(),
+            "pace": self._pace.snapshot(),
             "signature": signature,
             "arrays": self._learner.arrays(),
             "values": self._learner.values(),
@@ -246,9 +270,9 @@ class _Learning(Live[Model]):
 
     def _warn_of_labels(self) -> None:
         classes = self._learner.signature.classes
-        if not self._all_labels + self._labels:
+        if not self._record.labels:
             self._ctx.warn(
                 f"of the stream's {self.step} events none had a label to learn from; look at what its target holds"
             )
-        elif len(classes) == 1:
+        elif len(classes) == 1 and self._learner.task == "classes":
             self._ctx.warn(f"all labels are of one class, '{short(classes[0])}': there is nothing to tell apart")
