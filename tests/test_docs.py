@@ -109,6 +109,9 @@ NOT_HERE = {
     "arrays": "reads a file of the reader's",
     "images": "reads a file of the reader's",
     "csv": "reads a file of the reader's",
+    "folder": "reads a folder of the reader's",
+    "jsonl": "reads a file of the reader's",
+    "parquet": "reads a file of the reader's",
     "replay": "reads a file of the reader's",
     "table": "reads a file of the reader's",
 }

@@ -1,0 +1,49 @@
+"""A file of JSON objects, one a line, as a stream: a line is an event, its keys are columns, and its position is its first byte.
+
+An object without the target's key is a question; one with an id and a target alone is a label that comes late. A key that was not there
+before is a column that appears.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mapsto.data.streams._jsonl_reader import JsonlReader
+from mapsto.data.streams._sources import Source
+from mapsto.data.streams._text_file import TextFile
+
+__all__ = ["Jsonl"]
+
+
+class Jsonl(TextFile):
+    r"""The objects of a file, features as numbers where the first 100 lines hold nothing else, else as words.
+
+    Truth values are numbers, 1 and 0; null and a missing key are missing values. What is no object, or holds lists or objects, is set
+    aside.
+
+    Raises `DataError` for a file that is shortened, replaced or removed while it is followed, `SpecError` for a key that it has not.
+
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "doors.jsonl"
+    >>> _ = file.write_text('{"width": 0.8, "open": true}\n{"width": null, "colour": "red", "open": false}\n')
+    >>> block = next(Jsonl(file=str(file), target="open").open())
+    >>> block.x["width"].tolist(), block.x["colour"].tolist(), block.y.tolist()
+    ([0.8, nan], ['', 'red'], ['true', 'false'])
+    """
+
+    @staticmethod
+    def contract_fields(folder: Path) -> dict[str, Any]:
+        """A file with questions, late labels, gaps and a broken line."""
+        import json
+
+        file = folder / "doors.jsonl"
+        events = [{"number": n, "width": n / 4 if n % 5 else None, "colour": f"red {n % 3}"} for n in range(40)]
+        lines = [json.dumps({**event, "open": "yes"} if n % 2 else event) for n, event in enumerate(events)]
+        lines[20] = '{"number": 20, "width":'
+        lines += [json.dumps({"number": n, "open": "no"}) for n in range(0, 20, 2)]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return {"file": str(file), "target": "open", "id": "number"}
+
+    def _reader(self, source: Source) -> JsonlReader:
+        return JsonlReader(source, self.roles)
