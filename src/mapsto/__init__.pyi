@@ -28,6 +28,9 @@ from mapsto.data.sets.table import Table as _datasets_table
 from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augmented
 from mapsto.data.sets.umtra import Umtra as _datasets_umtra
 from mapsto.data.streams.csv import Csv as _streams_csv
+from mapsto.data.streams.folder import Folder as _streams_folder
+from mapsto.data.streams.jsonl import Jsonl as _streams_jsonl
+from mapsto.data.streams.parquet import Parquet as _streams_parquet
 from mapsto.data.streams.replay import Replay as _streams_replay
 from mapsto.data.streams.sea import Sea as _streams_sea
 from mapsto.errors import MapstoError as MapstoError
@@ -334,6 +337,9 @@ class quantize:
 
 class streams:
     csv = _streams_csv
+    folder = _streams_folder
+    jsonl = _streams_jsonl
+    parquet = _streams_parquet
     replay = _streams_replay
     sea = _streams_sea
 
