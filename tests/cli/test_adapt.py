@@ -75,9 +75,8 @@ def test_a_network_survives_as_files(tmp_path: Path) -> None:
         serialization.load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "maml_zero" else pytest.mark.slow) for name in LEARNERS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNERS)
 def test_from_a_package(name: str, folder: Path, tmp_path: Path, packages: Callable[[str], Path]) -> None:
     out = tmp_path / "mine"
     arguments = ["adapt", str(packages(name).parent), str(folder), "--out", str(out), "--json"]

@@ -480,6 +480,7 @@ def test_omniglot_is_whole(real: Path) -> None:
     assert background.inputs.max((1, 2, 3)).mean() > 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [["omniglot-py", "splits/omniglot"]], indirect=True)
 def test_omniglot_of_vinyals(real: Path) -> None:
     parts = [Omniglot(split=split).open() for split in ("train", "validation", "test")]

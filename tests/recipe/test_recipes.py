@@ -31,7 +31,7 @@ META = [
     "meta_regression",
     "meta_umtra",
 ]
-LONG_META = ("meta_cross_domain", "meta_maml", "meta_optimizer", "meta_protonet", "meta_r2d2")
+LONG_META = ("meta_cross_domain", "meta_maml", "meta_optimizer", "meta_protonet", "meta_r2d2", "meta_umtra")
 """What they run is run by the tests of their mappings too, in less time."""
 
 

@@ -88,6 +88,7 @@ def test_what_training_follows_is_a_note_and_the_end_is_judged(store: Path) -> N
     assert ends(execute(big >> cut >> barely, store=store)) == [text]
 
 
+@pytest.mark.slow
 def test_an_export_and_a_chosen_branch_are_judged_too(store: Path) -> None:
     from mapsto import choose, evaluate
 

@@ -198,7 +198,8 @@ def of_folder(path: Path, fields: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("shares", ["1", pytest.param("1,0.5", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", ["1", "1,0.5"])
 def test_a_messy_folder_with_few_of_each_class(shares: str, tmp_path: Path) -> None:
     photos, out = messy(tmp_path / "photos", 5, 2), tmp_path / "out"
     recipe = of_folder(tmp_path / "tiny.yaml", f"folder: {messy(tmp_path / 'others', 12, 2)}")

@@ -90,6 +90,7 @@ with trusting("tests"):
 """
 
 
+@pytest.mark.slow
 def test_the_same_bytes_from_another_process_and_folder(tmp_path: Path):
     root = Path(__file__).parents[3]
     path = os.pathsep.join(map(str, (root / "src", root / "runtime" / "src", root)))

@@ -163,6 +163,7 @@ def test_it_can_be_pruned_again(name: str) -> None:
     assert twice.module()(inputs(name)).std() > 0
 
 
+@pytest.mark.slow
 def test_another_process_reads_them(tmp_path: Path) -> None:
     names = [name for name in NETWORKS if name != "bert" or importlib.util.find_spec("transformers") is not None]
     for number, name in enumerate(names):

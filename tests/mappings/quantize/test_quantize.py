@@ -153,7 +153,11 @@ def test_the_first_layer_of_images_in_colour():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "efficientnet_lite0" else name for name in SOURCES]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("efficientnet_lite0", "resnet12") else name
+        for name in SOURCES
+    ],
 )
 def test_every_network_of_ours_runs_in_integers(name):
     if name == "efficientnet_lite0":

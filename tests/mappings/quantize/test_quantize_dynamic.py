@@ -72,7 +72,7 @@ def test_gradients_pass_through():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters() if p.ndim > 1)
 
 
-@pytest.mark.parametrize("kind", [Plain, Residual])
+@pytest.mark.parametrize("kind", [Plain, pytest.param(Residual, marks=pytest.mark.slow)])
 def test_onnx_runtime_computes_with_integers_and_agrees(kind):
     source = network(kind)
     small = Dynamic()(source)

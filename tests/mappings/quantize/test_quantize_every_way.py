@@ -45,6 +45,7 @@ def results() -> dict[str, Network]:
     return {name: way(name, data)(given if name in FLOAT else quantized) for name in (*FLOAT, *QUANTIZED)}
 
 
+@pytest.mark.slow
 def test_loaded_in_a_fresh_process_they_answer_the_same_to_the_last_bit(results, tmp_path):
     digests = [Store(tmp_path / "store").save(value) for value in results.values()]
     x = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))

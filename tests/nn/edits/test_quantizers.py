@@ -28,7 +28,7 @@ from mapsto.nn.quantize.post_training import needs_reduced_range
 pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
 
-@pytest.fixture(scope="module", params=[Plain, Residual])
+@pytest.fixture(scope="module", params=[Plain, pytest.param(Residual, marks=pytest.mark.slow)])
 def pair(request) -> tuple[Network, Network]:
     with trusting("tests"):
         given = network(request.param)
