@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from mapsto import discovery
 from mapsto.errors import StoreError
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["EventColumn", "EventSignature", "Learner", "Model"]
+__all__ = ["EventColumn", "EventSignature", "Learner", "Model", "RowType"]
+
+RowType: TypeAlias = ColumnType | Literal["vector"]
+"""What a feature is to a learner: a column of events, or the vectors that an encoder makes of images, texts or rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class EventColumn:
     """A feature that has been met."""
 
     name: str
-    type: ColumnType
+    type: RowType
     categories: tuple[str, ...] = ()
     """The words that have been met, in that order; none for numbers."""
 

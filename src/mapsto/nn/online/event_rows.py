@@ -1,19 +1,21 @@
 """Raw events as rows of numbers whose width grows with what is met: a new column or category adds an input, and none ever moves.
 
 A number is scaled by the mean and standard deviation of all values up to it, ``z = (x - mean) / std``; a missing value is 0, its mean. A
-word is 1 at the input of its category. Input 0 is the bias, always 1.
+word is 1 at the input of its category. A vector, as an encoder gives it, counts by its direction, ``z = v √D / |v|``: no scale has to be
+known before its first event. Input 0 is the bias, always 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, ColumnType, EventColumn
+from mapsto.kinds.model import RowType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +40,8 @@ class EventRows:
         order, then by name, however the columns of its block are ordered.
     most_categories
         How many words of a column get an input of their own; those that come later share one.
+    scaled
+        Whether numbers and vectors are scaled; otherwise they stay as they are, and a missing number is the mean so far.
 
     >>> from mapsto.data.streams.sea import Sea
     >>> rows, block = EventRows({}, most_categories=10), next(Sea().open(size=3))
@@ -47,11 +51,11 @@ class EventRows:
     ['x1', 'x2', 'x3']
     """
 
-    def __init__(self, types: Mapping[str, ColumnType], *, most_categories: int) -> None:
-        self._types: dict[str, ColumnType] = dict(types)
+    def __init__(self, types: Mapping[str, ColumnType], *, most_categories: int, scaled: bool = True) -> None:
+        self._types: dict[str, RowType] = dict(types)
         self._order = {name: place for place, name in enumerate(types)}
-        self._most = most_categories
-        self._columns: dict[str, _Numbers | _Words] = {}
+        self._most, self._scaled = most_categories, scaled
+        self._columns: dict[str, _Numbers | _Words | _Vector] = {}
         self._sorted: tuple[tuple[str, ...], list[str]] = ((), [])
         """The columns of the last block, and their order."""
         self.width = 1
@@ -63,8 +67,8 @@ class EventRows:
         return tuple(
             EventColumn(
                 name=name,
-                type="number" if isinstance(column, _Numbers) else "word",
-                categories=() if isinstance(column, _Numbers) else tuple(column.places),
+                type=column.type,
+                categories=tuple(column.places) if isinstance(column, _Words) else (),
             )
             for name, column in self._columns.items()
         )
@@ -91,15 +95,15 @@ class EventRows:
         block
             The events.
         aside
-            Events that are set aside, each with the reason, and passed over; those with an infinite number, or a word where numbers are,
-            are added.
+            Events that are set aside, each with the reason, and passed over; those with an infinite number, a word where numbers are, or
+            a vector of another length are added.
         learn
             Whether what an event brings that is new gets an input, and scales move, before its row is made. Otherwise nothing changes.
 
         Raises
         ------
         DomainError
-            A column holds arrays.
+            A column holds images, token ids or other arrays that are no vectors of numbers.
         """
         columns = [(name, self._cells(name, block.x[name])) for name in self._ordered(tuple(block.x))]
         for event, has in enumerate(block.has_x.tolist()):
@@ -120,14 +124,19 @@ class EventRows:
     # -- state
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The state besides `columns`, `unmet` and `width`: inputs and sums of the number columns, inputs of all categories in order."""
-        numbers = [column for column in self._columns.values() if isinstance(column, _Numbers)]
-        words = [column for column in self._columns.values() if isinstance(column, _Words)]
+        """The state besides `columns`, `unmet` and `width`: inputs and sums of the number columns, inputs of all categories in order,
+        first inputs and lengths of the vectors.
+        """
+        columns = self._columns.values()
+        numbers = [column for column in columns if isinstance(column, _Numbers)]
+        words = [column for column in columns if isinstance(column, _Words)]
+        vectors = [(column.place, column.length) for column in columns if isinstance(column, _Vector)]
         sums = [(column.count, column.first, column.total, column.squares) for column in numbers]
         return {
             "number_inputs": np.array([column.place for column in numbers], np.int64),
             "category_inputs": np.array([place for column in words for place in column.places.values()], np.int64),
             "scales": np.array(sums, np.float64).reshape(-1, 4),
+            **({"vector_inputs": np.array(vectors, np.int64)} if vectors else {}),
         }
 
     def restore(
@@ -143,12 +152,14 @@ class EventRows:
             self._types.setdefault(name, kind)
             self._order.setdefault(name, len(self._order))
         places, sums = iter(arrays["number_inputs"].tolist()), iter(arrays["scales"].tolist())
-        words = iter(arrays["category_inputs"].tolist())
+        words, vectors = iter(arrays["category_inputs"].tolist()), iter(_vectors(arrays).tolist())
         self.width = width
         for column in columns:
             self._types[column.name] = column.type
             if column.type == "number":
                 self._columns[column.name] = _Numbers(next(places), next(sums))
+            elif column.type == "vector":
+                self._columns[column.name] = _Vector(*next(vectors))
             else:
                 self._columns[column.name] = _Words({word: next(words) for word in column.categories})
 
@@ -156,17 +167,20 @@ class EventRows:
 
     @staticmethod
     def _require_fit(columns: tuple[EventColumn, ...], arrays: Mapping[str, NDArray[Any]], width: int) -> None:
-        numbers, words = arrays["number_inputs"], arrays["category_inputs"]
+        numbers, words, vectors = arrays["number_inputs"], arrays["category_inputs"], _vectors(arrays)
         scales = arrays["scales"]
         kinds = [column.type for column in columns]
         categories = [column.categories for column in columns if column.type == "word"]
-        if {*kinds} - {"number", "word"} or len({column.name for column in columns}) < len(columns):
+        if {*kinds} - {"number", "word", "vector"} or len({column.name for column in columns}) < len(columns):
             raise ValueError("columns of another type, or two of a name")
         if any(len(set(each)) < len(each) for each in categories):
             raise ValueError("a category stands there twice")
         if (numbers.shape, words.shape) != ((kinds.count("number"),), (sum(map(len, categories)),)):
             raise ValueError("another number of inputs than of columns and categories")
-        if sorted([*numbers.tolist(), *words.tolist()]) != list(range(1, width)):
+        if vectors.shape != (kinds.count("vector"), 2) or (vectors[:, 1] > width).any():
+            raise ValueError("another number of vectors, or one of more inputs than there are")
+        of_vectors = [place + at for place, length in vectors.tolist() for at in range(length)]
+        if sorted([*numbers.tolist(), *words.tolist(), *of_vectors]) != list(range(1, width)):
             raise ValueError(f"the inputs are not 1 to {width - 1}, each once")
         if scales.shape != (len(numbers), 4) or not np.isfinite(scales).all() or (scales[:, 0] < 1).any():
             raise ValueError(f"scales of shape {scales.shape}, or of no values, or with NaN")
@@ -180,10 +194,12 @@ class EventRows:
 
     @staticmethod
     def _cells(name: str, values: NDArray[Any]) -> list[Any]:
+        if values.ndim == 2 and values.dtype.kind == "f":
+            return list(values)
         if values.ndim != 1:
             raise DomainError(
-                f"column '{name}' holds arrays of shape {values.shape[1:]}, not numbers or words",
-                hint="give the features that an encoder makes of them",
+                f"column '{name}' holds arrays of shape {values.shape[1:]} and type {values.dtype}, not numbers or words",
+                hint="give the learner an encoder, a network or a package, as its input; or give the features of one",
             )
         cells: list[Any] = values.tolist()
         if values.dtype == object:
@@ -196,6 +212,13 @@ class EventRows:
         """Give each cell the type of its column, NaN or empty for a missing one; why the event is to be set aside, if it is."""
         for name, cell in given.items():
             kind = self._types.get(name)
+            if isinstance(cell, np.ndarray):
+                reason = self._misfit(name, cell)
+                if reason is not None:
+                    return reason
+                continue
+            if kind == "vector":
+                return f"no vector in the column of vectors '{name}'"
             if kind == "number" or (kind is None and not isinstance(cell, str)):
                 if isinstance(cell, str):
                     try:
@@ -208,9 +231,24 @@ class EventRows:
                 given[name] = "" if math.isnan(cell) else str(cell)
         return None
 
+    def _misfit(self, name: str, vector: NDArray[Any]) -> str | None:
+        """Why a vector cannot be a row's part, if it cannot."""
+        column = self._columns.get(name)
+        if column is not None and not (isinstance(column, _Vector) and column.length == len(vector)):
+            return f"a vector of another length, or where there was none before, in column '{name}'"
+        if not (np.abs(vector) <= _LARGEST).all():
+            return f"NaN or infinity in a vector of column '{name}'"
+        return None
+
     def _grow(self, given: Mapping[str, Any]) -> None:
         for name, cell in given.items():
             column = self._columns.get(name)
+            if isinstance(cell, np.ndarray):
+                if column is None:
+                    self._types[name] = "vector"
+                    self._columns[name] = _Vector(self.width, len(cell))
+                    self.width += len(cell)
+                continue
             if isinstance(column, _Numbers) or cell == "" or cell != cell:  # noqa: PLR0124 - NaN
                 continue
             if column is None:
@@ -232,21 +270,55 @@ class EventRows:
     def _row(self, given: Mapping[str, Any], *, learn: bool) -> NDArray[np.float64]:
         row = [0.0] * self.width
         row[0] = 1.0
+        vectors: list[tuple[_Vector, NDArray[Any]]] = []
         for name, cell in given.items():
             column = self._columns.get(name)
             if isinstance(column, _Numbers):
-                row[column.place] = column.scaled(cell, learn=learn)
+                scaled = column.scaled(cell, learn=learn)
+                row[column.place] = scaled if self._scaled else column.raw(cell)
+            elif isinstance(column, _Vector):
+                vectors.append((column, cell))
             elif column is not None and cell != "":
                 place = column.places.get(cell) or column.places.get(_OTHERS)
                 if place is not None:
                     row[place] = 1.0
-        return np.array(row)
+        made = np.array(row)
+        for column, cell in vectors:
+            made[column.place : column.place + column.length] = _directed(cell) if self._scaled else cell
+        return made
+
+
+def _vectors(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """First inputs and lengths of the vectors (V, 2)."""
+    return arrays.get("vector_inputs", np.zeros((0, 2), np.int64))
+
+
+def _directed(vector: NDArray[Any]) -> NDArray[np.float64]:
+    """A vector (D,) at length √D; zeros stay."""
+    values = vector.astype(np.float64)
+    most = float(np.abs(values).max(initial=0.0))
+    if most == 0.0:
+        return values
+    values /= most
+    values *= math.sqrt(len(values) / float(values.dot(values)))
+    return values
+
+
+class _Vector:
+    """A column of vectors: the first of its inputs, and how many there are."""
+
+    __slots__ = ("length", "place")
+    type: ClassVar[RowType] = "vector"
+
+    def __init__(self, place: int, length: int) -> None:
+        self.place, self.length = place, length
 
 
 class _Words:
     """A column of words: the input of each category."""
 
     __slots__ = ("places",)
+    type: ClassVar[RowType] = "word"
 
     def __init__(self, places: dict[str, int]) -> None:
         self.places = places
@@ -256,6 +328,7 @@ class _Numbers:
     """A column of numbers: its input, how many values it had, the first, and sums of the values less the first and of their squares."""
 
     __slots__ = ("count", "first", "place", "squares", "total")
+    type: ClassVar[RowType] = "number"
 
     def __init__(self, place: int, sums: Any) -> None:
         self.place = place
@@ -273,3 +346,7 @@ class _Numbers:
         mean, of_squares = self.total / self.count, self.squares / self.count
         variance = of_squares - mean * mean
         return (moved - mean) / math.sqrt(variance) if variance > _LEAST_SHARE * of_squares else 0.0
+
+    def raw(self, value: float) -> float:
+        """A value as it is; the mean for NaN."""
+        return value if value == value else self.first + self.total / self.count  # noqa: PLR0124 - NaN
