@@ -26,7 +26,6 @@ __all__ = ["Mlp"]
 _DECAYS = (0.9, 0.999)
 """β₁ and β₂ of Adam."""
 _EPSILON = 1e-8
-_DEFAULTS: dict[str, Any] = {"hidden": 64, "rate": 3e-3, "replay": 7, "memory": 2000, "seed": 0}
 
 
 class Mlp(Online):
@@ -60,7 +59,9 @@ class Mlp(Online):
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
-        return _Perceptron(**{name: cast("Any", fields.get(name, default)) for name, default in _DEFAULTS.items()})
+        return _Perceptron(
+            **{name: cast("Any", fields[name]) for name in ("hidden", "rate", "replay", "memory", "seed")}
+        )
 
 
 class _Perceptron(Rule):

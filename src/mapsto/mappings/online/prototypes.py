@@ -44,8 +44,8 @@ class Prototypes(Online):
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
-        shrinkage = float(cast("float", fields.get("shrinkage", 1.0)))
-        return _Shared(shrinkage) if fields.get("covariance", "shared") == "shared" else _OneVariance(shrinkage)
+        shrinkage = float(cast("float", fields["shrinkage"]))
+        return _Shared(shrinkage) if fields["covariance"] == "shared" else _OneVariance(shrinkage)
 
 
 class _Means(Rule):

@@ -56,7 +56,7 @@ class Ridge(Online):
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
-        return _Ridge(cast("int", fields.get("projection", 1000)), cast("int", fields.get("seed", 0)))
+        return _Ridge(cast("int", fields["projection"]), cast("int", fields["seed"]))
 
 
 class _Ridge(Rule):

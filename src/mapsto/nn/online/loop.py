@@ -16,7 +16,7 @@ from pydantic import Field
 from mapsto import discovery
 from mapsto.context import Context
 from mapsto.errors import DomainError, StoreError
-from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Stream
+from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Network, Package, Stream
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
 from mapsto.nn.online.pace import Pace
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Online"]
 
 
-class Online(Process[None | Model, Model]):
-    """The fields and the loop of every online learner of tables: from nothing, or from the model of an earlier stream."""
+class Online(Process[None | Network | Package | Model, Model]):
+    """The fields and the loop of every online learner: from nothing, on a frozen encoder, or from the model of an earlier stream.
+
+    An encoder, a network or a package, makes features of the stream's images, rows or ids. A model keeps the one that it was learnt on.
+    """
 
     stream: StreamSource = Field(description="The events.")
     late: int = Field(default=10_000, ge=0, description="Questions that are kept for labels that come late.")
@@ -72,8 +75,8 @@ class Online(Process[None | Model, Model]):
 
     @classmethod
     def learner_of(cls, model: Model) -> StreamLearner:
-        """The live learner of a model."""
-        return cls._restored(model, model.fields, {})
+        """The live learner of a model; behind the encoder that it stands on, where there is one."""
+        return _behind(model.base, cls._restored(model, model.fields, {}))
 
     @classmethod
     def _restored(cls, model: Model, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> StreamLearner:
@@ -87,10 +90,10 @@ class Online(Process[None | Model, Model]):
             ) from error
         return learner
 
-    def items(self, value: Model | None, ctx: Context) -> Stream:
+    def items(self, value: Network | Package | Model | None, ctx: Context) -> Stream:
         return ctx.resolve(self.stream, Stream)
 
-    def open(self, value: Model | None, state: State | None, ctx: Context) -> Live[Model]:
+    def open(self, value: Network | Package | Model | None, state: State | None, ctx: Context) -> Live[Model]:
         stream = ctx.resolve(self.stream, Stream)
         if stream.task not in self.tasks:
             kinds = {"classes": "classes", "values": "numbers"}
@@ -103,17 +106,19 @@ class Online(Process[None | Model, Model]):
             raise DomainError(
                 "a stream is read in order, by one process", where=self.name, hint="leave --processes out"
             )
-        if value is not None and value.learner != self.name:
-            raise DomainError(f"the model is of {value.learner}", where=self.name, hint=f"go on with {value.learner}")
-        if value is not None and _task_of(value) != stream.task:
+        before = value if isinstance(value, Model) else None
+        if before is not None and before.learner != self.name:
+            raise DomainError(f"the model is of {before.learner}", where=self.name, hint=f"go on with {before.learner}")
+        if before is not None and _task_of(before) != stream.task:
             raise DomainError(
-                f"the model has learnt {_task_of(value)}, and the stream's labels are {stream.task}", where=self.name
+                f"the model has learnt {_task_of(before)}, and the stream's labels are {stream.task}", where=self.name
             )
-        if state is None and value is not None:
-            learner = self._restored(value, self._fields(), stream.columns())
+        base = value.base if isinstance(value, Model) else value
+        if state is None and before is not None:
+            learner = self._restored(before, self._fields(), stream.columns())
         else:
             learner = self._learner(self._completed(self._fields()), stream.columns(), stream.task)
-        return _Learning(self, learner, state, ctx, before=value, bounded=stream.bounded)
+        return _Learning(self, _behind(base, learner), state, ctx, before=before, base=base, bounded=stream.bounded)
 
     @classmethod
     def _completed(cls, fields: Mapping[str, Json]) -> dict[str, Any]:
@@ -142,6 +147,15 @@ def learners_of(task: Task) -> list[str]:
     return [name for name in names if task in getattr(discovery.find("mappings", name), "tasks", ())]
 
 
+def _behind(base: Network | Package | None, learner: StreamLearner) -> StreamLearner:
+    """A learner that is given what an encoder makes of events."""
+    if base is None:
+        return learner
+    from mapsto.nn.online.encoder import EncodedLearner, encoder_of
+
+    return EncodedLearner(encoder_of(base), learner)
+
+
 def _task_of(model: Model) -> Task:
     return cast("Task", model.values.get("task", "classes"))
 
@@ -157,9 +171,10 @@ class _Learning(Live[Model]):
         ctx: Context,
         *,
         before: Model | None,
+        base: Network | Package | None,
         bounded: bool,
     ) -> None:
-        self._mapping, self._learner, self._ctx, self._bounded = mapping, learner, ctx, bounded
+        self._mapping, self._learner, self._ctx, self._base, self._bounded = mapping, learner, ctx, base, bounded
         self._before = 0 if before is None else before.events
         self._aside_before = {} if before is None else dict(cast("dict[str, int]", before.values["aside"]))
         """What earlier streams had that was set aside, by reason."""
@@ -266,6 +281,7 @@ class _Learning(Live[Model]):
             values=self._learner.values(),
             events=self._before + self.step,
             position=self.position,
+            base=self._base,
         )
 
     def _warn_of_labels(self) -> None:
