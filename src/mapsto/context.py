@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from lightning_fabric import Fabric
+    from numpy.typing import NDArray
 
     from mapsto.process import Process
 from mapsto.mapping import Lazy, Mapping, Ref
@@ -276,6 +277,12 @@ class Context:
 
     def log(self, text: str) -> None:
         """A line for the user, shown beside the progress bar and not kept."""
+
+    def answered(self, start: int, block: kinds.Block, scores: NDArray[np.float64], classes: Sequence[str]) -> None:
+        """A learner has answered a block, or a part of one, whose first event is number `start` of its stream, from 0.
+
+        `scores` (N, K) are those of before each label, of values (N, 1); NaN for what was set aside. In memory nobody listens.
+        """
 
     def warn(self, text: str) -> None:
         """Something that makes the result worse or other than the user would expect, with what to do about it.

@@ -49,7 +49,8 @@ STAND_FOR = {
 FILLED_IN = {
     "column": "column", "demo": "runs/demo", "examples": "photos", "feature": "a", "file": "photo1.png",
     "folder": "runs/demo", "free": "mine",
-    "model": "runs/demo", "name": "mlp", "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
+    "model": "runs/demo", "name": "mlp", "snapshot": "runs/table",
+    "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
     "table": "table.csv",
 }  # fmt: skip
 ALL = typer.main.get_command(app)
@@ -214,6 +215,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setenv("MAPSTO_STORE", str(folder / "kept"))
         mapsto("run", "tiny.yaml", "--out", "runs/demo", "--threads", 1, code=0)
+        mapsto("stream", "table.csv", "--target", "column", code=0)
     for name in ("short", "meta_protonet", "photos", "vgg_cifar"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
     return folder

@@ -25,7 +25,21 @@ __all__ = [
 ]
 
 
-ORDER = ("run", "adapt", "compress", "predict", "report", "list", "show", "new", "store", "bench", "doctor", "lock")
+ORDER = (
+    "run",
+    "stream",
+    "adapt",
+    "compress",
+    "predict",
+    "report",
+    "list",
+    "show",
+    "new",
+    "store",
+    "bench",
+    "doctor",
+    "lock",
+)
 """Of the commands in the help: first what a user does, then what helps."""
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mapsto.store.index import Index
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json
 
-__all__ = ["run", "writable"]
+__all__ = ["run", "typed", "writable"]
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def run(
         if plan:
             _plan(loaded, chosen, store, numerics, force or [], as_json)
             return
-        options = _typed(
+        options = typed(
             {
                 "--quick": quick,
                 "--set": settings,
@@ -135,10 +135,10 @@ def run(
         sys.stderr.write("mapsto: some targets were not met; the table says which\n")
 
 
-def _typed(options: Mapping[str, Any]) -> list[str]:
+def typed(options: Mapping[str, Any]) -> list[str]:
     """Options as words of a command: one pair for each value of a list; what is None or False is left out.
 
-    >>> _typed({"--quick": True, "--seed": 0, "--trust": ["mine", "yours"], "--out": None})
+    >>> typed({"--quick": True, "--seed": 0, "--trust": ["mine", "yours"], "--out": None})
     ['--quick', '--seed', '0', '--trust', 'mine', '--trust', 'yours']
     """
     words: list[str] = []

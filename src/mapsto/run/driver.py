@@ -115,6 +115,7 @@ class Driver:
             if self._rows is not None:
                 self._rows.append(n, metrics)
             self._csv(n, metrics)
+            self._executor.listener.logged(self._step, n, metrics)
         return metrics
 
     def _upkeep(self) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as AbcMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mapsto.context import Numerics
 from mapsto.errors import SpecError, nearest
 from mapsto.kinds import Report
 from mapsto.recipe.document import Recipe
 from mapsto.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mapsto.kinds import Block
 
 __all__ = ["Handle", "Listener", "Published", "RunResult", "StepResult", "path_of", "slug", "summary_of"]
 
@@ -148,6 +154,14 @@ class Listener:
 
     def watched(self, step: StepResult, account: Callable[[], dict[str, Any]]) -> None:
         """A process over a stream is at work, and `account` says what it has come to, at some cost; told many times a second."""
+
+    def logged(self, step: StepResult, n: int, metrics: AbcMapping[str, float]) -> None:
+        """A process gave a row for its log; `n` items, or events, had been advanced over."""
+
+    def answered(
+        self, step: StepResult, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]
+    ) -> None:
+        """A learner has answered a block of a stream: see `mapsto.context.Context.answered`."""
 
     ends_well = False
     """Whether Ctrl-C stops a process as `wants_stop` does, and the run goes on with what it has come to; else it ends the run."""

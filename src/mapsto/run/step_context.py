@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -21,8 +21,11 @@ from mapsto.run.stopping import StopSignals
 from mapsto.store.row_log import RowLog
 
 if TYPE_CHECKING:
+    import numpy as np
     from lightning_fabric import Fabric
+    from numpy.typing import NDArray
 
+    from mapsto.kinds import Block
     from mapsto.run.executor import Executor
     from mapsto.run.result import StepResult
 
@@ -175,6 +178,9 @@ class StepContext(Context):
     def show_message(self, text: str, level: int) -> None:
         listener = self._executor.listener
         (listener.warned if level >= logging.WARNING else listener.noted)(self._step, text)
+
+    def answered(self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]) -> None:
+        self._executor.listener.answered(self._step, start, block, scores, classes)
 
     def track(self, work: Iterable[T], *, total: int | None = None, what: str = "") -> Iterable[T]:
         for done, item in enumerate(work, 1):

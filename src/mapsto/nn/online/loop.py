@@ -203,8 +203,9 @@ class _Learning(Live[Model]):
             part = item if (start, stop) == (0, count) else item.take(start, stop)
             answers: list[Answers] = []
             began = time.perf_counter()
-            self._learner.learn(part, answers.append)
+            scores = self._learner.learn(part, answers.append)
             self._pace.took(time.perf_counter() - began, stop - start)
+            self._ctx.answered(self.step, part, scores, self._learner.signature.classes)
             for each in answers:
                 self._record.see(self.step, part, each, self._learner.signature.classes)
             self.step += stop - start
@@ -245,6 +246,7 @@ class _Learning(Live[Model]):
         return {
             "task": learner.task,
             "events": self.step,
+            "position": self.position,
             "labels": record.labels,
             "main": record.main,
             "better": record.better,

@@ -1,0 +1,428 @@
+"""``mapsto stream``: learn from a table of events as they come, watched live, or answer them with what was learnt."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from contextlib import closing
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from mapsto import discovery
+from mapsto.cli.app import JsonOption, StoreOption, app, print_json, print_note, print_text
+from mapsto.cli.run import typed, writable
+from mapsto.errors import SpecError, command, nearest
+
+if TYPE_CHECKING:
+    from mapsto.kinds import Stream
+    from mapsto.process import Process
+    from mapsto.run.result import RunResult
+
+__all__ = ["stream"]
+
+_LEARNERS = ("online.tabular", "online.softmax")
+"""The first of them that there is learns where none is named."""
+_KEPT = "stream.json"
+"""The file of a run's folder that says what it is a run of."""
+
+
+class _Task(Enum):
+    AUTO = "auto"
+    CLASSES = "classes"
+    VALUES = "values"
+
+
+@app.command()
+def stream(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FILE]",
+            help="A table (.csv, .tsv, .parquet), lines of JSON (.jsonl), a folder that such files come into, or - for standard input.",
+            show_default=False,
+        ),
+    ] = "",
+    target: Annotated[
+        str | None, typer.Option(help="The column to learn; an event without a value there is only answered.")
+    ] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(help="A column to predict from; may be repeated. [default: all others]")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="The column that names an event, by which its label may come late.")
+    ] = None,
+    time_column: Annotated[str | None, typer.Option("--time", help="The column of times.")] = None,
+    task: Annotated[
+        _Task, typer.Option(help="Whether the target is a class or a value; auto: by what the first events hold.")
+    ] = _Task.AUTO,
+    form: Annotated[
+        str | None, typer.Option("--format", help="csv, jsonl, parquet. [default: by the file's ending]")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more at the end, until Ctrl-C.")] = False,
+    learner: Annotated[str | None, typer.Option(help=f"What learns. [default: {_LEARNERS[0]}]")] = None,
+    preset: Annotated[str | None, typer.Option(help="A learner's preset, where it has some: fast, accurate.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value of the learner; may be repeated.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Events after which a row of the record is written.")] = 1000,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report and logs. [default: runs/ and the file's name]")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="A file for the answer to each event, .csv or .jsonl.")
+    ] = None,
+    publish_every: Annotated[
+        int | None, typer.Option(min=1, help="Keep the model each so many events; `--from RUN@EVENTS` has it again.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Only answer, with this model: a run's folder, its name or digest, or RUN@EVENTS. Without FILE: list what a run kept.",
+        ),
+    ] = None,
+    store: StoreOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds what is drawn.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but warnings and the result.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from events as they come: each is answered before its label is seen. Stopped or killed, the same command goes on.
+
+    Example: mapsto stream table.csv --target column
+
+    Example: mapsto stream table.csv --target column --predictions answers.csv --publish-every 1000
+
+    Example: mapsto stream table.csv --target column --from runs/table
+    """
+    fields = {
+        "target": target,
+        "features": tuple(features or ()),
+        "id": id_column,
+        "time": time_column,
+        "follow": follow,
+    }
+    if model is not None:
+        learning = {
+            "--learner": learner,
+            "--preset": preset,
+            "--set": settings,
+            "--publish-every": publish_every,
+            "--out": out,
+        }
+        if given := [name for name, value in learning.items() if value]:
+            raise SpecError(
+                f"{given[0]} is for learning, and with --from nothing is learnt",
+                where="mapsto stream",
+                hint="leave one of them out",
+            )
+        if not file:
+            _list_snapshots(model, store, as_json)
+        else:
+            _predict(file, form, fields, task, model, store, predictions, as_json)
+        return
+    if not file:
+        raise SpecError(
+            "no stream is given",
+            where="mapsto stream",
+            hint="as in `"
+            + command("mapsto stream {table} --target {column}", table="FILE.csv", column="COLUMN")
+            + "`",
+        )
+    if target is None:
+        raise SpecError(
+            "a stream needs the column to learn",
+            where=file,
+            hint=command("mapsto stream {table} --target COLUMN", table=file),
+        )
+    node, chosen = _source(file, form, fields, task, quiet or as_json)
+    mapping = _mapping(learner, preset, settings or [], node, every)
+    options = typed(
+        {
+            "--features": features,
+            "--id": id_column,
+            "--time": time_column,
+            "--task": chosen if chosen != "classes" else None,
+            "--format": form,
+            "--follow": follow,
+            "--learner": learner,
+            "--preset": preset,
+            "--set": settings,
+            "--every": every if every != 1000 else None,
+            "--out": out,
+            "--predictions": predictions,
+            "--publish-every": publish_every,
+            "--seed": seed or None,
+        }
+    )
+    go_on = command("mapsto stream {table} --target {column}", *options, table=file, column=target)
+    _learn(
+        mapping,
+        file=file,
+        out=out,
+        store=store,
+        seed=seed,
+        predictions=predictions,
+        publish_every=publish_every,
+        quiet=quiet,
+        as_json=as_json,
+        go_on=go_on,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- learning
+
+
+def _source(
+    file: str, form: str | None, fields: dict[str, Any], task: _Task, quiet: bool
+) -> tuple[dict[str, Any], str]:
+    """The stream as in a recipe, and what its labels are."""
+    from mapsto.cli.stream.sources import node_of_file, stream_of, task_of
+
+    node = node_of_file(file, form, fields)
+    chosen = task.value
+    if task is _Task.AUTO:
+        chosen = "classes"
+        if file != "-" and not fields["follow"]:
+            chosen = task_of(stream_of(node), lambda text: None if quiet else print_note(text))
+    if chosen != "classes":
+        node = node_of_file(file, form, {**fields, "task": chosen})
+    return node, chosen
+
+
+def _mapping(
+    learner: str | None, preset: str | None, settings: list[str], node: dict[str, Any], every: int
+) -> Process[Any, Any]:
+    """The learner with its fields. Raises `SpecError` for one that there is not, or a field that it has not."""
+    from mapsto.recipe.nodes import step_from_node
+    from mapsto.recipe.yaml_text import read_yaml
+
+    known = [name for name in discovery.entries("mappings") if name.startswith("online.")]
+    name = learner or next(name for name in _LEARNERS if name in known)
+    name = name if name.startswith("online.") else f"online.{name}"
+    if name not in known:
+        raise SpecError(f"there is no learner '{name}'", where="--learner", hint=nearest(name, known))
+    given: dict[str, Any] = {}
+    for text in settings:
+        field, sign, value = text.partition("=")
+        if not sign or not field:
+            raise SpecError(f"'{text}' is not like field=value", where="--set", hint="as in --set late=5000")
+        given[field.strip()] = read_yaml(value, where=f"--set {field}")[1]
+    if preset is not None:
+        presets = cast("Any", discovery.find("mappings", name)).__pydantic_fields__
+        if "preset" not in presets:
+            raise SpecError(f"{name} has no presets", where="--preset", hint="leave it out, or name another --learner")
+        given["preset"] = preset
+    if every != 1000:
+        given["every"] = every
+    return cast("Process[Any, Any]", step_from_node({name: {"stream": node, **given}}))
+
+
+def _learn(
+    mapping: Process[Any, Any],
+    *,
+    file: str,
+    out: Path | None,
+    store: str | None,
+    seed: int,
+    predictions: Path | None,
+    publish_every: int | None,
+    quiet: bool,
+    as_json: bool,
+    go_on: str,
+) -> None:
+    """Run it over a store, with the display and the report."""
+    from mapsto.cli.stream.display import StreamDisplay, print_end
+    from mapsto.cli.stream.predictions import PredictionFile
+    from mapsto.cli.stream.sources import size_of
+    from mapsto.context import Numerics
+    from mapsto.recipe.document import Recipe
+    from mapsto.recipe.writer import dump
+    from mapsto.report import build as reports
+    from mapsto.run.executor import execute
+
+    source: Stream = cast("Any", mapping).stream
+    folder = _folder(mapping, file, out, seed)
+    recipe = Recipe(steps=mapping, name=_slug(folder.name), title=f"{Path(file).name} → {mapping.name}")
+    notes: list[str] = []
+    answers = None
+    if predictions is not None:
+        answers = PredictionFile(predictions, values=source.task == "values", say=print_note)
+        answers.check()
+    display = StreamDisplay(
+        recipe.title,
+        size=size_of(file, follow=cast("Any", source).follow if hasattr(source, "follow") else False),
+        quiet=quiet,
+        as_json=as_json,
+        predictions=answers,
+    )
+    began = time.monotonic()
+    with display:
+        result = execute(
+            recipe,
+            store=store,
+            seed=seed,
+            numerics=Numerics(threads=1),
+            # answers that nobody wrote down cannot be had from what is finished
+            force=[mapping.name] if predictions is not None and not predictions.exists() else (),
+            listener=display,
+            logs=folder / "logs",
+            publish_every=publish_every,
+        )
+    step = result.steps[-1]
+    report = reports.build(result) | {
+        "command": {
+            "recipe": str(folder / "recipe.yaml"),
+            "options": ["--store", store] if store else [],
+            "typed": go_on,
+        }
+    }
+    reports.save(report, folder, recipe_yaml=dump(recipe))
+    answer = command("mapsto stream {table} --target COLUMN --from {snapshot}", table="FILE.csv", snapshot=folder)
+    stopped = step.status == "stopped" and (source.bounded or file != "-")
+    if step.hit:
+        notes.append("nothing came since the last run: what it came to is in the store")
+    if as_json:
+        print_text(json.dumps({"summary": _summary(result, folder, stopped)}, ensure_ascii=False))
+    else:
+        for note in notes:
+            print_note(note)
+        print_end(
+            step.account,
+            folder=str(folder),
+            stopped=stopped,
+            go_on=go_on,
+            answer=answer,
+            seconds=time.monotonic() - began,
+        )
+    if stopped and source.bounded:
+        raise typer.Exit(130)
+
+
+def _summary(result: RunResult, folder: Path, stopped: bool) -> dict[str, Any]:
+    step = result.steps[-1]
+    return {
+        **{name: value for name, value in step.account.items() if name != "position"},
+        "warnings": list(step.warnings),
+        "model": step.digest,
+        "folder": str(folder),
+        "stopped": stopped,
+    }
+
+
+def _folder(mapping: Process[Any, Any], file: str, out: Path | None, seed: int) -> Path:
+    """The run's folder: that of the same stream and learner, else one that no other run has."""
+    from mapsto.kinds.canonical import dumps
+    from mapsto.recipe.writer import node_of
+    from mapsto.store import write_atomically
+
+    kept = dumps({"step": node_of(mapping), "seed": seed}) + "\n"
+    stem = "input" if file == "-" else Path(file).absolute().name.partition(".")[0] or "stream"
+    base = out or Path("runs") / _slug(stem)
+    tries = [base] if out is not None else [base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 1000))]
+    folder = next((each for each in tries if _is_free(each, kept)), base)
+    writable(folder)
+    write_atomically(folder / _KEPT, kept.encode())
+    return folder
+
+
+def _is_free(folder: Path, kept: str) -> bool:
+    if not folder.exists():
+        return True
+    try:
+        return (folder / _KEPT).read_text(encoding="utf-8") == kept
+    except (OSError, ValueError):
+        return not (folder / "report.json").exists() and not any(folder.iterdir())
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "stream"
+
+
+# ------------------------------------------------------------------------------------------------------ what was learnt
+
+
+def _predict(
+    file: str,
+    form: str | None,
+    fields: dict[str, Any],
+    task: _Task,
+    name: str,
+    store: str | None,
+    predictions: Path | None,
+    as_json: bool,
+) -> None:
+    """Answer a stream with a model, which learns nothing from it."""
+    import numpy as np
+
+    from mapsto.cli.stream.models import model_of
+    from mapsto.cli.stream.predictions import PredictionFile
+    from mapsto.cli.stream.sources import node_of_file, stream_of
+    from mapsto.store import Store
+
+    if fields["target"] is None:
+        raise SpecError(
+            "a stream needs its label's column",
+            where=file,
+            hint=command("mapsto stream {table} --target COLUMN --from {snapshot}", table=file, snapshot=name),
+        )
+    model, digest = model_of(name, Store(store))
+    values = model.values.get("task", "classes") == "values"
+    if task is not _Task.AUTO and (task is _Task.VALUES) is not values:
+        raise SpecError(
+            f"the model has learnt {'values' if values else 'classes'}", where="--task", hint="leave it out"
+        )
+    source = stream_of(node_of_file(file, form, {**fields, "task": "values" if values else None}))
+    learner, classes = model.open(), model.signature.classes
+    sink = PredictionFile(predictions, values=values, as_json=as_json)
+    sink.check()
+    count = labels = 0
+    good = 0.0
+    with closing(sink):
+        for block in source.open():
+            scores = learner.predict(block)
+            sink.add(count, block, scores, classes)
+            count += len(block)
+            there = block.has_y & block.has_x
+            if scores.shape[1]:
+                there &= ~np.isnan(scores[:, 0])
+                labels += int(there.sum())
+                good += _good(scores[there], block.y[there], classes, values=values)
+    where = f" to {predictions}" if predictions is not None else ""
+    judged = ""
+    if labels:
+        judged = f"; mean absolute error {good / labels:.4g}" if values else f"; right on {100 * good / labels:.1f} %"
+        judged += f" of the {labels:,} that have a label"
+    print_note(
+        f"{count:,} events answered{where} by {model.learner} after {model.events:,} events ({digest[:12]}){judged}"
+    )
+
+
+def _good(scores: Any, labels: Any, classes: tuple[str, ...], *, values: bool) -> float:
+    """Right answers, or the sum of absolute errors of values."""
+    if values:
+        return float(abs(scores[:, 0] - labels).sum())
+    answers = [classes[best] for best in scores.argmax(1).tolist()]
+    return float(sum(answer == str(label) for answer, label in zip(answers, labels.tolist(), strict=True)))
+
+
+def _list_snapshots(name: str, store: str | None, as_json: bool) -> None:
+    """What a run has kept on its way."""
+    from mapsto.cli.stream.models import snapshots
+    from mapsto.store import Store
+
+    found = snapshots(name.partition("@")[0], Store(store))
+    if as_json:
+        print_json([{"events": each.events, "digest": each.digest, "time": each.time} for each in found])
+        return
+    for each in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.time))
+        print_text(f"{each.events:>12,} events  {each.digest[:12]}  {when}{'  (the end)' if each.is_end else ''}")
+    last = f"{name.partition('@')[0]}@{found[-1].events}"
+    print_text(
+        f"answer with one: {command('mapsto stream {table} --target COLUMN --from {snapshot}', table='FILE.csv', snapshot=last)}"
+    )

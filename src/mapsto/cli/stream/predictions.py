@@ -1,0 +1,189 @@
+"""A file of answers, a line an event, which a run that goes on takes up where its checkpoint stands.
+
+Lines of CSV with a header, or of JSON where the name ends in ``.jsonl``: the event's number from 1, its id, the answer, its probability
+where it is a class, and the label where it came with the event. An event that was set aside has no answer.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mapsto.errors import DataError, SpecError, trouble
+from mapsto_runtime.shown import shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mapsto.kinds import Block
+
+__all__ = ["PredictionFile"]
+
+COLUMNS = ("event", "id", "answer", "probability", "label")
+_JSON = (".jsonl", ".ndjson")
+
+
+class PredictionFile:
+    """Writes answers.
+
+    Parameters
+    ----------
+    path
+        The file; None is standard output.
+    values
+        Whether answers are numbers.
+    as_json
+        Lines of JSON on standard output.
+    say
+        Is told where the file does not begin with the first event.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        values: bool,
+        as_json: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._path, self._values, self._say = path, values, say
+        self._is_json = as_json if path is None else path.suffix.lower() in _JSON
+        self._columns = tuple(name for name in COLUMNS if not (values and name == "probability"))
+        self._file: IO[Any] | None = None
+
+    def check(self) -> None:
+        """Raises `DataError` or `SpecError` where the file cannot be written, or holds something else."""
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab"):
+                pass
+            if self._path.is_file():
+                self._require_own()
+                if not self._path.stat().st_size:
+                    self._path.unlink()  # that it is not there says that nothing was written yet
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def add(self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]) -> None:
+        """The answers to the events of a block that have features, or that could not be read; `start` events came before it."""
+        lines = "".join(map(self._line, self._rows(start, block, scores, classes)))
+        try:
+            if self._file is None:
+                self._file = self._opened(start)
+            if self._path is None:
+                self._file.write(lines)
+            else:  # at once: before the checkpoint that says that these events were answered
+                _write(self._file, lines.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if self._path is None:
+                raise
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None and self._path is not None:
+            self._file.close()
+        self._file = None
+
+    # -- private
+
+    def _rows(
+        self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        best = scores.argmax(1).tolist() if scores.shape[1] else [0] * len(block)
+        ids, labels, has_y = block.ids.tolist(), block.y.tolist(), block.has_y.tolist()
+        for event, has_x in enumerate(block.has_x.tolist()):
+            if not has_x and event not in block.broken:
+                continue
+            top = float(scores[event, best[event]]) if scores.shape[1] else 0.0
+            answer: Any = None
+            if math.isfinite(top):
+                answer = top if self._values else classes[best[event]] if top > 0 else None
+            row = {
+                "event": start + event + 1,
+                "id": ids[event] or None,
+                "answer": answer,
+                "probability": None if answer is None else top,
+                "label": labels[event] if has_y[event] else None,
+            }
+            yield {name: row[name] for name in self._columns}
+
+    def _line(self, row: dict[str, Any]) -> str:
+        if self._is_json:
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        text = io.StringIO()
+        cells = ["" if cell is None else shown(cell) if isinstance(cell, str) else repr(cell) for cell in row.values()]
+        csv.writer(text, lineterminator="\n").writerow(cells)
+        return text.getvalue()
+
+    @property
+    def _header(self) -> bytes:
+        return b"" if self._is_json else (",".join(self._columns) + "\n").encode()
+
+    def _opened(self, start: int) -> IO[Any]:
+        """The file with the answers to the first `start` events and no more."""
+        if self._path is None:
+            sys.stdout.write(self._header.decode())
+            return sys.stdout
+        last = 0
+        if self._path.is_file():
+            self._require_own()
+            with self._path.open("rb+") as before:
+                length, last = self._kept(before, start)
+                before.truncate(length)
+        if last < start:
+            self._say(f"{self._path} lacks the answers to events {last + 1} to {start}: they were given before")
+        file = self._path.open("ab", buffering=0)
+        if not self._path.is_file() or not os.fstat(file.fileno()).st_size:
+            _write(file, self._header)
+        return file
+
+    def _kept(self, file: IO[bytes], start: int) -> tuple[int, int]:
+        """How many bytes hold the answers to the first `start` events, and the last event among them."""
+        length, last = file.seek(len(self._header)), 0
+        for line in file:
+            event = self._event(line)
+            if event is None or event > start or not line.endswith(b"\n"):
+                break
+            length, last = length + len(line), event
+        return length, last
+
+    def _event(self, line: bytes) -> int | None:
+        try:
+            return int(json.loads(line)["event"]) if self._is_json else int(line.partition(b",")[0])
+        except (ValueError, LookupError, TypeError):
+            return None
+
+    def _require_own(self) -> None:
+        path = self._path
+        if path is None or not path.stat().st_size:
+            return
+        with path.open("rb") as file:
+            first = file.readline(1 << 16)
+        if first != self._header if self._header else self._event(first) is None:
+            raise SpecError(
+                "is there and holds something other than predictions", where=str(path), hint="give another file"
+            )
+
+    def _failed(self, error: OSError) -> DataError:
+        what, remedy = trouble(error)
+        return DataError(
+            f"cannot write predictions: {what}", where=str(self._path), hint=f"{remedy}, or give another --predictions"
+        )
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    """Write all of it: a disk that is nearly full takes a part first."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
