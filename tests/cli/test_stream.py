@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -117,6 +119,35 @@ def test_values_are_learnt_only_by_who_can_and_numbers_are_told_of(tmp_path: Pat
     assert task_of(stream_of(node), said.append) == "values"
 
 
+def test_every_kind_of_source_gives_the_same(tmp_path: Path) -> None:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    file = table(tmp_path / "doors.csv", 300)
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(file), tmp_path / "doors.parquet")
+    with (tmp_path / "doors.jsonl").open("w") as lines:
+        for row in lines_of(file):
+            lines.write(json.dumps({**row, "x": float(row["x"])}) + "\n")
+    (tmp_path / "folder").mkdir()
+    file.rename(tmp_path / "folder" / "doors.csv")
+    found = {}
+    for name in ("folder", "doors.parquet", "doors.jsonl"):
+        done = learn(name, "--target", "open", "--id", "name", "--json")
+        found[name] = json.loads(done.out.splitlines()[-1])["summary"]["figures"]
+    assert found["folder"] == found["doors.parquet"] == found["doors.jsonl"]
+
+
+@pytest.mark.slow
+def test_standard_input_gives_the_same_as_its_file(tmp_path: Path) -> None:
+    file = table(tmp_path / "doors.csv", 300)
+    done = learn(file, "--target", "open", "--id", "name", "--json")
+    figures = json.loads(done.out.splitlines()[-1])["summary"]["figures"]
+    with file.open("rb") as given:
+        words = [sys.executable, "-m", "mapsto", "stream", "-", "--target", "open", "--id", "name", "--json"]
+        done = subprocess.run([*words, "--learner", "softmax"], stdin=given, capture_output=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["summary"]["figures"] == figures
+
+
 # ---------------------------------------------------------------------------------------------------- stopped, and killed
 
 
@@ -172,7 +203,7 @@ def _interrupt_once(file: Path, lines: int) -> None:
 def test_snapshots_are_listed_chosen_and_answer_without_learning(tmp_path: Path) -> None:
     table(tmp_path / "doors.csv", 600)
     done = learn("doors.csv", "--target", "open", "--publish-every", 1, "--every", 100)
-    assert "mapsto stream FILE.csv --target COLUMN --from runs/doors" in done.out
+    assert "mapsto stream FILE.csv --from runs/doors" in done.out
     kept = json.loads(mapsto("stream", "--from", "runs/doors", "--json", code=0).out)
     assert kept[-1]["events"] == 600
     listed = mapsto("stream", "--from", "runs/doors", code=0).out
@@ -190,6 +221,14 @@ def test_snapshots_are_listed_chosen_and_answer_without_learning(tmp_path: Path)
     assert [json.loads(line)["answer"] for line in as_json] == [row["answer"] for row in rows]
     right = sum(row["answer"] == row["label"] for row in rows)
     assert f"right on {right / 6:.1f} % of the 600" in end.err
+    questions = tmp_path / "questions.csv"
+    rows = [line.rpartition(",")[0] for line in (tmp_path / "doors.csv").read_text().splitlines()]
+    questions.write_text("\n".join(rows) + "\n")
+    of_questions = mapsto("stream", "questions.csv", "--from", "doors", code=0)
+    assert [row.split(",")[2] for row in of_questions.out.splitlines()] == [
+        row.split(",")[2] for row in end.out.splitlines()
+    ]
+    assert "right on" not in of_questions.err
     none = mapsto("stream", "doors.csv", "--target", "open", "--from", "runs/doors@0", code=2)
     assert "no snapshot was kept up to event 0" in none.err
 

@@ -92,6 +92,11 @@ class Stream(Frozen):
         return "classes"
 
     @property
+    def labelled(self) -> bool:
+        """Whether its events can have labels."""
+        return True
+
+    @property
     def bounded(self) -> bool:
         """Whether it has an end that is known to stay: what a run over it comes to can then be used again."""
         return True

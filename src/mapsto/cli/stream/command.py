@@ -97,7 +97,7 @@ def stream(
 
     Example: mapsto stream table.csv --target column --predictions answers.csv --publish-every 1000
 
-    Example: mapsto stream table.csv --target column --from runs/table
+    Example: mapsto stream table.csv --from runs/table
     """
     fields = {
         "target": target,
@@ -282,7 +282,7 @@ def _learn(
         }
     }
     reports.save(report, folder, recipe_yaml=dump(recipe))
-    answer = command("mapsto stream {table} --target COLUMN --from {snapshot}", table="FILE.csv", snapshot=folder)
+    answer = command("mapsto stream {table} --from {snapshot}", table="FILE.csv", snapshot=folder)
     stopped = step.status == "stopped" and (source.bounded or file != "-")
     if step.hit:
         notes.append("nothing came since the last run: what it came to is in the store")
@@ -364,12 +364,6 @@ def _predict(
     from mapsto.cli.stream.sources import node_of_file, stream_of
     from mapsto.store import Store
 
-    if fields["target"] is None:
-        raise SpecError(
-            "a stream needs its label's column",
-            where=file,
-            hint=command("mapsto stream {table} --target COLUMN --from {snapshot}", table=file, snapshot=name),
-        )
     model, digest = model_of(name, Store(store))
     values = model.values.get("task", "classes") == "values"
     if task is not _Task.AUTO and (task is _Task.VALUES) is not values:
@@ -424,5 +418,5 @@ def _list_snapshots(name: str, store: str | None, as_json: bool) -> None:
         print_text(f"{each.events:>12,} events  {each.digest[:12]}  {when}{'  (the end)' if each.is_end else ''}")
     last = f"{name.partition('@')[0]}@{found[-1].events}"
     print_text(
-        f"answer with one: {command('mapsto stream {table} --target COLUMN --from {snapshot}', table='FILE.csv', snapshot=last)}"
+        f"answer with one: {command('mapsto stream {table} --from {snapshot}', table='FILE.csv', snapshot=last)}"
     )

@@ -123,7 +123,7 @@ class CsvReader:
         columns = cast("list[Sequence[str]]", list(zip(*rows, strict=True)) if rows else [()] * layout.width)
         absent = ("",) * len(rows)
         cells = {name: columns[layout.places[name]] if name in layout.places else absent for name in layout.types}
-        labels = columns[layout.places[roles.target]]
+        labels = absent if roles.target is None else columns[layout.places[roles.target]]
         has_y = np.array([label not in UNLABELLED for label in labels], np.bool_)
         has_x = np.ones(len(rows), np.bool_)
         if roles.id is not None and rows:
@@ -149,7 +149,7 @@ class CsvReader:
 
         if self._roles.task == "classes":
             return words_of([cell if has else "" for cell, has in zip(cells, has_y.tolist(), strict=True)])
-        comma = self._layout.places[self._roles.target] in self._layout.commas
+        comma = self._layout.places.get(self._roles.target or "") in self._layout.commas
         y = np.full(len(cells), np.nan)
         for event in np.flatnonzero(has_y).tolist():
             number = label_of(cells[event], comma=comma)

@@ -89,7 +89,7 @@ class JsonlReader:
             values = [event.get(name) for event in events]
             x[name] = _column(values, self.types.get(name), name, broken)
             given |= [value is not None for value in values]
-        labels = [event.get(roles.target) for event in events]
+        labels = [None if roles.target is None else event.get(roles.target) for event in events]
         has_y = np.array([label is not None and label != "" for label in labels], np.bool_)
         ids = [event.get(roles.id) for event in events] if roles.id is not None else [None] * len(events)
         return Block(

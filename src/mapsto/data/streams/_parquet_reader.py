@@ -106,9 +106,13 @@ class ParquetReader:
         columns = {name: batch.column(place) for place, name in enumerate(batch.schema.names)}
         broken: dict[int, str] = {}
         x = {name: _column(columns.get(name), kind, count) for name, kind in self.types.items()}
-        target = columns[roles.target]
-        has_y = (_words(target) != "") if _type_of(target.type) == "word" else ~_are_null(target)
-        y = _labels(target, has_y, roles.task, broken)
+        if roles.target is None:
+            has_y = np.zeros(count, np.bool_)
+            y = np.full(count, np.nan) if roles.task == "values" else words_of([""] * count)
+        else:
+            target = columns[roles.target]
+            has_y = (_words(target) != "") if _type_of(target.type) == "word" else ~_are_null(target)
+            y = _labels(target, has_y, roles.task, broken)
         has_x = np.ones(count, np.bool_)
         ids = words_of([""] * count)
         if roles.id is not None:

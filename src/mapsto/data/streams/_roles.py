@@ -18,7 +18,8 @@ __all__ = ["Roles", "TableFile"]
 class Roles:
     """The names of columns, as the fields of a stream say."""
 
-    target: str
+    target: str | None
+    """None: every event is a question."""
     task: Task
     features: tuple[str, ...] | None
     """None: all others."""
@@ -53,7 +54,7 @@ class Roles:
         chosen = self.features or tuple(name for name in names if name and name not in roles.values())
         if not chosen:
             raise SpecError(
-                f"needs a column other than the target '{self.target}', the id and the time to predict from",
+                "needs a column to predict from, other than the target, the id and the time",
                 where=where,
                 hint=f"its columns: {few(names, 20)}",
             )
@@ -74,7 +75,10 @@ class TableFile(Stream):
     """The fields of every stream that reads one file of a table."""
 
     file: str = Field(description="The file: a path, or a path inside the data folder.")
-    target: str = Field(description="The column to predict.")
+    target: str | None = Field(
+        default=None,
+        description="The column to predict; without one there is nothing to learn, and events can only be answered.",
+    )
     task: Task = Field(  # type: ignore[override] - a field where the base has a property
         default="classes",
         description="Whether the target holds classes, or numbers; a label that is no number is then set aside.",
@@ -88,6 +92,10 @@ class TableFile(Stream):
         default=None, description="The column that names an event, by which its label may come late."
     )
     time: str | None = Field(default=None, description="The column of times: seconds of the epoch, or as in ISO 8601.")
+
+    @property
+    def labelled(self) -> bool:
+        return self.target is not None
 
     @property
     def roles(self) -> Roles:

@@ -95,6 +95,10 @@ class Online(Process[None | Network | Package | Model, Model]):
 
     def open(self, value: Network | Package | Model | None, state: State | None, ctx: Context) -> Live[Model]:
         stream = ctx.resolve(self.stream, Stream)
+        if not stream.labelled:
+            raise DomainError(
+                "the stream names no target, so that there is nothing to learn", where=self.name, hint="set target"
+            )
         if stream.task not in self.tasks:
             kinds = {"classes": "classes", "values": "numbers"}
             raise DomainError(
