@@ -124,6 +124,7 @@ from mapsto.mappings.online.mlp import Mlp as _online_mlp
 from mapsto.mappings.online.prototypes import Prototypes as _online_prototypes
 from mapsto.mappings.online.ridge import Ridge as _online_ridge
 from mapsto.mappings.online.softmax import Softmax as _online_softmax
+from mapsto.mappings.online.tabular import Tabular as _online_tabular
 from mapsto.mappings.prune.activation import Activation as _prune_activation
 from mapsto.mappings.prune.blocks import Blocks as _prune_blocks
 from mapsto.mappings.prune.bn_scale import BnScale as _prune_bn_scale
@@ -303,6 +304,7 @@ class online:
     prototypes = _online_prototypes
     ridge = _online_ridge
     softmax = _online_softmax
+    tabular = _online_tabular
 
 class prune:
     activation = _prune_activation

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -25,12 +25,23 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["SOURCES", "give_up", "library", "missing", "passed_over"]
+__all__ = ["PLAIN_FLAGS", "SOURCES", "TABULAR", "give_up", "library", "missing", "passed_over"]
 
 SOURCES = tuple(
     Path(__file__).parent / "csrc" / name
     for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "pair_norm_pool.cpp", "tensors.h", "vectors.h")
 )
+"""The kernels of training, against PyTorch."""
+TABULAR = (
+    Path(__file__).parent / "csrc" / "tabular_learner.cpp",
+    *sorted((Path(__file__).parent / "csrc" / "online").glob("*.h")),
+)
+"""The learner of tables: plain C++ behind a C interface."""
+PLAIN_FLAGS = (
+    *("-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fPIC", "-fvisibility=hidden"),
+)
+"""Of plain C++. None lets the compiler reorder or contract what is rounded: all processors of a family give the same bits."""
 
 _TIMEOUT_S = 300
 _passed_over: list[str] = []
@@ -60,8 +71,8 @@ def give_up(place: Path, reason: str) -> None:
     place.with_suffix(".unusable").write_text(reason, encoding="utf-8")
 
 
-def library(sources: Iterable[Path], say: Callable[[str], None] | None = None) -> Path:
-    """The library of these C++ sources and headers, which is compiled where it is not there yet.
+def library(sources: Iterable[Path], say: Callable[[str], None] | None = None, *, plain: bool = False) -> Path:
+    """The library of these C++ sources and headers, which is compiled where it is not there yet; `plain` ones without PyTorch.
 
     It is compiled beside its place and renamed into it; of processes that want it at once one compiles, and the others wait.
 
@@ -72,16 +83,17 @@ def library(sources: Iterable[Path], say: Callable[[str], None] | None = None) -
     """
     files = tuple(sources)
     text = b"".join(path.read_bytes() for path in files)
-    parts = (text, version("torch").encode(), " ".join(_FLAGS).encode(), _processor().encode())
+    flags = (*PLAIN_FLAGS, *_native()) if plain else _FLAGS
+    parts = (text, b"" if plain else version("torch").encode(), " ".join(flags).encode(), _processor().encode())
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
     folder = _own_folder()
-    place = folder / f"kernels-{digest.hexdigest()[:20]}.so"
+    place = folder / f"{'plain' if plain else 'kernels'}-{digest.hexdigest()[:20]}.so"
     doubt = _doubt(place)
     if doubt is None:
         return place
-    command = _compiler()
+    command = [*_compiler(), *flags]
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     if say is not None:
         say("compiling the kernels for this processor, which takes less than a minute and happens once")
@@ -89,7 +101,7 @@ def library(sources: Iterable[Path], say: Callable[[str], None] | None = None) -
         if _doubt(place) is not None:  # of processes that wait, only the first finds it so
             if place.exists():
                 _pass_over(f"{place} is not loaded and was compiled afresh: {doubt}")
-            _compile(files, command, place)
+            _compile(files, command, place, *(((), ()) if plain else (_includes(), _links())))
     return place
 
 
@@ -153,15 +165,17 @@ def _pass_over(what: str) -> None:
         _passed_over.append(what)
 
 
-def _compile(files: Iterable[Path], command: list[str], place: Path) -> None:
+def _compile(
+    files: Iterable[Path], command: list[str], place: Path, includes: Sequence[str], links: Sequence[str]
+) -> None:
     # not `mapsto.atomic`: what is being made lies in a folder that only this user may enter, so that nobody else can have written it
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".compiling-") as temporary:
         made = Path(temporary) / "kernels.so"
         objects = {made.with_name(f"{path.stem}.o"): path for path in files if path.suffix == ".cpp"}
-        calls = [[*command, "-c", str(path), "-o", str(to), *_includes()] for to, path in objects.items()]
+        calls = [[*command, "-c", str(path), "-o", str(to), *includes] for to, path in objects.items()]
         with ThreadPoolExecutor(len(calls)) as pool:
             list(pool.map(_run, calls))
-        _run([*command, "-shared", *map(str, objects), "-o", str(made), *_links()])
+        _run([*command, "-shared", *map(str, objects), "-o", str(made), *links])
         digest = made.with_suffix(".sha256")
         digest.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="utf-8")
         for path, to in ((digest, _digest_beside(place)), (made, place)):
@@ -200,12 +214,17 @@ def _compiler() -> list[str]:
         raise RuntimeError("they are not compiled on Windows")
     given = os.environ.get("CXX")
     if given:
-        return [*shlex.split(given), *_FLAGS]
+        return shlex.split(given)
     for name in ("c++", "g++", "clang++"):
         found = shutil.which(name)
         if found:
-            return [found, *_FLAGS]
+            return [found]
     raise RuntimeError("there is no C++ compiler (c++, g++ or clang++)")
+
+
+def _native() -> tuple[str, ...]:
+    """For this processor: the values are the same without it, and take longer."""
+    return () if sys.platform == "darwin" and platform.machine() == "arm64" else ("-march=native",)
 
 
 def _torch() -> Path:

@@ -79,7 +79,8 @@ def check_learner(made: Process[Any, Model], value: Any, seed: int) -> None:
     one.predict(block)
     _require(one.learn(block).tobytes() == other.learn(block).tobytes(), "a prediction changed what it learns")
     sizes = [_bytes(_after(made, value, events, seed)) for events in (_MANY // 2, _MANY)]
-    _require(sizes[1] <= 1.05 * sizes[0] + 1024, f"its state grows with the events: {sizes} bytes")
+    # trees of a window of events differ in size; what grows with the events doubles
+    _require(sizes[1] <= 1.25 * sizes[0] + 1024, f"its state grows with the events: {sizes} bytes")
 
 
 def _learnt(made: Process[Any, Model], value: Any, stream: Stream, size: int, seed: int) -> tuple[str, list[bytes]]:

@@ -20,13 +20,13 @@ from mapsto.kinds.model import RowType
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EventRows"]
+__all__ = ["LARGEST", "OTHERS", "EventRows"]
 
-_LARGEST = 1e100
+LARGEST = 1e100
 """A number beyond it counts as infinite: so would its square."""
 _LEAST_SHARE = 1e-12
 """A variance below this share of the mean square is rounding: the column has been constant so far."""
-_OTHERS = "\0others"
+OTHERS = "\0others"
 """The category of all words of a column for which there is no input of their own."""
 
 
@@ -82,7 +82,7 @@ class EventRows:
     def crowded(self) -> list[str]:
         """The columns that have met more words than get an input of their own."""
         return [
-            name for name, column in self._columns.items() if isinstance(column, _Words) and _OTHERS in column.places
+            name for name, column in self._columns.items() if isinstance(column, _Words) and OTHERS in column.places
         ]
 
     def rows(
@@ -225,7 +225,7 @@ class EventRows:
                         cell = given[name] = float(cell) if cell else math.nan  # noqa: PLW2901
                     except ValueError:
                         return f"a word in the column of numbers '{name}'"
-                if not -_LARGEST <= cell <= _LARGEST and not math.isnan(cell):
+                if not -LARGEST <= cell <= LARGEST and not math.isnan(cell):
                     return f"an infinite number in column '{name}'"
             elif not isinstance(cell, str):
                 given[name] = "" if math.isnan(cell) else str(cell)
@@ -236,7 +236,7 @@ class EventRows:
         column = self._columns.get(name)
         if column is not None and not (isinstance(column, _Vector) and column.length == len(vector)):
             return f"a vector of another length, or where there was none before, in column '{name}'"
-        if not (np.abs(vector) <= _LARGEST).all():
+        if not (np.abs(vector) <= LARGEST).all():
             return f"NaN or infinity in a vector of column '{name}'"
         return None
 
@@ -257,11 +257,11 @@ class EventRows:
                     _Words({}) if kind == "word" else _Numbers(self._next(), (0.0, float(cell), 0.0, 0.0))
                 )
             if isinstance(column, _Words) and cell not in column.places:
-                others = _OTHERS in column.places
+                others = OTHERS in column.places
                 if len(column.places) - others < self._most:
                     column.places[cell] = self._next()
                 elif not others:
-                    column.places[_OTHERS] = self._next()
+                    column.places[OTHERS] = self._next()
 
     def _next(self) -> int:
         self.width += 1
@@ -279,7 +279,7 @@ class EventRows:
             elif isinstance(column, _Vector):
                 vectors.append((column, cell))
             elif column is not None and cell != "":
-                place = column.places.get(cell) or column.places.get(_OTHERS)
+                place = column.places.get(cell) or column.places.get(OTHERS)
                 if place is not None:
                     row[place] = 1.0
         made = np.array(row)

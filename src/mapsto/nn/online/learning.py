@@ -21,7 +21,7 @@ from mapsto_runtime.shown import short
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Answered", "Answers", "StreamLearner", "TableLearner", "Task"]
+__all__ = ["Answered", "Answers", "StreamLearner", "TableLearner", "Task", "crowded", "many_classes", "read_labels"]
 
 _MANY_CLASSES = 1000
 
@@ -124,21 +124,11 @@ class TableLearner(StreamLearner):
 
     @property
     def doubts(self) -> list[str]:
-        found = [
-            f"column '{short(name)}' has more words than get an input of their own; later ones share one (raise categories, or "
-            "leave the column out of features where each event has another word)"
-            for name in self._rows.crowded
-        ]
-        if len(self._classes) > _MANY_CLASSES:
-            found.append(
-                f"there are more than {_MANY_CLASSES} classes, and each takes memory and time; where the target is a quantity, "
-                "make ranges of it"
-            )
-        return found
+        return [*map(crowded, self._rows.crowded), *many_classes(len(self._classes))]
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
         aside = dict(block.broken)
-        labels, ids = self._labels(block, aside), block.ids.tolist()
+        labels, ids = read_labels(block, aside), block.ids.tolist()
         found: list[tuple[int, NDArray[np.float64]]] = []
         learnt: list[tuple[int, int]] = []
         rule, rows, late = self._rule, self._rows, self._late
@@ -212,17 +202,6 @@ class TableLearner(StreamLearner):
 
     # -- private
 
-    @staticmethod
-    def _labels(block: Block, aside: dict[int, str]) -> list[str | None]:
-        """The label of each event as text; None without one."""
-        labels = [
-            str(label) if has else None for label, has in zip(block.y.tolist(), block.has_y.tolist(), strict=True)
-        ]
-        for event, label in enumerate(labels):
-            if label is not None and label.lower() in _NO_LABELS:
-                aside[event] = "an empty, NaN or infinite label"
-        return labels
-
     def _table(self, count: int, found: list[tuple[int, NDArray[np.float64]]]) -> NDArray[np.float64]:
         table = np.zeros((count, len(self._classes)))
         if len(found) < count:
@@ -230,6 +209,33 @@ class TableLearner(StreamLearner):
         for event, scores in found:
             table[event, : len(scores)] = scores
         return table
+
+
+def crowded(name: str) -> str:
+    """What to say of a column that has met more words than it may."""
+    return (
+        f"column '{short(name)}' has more words than get an input of their own; later ones share one (raise categories, or "
+        "leave the column out of features where each event has another word)"
+    )
+
+
+def many_classes(count: int) -> list[str]:
+    """What to say of so many classes."""
+    if count <= _MANY_CLASSES:
+        return []
+    return [
+        f"there are more than {_MANY_CLASSES} classes, and each takes memory and time; where the target is a quantity, learn values, or "
+        "make ranges of it"
+    ]
+
+
+def read_labels(block: Block, aside: dict[int, str]) -> list[str | None]:
+    """The label of each event as text; None without one. What is no label is added to the events that are set aside."""
+    labels = [str(label) if has else None for label, has in zip(block.y.tolist(), block.has_y.tolist(), strict=True)]
+    for event, label in enumerate(labels):
+        if label is not None and label.lower() in _NO_LABELS:
+            aside[event] = "an empty, NaN or infinite label"
+    return labels
 
 
 _NO_LABELS = frozenset(("", "nan", *(sign + word for sign in ("", "+", "-") for word in ("inf", "infinity"))))

@@ -1,0 +1,58 @@
+"""Where the library of the learner of tables lies: prebuilt in a wheel for this processor, or compiled on this machine.
+
+All variants give the same bits on one family of processors: they differ in how much is worked out at once, and never in its order.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from mapsto.errors import DomainError
+from mapsto.native.compilation import TABULAR, library
+
+__all__ = ["PREBUILT", "VARIANTS", "tabular_library"]
+
+PREBUILT = Path(__file__).parent / "prebuilt"
+VARIANTS = {
+    "x86_64": (
+        ("x86-64-v3", frozenset(("avx2", "bmi2", "fma", "movbe", "f16c"))),
+        ("x86-64-v2", frozenset(("sse4_2", "popcnt"))),
+    ),
+    "aarch64": (("armv8-a", frozenset[str]()),),
+    "arm64": (("armv8-a", frozenset[str]()),),
+}
+"""By machine: what ``-march`` names, best first, and the processor's flags that it needs."""
+
+
+def tabular_library(say: Callable[[str], None] | None = None) -> Path:
+    """The library; it is compiled where no prebuilt one fits this processor.
+
+    Raises
+    ------
+    DomainError
+        There is none for this processor, and no compiler.
+    """
+    flags = _flags()
+    for march, needed in VARIANTS.get(platform.machine(), ()):
+        place = PREBUILT / f"tabular_learner-{march}.so"
+        if needed <= flags and place.is_file():
+            return place
+    try:
+        return library(TABULAR, say, plain=True)
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        raise DomainError(
+            f"online.tabular is C++, and no compiled form of it fits this machine ({platform.machine()}): {error}",
+            hint="install a wheel of mapsto for this platform, or a C++ compiler (on Debian: apt install g++)",
+        ) from error
+
+
+def _flags() -> frozenset[str]:
+    """Of this processor; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
