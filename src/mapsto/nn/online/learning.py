@@ -105,11 +105,21 @@ class TableLearner(StreamLearner):
         How many words of a column get an input of their own.
     most_late
         How many questions are kept for their labels.
+    scaled
+        Whether the rule is given numbers scaled, or as they are.
     """
 
-    def __init__(self, rule: Rule, types: Mapping[str, ColumnType], *, most_categories: int, most_late: int) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        types: Mapping[str, ColumnType],
+        *,
+        most_categories: int,
+        most_late: int,
+        scaled: bool = True,
+    ) -> None:
         self._rule = rule
-        self._rows = EventRows(types, most_categories=most_categories)
+        self._rows = EventRows(types, most_categories=most_categories, scaled=scaled)
         self._late = LateLabels(most_late)
         self._classes: dict[str, int] = {}
         self.aside = {}

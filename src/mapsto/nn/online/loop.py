@@ -48,6 +48,8 @@ class Online(Process[None | Network | Package | Model, Model]):
     """What it can learn."""
     record_fields: ClassVar[tuple[str, ...]] = ("every",)
     """Fields that decide what is recorded, and nothing of what is learnt: a model has none of them."""
+    scaled: ClassVar[bool] = True
+    """Whether its rule is given numbers scaled, or as they are."""
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
@@ -70,7 +72,11 @@ class Online(Process[None | Network | Package | Model, Model]):
         from mapsto.nn.online.learning import TableLearner
 
         return TableLearner(
-            cls.rule(fields), types, most_categories=int(fields["categories"]), most_late=int(fields["late"])
+            cls.rule(fields),
+            types,
+            most_categories=int(fields["categories"]),
+            most_late=int(fields["late"]),
+            scaled=cls.scaled,
         )
 
     @classmethod
