@@ -120,7 +120,10 @@ from mapsto.mappings.networks.timm import Timm as _networks_timm
 from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
 from mapsto.mappings.networks.vit import Vit as _networks_vit
+from mapsto.mappings.online.adaptive_random_forest import AdaptiveRandomForest as _online_adaptive_random_forest
+from mapsto.mappings.online.hoeffding_tree import HoeffdingTree as _online_hoeffding_tree
 from mapsto.mappings.online.mlp import Mlp as _online_mlp
+from mapsto.mappings.online.mondrian_forest import MondrianForest as _online_mondrian_forest
 from mapsto.mappings.online.prototypes import Prototypes as _online_prototypes
 from mapsto.mappings.online.ridge import Ridge as _online_ridge
 from mapsto.mappings.online.softmax import Softmax as _online_softmax
@@ -300,7 +303,10 @@ class networks:
     vit = _networks_vit
 
 class online:
+    adaptive_random_forest = _online_adaptive_random_forest
+    hoeffding_tree = _online_hoeffding_tree
     mlp = _online_mlp
+    mondrian_forest = _online_mondrian_forest
     prototypes = _online_prototypes
     ridge = _online_ridge
     softmax = _online_softmax
