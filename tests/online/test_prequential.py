@@ -13,10 +13,12 @@ from tests.online.test_learning import block
 
 from mapsto import online, streams
 from mapsto.context import Context
+from mapsto.errors import SpecError
 from mapsto.nn.online.learning import Answers
 from mapsto.nn.online.pace import Pace
 from mapsto.nn.online.prequential import FADING, WINDOW, ClassRecord, Record, ValueRecord
 from mapsto.nn.online.stretches import SIZE
+from mapsto.testing.streams import model_digest
 
 NAMES = ("a", "b", "c")
 BLOCK = next(streams.sea(events=5000).open(size=5000))
@@ -160,3 +162,28 @@ def test_times_are_told_as_percentiles_of_events_and_notes_stay_few() -> None:
     rows = [row[0] for row in pace.told()["rows"]]
     assert 100 <= len(rows) <= 200
     assert {int(b - a) for a, b in itertools.pairwise(rows)} == {16}
+
+
+def test_drifts_are_marked_counted_and_change_no_model() -> None:
+    stream = streams.sea(events=6000, concept=3000, thresholds=(4.0, 16.0), noise=0.0)
+    plain, watched = online.softmax(stream=stream), online.softmax(stream=stream, drift=("adwin",))
+
+    def run(made: Any, size: int, stop: int = 0) -> Any:
+        live = made.open(None, None, Context())
+        for part in stream.open(size=size):
+            live.advance(part)
+            if stop and live.step >= stop:
+                live, stop = made.open(None, live.snapshot(), Context()), 0
+        return live
+
+    live = run(watched, 256)
+    told = live.account()
+    assert told["drift_count"] == len(told["drifts"]) > 0
+    errors = [each["event"] for each in told["drifts"] if each["what"] == "adwin on error"]
+    assert errors
+    assert all(3000 < event < 3600 for event in errors)
+    assert run(watched, 1000, stop=3100).account()["drifts"] == told["drifts"]
+    assert model_digest(live.result()) == model_digest(run(plain, 256).result())
+    assert run(plain, 256).account()["drifts"] is None
+    with pytest.raises(SpecError, match="adwn"):
+        online.softmax(stream=stream, drift=("adwn",)).open(None, None, Context())

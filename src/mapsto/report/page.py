@@ -23,6 +23,7 @@ from mapsto.errors import SpecError
 from mapsto.intervals import interval_ends, interval_text
 from mapsto.report import charts
 from mapsto.report.messages import together
+from mapsto.report.streams import stream_part
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -158,8 +159,9 @@ def render(report: Doc) -> str:
         flow=_flow(_gathered(recipe.get("graph") or {}, steps, numbered), steps),
         gathered=_is_large(recipe.get("graph") or {}, steps),
         yaml=recipe.get("yaml") or "",
-        learning=[section for step in others if (section := _learning(step, titles))],
-        learning_apart=[section for step in apart if (section := _learning(step, titles))],
+        streams=[stream for step in steps if (stream := _stream(step, titles))],
+        learning=[section for step in others if not step.get("account") and (section := _learning(step, titles))],
+        learning_apart=[section for step in apart if not step.get("account") and (section := _learning(step, titles))],
         together=_together(steps, titles),
         evidence=[section for step in steps if (section := _evidence(step, titles, _alike(steps)))],
         metrics=[section for step in steps if (section := _metrics(step, titles)).metrics],
@@ -656,6 +658,31 @@ def _learning(step: Doc, titles: Mapping[str, str]) -> Section:
     if epochs.get("rows"):
         section.tables.append(("By epoch", _view(epochs)))
     return section
+
+
+class StreamSection(NamedTuple):
+    """What a learner over a stream has to show."""
+
+    section: Section
+    alarms: list[str]
+    tiles: list[Tile]
+    wide: list[Figure]
+    tables: list[tuple[str, View]]
+    stretches: list[tuple[str, View]]
+
+
+def _stream(step: Doc, titles: Mapping[str, str]) -> StreamSection | None:
+    part = stream_part(step)
+    if part is None:
+        return None
+    return StreamSection(
+        section=_section(step, titles),
+        alarms=part.alarms,
+        tiles=[Tile(*tile) for tile in part.tiles],
+        wide=[Figure(*chart) for chart in part.charts],
+        tables=[(title, _view(table)) for title, table in part.tables],
+        stretches=[(title, _view(table)) for title, table in part.stretches],
+    )
 
 
 def _curve_figures(table: Doc, *, leave_out: set[str]) -> list[Figure]:

@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["beaten_by", "shown_figure"]
+from mapsto.report import timelines
+from mapsto.report.timelines import Curve, Mark
+from mapsto_runtime.shown import short
+
+__all__ = ["StreamPart", "beaten_by", "shown_figure", "stream_part"]
 
 _FEW = 50
 """Of fewer labels chance decides who is better."""
 _PERCENT = ("accuracy",)
+_CURVES = {
+    "accuracy": {
+        "accuracy of the last 1000 labels": ("window_accuracy", False),
+        "accuracy of all labels": ("mean_accuracy", False),
+        "the label before, of the last 1000": ("window_no_change", True),
+        "the most frequent class, of the last 1000": ("window_majority", True),
+    },
+    "mae": {
+        "error of the last 1000 labels": ("window_mae", False),
+        "error of all labels": ("mean_mae", False),
+        "the value before, of the last 1000": ("window_last_value", True),
+        "the mean so far, of the last 1000": ("window_mean", True),
+    },
+}
+"""What a chart over time shows → the column of the log, and whether it is there to be compared with."""
+_NAMES = {
+    "accuracy": "accuracy",
+    "mae": "mean absolute error",
+    "window_accuracy": "accuracy of the last 1000 labels",
+    "window_mae": "mean absolute error of the last 1000 labels",
+    "faded_accuracy": "accuracy, faded by 0.999 a label",
+    "faded_mae": "mean absolute error, faded by 0.999 a label",
+    "kappa": "κ (against chance)",
+    "kappa_temporal": "κ temporal (against the label before)",
+    "log_loss": "log loss",
+    "rmse": "root mean squared error",
+    "r2": "R²",
+}
+_MOST_DRIFTS = 100
+
+
+@dataclass(kw_only=True)
+class StreamPart:
+    """What the page shows of one learner: tables as in a report, charts as SVG with their captions."""
+
+    alarms: list[str]
+    tiles: list[tuple[str, str, str]]
+    """Value, what it is, and a note."""
+    charts: list[tuple[str, str]]
+    tables: list[tuple[str, dict[str, Any]]] = field(default_factory=list["tuple[str, dict[str, Any]]"])
+    stretches: list[tuple[str, dict[str, Any]]] = field(default_factory=list["tuple[str, dict[str, Any]]"])
+    """A title, and the table of a stretch's examples."""
 
 
 def shown_figure(name: str, value: float) -> str:
@@ -38,3 +86,170 @@ def beaten_by(account: Mapping[str, Any]) -> list[str]:
         for name, value in account["baselines"].items()
         if better * (own - value) <= 0
     ]
+
+
+def stream_part(step: Mapping[str, Any]) -> StreamPart | None:
+    """What to show of a step of a report; None where it is no learner over a stream."""
+    account: Mapping[str, Any] = step.get("account") or {}
+    if "figures" not in account:
+        return None
+    curves: Mapping[str, Any] = step.get("curves") or {"columns": [], "rows": []}
+    return StreamPart(
+        alarms=beaten_by(account),
+        tiles=_tiles(account),
+        charts=_charts(account, curves),
+        tables=[
+            *_figures(account),
+            *_classes(account),
+            *_drifts(account),
+            *_cost(account),
+            *_aside(account),
+        ],
+        stretches=[_stretch(account, each) for each in account["stretches"]],
+    )
+
+
+def _called(name: str) -> str:
+    """A figure's name for people."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def _tiles(account: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    found = [(f"{account['events']:,}", "events", f"{account['labels']:,} with a label")]
+    figures, main = account["figures"], account["main"]
+    if figures:
+        beside = ", ".join(f"{name} {shown_figure(main, value)}" for name, value in account["baselines"].items())
+        found.append((shown_figure(main, figures[main]), _called(main), beside))
+        last = f"window_{main}"
+        found.append((shown_figure(last, figures[last]), "over the last 1000 labels", "at the end of the stream"))
+    if account.get("drifts") is not None:
+        found.append((f"{account.get('drift_count', len(account['drifts'])):,}", "drifts detected", ""))
+    measured = account["measured"]
+    if measured:
+        found.append(
+            (
+                f"{measured['events_per_second']:,.0f}",
+                "events a second",
+                f"{measured['p50_us']:,.0f} µs an event, learning alone",
+            )
+        )
+    return found
+
+
+def _charts(account: Mapping[str, Any], curves: Mapping[str, Any]) -> list[tuple[str, str]]:
+    columns = [str(name) for name in curves["columns"]]
+    by_name = {
+        name: [math.nan if row[place] is None else float(row[place]) for row in curves["rows"]]
+        for place, name in enumerate(columns)
+    }
+    xs = by_name.get("step", [])
+    main = str(account["main"])
+    drawn = {
+        title: Curve(xs, by_name[column], quiet)
+        for title, (column, quiet) in _CURVES.get(main, {}).items()
+        if column in by_name
+    }
+    marks = [Mark(each["event"], str(each["what"]), "drift") for each in account.get("drifts") or ()]
+    marks += [
+        Mark(each["first"], short(str(each["class"]), 18), "class")
+        for each in sorted(account["classes"], key=lambda each: each["first"])
+        if each["first"] > 0
+    ]
+    found: list[tuple[str, str]] = []
+    unit = ", %" if main.endswith(_PERCENT) else ""
+    if len(xs) > 1 and (svg := timelines.timeline(drawn, marks, x_name="event", y_name=f"{main}{unit}")):
+        found.append((svg, "How good the answers were, each given before its label was seen"))
+    members = {name.removeprefix("share_"): values for name, values in by_name.items() if name.startswith("share_")}
+    if members:
+        whole = {name: [0.0 if math.isnan(v) else v for v in values] for name, values in members.items()}
+        order = sorted(whole, key=lambda name: -sum(whole[name]))
+        if svg := timelines.shares(xs, {name: whole[name] for name in order}, x_name="event"):
+            found.append((svg, "Whose answer it was: the members' shares"))
+    rows: Sequence[Sequence[float]] = account["measured"].get("rows", ())
+    if len(rows) > 2:
+        at = [row[0] for row in rows]
+        memory = {"memory of the process": Curve(at, [row[2] / 2**20 for row in rows])}
+        if svg := timelines.timeline(memory, (), x_name="event", y_name="MiB", from_zero=True):
+            found.append((svg, "Memory over the stream, measured"))
+    return found
+
+
+def _figures(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    figures, main = dict(account["figures"]), account["main"]
+    if not figures:
+        return []
+    baselines = account["baselines"]
+    first = [_called(main), *(shown_figure(main, v) for v in (figures.pop(main), *baselines.values()))]
+    rest = [
+        [_called(name), shown_figure(name, figures[name]), *([""] * len(baselines))]
+        for name in sorted(figures, key=lambda name: [*_NAMES].index(name) if name in _NAMES else len(_NAMES))
+    ]
+    return [("Figures", {"columns": ["figure", "learner", *baselines], "rows": [first, *rest]})]
+
+
+def _classes(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    if not account["classes"]:
+        return []
+    rows = [
+        [str(each["class"]), each["recall"], each["labels"], each["first"] if each["first"] > 0 else "before"]
+        for each in account["classes"]
+    ]
+    columns = ["class", "recall", "labels", "first at event"]
+    return [("Classes", {"columns": columns, "rows": rows, "units": {"recall": "%"}})]
+
+
+def _drifts(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    rows = [[each["event"], str(each["what"])] for each in account.get("drifts") or ()]
+    if not rows:
+        return []
+    title = "Drifts" if len(rows) <= _MOST_DRIFTS else f"Drifts, the last {_MOST_DRIFTS}"
+    return [(title, {"columns": ["event", "what"], "rows": rows[-_MOST_DRIFTS:]})]
+
+
+def _cost(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    measured = account["measured"]
+    if not measured:
+        return []
+    rows = [
+        ["events a second, learning alone", f"{measured['events_per_second']:,.0f}"],
+        ["time an event, median", f"{measured['p50_us']:,.0f} µs"],
+        ["time an event, 99 %", f"{measured['p99_us']:,.0f} µs"],
+        ["memory of the process at the end", f"{measured['memory_bytes'] / 2**20:,.0f} MiB"],
+    ]
+    return [("Cost, measured over whole blocks of events", {"columns": ["what", "measured"], "rows": rows})]
+
+
+def _aside(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    rows = [[str(reason), count] for reason, count in account["aside"].items()]
+    return [("Events set aside", {"columns": ["reason", "events"], "rows": rows})] if rows else []
+
+
+def _stretch(account: Mapping[str, Any], each: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A stretch and the events that the learner was most wrong about there."""
+    main = account["main"]
+    found = 100 * (1 - each["error"]) if main == "accuracy" else each["error"]
+    said = "right" if main == "accuracy" else _called(main)
+    title = f"events {each['from']:,} to {each['to']:,}: {shown_figure(main, found)} {said}"
+    examples: Sequence[Mapping[str, Any]] = each["examples"]
+    features = list(dict.fromkeys(name for example in examples for name in example["values"]))
+    sure = any("confidence" in example for example in examples)
+    named = any("id" in example for example in examples)
+    columns = ["event", *(["id"] if named else []), "answer", *(["probability"] if sure else []), "label"]
+    rows = [
+        [
+            example["event"],
+            *([example.get("id", "")] if named else []),
+            _cell(example["answer"]),
+            *([_cell(example.get("confidence"))] if sure else []),
+            _cell(example["label"]),
+            *(_cell(example["values"].get(name)) for name in features),
+        ]
+        for example in examples
+    ]
+    return title, {"columns": [*columns, *map(short, features)], "rows": rows}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -69,6 +69,10 @@ def stream(
         list[str] | None, typer.Option("--set", help="field=value of the learner; may be repeated.")
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Events after which a row of the record is written.")] = 1000,
+    drift: Annotated[
+        str,
+        typer.Option(help="What marks drifts in the record: adwin, ddm, kswin, page_hinkley, several as a,b, or none."),
+    ] = "adwin",
     out: Annotated[
         Path | None, typer.Option(help="Folder for report and logs. [default: runs/ and the file's name]")
     ] = None,
@@ -140,7 +144,7 @@ def stream(
             hint=command("mapsto stream {table} --target COLUMN", table=file),
         )
     node, chosen = _source(file, form, fields, task, quiet or as_json)
-    mapping = _mapping(learner, preset, settings or [], node, every)
+    mapping = _mapping(learner, preset, settings or [], node, every, drift)
     options = typed(
         {
             "--features": features,
@@ -153,6 +157,7 @@ def stream(
             "--preset": preset,
             "--set": settings,
             "--every": every if every != 1000 else None,
+            "--drift": drift if drift != "adwin" else None,
             "--out": out,
             "--predictions": predictions,
             "--publish-every": publish_every,
@@ -195,7 +200,7 @@ def _source(
 
 
 def _mapping(
-    learner: str | None, preset: str | None, settings: list[str], node: dict[str, Any], every: int
+    learner: str | None, preset: str | None, settings: list[str], node: dict[str, Any], every: int, drift: str
 ) -> Process[Any, Any]:
     """The learner with its fields. Raises `SpecError` for one that there is not, or a field that it has not."""
     from mapsto.recipe.nodes import step_from_node
@@ -219,6 +224,8 @@ def _mapping(
         given["preset"] = preset
     if every != 1000:
         given["every"] = every
+    if detectors := [each.strip() for each in drift.split(",") if each.strip() not in ("", "none")]:
+        given["drift"] = detectors
     return cast("Process[Any, Any]", step_from_node({name: {"stream": node, **given}}))
 
 

@@ -19,6 +19,7 @@ from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Network, Package, Stream
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
+from mapsto.nn.online.drifts import Drifts
 from mapsto.nn.online.pace import Pace
 from mapsto.nn.online.prequential import ClassRecord, Record, ValueRecord
 from mapsto.process import Live, Process, Rows, State
@@ -43,10 +44,14 @@ class Online(Process[None | Network | Package | Model, Model]):
         default=1000, ge=1, description="Words of a column that get an input of their own; later ones share one."
     )
     every: int = Field(default=1000, ge=1, description="Events after which a row of the record is written.")
+    drift: tuple[str, ...] = Field(
+        default=(),
+        description="Drift detectors that mark the record, on error, confidence and features: adwin, ddm, kswin, page_hinkley.",
+    )
 
     tasks: ClassVar[tuple[Task, ...]] = ("classes",)
     """What it can learn."""
-    record_fields: ClassVar[tuple[str, ...]] = ("every",)
+    record_fields: ClassVar[tuple[str, ...]] = ("every", "drift")
     """Fields that decide what is recorded, and nothing of what is learnt: a model has none of them."""
     scaled: ClassVar[bool] = True
     """Whether its rule is given numbers scaled, or as they are."""
@@ -193,6 +198,7 @@ class _Learning(Live[Model]):
         known = 0 if before is None else len(before.signature.classes)
         self._record: Record = ClassRecord(known) if learner.task == "classes" else ValueRecord()
         self._pace = Pace()
+        self._drifts = Drifts(mapping.drift, values=learner.task == "values") if mapping.drift else None
         self._met = dict(learner.aside)
         """Events that were set aside when last looked, and on earlier streams, by reason."""
         self._size = (0, 0)
@@ -201,6 +207,8 @@ class _Learning(Live[Model]):
             self.step, self.position = int(state["step"]), state["position"]
             self._record.restore(state["record"])
             self._pace.restore(state["pace"])
+            if self._drifts is not None and state["drifts"] is not None:
+                self._drifts.restore(state["drifts"])
             learner.restore(EventSignature.from_plain(state["signature"]), state["arrays"], state["values"])
             self._met = dict(learner.aside)
 
@@ -216,8 +224,12 @@ class _Learning(Live[Model]):
             scores = self._learner.learn(part, answers.append)
             self._pace.took(time.perf_counter() - began, stop - start)
             self._ctx.answered(self.step, part, scores, self._learner.signature.classes)
-            for each in answers:
-                self._record.see(self.step, part, each, self._learner.signature.classes)
+            errors = [
+                (each.events, self._record.see(self.step, part, each, self._learner.signature.classes))
+                for each in answers
+            ]
+            if self._drifts is not None:
+                self._drifts.see(self.step, part, scores, errors)
             self.step += stop - start
             if self.step % every == 0:
                 rows.append((self.step, self._row()))
@@ -243,6 +255,8 @@ class _Learning(Live[Model]):
             row["classes"] = float(self._learner.size[1])
         if self._set_aside:
             row["set_aside"] = float(self._set_aside)
+        if self._drifts is not None:
+            row["drifts"] = float(self._drifts.count)
         return row | {f"share_{name}": share for name, share in self._learner.shares().items()}
 
     @property
@@ -265,6 +279,8 @@ class _Learning(Live[Model]):
             "classes": record.classes(learner.signature.classes),
             "shares": dict(learner.shares()),
             "stretches": [dict(each) for each in record.stretches.worst],
+            "drifts": None if self._drifts is None else list(self._drifts.last),
+            "drift_count": 0 if self._drifts is None else self._drifts.count,
             "aside": {reason: count for reason, count in aside.items() if count},
             "measured": self._pace.told(),
         }
@@ -276,6 +292,7 @@ class _Learning(Live[Model]):
             "position": self.position,
             "record": self._record.snapshot(),
             "pace": self._pace.snapshot(),
+            "drifts": None if self._drifts is None else self._drifts.snapshot(),
             "signature": signature,
             "arrays": self._learner.arrays(),
             "values": self._learner.values(),
