@@ -248,7 +248,7 @@ def test_snapshots_are_listed_chosen_and_answer_without_learning(tmp_path: Path)
         ("doors.csv --target open --learner softmx", "there is no learner 'online.softmx'; did you mean"),
         ("doors.csv --target open --set rat=1", "unknown field 'rat'"),
         ("doors.csv --target open --set rate", "'rate' is not like field=value"),
-        ("doors.csv --target open --set rate=-1", "field 'rate': input should be greater than 0, got -1"),
+        ("doors.csv --target open --set late=-1", "field 'late': input should be greater than or equal to 0, got -1"),
         ("doors.csv --target open --learner softmax --drift adwn", "adwn"),
         ("doors.csv --target open --preset fast --learner softmax", "online.softmax has no presets"),
         ("doors.csv --target open --task values --learner softmax", "online.softmax learns classes"),
