@@ -27,10 +27,14 @@ from mapsto.data.sets.subset import Subset as _datasets_subset
 from mapsto.data.sets.table import Table as _datasets_table
 from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augmented
 from mapsto.data.sets.umtra import Umtra as _datasets_umtra
+from mapsto.data.streams.agrawal import Agrawal as _streams_agrawal
 from mapsto.data.streams.csv import Csv as _streams_csv
 from mapsto.data.streams.folder import Folder as _streams_folder
+from mapsto.data.streams.friedman import Friedman as _streams_friedman
+from mapsto.data.streams.hyperplane import Hyperplane as _streams_hyperplane
 from mapsto.data.streams.jsonl import Jsonl as _streams_jsonl
 from mapsto.data.streams.parquet import Parquet as _streams_parquet
+from mapsto.data.streams.rbf import Rbf as _streams_rbf
 from mapsto.data.streams.replay import Replay as _streams_replay
 from mapsto.data.streams.sea import Sea as _streams_sea
 from mapsto.errors import MapstoError as MapstoError
@@ -344,10 +348,14 @@ class quantize:
     weight_only = _quantize_weight_only
 
 class streams:
+    agrawal = _streams_agrawal
     csv = _streams_csv
     folder = _streams_folder
+    friedman = _streams_friedman
+    hyperplane = _streams_hyperplane
     jsonl = _streams_jsonl
     parquet = _streams_parquet
+    rbf = _streams_rbf
     replay = _streams_replay
     sea = _streams_sea
 
