@@ -304,7 +304,8 @@ def _account(**more: Any) -> dict[str, Any]:
         "baselines": {"no change": 50.0, "majority": 60.0},
         "classes": [{"class": f"c{n}", "labels": 90, "recall": 10.0 * n, "first": n + 1} for n in range(10)],
         "shares": {"knn": 0.25, "forests": 0.75},
-        "drifts": [{"event": 400, "what": "adwin on error"}],
+        "drift_count": 1,
+        "drifts": [{"event": 400, "what": "error (adwin)"}],
         "aside": {"an infinite number in column 'x'": 3},
         "measured": {"memory_bytes": 2**20, "p50_us": 20.0, "p99_us": 40.0, "events_per_second": 5e4},
     }
@@ -328,7 +329,7 @@ def test_the_screen_shows_now_and_over_time_classes_members_drifts_and_what_was_
         "70 %  c7 (10% of labels, first at 8)",
         "and 2 more classes",
         "75%  forests",
-        "event 400 (adwin on error)",
+        "event 400, error (adwin)",
         "3 × an infinite number in column 'x'",
         "20 µs an event",
     ):

@@ -179,7 +179,7 @@ def test_drifts_are_marked_counted_and_change_no_model() -> None:
     live = run(watched, 256)
     told = live.account()
     assert told["drift_count"] == len(told["drifts"]) > 0
-    errors = [each["event"] for each in told["drifts"] if each["what"] == "adwin on error"]
+    errors = [each["event"] for each in told["drifts"] if each["what"] == "error (adwin)"]
     assert errors
     assert all(3000 < event < 3600 for event in errors)
     assert run(watched, 1000, stop=3100).account()["drifts"] == told["drifts"]

@@ -25,7 +25,7 @@ def step(**more: Any) -> dict[str, Any]:
             {"class": "<no>", "labels": 900, "recall": None, "first": 1234},
         ],
         "shares": {"knn": 1.0},
-        "drifts": [{"event": 2100, "what": "adwin on error"}],
+        "drifts": [{"event": 2100, "what": "error (adwin)"}],
         "drift_count": 1,
         "aside": {"an infinite number in column 'x'": 3},
         "stretches": [
@@ -82,7 +82,7 @@ def test_the_page_shows_all_of_a_stream() -> None:
         "3,000 events",
         "80.0 % accuracy no change 50.0 %, majority 60.0 %",
         "85.5 % over the last 1000 labels",
-        "adwin on error at 2,100",
+        "error (adwin) at 2,100",
         "&lt;no&gt; at 1,234",
         "Whose answer it was",
         "mlp: 25% at the end",
@@ -126,6 +126,18 @@ def test_little_makes_a_short_page_and_other_steps_none() -> None:
     assert (part.charts, part.tables, part.stretches, len(part.tiles)) == ([], [], [], 1)
     assert stream_part({"account": {}}) is None
     assert rendered({"id": 0, "name": "train.supervised"}) == ""
+
+
+def test_what_is_far_above_does_not_flatten_the_rest_and_many_members_are_drawn_together() -> None:
+    curves = {"now": Curve([0, 1, 2], [1.0, 2.0, 1.0]), "before": Curve([0, 1, 2], [3.0, 90.0, 3.5], quiet=True)}
+    svg = timeline(curves, (), x_name="event", y_name="mae")
+    assert svg.count('class="line s2 quiet" points') == 2  # before and after it was beyond the chart
+    assert "90" not in re.findall(r'class="tick" text-anchor="end">([^<]+)<', svg)
+    far = timeline({**curves, "before": Curve([0, 1, 2], [9.0] * 3, quiet=True)}, (), x_name="event", y_name="mae")
+    assert "before (above)" in far
+    svg = shares([0, 1], {f"m{n}": [n / 66, n / 66] for n in range(12)}, x_name="event")
+    assert svg.count("<polygon") == 9
+    assert "4 others: 9% at the end" in svg
 
 
 def test_marks_of_a_timeline_stand_where_they_happened() -> None:

@@ -162,14 +162,13 @@ def _charts(account: Mapping[str, Any], curves: Mapping[str, Any]) -> list[tuple
     members = {name.removeprefix("share_"): values for name, values in by_name.items() if name.startswith("share_")}
     if members:
         whole = {name: [0.0 if math.isnan(v) else v for v in values] for name, values in members.items()}
-        order = sorted(whole, key=lambda name: -sum(whole[name]))
-        if svg := timelines.shares(xs, {name: whole[name] for name in order}, x_name="event"):
+        if svg := timelines.shares(xs, whole, x_name="event"):
             found.append((svg, "Whose answer it was: the members' shares"))
     rows: Sequence[Sequence[float]] = account["measured"].get("rows", ())
     if len(rows) > 2:
         at = [row[0] for row in rows]
         memory = {"memory of the process": Curve(at, [row[2] / 2**20 for row in rows])}
-        if svg := timelines.timeline(memory, (), x_name="event", y_name="MiB", from_zero=True):
+        if svg := timelines.timeline(memory, (), x_name="event", y_name="MiB", from_zero=True, height=220.0):
             found.append((svg, "Memory over the stream, measured"))
     return found
 

@@ -157,8 +157,10 @@ class StreamDisplay(Listener):
         for place, (name, share) in enumerate(shares[:_MOST_LINES]):
             lines.append(("" if place else "members", Text(f"{_block(share)} {share:5.0%}  {name}")))
         if drifts := told.get("drifts"):
-            last = ", ".join(f"{each['event']:,} ({each['what']})" for each in drifts[-3:])
-            lines.append(("drifts", Text(f"{len(drifts)}; the last at event {last}", style="magenta")))
+            last = "; ".join(f"event {each['event']:,}, {each['what']}" for each in drifts[-3:])
+            lines.append(
+                ("drifts", Text(f"{told['drift_count']}: {'… ' if len(drifts) > 3 else ''}{last}", style="magenta"))
+            )
         if told["aside"]:
             lines.append(("set aside", Text(_aside(told["aside"]), style="yellow")))
         if told["measured"]:
@@ -204,7 +206,7 @@ class StreamDisplay(Listener):
         if told["figures"]:
             parts.append(f"{told['main']} {_figures(told)}")
         if drifts := told.get("drifts"):
-            parts.append(f"{len(drifts)} drifts, the last at {drifts[-1]['event']:,}")
+            parts.append(f"{told['drift_count']} drifts, the last at {drifts[-1]['event']:,}")
         if told["aside"]:
             parts.append(f"{sum(told['aside'].values()):,} set aside")
         return ";  ".join(parts)

@@ -58,7 +58,7 @@ class Drifts:
         for mark in self._monitor.update(start, of_all, sure, columns):
             self.count += 1
             signal = short(mark.signal.replace(":", " ", 1))
-            self.last = [*self.last[1 - _MOST :], {"event": mark.event, "what": f"{mark.detector} on {signal}"}]
+            self.last = [*self.last[1 - _MOST :], {"event": mark.event, "what": f"{signal} ({mark.detector})"}]
 
     def snapshot(self) -> dict[str, Any]:
         """The state."""
