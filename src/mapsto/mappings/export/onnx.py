@@ -5,27 +5,50 @@ signature, parity). Parity is the greatest difference between the network in PyT
 beside the spread of the outputs, without which it says nothing. A learner's package also carries ``learner/`` for hosts that have
 mapsto and, where its result is a linear layer, ``adapt.onnx``, the map from examples' embeddings to that layer, with which a
 device adapts by itself; the manifest says which.
+
+A model that learnt from a stream is packaged where it is a network: of `online.ridge`, `prototypes`, `mlp` and `softmax`. Its
+package takes a raw row of the table, or what the encoder takes on which it stands, and answers as the model does.
 """
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from mapsto import discovery
 from mapsto.context import Context
-from mapsto.kinds import Network, Package
-from mapsto.mapping import Mapping
+from mapsto.errors import DomainError
+from mapsto.kinds import Model, Network, Package, Stream
+from mapsto.mapping import Mapping, StreamSource
 from mapsto.nn.export.package import Exported, packaged
 from mapsto.nn.export.runtimes import onnxruntime
 
 __all__ = ["Onnx"]
 
 
-class Onnx(Exported, Mapping[Network, Package]):
+class Onnx(Exported, Mapping[Network | Model, Package]):
     """Write the network as ONNX and compare it with the original.
 
-    Raises `DomainError` where torch cannot export the network or the outputs are not finite, and `DataError` where the data
-    does not fit it.
+    Raises `DomainError` where torch cannot export the network, the outputs are not finite or what a model learnt is no network, and
+    `DataError` where the data does not fit it.
     """
 
-    def apply(self, value: Network, ctx: Context) -> Package:
+    stream: StreamSource | None = Field(
+        default=None,
+        description="Of a model: events for the parity report; by default the samples of `data`, or made-up ones.",
+    )
+
+    def apply(self, value: Network | Model, ctx: Context) -> Package:
+        if isinstance(value, Model):
+            from mapsto.nn.online.packaged_model import packaged_model
+
+            stream = None if self.stream is None else ctx.resolve(self.stream, Stream)
+            if stream is None and self.data is not None:
+                stream = discovery.find("streams", "replay")(data=self.data)
+            return packaged_model(value, stream, ctx, samples=self.samples, where=self.name)
+        if self.stream is not None:
+            raise DomainError(
+                "a network is compared on `data`, not on a stream", where=self.name, hint="leave stream out"
+            )
         from mapsto.nn.export.onnx import OPSET
 
         return packaged(self, value, ctx, onnxruntime, where=self.name, described={"opset": OPSET})

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from mapsto.kinds import Json
 from mapsto.nn.online.draws import number_below, unit_weights
+from mapsto.nn.online.head import Head
 from mapsto.nn.online.loop import Online
 from mapsto.nn.online.rule import Rule
 
@@ -128,6 +129,10 @@ class _Perceptron(Rule):
             "memory_labels": self._labels.copy(),
             "step": np.array([self._step]),
         }
+
+    def head(self) -> Head:
+        first, last = (layer.weights for layer in self._layers)
+        return Head(first=first, last=last, bias=np.zeros(len(last)))
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         hidden = len(self._layers[0].weights)

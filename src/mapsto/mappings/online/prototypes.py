@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from mapsto.kinds import Json
+from mapsto.nn.online.head import Head
 from mapsto.nn.online.inverse import RunningInverse
 from mapsto.nn.online.loop import Online
 from mapsto.nn.online.rule import Rule
@@ -64,8 +65,7 @@ class _Means(Rule):
     def scores(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         if not len(self._counts):
             return np.zeros(0)
-        with np.errstate(divide="ignore"):  # a class of which no event has been learnt
-            logs = np.log(self._counts) - 0.5 * (self._shrinkage + self._counts.sum()) * self._distances(row)
+        logs = self._log_counts() - 0.5 * (self._shrinkage + self._counts.sum()) * self._distances(row)
         most = logs.max()
         if most == -np.inf:
             return np.full(len(logs), 1.0 / len(logs))
@@ -87,6 +87,21 @@ class _Means(Rule):
         if counts.shape != means.shape[:1] or not np.isfinite(means).all() or not (counts >= 0).all():
             raise ValueError(f"counts {counts.shape} and means {means.shape}, or NaN in them")
         self._counts, self._means = counts.copy(), means.copy()
+
+    def _log_counts(self) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore"):  # a class of which no event has been learnt
+            return np.log(self._counts)
+
+    def head(self) -> Head:
+        """The squared distances have ``|z|²`` in common, which leaves a linear function."""
+        origin = self._distances(np.zeros(self._means.shape[1]))
+        scale = self._shrinkage + self._counts.sum()
+        bias = np.maximum(self._log_counts(), -1e9) - 0.5 * scale * origin
+        return Head(last=scale * self._slopes(), bias=bias)
+
+    def _slopes(self) -> NDArray[np.float64]:
+        """By what half a squared distance falls with each input, (classes, inputs), but for what all classes have in common."""
+        raise NotImplementedError
 
     def _distances(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """Squared distances (classes,) from the means, in units of the sum within classes; what all have in common may be left out."""
@@ -133,6 +148,9 @@ class _Shared(_Means):
         self._whitened = whitened.copy()
         self._inverse.restore(whitened.shape[1], dict(arrays), self._shrinkage)
 
+    def _slopes(self) -> NDArray[np.float64]:
+        return self._whitened
+
     def _distances(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.einsum("ci,ci->c", self._whitened, self._means) - 2.0 * self._whitened.dot(row)
 
@@ -171,9 +189,16 @@ class _OneVariance(_Means):
         if not 0 <= self._squares < np.inf:
             raise ValueError(f"squared distances of {self._squares}")
 
+    def _sum(self) -> float:
+        """Of squares within classes, an input."""
+        return self._shrinkage + self._squares / max(self._means.shape[1], 1)
+
+    def _slopes(self) -> NDArray[np.float64]:
+        return self._means / self._sum()
+
     def _distances(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         apart = self._means - row
-        return np.einsum("ci,ci->c", apart, apart) / (self._shrinkage + self._squares / max(len(row), 1))
+        return np.einsum("ci,ci->c", apart, apart) / self._sum()
 
     def _spread(self, label: int, apart: NDArray[np.float64], count: float) -> None:
         self._squares += count / (count + 1.0) * float(apart.dot(apart))

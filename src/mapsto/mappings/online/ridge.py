@@ -15,6 +15,7 @@ from pydantic import Field
 
 from mapsto.kinds import Json
 from mapsto.nn.online.draws import unit_weights
+from mapsto.nn.online.head import Head
 from mapsto.nn.online.inverse import RunningInverse, added_products, packed, unpacked
 from mapsto.nn.online.loop import Online
 from mapsto.nn.online.rule import Rule
@@ -136,6 +137,12 @@ class _Ridge(Rule):
             "numbers": np.array([self._ridge, self._labels, self._sharpness, self._recents]),
             **self._inverse.arrays(),
         }
+
+    def head(self) -> Head:
+        last, bias = self._sharpness * self._weights, np.zeros(len(self._weights))
+        if not self._projection:
+            return Head(last=last, bias=bias)
+        return Head(first=self._directions.T / len(self._directions) ** 0.5, last=last, bias=bias)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         weights, sums, recent = arrays["weights"], arrays["sums"], arrays["recent"]

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from mapsto.kinds import Json
+from mapsto.nn.online.head import Head
 from mapsto.nn.online.loop import Online
 from mapsto.nn.online.rule import Rule
 
@@ -98,6 +99,9 @@ class _AdaGrad(Rule):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"weights": self._weights.copy(), "squares": self._squares.copy()}
+
+    def head(self) -> Head:
+        return Head(last=self._weights, bias=np.zeros(len(self._weights)))
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         weights, squares = arrays["weights"].astype(np.float64), arrays["squares"].astype(np.float64)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.export.registry import Run, Runtime
 
-__all__ = ["Exported", "packaged", "rewritten"]
+__all__ = ["Exported", "packaged", "put", "rewritten", "rounded", "text_of"]
 
 _BATCH = 64
 _EXAMPLES = 10
@@ -67,7 +67,7 @@ def packaged(
     _require_answerable(signature, where)
     contents = engine.lowered(value)
     folder = ctx.scratch()
-    run = engine.load(_put(contents, folder))
+    run = engine.load(put(contents, folder))
     inputs = _inputs(fields, value, ctx, where=where)
     manifest: dict[str, Any] = {
         "format": _format(engine, signature),
@@ -87,7 +87,7 @@ def packaged(
     manifest["files"] = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
     }
-    return Package(files=_put({**contents, "manifest.json": _text(manifest)}, folder))
+    return Package(files=put({**contents, "manifest.json": text_of(manifest)}, folder))
 
 
 def _require_answerable(signature: Signature, where: str) -> None:
@@ -113,15 +113,17 @@ def _format(engine: Runtime, signature: Signature) -> int:
 
 def rewritten(package: Package, ctx: Context, described: Mapping[str, Any], measured: Mapping[str, Table]) -> Package:
     """A package whose manifest says more, with the times that go with it."""
-    manifest = _put({"manifest.json": _text({**package.manifest(), **described})}, ctx.scratch())
+    manifest = put({"manifest.json": text_of({**package.manifest(), **described})}, ctx.scratch())
     return Package(files={**package.files, **manifest}, measured=measured)
 
 
-def _text(manifest: Mapping[str, Any]) -> bytes:
+def text_of(manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of ``manifest.json``."""
     return f"{json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)}\n".encode()
 
 
-def _put(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
+def put(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
+    """Write files into a folder: name → where it lies."""
     for name, data in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
@@ -199,14 +201,14 @@ def _parity(value: Network, run: Run, inputs: tuple[Tensor, ...], where: str) ->
     agreement = float((expected.argmax(1) == given.argmax(1)).mean()) if named else None
     return {
         "samples": len(expected),
-        "max_abs_difference": _rounded(difference.max()),
-        "mean_abs_difference": _rounded(difference.mean()),
-        "output_std": _rounded(spread),
-        "relative_difference": _rounded(difference.max() / spread) if spread > 0 else None,
-        "top1_agreement": _rounded(agreement) if agreement is not None else None,
+        "max_abs_difference": rounded(difference.max()),
+        "mean_abs_difference": rounded(difference.mean()),
+        "output_std": rounded(spread),
+        "relative_difference": rounded(difference.max() / spread) if spread > 0 else None,
+        "top1_agreement": rounded(agreement) if agreement is not None else None,
     }
 
 
-def _rounded(number: Any) -> float:
+def rounded(number: Any) -> float:
     """Three digits: more would tie a package's digest to a CPU's last bits."""
     return float(f"{float(number):.3g}")

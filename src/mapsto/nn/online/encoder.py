@@ -16,6 +16,7 @@ import numpy as np
 
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Block, EventSignature, Network, Package, Signature
+from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.learning import Answered, StreamLearner
 from mapsto_runtime.preprocessing import read_input
 from mapsto_runtime.preprocessing.raw_tables import RawTable
@@ -25,55 +26,21 @@ from mapsto_runtime.shown import few
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EMBEDDING", "EncodedLearner", "Encoder", "encoder_of"]
+__all__ = ["EMBEDDING", "EncodedLearner", "Encoder", "EventSamples", "encoder_of"]
 
 EMBEDDING = "embedding"
 """The column that takes the place of those that are encoded."""
 
 
-class Encoder:
-    """Raw events → vectors of features.
-
-    Parameters
-    ----------
-    signature
-        Of the network: which columns it takes, and how they become its input.
-    """
+class EventSamples:
+    """Raw events as a network's samples, by its signature: which columns it takes, and how they become its input."""
 
     def __init__(self, signature: Signature) -> None:
-        self._signature = signature
+        self.signature = signature
 
-    @abstractmethod
-    def _embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
-        """The features (D,) of one prepared sample (1, ...)."""
-
-    def encoded(self, block: Block) -> Block:
-        """The block with a column of vectors in place of those that are encoded; what cannot be encoded is set aside.
-
-        Raises `DomainError` where the stream has no column that the encoder takes.
-        """
-        wanted = [event for event, has in enumerate(block.has_x.tolist()) if has and event not in block.broken]
-        if not wanted:
-            return dataclasses.replace(block, x={})
-        taken = self._taken(block)
-        broken = dict(block.broken)
-        found: dict[int, NDArray[np.float64]] = {}
-        for event in wanted:
-            try:
-                found[event] = self._embedded(self._prepared({name: block.x[name][event] for name in taken}))
-            except DataError:
-                broken[event] = f"{few(taken)}: not what the encoder takes"
-        others = {name: column for name, column in block.x.items() if name not in taken}
-        if found:
-            vectors = np.zeros((len(block), len(next(iter(found.values())))))
-            for event, vector in found.items():
-                vectors[event] = vector
-            others[EMBEDDING] = vectors
-        return dataclasses.replace(block, x=others, broken=broken)
-
-    def _taken(self, block: Block) -> list[str]:
+    def taken(self, block: Block) -> list[str]:
         """The columns that are encoded."""
-        before, shape = self._signature.preprocessing, self._signature.inputs[0].shape[1:]
+        before, shape = self.signature.preprocessing, self.signature.inputs[0].shape[1:]
         arrays = [name for name, column in block.x.items() if column.ndim > 1]
         if before.kind == "none" and before.columns:
             named = [column.name for column in before.columns]
@@ -99,9 +66,9 @@ class Encoder:
             hint="give one column of them" if not arrays else "name the column 'image'",
         )
 
-    def _prepared(self, cells: Mapping[str, Any]) -> NDArray[Any]:
+    def prepared(self, cells: Mapping[str, Any]) -> NDArray[Any]:
         """One event's sample (1, ...), as the network takes it."""
-        before = self._signature.preprocessing
+        before = self.signature.preprocessing
         if before.kind == "none" and before.columns:
             columns = tuple(np.array([_cell(cells[name])], object) for name in cells)
             rows = encoded(RawTable(names=tuple(cells), columns=columns), before, "event")
@@ -109,7 +76,48 @@ class Encoder:
                 raise rows.errors[0]
             return rows.rows
         value = next(iter(cells.values())) if len(cells) == 1 else np.array(list(cells.values()))
-        return read_input(np.asarray(value)[None], self._signature)
+        return read_input(np.asarray(value)[None], self.signature)
+
+
+class Encoder:
+    """Raw events → vectors of features.
+
+    Parameters
+    ----------
+    signature
+        Of the network: which columns it takes, and how they become its input.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self._samples = EventSamples(signature)
+
+    @abstractmethod
+    def _embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
+        """The features (D,) of one prepared sample (1, ...)."""
+
+    def encoded(self, block: Block) -> Block:
+        """The block with a column of vectors in place of those that are encoded; what cannot be encoded is set aside.
+
+        Raises `DomainError` where the stream has no column that the encoder takes.
+        """
+        wanted = [event for event, has in enumerate(block.has_x.tolist()) if has and event not in block.broken]
+        if not wanted:
+            return dataclasses.replace(block, x={})
+        taken = self._samples.taken(block)
+        broken = dict(block.broken)
+        found: dict[int, NDArray[np.float64]] = {}
+        for event in wanted:
+            try:
+                found[event] = self._embedded(self._samples.prepared({name: block.x[name][event] for name in taken}))
+            except DataError:
+                broken[event] = f"{few(taken)}: not what the encoder takes"
+        others = {name: column for name, column in block.x.items() if name not in taken}
+        if found:
+            vectors = np.zeros((len(block), len(next(iter(found.values())))))
+            for event, vector in found.items():
+                vectors[event] = vector
+            others[EMBEDDING] = vectors
+        return dataclasses.replace(block, x=others, broken=broken)
 
 
 def _cell(value: Any) -> Any:
@@ -143,10 +151,11 @@ class _PackageEncoder(Encoder):
                 where="encoder",
                 hint="export it for ONNX Runtime: export.onnx",
             )
-        super().__init__(checked_signature(manifest["signature"]))
+        signature = checked_signature(manifest["signature"])
+        super().__init__(signature)
         path: Path = package.files[manifest["model"]]
         model = path.read_bytes()
-        if self._signature.classes is not None:
+        if signature.classes is not None:
             from mapsto.nn.export.embedding import without_head
 
             model = without_head(model, where="encoder")
@@ -190,6 +199,9 @@ class EncodedLearner(StreamLearner):
 
     def predict(self, block: Block) -> NDArray[np.float64]:
         return self._learner.predict(self._encoder.encoded(block))
+
+    def head(self) -> tuple[Head, tuple[RowColumn, ...]] | None:
+        return self._learner.head()
 
     def shares(self) -> Mapping[str, float]:
         return self._learner.shares()

@@ -16,6 +16,7 @@ import numpy as np
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, ColumnType, EventColumn
 from mapsto.kinds.model import RowType
+from mapsto.nn.online.head import RowColumn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +73,11 @@ class EventRows:
             )
             for name, column in self._columns.items()
         )
+
+    @property
+    def layout(self) -> tuple[RowColumn, ...]:
+        """Where the columns stand in a row, and how their values come there, at present."""
+        return tuple(column.placed(name) for name, column in self._columns.items())
 
     @property
     def unmet(self) -> list[list[str]]:
@@ -313,6 +319,9 @@ class _Vector:
     def __init__(self, place: int, length: int) -> None:
         self.place, self.length = place, length
 
+    def placed(self, name: str) -> RowColumn:
+        return RowColumn(name=name, type=self.type, places=tuple(range(self.place, self.place + self.length)))
+
 
 class _Words:
     """A column of words: the input of each category."""
@@ -322,6 +331,15 @@ class _Words:
 
     def __init__(self, places: dict[str, int]) -> None:
         self.places = places
+
+    def placed(self, name: str) -> RowColumn:
+        return RowColumn(
+            name=name,
+            type=self.type,
+            places=tuple(self.places.values()),
+            categories=tuple(self.places),
+            crowded=OTHERS in self.places,
+        )
 
 
 class _Numbers:
@@ -343,9 +361,18 @@ class _Numbers:
             self.count += 1.0
             self.total += moved
             self.squares += moved * moved
+        mean, std = self._scale()
+        return (moved - mean) / std if std else 0.0
+
+    def _scale(self) -> tuple[float, float]:
+        """Mean of the values less the first, and their standard deviation; 0 while the column is constant."""
         mean, of_squares = self.total / self.count, self.squares / self.count
         variance = of_squares - mean * mean
-        return (moved - mean) / math.sqrt(variance) if variance > _LEAST_SHARE * of_squares else 0.0
+        return mean, math.sqrt(variance) if variance > _LEAST_SHARE * of_squares else 0.0
+
+    def placed(self, name: str) -> RowColumn:
+        mean, std = self._scale()
+        return RowColumn(name=name, type=self.type, places=(self.place,), mean=self.first + mean, std=std)
 
     def raw(self, value: float) -> float:
         """A value as it is; the mean for NaN."""

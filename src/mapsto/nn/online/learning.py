@@ -14,6 +14,7 @@ import numpy as np
 
 from mapsto.kinds import Block, ColumnType, EventSignature
 from mapsto.nn.online.event_rows import EventRows
+from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.rule import Rule
 from mapsto_runtime.shown import short
@@ -74,6 +75,10 @@ class StreamLearner:
     @abstractmethod
     def predict(self, block: Block) -> NDArray[np.float64]:
         """See `mapsto.kinds.model.Learner`."""
+
+    def head(self) -> tuple[Head, tuple[RowColumn, ...]] | None:
+        """What it has learnt as a small network over rows, and what rows are made of; None where it is no such network."""
+        return None
 
     def shares(self) -> Mapping[str, float]:
         """Its members' present shares of the answer, which sum to 1; empty where there is one rule."""
@@ -178,6 +183,10 @@ class TableLearner(StreamLearner):
         rows = self._rows.rows(block, aside, learn=False)
         found = [(event, self._rule.scores(row)) for event, row in rows if row is not None]
         return self._table(len(block), found)
+
+    def head(self) -> tuple[Head, tuple[RowColumn, ...]] | None:
+        head = self._rule.head()
+        return None if head is None else (head, self._rows.layout)
 
     # -- state
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mapsto.nn.online.head import Head
+
 __all__ = ["Rule"]
 
 
@@ -31,6 +33,10 @@ class Rule:
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The state."""
+
+    def head(self) -> Head | None:
+        """What it has learnt as a small network over rows; None where it is no such network."""
+        return None
 
     @abstractmethod
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
