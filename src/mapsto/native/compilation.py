@@ -25,24 +25,14 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["PLAIN_FLAGS", "SOURCES", "TABULAR", "give_up", "library", "missing", "passed_over"]
+from mapsto.native.plain import FLAGS as PLAIN_FLAGS
+
+__all__ = ["SOURCES", "give_up", "library", "missing", "passed_over"]
 
 SOURCES = tuple(
     Path(__file__).parent / "csrc" / name
     for name in ("conv3x3.cpp", "conv3x3_direct.cpp", "norm_pool.cpp", "pair_norm_pool.cpp", "tensors.h", "vectors.h")
 )
-"""The kernels of training, against PyTorch."""
-TABULAR = (
-    Path(__file__).parent / "csrc" / "tabular_learner.cpp",
-    *sorted((Path(__file__).parent / "csrc" / "online").glob("*.h")),
-)
-"""The learner of tables: plain C++ behind a C interface."""
-PLAIN_FLAGS = (
-    *("-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
-    *("-fPIC", "-fvisibility=hidden"),
-)
-"""Of plain C++. None lets the compiler reorder or contract what is rounded: all processors of a family give the same bits."""
-
 _TIMEOUT_S = 300
 _passed_over: list[str] = []
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")

@@ -11,20 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mapsto.errors import DomainError
-from mapsto.native.compilation import TABULAR, library
+from mapsto.native.compilation import library
+from mapsto.native.plain import SOURCES, VARIANTS
 
-__all__ = ["PREBUILT", "VARIANTS", "tabular_library"]
+__all__ = ["PREBUILT", "tabular_library"]
 
 PREBUILT = Path(__file__).parent / "prebuilt"
-VARIANTS = {
-    "x86_64": (
-        ("x86-64-v3", frozenset(("avx2", "bmi2", "fma", "movbe", "f16c"))),
-        ("x86-64-v2", frozenset(("sse4_2", "popcnt"))),
-    ),
-    "aarch64": (("armv8-a", frozenset[str]()),),
-    "arm64": (("armv8-a", frozenset[str]()),),
-}
-"""By machine: what ``-march`` names, best first, and the processor's flags that it needs."""
 
 
 def tabular_library(say: Callable[[str], None] | None = None) -> Path:
@@ -41,7 +33,7 @@ def tabular_library(say: Callable[[str], None] | None = None) -> Path:
         if needed <= flags and place.is_file():
             return place
     try:
-        return library(TABULAR, say, plain=True)
+        return library(SOURCES, say, plain=True)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         raise DomainError(
             f"online.tabular is C++, and no compiled form of it fits this machine ({platform.machine()}): {error}",

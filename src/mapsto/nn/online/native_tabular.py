@@ -88,7 +88,14 @@ class NativeTabular:
         """Their names, in the order of their answers."""
         names = ["nearest 5", "nearest 15", "nearest 5 of 500", "nearest 5 of 150"]
         names += ["forest", "forest of large leaves", "forest of 1000", "forest of 250"] if self._forests else []
-        names += ["softmax", "softmax that forgets", "softmax by descent", "least squares", "network"]
+        names += [
+            "softmax",
+            "softmax that forgets",
+            "softmax by slow descent",
+            "softmax by descent",
+            "least squares",
+            "network",
+        ]
         return [*names, *(["label before", "labels lately"] if self._labels else [])]
 
     @property

@@ -184,7 +184,7 @@ class Learner {
   }
 
  private:
-  static constexpr int kGradients = 3, kLinear = kGradients + 1;
+  static constexpr int kGradients = 4, kLinear = kGradients + 1;
 
   Settings settings_;
   int members_ = 0, classes_ = 0;
@@ -193,7 +193,7 @@ class Learner {
   Nearest nearest_;
   Bins bins_;
   std::vector<Forest> forests_;
-  Gradient gradients_[kGradients] = {{0.2, 1.0, true}, {0.05, 0.999, true}, {0.02, 1.0, false}};
+  Gradient gradients_[kGradients] = {{0.2, 1.0, true}, {0.05, 0.999, true}, {0.01, 1.0, false}, {0.05, 1.0, false}};
   LeastSquares least_squares_;
   Mlp mlp_;
   Markov markov_[2] = {Markov(0.995), Markov(0.9)};
