@@ -16,19 +16,24 @@ from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.errors import DomainError
-from mapsto.kinds import Metric, Network, Report, Samples, Table
+from mapsto.kinds import Metric, Model, Network, Report, Samples, Table
 from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
 __all__ = ["Accuracy"]
 
+_LEAST = 1e-12
+"""A probability below it counts as this: a class that a model has not met would cost infinity."""
 
-class Accuracy(Mapping[Network, Report]):
-    """Accuracy (%, ± CI95) and loss of a classifier; tables by class and of confusions; example pictures."""
+
+class Accuracy(Mapping[Network | Model, Report]):
+    """Accuracy (%, ± CI95) and loss of a classifier; tables by class and of confusions; example pictures.
+
+    A model that learnt from a stream is asked each sample as a question, and learns nothing from it.
+    """
 
     version: ClassVar[int] = 2
 
@@ -41,16 +46,42 @@ class Accuracy(Mapping[Network, Report]):
     confusion_classes: int = Field(default=100, ge=0)
     """The table of confusions is left out where there are more classes."""
 
-    def apply(self, value: Network, ctx: Context) -> Report:
-        """Raises `DomainError` where the network has no such outputs, `DataError` for NaN or no sample."""
-        import torch
-
+    def apply(self, value: Network | Model, ctx: Context) -> Report:
+        """Raises `DomainError` where network or model has no such outputs, `DataError` for NaN or no sample."""
         from mapsto.data.checks import require_finite, require_some
-        from mapsto.nn.network.inference import forward
-        from mapsto.nn.train.label_kinds import kind_of, loss
 
         samples = require_some(ctx.dataset(self.data), where="evaluate.accuracy")
         require_finite(samples.inputs, where="evaluate.accuracy: data")
+        return self._of_model(value, samples) if isinstance(value, Model) else self._of_network(value, samples, ctx)
+
+    def _of_model(self, value: Model, samples: Samples) -> Report:
+        import numpy as np
+
+        from mapsto.nn.online.dataset_events import class_scores
+
+        if samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu" or value.values.get("task") == "values":
+            raise DomainError(
+                "of models that learnt from a stream only classifiers are evaluated on data",
+                where="evaluate.accuracy",
+                hint="read the record of the stream instead",
+            )
+        scores = class_scores(value, samples, batch=self.batch_size, where="evaluate.accuracy")
+        if np.isnan(scores).any():
+            raise DomainError(
+                f"the model takes no sample like number {int(np.isnan(scores).any(1).argmax())}",
+                where="evaluate.accuracy",
+                hint="give it data like the stream's",
+            )
+        of_label = np.maximum(scores[np.arange(len(samples)), samples.labels], _LEAST)
+        mean = Metric(value=float(-np.log(of_label).mean()), n=len(samples))
+        return self._classification(samples, scores.argmax(1), mean)
+
+    def _of_network(self, value: Network, samples: Samples, ctx: Context) -> Report:
+        import torch
+
+        from mapsto.nn.network.inference import forward
+        from mapsto.nn.train.label_kinds import kind_of, loss
+
         _require_outputs(value, samples)
         outputs = forward(
             value.module(), samples.inputs, value.signature.preprocessing, batch_size=self.batch_size, device=ctx.device
@@ -64,10 +95,9 @@ class Accuracy(Mapping[Network, Report]):
         if kind == "regression":
             error = float((outputs - labels).double().square().mean().sqrt())
             return Report(metrics={"rmse": Metric(value=error, n=len(samples)), "loss": mean})
-        return self._classification(samples, outputs, mean)
+        return self._classification(samples, outputs.argmax(1).numpy(), mean)
 
-    def _classification(self, samples: Samples, outputs: Tensor, loss: Metric) -> Report:
-        predicted = outputs.argmax(1).numpy()
+    def _classification(self, samples: Samples, predicted: NDArray[np.int64], loss: Metric) -> Report:
         counts = _counts(samples.labels, predicted, len(samples.classes))
         tables = {"per_class": _per_class(counts, samples.classes)}
         if len(samples.classes) <= self.confusion_classes:

@@ -1,7 +1,7 @@
 """How big it is: parameters, multiply-accumulates, bytes to store, and memory at work for one sample.
 
 A network's bytes are 4 for each float32 and ``bits / 8`` for each quantized weight, with its scales; a package's are those of its
-files.
+files; those of a model that learnt from a stream are its whole state's, with which it learns on, and its encoder's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.context import Context
 from mapsto.errors import DomainError
-from mapsto.kinds import Metric, Network, Package, Report, Signature
+from mapsto.kinds import Metric, Model, Network, Package, Report, Signature
 from mapsto.mapping import Mapping, NetworkSource
 
 if TYPE_CHECKING:
@@ -20,26 +20,52 @@ if TYPE_CHECKING:
 __all__ = ["Size"]
 
 
-class Size(Mapping[Network | Package, Report]):
+class Size(Mapping[Network | Package | Model, Report]):
     """Parameters, MACs, bytes and peak memory, and how many times smaller than a baseline.
 
     ``peak_memory`` of a network is its tensors plus the most bytes that activations of one sample hold at once in PyTorch; of
     a package it is measured: by how much a fresh process with the package's runtime grows when it loads the model and
-    predicts one sample.
+    predicts one sample. Of a model there are the columns, classes and events that it has met; its parameters and MACs are those with
+    which it answers, where that is by a network, and there is no ``peak_memory``.
     """
 
     baseline: NetworkSource | None = None
     """What ratios are formed against: ``parameters_ratio`` and ``macs_ratio`` are baseline over value."""
 
-    def apply(self, value: Network | Package, ctx: Context) -> Report:
-        metrics = _of_network(value) if isinstance(value, Network) else _of_package(value)
+    def apply(self, value: Network | Package | Model, ctx: Context) -> Report:
+        metrics = _of_model(value) if isinstance(value, Model) else _of_base(value)
         if self.baseline is not None:
             other = _of_network(ctx.network(self.baseline))
             for name in ("parameters", "macs"):
-                if not metrics[name].value:
+                if name not in metrics or not metrics[name].value:
                     raise DomainError(f"it has no {name}", where=self.name, hint="leave the baseline out")
                 metrics[f"{name}_ratio"] = Metric(value=other[name].value / metrics[name].value, unit="×")
         return Report(metrics=metrics)
+
+
+def _of_base(value: Network | Package) -> dict[str, Metric]:
+    return _of_network(value) if isinstance(value, Network) else _of_package(value)
+
+
+def _of_model(model: Model) -> dict[str, Metric]:
+    """Parameters and MACs where it answers by a network."""
+    from mapsto.nn.online.learning import StreamLearner
+
+    base = {} if model.base is None else _of_base(model.base)
+    state = sum(array.nbytes for array in model.arrays.values())
+    metrics = {
+        "bytes": Metric(value=state + (base["bytes"].value if base else 0), unit="B"),
+        "columns": Metric(value=len(model.signature.columns)),
+        "classes": Metric(value=len(model.signature.classes)),
+        "events": Metric(value=model.events),
+    }
+    learner = model.open()
+    found = learner.head() if isinstance(learner, StreamLearner) else None
+    if found is not None:
+        own, biases = found[0].parameters, len(found[0].bias)
+        metrics["parameters"] = Metric(value=own + (base["parameters"].value if base else 0))
+        metrics["macs"] = Metric(value=own - biases + (base["macs"].value if base else 0), unit="MAC")
+    return metrics
 
 
 def _of_network(network: Network) -> dict[str, Metric]:

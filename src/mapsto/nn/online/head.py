@@ -25,6 +25,11 @@ class Head:
     bias: NDArray[np.float64]
     """Shape (classes,)."""
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in it."""
+        return sum(array.size for array in (self.first, self.last, self.bias) if array is not None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowColumn:

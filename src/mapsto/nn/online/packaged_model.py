@@ -74,9 +74,7 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
     contents = {MODEL: model}
     run = load(put(contents, folder), signature=signature)
     parity = _parity(learner, signature, run, _events(stream, signature, layout, samples), where)
-    numbers = [array for array in (head.first, head.last, head.bias) if array is not None]
-    own = sum(array.size for array in numbers)
-    below = _size_of(value.base)
+    own, below = head.parameters, _size_of(value.base)
     manifest: dict[str, Any] = {
         "format": 1,
         "model": MODEL,
