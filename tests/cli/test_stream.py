@@ -79,6 +79,10 @@ def test_a_stream_is_learnt_recorded_and_reported(tmp_path: Path) -> None:
     assert {each.name for each in (tmp_path / "runs").iterdir()} == {"doors"}, "predictions make no other run"
     learn("doors.csv", "--target", "open", "--set", "rate=0.5")
     assert {each.name for each in (tmp_path / "runs").iterdir()} == {"doors", "doors-2"}
+    compared = json.loads(mapsto("report", "runs/doors", "runs/doors-2", "--json", code=0).out)
+    rows = {row["metric"]: row for row in compared}
+    assert rows["online.softmax.accuracy"]["a"] == pytest.approx(account["figures"]["accuracy"])
+    assert rows["online.softmax.accuracy"]["difference"] is not None
 
 
 def test_lines_of_json_hold_each_row_and_then_the_summary(tmp_path: Path) -> None:
@@ -355,7 +359,7 @@ def test_lines_for_no_terminal_come_now_and_then(monkeypatch: pytest.MonkeyPatch
 def test_answers_of_values_and_of_events_without_an_answer(tmp_path: Path) -> None:
     block = Block(
         times=np.zeros(3),
-        ids=np.array(["a", "", "c"], object),
+        ids=np.array(["a\nb", "", "c"], object),
         x={"x": np.zeros(3)},
         has_x=np.array([True, True, False]),
         y=np.array([1.0, np.nan, 2.0]),
@@ -365,7 +369,7 @@ def test_answers_of_values_and_of_events_without_an_answer(tmp_path: Path) -> No
     sink = PredictionFile(tmp_path / "out.csv", values=True)
     sink.add(4, block, np.array([[1.5], [np.nan], [3.0]]), ())
     sink.close()
-    assert (tmp_path / "out.csv").read_text() == "event,id,answer,label\n5,a,1.5,1.0\n6,,,\n"
+    assert (tmp_path / "out.csv").read_text() == "event,id,answer,label\n5,a\\nb,1.5,1.0\n6,,,\n"
     said: list[str] = []
     later = PredictionFile(tmp_path / "out.csv", values=True, say=said.append)
     later.add(9, block, np.array([[1.5], [np.nan], [3.0]]), ())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from mapsto.recipe.reader import parse_recipe
 from mapsto.report import page
+from mapsto.report.build import build, combine
 from mapsto.report.streams import beaten_by, stream_part
 from mapsto.report.timelines import Curve, Mark, shares, timeline
+from mapsto.run.executor import execute
 
 
 def step(**more: Any) -> dict[str, Any]:
@@ -138,6 +142,26 @@ def test_what_is_far_above_does_not_flatten_the_rest_and_many_members_are_drawn_
     svg = shares([0, 1], {f"m{n}": [n / 66, n / 66] for n in range(12)}, x_name="event")
     assert svg.count("<polygon") == 9
     assert "4 others: 9% at the end" in svg
+
+
+def test_targets_of_a_recipe_can_name_the_figures_of_a_stream(tmp_path: Path) -> None:
+    recipe = parse_recipe(
+        """
+schema: 1
+steps:
+  - online.softmax: {stream: {sea: {events: 400}}}
+    as: model
+targets:
+  - {what: right answers, metric: model.accuracy, goal: ">= 60"}
+"""
+    )
+    reports = [build(execute(recipe, store=tmp_path, seed=seed)) for seed in (0, 1)]
+    (target,) = reports[0]["targets"]
+    assert target["met"]
+    assert target["unit"] == "%"
+    assert combine(reports)["seeds"]["metrics"]["model.kappa"]["values"] == [
+        report["steps"][0]["account"]["figures"]["kappa"] for report in reports
+    ]
 
 
 def test_marks_of_a_timeline_stand_where_they_happened() -> None:

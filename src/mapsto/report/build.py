@@ -23,6 +23,7 @@ from mapsto.kinds import Package, Report
 from mapsto.kinds.canonical import dumps
 from mapsto.recipe.goals import goal_of
 from mapsto.recipe.writer import dump
+from mapsto.report.streams import stream_metrics
 from mapsto.run.result import RunResult, StepResult, path_of
 from mapsto.store import disk_error, write_atomically
 from mapsto_runtime import __version__
@@ -194,12 +195,13 @@ def _graph(steps: Sequence[StepResult]) -> dict[str, Any]:
 
 
 def metrics_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Every metric by ``stage.report.metric``."""
+    """Every metric by ``stage.report.metric``; of a learner over a stream by ``stage.figure``."""
     return {
         f"{step['path']}.{name}": metric
         for step in steps
-        if step["report"] is not None
-        for name, metric in step["report"]["metrics"].items()
+        for name, metric in (
+            step["report"]["metrics"] if step["report"] is not None else stream_metrics(step.get("account") or {})
+        ).items()
     }
 
 
@@ -279,8 +281,11 @@ def combine(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The report of several seeds: the first one's, with every metric's mean and CI95 over seeds, and targets judged on means."""
     first = dict(reports[0])
     pooled: dict[str, dict[str, Any]] = {}
-    for path, metric in metrics_of(first["steps"]).items():
-        values = [metrics_of(report["steps"])[path]["value"] for report in reports]
+    of_all = [metrics_of(report["steps"]) for report in reports]
+    for path, metric in of_all[0].items():
+        if any(path not in each for each in of_all):
+            continue  # as κ of a stream that one seed answered by chance alone
+        values = [each[path]["value"] for each in of_all]
         pooled[path] = {
             "value": statistics.fmean(values),
             "mean": statistics.fmean(values),

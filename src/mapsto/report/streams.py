@@ -11,7 +11,7 @@ from mapsto.report import timelines
 from mapsto.report.timelines import Curve, Mark
 from mapsto_runtime.shown import short
 
-__all__ = ["StreamPart", "beaten_by", "shown_figure", "stream_part"]
+__all__ = ["StreamPart", "beaten_by", "shown_figure", "stream_metrics", "stream_part"]
 
 _FEW = 50
 """Of fewer labels chance decides who is better."""
@@ -86,6 +86,22 @@ def beaten_by(account: Mapping[str, Any]) -> list[str]:
         for name, value in account["baselines"].items()
         if better * (own - value) <= 0
     ]
+
+
+def stream_metrics(account: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of an account as metrics of a report, and its speed.
+
+    >>> stream_metrics({"figures": {"accuracy": 80.0, "kappa": 0.5}, "measured": {}})["accuracy"]
+    {'value': 80.0, 'unit': '%', 'measured': False}
+    """
+    found = {
+        name: {"value": value, "unit": "%" if name.endswith(_PERCENT) else "", "measured": False}
+        for name, value in (account.get("figures") or {}).items()
+    }
+    speed = (account.get("measured") or {}).get("events_per_second")
+    if speed is not None:
+        found["events_per_second"] = {"value": speed, "unit": "1/s", "measured": True}
+    return found
 
 
 def stream_part(step: Mapping[str, Any]) -> StreamPart | None:

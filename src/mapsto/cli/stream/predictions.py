@@ -12,7 +12,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ class PredictionFile:
 
     def add(self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]) -> None:
         """The answers to the events of a block that have features, or that could not be read; `start` events came before it."""
-        lines = "".join(map(self._line, self._rows(start, block, scores, classes)))
+        lines = self._lines(start, block, scores, classes)
         try:
             if self._file is None:
                 self._file = self._opened(start)
@@ -97,33 +97,37 @@ class PredictionFile:
 
     # -- private
 
-    def _rows(
-        self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]
-    ) -> Iterator[dict[str, Any]]:
-        best = scores.argmax(1).tolist() if scores.shape[1] else [0] * len(block)
-        ids, labels, has_y = block.ids.tolist(), block.y.tolist(), block.has_y.tolist()
-        for event, has_x in enumerate(block.has_x.tolist()):
-            if not has_x and event not in block.broken:
-                continue
-            top = float(scores[event, best[event]]) if scores.shape[1] else 0.0
-            answer: Any = None
-            if math.isfinite(top):
-                answer = top if self._values else classes[best[event]] if top > 0 else None
-            row = {
-                "event": start + event + 1,
-                "id": ids[event] or None,
-                "answer": answer,
-                "probability": None if answer is None else top,
-                "label": labels[event] if has_y[event] else None,
-            }
-            yield {name: row[name] for name in self._columns}
-
-    def _line(self, row: dict[str, Any]) -> str:
+    def _lines(self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]) -> str:
+        """The lines of a block, or of what of it has an answer or could not be read."""
+        count = len(block)
+        if scores.shape[1]:
+            best = scores.argmax(1).tolist()
+            top = scores.max(1).tolist()
+        else:
+            best, top = [0] * count, [0.0] * count
+        if self._values:
+            answers = [value if math.isfinite(value) else None for value in top]
+        else:
+            answers = [classes[place] if value > 0 else None for place, value in zip(best, top, strict=True)]
+        columns = {
+            "event": range(start + 1, start + count + 1),
+            "id": [name or None for name in block.ids.tolist()],
+            "answer": answers,
+            "probability": [None if answer is None else value for answer, value in zip(answers, top, strict=True)],
+            "label": [
+                label if has else None for label, has in zip(block.y.tolist(), block.has_y.tolist(), strict=True)
+            ],
+        }
+        rows = zip(*(columns[name] for name in self._columns), strict=True)
+        if not block.has_x.all():
+            asked = block.has_x.tolist()
+            rows = (row for event, row in enumerate(rows) if asked[event] or event in block.broken)
         if self._is_json:
-            return json.dumps(row, ensure_ascii=False) + "\n"
+            return "".join(
+                json.dumps(dict(zip(self._columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
+            )
         text = io.StringIO()
-        cells = ["" if cell is None else shown(cell) if isinstance(cell, str) else repr(cell) for cell in row.values()]
-        csv.writer(text, lineterminator="\n").writerow(cells)
+        csv.writer(text, lineterminator="\n").writerows(map(_shown_cells, rows))
         return text.getvalue()
 
     @property
@@ -187,3 +191,14 @@ def _write(file: IO[bytes], data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
+
+
+def _shown_cells(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row whose texts are each on one line: what an id or a class holds of line breaks is written as an escape."""
+    if all(not isinstance(cell, str) or cell.isprintable() for cell in row):
+        return row
+    return tuple(_on_one_line(cell) if isinstance(cell, str) else cell for cell in row)
+
+
+def _on_one_line(text: str) -> str:
+    return shown(text).replace("\n", "\\n").replace("\r", "\\r")

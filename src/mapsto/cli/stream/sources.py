@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -77,9 +76,11 @@ def size_of(file: str, *, follow: bool) -> int | None:
     """Bytes of a file whose end is known; None for what has none."""
     if file == "-" or follow or _BY_ENDING.get(Path(file).suffix.lower()) not in ("csv", "jsonl"):
         return None
+    from mapsto.data.io.download import locate
+
     try:
-        return os.path.getsize(file)
-    except OSError:
+        return locate(file, what="the stream").stat().st_size
+    except (DataError, OSError):  # which whoever reads it will say
         return None
 
 
