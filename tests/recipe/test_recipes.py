@@ -36,7 +36,7 @@ LONG_META = ("meta_cross_domain", "meta_maml", "meta_optimizer", "meta_protonet"
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar", *COMPRESS, *META}
+    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar", "stream_table", *COMPRESS, *META}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -114,6 +114,14 @@ def test_quick_compression(name: str, tmp_path: Path) -> None:
     assert parity["max_abs_difference"] < 0.05 * parity["output_std"] + 1e-3
     assert parity["on"] == "generated" or parity["output_std"] > 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_quick_stream(tmp_path: Path) -> None:
+    report = run("stream_table", tmp_path)
+    (step,) = report["steps"]
+    assert step["kind_out"] == "Model"
+    assert step["account"]["labels"] == 3000
+    assert step["account"]["figures"]["accuracy"] > 80, "a tenth of the labels is wrong, and the first hundred answers are none"
 
 
 def require_data_of(name: str) -> None:
