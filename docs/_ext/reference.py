@@ -272,11 +272,21 @@ FIELDS: dict[str, dict[str, Any]] = {
 FILES = {
     "arrays": {"file": "samples.npz"},
     "csv": {"file": "events.csv", "target": "column"},
+    "drift": {"streams": [{"sea": {}}, {"sea": {"thresholds": [4.0], "seed": 1}}], "at": [5000]},
+    "feature_drift": {"stream": {"agrawal": {}}, "appear": {"car": 5000}},
+    "folder": {"folder": "events", "target": "column"},
     "images": {"folder": "photos"},
+    "jsonl": {"file": "events.jsonl", "target": "key"},
+    "label_shift": {
+        "data": {"table": {"file": "table.csv", "target": "column"}},
+        "weights": [[0.9, 0.1], [0.1, 0.9]],
+    },
+    "late_labels": {"stream": {"sea": {}}, "events": 1000},
+    "parquet": {"file": "events.parquet", "target": "column"},
     "replay": {"data": {"table": {"file": "table.csv", "target": "column"}}},
     "table": {"file": "table.csv", "target": "column"},
 }
-"""Data sets of the reader's own → what they are read from."""
+"""Data sets and streams of the reader's own, or of others → what they are read from."""
 
 
 def instance(cls: type[Any], **given: Any) -> Any:

@@ -73,7 +73,7 @@ def fingerprint_of(
     Parameters
     ----------
     spec
-        The data set, tasks or stream; fields that are data sets enter by their own fingerprints.
+        The data set, tasks or stream; fields that are data sets or streams enter by their own fingerprints.
     content
         Digests of the files it is read from.
     without
@@ -97,6 +97,8 @@ def dataset_of(source: Dataset | Ref, *, where: str) -> Dataset:
 def _plain(value: Any) -> Any:
     if isinstance(value, Dataset):
         return value.fingerprint()
+    if isinstance(value, Stream):
+        return value.fingerprint() if value.bounded else value.identity()
     if isinstance(value, Ref):
         return dataset_of(value, where="fingerprint").fingerprint()
     if isinstance(value, Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -19,6 +19,8 @@ __all__ = ["CHUNK", "Drawn", "Generated", "reflected"]
 
 CHUNK = 1024
 """Rows that are drawn together."""
+_MOST_CHUNKS = 8
+"""Chunks that are kept."""
 Drawn = tuple["dict[str, NDArray[Any]]", "NDArray[Any]"]
 """Columns and labels of a chunk."""
 
@@ -48,7 +50,7 @@ class Generated(Indexed):
         import numpy as np
 
         first, last = start // CHUNK, (stop - 1) // CHUNK
-        chunks = [_chunk(self, chunk) for chunk in range(first, last + 1)]
+        chunks = [self._chunk(chunk) for chunk in range(first, last + 1)]
         part = slice(start - first * CHUNK, stop - first * CHUNK)
         if len(chunks) == 1:
             x, y = chunks[0]
@@ -56,13 +58,20 @@ class Generated(Indexed):
         x = {name: np.concatenate([each[name] for each, _ in chunks])[part] for name in chunks[0][0]}
         return x, np.concatenate([labels for _, labels in chunks])[part]
 
+    def _chunk(self, chunk: int) -> Drawn:
+        import numpy as np
 
-@lru_cache(maxsize=8)
-def _chunk(stream: Generated, chunk: int) -> Drawn:
-    import numpy as np
+        if chunk not in self._chunks:
+            if len(self._chunks) >= _MOST_CHUNKS:
+                del self._chunks[next(iter(self._chunks))]
+            rows = np.arange(chunk * CHUNK, (chunk + 1) * CHUNK)
+            self._chunks[chunk] = self.draw(rows, np.random.default_rng((self.seed, chunk)))
+        return self._chunks[chunk]
 
-    rows = np.arange(chunk * CHUNK, (chunk + 1) * CHUNK)
-    return stream.draw(rows, np.random.default_rng((stream.seed, chunk)))
+    @cached_property
+    def _chunks(self) -> dict[int, Drawn]:
+        """The latest chunks that were drawn."""
+        return {}
 
 
 def reflected(values: NDArray[np.float64]) -> NDArray[np.float64]:

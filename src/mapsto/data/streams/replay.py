@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.data.streams._indexed import Indexed
-from mapsto.errors import DomainError
-from mapsto.kinds import ColumnType, Samples, Task
+from mapsto.data.streams._samples import EventSamples
+from mapsto.kinds import ColumnType, Task
 from mapsto.mapping import DataSource
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Replay(Indexed):
 
     @property
     def task(self) -> Task:
-        return "values" if self._samples.labels.dtype.kind == "f" else "classes"
+        return self._samples.task
 
     def identity(self) -> str:
         return self.fingerprint()
@@ -57,46 +57,19 @@ class Replay(Indexed):
         return fingerprint_of(self)
 
     def columns(self) -> Mapping[str, ColumnType]:
-        return {} if self._samples.inputs.ndim > 2 else dict.fromkeys(self._names, "number")
+        return self._samples.columns
 
     def size(self) -> int:
         return len(self._samples)
 
     def rows(self, start: int, stop: int) -> tuple[Mapping[str, NDArray[Any]], NDArray[Any]]:
-        import numpy as np
-
-        chosen = self._order[start:stop]
-        inputs = self._samples.inputs[chosen]
-        labels = self._labels[chosen]
-        if self.task == "classes":
-            labels = np.array(self._samples.classes, dtype=object)[labels]
-        if inputs.ndim > 2:
-            return {"image": inputs}, labels
-        return {name: inputs[:, place].astype(np.float64) for place, name in enumerate(self._names)}, labels
+        return self._samples.take(self._order[start:stop])
 
     @cached_property
-    def _samples(self) -> Samples:
+    def _samples(self) -> EventSamples:
         from mapsto.data.io.fingerprint import dataset_of
 
-        samples = dataset_of(self.data, where="replay: data").open()
-        labels = samples.labels
-        if not (labels.ndim == 1 and labels.dtype.kind in "iu") and not (
-            labels.dtype.kind == "f" and labels.shape[1:] in ((), (1,))
-        ):
-            raise DomainError(
-                f"its labels of shape {labels.shape} are not one class or number each",
-                where="replay: data",
-                hint="give data with one target",
-            )
-        return samples
-
-    @cached_property
-    def _labels(self) -> NDArray[Any]:
-        """(N,), class numbers or the numbers to predict as float64."""
-        import numpy as np
-
-        labels = self._samples.labels
-        return labels if self.task == "classes" else labels.reshape(-1).astype(np.float64)
+        return EventSamples(dataset_of(self.data, where="replay: data").open(), where="replay: data")
 
     @cached_property
     def _order(self) -> NDArray[Any]:
@@ -105,13 +78,5 @@ class Replay(Indexed):
         if self.order == "given":
             return np.arange(len(self._samples))
         if self.order == "by_class":
-            return np.argsort(self._labels, kind="stable")
+            return np.argsort(self._samples.numbers, kind="stable")
         return np.random.default_rng(self.seed).permutation(len(self._samples))
-
-    @property
-    def _names(self) -> list[str]:
-        width = self._samples.inputs.shape[1]
-        columns = self._samples.preprocessing.columns
-        if columns and len(columns) == width:
-            return [column.name for column in columns]
-        return [f"x{place}" for place in range(width)]
