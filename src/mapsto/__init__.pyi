@@ -29,10 +29,14 @@ from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augm
 from mapsto.data.sets.umtra import Umtra as _datasets_umtra
 from mapsto.data.streams.agrawal import Agrawal as _streams_agrawal
 from mapsto.data.streams.csv import Csv as _streams_csv
+from mapsto.data.streams.drift import Drift as _streams_drift
+from mapsto.data.streams.feature_drift import FeatureDrift as _streams_feature_drift
 from mapsto.data.streams.folder import Folder as _streams_folder
 from mapsto.data.streams.friedman import Friedman as _streams_friedman
 from mapsto.data.streams.hyperplane import Hyperplane as _streams_hyperplane
 from mapsto.data.streams.jsonl import Jsonl as _streams_jsonl
+from mapsto.data.streams.label_shift import LabelShift as _streams_label_shift
+from mapsto.data.streams.late_labels import LateLabels as _streams_late_labels
 from mapsto.data.streams.parquet import Parquet as _streams_parquet
 from mapsto.data.streams.rbf import Rbf as _streams_rbf
 from mapsto.data.streams.replay import Replay as _streams_replay
@@ -350,10 +354,14 @@ class quantize:
 class streams:
     agrawal = _streams_agrawal
     csv = _streams_csv
+    drift = _streams_drift
+    feature_drift = _streams_feature_drift
     folder = _streams_folder
     friedman = _streams_friedman
     hyperplane = _streams_hyperplane
     jsonl = _streams_jsonl
+    label_shift = _streams_label_shift
+    late_labels = _streams_late_labels
     parquet = _streams_parquet
     rbf = _streams_rbf
     replay = _streams_replay

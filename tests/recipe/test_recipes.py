@@ -121,7 +121,9 @@ def test_quick_stream(tmp_path: Path) -> None:
     (step,) = report["steps"]
     assert step["kind_out"] == "Model"
     assert step["account"]["labels"] == 3000
-    assert step["account"]["figures"]["accuracy"] > 80, "a tenth of the labels is wrong, and the first hundred answers are none"
+    assert step["account"]["figures"]["accuracy"] > 80, (
+        "a tenth of the labels is wrong, and the first hundred answers are none"
+    )
 
 
 def require_data_of(name: str) -> None:
