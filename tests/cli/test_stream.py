@@ -79,6 +79,8 @@ def test_a_stream_is_learnt_recorded_and_reported(tmp_path: Path) -> None:
     assert {each.name for each in (tmp_path / "runs").iterdir()} == {"doors"}, "predictions make no other run"
     learn("doors.csv", "--target", "open", "--set", "rate=0.5")
     assert {each.name for each in (tmp_path / "runs").iterdir()} == {"doors", "doors-2"}
+    shown = mapsto("report", "runs/doors", code=0).out
+    assert "600 labels, each answered before it was seen" in shown
     compared = json.loads(mapsto("report", "runs/doors", "runs/doors-2", "--json", code=0).out)
     rows = {row["metric"]: row for row in compared}
     assert rows["online.softmax.accuracy"]["a"] == pytest.approx(account["figures"]["accuracy"])

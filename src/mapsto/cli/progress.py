@@ -19,10 +19,11 @@ from mapsto.errors import command
 from mapsto.intervals import interval_text
 from mapsto.recipe.reader import shipped_recipes
 from mapsto.report.messages import MOST_ALIKE, form, names, together
+from mapsto.report.streams import beaten_by, shown_figure
 from mapsto.run.result import Listener, StepResult
 from mapsto_runtime.shown import shown
 
-__all__ = ["Notes", "Progress", "print_comparison", "print_outcome", "print_plan", "print_store"]
+__all__ = ["Notes", "Progress", "print_comparison", "print_figures", "print_outcome", "print_plan", "print_store"]
 
 
 class Screen(Console):
@@ -154,6 +155,10 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
     if report["summary"]["rows"]:
         _print_stages(console, report)
+    for step in report["steps"]:
+        if (step.get("account") or {}).get("figures"):
+            console.print(escape(step["path"]), style="bold")
+            print_figures(console, step["account"])
     if report["targets"]:
         _print_targets(console, report["targets"])
     if warnings := report.get("warnings"):
@@ -173,6 +178,25 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
     console.print("try next:")
     for line in try_next(report, folder):
         console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def print_figures(console: Console, account: Mapping[str, Any]) -> None:
+    """What a learner over a stream came to, beside the answers without a model, and loudly where it is no better than these."""
+    main, figures = str(account["main"]), dict(account["figures"])
+    if not figures:
+        console.print("no event had a label to learn from", style="yellow")
+        return
+    title = f"{account['labels']:,} labels, each answered before it was seen"
+    table = Table(title=title, title_justify="left", min_width=len(title))
+    for column in ("", "learner", *account["baselines"]):
+        table.add_column(escape(column), justify="right" if column else "left")
+    baselines = [shown_figure(main, value) for value in account["baselines"].values()]
+    table.add_row(main, f"[bold]{shown_figure(main, figures.pop(main))}[/]", *baselines)
+    for name, value in figures.items():
+        table.add_row(name.replace("_", " "), shown_figure(name, value))
+    console.print(table)
+    for line in beaten_by(account):
+        console.print(f"[bold red]! {escape(line)}[/]", soft_wrap=True)
 
 
 def try_next(report: Mapping[str, Any], folder: Path) -> list[str]:

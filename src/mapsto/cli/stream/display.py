@@ -15,8 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mapsto.cli.progress import Screen
-from mapsto.report.streams import beaten_by, shown_figure
+from mapsto.cli.progress import Screen, print_figures
+from mapsto.report.streams import shown_figure
 from mapsto.run.result import Listener, StepResult
 from mapsto_runtime.shown import short, shown
 
@@ -234,19 +234,7 @@ def print_end(
 ) -> None:
     """What came of a stream: the figures beside the answers without a model, how fast it was, and what to type next."""
     console = Screen(highlight=False, width=None if sys.stdout.isatty() else 120)
-    main = str(account["main"])
-    figures = dict(account["figures"])
-    if figures:
-        table = Table(title_justify="left", title=f"{account['labels']:,} labels, each answered before it was seen")
-        for column in ("", "learner", *account["baselines"]):
-            table.add_column(escape(column), justify="left" if not column else "right")
-        baselines = [shown_figure(main, value) for value in account["baselines"].values()]
-        table.add_row(main, f"[bold]{shown_figure(main, figures.pop(main))}[/]", *baselines)
-        for name, value in figures.items():
-            table.add_row(name.replace("_", " "), shown_figure(name, value))
-        console.print(table)
-    else:
-        console.print("no event had a label to learn from", style="yellow")
+    print_figures(console, account)
     measured = account["measured"]
     if measured:
         console.print(
@@ -256,8 +244,6 @@ def print_end(
         )
     if account["aside"]:
         console.print(f"[yellow]set aside: {escape(_aside(account['aside']))}[/]", soft_wrap=True)
-    for line in beaten_by(account):
-        console.print(f"[bold red]! {escape(line)}[/]", soft_wrap=True)
     what = "stopped after" if stopped else "took"
     console.print(f"{what} {seconds:.1f} s; report: [bold]{escape(folder)}/report.html[/]", soft_wrap=True)
     console.print("it goes on with:" if stopped else "try next:")
