@@ -160,7 +160,7 @@ def _adapted(
             raise SpecError(
                 "--target is a column of a table, and this is a folder",
                 where=str(examples),
-                hint=f"leave it out: {command('mapsto adapt {folder}', folder=examples)}",
+                hint=f"leave it out: {command('mapsto adapt {examples}', examples=examples)}",
             )
         package, result = adapt_to_table(examples, target, ctx, **given)
         return package, {"learner": "the table's columns", "method": "a linear model", **result}
