@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -127,19 +127,29 @@ def _trimmed(scores: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _events(stream: Stream, position: Json, size: int) -> Iterator[tuple[Any, ...]]:
+    known = stream.columns()
     for block in stream.open(position, size=size):
-        yield from _rows(block)
+        yield from _rows(block, known)
 
 
-def _rows(block: Block) -> Iterator[tuple[Any, ...]]:
+def _rows(block: Block, known: Collection[str]) -> Iterator[tuple[Any, ...]]:
+    """Each event as it can be compared. A missing value in a column that the stream has not said is as no such column."""
+    cells = [
+        [
+            None if name not in known and _is_missing(value) else (name, kind, repr(value))
+            for value in (column.tolist() if column.ndim == 1 else column)
+        ]
+        for name, column in block.x.items()
+        for kind in [column.dtype.name]
+    ]
     for event in range(len(block)):
-        x = (
-            tuple((name, str(column.dtype), repr(column[event])) for name, column in block.x.items())
-            if block.has_x[event]
-            else ()
-        )
+        x = tuple(cell for column in cells if (cell := column[event]) is not None) if block.has_x[event] else ()
         y = str(block.y[event]) if block.has_y[event] else None
         yield repr(block.times[event]), str(block.ids[event]), x, y, block.broken.get(event)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value == "") or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
 
 
 def _require(kept: bool, message: str) -> None:

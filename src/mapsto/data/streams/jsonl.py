@@ -34,7 +34,7 @@ class Jsonl(TextFile):
 
     @staticmethod
     def contract_fields(folder: Path) -> dict[str, Any]:
-        """A file with questions, late labels, gaps and a broken line."""
+        """A file with questions, late labels, gaps, a broken line and a key that appears after the first 100 lines."""
         import json
 
         file = folder / "doors.jsonl"
@@ -42,6 +42,10 @@ class Jsonl(TextFile):
         lines = [json.dumps({**event, "open": "yes"} if n % 2 else event) for n, event in enumerate(events)]
         lines[20] = '{"number": 20, "width":'
         lines += [json.dumps({"number": n, "open": "no"}) for n in range(0, 20, 2)]
+        lines += [
+            json.dumps({"number": n, "width": 1, **({"new": n} if n > 110 else {}), "open": "yes"})
+            for n in range(40, 130)
+        ]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return {"file": str(file), "target": "open", "id": "number"}
 
