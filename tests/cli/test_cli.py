@@ -165,7 +165,7 @@ def test_show_says_fields_and_ranges(here: Path) -> None:
     tree = json.loads(mapsto("show", "prune.magnitude", "--json").out)
     assert {"name", "schema", "description"} <= set(tree["fields"][0])
     assert "schema: 1" in mapsto("show", "demo").out
-    assert mapsto("show", "mlp").out == mapsto("show", "networks.mlp").out
+    assert mapsto("show", "vgg").out == mapsto("show", "networks.vgg").out
 
 
 def test_a_list_of_one_kind(here: Path) -> None:

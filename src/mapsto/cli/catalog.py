@@ -114,7 +114,7 @@ def show(
 ) -> None:
     """Show what a mapping does: its fields with defaults and ranges, what it takes and gives; or a recipe's text.
 
-    The last word of a name is enough where only one has it, as in `mapsto show mlp`.
+    The last word of a name is enough where only one has it, as in `mapsto show vgg`.
 
     Example: mapsto show prune.taylor
     """
