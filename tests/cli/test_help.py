@@ -49,7 +49,7 @@ STAND_FOR = {
 FILLED_IN = {
     "column": "column", "demo": "runs/demo", "examples": "photos", "feature": "a", "file": "photo1.png",
     "folder": "runs/demo", "free": "mine",
-    "model": "runs/demo", "name": "mlp", "snapshot": "runs/table",
+    "model": "runs/demo", "name": "vgg", "snapshot": "runs/table",
     "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
     "table": "table.csv",
 }  # fmt: skip
