@@ -165,6 +165,8 @@ class Mapping(Frozen, Generic[A, B]):
     """Raised whenever the same fields would give another result; it enters every key."""
     leaves_out: ClassVar[bool] = False
     """Whether, behind a fork, it goes on without the branches that cannot be made; else one of them ends it all."""
+    uses_torch: ClassVar[bool] = True
+    """Whether, given nothing, it computes with torch: else that is not imported for it, which takes seconds, and no generator is seeded."""
     takes: ClassVar[Any] = Any
     gives: ClassVar[Any] = Any
 

@@ -373,8 +373,26 @@ def test_answers_of_values_and_of_events_without_an_answer(tmp_path: Path) -> No
     sink.close()
     assert (tmp_path / "out.csv").read_text() == "event,id,answer,label\n5,a\\nb,1.5,1.0\n6,,,\n"
     said: list[str] = []
-    later = PredictionFile(tmp_path / "out.csv", values=True, say=said.append)
+    later = PredictionFile(tmp_path / "later.csv", values=True, say=said.append)
     later.add(9, block, np.array([[1.5], [np.nan], [3.0]]), ())
     later.close()
-    assert len(lines_of(tmp_path / "out.csv")) == 4
-    assert "lacks the answers to events 7 to 9" in said[0]
+    assert [row["event"] for row in lines_of(tmp_path / "later.csv")] == ["10", "11"]
+    assert "begins after event 9" in said[0]
+    later.add(12, block, np.array([[1.5], [np.nan], [3.0]]), ())  # a late label has no line
+    later.close()
+    again = PredictionFile(tmp_path / "later.csv", values=True, say=said.append)
+    again.add(12, block, np.array([[1.5], [np.nan], [3.0]]), ())
+    again.close()
+    assert [row["event"] for row in lines_of(tmp_path / "later.csv")] == ["10", "11", "13", "14"]
+    assert len(said) == 1
+
+
+@pytest.mark.slow
+def test_torch_is_not_imported_to_learn_from_a_table(tmp_path: Path) -> None:
+    table(tmp_path / "doors.csv", 60)
+    code = (
+        "import sys; from mapsto.cli.main import main; sys.argv = 'mapsto stream doors.csv --target open'.split()\n"
+        "try: main()\nexcept SystemExit as end: sys.exit(f'{end.code} {\"torch\" in sys.modules}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "0 False"

@@ -349,8 +349,9 @@ class Executor:
             stack.enter_context(logged_to(context))
             try:
                 value = None if incoming is _NOTHING else incoming.load()
-                _set_threads(self.numerics)
-                context.seed_everything(mapping.name)
+                if mapping.uses_torch or value is not None:
+                    _set_threads(self.numerics)
+                    context.seed_everything(mapping.name)
                 with context.giving(value):
                     result = mapping.apply(value, context)
                 if not self.team.leads:

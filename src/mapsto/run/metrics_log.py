@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -74,7 +75,7 @@ class MetricsLog:
         self.folder = folder
         self.rows = rows
         self.file: TextIO | None = None
-        self.board: Any = None
+        self.board: _Board | None = None
         self.columns: list[str] = []
 
     def __enter__(self) -> Callable[[int, Mapping[str, float]], None]:
@@ -85,9 +86,7 @@ class MetricsLog:
             stale.unlink(missing_ok=True)
         self.file = (self.folder / "metrics.csv").open("w", newline="", encoding="utf-8")
         if writes_events():
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self.board = SummaryWriter(str(self.folder))
+            self.board = _Board(self.folder)
         for step, metrics in self.rows:
             self.write(step, metrics)
         return self.write
@@ -101,8 +100,7 @@ class MetricsLog:
             self._rewrite()
         csv.writer(assert_open).writerow([step, *(metrics.get(c, "") for c in self.columns)])
         if self.board is not None:
-            for name, value in metrics.items():
-                self.board.add_scalar(name, value, step)
+            self.board.write(step, metrics)
 
     def _rewrite(self) -> None:
         file = cast("TextIO", self.file)
@@ -119,3 +117,23 @@ class MetricsLog:
             self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+class _Board:
+    """Events as TensorBoard reads them, by its own writer: torch's would be imported for it."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event: Any = cast("Any", event_pb2).Event
+        self._summary: Any = cast("Any", summary_pb2).Summary
+        self._file: Any = EventFileWriter(str(folder))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a row."""
+        values = [self._summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+        self._file.add_event(self._event(wall_time=time.time(), step=step, summary=self._summary(value=values)))
+
+    def close(self) -> None:
+        self._file.close()

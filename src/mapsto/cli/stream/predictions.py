@@ -145,8 +145,8 @@ class PredictionFile:
             with self._path.open("rb+") as before:
                 length, last = self._kept(before, start)
                 before.truncate(length)
-        if last < start:
-            self._say(f"{self._path} lacks the answers to events {last + 1} to {start}: they were given before")
+        if start and not last:
+            self._say(f"{self._path} begins after event {start}: the answers before were given by a run without it")
         file = self._path.open("ab", buffering=0)
         if not self._path.is_file() or not os.fstat(file.fileno()).st_size:
             _write(file, self._header)

@@ -49,6 +49,7 @@ class Online(Process[None | Network | Package | Model, Model]):
         description="Drift detectors that mark the record, on error, confidence and features: adwin, ddm, kswin, page_hinkley.",
     )
 
+    uses_torch: ClassVar[bool] = False
     tasks: ClassVar[tuple[Task, ...]] = ("classes",)
     """What it can learn."""
     record_fields: ClassVar[tuple[str, ...]] = ("every", "drift")
