@@ -19,6 +19,7 @@ from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Network, Package, Stream
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
+from mapsto.nn.online.clock import Clock
 from mapsto.nn.online.drifts import Drifts
 from mapsto.nn.online.pace import Pace
 from mapsto.nn.online.prequential import ClassRecord, Record, ValueRecord
@@ -199,6 +200,7 @@ class _Learning(Live[Model]):
         known = 0 if before is None else len(before.signature.classes)
         self._record: Record = ClassRecord(known) if learner.task == "classes" else ValueRecord()
         self._pace = Pace()
+        self._clock = Clock()
         self._drifts = Drifts(mapping.drift, values=learner.task == "values") if mapping.drift else None
         self._met = dict(learner.aside)
         """Events that were set aside when last looked, and on earlier streams, by reason."""
@@ -208,6 +210,7 @@ class _Learning(Live[Model]):
             self.step, self.position = int(state["step"]), state["position"]
             self._record.restore(state["record"])
             self._pace.restore(state["pace"])
+            self._clock.restore(state["clock"])
             if self._drifts is not None and state["drifts"] is not None:
                 self._drifts.restore(state["drifts"])
             learner.restore(EventSignature.from_plain(state["signature"]), state["arrays"], state["values"])
@@ -216,6 +219,9 @@ class _Learning(Live[Model]):
     def advance(self, item: Block) -> Rows:
         rows: list[tuple[int, Mapping[str, float]]] = []
         every = self._mapping.every
+        backwards = self._clock.check(item.times, self.step)
+        if backwards is not None:
+            self._ctx.warn(backwards)
         start, count = 0, len(item)
         while start < count:
             stop = min(count, start + every - self.step % every)
@@ -293,6 +299,7 @@ class _Learning(Live[Model]):
             "position": self.position,
             "record": self._record.snapshot(),
             "pace": self._pace.snapshot(),
+            "clock": self._clock.snapshot(),
             "drifts": None if self._drifts is None else self._drifts.snapshot(),
             "signature": signature,
             "arrays": self._learner.arrays(),
