@@ -246,8 +246,7 @@ def counted(source: StandardInput, position: Json, blocks: Iterator[Block]) -> I
             raise DataError(f"{position} is no position of standard input", hint="start another store")
     if position is not None and before != source.taken:
         logging.getLogger("mapsto").warning(
-            "standard input cannot be read again: %s events were taken from it before, and the stream goes on with what comes now",
-            before,
+            "standard input cannot be read again: events that were taken from it before count, and the stream goes on with what comes now"
         )
     base = before - source.taken if position is not None else 0
     for block in blocks:
