@@ -47,7 +47,7 @@ class Agrawal(Generated):
     ('car 17', 'word')
     """
 
-    contract: ClassVar[dict[str, Any]] = {"events": 300, "concept": 100, "label_delay": 20}
+    contract: ClassVar[dict[str, Any]] = {"events": 120, "concept": 40, "label_delay": 20}
 
     functions: tuple[Annotated[int, Field(ge=1, le=10)], ...] = Field(default=(1, 4, 7, 10), min_length=1)
     """The number of the rule of each concept in turn, 1 to 10."""

@@ -44,8 +44,8 @@ class Drift(Stream):
     """
 
     contract: ClassVar[dict[str, Any]] = {
-        "streams": [{"sea": {"events": 120}}, {"agrawal": {"events": 150}}],
-        "period": 50,
+        "streams": [{"sea": {"events": 80}}, {"agrawal": {"events": 80}}],
+        "period": 25,
         "width": 30,
     }
 

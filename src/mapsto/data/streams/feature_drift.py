@@ -35,8 +35,8 @@ class FeatureDrift(Stream):
     """
 
     contract: ClassVar[dict[str, Any]] = {
-        "stream": {"agrawal": {"events": 150, "label_delay": 10}},
-        "appear": {"car": 40},
+        "stream": {"agrawal": {"events": 80, "label_delay": 10}},
+        "appear": {"car": 30},
         "vanish": {"age": 100},
     }
 

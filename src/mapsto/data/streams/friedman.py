@@ -37,7 +37,7 @@ class Friedman(Generated):
     True
     """
 
-    contract: ClassVar[dict[str, Any]] = {"events": 300, "concept": 100, "label_delay": 5}
+    contract: ClassVar[dict[str, Any]] = {"events": 150, "concept": 40, "label_delay": 5}
 
     concept: int = Field(default=2500, ge=1)
     """Rows after which the two functions take turns."""

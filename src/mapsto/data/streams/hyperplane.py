@@ -36,7 +36,7 @@ class Hyperplane(Generated):
     [0.1, 0.0, 0.0]
     """
 
-    contract: ClassVar[dict[str, Any]] = {"events": 300, "magnitude": 0.01}
+    contract: ClassVar[dict[str, Any]] = {"events": 150, "dimensions": 4, "magnitude": 0.01}
 
     dimensions: int = Field(default=10, ge=1, le=1000)
     """Columns."""

@@ -36,10 +36,10 @@ class LabelShift(Generated):
     """
 
     contract: ClassVar[dict[str, Any]] = {
-        "data": {"subset": {"data": {"digits": {"size": 8}}, "per_class": 12}},
+        "data": {"subset": {"data": {"digits": {"size": 8}}, "per_class": 3}},
         "weights": [[1, 1, 1, 1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]],
-        "events": 200,
-        "concept": 40,
+        "events": 60,
+        "concept": 20,
     }
 
     data: DataSource

@@ -35,7 +35,7 @@ class LateLabels(Stream):
     [('0', 'question'), ('1', 'question'), ('0', 'label'), ('2', 'question'), ('1', 'label')]
     """
 
-    contract: ClassVar[dict[str, Any]] = {"stream": {"agrawal": {"events": 300}}, "events": 70}
+    contract: ClassVar[dict[str, Any]] = {"stream": {"agrawal": {"events": 120}}, "events": 50}
 
     stream: StreamSource
     """What events come from."""

@@ -34,7 +34,7 @@ class Rbf(Generated):
     0.001
     """
 
-    contract: ClassVar[dict[str, Any]] = {"events": 300, "label_delay": 7}
+    contract: ClassVar[dict[str, Any]] = {"events": 120, "dimensions": 3, "label_delay": 7}
 
     dimensions: int = Field(default=10, ge=1, le=1000)
     """Columns."""
