@@ -111,7 +111,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
     seeds = [row for row in rows if "lost, digits" in row]
     sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
     timed = [row for row in rows if "ms" in row or "us" in row]
-    lines = by_ratio(rows)
+    lines = [*by_ratio(rows), *by_stream(rows), *listed(rows, "head"), *listed(rows, "kills"), *memory(rows)]
     if sampled:
         lines += ["", "| figure | seed 0 ± CI95 | n | mean of seeds ± CI95 |", "|---|---|---|---|"]
         for row in sampled:
@@ -163,6 +163,58 @@ def by_ratio(rows: list[dict[str, Any]]) -> list[str]:
     for what, cells in found.items():
         lines.append(f"| {what} | {' | '.join(cells.get(ratio, '–') for ratio in ratios)} |")
     return lines
+
+
+def by_stream(rows: list[dict[str, Any]]) -> list[str]:
+    """Learners of streams: accuracies, then rates; a row for each learner, a column for each stream."""
+    found = [row for row in rows if "stream" in row and "learner" in row]
+    if not found:
+        return []
+    streams = list(dict.fromkeys(row["stream"] for row in found))
+    learners = list(dict.fromkeys(row["learner"] for row in found))
+    cells = {(row["learner"], row["stream"]): row for row in found if row["seeds"]}
+    lines: list[str] = []
+    for head, text in (("accuracy, % (seeds)", accuracy), ("events a CPU second", rate)):
+        lines += ["", f"| {head} | {' | '.join(streams)} |", "|---" * (len(streams) + 1) + "|"]
+        for learner in learners:
+            here = [cells.get((learner, stream)) for stream in streams]
+            lines.append(f"| {learner} | {' | '.join('–' if row is None else text(row) for row in here)} |")
+    waiting = [f"{learner} on {stream}" for learner in learners for stream in streams if (learner, stream) not in cells]
+    return lines + (["", f"Not run: {', '.join(waiting)}."] if waiting else [])
+
+
+def accuracy(row: dict[str, Any]) -> str:
+    half = row.get("ci95 over seeds")
+    return f"{row['accuracy']:.2f}" + (f" ± {half:.2f} ({row['seeds']})" if half is not None else " (1)")
+
+
+def rate(row: dict[str, Any]) -> str:
+    return f"{row['events a CPU second']:,.0f}"
+
+
+def listed(rows: list[dict[str, Any]], key: str) -> list[str]:
+    """The rows that have a key, every figure of them."""
+    found = [row for row in rows if key in row]
+    names = [name for name in dict.fromkeys(name for row in found for name in row) if not name.endswith(" over seeds")]
+    if not found:
+        return []
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        value, half = row.get(name), row.get("ci95 over seeds") if name == "accuracy" else None
+        text = value if isinstance(value, str) else number(value)
+        return text + (f" ± {number(half)}" if half is not None else "")
+
+    lines = ["", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    return lines + [f"| {' | '.join(cell(row, name) for name in names)} |" for row in found]
+
+
+def memory(rows: list[dict[str, Any]]) -> list[str]:
+    """How much memory there was in use at a time."""
+    found = [row for row in rows if "MiB" in row and row["what"].startswith("resident memory")]
+    if not found:
+        return []
+    lines = ["", "| figure | MiB |", "|---|---|"]
+    return lines + [f"| {row['what']} | {number(row['MiB'])} |" for row in found]
 
 
 def figure(name: str, what: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mapsto.cli.app import JsonOption, app, print_json, print_text
+from mapsto.cli.run import seeds_of
 from mapsto.errors import DataError, SpecError, nearest
 
 __all__ = ["benchmarks", "run_benchmark"]
@@ -23,6 +24,7 @@ def bench(
         bool, typer.Option("--quick", help="Small settings: shows that it works; writes no result.")
     ] = False,
     only: Annotated[str, typer.Option(help="Only rows whose name holds this, where a benchmark has rows.")] = "",
+    seeds: Annotated[str, typer.Option(help="Only these seeds, such as 0,1,2, where a benchmark takes several.")] = "",
     device: Annotated[str, typer.Option(help="cpu or cuda, where a benchmark can run on either.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -34,7 +36,7 @@ def bench(
     if not name:
         print_json(sorted(known)) if as_json else print_text("\n".join(sorted(known)))
         return
-    result = run_benchmark(name, quick=quick, only=only, device=device)
+    result = run_benchmark(name, quick=quick, only=only, seeds=seeds, device=device)
     if as_json:
         print_json(result)
 
@@ -51,8 +53,8 @@ def benchmarks() -> dict[str, Path]:
     raise DataError("benchmarks belong to a checkout", where=str(Path.cwd()), hint="run this inside a clone of mapsto")
 
 
-def run_benchmark(name: str, *, quick: bool, only: str = "", device: str = "cpu") -> dict[str, Any]:
-    """Run ``benchmarks/<area>/<name>.py``'s ``main(quick)``, with `only` and `device` where it knows them, and give its result."""
+def run_benchmark(name: str, *, quick: bool, only: str = "", seeds: str = "", device: str = "cpu") -> dict[str, Any]:
+    """Run ``benchmarks/<area>/<name>.py``'s ``main(quick)``, with the other options where it knows them, and give its result."""
     known = benchmarks()
     if name not in known:
         raise SpecError(f"unknown benchmark '{name}'", hint=nearest(name, known))
@@ -64,8 +66,16 @@ def run_benchmark(name: str, *, quick: bool, only: str = "", device: str = "cpu"
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     known_to_it = inspect.signature(module.main).parameters
-    asked = ({"only": only} if only else {}) | ({"device": device} if device != "cpu" else {})
-    lacks = {"only": "has no rows to choose from", "device": "runs on the CPU alone"}
+    asked = {
+        **({"only": only} if only else {}),
+        **({"seeds": seeds_of(seeds)} if seeds else {}),
+        **({"device": device} if device != "cpu" else {}),
+    }
+    lacks = {
+        "only": "has no rows to choose from",
+        "seeds": "has no seeds to choose from",
+        "device": "runs on the CPU alone",
+    }
     for option in asked:
         if option not in known_to_it:
             raise SpecError(f"benchmark '{name}' {lacks[option]}", where=f"--{option}", hint="leave it out")

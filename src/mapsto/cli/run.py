@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mapsto.store.index import Index
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json
 
-__all__ = ["run", "typed", "writable"]
+__all__ = ["run", "seeds_of", "typed", "writable"]
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
@@ -34,7 +34,8 @@ def _settings(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
+    """The numbers of ``--seeds``. Raises `SpecError`."""
     from mapsto.recipe.document import LARGEST_SEED
 
     try:
@@ -87,7 +88,7 @@ def run(
     if seed is not None and seeds is not None:
         raise SpecError("--seed and --seeds exclude each other", where="mapsto run", hint="give one of them")
     loaded = load_recipe(recipe, settings=_settings(settings or []), quick=quick)
-    chosen = _seeds(seeds) if seeds is not None else [loaded.seed if seed is None else seed]
+    chosen = seeds_of(seeds) if seeds is not None else [loaded.seed if seed is None else seed]
     if processes > 1 and strategy == "auto":
         strategy = "ddp"
     policy = {"device": device, "precision": precision} | ({} if threads is None else {"threads": threads})
