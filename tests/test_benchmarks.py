@@ -7,8 +7,11 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from mapsto.cli.bench import run_benchmark
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,3 +53,66 @@ def test_a_goal_is_met_unmet_or_not_run(
     common: ModuleType, goal: str, measured: float | None, met: bool | None
 ) -> None:
     assert common.target("a", goal, measured)["met"] is met
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`benchmarks/streams/stream_tabular.py`."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "streams"))
+    for name in ("common", "stream_tabular", "_environments", "_tables"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("stream_tabular")
+
+
+def kept(module: ModuleType, folder: Path, stream: str, trials: dict[str, list[float]]) -> Any:
+    """Trials with accuracies by seed."""
+    known = {learner.name: learner for learner in module.LEARNERS}
+    tree = {
+        name: [
+            {"seed": seed, "accuracy": accuracy, "events": 100, "thread_s": 0.01, "process_s": 0.02, "wall_s": 0.04}
+            | {"version": known[name].version}
+            for seed, accuracy in enumerate(accuracies)
+        ]
+        for name, accuracies in trials.items()
+    }
+    (folder / f"{stream}.json").write_text(json.dumps(tree), encoding="utf-8")
+    return module.Trials(folder)
+
+
+def test_a_stream_is_judged_against_the_best_peer_seed_by_seed(streams: ModuleType, tmp_path: Path) -> None:
+    ours = [91.0, 92.0, 93.0]
+    trials = {"mapsto tabular": ours, "river softmax": [90.0], "river SRP-10": [90.5, 91.5, 92.5], "river HAT": [80.0]}
+    goal, speed = streams.goals("Phishing", kept(streams, tmp_path, "Phishing", trials))
+    assert "river SRP-10" in goal["what"]
+    assert (goal["measured"], goal["met"]) == (pytest.approx(0.5), True)
+    assert (speed["measured"], speed["met"]) == (pytest.approx(10_000), True)
+    trials["river softmax"] = [91.9]  # it draws nothing: a constant for all seeds
+    goal, _ = streams.goals("Phishing", kept(streams, tmp_path, "Phishing", trials))
+    assert "river softmax" in goal["what"]
+    assert goal["measured"] == pytest.approx(0.1 - 4.303 / 3**0.5)
+    assert goal["met"] is False
+
+
+def test_a_trial_of_another_version_counts_as_not_run(streams: ModuleType, tmp_path: Path) -> None:
+    trials = kept(streams, tmp_path, "Phishing", {"mapsto tabular": [91.0]})
+    text = (tmp_path / "Phishing.json").read_text(encoding="utf-8")
+    (tmp_path / "Phishing.json").write_text(text.replace("online.tabular ", "online.tabular 0."), encoding="utf-8")
+    again = streams.Trials(tmp_path)
+    assert [row["accuracy"] for row in streams.rows_of("Phishing", trials)][:2] == [91.0, "not run"]
+    assert {row["accuracy"] for row in streams.rows_of("Phishing", again)} == {"not run"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["class_incremental", "resume", "stream_tabular"])
+def test_a_benchmark_of_streams_runs_with_small_settings(name: str, streams: ModuleType) -> None:
+    tree = run_benchmark(name, quick=True)
+    assert tree["rows"]
+    if name == "stream_tabular":
+        run = {row["learner"]: row["accuracy"] for row in tree["rows"] if row["seeds"]}
+        assert {learner.name for learner in streams.VARIANTS} <= set(run)
+        assert min(run[learner.name] for learner in streams.VARIANTS) > 75
+    else:  # small settings are judged by what does not hang on the machine
+        goals = [entry for entry in tree["targets"] if "MiB" not in entry["what"]]
+        assert [entry["what"] for entry in goals if not entry["met"]] == []

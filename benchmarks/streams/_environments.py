@@ -43,7 +43,10 @@ def python_of(name: str) -> Path:
     if not (made.is_file() and made.read_text(encoding="utf-8") == pins):
         venv.create(folder, with_pip=True, clear=True)
         done = subprocess.run(
-            [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *PINS[name]], capture_output=True, text=True
+            [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *PINS[name]],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise NotRunError(f"pip could not install {PINS[name][0]}: {done.stderr.strip().splitlines()[-1:]}")

@@ -44,7 +44,7 @@ def of_river(name: str, seed: int, x: np.ndarray, y: np.ndarray):
 
     def run() -> int:
         right = 0
-        for event, label in zip(events, labels):
+        for event, label in zip(events, labels, strict=True):
             right += learner.predict_one(event) == label
             learner.learn_one(event, label)
         return right
@@ -112,7 +112,8 @@ def main() -> None:
         began = time.thread_time(), time.process_time(), time.perf_counter()
         right = run()
         thread, process, wall = (
-            end - start for start, end in zip(began, (time.thread_time(), time.process_time(), time.perf_counter()))
+            end - start
+            for start, end in zip(began, (time.thread_time(), time.process_time(), time.perf_counter()), strict=True)
         )
         found = {"accuracy": 100 * right / len(y), "thread_s": thread, "process_s": process, "wall_s": wall}
         print("FOUND " + json.dumps({"seed": int(seed), "events": len(y), **found}), flush=True)

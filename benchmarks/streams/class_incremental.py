@@ -2,9 +2,9 @@
 
 mapsto bench class_incremental
 
-EfficientNet-Lite0 with its ImageNet weights (extra `vision`) embeds a part of CIFAR-100 at 224 pixels, in ONNX Runtime, an image at a time; the
-embeddings are kept in ``$MAPSTO_BENCH/class_incremental``. The heads see the training embeddings class by class, and answer test images of
-all classes in the end. Joint training is logistic regression, its regularisation chosen on a fifth of the training embeddings.
+EfficientNet-Lite0 with its ImageNet weights (extra `vision`) embeds a part of CIFAR-100 at 224 pixels, in ONNX Runtime, an image at a time;
+the embeddings are kept in ``$MAPSTO_BENCH/class_incremental``. The heads see the training embeddings class by class, and answer test images
+of all classes in the end. Joint training is logistic regression, its regularisation chosen on a fifth of the training embeddings.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A stream that is learnt, killed at random moments and gone on with, beside the same stream without a stop; and memory over a million events.
+"""A stream that is learnt, killed at random moments and gone on with, beside the same without a stop; and memory over a million events.
 
 mapsto bench resume
 
-The stream is a CSV of SEA events whose rule changes, once with each label beside its event and once with every label 200 questions late.
-`online.tabular` learns it through the executor in a process of its own, which is killed (SIGKILL) at random moments, a fifth of them while it
-starts; the same run is then begun again with blocks of another size. In the end answers, log and model must be those of a run that nobody
-disturbed, to the bit, and each event must have been answered once.
+The stream is a CSV of SEA events whose rule changes, once with each label beside its event, and once with every label 200 questions late.
+`online.tabular` learns it through the executor in a process of its own, which is killed (SIGKILL) at random moments, a fifth of them from
+its start on and the others after its first block; the same run is then begun again with blocks of another size. In the end answers, log
+and model must be those of a run that nobody disturbed, to the bit, and each event must have been answered once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
