@@ -85,6 +85,10 @@ def test_a_stream_is_learnt_recorded_and_reported(tmp_path: Path) -> None:
     rows = {row["metric"]: row for row in compared}
     assert rows["online.softmax.accuracy"]["a"] == pytest.approx(account["figures"]["accuracy"])
     assert rows["online.softmax.accuracy"]["difference"] is not None
+    with (tmp_path / "doors.csv").open("a") as file:
+        file.write("n600,1.0,red,yes\n")
+    grown = learn("doors.csv", "--target", "open", "--id", "name")
+    assert "is not what it was in the last run" in grown.err
 
 
 def test_lines_of_json_hold_each_row_and_then_the_summary(tmp_path: Path) -> None:

@@ -254,7 +254,11 @@ def _learn(
 
     source: Stream = cast("Any", mapping).stream
     folder = _folder(mapping, file, out, seed)
-    recipe = Recipe(steps=mapping, name=_slug(folder.name), title=f"{Path(file).name} → {mapping.name}")
+    recipe = Recipe(
+        steps=mapping,
+        name=_slug(folder.name),
+        title=f"{'standard input' if file == '-' else Path(file).name} → {mapping.name}",
+    )
     notes: list[str] = []
     answers = None
     if predictions is not None:
@@ -267,6 +271,7 @@ def _learn(
         as_json=as_json,
         predictions=answers,
     )
+    key_before = _key_of(folder)
     began = time.monotonic()
     with display:
         result = execute(
@@ -291,6 +296,10 @@ def _learn(
     reports.save(report, folder, recipe_yaml=dump(recipe))
     answer = command("mapsto stream {table} --from {snapshot}", table="FILE.csv", snapshot=folder)
     stopped = step.status == "stopped" and (source.bounded or file != "-")
+    if source.bounded and key_before not in (None, step.key):
+        notes.append(
+            f"{file} is not what it was in the last run, so that it was learnt from its beginning; --follow goes on where it was"
+        )
     if step.hit:
         notes.append("nothing came since the last run: what it came to is in the store")
     if as_json:
@@ -335,6 +344,14 @@ def _folder(mapping: Process[Any, Any], file: str, out: Path | None, seed: int) 
     writable(folder)
     write_atomically(folder / _KEPT, kept.encode())
     return folder
+
+
+def _key_of(folder: Path) -> str | None:
+    """The key of the learner's step in the folder's report; None where there is none."""
+    try:
+        return str(json.loads((folder / "report.json").read_text(encoding="utf-8"))["steps"][-1]["key"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _is_free(folder: Path, kept: str) -> bool:
