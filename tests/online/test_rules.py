@@ -150,7 +150,7 @@ def test_a_rule_that_is_restored_goes_on_to_the_bit():
 @pytest.mark.parametrize(
     ("make", "least"),
     [
-        (lambda: _Ridge(400, 0), 0.97),
+        (lambda: _Ridge(300, 0), 0.97),
         (lambda: _Shared(1.0), 0.94),
         (lambda: _OneVariance(1.0), 0.88),
         (lambda: _Perceptron(hidden=64, rate=3e-3, replay=7, memory=2000, seed=0), 0.95),
@@ -165,3 +165,19 @@ def test_digits_whose_classes_come_one_after_another(make: Any, least: float):
     rule = _taught(make(), rows[train], labels[train], classes=10)
     right = [rule.scores(row).argmax() == label for row, label in zip(rows[test], labels[test], strict=True)]
     assert np.mean(right) >= least
+
+
+def test_the_number_of_threads_decides_no_bit():
+    """With 600 random features BLAS shares the products among the threads that it may use."""
+    from threadpoolctl import threadpool_limits
+
+    from mapsto import online, streams
+    from mapsto.context import Context
+    from mapsto.testing.streams import model_digest
+
+    digests = set()
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            made = online.ridge(stream=streams.sea(events=80), projection=600)
+            digests.add(model_digest(Context().apply(made, None)))
+    assert len(digests) == 1

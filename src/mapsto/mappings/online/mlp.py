@@ -79,6 +79,8 @@ class _Perceptron(Rule):
     0
     """
 
+    large = True
+
     def __init__(self, *, hidden: int, rate: float, replay: int, memory: int, seed: int) -> None:
         self._rate, self._replay, self._memory, self._seed = rate, replay, memory, seed
         self._layers = (_Adam(np.zeros((hidden, 0))), _Adam(np.zeros((0, hidden))))

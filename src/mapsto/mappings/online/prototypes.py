@@ -52,6 +52,8 @@ class Prototypes(Online):
 class _Means(Rule):
     """How many events each class had, and their means (classes, inputs)."""
 
+    large = True
+
     def __init__(self, shrinkage: float) -> None:
         self._shrinkage = shrinkage
         self._counts, self._means = np.zeros(0), np.zeros((0, 0))

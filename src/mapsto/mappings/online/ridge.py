@@ -72,6 +72,8 @@ class _Ridge(Rule):
     [1.0, 0.0]
     """
 
+    large = True
+
     def __init__(self, projection: int, seed: int) -> None:
         self._projection, self._seed = projection, seed
         self._directions = np.zeros((0, projection))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from mapsto.kinds import Block, ColumnType, EventSignature
 from mapsto.nn.online.event_rows import EventRows
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.late_labels import LateLabels
+from mapsto.nn.online.one_thread import one_thread
 from mapsto.nn.online.rule import Rule
 from mapsto_runtime.shown import short
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "Answers", "StreamLearner", "TableLearner", "Task", "crowded", "many_classes", "read_labels"]
 
 _MANY_CLASSES = 1000
+_SHARED = 1024
+"""Numbers of a matrix from which on BLAS may share its product with a row among threads; it does from about 9,000 on."""
 
 Task: TypeAlias = Literal["classes", "values"]
 """What labels are."""
@@ -142,6 +146,10 @@ class TableLearner(StreamLearner):
         return [*map(crowded, self._rows.crowded), *many_classes(len(self._classes))]
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
+        with self._threads():
+            return self._learn(block, answered)
+
+    def _learn(self, block: Block, answered: Answered | None) -> NDArray[np.float64]:
         aside = dict(block.broken)
         labels, ids = read_labels(block, aside), block.ids.tolist()
         found: list[tuple[int, NDArray[np.float64]]] = []
@@ -181,8 +189,14 @@ class TableLearner(StreamLearner):
     def predict(self, block: Block) -> NDArray[np.float64]:
         aside = dict(block.broken)
         rows = self._rows.rows(block, aside, learn=False)
-        found = [(event, self._rule.scores(row)) for event, row in rows if row is not None]
+        with self._threads():
+            found = [(event, self._rule.scores(row)) for event, row in rows if row is not None]
         return self._table(len(block), found)
+
+    def _threads(self) -> AbstractContextManager[Any]:
+        """One thread for products; where all are too small to be shared, nothing has to be done."""
+        inputs, classes = self.size
+        return one_thread() if self._rule.large or inputs * max(classes, 1) >= _SHARED else nullcontext()
 
     def head(self) -> tuple[Head, tuple[RowColumn, ...]] | None:
         head = self._rule.head()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,9 @@ __all__ = ["Rule"]
 
 class Rule:
     """What an online learner does with a row. Its state is arrays, and grows with inputs and classes."""
+
+    large: ClassVar[bool] = False
+    """Whether it takes products of larger matrices than (classes, inputs)."""
 
     @abstractmethod
     def grow(self, inputs: int, classes: int) -> None:
