@@ -15,6 +15,7 @@ namespace online {
 
 constexpr int kBins = 64;
 constexpr std::uint8_t kMissing = kBins;  // its bin, behind the others
+constexpr int kFew = 24;  // samples that are sorted rather than counted
 constexpr int kLeaf = 0, kNumber = 1, kWord = 2;
 
 // Words beyond 64 categories share their bins.
@@ -142,16 +143,11 @@ struct Tree {
   std::vector<float> counts;       // (leaves, stride): how often each class, or the number and the sum of values
   std::vector<double> importance;  // by column: how much its splits gained
 
-  // The leaf's row of counts that an event falls to; words come as their bins.
-  std::int32_t leaf(const double* x) const {
-    const Node* node = nodes.data();
-    while (node->kind != kLeaf) {
-      const double value = x[node->column];
-      const bool left = node->kind == kNumber ? value <= node->threshold : value == node->threshold;
-      const bool goes_left = value == value ? left : node->missing_left != 0;
-      node = nodes.data() + node->child + !goes_left;
-    }
-    return node->child;
+  // The child that an event goes to; words come as their bins. Without a branch that a processor could foresee wrongly.
+  std::int32_t next(const Node& node, const double* x) const {
+    const double value = x[node.column];
+    const bool left = (value <= node.threshold) & ((node.kind == kNumber) | (value == node.threshold));
+    return node.child + !(left | ((value != value) & (node.missing_left != 0)));
   }
 };
 
@@ -170,11 +166,10 @@ class Forest {
 
   // Mean of the trees' class probabilities (classes,), or the mean of their values; false where there is no tree yet.
   bool answer(const double* x, int classes, bool values, double* p) {
-    leaves_.resize(trees_.size());
+    walk(x);
     if (trees_.empty()) return false;
     std::fill(p, p + classes, 0.0);
     for (std::size_t t = 0; t < trees_.size(); ++t) {
-      leaves_[t] = trees_[t].leaf(x);
       const float* row = trees_[t].counts.data() + static_cast<std::size_t>(leaves_[t]) * stride_;
       if (values) {
         p[0] += static_cast<double>(row[1]) / static_cast<double>(row[0]);
@@ -190,10 +185,11 @@ class Forest {
     return true;
   }
 
-  // Count a label in the leaf that its event falls to in each tree.
-  void count(const double* x, double y, bool values) {
-    for (Tree& tree : trees_) {
-      float* row = tree.counts.data() + static_cast<std::size_t>(tree.leaf(x)) * stride_;
+  // Count a label in the leaf that its event falls to in each tree; `answered` where `answer` was asked about it last.
+  void count(const double* x, double y, bool values, bool answered) {
+    if (!answered) walk(x);
+    for (std::size_t t = 0; t < trees_.size(); ++t) {
+      float* row = trees_[t].counts.data() + static_cast<std::size_t>(leaves_[t]) * stride_;
       if (values) {
         row[0] += 1.0f;
         row[1] += static_cast<float>(y);
@@ -298,6 +294,7 @@ class Forest {
   std::vector<std::int32_t> leaves_, totals_, left_, chosen_;
   std::vector<std::int32_t> histogram_;    // (bins, classes), empty between two columns
   std::uint64_t pairs_[kBins + 1] = {};    // the same for two classes
+  std::vector<std::int32_t> few_;          // (classes,), empty between two columns
   std::vector<std::uint16_t> drawn_;
   // copies for the state
   std::vector<Node> all_nodes_;
@@ -305,6 +302,33 @@ class Forest {
   std::vector<double> all_importance_;
   std::vector<std::int32_t> node_counts_, leaf_counts_, stacked_;
   std::vector<std::uint16_t> sampled_;
+
+  // The row of counts of the leaf that an event falls to, in each tree. Trees are walked side by side: each waits for memory most of the time.
+  void walk(const double* x) {
+    constexpr std::size_t kSide = 8;
+    leaves_.resize(trees_.size());
+    for (std::size_t first = 0; first < trees_.size(); first += kSide) {
+      const std::size_t count = std::min(kSide, trees_.size() - first);
+      const Node* at[kSide];
+      std::size_t walking[kSide], left = count;
+      for (std::size_t i = 0; i < count; ++i) {
+        at[i] = trees_[first + i].nodes.data();
+        walking[i] = i;
+      }
+      while (left) {
+        std::size_t still = 0;
+        for (std::size_t w = 0; w < left; ++w) {
+          const std::size_t i = walking[w];
+          const Tree& tree = trees_[first + i];
+          if (at[i]->kind == kLeaf) continue;
+          at[i] = tree.nodes.data() + tree.next(*at[i], x);
+          walking[still++] = i;
+        }
+        left = still;
+      }
+      for (std::size_t i = 0; i < count; ++i) leaves_[first + i] = at[i]->child;
+    }
+  }
 
   void widen(std::vector<float>& counts, int stride) const {
     if (counts.empty() || !stride_) return;
@@ -381,7 +405,7 @@ class Forest {
         const int c = chosen_[tried];
         credit_ -= m;
         if (values) try_values(c, samples, m, weight, ring, bins, inputs, best);
-        else try_classes(c, samples, m, weight, bins, inputs, best);
+        else try_classes(c, samples, m, weight, squares, bins, inputs, best);
       }
       credit_ -= 2.0 * (m + 8);
     } else {
@@ -432,7 +456,8 @@ class Forest {
 
   // The best split of a column by Gini's index: the largest of sum L_k² / L + sum R_k² / R. Counts are whole numbers, so that sums are exact in
   // any order, and two splits are compared without a division: (n / d > n' / d') as n d' > n' d.
-  void try_classes(int c, const Sample* samples, int m, std::int64_t weight, const Bins& bins, const Inputs& inputs, Best& best) {
+  void try_classes(int c, const Sample* samples, int m, std::int64_t weight, std::int64_t squares, const Bins& bins, const Inputs& inputs,
+                   Best& best) {
     const std::uint8_t* codes = bins.column(c);
     const bool words = inputs.words[c];
     std::uint64_t occupied = 0;
@@ -446,6 +471,7 @@ class Forest {
       sweep_pairs(c, weight, occupied, words, bins, best);
       return;
     }
+    if (m <= kFew && !words && sweep_few(c, samples, m, weight, squares, codes, bins, best)) return;
     const int width = wide();
     histogram_.resize(static_cast<std::size_t>(kBins + 1) * width);
     std::int32_t* histogram = histogram_.data();
@@ -460,6 +486,38 @@ class Forest {
       case 16: sweep_classes<16>(c, width, weight, occupied, words, bins, best); break;
       default: sweep_classes<0>(c, width, weight, occupied, words, bins, best);
     }
+  }
+
+  // The same splits of a few samples, sorted by their bins: sums are carried on from sample to sample, so that classes cost nothing. False
+  // where values are missing.
+  bool sweep_few(int c, const Sample* samples, int m, std::int64_t weight, std::int64_t squares, const std::uint8_t* codes, const Bins& bins,
+                 Best& best) {
+    std::uint64_t keys[kFew];
+    for (int i = 0; i < m; ++i) {
+      const Sample sample = samples[i];
+      const std::uint8_t code = codes[sample.slot];
+      if (code == kMissing) return false;
+      const std::uint64_t key = static_cast<std::uint64_t>(code) << 32 | static_cast<std::uint64_t>(sample.label) << 16 | sample.weight;
+      int place = i;
+      for (; place > 0 && keys[place - 1] > key; --place) keys[place] = keys[place - 1];
+      keys[place] = key;
+    }
+    if (keys[0] >> 32 == keys[m - 1] >> 32) return true;
+    few_.resize(stride_, 0);
+    std::int64_t l = 0, l_squares = 0, r_squares = squares;
+    for (int i = 0; i + 1 < m; ++i) {
+      const auto label = static_cast<int>(keys[i] >> 16 & 0xffff);
+      const auto w = static_cast<std::int64_t>(keys[i] & 0xffff);
+      const std::int64_t left = few_[label];
+      l_squares += w * (2 * left + w);
+      r_squares -= w * (2 * (totals_[label] - left) - w);
+      few_[label] += static_cast<std::int32_t>(w);
+      l += w;
+      const auto bin = static_cast<int>(keys[i] >> 32);
+      if (static_cast<int>(keys[i + 1] >> 32) != bin) try_split(c, bin, false, false, false, l, weight - l, l_squares, r_squares, bins, best);
+    }
+    for (int i = 0; i + 1 < m; ++i) few_[keys[i] >> 16 & 0xffff] = 0;
+    return true;
   }
 
   // With class counts (bins, classes) in `histogram_`, which is left empty.

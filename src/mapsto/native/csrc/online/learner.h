@@ -314,7 +314,7 @@ class Learner {
     learn_linear(label);
     if (!forests_.empty()) {
       const double* bins = binned(x);
-      for (Forest& forest : forests_) forest.count(bins, label, values);
+      for (Forest& forest : forests_) forest.count(bins, label, values, fresh_);
     }
     for (int m = 0; settings_.markov && m < 2; ++m) {
       if (values) fading_[m].learn(label);
@@ -330,8 +330,8 @@ class Learner {
     learn_mlp(label);
   }
 
-  // Less where each answer costs more.
-  double work() const { return 10000.0; }
+  // Less where there are many classes, since each column of a node then costs more.
+  double work() const { return 10000.0 / (1.0 + (classes_ > 2 ? classes_ - 2 : 0) / 28.0); }
 
   void learn_linear(double label) {
     const bool values = settings_.values;
