@@ -268,6 +268,7 @@ def test_snapshots_are_listed_chosen_and_answer_without_learning(tmp_path: Path)
         ("doors.csv --target open --predictions doors.csv", "holds something other than predictions"),
         ("doors.csv --target open --predictions /dev/full", "cannot write predictions: the disk is full"),
         ("doors.csv --target open --predictions doors.csv/answers.csv", "cannot write predictions"),
+        ("doors.csv --target open --predictions -", "give a file's name"),
         ("doors.csv --target open --format xml", "there is no stream 'xml'"),
     ],
 )
@@ -335,7 +336,7 @@ def test_the_screen_shows_now_and_over_time_classes_members_drifts_and_what_was_
         "1,000   1,000/s",
         "50%",
         "80.0 % now   70.0 % of all   no change 50.0 %   majority 60.0 %",
-        "▄▄▄",
+        "▄▄▄   80.0 % to 80.0 %",
         "70 %  c7 (10% of labels, first at 8)",
         "and 2 more classes",
         "75%  forests",

@@ -110,6 +110,12 @@ def stream(
         "time": time_column,
         "follow": follow,
     }
+    if str(predictions) == "-":
+        if model is None:
+            raise SpecError(
+                "while it learns, standard output has the result", where="--predictions", hint="give a file's name"
+            )
+        predictions = None
     if model is not None:
         learning = {
             "--learner": learner,

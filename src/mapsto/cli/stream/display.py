@@ -147,7 +147,9 @@ class StreamDisplay(Listener):
             lines.append((main, Text("no label yet")))
         else:
             lines.append((main, Text(_figures(told))))
-            lines.append(("over time", Text(sparkline(self._points, _POINTS), style="cyan")))
+            low, high = (shown_figure(main, each(self._points, default=0.0)) for each in (min, max))
+            over_time = Text(sparkline(self._points, _POINTS), style="cyan")
+            lines.append(("over time", over_time.append(f"   {low} to {high}", style="dim")))
         for place, each in enumerate(told["classes"][:_MOST_LINES]):
             lines.append(("" if place else "recall", _bar(each["recall"], f"{short(each['class'])}", told, each)))
         more = len(told["classes"]) - _MOST_LINES
