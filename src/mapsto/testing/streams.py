@@ -50,8 +50,11 @@ def check_stream(stream: Stream) -> None:
     """Two reads agree, whatever the size of blocks; opened at any block's `next`, it goes on; its columns are of the types it says."""
     whole = list(_events(stream, None, 256))
     _require(bool(whole), "it has no events")
+    ends: list[Json] = []
     for size in SIZES:
         _require(list(_events(stream, None, size)) == whole, f"read in blocks of {size}, it gives other events")
+        ends.append([block.next for block in stream.open(size=size)][-1])
+    _require(all(end == ends[0] for end in ends), f"its last position depends on the size of blocks: {ends}")
     read = 0
     for block in stream.open(size=7):
         _require(len(block) <= 7, f"a block has {len(block)} events where 7 were asked for")

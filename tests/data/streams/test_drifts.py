@@ -93,6 +93,9 @@ def test_labels_are_of_one_kind_and_positions_of_the_same_streams() -> None:
         _ = streams.drift(streams=(sea(), streams.friedman()), at=(3,)).task
     with pytest.raises(DataError, match="of other streams"):
         next(streams.drift(streams=(sea(), sea()), at=(3,)).open([5, [None]]))
+    piped = streams.feature_drift(stream=streams.csv(file="-", target="y"))
+    with pytest.raises(SpecError, match="cannot be read again"):
+        streams.drift(streams=(sea(), piped), at=(3,)).columns()
 
 
 # ------------------------------------------------------------------------------------------------------------- late labels
@@ -212,6 +215,8 @@ NESTED = {
 def test_streams_of_streams_keep_the_promise_of_streams(name: str) -> None:
     stream = NESTED[name]()
     whole = list(_events(stream, None, 64))
+    ends = {size: list(stream.open(size=size))[-1].next for size in (1, 7, 64)}
+    assert ends[1] == ends[7] == ends[64], "positions do not depend on blocks"
     read = 0
     for block in stream.open(size=5):
         read += len(block)

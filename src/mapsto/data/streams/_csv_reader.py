@@ -177,16 +177,18 @@ class _Layout(NamedTuple):
     def lines(self, source: Source, at: int, most: int) -> tuple[list[bytes], int]:
         """At most so many lines from byte `at`, where the source stands, and the byte after them; of one that grows whole lines only."""
         lines: list[bytes] = []
+        end = at
         while len(lines) < most:
             line, length = _next_line(source, at, self.separator)
             if not length:
-                source.seek(at)
-                source.require_whole(at)
+                source.seek(end)
+                source.require_whole(end)
                 break
             at += length
             if line.strip() or length >= LONGEST:
                 lines.append(line)
-        return lines, at
+                end = at  # blank lines are behind no event
+        return lines, end
 
     def cells(self, lines: Sequence[bytes]) -> list[list[str] | str]:
         """The cells of each line, without blanks around them; of what is no event why."""

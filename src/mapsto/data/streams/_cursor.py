@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mapsto.data.streams._cells import words_of
+from mapsto.data.streams._sources import STANDARD_INPUT
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Block, ColumnType, Json, Stream, Task
 from mapsto.mapping import Ref
@@ -18,24 +20,34 @@ __all__ = ["Cursor", "Part", "merged_types", "missing_like", "put_together", "sa
 
 
 class Cursor:
-    """A place in a stream.
-
-    Its position is where the block that it stands in begins, and how many of that block's events lie behind it, so that it is known at
-    every event of a stream that gives positions of blocks alone.
-    """
+    """A place in a stream, whose position is the stream's own, however it is cut into blocks."""
 
     def __init__(self, stream: Stream, position: Json, *, size: int) -> None:
-        begin, skip = (None, 0) if position is None else cast("tuple[Json, int]", position)
-        self._begin, self._skip = begin, skip
-        self._blocks = stream.open(begin, size=size)
+        self._stream, self._begin = stream, position
+        self._blocks = stream.open(position, size=size)
         self._block: Block | None = None
         self._at = 0
+        """Events of the block at hand that lie behind."""
         self._ended = False
 
     @property
     def position(self) -> Json:
         """To go on from."""
-        return [self._begin, self._at + self._skip]
+        block, begin = self._block, self._begin
+        if block is None or not self._at:
+            return begin
+        if self._at == len(block):
+            return block.next
+        first = 0 if begin is None else begin
+        if (
+            type(first) is int and type(block.next) is int and block.next - first == len(block)
+        ):  # events by their number
+            return first + self._at
+        left = self._at
+        while left:  # only the stream knows where it stands after so many events
+            part = next(self._stream.open(begin, size=left))
+            left, begin = left - len(part), part.next
+        return begin
 
     def peek(self) -> tuple[Block, int] | None:
         """The block at hand and the next of its events; a block without events where the stream waits for more, None at its end."""
@@ -50,8 +62,6 @@ class Cursor:
                 return None
             if not len(block):
                 return block, 0
-            self._at = min(self._skip, len(block))
-            self._skip -= self._at
             self._block = block
         return self._block, self._at
 
@@ -148,15 +158,30 @@ def missing_like(values: NDArray[Any], count: int) -> NDArray[Any]:
     return np.full(shape, np.nan, values.dtype) if values.dtype.kind == "f" else np.zeros(shape, values.dtype)
 
 
-def stream_of(source: Stream | Ref, *, where: str) -> Stream:
-    """The stream of a field, which the recipe has put in place of a reference."""
+def stream_of(source: Stream | Ref, *, where: str, reread: bool = False) -> Stream:
+    """The stream of a field, which the recipe has put in place of a reference.
+
+    Raises `SpecError` where there is none, or where it is to be `reread` and is of standard input.
+    """
     if isinstance(source, Ref):
         raise SpecError(
             f"{source!r} stands for a stream that is not known here",
             where=where,
             hint="use it in a recipe that has an entry of that label, or give the stream itself",
         )
+    if reread and _is_read_once(source):
+        raise SpecError(
+            "standard input cannot be read again", where=where, hint="write its events to a file and follow that"
+        )
     return source
+
+
+def _is_read_once(value: Any) -> bool:
+    """Whether a stream is of standard input, or over one that is."""
+    if isinstance(value, Stream):
+        parts = [getattr(value, field.name) for field in dataclasses.fields(cast("Any", value))]
+        return getattr(value, "file", None) == STANDARD_INPUT or any(map(_is_read_once, parts))
+    return isinstance(value, tuple) and any(map(_is_read_once, cast("tuple[Any, ...]", value)))
 
 
 def merged_types(streams: Sequence[Stream]) -> dict[str, ColumnType]:

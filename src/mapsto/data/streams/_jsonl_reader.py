@@ -112,21 +112,21 @@ def _lines(source: Source, at: int, most: int) -> tuple[list[bytes], int]:
     A line longer than `LONGEST` is one, empty.
     """
     lines: list[bytes] = []
+    end = at
     while len(lines) < most:
         line = source.readline(LONGEST)
         length = len(line)
         while not line.endswith(b"\n") and length >= LONGEST and (more := source.readline(LONGEST)):
             line, length = more, length + len(more)
         if not length or (not line.endswith(b"\n") and source.growing):
-            source.seek(at)
-            source.require_whole(at)
+            source.seek(end)
+            source.require_whole(end)
             break
         at += length
-        if length > LONGEST:
-            lines.append(b"")
-        elif line.strip():
-            lines.append(line)
-    return lines, at
+        if length > LONGEST or line.strip():
+            lines.append(b"" if length > LONGEST else line)
+            end = at  # blank lines are behind no event
+    return lines, end
 
 
 def _object(line: bytes) -> _Object | str:

@@ -108,7 +108,7 @@ class Drift(Stream):
                 where="drift",
                 hint=f"give {len(self.streams) - 1}, each later than the one before",
             )
-        return [stream_of(stream, where="drift: streams") for stream in self.streams]
+        return [stream_of(stream, where="drift: streams", reread=True) for stream in self.streams]
 
     def _turns(self, start: int, stop: int) -> NDArray[Any]:
         """Which stream has its turn at each of these events."""

@@ -75,15 +75,9 @@ class LateLabels(Stream):
 
     @cached_property
     def _inner(self) -> Stream:
-        stream = stream_of(self.stream, where="late_labels: stream")
+        stream = stream_of(self.stream, where="late_labels: stream", reread=True)
         if (self.events is None) == (self.seconds is None):
             raise SpecError("needs events or seconds, and not both", where="late_labels", hint="give one of them")
-        if getattr(stream, "file", None) == "-":
-            raise SpecError(
-                "the labels of standard input cannot be read again later",
-                where="late_labels",
-                hint="write its events to a file and follow that",
-            )
         return stream
 
 
