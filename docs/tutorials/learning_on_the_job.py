@@ -54,7 +54,7 @@ print("\n".join(["number,income,age,town,decision", *rows[:3]]))
 # %% [markdown]
 # ## 2. Learn from it
 #
-# In a terminal `mapsto stream` shows the accuracy as it moves, the drifts it noticed, and whose answer it is among the learner's
+# In a terminal the command shows the accuracy as it moves, the drifts it noticed, and whose answer it is among the learner's
 # members. Here we let it print its summary.
 
 # %%
