@@ -23,6 +23,7 @@ from mapsto.cli.stream.predictions import PredictionFile
 from mapsto.cli.stream.sources import stream_of, task_of
 from mapsto.kinds import Block
 from mapsto.report.streams import beaten_by
+from mapsto.run import driver
 
 
 def table(path: Path, count: int = 600, *, drift: bool = True) -> Path:
@@ -241,6 +242,23 @@ def test_snapshots_are_listed_chosen_and_answer_without_learning(tmp_path: Path)
     assert "right on" not in of_questions.err
     none = mapsto("stream", "doors.csv", "--target", "open", "--from", "runs/doors@0", code=2)
     assert "no snapshot was kept up to event 0" in none.err
+
+
+def test_what_was_kept_before_a_kill_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(tmp_path / "my doors.csv", 3000)
+
+    def killed(self: Any, step: Any, start: int, *rest: Any) -> None:
+        if start >= 1500:
+            raise SystemExit(3)
+
+    monkeypatch.setattr(StreamDisplay, "answered", killed)
+    monkeypatch.setattr(driver, "_LOOK_SECONDS", 0.0)
+    learn("my doors.csv", "--target", "open", "--publish-every", 500, code=3)
+    assert not (tmp_path / "runs" / "my_doors" / "report.json").exists()
+    kept = json.loads(mapsto("stream", "--from", "runs/my_doors", "--json", code=0).out)
+    assert [each["events"] for each in kept] == [512, 1024, 1536]
+    answered = mapsto("stream", "my doors.csv", "--from", "my doors@700", code=0)
+    assert "by online.softmax after 512 events" in answered.err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from contextlib import closing
 from enum import Enum
@@ -15,6 +14,7 @@ import typer
 from mapsto import discovery
 from mapsto.cli.app import JsonOption, StoreOption, app, print_json, print_note, print_text
 from mapsto.cli.run import typed, writable
+from mapsto.cli.stream.names import slug
 from mapsto.errors import SpecError, command, nearest
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _learn(
     folder = _folder(mapping, file, out, seed)
     recipe = Recipe(
         steps=mapping,
-        name=_slug(folder.name),
+        name=slug(folder.name),
         title=f"{'standard input' if file == '-' else Path(file).name} → {mapping.name}",
     )
     notes: list[str] = []
@@ -344,7 +344,7 @@ def _folder(mapping: Process[Any, Any], file: str, out: Path | None, seed: int) 
 
     kept = dumps({"step": node_of(mapping), "seed": seed}) + "\n"
     stem = "input" if file == "-" else Path(file).absolute().name.partition(".")[0] or "stream"
-    base = out or Path("runs") / _slug(stem)
+    base = out or Path("runs") / slug(stem)
     tries = [base] if out is not None else [base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 1000))]
     folder = next((each for each in tries if _is_free(each, kept)), base)
     writable(folder)
@@ -367,10 +367,6 @@ def _is_free(folder: Path, kept: str) -> bool:
         return (folder / _KEPT).read_text(encoding="utf-8") == kept
     except (OSError, ValueError):
         return not (folder / "report.json").exists() and not any(folder.iterdir())
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "stream"
 
 
 # ------------------------------------------------------------------------------------------------------ what was learnt

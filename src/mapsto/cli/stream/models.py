@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mapsto.cli.stream.names import slug
 from mapsto.errors import DataError, SpecError, StoreError, command, nearest
 from mapsto.kinds import Model
 from mapsto.report import build as reports
@@ -84,7 +85,7 @@ def snapshots(name: str, store: Store) -> list[Snapshot]:
 
 def _runs(name: str, store: Store) -> tuple[str, list[dict[str, Any]]]:
     """The key of the learner's step, and the runs that worked on it, oldest first."""
-    key, title = "", Path(name).name
+    key, title = "", slug(Path(name).name)
     if (Path(name) / "report.json").is_file():
         report = reports.load(Path(name))
         with reports.reading(Path(name)):
