@@ -43,7 +43,8 @@ SAID_IN = [*PAGES, *sorted((ROOT / "docs" / "tutorials").glob("*.py")), *shipped
 # A reader's words, and the parts that a message fills in, as they stand in the folder that `place` makes.
 STAND_FOR = {
     "AGE": "30d", "COLUMN": "column", "DATA": "digits", "FILE": "photo1.png", "FILE.csv": "table.csv", "FOLDER": "photos",
-    "FOLDER_OF_EXAMPLES": "photos", "ID": "b", "LEARNER": "runs/meta_protonet", "N": "2", "NAME": "prune.taylor", "RECIPE": "demo", "RUN": "runs/demo",
+    "FOLDER_OF_EXAMPLES": "photos", "ID": "b", "LEARNER": "runs/meta_protonet", "N": "2", "NAME": "prune.taylor",
+    "RECIPE": "demo", "RUN": "runs/demo",
     "prune.smallest": "prune.taylor", "YOUR_FILE": "photo1.png", "列名": "column",
 }  # fmt: skip
 FILLED_IN = {
