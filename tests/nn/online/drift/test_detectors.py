@@ -225,3 +225,21 @@ def test_only_the_first_columns_are_watched_by_the_events_that_bring_them() -> N
     late, early = np.where(np.arange(64) < 9, np.nan, 1.0), np.where(np.arange(64) < 3, np.nan, 1.0)
     monitor.update(0, none, none, {"late": late, "early": early, "first": np.ones(64)})
     assert [each["name"] for each in monitor.snapshot()["columns"]] == ["first", "early"]
+
+
+def test_a_detector_of_errors_watches_nothing_else() -> None:
+    monitor, none = Monitor(dict.fromkeys(("error", "confidence", "features"), ("ddm", "adwin"))), np.full(64, np.nan)
+    monitor.update(0, none, none, {"width": np.ones(64)})
+    state = monitor.snapshot()
+    assert [len(each) for each in (state["error"], state["confidence"], state["columns"][0]["detectors"])] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(("detector", "latest"), [("adwin", 900), ("kswin", 1000), ("page_hinkley", 800)])
+def test_a_column_that_changes_by_a_standard_deviation_is_marked(detector: str, latest: int) -> None:
+    rng, none = np.random.default_rng(0), np.full(9000, np.nan)
+    columns = {f"x{place}": rng.normal(size=9000) for place in range(4)}
+    columns["x2"][6000:] += 1
+    marks = Monitor({"features": (detector,)}).update(0, none, none, columns)
+    assert {mark.signal for mark in marks} == {"feature:x2"}
+    assert 0 < marks[0].event - 6000 <= latest
+    assert marks[0].change > 0

@@ -36,6 +36,7 @@ class Ddm(Detector):
     """
 
     name: ClassVar[str] = "ddm"
+    of_errors: ClassVar[bool] = True
 
     def __init__(self, *, warning_level: float = 2.0, drift_level: float = 3.0, grace: int = 30) -> None:
         self._warning_level, self._drift_level, self._grace = warning_level, drift_level, grace

@@ -13,6 +13,8 @@ class Detector:
     """A detector; its state is flat, and `restore` of another's `state` goes on as that one would."""
 
     name: ClassVar[str]
+    of_errors: ClassVar[bool] = False
+    """Whether it is for errors alone, and not for any number."""
     warning: bool = False
     """Whether it is close to a drift, of those that say so."""
     change: float = 0.0

@@ -29,8 +29,12 @@ _FIRST_ERRORS = 100
 _FAR = 10.0
 """A column's values are cut off here, on their scale."""
 _DEFAULT = {"error": ("adwin",), "confidence": ("adwin",), "features": ("adwin",)}
-_DELTA = 1e-4
-"""ADWIN's share of false alarms on columns, of which there are many; it looks every 4 groups."""
+_FOR_COLUMNS: Mapping[str, Mapping[str, float]] = {
+    "adwin": {"delta": 1e-4, "clock": 4},
+    "kswin": {"alpha": 1e-5, "window": 100, "latest": 30, "every": 4},
+    "page_hinkley": {"delta": 0.03, "threshold": 10.0},
+}
+"""Settings for columns: there are many, so that false alarms must be fewer, and a value is 32 events, so that fewer values must do."""
 
 
 class Mark(NamedTuple):
@@ -51,7 +55,8 @@ class Monitor:
     Parameters
     ----------
     detectors
-        Signals (`error`, `confidence`, `features`) → names of detectors; what is not named has none. By default ADWIN for each.
+        Signals (`error`, `confidence`, `features`) → names of detectors; what is not named has none. One that is for errors alone, as DDM
+        is, is used for no other signal. By default ADWIN for each.
     columns
         How many columns are watched: those that come first.
     values
@@ -75,7 +80,12 @@ class Monitor:
         chosen = _DEFAULT if detectors is None else detectors
         for name in {name for names in chosen.values() for name in names}:
             detector_of(name)
-        self._names = {signal: tuple(chosen.get(signal, ())) for signal in ("error", "confidence", "features")}
+        self._names = {
+            signal: tuple(
+                name for name in chosen.get(signal, ()) if signal == "error" or not detector_of(name).of_errors
+            )
+            for signal in ("error", "confidence", "features")
+        }
         self._error = _Signal("error", self._names["error"], sign=1)
         self._confidence = _Signal("confidence", self._names["confidence"], sign=-1)
         self._most, self._values = columns if self._names["features"] else 0, values
@@ -205,7 +215,7 @@ class _Signal:
 
 def _made(detector: str, signal: str) -> Detector:
     cls: Any = detector_of(detector)
-    return cls(delta=_DELTA, clock=4) if detector == "adwin" and signal.startswith("feature:") else cls()
+    return cls(**_FOR_COLUMNS.get(detector, {})) if signal.startswith("feature:") else cls()
 
 
 class _Column:
