@@ -244,6 +244,32 @@ def test_snapshots_are_listed_chosen_and_answer_without_learning(tmp_path: Path)
     assert "no snapshot was kept up to event 0" in none.err
 
 
+def test_what_stands_behind_an_answer_is_told(tmp_path: Path) -> None:
+    table(tmp_path / "doors.csv", 120, drift=False)
+    mapsto("stream", "doors.csv", "--target", "open", code=0)
+    told = json.loads((tmp_path / "runs" / "doors" / "report.json").read_text())["steps"][0]["account"]
+    assert max(dict(told["importance"]), key=dict(told["importance"]).get) == "x"  # type: ignore[arg-type]
+    lines = mapsto("stream", "doors.csv", "--from", "runs/doors", "--explain", code=0).out.splitlines()
+    first = json.loads(lines[0])
+    assert len(lines) == 120
+    assert sum(first["why"]["shares"].values()) == pytest.approx(1)
+    assert first["why"]["nearest"][0]["distance"] <= first["why"]["nearest"][1]["distance"]
+    assert first["why"]["nearest"][0]["features"]["x"] == first_x(tmp_path / "doors.csv")
+    assert (
+        "a name that ends in .jsonl"
+        in mapsto("stream", "doors.csv", "--from", "doors", "--explain", "--predictions", "why.csv", code=2).err
+    )
+    assert "give it with --from" in mapsto("stream", "doors.csv", "--target", "open", "--explain", code=2).err
+    learn("doors.csv", "--target", "open", "--out", "plain")
+    assert (
+        "online.softmax explains no answer" in mapsto("stream", "doors.csv", "--from", "plain", "--explain", code=2).err
+    )
+
+
+def first_x(path: Path) -> float:
+    return float(lines_of(path)[0]["x"])
+
+
 def test_what_was_kept_before_a_kill_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table(tmp_path / "my doors.csv", 3000)
 

@@ -29,6 +29,7 @@ def step(**more: Any) -> dict[str, Any]:
             {"class": "<no>", "labels": 900, "recall": None, "first": 1234},
         ],
         "shares": {"knn": 1.0},
+        "importance": [["width", 0.75], ["colour", 0.25]],
         "drifts": [{"event": 2100, "what": "error (adwin)"}],
         "drift_count": 1,
         "aside": {"an infinite number in column 'x'": 3},
@@ -90,6 +91,7 @@ def test_the_page_shows_all_of_a_stream() -> None:
         "&lt;no&gt; at 1,234",
         "Whose answer it was",
         "mlp: 25% at the end",
+        "width 75",
         "yes 90 2,000 before",
         "events 2,001 to 2,200: 62.5 % right",
         "2,050 – 0 yes 1.25 –",
@@ -122,7 +124,16 @@ def test_a_learner_that_adds_nothing_is_an_alarm() -> None:
 
 def test_little_makes_a_short_page_and_other_steps_none() -> None:
     empty = step(
-        figures={}, baselines={}, classes=[], drifts=None, stretches=[], aside={}, measured={}, labels=0, events=0
+        figures={},
+        baselines={},
+        classes=[],
+        drifts=None,
+        stretches=[],
+        importance=[],
+        aside={},
+        measured={},
+        labels=0,
+        events=0,
     )
     empty["curves"] = None
     part = stream_part(empty)

@@ -313,7 +313,7 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
     largest = math.floor(math.log10(max(finite, default=0.0) or 1.0))
     decimals = 1 if largest > 2 else min(4, max(2, 2 - largest))
     tiny = any(0 < number < 10.0**-decimals for number in finite)
-    bars = name.lower() in {"precision", "recall", "f1", "accuracy"}
+    bars = name.lower() in {"precision", "recall", "f1", "accuracy", "share"}
 
     def text(number: float) -> str:
         if role == "bytes":

@@ -117,6 +117,7 @@ def stream_part(step: Mapping[str, Any]) -> StreamPart | None:
         tables=[
             *_figures(account),
             *_classes(account),
+            *_importance(account),
             *_drifts(account),
             *_cost(account),
             *_aside(account),
@@ -211,6 +212,18 @@ def _classes(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
     columns = ["class", "recall", "labels", "first at event"]
     return [("Classes", {"columns": columns, "rows": rows, "units": {"recall": "%"}})]
+
+
+def _importance(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    rows = [[short(str(name)), 100 * share] for name, share in account.get("importance") or ()]
+    if not rows:
+        return []
+    return [
+        (
+            "Columns that matter, by the gain of the forests' splits",
+            {"columns": ["column", "share"], "rows": rows, "units": {"share": "%"}},
+        )
+    ]
 
 
 def _drifts(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -90,6 +90,13 @@ def stream(
             help="Only answer, with this model: a run's folder, its name or digest, or RUN@EVENTS. Without FILE: list what a run kept.",
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="With --from: what stands behind each answer, its members and the nearest past events, as JSON.",
+        ),
+    ] = False,
     store: StoreOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds what is drawn.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but warnings and the result.")] = False,
@@ -101,7 +108,7 @@ def stream(
 
     Example: mapsto stream table.csv --target column --predictions answers.csv --publish-every 1000
 
-    Example: mapsto stream table.csv --from runs/table
+    Example: mapsto stream table.csv --from runs/table --explain
     """
     fields = {
         "target": target,
@@ -133,8 +140,12 @@ def stream(
         if not file:
             _list_snapshots(model, store, as_json)
         else:
-            _predict(file, form, fields, task, model, store, predictions, as_json)
+            _predict(file, form, fields, task, model, store, predictions, as_json or explain, explain=explain)
         return
+    if explain:
+        raise SpecError(
+            "answers are explained with the model that has learnt", where="--explain", hint="give it with --from"
+        )
     if not file:
         raise SpecError(
             "no stream is given",
@@ -381,6 +392,8 @@ def _predict(
     store: str | None,
     predictions: Path | None,
     as_json: bool,
+    *,
+    explain: bool,
 ) -> None:
     """Answer a stream with a model, which learns nothing from it."""
     import numpy as np
@@ -399,13 +412,18 @@ def _predict(
     source = stream_of(node_of_file(file, form, {**fields, "task": "values" if values else None}))
     learner, classes = model.open(), model.signature.classes
     sink = PredictionFile(predictions, values=values, as_json=as_json)
+    if explain and not sink.is_json:
+        raise SpecError("explanations are lines of JSON", where="--predictions", hint="give a name that ends in .jsonl")
     sink.check()
+    explained = getattr(learner, "explain", None)
+    if explain and explained is None:
+        raise SpecError(f"{model.learner} explains no answer", where="--explain", hint="learn with online.tabular")
     count = labels = 0
     good = 0.0
     with closing(sink):
         for block in source.open():
             scores = learner.predict(block)
-            sink.add(count, block, scores, classes)
+            sink.add(count, block, scores, classes, explained(block) if explain and explained is not None else None)
             count += len(block)
             there = block.has_y & block.has_x
             if scores.shape[1]:

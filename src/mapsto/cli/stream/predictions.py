@@ -59,6 +59,11 @@ class PredictionFile:
         self._columns = tuple(name for name in COLUMNS if not (values and name == "probability"))
         self._file: IO[Any] | None = None
 
+    @property
+    def is_json(self) -> bool:
+        """Whether it writes lines of JSON."""
+        return self._is_json
+
     def check(self) -> None:
         """Raises `DataError` or `SpecError` where the file cannot be written, or holds something else."""
         if self._path is None:
@@ -74,9 +79,19 @@ class PredictionFile:
         except OSError as error:
             raise self._failed(error) from error
 
-    def add(self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]) -> None:
-        """The answers to the events of a block that have features, or that could not be read; `start` events came before it."""
-        lines = self._lines(start, block, scores, classes)
+    def add(
+        self,
+        start: int,
+        block: Block,
+        scores: NDArray[np.float64],
+        classes: Sequence[str],
+        why: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        """The answers to the events of a block that have features, or that could not be read; `start` events came before it.
+
+        `why` says of each event what stands behind its answer; it has a place in lines of JSON alone.
+        """
+        lines = self._lines(start, block, scores, classes, why)
         try:
             if self._file is None:
                 self._file = self._opened(start)
@@ -97,7 +112,14 @@ class PredictionFile:
 
     # -- private
 
-    def _lines(self, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]) -> str:
+    def _lines(
+        self,
+        start: int,
+        block: Block,
+        scores: NDArray[np.float64],
+        classes: Sequence[str],
+        why: Sequence[dict[str, Any]] | None,
+    ) -> str:
         """The lines of a block, or of what of it has an answer or could not be read."""
         count = len(block)
         if scores.shape[1]:
@@ -109,7 +131,7 @@ class PredictionFile:
             answers = [value if math.isfinite(value) else None for value in top]
         else:
             answers = [classes[place] if value > 0 else None for place, value in zip(best, top, strict=True)]
-        columns = {
+        columns: dict[str, Sequence[Any]] = {
             "event": range(start + 1, start + count + 1),
             "id": [name or None for name in block.ids.tolist()],
             "answer": answers,
@@ -118,14 +140,14 @@ class PredictionFile:
                 label if has else None for label, has in zip(block.y.tolist(), block.has_y.tolist(), strict=True)
             ],
         }
-        rows = zip(*(columns[name] for name in self._columns), strict=True)
+        names = self._columns if why is None else (*self._columns, "why")
+        columns["why"] = why or ()
+        rows = zip(*(columns[name] for name in names), strict=True)
         if not block.has_x.all():
             asked = block.has_x.tolist()
             rows = (row for event, row in enumerate(rows) if asked[event] or event in block.broken)
         if self._is_json:
-            return "".join(
-                json.dumps(dict(zip(self._columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
-            )
+            return "".join(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(map(_shown_cells, rows))
         return text.getvalue()

@@ -88,6 +88,10 @@ class StreamLearner:
         """Its members' present shares of the answer, which sum to 1; empty where there is one rule."""
         return {}
 
+    def importance(self) -> Mapping[str, float]:
+        """How much each column matters, which sums to 1; empty where that is not known."""
+        return {}
+
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The state, besides `signature` and `values`."""

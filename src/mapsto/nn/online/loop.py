@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Online"]
 
+_MOST_COLUMNS = 50
+"""So many columns are told of, those that matter most."""
+
 
 class Online(Process[None | Network | Package | Model, Model]):
     """The fields and the loop of every online learner: from nothing, on a frozen encoder, or from the model of an earlier stream.
@@ -177,6 +180,11 @@ def _task_of(model: Model) -> Task:
     return cast("Task", model.values.get("task", "classes"))
 
 
+def _largest(importance: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The columns that matter most, the first first."""
+    return sorted(importance.items(), key=lambda each: (-each[1], each[0]))[:_MOST_COLUMNS]
+
+
 class _Learning(Live[Model]):
     """A learner at work on its stream."""
 
@@ -285,6 +293,7 @@ class _Learning(Live[Model]):
             "baselines": record.baselines(),
             "classes": record.classes(learner.signature.classes),
             "shares": dict(learner.shares()),
+            "importance": _largest(learner.importance()),
             "stretches": [dict(each) for each in record.stretches.worst],
             "drifts": None if self._drifts is None else list(self._drifts.last),
             "drift_count": 0 if self._drifts is None else self._drifts.count,
