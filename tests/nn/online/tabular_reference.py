@@ -256,10 +256,15 @@ def word_bin(code: float) -> int:
 class Tree:
     """Nodes are None (to be split), a number (a leaf's row of counts), or (column, is of words, threshold, missing left, left child)."""
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, center: float = 0.0, scale: float = 1.0) -> None:
+        self.center, self.scale = center, scale
+        """Of values: the units of the sums in leaves."""
         self.nodes: list[Any] = [None]
         self.counts: list[np.ndarray] = []
         self.importance = np.zeros(columns)
+
+    def in_units(self, value: float) -> Any:
+        return F(clipped((value - self.center) / self.scale, 1e30))
 
     def leaf(self, x: np.ndarray) -> np.ndarray:
         node = self.nodes[0]
@@ -287,7 +292,7 @@ class Forest:
         for tree in self.trees:
             row = tree.leaf(x)
             if values:
-                p += float(row[1]) / float(row[0])
+                p += tree.center + tree.scale * (float(row[1]) / float(row[0]))
             else:
                 total = F(0)
                 for count in row:
@@ -299,7 +304,7 @@ class Forest:
         for tree in self.trees:
             row = tree.leaf(x)
             if values:
-                row += np.array([1.0, y], F)
+                row += np.array([F(1), tree.in_units(y)])
             else:
                 row[int(y)] += F(1)
 
@@ -309,13 +314,13 @@ class Forest:
             tree.counts = [np.pad(row, (0, self.stride - len(row))) for row in tree.counts]
             tree.importance = np.pad(tree.importance, (0, columns - len(tree.importance)))
 
-    def work(self, units: float, ring: Ring, bins: Bins, values: bool) -> None:
+    def work(self, units: float, ring: Ring, bins: Bins, values: bool, center: float, scale: float) -> None:
         if not bins.ready:
             return
         self.credit += units * self.share
         while self.credit > 0.0:
             if not self.stack:
-                self._begin(ring, bins, values)
+                self._begin(ring, len(bins.edges), center, scale)
             self._split(ring, bins, values)
             if not self.stack:
                 if len(self.trees) < self.most:
@@ -324,14 +329,14 @@ class Forest:
                     self.trees[self.next] = self.building
                 self.next = (self.next + 1) % self.most
 
-    def _begin(self, ring: Ring, bins: Bins, values: bool) -> None:
+    def _begin(self, ring: Ring, columns: int, center: float, scale: float) -> None:
         n = min(ring.size, self.window)
         drawn = [0] * n
         for _ in range(n):
             drawn[self.random.below(n)] += 1
         slots = [(ring.slot(back), drawn[back]) for back in range(n) if drawn[back]]
-        self.building = Tree(len(bins.edges))
-        self.stack = [([[slot, weight, 0 if values else int(ring.y[slot])] for slot, weight in slots], 0)]
+        self.building = Tree(columns, center, scale)
+        self.stack = [(slots, 0)]
         self.credit -= 2.0 * n
 
     def _split(self, ring: Ring, bins: Bins, values: bool) -> None:
@@ -339,11 +344,11 @@ class Forest:
         m, columns = len(samples), len(bins.edges)
         weight = sum(each[1] for each in samples)
         if values:
-            of_sample = [ring.y[slot] for slot, _, _ in samples]
+            of_sample = [ring.y[slot] for slot, _ in samples]
             total = in_order(each[1] * y for each, y in zip(samples, of_sample, strict=True))
             pure = min(of_sample) == max(of_sample)
         else:
-            totals = [sum(each[1] for each in samples if each[2] == k) for k in range(self.stride)]
+            totals = [sum(n for slot, n in samples if ring.y[slot] == k) for k in range(self.stride)]
             pure = max(totals) == weight
         best: Any = None
         if not pure and m > 1 and weight >= 2 * self.least:
@@ -358,13 +363,14 @@ class Forest:
                 if values:
                     best = self._try_values(chosen[tried], samples, ring, bins, total / weight, best)
                 else:
-                    best = self._try_classes(chosen[tried], samples, totals, bins, best)
+                    best = self._try_classes(chosen[tried], samples, totals, ring, bins, best)
             self.credit -= 2.0 * (m + 8)
         else:
             self.credit -= m + 8
         if best is None:
             self.building.nodes[number] = len(self.building.counts)
-            self.building.counts.append(np.array([weight, total] if values else totals, F))
+            of_values = [F(weight), self.building.in_units(total / weight) * F(weight)] if values else []
+            self.building.counts.append(np.array(of_values or totals, F))
             return
         gain, column, bin_, threshold, missing_left = best
         before = 0.0 if values else sum(each * each for each in totals) / weight
@@ -395,11 +401,13 @@ class Forest:
             if MISSING in there and not last:
                 yield code, bins.edges[c][code], (*left, MISSING)
 
-    def _try_classes(self, c: int, samples: list[Any], totals: list[int], bins: Bins, best: Any) -> Any:
+    def _try_classes(
+        self, c: int, samples: list[Any], totals: list[int], ring: Ring, bins: Bins, best: Any
+    ) -> Any:
         groups: dict[int, list[int]] = {}
         codes = bins.codes[c].tolist()
-        for slot, weight, label in samples:
-            groups.setdefault(codes[slot], [0] * self.stride)[label] += weight
+        for slot, weight in samples:
+            groups.setdefault(codes[slot], [0] * self.stride)[int(ring.y[slot])] += weight
         for code, threshold, goes in self._candidates(c, list(groups), bins):
             left = [sum(counts) for counts in zip(*(groups[each] for each in goes), strict=True)]
             right = [total - count for total, count in zip(totals, left, strict=True)]
@@ -415,7 +423,7 @@ class Forest:
     def _try_values(self, c: int, samples: list[Any], ring: Ring, bins: Bins, center: float, best: Any) -> Any:
         groups: dict[int, list[Any]] = {}
         codes, weight, total = bins.codes[c].tolist(), 0, 0.0
-        for slot, count, _ in samples:
+        for slot, count in samples:
             value = count * (float(ring.y[slot]) - center)
             group = groups.setdefault(codes[slot], [0, 0.0])
             group[0], group[1] = group[0] + count, group[1] + value
@@ -660,7 +668,8 @@ class Reference:
         self.nearest, self.bins = Nearest(self.ring, self.inputs), Bins(self.ring, self.inputs)
         settings = ((24, 5000, 1, 1.0, 0.0), (16, 5000, 6, 0.5, 0.6), (16, 1000, 2, 0.5, 0.0), (12, 250, 2, 0.4, 0.0))
         self.forests = [Forest(*each, seed * 64 + 2 + f) for f, each in enumerate(settings)] if forests else []
-        self.linear = [Gradient(0.2, 1.0, True), Gradient(0.05, 0.999, True), Gradient(0.02, 1.0, False)]
+        self.linear = [Gradient(0.2, 1.0, True), Gradient(0.05, 0.999, True)]
+        self.linear += [Gradient(0.01, 1.0, False), Gradient(0.05, 1.0, False)]
         self.squares, self.mlp = LeastSquares(), Mlp(seed * 64 + 1)
         self.tables = [LabelTable(decay) for decay in ((0.0, 0.98) if values else (0.995, 0.9))] if labels else []
         self.members = 4 + len(self.forests) + len(self.linear) + 2 + len(self.tables)
@@ -762,7 +771,7 @@ class Reference:
         if self.forests:
             self.bins.add(slot)
             for forest in self.forests:
-                forest.work(self.units, self.ring, self.bins, values)
+                forest.work(self.units, self.ring, self.bins, values, self.mean, self.deviation)
         examples = [(row, label)]
         for _ in range(max(1, 7 * 64 // max(64, self.inputs.width)) if self.ring.count > 1 else 0):
             again = self.ring.slot(self.mlp.random.below(self.ring.size))

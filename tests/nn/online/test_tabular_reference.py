@@ -33,8 +33,15 @@ def events(count: int, columns: int, classes: int, *, words: int, missing: float
     return x, y
 
 
-def check(x: Any, y: Any, *, words: int, values: bool, late: float, later: int, every: int, **fields: Any) -> None:
-    """Both learn the events one by one; the last column comes with event `later`, a share `late` of the labels comes later."""
+def check(
+    x: Any, y: Any, *, words: int, values: bool, late: float, later: int, every: int, idle: int = 0, **fields: Any
+) -> None:
+    """Both learn the events one by one; the last column comes with event `later`, a share `late` of the labels comes later.
+
+    The first `idle` events pay nothing for trees.
+    """
+    work = fields["work"]
+    fields["work"] = 1e-9 if idle else work
     native = NativeTabular(values=values, seed=3, **fields)
     reference = Reference(values=values, seed=3, **fields)
     classes, draws = 1 if values else int(y.max()) + 1, np.random.default_rng(0)
@@ -50,6 +57,11 @@ def check(x: Any, y: Any, *, words: int, values: bool, late: float, later: int, 
             native.add_column(of_words=False)
             reference.add_column(of_words=False)
             features = np.column_stack([features, np.full(SLOTS, np.nan)])
+        if event == idle:
+            state = native.arrays()
+            native = NativeTabular(values=values, seed=3, **{**fields, "work": work})
+            native.restore(state, columns=features.shape[1])
+            reference.units = work
         width = features.shape[1]
         turns = [(EXAMPLE, -1, y[event])]
         if draws.random() < late:
@@ -101,3 +113,11 @@ def test_trees_of_the_usual_size(classes: int) -> None:
 def test_more_events_than_are_remembered(classes: int) -> None:
     x, y = events(5300, 3, classes, words=1, missing=0.1)
     check(x, y, words=1, values=classes == 1, late=0.1, later=60, every=500, forests=False, labels=True, work=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [1, 3])
+def test_trees_that_are_built_while_their_events_are_forgotten(classes: int) -> None:
+    x, y = events(5060, 3, classes, words=1, missing=0.1)
+    more = {"later": 60, "every": 20, "idle": 4960, "forests": True, "labels": True, "work": 2000.0}
+    check(x, y, words=1, values=classes == 1, late=0.1, **more)

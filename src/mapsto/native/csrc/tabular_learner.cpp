@@ -131,8 +131,9 @@ MAPSTO_API int mapsto_online_give(void* handle, const char* name, const char* ki
 MAPSTO_API int mapsto_online_restore(void* handle) {
   return guarded([&] {
     auto* held = static_cast<Handle*>(handle);
-    held->learner.state(held->given);
-    held->given = {};
+    online::Restorer given;
+    std::swap(given, held->given);  // whether it fits or not: what was given stays valid until here alone
+    held->learner.state(given);
     return 0;
   });
 }

@@ -13,6 +13,7 @@ import numpy as np
 
 from mapsto.kinds import Block, ColumnType, EventSignature
 from mapsto.nn.online.event_matrix import EventMatrix, Part
+from mapsto.nn.online.event_rows import LARGEST
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner, Task, crowded, many_classes, read_labels
 from mapsto.nn.online.native_tabular import EXAMPLE, LATE_LABEL, PASSED_OVER, QUESTION, NativeTabular
 
@@ -251,7 +252,7 @@ def _value(label: Any) -> float | None:
         value = float(label)
     except (TypeError, ValueError):
         return None
-    return value if math.isfinite(value) else None
+    return value if -LARGEST <= value <= LARGEST else None
 
 
 class _Questions:

@@ -140,8 +140,14 @@ static_assert(sizeof(Node) == 16);
 
 struct Tree {
   std::vector<Node> nodes;
-  std::vector<float> counts;       // (leaves, stride): how often each class, or the number and the sum of values
+  std::vector<float> counts;       // (leaves, stride): how often each class, or the number of values and their sum in the tree's units
   std::vector<double> importance;  // by column: how much its splits gained
+  double center = 0.0, scale = 1.0;  // of values: those units, so that a float holds a sum whatever the size of values
+
+  float in_units(double value) const {
+    const double u = (value - center) / scale;
+    return static_cast<float>(u < -1e30 ? -1e30 : u > 1e30 ? 1e30 : u);
+  }
 
   // The child that an event goes to; words come as their bins. Without a branch that a processor could foresee wrongly.
   std::int32_t next(const Node& node, const double* x) const {
@@ -172,7 +178,7 @@ class Forest {
     for (std::size_t t = 0; t < trees_.size(); ++t) {
       const float* row = trees_[t].counts.data() + static_cast<std::size_t>(leaves_[t]) * stride_;
       if (values) {
-        p[0] += static_cast<double>(row[1]) / static_cast<double>(row[0]);
+        p[0] += trees_[t].center + trees_[t].scale * (static_cast<double>(row[1]) / static_cast<double>(row[0]));
       } else {
         float total = 0.0f;
         for (int k = 0; k < stride_; ++k) total += row[k];
@@ -192,7 +198,7 @@ class Forest {
       float* row = trees_[t].counts.data() + static_cast<std::size_t>(leaves_[t]) * stride_;
       if (values) {
         row[0] += 1.0f;
-        row[1] += static_cast<float>(y);
+        row[1] += tree.in_units(y);
       } else {
         row[static_cast<int>(y)] += 1.0f;
       }
@@ -210,12 +216,12 @@ class Forest {
     building_.importance.resize(columns, 0.0);
   }
 
-  // Spend an event's work on the tree that is being built.
-  void work(double units, const Ring& ring, const Bins& bins, const Inputs& inputs, bool values) {
+  // Spend an event's work on the tree that is being built; of values their mean and deviation are the units of a tree that is begun.
+  void work(double units, const Ring& ring, const Bins& bins, const Inputs& inputs, bool values, double center, double scale) {
     if (!bins.ready()) return;
     credit_ += units * settings_.share;
     while (credit_ > 0.0) {
-      if (stack_.empty()) begin(ring, values);
+      if (stack_.empty()) begin(ring, values, center, scale);
       split(ring, bins, inputs, values);
       if (stack_.empty()) end();
     }
@@ -228,11 +234,12 @@ class Forest {
   }
 
   template <class Visitor>
-  void state(Visitor& visit, int columns, int classes, bool values, int ring_size) {
+  void state(Visitor& visit, int columns, int classes, bool values, const Ring& ring) {
     if constexpr (!Visitor::restores) {
       all_nodes_.clear();
       all_counts_.clear();
       all_importance_.clear();
+      all_units_.clear();
       node_counts_.clear();
       leaf_counts_.clear();
       for (std::size_t t = 0; t <= trees_.size(); ++t) {
@@ -240,6 +247,7 @@ class Forest {
         all_nodes_.insert(all_nodes_.end(), tree.nodes.begin(), tree.nodes.end());
         all_counts_.insert(all_counts_.end(), tree.counts.begin(), tree.counts.end());
         all_importance_.insert(all_importance_.end(), tree.importance.begin(), tree.importance.end());
+        all_units_.insert(all_units_.end(), {tree.center, tree.scale});
         node_counts_.push_back(static_cast<std::int32_t>(tree.nodes.size()));
         leaf_counts_.push_back(stride_ ? static_cast<std::int32_t>(tree.counts.size()) / stride_ : 0);
       }
@@ -255,14 +263,16 @@ class Forest {
     visit("nodes", all_nodes_);
     visit("leaf_counts", all_counts_);
     visit("importance", all_importance_);
+    visit("units", all_units_);
     visit("nodes_of_trees", node_counts_);
     visit("leaves_of_trees", leaf_counts_);
     visit("open_nodes", stacked_);
     visit("samples", sampled_);
+    visit.scalar("begun", begun_);
     visit.scalar("credit", credit_);
     visit.scalar("next_tree", next_);
     visit.scalar("random", random_.counter);
-    if constexpr (Visitor::restores) restore(columns, classes, values, ring_size);
+    if constexpr (Visitor::restores) restore(columns, classes, values, ring);
   }
 
  private:
@@ -286,6 +296,7 @@ class Forest {
   Tree building_;
   std::vector<Sample> samples_;  // of the tree that is being built; a node has a run of them
   std::vector<Open> stack_;      // nodes that are yet to be split
+  std::uint64_t begun_ = 0;      // how many events there had been when it was begun
   double credit_ = 0.0;
   std::int32_t next_ = 0;
   double center_ = 0.0;  // of the values of the node that is being split
@@ -299,7 +310,7 @@ class Forest {
   // copies for the state
   std::vector<Node> all_nodes_;
   std::vector<float> all_counts_;
-  std::vector<double> all_importance_;
+  std::vector<double> all_importance_, all_units_;
   std::vector<std::int32_t> node_counts_, leaf_counts_, stacked_;
   std::vector<std::uint16_t> sampled_;
 
@@ -339,7 +350,7 @@ class Forest {
     counts.swap(wider);
   }
 
-  void begin(const Ring& ring, bool values) {
+  void begin(const Ring& ring, bool values, double center, double scale) {
     const int n = std::min(ring.size(), settings_.window);
     drawn_.assign(n, 0);
     for (int i = 0; i < n; ++i) ++drawn_[random_.below(static_cast<std::uint32_t>(n))];
@@ -351,6 +362,9 @@ class Forest {
       }
     building_.nodes.assign(1, Node{});
     building_.counts.clear();
+    building_.center = center;
+    building_.scale = scale;
+    begun_ = ring.count;
     std::fill(building_.importance.begin(), building_.importance.end(), 0.0);
     stack_.assign(1, {0, static_cast<std::int32_t>(samples_.size()), 0});
     credit_ -= 2.0 * n;
@@ -370,9 +384,22 @@ class Forest {
     return std::max(1, std::min(columns, static_cast<int>(wanted + 0.5)));
   }
 
+  // Of classes: where a later event has gone to a sample's slot, the sample has that one's label too, as it has its features.
+  void relabel(const Open& open, const Ring& ring) {
+    const std::uint64_t later = ring.count - begun_;
+    if (later == 0 || ring.count <= kRing) return;
+    const auto first = static_cast<int>(begun_ % kRing);
+    for (std::int32_t i = open.begin; i < open.end; ++i) {
+      Sample& sample = samples_[i];
+      const int after = sample.slot >= first ? sample.slot - first : sample.slot - first + kRing;
+      if (static_cast<std::uint64_t>(after) < later) sample.label = static_cast<std::uint16_t>(ring.y[sample.slot]);
+    }
+  }
+
   void split(const Ring& ring, const Bins& bins, const Inputs& inputs, bool values) {
     const Open open = stack_.back();
     stack_.pop_back();
+    if (!values) relabel(open, ring);
     const Sample* samples = samples_.data() + open.begin;
     const int m = open.end - open.begin, columns = inputs.columns(), most = tried_columns(columns);
     std::int64_t weight = 0, squares = 0;
@@ -417,7 +444,7 @@ class Forest {
       node.child = static_cast<std::int32_t>(building_.counts.size() / stride_);
       if (values) {
         building_.counts.push_back(static_cast<float>(weight));
-        building_.counts.push_back(static_cast<float>(sum));
+        building_.counts.push_back(building_.in_units(center_) * static_cast<float>(weight));
       } else {
         for (int k = 0; k < stride_; ++k) building_.counts.push_back(static_cast<float>(totals_[k]));
       }
@@ -649,12 +676,18 @@ class Forest {
   static double ratio(std::int64_t over, std::int64_t under) { return static_cast<double>(over) / static_cast<double>(under); }
   static double gain(double sum, std::int64_t weight) { return sum * sum / static_cast<double>(weight); }
 
-  void restore(int columns, int classes, bool values, int ring_size) {
+  void restore(int columns, int classes, bool values, const Ring& ring) {
+    const int ring_size = ring.size();
     stride_ = values ? 2 : classes;
+    require_finite(all_counts_, "a leaf counts NaN");
+    require_finite(all_importance_, "a gain is NaN");
+    require_finite(all_units_, "a tree is in units of NaN");
     require(!node_counts_.empty() && node_counts_.size() == leaf_counts_.size() &&
                 node_counts_.size() <= static_cast<std::size_t>(settings_.trees) + 1 && next_ >= 0 && next_ < settings_.trees &&
-                all_importance_.size() == node_counts_.size() * columns && credit_ - credit_ == 0.0,
+                all_importance_.size() == node_counts_.size() * columns && all_units_.size() == 2 * node_counts_.size(),
             "a forest has another number of trees");
+    require(credit_ <= 0.0 && credit_ - credit_ == 0.0, "work is owed that was to be done at once");
+    require(begun_ <= ring.count, "a tree was begun in the future");
     std::size_t node = 0, count = 0;
     trees_.assign(node_counts_.size() - 1, Tree{});
     for (std::size_t t = 0; t < node_counts_.size(); ++t) {
@@ -665,18 +698,26 @@ class Forest {
       tree.nodes.assign(all_nodes_.begin() + node, all_nodes_.begin() + node + nodes);
       tree.counts.assign(all_counts_.begin() + count, all_counts_.begin() + count + counts);
       tree.importance.assign(all_importance_.begin() + t * columns, all_importance_.begin() + (t + 1) * columns);
+      tree.center = all_units_[2 * t];
+      tree.scale = all_units_[2 * t + 1];
+      require(tree.scale > 0.0, "a tree is in units of 0");
       check(tree, columns, leaf_counts_[t], t < trees_.size());
+      check_counts(tree, values);
       node += nodes;
       count += counts;
     }
     require(node == all_nodes_.size() && count == all_counts_.size(), "there are more nodes or counts than the trees have");
     require(sampled_.size() % 3 == 0 && stacked_.size() % 3 == 0, "the tree that is being built is cut off");
     samples_.clear();
+    std::int64_t weight = 0;
     for (std::size_t i = 0; i < sampled_.size(); i += 3) {
+      weight += sampled_[i + 1];
       require(sampled_[i] < ring_size && sampled_[i + 1] > 0 && sampled_[i + 1] <= kRing && sampled_[i + 2] < std::max(classes, 1),
               "a sample lies outside of the ring");
       samples_.push_back({sampled_[i], sampled_[i + 1], sampled_[i + 2], 0});
     }
+    require(weight <= kRing, "a tree has more samples than events are remembered");
+    require(stacked_.empty() || !building_.nodes.empty(), "a tree that is being built has no root");
     stack_.clear();
     for (std::size_t i = 0; i < stacked_.size(); i += 3) {
       const Open open{stacked_[i], stacked_[i + 1], stacked_[i + 2]};
@@ -684,6 +725,16 @@ class Forest {
                   open.node < static_cast<std::int32_t>(building_.nodes.size()),
               "a node that is to be split has no samples");
       stack_.push_back(open);
+    }
+  }
+
+  // Every leaf has met an event.
+  void check_counts(const Tree& tree, bool values) const {
+    for (std::size_t first = 0; first < tree.counts.size(); first += stride_) {
+      const float* row = tree.counts.data() + first;
+      float total = row[0];
+      for (int k = 1; k < stride_ && !values; ++k) total += row[k];
+      require(total >= 1.0f, "a leaf has no events");
     }
   }
 

@@ -104,8 +104,16 @@ class Inputs {
       require(count.size() == n && mean.size() == n && variance.size() == n && place_.size() == n &&
                   missing_place_.size() == n && word_places_.size() == n * kWordInputs,
               "the columns have another number of means, variances or inputs");
+      std::size_t taken = 1;
       for (const auto* places : {&place_, &missing_place_, &word_places_})
-        for (const std::int32_t place : *places) require(place >= -1 && place < width && place != 0, "an input lies outside of the row");
+        for (const std::int32_t place : *places) taken += place >= 0;
+      require(width >= 1 && taken == static_cast<std::size_t>(width), "there are other inputs than the columns have");
+      std::vector<std::uint8_t> met(taken, 0);
+      for (const auto* places : {&place_, &missing_place_, &word_places_})
+        for (const std::int32_t place : *places) {
+          require(place >= -1 && place < width && place != 0 && (place < 0 || !met[place]), "an input lies outside of the row, or is another's");
+          if (place >= 0) met[place] = 1;
+        }
       for (std::size_t c = 0; c < n; ++c) {
         require(count[c] >= 0.0 && mean[c] - mean[c] == 0.0 && variance[c] >= 0.0 && variance[c] - variance[c] == 0.0,
                 "a mean or variance is NaN");

@@ -142,7 +142,7 @@ class Learner {
     visit.prefix = "";
     visit.scalar("classes", classes_);
     visit.prefix = "ring.";
-    ring_.state(visit, inputs_.columns());
+    ring_.state(visit, inputs_.words);
     if constexpr (Visitor::restores) {
       require(classes_ >= (settings_.values ? 1 : 0) && classes_ < 65536 && inputs_.width >= 1, "the number of classes is none");
       for (const double y : ring_.y)
@@ -154,7 +154,7 @@ class Learner {
     bins_.state(visit, ring_, inputs_);
     for (std::size_t f = 0; f < forests_.size(); ++f) {
       visit.prefix = "forest" + std::to_string(f) + ".";
-      forests_[f].state(visit, columns(), classes_, settings_.values, ring_.size());
+      forests_[f].state(visit, columns(), classes_, settings_.values, ring_);
     }
     visit.prefix = "";
     visit.scalar("grown_inputs", grown_inputs_);
@@ -181,6 +181,9 @@ class Learner {
     visit.scalar("count", target_count_);
     visit.scalar("mean", target_mean_);
     visit.scalar("variance", target_variance_);
+    if constexpr (Visitor::restores)
+      require(target_count_ >= 0.0 && target_mean_ - target_mean_ == 0.0 && target_variance_ >= 0.0 && target_variance_ - target_variance_ == 0.0,
+              "the target's mean or variance is NaN");
   }
 
  private:
@@ -325,7 +328,7 @@ class Learner {
     if (!forests_.empty()) {
       bins_.add(slot, ring_, inputs_);
       const double units = settings_.work > 0.0 ? settings_.work : work();
-      for (Forest& forest : forests_) forest.work(units, ring_, bins_, inputs_, values);
+      for (Forest& forest : forests_) forest.work(units, ring_, bins_, inputs_, values, target_mean_, deviation());
     }
     learn_mlp(label);
   }

@@ -78,6 +78,9 @@ class Gradient {
       stride_ = padded(outputs);
       const std::size_t size = static_cast<std::size_t>(inputs) * stride_;
       require(weights_.size() == size && (!adapts_ || squares_.size() == size), "linear weights are of another shape");
+      require_finite(weights_, "a linear weight is NaN");
+      require_finite(squares_, "a linear weight is NaN");
+      for (const double square : squares_) require(square >= 0.0, "a sum of squares is negative");
     }
   }
 
@@ -161,6 +164,8 @@ class LeastSquares {
       stride_ = padded(outputs);
       require(weights_.size() == static_cast<std::size_t>(inputs_) * stride_ && inverse_.size() == static_cast<std::size_t>(inputs_) * inputs_,
               "least squares are of another shape");
+      require_finite(weights_, "a weight of least squares is NaN");
+      require_finite(inverse_, "a weight of least squares is NaN");
     }
   }
 

@@ -45,6 +45,7 @@ class Markov {
       classes_ = classes;
       require(counts_.size() == static_cast<std::size_t>(classes) * classes && last_ >= -1 && last_ < std::max(classes, 1),
               "the table of labels is of another shape");
+      for (const double count : counts_) require(count >= 0.0 && count - count == 0.0, "a label was met less than never");
     }
   }
 
@@ -68,6 +69,7 @@ class Fading {
   void state(Visitor& visit) {
     visit.scalar("sum", sum_);
     visit.scalar("weight", weight_);
+    if constexpr (Visitor::restores) require(sum_ - sum_ == 0.0 && weight_ >= 0.0 && weight_ - weight_ == 0.0, "a mean of labels is NaN");
   }
 
  private:

@@ -87,6 +87,7 @@ class Mixer {
       require(weights_.size() == static_cast<std::size_t>(kGeometric) * members_ && right_.size() == static_cast<std::size_t>(kPools) * members_ &&
                   good_.size() == kAll,
               "the mixtures are of another number of members");
+      for (const auto* part : {&weights_, &right_, &good_}) require_finite(*part, "a mixture weighs by NaN");
     }
   }
 
@@ -191,6 +192,7 @@ class ValueMixer {
       require(weights_.size() == static_cast<std::size_t>(kLinear) * members_ && losses_.size() == static_cast<std::size_t>(kPools) * members_ &&
                   total_.size() == kAll,
               "the mixtures are of another number of members");
+      for (const auto* part : {&weights_, &losses_, &total_}) require_finite(*part, "a mixture weighs by NaN");
     }
   }
 

@@ -120,6 +120,11 @@ class Mlp {
         require(part->size() == static_cast<std::size_t>(inputs_) * kHidden, "the network's first layer is of another shape");
       for (const auto* part : {&second_, &second_mean_, &second_square_})
         require(part->size() == static_cast<std::size_t>(kHidden + 1) * stride_, "the network's second layer is of another shape");
+      for (const auto* part : {&first_, &first_mean_, &first_square_, &second_, &second_mean_, &second_square_})
+        require_finite(*part, "a weight of the network is NaN");
+      for (const auto* part : {&first_square_, &second_square_})
+        for (const float square : *part) require(square >= 0.0f, "a mean of squares is negative");
+      for (const double power : {first_power_, second_power_}) require(power >= 0.0 && power <= 1.0, "the network's step is none");
     }
   }
 

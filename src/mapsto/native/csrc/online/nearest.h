@@ -105,6 +105,8 @@ class Nearest {
     if constexpr (Visitor::restores) {  // the rows themselves follow from the ring and their scales
       const auto n = static_cast<std::size_t>(inputs.columns());
       require(mean_.size() == n && inverse_.size() == n, "the neighbours have scales of another number of columns");
+      require_finite(mean_, "a scale of the neighbours is NaN");
+      require_finite(inverse_, "a scale of the neighbours is NaN");
       z_.assign(n * kNearRows, 0.0f);
       missing_.assign(n, 0);
       for (int c = 0; c < inputs.columns(); ++c) fill(c, ring, inputs);

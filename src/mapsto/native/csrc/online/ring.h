@@ -9,6 +9,7 @@
 namespace online {
 
 constexpr int kRing = 5000;  // events
+constexpr double kMostWords = 1 << 30;
 
 class Ring {
  public:
@@ -46,13 +47,20 @@ class Ring {
   }
 
   template <class Visitor>
-  void state(Visitor& visit, int columns) {
+  void state(Visitor& visit, const std::vector<std::int32_t>& words) {
     visit("x", x);
     visit("y", y);
     visit.scalar("count", count);
     if constexpr (Visitor::restores) {
-      columns_ = columns;
+      columns_ = static_cast<int>(words.size());
       require(y.size() == static_cast<std::size_t>(size()) && x.size() == y.size() * columns_, "the ring has another number of rows");
+      require(count < 1ULL << 62, "there were more events than can be counted");
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const double value = x[i];
+        const bool fits = words[i % columns_] ? value >= 0.0 && value < kMostWords && value == static_cast<std::int32_t>(value)
+                                              : value - value == 0.0;
+        require(value != value || fits, "a past event holds infinity, or what is no word");
+      }
     }
   }
 

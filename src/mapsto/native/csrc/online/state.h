@@ -84,4 +84,9 @@ inline void require(bool fits, const char* what) {
   if (!fits) throw std::invalid_argument(what);
 }
 
+template <class T>
+void require_finite(const std::vector<T>& values, const char* what) {
+  for (const T value : values) require(value - value == T(0), what);
+}
+
 }  // namespace online
