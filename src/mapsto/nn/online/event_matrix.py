@@ -195,9 +195,11 @@ class EventMatrix:
             if isinstance(cell, np.ndarray):
                 reason = self._misfit(name, cell)
                 kind = "vector"
+            elif kind == "vector":
+                reason = _no_vector(name)
             elif kind is None and not _is_missing(cell):
                 kind = "word" if isinstance(cell, str) else "number"
-            if kind == "number" and reason is None:
+            if kind == "number":
                 reason = _number(name, cell)[1]
             if reason is not None:
                 aside[event] = reason
@@ -215,7 +217,7 @@ class EventMatrix:
         place = self._places.get(name)
         if place is not None and (self._types[name] != "vector" or place[1] != len(vector)):
             return f"a vector of another length, or where there was none before, in column '{name}'"
-        if not (np.abs(vector) <= LARGEST).all():
+        if not (np.abs(vector.astype(np.float64)) <= LARGEST).all():
             return f"NaN or infinity in a vector of column '{name}'"
         return None
 
@@ -234,13 +236,13 @@ class EventMatrix:
         has = block.has_x[start:stop]
         for name, column in cells.items():
             kind, place = self._types.get(name), self._places.get(name)
-            if kind == "word" or (kind is None and place is None):
+            if kind == "word" and not isinstance(column, np.ndarray):
                 continue
             values, reasons = self._numbers(name, column, start, stop)
             for event, reason in reasons.items():
                 if has[event]:
                     aside.setdefault(start + event, reason)
-            if place is not None:
+            if place is not None and kind != "word":
                 x[:, place[0] : place[0] + place[1]] = values
         taken = [bool(there) and start + event not in aside for event, there in enumerate(has.tolist())]
         for name, column in cells.items():
@@ -252,7 +254,7 @@ class EventMatrix:
         return Part(start, stop, x, new)
 
     def _numbers(self, name: str, column: Any, start: int, stop: int) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """The values of a column of numbers (n, 1) or vectors (n, L); why events are to be set aside."""
+        """The values of a column of numbers (n, 1) or vectors (n, L); why events are to be set aside, by a column of any type."""
         reasons: dict[int, str] = {}
         if self._types.get(name) == "vector":
             _, length = self._places[name]
@@ -260,33 +262,46 @@ class EventMatrix:
             for event in range(stop - start):
                 cell = column[start + event]
                 is_vector = isinstance(cell, np.ndarray)
-                reason = self._misfit(name, cell) if is_vector else f"no vector in the column of vectors '{name}'"
+                reason = self._misfit(name, cell) if is_vector else _no_vector(name)
                 if reason is not None:
                     reasons[event] = reason
                 else:
                     values[event] = cell
             return values, reasons
-        if isinstance(column, np.ndarray) and column.ndim == 1:
-            values = column[start:stop].astype(np.float64)
-            for event in np.flatnonzero(~(np.abs(values) <= LARGEST) & ~np.isnan(values)).tolist():
-                reasons[event] = f"an infinite number in column '{name}'"
-            return values[:, None], reasons
         values = np.full((stop - start, 1), np.nan)
+        if isinstance(column, np.ndarray) and column.ndim == 1:
+            if self._types.get(name) == "word":
+                return values, reasons
+            values[:, 0] = column[start:stop]
+            for event in np.flatnonzero(~(np.abs(values[:, 0]) <= LARGEST) & ~np.isnan(values[:, 0])).tolist():
+                reasons[event] = f"an infinite number in column '{name}'"
+            return values, reasons
+        known = name in self._types
         for event in range(stop - start):
-            values[event, 0], reason = _number(name, column[start + event])
+            cell = column[start + event]
+            if isinstance(cell, np.ndarray):
+                reason = self._misfit(name, cell)
+            elif known or not isinstance(cell, str):
+                values[event, 0], reason = _number(name, cell)
+            else:
+                continue
             if reason is not None:
                 reasons[event] = reason
         return values, reasons
 
     def _codes(self, name: str, column: Any, start: int, taken: list[bool], *, learn: bool) -> list[float]:
         known = self._categories[name]
+        cells = column[start : start + len(taken)]
         codes: list[float] = []
-        for event, is_taken in enumerate(taken):
-            word = _word(column[start + event]) if is_taken else ""
+        for cell, is_taken in zip(cells.tolist() if isinstance(cells, np.ndarray) else cells, taken, strict=True):
+            word = _word(cell) if is_taken else ""
             code = known.get(word) if word else None
             if code is None and word:
-                if learn and OTHERS not in known:
-                    code = known[word if len(known) < self._most else OTHERS] = len(known)
+                others = OTHERS in known
+                if learn and len(known) - others < self._most:
+                    code = known[word] = len(known)
+                elif learn and not others:
+                    code = known[OTHERS] = len(known)
                 else:
                     code = known.get(OTHERS)
             codes.append(math.nan if code is None else float(code))
@@ -304,7 +319,12 @@ def _cells(name: str, values: NDArray[Any]) -> Any:
         )
     if values.dtype.kind in "fiub":
         return values
-    return values.tolist()
+    cells: list[Any] = values.tolist()
+    return [cell if cell is None or isinstance(cell, (str, float, int)) else str(cell) for cell in cells]
+
+
+def _no_vector(name: str) -> str:
+    return f"no vector in the column of vectors '{name}'"
 
 
 def _is_missing(cell: Any) -> bool:
@@ -313,8 +333,6 @@ def _is_missing(cell: Any) -> bool:
 
 def _number(name: str, cell: Any) -> tuple[float, str | None]:
     """A cell of a column of numbers; why its event is to be set aside."""
-    if isinstance(cell, np.ndarray):
-        return math.nan, f"a vector of another length, or where there was none before, in column '{name}'"
     try:
         value = math.nan if cell is None or cell == "" else float(cell)
     except (TypeError, ValueError):

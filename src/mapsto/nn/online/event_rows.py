@@ -242,7 +242,7 @@ class EventRows:
         column = self._columns.get(name)
         if column is not None and not (isinstance(column, _Vector) and column.length == len(vector)):
             return f"a vector of another length, or where there was none before, in column '{name}'"
-        if not (np.abs(vector) <= LARGEST).all():
+        if not (np.abs(vector.astype(np.float64)) <= LARGEST).all():
             return f"NaN or infinity in a vector of column '{name}'"
         return None
 

@@ -86,13 +86,22 @@ class TabularLearner(StreamLearner):
         for part in self._matrix.parts(block, aside, learn=True):
             for of_words in part.new:
                 self._native.add_column(of_words=of_words)
-            kinds, slots = self._planned(block, part, labels, aside, numbers)
-            self._late.fit(self._matrix.width, self._outputs)
-            scores = self._native.learn(
-                part.x, kinds, slots, numbers[part.start : part.stop], self._late.stride, self._late.arrays
-            )
-            tables.append((part.start, scores))
-            learnt += (part.start + np.flatnonzero((kinds == EXAMPLE) | (kinds == LATE_LABEL))).tolist()
+            if part.new:
+                self._late.grow(self._matrix.width, self._outputs)
+            start = part.start
+            while start < part.stop:
+                kinds, slots = self._planned(block, part, start, labels, aside, numbers)
+                stop = start + len(kinds)
+                self._late.fit(self._matrix.width)
+                x = part.x[start - part.start : stop - part.start]
+                scores = self._native.learn(
+                    x, kinds, slots, numbers[start:stop], self._late.stride, self._late.arrays
+                )
+                tables.append((start, scores))
+                learnt += (start + np.flatnonzero((kinds == EXAMPLE) | (kinds == LATE_LABEL))).tolist()
+                if self._outputs > self._late.stride:
+                    self._late.grow(self._matrix.width, self._outputs)
+                start = stop
         for _, reason in sorted(aside.items()) if aside else ():
             self.aside[reason] = self.aside.get(reason, 0) + 1
         table = np.zeros((len(block), self._outputs))
@@ -178,9 +187,25 @@ class TabularLearner(StreamLearner):
         if self._native.classes != self._outputs:
             raise ValueError(f"the members know {self._native.classes} classes, not {self._outputs}")
         self._late.restore(values["late_ids"], arrays, self._matrix.width, self._outputs, int(values["given_up"]))
+        past = native["ring.x"].reshape(len(native["ring.y"]), self._matrix.width)
+        for rows in (past, self._late.arrays[0]):
+            self._require_words(rows)
+        questions = np.vstack([np.full((1, self._matrix.width), np.nan), past[:1]])
+        if self._outputs and not np.isfinite(self._native.predict(questions)).all():
+            raise ValueError("there is NaN among the scores")
         self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
 
     # -- private
+
+    def _require_words(self, rows: NDArray[Any]) -> None:
+        """Each word in rows (n, columns) is the number of a category."""
+        at = 0
+        for column, length in zip(self._matrix.columns, self._matrix.lengths(), strict=True):
+            codes = rows[:, at]
+            codes = codes[~np.isnan(codes)] if column.type == "word" else codes[:0]
+            if ((codes < 0) | (codes >= len(column.categories)) | (codes != np.floor(codes))).any():
+                raise ValueError(f"a word of column '{column.name}' is none of its categories")
+            at += length
 
     @property
     def _outputs(self) -> int:
@@ -198,15 +223,24 @@ class TabularLearner(StreamLearner):
         return labels
 
     def _planned(
-        self, block: Block, part: Part, labels: list[Any], aside: dict[int, str], numbers: NDArray[np.float64]
+        self,
+        block: Block,
+        part: Part,
+        start: int,
+        labels: list[Any],
+        aside: dict[int, str],
+        numbers: NDArray[np.float64],
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """What each event of a part is and where it is kept; the numbers of the labels are written."""
-        count = part.stop - part.start
+        """What each event of a part from `start` on is and where it is kept, up to one that brings more classes than are kept of a question.
+
+        The numbers of the labels are written.
+        """
+        count = part.stop - start
         kinds, slots = np.full(count, PASSED_OVER, np.uint8), np.full(count, -1, np.int32)
-        has_x, ids = block.has_x[part.start : part.stop].tolist(), block.ids[part.start : part.stop].tolist()
+        has_x, ids = block.has_x[start : part.stop].tolist(), block.ids[start : part.stop].tolist()
         times = block.times
         for place in range(count):
-            event = part.start + place
+            event = start + place
             label = labels[event]
             if event in aside:
                 continue
@@ -224,6 +258,8 @@ class TabularLearner(StreamLearner):
                 kinds[place], slots[place] = LATE_LABEL, slot
             if label is not None:
                 numbers[event] = label if self.task == "values" else self._classes.setdefault(label, len(self._classes))
+                if self._outputs > self._late.stride:
+                    return kinds[: place + 1], slots[: place + 1]
         return kinds, slots
 
     def _named(self, row: NDArray[np.float64]) -> dict[str, Any]:
@@ -301,12 +337,25 @@ class _Questions:
         self._free.append(kept[0])
         return kept[0]
 
-    def fit(self, columns: int, classes: int) -> None:
-        """Make room for all slots, and for what has grown."""
-        stride = max(self.stride, 1 << max(classes - 1, 0).bit_length())
+    def grow(self, columns: int, classes: int) -> None:
+        """Make room for more columns or classes; the oldest are given up where all do not fit any more."""
+        room = self._room(columns, classes)
+        self._give_up(-math.inf, room)
+        if self._slots > room:
+            slots = [slot for slot, _ in self._kept.values()]
+            self.arrays = (self.arrays[0][slots], self.arrays[1][slots])
+            self._kept = {name: (slot, time) for slot, (name, (_, time)) in enumerate(self._kept.items())}
+            self._free, self._slots = [], len(slots)
+        self._widen(len(self.arrays[0]), columns, _stride(classes))
+
+    def fit(self, columns: int) -> None:
+        """Make room for all slots."""
         slots = len(self.arrays[0])
         if self._slots > slots:
-            slots = max(self._slots, 2 * slots, 16)
+            slots = max(self._slots, min(2 * slots + 16, self._room(columns, self.stride)))
+        self._widen(slots, columns, self.stride)
+
+    def _widen(self, slots: int, columns: int, stride: int) -> None:
         if (slots, columns, stride) == (*self.arrays[0].shape, self.stride):
             return
         features, answers = np.full((slots, columns), np.nan), np.zeros((slots, self._answers, stride))
@@ -316,7 +365,7 @@ class _Questions:
         self.arrays, self.stride = (features, answers), stride
 
     def state(self, columns: int, classes: int) -> dict[str, NDArray[Any]]:
-        self.fit(columns, classes)
+        self.grow(columns, classes)
         slots = [slot for slot, _ in self._kept.values()]
         return {
             "late_rows": self.arrays[0][slots],
@@ -335,12 +384,12 @@ class _Questions:
             raise ValueError("a question's row holds infinity, or its answers NaN")
         self._kept = {name: (slot, time) for slot, (name, time) in enumerate(zip(ids, times.tolist(), strict=True))}
         self._slots, self.given_up = len(ids), given_up
-        self.fit(columns, classes)
+        self._widen(len(ids), columns, _stride(classes))
         self.arrays[0][: len(ids)] = rows
         self.arrays[1][: len(ids), :, :classes] = answers
 
     def _room(self, columns: int, classes: int) -> int:
-        return min(self._most, int(self._most_bytes // (8 * (columns + self._answers * max(classes, 1)))))
+        return min(self._most, int(self._most_bytes // (8 * (columns + self._answers * _stride(classes)))))
 
     def _give_up(self, time: float, most: int) -> None:
         while self._kept:
@@ -351,3 +400,8 @@ class _Questions:
             del self._kept[name]
             self._free.append(slot)
             self.given_up += 1
+
+
+def _stride(classes: int) -> int:
+    """How many classes there is room for in an answer: a power of two, so that answers are seldom copied."""
+    return 1 << max(classes - 1, 0).bit_length()

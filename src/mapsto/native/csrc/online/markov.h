@@ -69,7 +69,7 @@ class Fading {
   void state(Visitor& visit) {
     visit.scalar("sum", sum_);
     visit.scalar("weight", weight_);
-    if constexpr (Visitor::restores) require(sum_ - sum_ == 0.0 && weight_ >= 0.0 && weight_ - weight_ == 0.0, "a mean of labels is NaN");
+    if constexpr (Visitor::restores) require(sum_ - sum_ == 0.0 && (weight_ == 0.0 || weight_ >= 1.0) && weight_ - weight_ == 0.0, "a mean of labels is NaN");
   }
 
  private:
