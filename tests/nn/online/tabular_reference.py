@@ -1,6 +1,6 @@
-"""The learner of tables once more, in plain Python and NumPy, by which the C++ is checked: the same members, one event after another.
+"""The learner of tables once more, in plain Python and NumPy, by which the C++ is checked: the same members, event by event.
 
-Nothing here is quick, clever or shared with the C++; exponentials and logarithms are the system's. Where the C++ works in float32, so does this.
+Nothing here is quick, clever or shared with the C++; exponentials and logarithms are the system's. Where that has float32, so has this.
 """
 
 from __future__ import annotations
@@ -401,9 +401,7 @@ class Forest:
             if MISSING in there and not last:
                 yield code, bins.edges[c][code], (*left, MISSING)
 
-    def _try_classes(
-        self, c: int, samples: list[Any], totals: list[int], ring: Ring, bins: Bins, best: Any
-    ) -> Any:
+    def _try_classes(self, c: int, samples: list[Any], totals: list[int], ring: Ring, bins: Bins, best: Any) -> Any:
         groups: dict[int, list[int]] = {}
         codes = bins.codes[c].tolist()
         for slot, weight in samples:
@@ -411,11 +409,11 @@ class Forest:
         for code, threshold, goes in self._candidates(c, list(groups), bins):
             left = [sum(counts) for counts in zip(*(groups[each] for each in goes), strict=True)]
             right = [total - count for total, count in zip(totals, left, strict=True)]
-            l, r = sum(left), sum(right)
-            if min(l, r) < self.least:
+            n, m = sum(left), sum(right)
+            if min(n, m) < self.least:
                 continue
             # sum L_k² / L + sum R_k² / R as a fraction of whole numbers
-            over, under = sum(n * n for n in left) * r + sum(n * n for n in right) * l, l * r
+            over, under = sum(k * k for k in left) * m + sum(k * k for k in right) * n, n * m
             if best is None or over * best[0][1] > best[0][0] * under:
                 best = ((over, under), c, code, threshold, MISSING in goes)
         return best
@@ -430,13 +428,13 @@ class Forest:
             weight, total = weight + count, total + value
         missing = groups.get(MISSING, [0, 0.0])[1]
         for code, threshold, goes in self._candidates(c, list(groups), bins):
-            l, left = sum(groups[each][0] for each in goes), in_order(groups[each][1] for each in goes)
-            r, right = weight - l, total - left
-            if min(l, r) < self.least:
+            n, left = sum(groups[each][0] for each in goes), in_order(groups[each][1] for each in goes)
+            m, right = weight - n, total - left
+            if min(n, m) < self.least:
                 continue
             if MISSING in goes:
                 right = total - in_order(groups[each][1] for each in goes[:-1]) - missing
-            gain = left * left / l + right * right / r
+            gain = left * left / n + right * right / m
             if best is None or gain > best[0]:
                 best = (gain, c, code, threshold, MISSING in goes)
         return best
@@ -567,7 +565,7 @@ class Mlp:
             g = gradient * share
             mean[:] = b1 * mean + (F(1) - b1) * g
             square[:] = b2 * square + (F(1) - b2) * g * g
-            weights -= rate * mean / (np.sqrt(square) + F(1e-8))
+            weights[:] = weights - rate * mean / (np.sqrt(square) + F(1e-8))
 
 
 class LabelTable:

@@ -17,7 +17,24 @@ from mapsto.nn.online.event_rows import EventRows
 
 NUMBERS = st.sampled_from([0.5, -3.0, 2.0, np.nan, np.inf, -1e101, 1e99])
 CELLS = st.sampled_from(
-    ["", "red", "blue", "green", "7", "1e400", "nan", None, 2.5, 3, True, np.float32(0.1), np.int64(4), b"x", b"1", ("u",)]
+    [
+        "",
+        "red",
+        "blue",
+        "green",
+        "7",
+        "1e400",
+        "nan",
+        None,
+        2.5,
+        3,
+        True,
+        np.float32(0.1),
+        np.int64(4),
+        b"x",
+        b"1",
+        ("u",),
+    ]
 )
 
 
@@ -96,8 +113,8 @@ def agree(rows: list[Any], matrix: list[Any], kinds: tuple[EventColumn, ...], wi
         assert (row is None) == (line is None)
         if row is None:
             continue
-        line += [np.nan] * (len(row) - len(line))  # columns that came later
-        for number, a, b in zip(of_numbers, row, line, strict=True):
+        later = [np.nan] * (len(row) - len(line))  # columns that came after it
+        for number, a, b in zip(of_numbers, row, [*line, *later], strict=True):
             if not (number and np.isnan(b)):  # there the rows have the mean
                 np.testing.assert_equal(0.0 if np.isnan(b) and not np.isnan(a) else b, a)
 

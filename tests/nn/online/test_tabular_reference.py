@@ -1,4 +1,4 @@
-"""The C++ learner of tables gives what a plain reference in Python gives: of classes and values, as columns, words, classes and labels come."""
+"""The C++ learner of tables gives what a plain reference in Python gives, as columns, words, classes and late labels come."""
 
 from __future__ import annotations
 

@@ -94,9 +94,7 @@ class TabularLearner(StreamLearner):
                 stop = start + len(kinds)
                 self._late.fit(self._matrix.width)
                 x = part.x[start - part.start : stop - part.start]
-                scores = self._native.learn(
-                    x, kinds, slots, numbers[start:stop], self._late.stride, self._late.arrays
-                )
+                scores = self._native.learn(x, kinds, slots, numbers[start:stop], self._late.stride, self._late.arrays)
                 tables.append((start, scores))
                 learnt += (start + np.flatnonzero((kinds == EXAMPLE) | (kinds == LATE_LABEL))).tolist()
                 if self._outputs > self._late.stride:
@@ -231,9 +229,9 @@ class TabularLearner(StreamLearner):
         aside: dict[int, str],
         numbers: NDArray[np.float64],
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """What each event of a part from `start` on is and where it is kept, up to one that brings more classes than are kept of a question.
+        """What each event of a part from `start` on is and where it is kept; the numbers of the labels are written.
 
-        The numbers of the labels are written.
+        It ends with an event that brings more classes than there is room for in what is kept of a question.
         """
         count = part.stop - start
         kinds, slots = np.full(count, PASSED_OVER, np.uint8), np.full(count, -1, np.int32)
