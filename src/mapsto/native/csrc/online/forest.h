@@ -198,7 +198,7 @@ class Forest {
       float* row = trees_[t].counts.data() + static_cast<std::size_t>(leaves_[t]) * stride_;
       if (values) {
         row[0] += 1.0f;
-        row[1] += tree.in_units(y);
+        row[1] += trees_[t].in_units(y);
       } else {
         row[static_cast<int>(y)] += 1.0f;
       }
