@@ -199,12 +199,14 @@ class EventMatrix:
                 reason = _no_vector(name)
             elif kind is None and not _is_missing(cell):
                 kind = "word" if isinstance(cell, str) else "number"
+            missing = _is_missing(cell)
             if kind == "number":
-                reason = _number(name, cell)[1]
+                value, reason = _number(name, cell)
+                missing = math.isnan(value)
             if reason is not None:
                 aside[event] = reason
                 return
-            if name not in self._places and kind is not None and not _is_missing(cell):
+            if name not in self._places and kind is not None and not missing:
                 found[name] = (kind, len(cell) if kind == "vector" else 1)
         for name, (kind, length) in found.items():
             self._types[name] = kind
