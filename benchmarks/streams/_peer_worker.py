@@ -56,9 +56,12 @@ def of_river_in_blocks(name: str, seed: int, x: np.ndarray, y: np.ndarray):
     """A block is answered whole, and then learnt."""
     import pandas
 
+    if y.max() > 1:
+        sys.exit("it knows two classes alone")
     learner = river_learner(name, seed)
+    names = [f"x{column}" for column in range(x.shape[1])]
     blocks = [
-        (pandas.DataFrame(x[start : start + BLOCK]), pandas.Series(y[start : start + BLOCK]))
+        (pandas.DataFrame(x[start : start + BLOCK], columns=names), pandas.Series(y[start : start + BLOCK]))
         for start in range(0, len(x), BLOCK)
     ]
 

@@ -1,11 +1,14 @@
 """A stream that is learnt, killed at random moments and gone on with, beside the same without a stop; and memory over a million events.
 
 mapsto bench resume
+mapsto bench resume --only late
 
 The stream is a CSV of SEA events whose rule changes, once with each label beside its event, and once with every label 200 questions late.
 `online.tabular` learns it through the executor in a process of its own, which is killed (SIGKILL) at random moments, a fifth of them from
 its start on and the others after its first block; the same run is then begun again with blocks of another size. In the end answers, log
-and model must be those of a run that nobody disturbed, to the bit, and each event must have been answered once.
+and model must be those of a run that nobody disturbed, to the bit, and each event must have been answered once. What was found is kept
+after each run to the end, in ``benchmarks/results/trials/resume``, and the same command goes on there. What was found is kept after
+each run to the end, in ``benchmarks/results/trials/resume``, and the same command goes on there.
 """
 
 from __future__ import annotations
@@ -31,32 +34,33 @@ MARKS = (10_000, 100_000, 250_000, 500_000, 1_000_000)
 WORKER = Path(__file__).parent / "_resume_worker.py"
 
 
-def main(quick: bool = False) -> dict[str, Any]:
-    events, kills = (4000, 5) if quick else (20_000, 50)
+def main(quick: bool = False, only: str = "") -> dict[str, Any]:
+    events, kills = (4000, 5) if quick else (10_000, 50)
     marks = (2000, 20_000) if quick else MARKS
     rows: list[dict[str, Any]] = []
+    memory: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for late in (False, True):
-            rows.append(killed(Path(folder) / f"late {late}", events, late=late, kills=kills))
-            print(rows[-1], flush=True)
-        memory = resident(Path(folder) / "memory", marks)
-    rows += [{"what": f"resident memory after {count:,} events", "MiB": size} for count, size in memory.items()]
-    most = marks[-1]
+        kept = Path(folder) / "kept" if quick else common.RESULTS / "trials" / "resume"
+        kept.mkdir(parents=True, exist_ok=True)
+        for late, name in ((False, "labels at once"), (True, "labels late")):
+            wanted = kills if only in name else 0
+            row = killed(Path(folder) / name, kept / f"{name.replace(' ', '_')}.json", events, late=late, kills=wanted)
+            rows.append({"what": f"{name}, {events:,} events", **row})
+        memory = resident(Path(folder) / "memory", kept / "memory.json", marks if only in "memory" else ())
     targets = [
-        common.target(f"{row['what']}: {figure}", goal, row[figure])
-        for row in rows[:2]
+        common.target(f"{row['what']}: {figure}", goal, row[figure] if row["kills"] >= kills else None)
+        for row in rows
         for figure, goal in (
             ("kills after which all was equal to the bit", f">= {kills}"),
             ("events answered more or less than once", "<= 0"),
         )
     ]
-    targets.append(
-        common.target(f"MiB more after {most:,} events than after a tenth", "<= 10", memory[most] - memory[most // 10])
-    )
+    more = memory[marks[-1]] - memory[marks[-1] // 10] if memory else None
+    targets.append(common.target(f"MiB more after {marks[-1]:,} events than after a tenth", "<= 10", more))
+    rows += [{"what": f"resident memory after {count:,} events", "MiB": size} for count, size in memory.items()]
     tree = common.result(
         "resume",
         conditions={
-            "events": events,
             "sizes of blocks": list(SIZES),
             "label delay": DELAY,
             "checkpoint every, seconds": 0.2,
@@ -69,36 +73,40 @@ def main(quick: bool = False) -> dict[str, Any]:
     return common.finished(tree, quick=quick)
 
 
-def killed(folder: Path, events: int, *, late: bool, kills: int) -> dict[str, Any]:
+def killed(folder: Path, kept: Path, events: int, *, late: bool, kills: int) -> dict[str, Any]:
     """Kill a run so often; where it ends before, it is compared and begun anew."""
+    found: dict[str, Any] = {
+        "kills": 0,
+        "runs to the end": 0,
+        "kills after which all was equal to the bit": 0,
+        "events answered more or less than once": 0,
+        "questions pending at a kill, at most": DELAY if late else 0,
+    }
+    found |= json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    if found["kills"] >= kills:
+        return found
     folder.mkdir()
     file = folder / "events.csv"
     write(file, events, late=late)
-    rng = random.Random(int(late))
-    base = start(folder / "undisturbed", file, block=256)
-    base.communicate()
+    start(folder / "undisturbed", file, block=256).communicate()
     wanted = outcome(folder / "undisturbed")
-    done = equal = wrong = runs = since = 0
-    while done < kills or since:
-        run = folder / f"killed-{runs}"
+    while found["kills"] < kills:
+        rng = random.Random(2 * found["kills"] + late)
+        run, since = folder / f"killed after {found['kills']}", 0
         process = start(run, file, block=rng.choice(SIZES))
-        if done < kills and _kill(process, rng):
-            done, since = done + 1, since + 1
-            continue
+        while found["kills"] + since < kills and _kill(process, rng):
+            since += 1
+            process = start(run, file, block=rng.choice(SIZES))
         process.communicate()
-        found = outcome(run)
-        if found == wanted and all(wanted.values()):
-            equal += since
-        wrong += off(found, wanted)
-        runs, since = runs + 1, 0
-    return {
-        "what": f"{'late labels' if late else 'labels at once'}, {events:,} events",
-        "kills": done,
-        "runs to the end": runs,
-        "kills after which all was equal to the bit": equal,
-        "events answered more or less than once": wrong,
-        "questions pending at a kill": DELAY if late else 0,
-    }
+        ended = outcome(run)
+        found["kills"] += since
+        found["runs to the end"] += 1
+        found["events answered more or less than once"] += off(ended, wanted)
+        if ended == wanted and all(wanted.values()):
+            found["kills after which all was equal to the bit"] += since
+        kept.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        print("late" if late else "at once", found, flush=True)
+    return found
 
 
 def write(file: Path, events: int, *, late: bool) -> None:
@@ -165,13 +173,17 @@ def off(found: dict[str, str], wanted: dict[str, str]) -> int:
     return sum(counts[event] != right[event] for event in counts.keys() | right.keys())
 
 
-def resident(folder: Path, marks: tuple[int, ...]) -> dict[int, float]:
-    """Resident MiB of one process after so many events."""
+def resident(folder: Path, kept: Path, marks: tuple[int, ...]) -> dict[int, float]:
+    """Resident MiB of one process after so many events; what was kept where there are none to measure."""
+    if kept.is_file() or not marks:
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+        return {int(count): float(size) for count, size in known}
     folder.mkdir()
     stream = {"sea": {"events": marks[-1]}}
     asked = {"folder": str(folder), "block": 256, "stream": stream, "fields": {"preset": "fast"}, "marks": marks}
     out, _ = _worker(asked | {"answers": False}).communicate()
     found = [json.loads(line.removeprefix("MEMORY")) for line in out.splitlines() if line.startswith("MEMORY")]
+    kept.write_text(json.dumps(found) + "\n", encoding="utf-8")
     return {int(count): float(size) for count, size in found}
 
 

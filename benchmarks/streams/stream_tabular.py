@@ -131,27 +131,26 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
 
 
 def plan() -> Iterator[tuple[str, Learner, Sequence[int]]]:
-    """Streams, learners and seeds, what matters most first."""
+    """Streams, learners and seeds, what matters most first: all sides a little, then those of the three small streams often."""
     long = [stream for stream in STREAMS if stream not in SMALL]
-    slow = [each for each in PEERS if each.slow]
     quick = [each for each in LEARNERS if not each.slow]
-    for learner in quick:
-        for stream in SMALL:
-            yield stream, learner, SEEDS if learner.seeded else [0]
-    for seeds in (SEEDS[:3], SEEDS):
-        for stream in SMALL:
-            for learner in slow:
-                yield stream, learner, seeds if learner.seeded else [0]
-        for stream in long:
-            for learner in quick if len(seeds) < len(SEEDS) else slow:
-                yield stream, learner, [0]
-    for stream in long:
-        for learner in VARIANTS:
-            yield stream, learner, SEEDS
-    for stream in GENERATED:
-        for learner in quick:
-            if learner.judged:
-                yield stream, learner, SEEDS[:5]
+    slow = [each for each in LEARNERS if each.slow]
+    rounds = (
+        (SMALL, VARIANTS, SEEDS),
+        (SMALL, quick, SEEDS[:3]),
+        (SMALL, slow, SEEDS[:1]),
+        (long, quick, SEEDS[:1]),
+        (SMALL, slow, SEEDS[:3]),
+        (SMALL, LEARNERS, SEEDS),
+        (long, slow, SEEDS[:1]),
+        (long, VARIANTS, SEEDS),
+        (tuple(GENERATED), [each for each in quick if each.judged], SEEDS[:5]),
+    )
+    for streams, learners, seeds in rounds:
+        for stream in streams:
+            for learner in learners:
+                varied = learner.seeded or (stream in GENERATED and learner in PEERS)
+                yield stream, learner, seeds if varied else SEEDS[:1]
 
 
 class Trials:
