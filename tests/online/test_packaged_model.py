@@ -74,7 +74,7 @@ def test_the_other_forms_of_the_learners_are_packaged_too(fields: dict[str, Any]
     assert parity["max_abs_difference"] < 2e-4
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("int8", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_encoder_and_its_learner_are_one_graph(int8: bool) -> None:
     network = networks.conv4(channels=1, size=16, width=16, classes=10)(seed=0)
     base: Any = (quantize.static(data=DIGITS) >> export.onnx())(network) if int8 else network
@@ -88,6 +88,7 @@ def test_an_encoder_and_its_learner_are_one_graph(int8: bool) -> None:
     assert fused_operations(package.files["model.onnx"].read_bytes())["QLinearConv"] == (3 if int8 else 0)
 
 
+@pytest.mark.slow
 def test_a_model_of_an_encoder_of_rows_takes_the_rows_that_the_encoder_takes(table: Path) -> None:
     data = datasets.table(file=str(table), target="label", features=("size", "colour"))
     network = networks.mlp(data=data, widths=(8,), classes="data")(seed=0)
