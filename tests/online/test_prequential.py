@@ -87,20 +87,20 @@ def test_figures_of_values_are_those_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("task", ["classes", "values"])
 def test_blocks_of_any_size_and_a_stop_give_the_same_record(task: str) -> None:
-    given, kind = drawn(2500, task), ClassRecord if task == "classes" else ValueRecord
+    given, kind = drawn(1500, task), ClassRecord if task == "classes" else ValueRecord
 
     def told(record: Record) -> str:
         return repr((record.row(), record.baselines(), record.classes(NAMES), record.stretches.worst))
 
-    whole = told(fed(kind(), given, 2500))
+    whole = told(fed(kind(), given, 1500))
     assert told(fed(kind(), given, 7)) == told(fed(kind(), given, 1)) == whole
     first = fed(kind(), Answers(*(each[:1100] for each in given)), 64)
     second = kind()
     second.restore(first.snapshot())
-    for at in range(1100, 2500, 350):
-        part = slice(at, at + 350)
-        rest = Answers(np.arange(350), *(each[part] for each in given[1:]))
-        second.see(at, BLOCK.take(at, at + 350), rest, NAMES)
+    for at in range(1100, 1500, 100):
+        part = slice(at, at + 100)
+        rest = Answers(np.arange(100), *(each[part] for each in given[1:]))
+        second.see(at, BLOCK.take(at, at + 100), rest, NAMES)
     assert told(second) == whole
 
 
@@ -165,7 +165,7 @@ def test_times_are_told_as_percentiles_of_events_and_notes_stay_few() -> None:
 
 
 def test_drifts_are_marked_counted_and_change_no_model() -> None:
-    stream = streams.sea(events=6000, concept=3000, thresholds=(4.0, 16.0), noise=0.0)
+    stream = streams.sea(events=3200, concept=1600, thresholds=(4.0, 16.0), noise=0.0)
     plain, watched = online.softmax(stream=stream), online.softmax(stream=stream, drift=("adwin",))
 
     def run(made: Any, size: int, stop: int = 0) -> Any:
@@ -181,8 +181,8 @@ def test_drifts_are_marked_counted_and_change_no_model() -> None:
     assert told["drift_count"] == len(told["drifts"]) > 0
     errors = [each["event"] for each in told["drifts"] if each["what"] == "error (adwin)"]
     assert errors
-    assert all(3000 < event < 3600 for event in errors)
-    assert run(watched, 1000, stop=3100).account()["drifts"] == told["drifts"]
+    assert all(1600 < event < 2200 for event in errors)
+    assert run(watched, 1000, stop=1700).account()["drifts"] == told["drifts"]
     assert model_digest(live.result()) == model_digest(run(plain, 256).result())
     assert run(plain, 256).account()["drifts"] is None
     with pytest.raises(SpecError, match="adwn"):
