@@ -310,6 +310,18 @@ def test_constant_columns_and_words_beyond_the_categories() -> None:
     assert explained["nearest"][0]["distance"] == 0.0
 
 
+def test_events_without_any_column_are_answered_by_their_labels() -> None:
+    live = learner()
+    for _ in range(3):
+        live.learn(numbers(np.zeros((20, 0)), ["u", "w"] * 10))
+    scores = live.learn(numbers(np.zeros((20, 0)), ["u", "w"] * 10))
+    assert right(scores, ["u", "w"] * 10, live).mean() > 0.9
+    assert live.size == (0, 2)
+    again = learner()
+    again.restore(live.signature, live.arrays(), live.values())
+    assert state(again) == state(live)
+
+
 def test_many_classes() -> None:
     draw = np.random.default_rng(0)
     centres = 10 * draw.normal(size=(300, 4))

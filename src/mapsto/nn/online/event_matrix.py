@@ -133,7 +133,7 @@ class EventMatrix:
             column.dtype != np.float64 or column.ndim > 1 for column in columns
         ):
             return None
-        x = np.array(columns).T
+        x = np.array(columns, np.float64).reshape(len(columns), len(block)).T
         return None if (np.abs(x) > LARGEST).any() else x
 
     # -- state

@@ -387,7 +387,7 @@ class Forest {
   // Of classes: where a later event has gone to a sample's slot, the sample has that one's label too, as it has its features.
   void relabel(const Open& open, const Ring& ring) {
     const std::uint64_t later = ring.count - begun_;
-    if (later == 0 || ring.count <= kRing) return;
+    if (ring.count <= kRing || later + settings_.window <= kRing) return;  // all are remembered yet
     const auto first = static_cast<int>(begun_ % kRing);
     for (std::int32_t i = open.begin; i < open.end; ++i) {
       Sample& sample = samples_[i];
