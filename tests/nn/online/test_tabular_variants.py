@@ -31,7 +31,7 @@ def own_library() -> Iterator[None]:
 
 
 def compiled(to: Path, flags: list[str], compiler: str = "g++") -> Path:
-    subprocess.run([compiler, *flags, "-shared", str(SOURCES[0]), "-o", str(to)], check=True, timeout=600)
+    subprocess.run([compiler, *flags, "-shared", str(SOURCES[0]), "-o", str(to)], check=True, timeout=1200)
     return to
 
 
@@ -81,7 +81,7 @@ def test_no_access_beyond_its_memory_and_nothing_undefined(tmp_path: Path) -> No
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
     assert (done.returncode, "runtime error" in done.stderr) == (0, False), done.stderr[-4000:]
