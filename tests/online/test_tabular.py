@@ -521,3 +521,11 @@ def test_what_was_refused_leaves_nothing_behind() -> None:
         native.restore({"ring.y": np.zeros(3, np.int64)}, columns=3)
     native.restore(good, columns=3)
     assert all((native.arrays()[name] == array).all() for name, array in good.items() if array.dtype.kind != "f")
+
+
+def test_classes_beyond_a_thousand_are_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mapsto.nn.online.tabular.MOST_CLASSES", 5)
+    live = learner(forests=False)
+    live.learn(numbers(draws(20, 2), [f"c{n % 8}" for n in range(20)]))
+    assert live.signature.classes == ("c0", "c1", "c2", "c3", "c4")
+    assert live.aside == {"a class beyond the 5 that are kept": 7}

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["TabularLearner"]
 
 _STATE = "learner."
+MOST_CLASSES = 1000
+"""Time and memory grow with the square of the classes; so many are hardly classes, but names or quantities."""
 
 
 class TabularLearner(StreamLearner):
@@ -242,6 +244,9 @@ class TabularLearner(StreamLearner):
             label = labels[event]
             if event in aside:
                 continue
+            if label is not None and self._is_beyond(label):
+                aside[event] = f"a class beyond the {MOST_CLASSES} that are kept"
+                continue
             if has_x[place]:
                 kinds[place] = QUESTION if label is None else EXAMPLE
                 if label is None and ids[place]:
@@ -259,6 +264,9 @@ class TabularLearner(StreamLearner):
                 if self._outputs > self._late.stride:
                     return kinds[: place + 1], slots[: place + 1]
         return kinds, slots
+
+    def _is_beyond(self, label: Any) -> bool:
+        return self.task == "classes" and len(self._classes) >= MOST_CLASSES and label not in self._classes
 
     def _named(self, row: NDArray[np.float64]) -> dict[str, Any]:
         """A row's values by column, words as words, what is missing as None."""
