@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -59,8 +58,6 @@ def blocks(x: NDArray[np.float64], y: NDArray[np.int64], size: int) -> list[Bloc
 
 def main() -> None:
     name, fields, size, *files = sys.argv[1:]
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     mapping: Any = discovery.find("mappings", name)
     for seed, _, file in (each.partition("=") for each in files):
         with np.load(file) as held:

@@ -104,7 +104,7 @@ def of_moa(name: str, seed: int, x: np.ndarray, y: np.ndarray):
 
 def main() -> None:
     name, *given = sys.argv[1:]
-    if hasattr(os, "sched_setaffinity"):
+    if name.startswith("MOA") and hasattr(os, "sched_setaffinity"):  # Java has threads beside; the others have one
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     prepare = of_moa if name.startswith("MOA") else of_river_in_blocks if name.endswith("learn_many") else of_river
     for seed, _, file in (each.partition("=") for each in given):

@@ -77,6 +77,7 @@ def killed(folder: Path, kept: Path, events: int, *, late: bool, kills: int) -> 
     """Kill a run so often; where it ends before, it is compared and begun anew."""
     found: dict[str, Any] = {
         "kills": 0,
+        "different places": 0,
         "runs to the end": 0,
         "kills after which all was equal to the bit": 0,
         "events answered more or less than once": 0,
@@ -93,19 +94,24 @@ def killed(folder: Path, kept: Path, events: int, *, late: bool, kills: int) -> 
     while found["kills"] < kills:
         rng = random.Random(2 * found["kills"] + late)
         run, since = folder / f"killed after {found['kills']}", 0
+        places: set[int] = set()
+        """How much was answered at each kill."""
         process = start(run, file, block=rng.choice(SIZES))
         while found["kills"] + since < kills and _kill(process, rng):
             since += 1
+            places.add((run / "answers.csv").stat().st_size if (run / "answers.csv").is_file() else 0)
             process = start(run, file, block=rng.choice(SIZES))
         process.communicate()
         ended = outcome(run)
         found["kills"] += since
+        found["different places"] += len(places)
         found["runs to the end"] += 1
         found["events answered more or less than once"] += off(ended, wanted)
         if ended == wanted and all(wanted.values()):
             found["kills after which all was equal to the bit"] += since
         kept.write_text(json.dumps(found) + "\n", encoding="utf-8")
-        print("late" if late else "at once", found, flush=True)
+        differ = [name for name in wanted if ended.get(name) != wanted[name]]
+        print("late" if late else "at once", found, "differ:", differ, flush=True)
     return found
 
 
@@ -142,7 +148,7 @@ def _worker(asked: dict[str, Any]) -> subprocess.Popen[str]:
 
 
 def _kill(process: subprocess.Popen[str], rng: random.Random) -> bool:
-    """Whether it was killed before it ended by itself."""
+    """Whether it was killed before it ended by itself: soon after its start, or after its first block."""
     if rng.random() < 0.2:
         wait = rng.uniform(0.0, 5.0)
     else:

@@ -116,7 +116,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
         "stream_tabular",
         conditions={
             "streams": {name: trials.events(name) for name in streams},
-            "cores": "each side in a process bound to one",
+            "cores": "each side in a process of one thread; MOA's, which has more, bound to one core",
             "given": "numbers alone, words as codes; a generator's seed is the learner's",
             "mapsto": f"in blocks of {BLOCK} events unless it says one at a time; the answers are the same",
             "river": "softmax and kNN behind a standard scaler, AMF behind a min-max scaler with split_pure",
