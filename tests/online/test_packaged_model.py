@@ -102,8 +102,6 @@ def test_a_model_of_an_encoder_of_rows_takes_the_rows_that_the_encoder_takes(tab
 def test_what_cannot_be_packaged_is_said(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mapsto.testing.contract import contract_network
 
-    with pytest.raises(DomainError, match=r"online\.tabular learns is no network of ONNX"):
-        export.onnx()(learnt("tabular", table, preset="fast"))
     with pytest.raises(DomainError, match="has met no label"):
         export.onnx()(
             online.softmax(stream=streams.csv(file=str(table), target="label")).open(None, None, _context()).result()

@@ -43,6 +43,8 @@ class Column:
     rows. Empty: a missing value is an error."""
     decimal: Literal[".", ","] = "."
     """The decimal sign of the table trained on, by which rows are read that do not show theirs, as one with ``4.020`` alone."""
+    missing: Literal["filled", "marked"] = "filled"
+    """``marked``: a missing value comes to the network as NaN, and is no error."""
 
     @property
     def width(self) -> int:
@@ -106,6 +108,8 @@ class Signature:
         for column in tree["preprocessing"]["columns"]:
             if column["decimal"] == ".":
                 del column["decimal"]
+            if column["missing"] == "filled":
+                del column["missing"]
         del tree["preprocessing"]["integers"], tree["preprocessing"]["ids"]
         for name in ("columns", "header"):
             if not tree["preprocessing"][name]:

@@ -62,15 +62,18 @@ def encoded(table: RawTable, preprocessing: Preprocessing, name: str) -> Encoded
         part, wrong, new = encoded_column(column, table.columns[place], comma)
         for row, what in wrong.items():
             hint = (
-                "give a number, or leave the cell empty" if column.fill else "fill it in, or train with missing: mean"
+                "give a number, or leave the cell empty"
+                if column.fill or column.missing == "marked"
+                else "fill it in, or train with missing: mean"
             )
             errors.setdefault(
                 row, DataError(f"row {row + 1}, column '{short(column.name)}' {what}", where=name, hint=hint)
             )
         missing = np.isnan(part).any(axis=1)
-        if missing.any() and column.fill:
-            part = np.where(np.isnan(part), np.array(column.fill), part)
+        if missing.any() and (column.fill or column.missing == "marked"):
             unseen += [f"'{short(word)}' in '{short(column.name)}'" for word in new]
+        if missing.any() and column.fill and column.missing == "filled":
+            part = np.where(np.isnan(part), np.array(column.fill), part)
             if missing.sum() > sum(new.values()):
                 gaps.append(f"'{short(column.name)}'")
         parts.append((part - column.mean) / column.std)
@@ -118,7 +121,7 @@ def encoded_column(
         if column.encode == "one_hot":
             values = (values == np.arange(len(codes))).astype(np.float64)
             values[np.isnan(numbers)] = np.nan
-    if not column.fill:
+    if not column.fill and column.missing == "filled":
         for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
             word = _word(cells[row])
             empty = word is None or word in MISSING

@@ -6,8 +6,9 @@ beside the spread of the outputs, without which it says nothing. A learner's pac
 mapsto and, where its result is a linear layer, ``adapt.onnx``, the map from examples' embeddings to that layer, with which a
 device adapts by itself; the manifest says which.
 
-A model that learnt from a stream is packaged where it is a network: of `online.ridge`, `prototypes`, `mlp` and `softmax`. Its
-package takes a raw row of the table, or what the encoder takes on which it stands, and answers as the model does.
+A model that learnt from a stream is packaged as it is at that moment: of `online.tabular` with all members and their mixture (past
+events and trees are constants, the last label stays the last one), of `online.ridge`, `prototypes`, `mlp` and `softmax`. Its package
+takes a raw row of the table, or what the encoder takes on which it stands, and answers as the model does.
 """
 
 from __future__ import annotations

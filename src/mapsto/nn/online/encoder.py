@@ -18,6 +18,7 @@ from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Block, EventSignature, Network, Package, Signature
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.learning import Answered, StreamLearner
+from mapsto.nn.online.onnx_tabular import TabularSnapshot
 from mapsto_runtime.preprocessing import read_input
 from mapsto_runtime.preprocessing.raw_tables import RawTable
 from mapsto_runtime.preprocessing.tables import encoded
@@ -202,6 +203,9 @@ class EncodedLearner(StreamLearner):
 
     def head(self) -> tuple[Head, tuple[RowColumn, ...]] | None:
         return self._learner.head()
+
+    def snapshot(self) -> tuple[TabularSnapshot, tuple[RowColumn, ...]] | None:
+        return self._learner.snapshot()
 
     def shares(self) -> Mapping[str, float]:
         return self._learner.shares()

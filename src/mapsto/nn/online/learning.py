@@ -18,6 +18,7 @@ from mapsto.nn.online.event_rows import EventRows
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.one_thread import one_thread
+from mapsto.nn.online.onnx_tabular import TabularSnapshot
 from mapsto.nn.online.rule import Rule
 from mapsto_runtime.shown import short
 
@@ -82,6 +83,10 @@ class StreamLearner:
 
     def head(self) -> tuple[Head, tuple[RowColumn, ...]] | None:
         """What it has learnt as a small network over rows, and what rows are made of; None where it is no such network."""
+        return None
+
+    def snapshot(self) -> tuple[TabularSnapshot, tuple[RowColumn, ...]] | None:
+        """What `online.tabular` is at this moment, and the inputs it knows; None of another learner."""
         return None
 
     def shares(self) -> Mapping[str, float]:

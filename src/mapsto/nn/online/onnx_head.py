@@ -12,10 +12,10 @@ from mapsto.nn.online.head import Head
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["OPSET", "head_model", "with_head"]
+__all__ = ["IR", "OPSET", "head_model", "with_head"]
 
 OPSET = 20
-_IR = 10
+IR = 10
 """Of the file's format: what goes with the opset."""
 
 
@@ -39,7 +39,7 @@ def head_model(head: Head, places: Sequence[int], kept: NDArray[np.bool_], *, di
     given = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", count])]
     nodes, constants, output = _nodes(head, places, kept, source="input", directed=directed)
     graph = helper.make_graph(nodes, "network", given, [output], initializer=constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     model.producer_name = "mapsto"
     return model.SerializeToString(deterministic=True)
 

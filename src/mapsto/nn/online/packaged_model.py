@@ -9,18 +9,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mapsto.context import Context
 from mapsto.errors import DomainError
-from mapsto.kinds import Block, Column, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
+from mapsto.kinds import Block, Column, Json, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
 from mapsto.nn.export.package import put, rounded, text_of
 from mapsto.nn.online.encoder import EMBEDDING, EventSamples
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.learning import StreamLearner
+from mapsto.nn.online.native_tabular import LABEL_MEMBERS
 from mapsto.nn.online.onnx_head import OPSET, head_model, with_head
+from mapsto.nn.online.onnx_tabular import TabularSnapshot, snapshot_model
 from mapsto_runtime.runtimes.onnxruntime import MODEL, load
 from mapsto_runtime.shown import few
 
@@ -30,7 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCE", "packaged_model"]
 
 TOLERANCE = 0.01
-"""By how much a probability of the package may differ from the learner's."""
+"""By how much a probability of the package may differ from the learner's; of values in standard deviations of what was learnt."""
+
+_WORTH_SAYING = 0.01
+"""Share of the answer from which it is told that labels stay as they were."""
+_LARGEST = 1e30
+"""Beyond it a manifest holds no number."""
 
 
 def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples: int, where: str) -> Package:
@@ -48,47 +56,132 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
     Raises
     ------
     DomainError
-        What was learnt is no network, as a forest, or takes columns that a package's rows cannot hold; or parity fails.
+        What was learnt is no network, as river's trees, or takes columns that a package's rows cannot hold; or parity fails.
     """
     learner = cast("StreamLearner", value.open())
-    found = learner.head()
-    if found is None:
-        raise DomainError(
-            f"what {value.learner} learns is no network of ONNX",
-            where=where,
-            hint="keep the model in the store and answer with mapsto; online.ridge, online.prototypes, online.mlp and online.softmax "
-            "can be packaged",
-        )
-    head, layout = found
-    classes = value.signature.classes
-    if not classes:
-        raise DomainError("the model has met no label, and has no classes", where=where, hint="let it learn first")
+    made = _made(value, learner, where)
+    signature, layout = made.signature, made.layout
     for column in layout:
         if column.crowded:
             ctx.warn(f"words of column '{column.name}' without an input of their own count as missing in the package")
-    if value.base is None:
-        signature, model = _of_rows(head, layout, classes, where)
-    else:
-        signature, model = _of_encoder(value.base, head, layout, classes, where)
-    folder = ctx.scratch()
+    if made.described:
+        share = sum(learner.shares().get(name, 0.0) for name in LABEL_MEMBERS)
+        if share >= _WORTH_SAYING:
+            ctx.warn(
+                f"members that look at the last labels have {100 * share:.0f} % of the answer, and in the package the last label stays "
+                "the one that was learnt last; where labels come in runs, package a model that learnt with labels: false"
+            )
+    folder, model = ctx.scratch(), made.model
     contents = {MODEL: model}
     run = load(put(contents, folder), signature=signature)
-    parity = _parity(learner, signature, run, _events(stream, signature, layout, samples), where)
-    own, below = head.parameters, _size_of(value.base)
+    parity = _parity(learner, signature, run, _events(stream, signature, layout, samples), made.unit, where)
+    below = _size_of(value.base)
     manifest: dict[str, Any] = {
-        "format": 1,
+        "format": made.format,
         "model": MODEL,
         "signature": signature.plain(),
-        "parameters": own + below[0],
-        "macs": own - head.bias.size + below[1],
+        "parameters": made.parameters + below[0],
+        "macs": made.macs + below[1],
         "opset": OPSET,
-        "learner": {"name": value.learner, "version": value.version, "events": value.events},
+        "learner": {"name": value.learner, "version": value.version, "events": value.events, **made.described},
         "parity": {"on": "events" if stream is not None else "generated", **parity},
     }
     manifest["files"] = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
     }
     return Package(files=put({**contents, "manifest.json": text_of(manifest)}, folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A model's graph, and what its manifest says of it."""
+
+    signature: Signature
+    layout: tuple[RowColumn, ...]
+    model: bytes
+    parameters: int
+    macs: int
+    format: int = 1
+    unit: float | None = None
+    """Of values: what differences are measured in."""
+    described: dict[str, Json] = field(default_factory=dict[str, Json])
+
+
+def _made(value: Model, learner: StreamLearner, where: str) -> _Made:
+    snapshot, found = learner.snapshot(), learner.head()
+    if snapshot is None and found is None:
+        raise DomainError(
+            f"what {value.learner} learns is no network of ONNX",
+            where=where,
+            hint="keep the model in the store and answer with mapsto stream --from",
+        )
+    classes = value.signature.classes
+    if snapshot is not None and snapshot[0].learnt and learner.task == "values":
+        classes = ("value",)
+    if not classes:
+        raise DomainError("the model has met no label, and has no classes", where=where, hint="let it learn first")
+    if snapshot is not None:
+        return _of_tabular(value, *snapshot, classes, where)
+    head, layout = cast("tuple[Head, tuple[RowColumn, ...]]", found)
+    if value.base is None:
+        signature, model = _of_rows(head, layout, classes, where)
+    else:
+        signature, model = _of_encoder(value.base, head, layout, classes, where)
+    own = head.parameters
+    return _Made(signature=signature, layout=layout, model=model, parameters=own, macs=own - head.bias.size)
+
+
+def _of_tabular(
+    value: Model, snapshot: TabularSnapshot, layout: tuple[RowColumn, ...], classes: tuple[str, ...], where: str
+) -> _Made:
+    """All members of `online.tabular` and their mixture: a table's rows come with what is missing marked, vectors as they are."""
+    _require_one_source(layout, where)
+    of_values = snapshot.unit is not None
+    signature: Signature | None = None
+    if value.base is not None:
+        before, encoder = _encoder_of(value.base, layout, where)
+        model = snapshot_model(snapshot, encoder)
+        signature = dataclasses.replace(before, outputs=(_scores(classes),), classes=classes, answers="classes")
+    else:
+        columns = () if layout[0].type == "vector" else _marked(snapshot, layout, where)
+        model = snapshot_model(snapshot, None, scaled=bool(columns))
+        signature = Signature(
+            inputs=(TensorSpec(name="input", dtype="float32", shape=("N", len(snapshot.means))),),
+            outputs=(_scores(classes),),
+            preprocessing=Preprocessing(kind="none", columns=columns, header=tuple(column.name for column in columns)),
+            classes=classes,
+        )
+    return _Made(
+        signature=dataclasses.replace(signature, answers="values") if of_values else signature,
+        layout=layout,
+        model=model,
+        parameters=snapshot.parameters,
+        macs=snapshot.macs,
+        format=4 if signature.preprocessing.columns and value.base is None else 1,
+        unit=snapshot.unit,
+        described={"labels": "as they were last"} if snapshot.looks_at_labels else {},
+    )
+
+
+def _marked(snapshot: TabularSnapshot, layout: tuple[RowColumn, ...], where: str) -> tuple[Column, ...]:
+    """How raw cells come to the graph: numbers in standard deviations, words as the numbers of their categories, gaps as NaN."""
+    columns: list[Column] = []
+    for column in layout:
+        if column.type == "word":
+            columns.append(
+                Column(name=column.name, type="words", categories=column.categories, encode="ordinal", missing="marked")
+            )
+            continue
+        place = column.places[0]
+        mean, std = float(snapshot.means[place]), float(snapshot.stds[place])
+        if not (abs(mean) < _LARGEST and 1 / _LARGEST < std < _LARGEST):
+            raise DomainError(
+                f"column '{column.name}' holds numbers about {mean:.3g} that differ by about {std:.3g}, beyond what a package holds",
+                where=where,
+                hint="give it in another unit, or keep the model in the store and answer with mapsto stream --from",
+            )
+        columns.append(Column(name=column.name, mean=mean, std=std, missing="marked"))
+    return tuple(columns)
 
 
 def _size_of(base: Network | Package | None) -> tuple[int, int]:
@@ -113,13 +206,7 @@ def _of_rows(
     head: Head, layout: tuple[RowColumn, ...], classes: tuple[str, ...], where: str
 ) -> tuple[Signature, bytes]:
     """The signature and the model of a learner of a table's rows, or of vectors."""
-    vectors = [column for column in layout if column.type == "vector"]
-    if vectors and len(layout) > 1:
-        raise DomainError(
-            f"a package's sample is a row of a table or a vector, and the model has learnt from {few([c.name for c in layout])}",
-            where=where,
-            hint="learn from one of them",
-        )
+    vectors = _require_one_source(layout, where)
     places = [place for column in layout for place in column.places]
     kept = np.array([column.type != "number" or column.std > 0 for column in layout for _ in column.places], np.bool_)
     columns = () if vectors else tuple(_column(column) for column in layout)
@@ -130,6 +217,18 @@ def _of_rows(
         classes=classes,
     )
     return signature, head_model(head, places, kept, directed=bool(vectors))
+
+
+def _require_one_source(layout: tuple[RowColumn, ...], where: str) -> list[RowColumn]:
+    """The columns of vectors. Raises `DomainError` where there are others beside one."""
+    vectors = [column for column in layout if column.type == "vector"]
+    if vectors and len(layout) > 1:
+        raise DomainError(
+            f"a package's sample is a row of a table or a vector, and the model has learnt from {few([c.name for c in layout])}",
+            where=where,
+            hint="learn from one of them",
+        )
+    return vectors
 
 
 def _column(column: RowColumn) -> Column:
@@ -144,6 +243,13 @@ def _column(column: RowColumn) -> Column:
 def _of_encoder(
     base: Network | Package, head: Head, layout: tuple[RowColumn, ...], classes: tuple[str, ...], where: str
 ) -> tuple[Signature, bytes]:
+    signature, encoder = _encoder_of(base, layout, where)
+    changed = dataclasses.replace(signature, outputs=(_scores(classes),), classes=classes, answers="classes")
+    return changed, with_head(encoder, head, layout[0].places)
+
+
+def _encoder_of(base: Network | Package, layout: tuple[RowColumn, ...], where: str) -> tuple[Signature, bytes]:
+    """An encoder's signature and its model, whose output is the embedding."""
     from mapsto.nn.export.embedding import without_head
 
     if [column.name for column in layout] != [EMBEDDING]:
@@ -163,8 +269,7 @@ def _of_encoder(
         signature, encoder = base.signature, to_onnx(base)
     if signature.classes is not None:
         encoder = without_head(encoder, where=where)
-    changed = dataclasses.replace(signature, outputs=(_scores(classes),), classes=classes, answers="classes")
-    return changed, with_head(encoder, head, layout[0].places)
+    return signature, encoder
 
 
 def _events(
@@ -214,9 +319,13 @@ def _made_up(signature: Signature, layout: tuple[RowColumn, ...], count: int) ->
 
 
 def _parity(
-    learner: StreamLearner, signature: Signature, run: Any, blocks: Iterator[Block], where: str
+    learner: StreamLearner, signature: Signature, run: Any, blocks: Iterator[Block], unit: float | None, where: str
 ) -> dict[str, Any]:
-    """By how much the probabilities of learner and package differ. Raises `DomainError` where that is beyond the tolerance."""
+    """By how much the probabilities of learner and package differ, or their values, whose tolerance is in units of `unit`.
+
+    Raises `DomainError` where that is beyond the tolerance.
+    """
+    tolerance = TOLERANCE if unit is None else TOLERANCE * unit
     samples = EventSamples(signature)
     ours: list[NDArray[np.float64]] = []
     theirs: list[NDArray[np.float64]] = []
@@ -227,14 +336,16 @@ def _parity(
         prepared = [samples.prepared({name: block.x[name][event] for name in taken}) for event in asked]
         if prepared:
             ours.append(answers[asked])
-            theirs.append(_softmax(run(np.concatenate(prepared))))
+            given = run(np.concatenate(prepared))
+            theirs.append(_softmax(given) if unit is None else given.astype(np.float64))
     if not ours:
         raise DomainError("there is no event to compare the package on", where=where, hint="give a stream with some")
     expected, given = np.concatenate(ours), np.concatenate(theirs)
     difference = np.abs(expected - given)
-    if not difference.max() <= TOLERANCE:
+    if not difference.max() <= tolerance:
         raise DomainError(
-            f"a probability of the package differs from the learner's by {difference.max():.3g}, and {TOLERANCE} is allowed",
+            f"{'a probability' if unit is None else 'a value'} of the package differs from the learner's by {difference.max():.3g}, "
+            f"and {tolerance:.3g} is allowed",
             where=where,
             hint="look for columns with values far from their mean",
         )
@@ -243,8 +354,8 @@ def _parity(
         "max_abs_difference": rounded(difference.max()),
         "mean_abs_difference": rounded(difference.mean()),
         "output_std": rounded(expected.std(axis=0).mean()),
-        "tolerance": TOLERANCE,
-        "top1_agreement": rounded((expected.argmax(1) == given.argmax(1)).mean()),
+        "tolerance": tolerance,
+        **({} if unit is not None else {"top1_agreement": rounded((expected.argmax(1) == given.argmax(1)).mean())}),
     }
 
 

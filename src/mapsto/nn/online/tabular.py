@@ -13,9 +13,11 @@ import numpy as np
 
 from mapsto.kinds import Block, ColumnType, EventSignature
 from mapsto.nn.online.event_matrix import EventMatrix, Part
-from mapsto.nn.online.event_rows import LARGEST
+from mapsto.nn.online.event_rows import LARGEST, OTHERS
+from mapsto.nn.online.head import RowColumn
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner, Task, crowded, many_classes, read_labels
 from mapsto.nn.online.native_tabular import EXAMPLE, LATE_LABEL, PASSED_OVER, QUESTION, NativeTabular
+from mapsto.nn.online.onnx_tabular import TabularSnapshot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,6 +123,20 @@ class TabularLearner(StreamLearner):
             if asked and self._outputs:
                 table[asked] = self._native.predict(part.x[np.array(asked) - part.start])
         return table
+
+    def snapshot(self) -> tuple[TabularSnapshot, tuple[RowColumn, ...]]:
+        counts: list[int] = []
+        layout: list[RowColumn] = []
+        for column, length in zip(self._matrix.columns, self._matrix.lengths(), strict=True):
+            words = tuple(word for word in column.categories if word != OTHERS)  # which comes last
+            places = tuple(range(len(counts), len(counts) + length))
+            crowded = len(words) < len(column.categories)
+            counts += [len(words)] * length
+            layout.append(
+                RowColumn(name=column.name, type=column.type, places=places, categories=words, crowded=crowded)
+            )
+        native = self._native.arrays()
+        return TabularSnapshot(native, values=self.task == "values", categories=counts), tuple(layout)
 
     def shares(self) -> Mapping[str, float]:
         return self._native.shares()
