@@ -45,6 +45,18 @@ def extras() -> dict[str, tuple[str, ...]]:
     return {name: tuple(packages) for name, packages in found.items()}
 
 
+def _native_learners() -> str:
+    """Whether the learners that are C++ can run here; where there is none yet it is compiled."""
+    from mapsto.errors import DomainError
+    from mapsto.native.tabular import PREBUILT, tabular_library
+
+    try:
+        place = tabular_library()
+    except DomainError as error:
+        return f"missing: {error}"
+    return f"there, {'prebuilt: ' + place.stem if place.parent == PREBUILT else 'compiled on this machine'}"
+
+
 def doctor_report(store: str | None = None) -> dict[str, dict[str, str]]:
     """Sections of name → finding; `store` is the place of the one to look at, by default the usual one."""
     import torch
@@ -63,6 +75,7 @@ def doctor_report(store: str | None = None) -> dict[str, dict[str, str]]:
     devices["compiled kernels"] = "there" if reason is None else f"missing, so training is slower: {reason}"
     if passed_over():
         devices["compiled kernels"] += f" ({'; '.join(passed_over())})"
+    devices["learners of streams"] = _native_learners()
     devices["cuda"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (torch sees no CUDA device)"
     optional: dict[str, str] = {}
     for extra, packages in extras().items():
