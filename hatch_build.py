@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ _LINKED = ("-shared", "-s", *(() if sys.platform == "darwin" else ("-static-libs
 
 class PrebuiltLearner(BuildHookInterface):
     """Compiles ``tabular_learner.cpp`` into ``mapsto/native/prebuilt`` of the wheel."""
+
+    _folder: Path | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel" or version == "editable":
@@ -34,8 +37,7 @@ class PrebuiltLearner(BuildHookInterface):
         root = Path(self.root)
         plain = _module(root / "src/mapsto/native/plain.py")
         variants = plain.VARIANTS.get(platform.machine(), ())
-        out = root / "build" / "prebuilt"
-        out.mkdir(parents=True, exist_ok=True)
+        out = self._folder = Path(tempfile.mkdtemp(prefix="mapsto-prebuilt-"))
         for march, _ in variants:
             place = out / f"tabular_learner-{march}.so"
             flags = [*plain.FLAGS, f"-march={march}", *_LINKED]
@@ -45,6 +47,10 @@ class PrebuiltLearner(BuildHookInterface):
         if variants:
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{_platform()}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
 
 
 def _module(path: Path) -> Any:
