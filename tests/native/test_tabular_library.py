@@ -37,7 +37,7 @@ def test_without_a_compiler_it_says_what_to_install(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(DomainError, match="no C\\+\\+ compiler.*install a wheel of mapsto for this platform"):
+    with pytest.raises(DomainError, match=r"no C\+\+ compiler.*install a wheel of mapsto for this platform"):
         tabular.tabular_library()
 
 
