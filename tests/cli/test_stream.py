@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from mapsto.cli.stream import display
 from mapsto.cli.stream.display import StreamDisplay
 from mapsto.cli.stream.predictions import PredictionFile
 from mapsto.cli.stream.sources import stream_of, task_of
+from mapsto.errors import SpecError
 from mapsto.kinds import Block
 from mapsto.report.streams import beaten_by
 from mapsto.run import driver
@@ -434,6 +436,62 @@ def test_answers_of_values_and_of_events_without_an_answer(tmp_path: Path) -> No
     again.close()
     assert [row["event"] for row in lines_of(tmp_path / "later.csv")] == ["10", "11", "13", "14"]
     assert len(said) == 1
+
+
+def _answers(count: int) -> tuple[Block, Any]:
+    nothing = np.array([""] * count, object)
+    there, absent = np.ones(count, np.bool_), np.zeros(count, np.bool_)
+    x = {"x": np.zeros(count)}
+    block = Block(times=np.zeros(count), ids=nothing, x=x, has_x=there, y=np.zeros(count), has_y=absent, next=1)
+    return block, np.arange(count, dtype=float)[:, None]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_a_file_of_answers_that_something_else_changed_is_not_gone_on_with(tmp_path: Path, name: str) -> None:
+    file, mark = tmp_path / name, tmp_path / "run" / "mark.json"
+
+    def sink(run: str = "one") -> PredictionFile:
+        made = PredictionFile(file, values=True, mark=mark, run=run)
+        made.check()
+        return made
+
+    def add(start: int, count: int, run: str = "one") -> None:
+        made = sink(run)
+        made.add(start, *_answers(count), ())
+        made.close()
+
+    add(0, 5)
+    whole = file.read_bytes()
+    assert sink().is_whole
+    assert not sink("another").is_whole
+    file.write_bytes(whole + b"6,half")  # killed over an event
+    add(3, 2)  # from the checkpoint
+    assert len(file.read_bytes().splitlines()) == len(whole.splitlines())
+    whole = file.read_bytes()
+    for changed in (whole[: len(whole) // 2], whole.replace(b"2", b"7", 1), b""):
+        file.write_bytes(changed)
+        assert not sink().is_whole
+    file.write_bytes(whole.replace(b"2", b"7", 1))
+    with pytest.raises(SpecError, match="no longer holds this run's answers to the first 5 events"):
+        add(5, 2)
+    file.write_bytes(whole)
+    with pytest.raises(SpecError, match="no longer holds"):
+        add(5, 2, "another")
+    file.write_bytes(whole[:7])  # a disk that was full took a part of the first line
+    add(0, 5)
+    assert len(file.read_bytes().splitlines()) == len(whole.splitlines())
+
+
+def test_whoever_reads_the_record_may_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    shown = StreamDisplay("a → b", as_json=True)
+    assert not shown.wants_stop(None)  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "stdout", Closed())
+    shown.logged(None, 1000, {"accuracy": 0.5})  # type: ignore[arg-type]
+    assert shown.wants_stop(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -355,3 +355,36 @@ def test_a_line_of_objects_is_json(tmp_path: Path) -> None:
     file.write_text(json.dumps({"a": 1, "y": "u"}) + "\n" + '{"a": ' + "[" * 2000 + "\n" + "x" * (2 << 20) + "\n")
     (block,) = streams.jsonl(file=str(file), target="y").open()
     assert block.broken == {1: "no JSON", 2: "a line longer than 1 MiB"}
+
+
+def test_json_with_half_a_surrogate_pair_is_set_aside(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    lines = [
+        r'{"a": 1, "w": "\ud83d\ude00", "y": "x"}',
+        r'{"a": 1, "w": "\ud83d", "y": "x"}',
+        r'{"\uDE00": 1, "y": "x"}',
+    ]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (block,) = streams.jsonl(file=str(file), target="y").open()
+    assert block.x["w"].tolist()[0] == "\U0001f600"
+    assert list(block.x) == ["a", "w"]
+    assert block.broken == {1: "a text that is no Unicode", 2: "a text that is no Unicode"}
+
+
+def test_labels_may_all_come_after_the_lines_that_tell_the_keys(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    questions = [json.dumps({"n": n, "a": n}) for n in range(120)]
+    file.write_text("\n".join([*questions, json.dumps({"n": 0, "y": "x"})]) + "\n", encoding="utf-8")
+    blocks = list(streams.jsonl(file=str(file), target="y", id="n").open())
+    assert sum(int(block.has_y.sum()) for block in blocks) == 1
+    with pytest.raises(SpecError, match="no column 'y'"):
+        next(streams.jsonl(file=str(file), target="y").open())
+
+
+@pytest.mark.parametrize("value", [[1], b"x", {"k": 1}])
+def test_a_parquet_target_of_neither_numbers_nor_words_is_refused(tmp_path: Path, value: object) -> None:
+    file = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"a": [1, 2], "y": [value, value]}), file)
+    for role in ("target", "id", "time"):
+        with pytest.raises(SpecError, match=f"column 'y', the {role}, holds .* neither numbers nor words"):
+            next(streams.parquet(file=str(file), **{role: "y"}).open())

@@ -28,6 +28,8 @@ _LEARNERS = ("online.tabular", "online.softmax")
 """The first of them that there is learns where none is named."""
 _KEPT = "stream.json"
 """The file of a run's folder that says what it is a run of."""
+_MARK = "predictions.json"
+"""The file of a run's folder that says what it wrote to its file of answers."""
 
 
 class _Task(Enum):
@@ -264,13 +266,19 @@ def _learn(
     from mapsto.cli.stream.predictions import PredictionFile
     from mapsto.cli.stream.sources import size_of
     from mapsto.context import Numerics
+    from mapsto.kinds.canonical import dumps
     from mapsto.recipe.document import Recipe
-    from mapsto.recipe.writer import dump
+    from mapsto.recipe.writer import dump, node_of
     from mapsto.report import build as reports
     from mapsto.run.executor import execute
+    from mapsto.store import write_atomically
 
     source: Stream = cast("Any", mapping).stream
-    folder = _folder(mapping, file, out, seed)
+    kept = dumps({"step": node_of(mapping), "seed": seed}) + "\n"
+    folder = _folder(kept, file, out)
+    key_before = _key_of(folder) if _is_of(folder, kept) else None
+    writable(folder)
+    write_atomically(folder / _KEPT, kept.encode())
     recipe = Recipe(
         steps=mapping,
         name=slug(folder.name),
@@ -279,7 +287,9 @@ def _learn(
     notes: list[str] = []
     answers = None
     if predictions is not None:
-        answers = PredictionFile(predictions, values=source.task == "values", say=print_note)
+        answers = PredictionFile(
+            predictions, values=source.task == "values", say=print_note, mark=folder / _MARK, run=kept
+        )
         answers.check()
     display = StreamDisplay(
         recipe.title,
@@ -288,7 +298,6 @@ def _learn(
         as_json=as_json,
         predictions=answers,
     )
-    key_before = _key_of(folder)
     began = time.monotonic()
     with display:
         result = execute(
@@ -297,7 +306,7 @@ def _learn(
             seed=seed,
             numerics=Numerics(threads=1),
             # answers that nobody wrote down cannot be had from what is finished
-            force=[mapping.name] if predictions is not None and not predictions.exists() else (),
+            force=[mapping.name] if answers is not None and not answers.is_whole else (),
             listener=display,
             logs=folder / "logs",
             publish_every=publish_every,
@@ -311,6 +320,8 @@ def _learn(
         }
     }
     reports.save(report, folder, recipe_yaml=dump(recipe))
+    if display.is_unread:
+        raise BrokenPipeError
     answer = command("mapsto stream {table} --from {snapshot}", table="FILE.csv", snapshot=folder)
     stopped = step.status == "stopped" and (source.bounded or file != "-")
     if source.bounded and key_before not in (None, step.key):
@@ -347,20 +358,12 @@ def _summary(result: RunResult, folder: Path, stopped: bool) -> dict[str, Any]:
     }
 
 
-def _folder(mapping: Process[Any, Any], file: str, out: Path | None, seed: int) -> Path:
-    """The run's folder: that of the same stream and learner, else one that no other run has."""
-    from mapsto.kinds.canonical import dumps
-    from mapsto.recipe.writer import node_of
-    from mapsto.store import write_atomically
-
-    kept = dumps({"step": node_of(mapping), "seed": seed}) + "\n"
+def _folder(kept: str, file: str, out: Path | None) -> Path:
+    """The run's folder: that of the same stream and learner, by what is `kept` of them, else one that no other run has."""
     stem = "input" if file == "-" else Path(file).absolute().name.partition(".")[0] or "stream"
     base = out or Path("runs") / slug(stem)
     tries = [base] if out is not None else [base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 1000))]
-    folder = next((each for each in tries if _is_free(each, kept)), base)
-    writable(folder)
-    write_atomically(folder / _KEPT, kept.encode())
-    return folder
+    return next((each for each in tries if _is_free(each) or _is_of(each, kept)), base)
 
 
 def _key_of(folder: Path) -> str | None:
@@ -371,13 +374,17 @@ def _key_of(folder: Path) -> str | None:
         return None
 
 
-def _is_free(folder: Path, kept: str) -> bool:
+def _is_free(folder: Path) -> bool:
     if not folder.exists():
         return True
+    return not any((folder / name).exists() for name in ("report.json", _KEPT)) and not any(folder.iterdir())
+
+
+def _is_of(folder: Path, kept: str) -> bool:
     try:
         return (folder / _KEPT).read_text(encoding="utf-8") == kept
     except (OSError, ValueError):
-        return not (folder / "report.json").exists() and not any(folder.iterdir())
+        return False
 
 
 # ------------------------------------------------------------------------------------------------------ what was learnt

@@ -76,6 +76,8 @@ class StreamDisplay(Listener):
         self._points: list[float] = []
         self._stride, self._looks = 1, 0
         self._said: set[str] = set()
+        self.is_unread = False
+        """Whether nobody reads standard output any more."""
 
     def __enter__(self) -> StreamDisplay:
         if self._live is not None:
@@ -105,8 +107,14 @@ class StreamDisplay(Listener):
 
     def logged(self, step: StepResult, n: int, metrics: Mapping[str, float]) -> None:
         if self._as_json:
-            sys.stdout.write(f"{json.dumps({'event': n, **metrics})}\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(f"{json.dumps({'event': n, **metrics})}\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                self.is_unread = True
+
+    def wants_stop(self, step: StepResult) -> bool:
+        return self.is_unread
 
     def answered(
         self, step: StepResult, start: int, block: Block, scores: NDArray[np.float64], classes: Sequence[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,7 @@ __all__ = ["JsonlReader"]
 
 _HEAD_LINES = 100
 """Lines at the beginning that say what their keys hold."""
+_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _Object = dict[str, Any]
 
 
@@ -49,7 +51,10 @@ class JsonlReader:
         if source.growing:  # what is not there yet may come
             chosen = roles.features or tuple(name for name in known if name and name not in roles.others)
         else:
-            chosen = roles.chosen([*known], source.where)
+            late = (
+                [roles.target] if roles.id is not None and roles.target is not None else []
+            )  # may come after these lines
+            chosen = roles.chosen([*dict.fromkeys((*known, *late))], source.where)
         self.types: Mapping[str, ColumnType | None] = {
             name: (types or {}).get(name) or _type_of([found.get(name) for found in head]) for name in chosen
         }
@@ -137,7 +142,18 @@ def _object(line: bytes) -> _Object | str:
         found = json.loads(text_of(line).lstrip("\ufeff"))
     except (ValueError, RecursionError):
         return "no JSON"
+    if _ESCAPE.search(line) and not _is_unicode(found):
+        return "a text that is no Unicode"
     return cast("_Object", found) if isinstance(found, dict) else "no JSON object"
+
+
+def _is_unicode(value: Any) -> bool:
+    """Whether all its texts are: JSON can escape half of a surrogate pair, which no file can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _type_of(values: Sequence[Any]) -> ColumnType | None:

@@ -49,6 +49,14 @@ class ParquetReader:
             name: _type_of(schema.field(place).type) for place, name in enumerate(names)
         }
         chosen = roles.chosen([*names, *(name for name in types or () if name not in names)], self._where)
+        for role, name in (("target", roles.target), ("id", roles.id), ("time", roles.time)):
+            if name is not None and kinds[name] is None:
+                raise SpecError(
+                    f"column '{short(name)}', the {role}, holds {schema.field(names.index(name)).type}, "
+                    "neither numbers nor words",
+                    where=self._where,
+                    hint="name another, or write it as numbers or words",
+                )
         odd = [name for name in chosen if name in kinds and kinds[name] is None]
         if odd and (roles.features is not None or len(odd) == len(chosen)):
             raise SpecError(
