@@ -1,6 +1,6 @@
-"""What building a wheel of mapsto adds: the learner of tables, compiled for the platform in every variant that its processors may need.
+"""What building a wheel of mapsto adds: the online learners in C++, compiled for the platform in each variant that its processors may need.
 
-Without a C++ compiler the wheel holds none, and says so: where it is installed the learner is then compiled when it is first used. So it is
+Without a C++ compiler the wheel holds none, and says so: where it is installed they are then compiled when they are first used. So they are
 in an editable install.
 """
 
@@ -20,8 +20,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _LINKED = ("-shared", "-s", *(() if sys.platform == "darwin" else ("-static-libstdc++", "-static-libgcc")))
 
 
-class PrebuiltLearner(BuildHookInterface):
-    """Compiles ``tabular_learner.cpp`` into ``mapsto/native/prebuilt`` of the wheel."""
+class PrebuiltLearners(BuildHookInterface):
+    """Compiles each library of ``mapsto/native/plain.py`` into ``mapsto/native/prebuilt`` of the wheel."""
 
     _folder: Path | None = None
 
@@ -31,17 +31,17 @@ class PrebuiltLearner(BuildHookInterface):
         compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
         if compiler is None or sys.platform == "win32":
             self.app.display_warning(
-                "no C++ compiler: the wheel holds no compiled learner of tables, and fits every platform"
+                "no C++ compiler: the wheel holds no compiled online learners, and fits every platform"
             )
             return
         root = Path(self.root)
         plain = _module(root / "src/mapsto/native/plain.py")
         variants = plain.VARIANTS.get(platform.machine(), ())
         out = self._folder = Path(tempfile.mkdtemp(prefix="mapsto-prebuilt-"))
-        for march, _ in variants:
-            place = out / f"tabular_learner-{march}.so"
+        for name, march in ((name, march) for name in plain.SOURCES for march, _ in variants):
+            place = out / f"{name}-{march}.so"
             flags = [*plain.FLAGS, f"-march={march}", *_LINKED]
-            sources = [str(path) for path in plain.SOURCES if path.suffix == ".cpp"]
+            sources = [str(path) for path in plain.SOURCES[name] if path.suffix == ".cpp"]
             subprocess.run([*shlex.split(compiler), *flags, *sources, "-o", str(place)], check=True)
             build_data["force_include"][str(place)] = f"mapsto/native/prebuilt/{place.name}"
         if variants:

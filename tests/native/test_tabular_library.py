@@ -51,7 +51,9 @@ def test_a_wheel_holds_every_form(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = [name for name in archive.namelist() if "/prebuilt/" in name]
         archive.extractall(tmp_path, held)
-    names = {f"mapsto/native/prebuilt/tabular_learner-{march}.so" for march, _ in plain.VARIANTS[platform.machine()]}
+    marches = [march for march, _ in plain.VARIANTS[platform.machine()]]
+    names = {f"mapsto/native/prebuilt/{name}-{march}.so" for name in plain.SOURCES for march in marches}
     assert set(held) == names
-    oldest = sorted(held)[0]
-    assert ctypes.CDLL(str(tmp_path / oldest)).mapsto_online_new is not None
+    oldest = [next(name for name in sorted(held) if learner in name) for learner in ("tabular", "softmax")]
+    assert ctypes.CDLL(str(tmp_path / oldest[0])).mapsto_online_new is not None
+    assert ctypes.CDLL(str(tmp_path / oldest[1])).mapsto_softmax_take is not None

@@ -201,7 +201,7 @@ def test_a_model_changed_by_hand_is_refused(tmp_path: Path, harm: str) -> None:
 
 def test_a_model_of_what_is_no_learner_is_refused() -> None:
     with pytest.raises(StoreError, match="no online learner"):
-        dataclasses.replace(_grown(), learner="evaluate.size").open()
+        dataclasses.replace(_grown(), learner="evaluate.size", version=1).open()
 
 
 # ------------------------------------------------------------------------------------- columns and classes that come and go

@@ -177,7 +177,7 @@ def test_what_is_refused() -> None:
     other = Model(**{**vars(model), "learner": "online.other"})
     with pytest.raises(DomainError, match=r"the model is of online\.other"):
         online.softmax(stream=streams.sea(events=10))(other)
-    with pytest.raises(StoreError, match="version 0; this mapsto has version 1"):
+    with pytest.raises(StoreError, match="version 0; this mapsto has version 2"):
         Model(**{**vars(model), "version": 0}).open()
     with pytest.raises(DomainError, match=r"column 'image' holds arrays of shape \(1, 8, 8\)"):
         online.softmax(stream=streams.replay(data=datasets.digits(size=8)))(None)

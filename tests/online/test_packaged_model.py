@@ -53,7 +53,7 @@ def test_a_package_answers_raw_rows_as_the_model_does(name: str, table: Path) ->
     answers = Predictor(folder(package)).predict([table])
     for expected, given in zip(own_answers(model, block), answers, strict=True):
         assert given.scores == pytest.approx(expected, abs=2e-4)
-    assert package.manifest()["learner"] == {"name": f"online.{name}", "version": 1, "events": 300}
+    assert package.manifest()["learner"] == {"name": f"online.{name}", "version": model.version, "events": 300}
 
 
 def test_what_is_missing_unseen_or_constant_counts_as_for_the_model(table: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The learner of tables as plain C++ behind a C interface: its sources, how they are compiled, and in which forms they are prebuilt.
+"""The online learners as plain C++ behind C interfaces: their sources, how they are compiled, and in which forms they are prebuilt.
 
 It imports nothing of mapsto: the build of a wheel reads it too.
 """
@@ -7,10 +7,15 @@ from pathlib import Path
 
 __all__ = ["FLAGS", "SOURCES", "VARIANTS"]
 
-SOURCES = (
-    Path(__file__).parent / "csrc" / "tabular_learner.cpp",
-    *sorted((Path(__file__).parent / "csrc" / "online").glob("*.h")),
-)
+_CSRC = Path(__file__).parent / "csrc"
+SOURCES: dict[str, tuple[Path, ...]] = {
+    "tabular_learner": (_CSRC / "tabular_learner.cpp", *sorted((_CSRC / "online").glob("*.h"))),
+    "softmax_learner": (
+        _CSRC / "softmax_learner.cpp",
+        *(_CSRC / "online" / name for name in ("elementary.h", "inputs.h", "linear.h", "state.h")),
+    ),
+}
+"""By library: its source, and the headers that it includes. Libraries are apart, so that each is compiled only where it is used."""
 FLAGS = (
     *("-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-fPIC", "-fvisibility=hidden"),

@@ -1,4 +1,4 @@
-"""Where the library of the learner of tables lies: prebuilt in a wheel for this processor, or compiled on this machine.
+"""Where the libraries of the online learners lie: prebuilt in a wheel for this processor, or compiled on this machine.
 
 All variants give the same bits on one family of processors: they differ in how much is worked out at once, and never in its order.
 """
@@ -14,13 +14,13 @@ from mapsto.errors import DomainError
 from mapsto.native.compilation import library
 from mapsto.native.plain import SOURCES, VARIANTS
 
-__all__ = ["PREBUILT", "tabular_library"]
+__all__ = ["PREBUILT", "learner_library", "tabular_library"]
 
 PREBUILT = Path(__file__).parent / "prebuilt"
 
 
-def tabular_library(say: Callable[[str], None] | None = None) -> Path:
-    """The library; it is compiled where no prebuilt one fits this processor.
+def learner_library(name: str, say: Callable[[str], None] | None = None) -> Path:
+    """The library of this name in `SOURCES`; it is compiled where no prebuilt one fits this processor.
 
     Raises
     ------
@@ -29,16 +29,22 @@ def tabular_library(say: Callable[[str], None] | None = None) -> Path:
     """
     flags = _flags()
     for march, needed in VARIANTS.get(platform.machine(), ()):
-        place = PREBUILT / f"tabular_learner-{march}.so"
+        place = PREBUILT / f"{name}-{march}.so"
         if needed <= flags and place.is_file():
             return place
     try:
-        return library(SOURCES, say, plain=True)
+        return library(SOURCES[name], say, plain=True)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         raise DomainError(
-            f"online.tabular is C++, and no compiled form of it fits this machine ({platform.machine()}): {error}",
+            f"online.{name.removesuffix('_learner')} is C++, and no compiled form of it fits this machine "
+            f"({platform.machine()}): {error}",
             hint="install a wheel of mapsto for this platform, or a C++ compiler (on Debian: apt install g++)",
         ) from error
+
+
+def tabular_library(say: Callable[[str], None] | None = None) -> Path:
+    """`learner_library` of ``online.tabular``."""
+    return learner_library("tabular_learner", say)
 
 
 def _flags() -> frozenset[str]:

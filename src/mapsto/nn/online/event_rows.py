@@ -7,9 +7,13 @@ known before its first event. Input 0 is the bias, always 1.
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,7 +25,7 @@ from mapsto.nn.online.head import RowColumn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LARGEST", "OTHERS", "EventRows"]
+__all__ = ["LARGEST", "OTHERS", "Columns", "EventRows", "WholeBlock"]
 
 LARGEST = 1e100
 """A number beyond it counts as infinite: so would its square."""
@@ -29,6 +33,44 @@ _LEAST_SHARE = 1e-12
 """A variance below this share of the mean square is rounding: the column has been constant so far."""
 OTHERS = "\0others"
 """The category of all words of a column for which there is no input of their own."""
+
+
+@dataclass(eq=False)
+class Columns:
+    """The columns of blocks, in their order, as native code makes rows of them; those of which no value was met are left out."""
+
+    names: tuple[str, ...]
+    """With those that are left out."""
+    met: tuple[int, ...]
+    unmet: tuple[int, ...]
+    words: tuple[tuple[int, int, _Words], ...]
+    """Of each column of words: which of `met` it is, its place in the order in which new ones grow, and itself."""
+    sums: Any
+    """A pointer each: to a number's sums, null for words."""
+    places: Any
+    """An int32 each: a number's input."""
+    x: NDArray[np.float64]
+    """Room for the last block."""
+    address: int = 0
+
+    def room(self, count: int) -> tuple[NDArray[np.float64], int]:
+        """Room for so many events (columns count,), and its address; it is used again and again."""
+        if len(self.x) != len(self.met) * count:
+            self.x = np.empty(len(self.met) * count)
+            self.address = self.x.ctypes.data
+        return self.x, self.address
+
+
+class WholeBlock(NamedTuple):
+    """A block without anything odd, whose events native code may take at once."""
+
+    columns: Columns
+    events: int
+    x: NDArray[np.float64]
+    """(columns events,), column by column: a number as it is, a word as the input of its category, NaN where it is missing."""
+    address: int
+    new: Sequence[tuple[int, int, _Words, str, int]]
+    """Words that have no input yet: the event, the column's place in the order of growth, itself, the word, and its place in `x`."""
 
 
 class EventRows:
@@ -59,6 +101,8 @@ class EventRows:
         self._columns: dict[str, _Numbers | _Words | _Vector] = {}
         self._sorted: tuple[tuple[str, ...], list[str]] = ((), [])
         """The columns of the last block, and their order."""
+        self._whole: tuple[tuple[str, ...], Columns | None] = ((), None)
+        """The columns of the last block, and what native code needs of them; None where it cannot take such blocks."""
         self.width = 1
         """Inputs."""
 
@@ -127,6 +171,65 @@ class EventRows:
                 self._grow(given)
             yield event, self._row(given, learn=learn)
 
+    def one(self, block: Block) -> tuple[Columns, array[float]] | None:
+        """An event as `whole` gives it, where all of it is known: its columns, and a number each. It is the same, and quicker."""
+        names = tuple(block.x)
+        if names != self._whole[0]:
+            self._whole = (names, self._found(names))
+        columns = self._whole[1]
+        if columns is None or columns.unmet:
+            return None
+        cells: list[Any] = [*chain.from_iterable(map(np.ndarray.tolist, block.x.values()))]
+        try:
+            for place, _, words in columns.words:
+                cells[place] = words.places.get(cells[place])
+            return columns, array("d", cells)
+        except (TypeError, OverflowError):  # a new word, one among numbers, or a vector
+            return None
+
+    def whole(self, block: Block, *, learn: bool) -> WholeBlock | None:
+        """The block as native code takes it; None where it is not of known columns, numbers and words alone. Nothing grows yet.
+
+        Whether a number counts as infinite is not looked at.
+        """
+        names = tuple(block.x)
+        if names != self._whole[0]:
+            self._whole = (names, self._found(names))
+        columns = self._whole[1]
+        if columns is None or b"\0" in block.has_x.tobytes():
+            return None
+        cells: list[Any] = list(block.x.values())
+        if columns.unmet:
+            if not all(_is_empty(cells[place]) for place in columns.unmet):
+                return None
+            cells = [cells[place] for place in columns.met]
+        count = len(block)
+        new: list[tuple[int, int, _Words, str, int]] = []
+        for place, order, words in columns.words:
+            codes = words.codes(cells[place])
+            if codes is None:
+                return None
+            cells[place] = np.array(codes.inputs, np.float64)
+            new += [(event, order, words, word, place * count + event) for event, word in codes.new]
+        if learn:
+            x, address = columns.room(count)
+        else:
+            x = np.empty(len(cells) * count)
+            address = x.ctypes.data
+        try:
+            np.concatenate(cells, out=x, casting="no")
+        except (TypeError, ValueError):  # another type, or of more dimensions
+            return None
+        return WholeBlock(columns, count, x, address, new)
+
+    def settle(self, block: WholeBlock, *, learn: bool) -> None:
+        """Give new words their inputs, event by event, where it learns; otherwise those of all others, if there are."""
+        for _, _, words, word, at in sorted(block.new, key=lambda each: each[:2]):
+            if learn:
+                self._add_word(words, word)
+            place = words.places.get(word) or words.places.get(OTHERS)
+            block.x[at] = math.nan if place is None else place
+
     # -- state
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -137,7 +240,7 @@ class EventRows:
         numbers = [column for column in columns if isinstance(column, _Numbers)]
         words = [column for column in columns if isinstance(column, _Words)]
         vectors = [(column.place, column.length) for column in columns if isinstance(column, _Vector)]
-        sums = [(column.count, column.first, column.total, column.squares) for column in numbers]
+        sums = [column.sums.tolist() for column in numbers]
         return {
             "number_inputs": np.array([column.place for column in numbers], np.int64),
             "category_inputs": np.array([place for column in words for place in column.places.values()], np.int64),
@@ -190,6 +293,26 @@ class EventRows:
             raise ValueError(f"the inputs are not 1 to {width - 1}, each once")
         if scales.shape != (len(numbers), 4) or not np.isfinite(scales).all() or (scales[:, 0] < 1).any():
             raise ValueError(f"scales of shape {scales.shape}, or of no values, or with NaN")
+
+    def _found(self, names: tuple[str, ...]) -> Columns | None:
+        """What native code needs of columns; None where it cannot take their blocks."""
+        met = [place for place, name in enumerate(names) if name in self._columns]
+        columns = [self._columns[names[place]] for place in met]
+        unmet = tuple(place for place, name in enumerate(names) if name not in self._columns)
+        if not columns or not self._scaled or any(isinstance(column, _Vector) for column in columns):
+            return None
+        if any(self._types.get(names[place]) == "vector" for place in unmet):
+            return None
+        order = {name: place for place, name in enumerate(self._ordered(names))}
+        numbers = [column if isinstance(column, _Numbers) else None for column in columns]
+        words = [
+            (at, order[names[place]], column)
+            for at, (place, column) in enumerate(zip(met, columns, strict=True))
+            if isinstance(column, _Words)
+        ]
+        sums = (ctypes.c_void_p * len(met))(*(each and each.sums.buffer_info()[0] for each in numbers))
+        places = (ctypes.c_int32 * len(met))(*(each.place if each else 0 for each in numbers))
+        return Columns(names, tuple(met), unmet, tuple(words), sums, places, np.empty(0))
 
     def _ordered(self, names: tuple[str, ...]) -> list[str]:
         """Columns in the stream's order, others by name: in which new ones get their inputs."""
@@ -254,6 +377,7 @@ class EventRows:
                     self._types[name] = "vector"
                     self._columns[name] = _Vector(self.width, len(cell))
                     self.width += len(cell)
+                    self._whole = ((), None)
                 continue
             if isinstance(column, _Numbers) or cell == "" or cell != cell:  # noqa: PLR0124 - NaN
                 continue
@@ -262,12 +386,19 @@ class EventRows:
                 column = self._columns[name] = (
                     _Words({}) if kind == "word" else _Numbers(self._next(), (0.0, float(cell), 0.0, 0.0))
                 )
-            if isinstance(column, _Words) and cell not in column.places:
-                others = OTHERS in column.places
-                if len(column.places) - others < self._most:
-                    column.places[cell] = self._next()
-                elif not others:
-                    column.places[OTHERS] = self._next()
+                self._whole = ((), None)
+            if isinstance(column, _Words):
+                self._add_word(column, cell)
+
+    def _add_word(self, column: _Words, word: str) -> None:
+        """Give a word an input, its own or that of all others, unless it has one."""
+        if word in column.places:
+            return
+        others = OTHERS in column.places
+        if len(column.places) - others < self._most:
+            column.places[word] = self._next()
+        elif not others:
+            column.places[OTHERS] = self._next()
 
     def _next(self) -> int:
         self.width += 1
@@ -310,6 +441,15 @@ def _directed(vector: NDArray[Any]) -> NDArray[np.float64]:
     return values
 
 
+def _is_empty(cells: NDArray[Any]) -> bool:
+    """Whether all cells of a column of numbers or words are missing."""
+    if cells.ndim != 1:
+        return False
+    if cells.dtype == np.float64:
+        return bool(np.isnan(cells).all())
+    return all(isinstance(cell, str) and not cell for cell in cells.tolist())
+
+
 class _Vector:
     """A column of vectors: the first of its inputs, and how many there are."""
 
@@ -323,6 +463,13 @@ class _Vector:
         return RowColumn(name=name, type=self.type, places=tuple(range(self.place, self.place + self.length)))
 
 
+class _Codes(NamedTuple):
+    """Cells of a column of words (n,): the input of each, NaN for a missing one and for a new word; the new ones by event."""
+
+    inputs: Sequence[float]
+    new: Sequence[tuple[int, str]]
+
+
 class _Words:
     """A column of words: the input of each category."""
 
@@ -331,6 +478,25 @@ class _Words:
 
     def __init__(self, places: dict[str, int]) -> None:
         self.places = places
+
+    def codes(self, cells: NDArray[Any]) -> _Codes | None:
+        """None where there are others than words among them."""
+        given: list[Any] = cells.tolist()
+        try:
+            inputs: list[Any] = list(map(self.places.get, given))
+        except TypeError:  # what cannot be hashed
+            return None
+        new: list[tuple[int, str]] = []
+        if None in inputs:
+            for event, place in enumerate(inputs):
+                if place is None:
+                    word = given[event]
+                    if not isinstance(word, str):
+                        return None
+                    if word:
+                        new.append((event, word))
+                    inputs[event] = math.nan
+        return _Codes(inputs, new)
 
     def placed(self, name: str) -> RowColumn:
         return RowColumn(
@@ -343,37 +509,41 @@ class _Words:
 
 
 class _Numbers:
-    """A column of numbers: its input, how many values it had, the first, and sums of the values less the first and of their squares."""
+    """A column of numbers: its input, and `sums`: how many values it had, the first, and those of the values less the first and of their
+    squares. Native code is shown where they lie, and moves them as `scaled` does.
+    """
 
-    __slots__ = ("count", "first", "place", "squares", "total")
+    __slots__ = ("place", "sums")
     type: ClassVar[RowType] = "number"
 
-    def __init__(self, place: int, sums: Any) -> None:
+    def __init__(self, place: int, sums: Sequence[float]) -> None:
         self.place = place
-        self.count, self.first, self.total, self.squares = sums
+        self.sums = array("d", sums)
 
     def scaled(self, value: float, *, learn: bool) -> float:
         """A value, scaled; 0 for NaN and while the column is constant. Where it learns, the value enters the sums first."""
-        moved = value - self.first
+        sums = self.sums
+        moved = value - sums[1]
         if moved != moved:  # noqa: PLR0124 - NaN
             return 0.0
         if learn:
-            self.count += 1.0
-            self.total += moved
-            self.squares += moved * moved
+            sums[0] += 1.0
+            sums[2] += moved
+            sums[3] += moved * moved
         mean, std = self._scale()
         return (moved - mean) / std if std else 0.0
 
     def _scale(self) -> tuple[float, float]:
         """Mean of the values less the first, and their standard deviation; 0 while the column is constant."""
-        mean, of_squares = self.total / self.count, self.squares / self.count
+        count, _, total, squares = self.sums
+        mean, of_squares = total / count, squares / count
         variance = of_squares - mean * mean
         return mean, math.sqrt(variance) if variance > _LEAST_SHARE * of_squares else 0.0
 
     def placed(self, name: str) -> RowColumn:
         mean, std = self._scale()
-        return RowColumn(name=name, type=self.type, places=(self.place,), mean=self.first + mean, std=std)
+        return RowColumn(name=name, type=self.type, places=(self.place,), mean=self.sums[1] + mean, std=std)
 
     def raw(self, value: float) -> float:
         """A value as it is; the mean for NaN."""
-        return value if value == value else self.first + self.total / self.count  # noqa: PLR0124 - NaN
+        return value if value == value else self.sums[1] + self.sums[2] / self.sums[0]  # noqa: PLR0124 - NaN

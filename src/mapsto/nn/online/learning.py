@@ -19,7 +19,7 @@ from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.one_thread import one_thread
 from mapsto.nn.online.onnx_tabular import TabularSnapshot
-from mapsto.nn.online.rule import Rule
+from mapsto.nn.online.rule import BlockRule, Rule
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ __all__ = ["Answered", "Answers", "StreamLearner", "TableLearner", "Task", "crow
 _MANY_CLASSES = 1000
 _SHARED = 1024
 """Numbers of a matrix from which on BLAS may share its product with a row among threads; it does from about 9,000 on."""
+_FEW = 4
+"""So many events are learnt one by one where they cannot be learnt at once."""
 
 Task: TypeAlias = Literal["classes", "values"]
 """What labels are."""
@@ -110,6 +112,16 @@ class StreamLearner:
         """Go on from another's state. Raises `ValueError` or `LookupError` where its parts do not fit together."""
 
 
+class _Taken(NamedTuple):
+    """What has become of events of a block, by their numbers in it."""
+
+    found: list[tuple[int, NDArray[np.float64]]]
+    """Of events on end, the first and the scores (n, classes)."""
+    learnt: list[tuple[int, int]]
+    """The numbers of the labels' classes, in the order in which they were learnt."""
+    aside: dict[int, str]
+
+
 class TableLearner(StreamLearner):
     """A rule at work on events.
 
@@ -137,6 +149,7 @@ class TableLearner(StreamLearner):
         scaled: bool = True,
     ) -> None:
         self._rule = rule
+        self._of_blocks = rule if isinstance(rule, BlockRule) else None
         self._rows = EventRows(types, most_categories=most_categories, scaled=scaled)
         self._late = LateLabels(most_late)
         self._classes: dict[str, int] = {}
@@ -155,14 +168,107 @@ class TableLearner(StreamLearner):
         return [*map(crowded, self._rows.crowded), *many_classes(len(self._classes))]
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
+        whole = self._learn_whole(block)
+        if whole is not None:
+            table, numbers = whole
+            if answered is not None:
+                classes = np.array(numbers, np.int64)
+                events = np.flatnonzero(classes >= 0)
+                if len(events):
+                    answered(Answers(events, table[events], classes[events]))
+            return table
+        taken = _Taken([], [], {})
         with self._threads():
-            return self._learn(block, answered)
+            self._learn_parts(block, 0, taken)
+        for _, reason in sorted(taken.aside.items()) if taken.aside else ():
+            self.aside[reason] = self.aside.get(reason, 0) + 1
+        table = self._table(len(block), taken.found)
+        if answered is not None and taken.learnt:
+            events, classes = np.array(taken.learnt, np.int64).T
+            answered(Answers(events, table[events], classes))
+        return table
 
-    def _learn(self, block: Block, answered: Answered | None) -> NDArray[np.float64]:
+    def _learn_whole(self, block: Block) -> tuple[NDArray[np.float64], list[int]] | None:
+        """Learn a block at once: the scores, and the numbers of the labels' classes.
+
+        None where it holds anything odd: then nothing has changed.
+        """
+        rule, count = self._of_blocks, len(block.times)
+        if rule is None or block.broken or not count:
+            return None
+        if count == 1:
+            found = self._learn_one(rule, block)
+            if found is not None:
+                return found
+        whole = self._rows.whole(block, learn=True)
+        labels = None if whole is None else self._numbered(block)
+        if labels is None or whole is None:
+            return None
+        numbers, new = labels
+        known = len(self._classes)
+        if new or whole.new:
+            if not rule.fits(whole):
+                return None
+            self._rows.settle(whole, learn=True)
+            self._classes.update(new)
+        rule.grow(self._rows.width, len(self._classes))
+        table = rule.take(whole.columns, count, whole.address, numbers, known)
+        return None if table is None else (table, numbers)
+
+    def _learn_one(self, rule: BlockRule, block: Block) -> tuple[NDArray[np.float64], list[int]] | None:
+        """As `_learn_whole`, of one event; None where anything of it is new, too."""
+        number = self._classes.get(str(block.y.item()))
+        if number is None or not block.has_x.item() or not block.has_y.item():
+            return None
+        found = self._rows.one(block)
+        if found is None:
+            return None
+        columns, x = found
+        numbers = [number]
+        table = rule.take(columns, 1, x.buffer_info()[0], numbers, len(self._classes))
+        return None if table is None else (table, numbers)
+
+    def _learn_parts(self, block: Block, start: int, taken: _Taken) -> None:
+        """Learn a block that cannot be learnt at once, or `start` events from its beginning: by halves, and few events one by one."""
+        if self._of_blocks is None or len(block) <= _FEW:
+            self._learn_each(block, start, taken)
+            return
+        middle = len(block) // 2
+        for low, high in ((0, middle), (middle, len(block))):
+            part = block.take(low, high)
+            whole = self._learn_whole(part)
+            if whole is None:
+                self._learn_parts(part, start + low, taken)
+                continue
+            table, numbers = whole
+            taken.found.append((start + low, table))
+            taken.learnt.extend((event, number) for event, number in enumerate(numbers, start + low) if number >= 0)
+
+    def _numbered(self, block: Block) -> tuple[list[int], dict[str, int]] | None:
+        """The numbers of the labels' classes, -1 without one, and the classes that are new; None where one is no label, or comes late."""
+        labels, known = [*map(str, block.y.tolist())], self._classes
+        numbers: list[Any] = [*map(known.get, labels)]
+        if b"\0" in block.has_y.tobytes():
+            for event, (has, name) in enumerate(zip(block.has_y.tolist(), block.ids.tolist(), strict=True)):
+                if not has and name:
+                    return None
+                if not has:
+                    numbers[event] = -1
+        new: dict[str, int] = {}
+        if None in numbers:
+            for event, label in enumerate(labels):
+                if numbers[event] is None:
+                    number = new.get(label)
+                    if number is None:
+                        if label.lower() in _NO_LABELS:
+                            return None
+                        number = new[label] = len(known) + len(new)
+                    numbers[event] = number
+        return numbers, new
+
+    def _learn_each(self, block: Block, start: int, taken: _Taken) -> None:
         aside = dict(block.broken)
         labels, ids = read_labels(block, aside), block.ids.tolist()
-        found: list[tuple[int, NDArray[np.float64]]] = []
-        learnt: list[tuple[int, int]] = []
         rule, rows, late = self._rule, self._rows, self._late
         for event, given in rows.rows(block, aside, learn=True):
             row, label = given, labels[event]
@@ -179,27 +285,29 @@ class TableLearner(StreamLearner):
                     aside[event] = "a label of an unknown id"
                     continue
                 row, scores = kept
-            found.append((event, scores))
+            taken.found.append((start + event, scores[None]))
             if label is not None:
                 known = self._classes.get(label)
                 if known is None:
                     known = self._classes[label] = len(self._classes)
                     rule.grow(rows.width, len(self._classes))
-                learnt.append((event, known))
+                taken.learnt.append((start + event, known))
                 rule.learn(row, known)
-        for _, reason in sorted(aside.items()) if aside else ():
-            self.aside[reason] = self.aside.get(reason, 0) + 1
-        table = self._table(len(block), found)
-        if answered is not None and learnt:
-            events, classes = np.array(learnt, np.int64).T
-            answered(Answers(events, table[events], classes))
-        return table
+        for event, reason in aside.items():
+            taken.aside[start + event] = reason
 
     def predict(self, block: Block) -> NDArray[np.float64]:
+        if self._of_blocks is not None and not block.broken and self._classes:
+            whole = self._rows.whole(block, learn=False)
+            if whole is not None:
+                self._rows.settle(whole, learn=False)
+                table = self._of_blocks.ask(whole)
+                if table is not None:
+                    return table
         aside = dict(block.broken)
         rows = self._rows.rows(block, aside, learn=False)
         with self._threads():
-            found = [(event, self._rule.scores(row)) for event, row in rows if row is not None]
+            found = [(event, self._rule.scores(row)[None]) for event, row in rows if row is not None]
         return self._table(len(block), found)
 
     def _threads(self) -> AbstractContextManager[Any]:
@@ -246,10 +354,12 @@ class TableLearner(StreamLearner):
 
     def _table(self, count: int, found: list[tuple[int, NDArray[np.float64]]]) -> NDArray[np.float64]:
         table = np.zeros((count, len(self._classes)))
-        if len(found) < count:
-            table[sorted({*range(count)} - {event for event, _ in found})] = np.nan
-        for event, scores in found:
-            table[event, : len(scores)] = scores
+        if sum(len(scores) for _, scores in found) < count:
+            table.fill(np.nan)
+        for start, scores in found:
+            rows = table[start : start + len(scores)]
+            rows[:, : scores.shape[1]] = scores
+            rows[:, scores.shape[1] :] = 0.0
         return table
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mapsto.nn.online.event_rows import Columns, WholeBlock
     from mapsto.nn.online.head import Head
 
-__all__ = ["Rule"]
+__all__ = ["BlockRule", "Rule"]
 
 
 class Rule:
@@ -44,3 +45,37 @@ class Rule:
     @abstractmethod
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from another's state."""
+
+
+class BlockRule(Rule):
+    """A rule that can take whole blocks too, with the same bits as row by row: it moves the columns' scales and makes the rows itself."""
+
+    @abstractmethod
+    def fits(self, block: WholeBlock) -> bool:
+        """Whether none of its numbers counts as infinite."""
+
+    @abstractmethod
+    def take(
+        self, columns: Columns, count: int, address: int, labels: Sequence[int], known: int
+    ) -> NDArray[np.float64] | None:
+        """Answer and learn the n events of a block.
+
+        Parameters
+        ----------
+        columns, count, address
+            What `WholeBlock` has of it; there is room for all inputs and classes.
+        labels
+            (n,), the numbers of their classes; -1 without a label.
+        known
+            How many classes were met before; others get the next numbers in the order in which they come.
+
+        Returns
+        -------
+        NDArray or None
+            (n, classes): the scores of before each label; 0 for a class that was not known then. None where a number counts as infinite:
+            then nothing is done.
+        """
+
+    @abstractmethod
+    def ask(self, block: WholeBlock) -> NDArray[np.float64] | None:
+        """Scores (n, classes); None where a number counts as infinite. Changes nothing."""

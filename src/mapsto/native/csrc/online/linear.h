@@ -27,7 +27,16 @@ inline void resize_rows(std::vector<double>& rows, int inputs, int from, int to)
   rows.swap(wider);
 }
 
-// W ← W − η g ⊘ √(G + ε), where G ← λ G + g ⊙ g (Duchi, Hazan and Singer, 2011; with λ < 1 it forgets); without G where `adapts` is false.
+// One input's part of W ← W − η g ⊘ √(G + ε), where G ← λ G + g ⊙ g (Duchi, Hazan and Singer, 2011; with λ < 1 it forgets).
+inline void adagrad(double* weights, double* squares, double input, const double* error, int outputs, double rate, double decay) {
+  for (int k = 0; k < outputs; ++k) {
+    const double g = input * error[k];
+    squares[k] = decay * squares[k] + g * g;
+    weights[k] -= rate * g / std::sqrt(squares[k] + 1e-8);
+  }
+}
+
+// Descent along the gradient: by AdaGrad, or as it is where `adapts` is false.
 class Gradient {
  public:
   Gradient(double rate, double decay, bool adapts) : rate_(rate), decay_(decay), adapts_(adapts) {}
@@ -57,15 +66,10 @@ class Gradient {
     for (const std::int32_t j : filled) {
       double* row = weights_.data() + static_cast<std::size_t>(j) * stride_;
       const double input = z[j];
-      if (!adapts_) {
+      if (adapts_) {
+        adagrad(row, squares_.data() + static_cast<std::size_t>(j) * stride_, input, error, outputs, rate_, decay_);
+      } else {
         for (int k = 0; k < outputs; ++k) row[k] -= rate_ * input * error[k];
-        continue;
-      }
-      double* squares = squares_.data() + static_cast<std::size_t>(j) * stride_;
-      for (int k = 0; k < outputs; ++k) {
-        const double g = input * error[k];
-        squares[k] = decay_ * squares[k] + g * g;
-        row[k] -= rate_ * g / std::sqrt(squares[k] + 1e-8);
       }
     }
   }
