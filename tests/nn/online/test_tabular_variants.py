@@ -31,7 +31,9 @@ def own_library() -> Iterator[None]:
 
 
 def compiled(to: Path, flags: list[str], compiler: str = "g++") -> Path:
-    subprocess.run([compiler, *flags, "-shared", str(SOURCES["tabular_learner"][0]), "-o", str(to)], check=True, timeout=1200)
+    subprocess.run(
+        [compiler, *flags, "-shared", str(SOURCES["tabular_learner"][0]), "-o", str(to)], check=True, timeout=1200
+    )
     return to
 
 
