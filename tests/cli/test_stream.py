@@ -238,6 +238,15 @@ def test_snapshots_are_listed_chosen_and_answer_without_learning(tmp_path: Path)
     rows = [line.rpartition(",")[0] for line in (tmp_path / "doors.csv").read_text().splitlines()]
     questions.write_text("\n".join(rows) + "\n")
     of_questions = mapsto("stream", "questions.csv", "--from", "doors", code=0)
+    assert "lacks columns" not in of_questions.err
+    Path("narrow.csv").write_text("x,y\n1,2\n")
+    assert "lacks columns that the model learnt from, which count as missing: name, colour" in (
+        mapsto("stream", "narrow.csv", "--from", "doors", code=0).err
+    )
+    Path("others.csv").write_text("u,v\n1,2\n")
+    others = mapsto("stream", "others.csv", "--from", "doors", code=2)
+    assert "has none of the columns that the model learnt from: name, x, colour" in others.err
+    assert "mapsto stream others.csv --from runs/doors" in mapsto("predict", "runs/doors", "others.csv", code=2).err
     assert [row.split(",")[2] for row in of_questions.out.splitlines()] == [
         row.split(",")[2] for row in end.out.splitlines()
     ]
@@ -336,7 +345,7 @@ def test_odd_streams_are_learnt_with_a_warning(tmp_path: Path) -> None:
             "cells where the header",
         ),
         ([*rows, "1,1,NaN"], "an empty, NaN or infinite label"),
-        ([], "of the stream's 0 events none had a label"),
+        ([], "the stream holds no event"),
     ):
         file.write_text("\n".join([head, *lines]) + "\n")
         assert said in learn("odd.csv", "--target", "y", "--out", "odd").err
@@ -503,3 +512,16 @@ def test_torch_is_not_imported_to_learn_from_a_table(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == "0 False"
+
+
+def test_a_column_of_times_that_nobody_named_is_told(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text(
+        "day;a;y\n" + "".join(f"{n % 28 + 1}.3.2026;{n};{'uv'[n % 2]}\n" for n in range(40))
+    )
+    assert "column 'day' holds times" in learn("orders.csv", "--target", "y").err
+    assert "holds times" not in learn("orders.csv", "--target", "y", "--time", "day", "--out", "timed").err
+
+
+def test_the_hint_names_a_file_of_the_same_kind(tmp_path: Path) -> None:
+    (tmp_path / "orders.jsonl").write_text('{"a": 1, "y": "u"}\n{"a": 2, "y": "v"}\n')
+    assert "mapsto stream FILE.jsonl --from runs/orders" in learn("orders.jsonl", "--target", "y").out

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mapsto.errors import DomainError, MapstoError, SpecError
+from mapsto.errors import DomainError, MapstoError, SpecError, command
 
 if TYPE_CHECKING:
     from mapsto_runtime.predictor import Prediction, Predictor
@@ -41,6 +41,12 @@ def predict(
     from mapsto_runtime.answer_rows import line, package_folder, rows
     from mapsto_runtime.predictor import Predictor
 
+    if (package / "stream.json").is_file() and not (package / "package").exists():
+        raise SpecError(
+            "is the folder of a stream's run, whose model is no package",
+            where=str(package),
+            hint=f"`{command('mapsto stream {table} --from {snapshot}', table=files[0], snapshot=package)}` answers with it",
+        )
     predictor = Predictor(package_folder(package))
     if maps is not None:
         _require_maps(predictor, maps)

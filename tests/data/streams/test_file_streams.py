@@ -19,6 +19,7 @@ import pytest
 
 from mapsto import streams
 from mapsto.data.streams import _sources
+from mapsto.data.streams._cells import seconds_of
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Block
 
@@ -85,6 +86,29 @@ def test_a_word_in_a_key_of_numbers_is_given_on_and_one_that_appears_is_new(tmp_
     assert blocks[1].x["b"].tolist() == ["red", ""]
     assert blocks[1].y.tolist() == pytest.approx([2.0, math.nan], nan_ok=True)
     assert blocks[1].broken == {1: "a label that is no number"}
+
+
+def test_objects_within_objects_have_dotted_names_and_lists_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "orders.jsonl"
+    lines = ['{"who": {"age": 3, "home": {"town": "Ulm"}}, "items": [{"a": 1}], "is": {"back": true}}'] * 100
+    lines += ['{"who": {"age": null}, "items": [], "more": [1], "new": {"w": "x"}, "is": {"back": [1]}}']
+    lines += ['{"who": 3, "is": {"back": false}}', '{"who": {"age": [4]}, "is": {}}']
+    lines += ['{"who": ' + "[" * 100_000]
+    file.write_text("\n".join(lines))
+    stream = streams.jsonl(file=str(file), target="is.back")
+    assert stream.columns() == {"who.age": "number", "who.home.town": "word"}
+    with caplog.at_level(logging.WARNING, "mapsto"):
+        first, second = stream.open(size=100)
+    assert first.x["who.age"].tolist() == [3] * 100
+    assert set(first.y.tolist()) == {"true"}
+    assert second.x["who.home.town"].tolist() == ["", "", "", ""]
+    assert second.x["new.w"].tolist() == ["x", "", "", ""]
+    assert "items" not in second.x
+    assert "more" not in second.x
+    assert second.broken == {0: "a label that is a list", 2: "'who.age' holds a list", 3: "no JSON"}
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["items", "more"]
 
 
 def test_a_followed_file_of_objects_waits_for_the_end_of_its_line(tmp_path: Path) -> None:
@@ -346,7 +370,7 @@ def test_what_is_no_time_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureF
         ]
     assert times == pytest.approx([3, math.nan, math.nan, math.nan, 1767225600], nan_ok=True)
     assert [each.message.partition(": ")[2] for each in caplog.records] == [
-        "'noon' in column 'when' is no time; such events have none"
+        "'noon' in column 'when' is no time, such as 2026-12-31 08:00 or seconds of the epoch; such events have none"
     ]
 
 
@@ -388,3 +412,47 @@ def test_a_parquet_target_of_neither_numbers_nor_words_is_refused(tmp_path: Path
     for role in ("target", "id", "time"):
         with pytest.raises(SpecError, match=f"column 'y', the {role}, holds .* neither numbers nor words"):
             next(streams.parquet(file=str(file), **{role: "y"}).open())
+
+
+# ------------------------------------------------------------------------------------------------------------------ times
+
+
+@pytest.mark.parametrize(
+    ("cell", "seconds"),
+    [
+        ("2.1.1970", 86400.0),
+        ("02.01.1970 8:05", 86400.0 + 8 * 3600 + 300),
+        ("1970/1/2 08:00:01.5", 86400.0 + 8 * 3600 + 1.5),
+        ("1970.1.2", 86400.0),
+        ("2.1.1970 8:00+01:00", 86400.0 + 7 * 3600),
+        ("31.02.1970", None),
+        ("1/2/1970", None),
+        ("1.2.3", None),
+    ],
+)
+def test_dates_of_which_the_day_is_certain_are_times(cell: str, seconds: float | None) -> None:
+    assert seconds_of(cell) == seconds
+
+
+def test_a_later_file_of_labels_needs_no_column_of_times(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("n,when,a,y\n1,5,0.5,\n2,6,1.5,\n")
+    (tmp_path / "2.csv").write_text("n,y\n1,u\n")
+    (tmp_path / "3.jsonl").write_text('{"n": 2, "y": "v"}\n')
+    stream = streams.folder(folder=str(tmp_path), target="y", id="n", time="when")
+    blocks = list(stream.open())
+    assert blocks[0].times.tolist() == [5.0, 6.0]
+    assert all(math.isnan(time) for block in blocks[1:] for time in block.times)
+    assert [block.has_x.tolist() for block in blocks] == [[True, True], [False], [False]]
+    assert [block.y.tolist() for block in blocks[1:]] == [["u"], ["v"]]
+    with pytest.raises(SpecError, match="no column 'whne'"):
+        streams.folder(folder=str(tmp_path), target="y", id="n", time="whne").columns()
+
+
+def test_a_header_that_lacks_a_column_says_what_the_file_may_be(tmp_path: Path) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_bytes("金额,结果\n1,完成\n".encode("gbk"))
+    with pytest.raises(SpecError, match="not in UTF-8"):
+        streams.csv(file=str(file), target="结果").columns()
+    file.write_text('{"a": 1, "y": 2}\n')
+    with pytest.raises(SpecError, match="look like JSON"):
+        streams.csv(file=str(file), target="y").columns()

@@ -16,9 +16,10 @@ from mapsto.cli.app import JsonOption, StoreOption, app, print_json, print_note,
 from mapsto.cli.run import typed, writable
 from mapsto.cli.stream.names import slug
 from mapsto.errors import SpecError, command, nearest
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
-    from mapsto.kinds import Stream
+    from mapsto.kinds import Block, Model, Stream
     from mapsto.process import Process
     from mapsto.run.result import RunResult
 
@@ -187,6 +188,7 @@ def stream(
     _learn(
         mapping,
         file=file,
+        form=form,
         out=out,
         store=store,
         seed=seed,
@@ -205,14 +207,21 @@ def _source(
     file: str, form: str | None, fields: dict[str, Any], task: _Task, quiet: bool
 ) -> tuple[dict[str, Any], str]:
     """The stream as in a recipe, and what its labels are."""
-    from mapsto.cli.stream.sources import node_of_file, stream_of, task_of
+    from mapsto.cli.stream.sources import node_of_file, stream_of, task_of, times_in
 
     node = node_of_file(file, form, fields)
     chosen = task.value
     if task is _Task.AUTO:
         chosen = "classes"
         if file != "-" and not fields["follow"]:
-            chosen = task_of(stream_of(node), lambda text: None if quiet else print_note(text))
+            # without the column of times, so that what is no time is said once, by the run
+            head = stream_of(node_of_file(file, form, {**fields, "time": None}))
+            chosen = task_of(head, lambda text: None if quiet else print_note(text))
+            if not quiet and fields["time"] is None and (times := times_in(head)):
+                print_note(
+                    f"column '{short(times[0])}' holds times, which are taken for words, another each: --time names the column "
+                    "of times, which is not predicted from"
+                )
     if chosen != "classes":
         node = node_of_file(file, form, {**fields, "task": chosen})
     return node, chosen
@@ -252,6 +261,7 @@ def _learn(
     mapping: Process[Any, Any],
     *,
     file: str,
+    form: str | None,
     out: Path | None,
     store: str | None,
     seed: int,
@@ -264,7 +274,7 @@ def _learn(
     """Run it over a store, with the display and the report."""
     from mapsto.cli.stream.display import StreamDisplay, print_end
     from mapsto.cli.stream.predictions import PredictionFile
-    from mapsto.cli.stream.sources import size_of
+    from mapsto.cli.stream.sources import another, size_of
     from mapsto.context import Numerics
     from mapsto.kinds.canonical import dumps
     from mapsto.recipe.document import Recipe
@@ -322,7 +332,7 @@ def _learn(
     reports.save(report, folder, recipe_yaml=dump(recipe))
     if display.is_unread:
         raise BrokenPipeError
-    answer = command("mapsto stream {table} --from {snapshot}", table="FILE.csv", snapshot=folder)
+    answer = command("mapsto stream {table} --from {snapshot}", table=another(file, form), snapshot=folder)
     stopped = step.status == "stopped" and (source.bounded or file != "-")
     if source.bounded and key_before not in (None, step.key):
         notes.append(
@@ -429,6 +439,8 @@ def _predict(
     good = 0.0
     with closing(sink):
         for block in source.open():
+            if not count and len(block):
+                _require_columns(model, block, file)
             scores = learner.predict(block)
             sink.add(count, block, scores, classes, explained(block) if explain and explained is not None else None)
             count += len(block)
@@ -445,6 +457,20 @@ def _predict(
     print_note(
         f"{count:,} events answered{where} by {model.learner} after {model.events:,} events ({digest[:12]}){judged}"
     )
+
+
+def _require_columns(model: Model, block: Block, file: str) -> None:
+    """Says which of the model's columns the first events lack. Raises `SpecError` where they have none, so that all answers were alike."""
+    learnt = [] if model.base is not None else [column.name for column in model.signature.columns]
+    missing = [name for name in learnt if name not in block.x]
+    if learnt and len(missing) == len(learnt) and block.has_x.any():
+        raise SpecError(
+            f"has none of the columns that the model learnt from: {few(learnt, 10)}",
+            where=file,
+            hint=f"it has {few([*block.x], 10)}; rename them, or give another model",
+        )
+    if missing:
+        print_note(f"{file} lacks columns that the model learnt from, which count as missing: {few(missing, 10)}")
 
 
 def _good(scores: Any, labels: Any, classes: tuple[str, ...], *, values: bool) -> float:

@@ -96,12 +96,11 @@ def _runs(name: str, store: Store) -> tuple[str, list[dict[str, Any]]]:
     chosen = [run for run in runs if any(step["key"] == key for step in run["steps"])]
     if not key or not chosen:
         names = dict.fromkeys(str(run["name"]) for run in runs)
-        listed = nearest(title, names, most=10)
         if Path(name).exists():
             raise DataError(
                 f"the store {store.root} knows no run of it", where=name, hint="give the --store of its run"
             )
-        raise DataError("there is no such run, folder or model", where=name, hint=f"runs of this store: {listed}")
+        raise DataError("there is no such run, folder or model", where=name, hint=nearest(title, names, most=10))
     return key, chosen
 
 

@@ -12,7 +12,7 @@ from mapsto.kinds import Stream
 from mapsto.recipe.nodes import data_from_node
 from mapsto_runtime.shown import short
 
-__all__ = ["node_of_file", "size_of", "stream_of", "task_of"]
+__all__ = ["another", "node_of_file", "size_of", "stream_of", "task_of", "times_in"]
 
 _BY_ENDING = {
     ".csv": "csv",
@@ -72,6 +72,19 @@ def task_of(stream: Stream, say: Callable[[str], None]) -> str:
     return "classes"
 
 
+def times_in(stream: Stream) -> list[str]:
+    """The columns of words that hold times in each of the first events that have a value there."""
+    from mapsto.data.streams._cells import seconds_of
+
+    block = next(iter(stream.open(size=_HEAD)), None)
+    found: list[str] = []
+    for name, cells in {} if block is None else block.x.items():
+        words = [cell for cell in cells.tolist() if cell != ""] if cells.dtype == object else []
+        if words and all(isinstance(word, str) and seconds_of(word) is not None for word in words):
+            found.append(name)
+    return found
+
+
 def size_of(file: str, *, follow: bool) -> int | None:
     """Bytes of a file whose end is known; None for what has none."""
     if file == "-" or follow or _BY_ENDING.get(Path(file).suffix.lower()) not in ("csv", "jsonl"):
@@ -82,6 +95,12 @@ def size_of(file: str, *, follow: bool) -> int | None:
         return locate(file, what="the stream").stat().st_size
     except (DataError, OSError):  # which whoever reads it will say
         return None
+
+
+def another(file: str, form: str | None) -> str:
+    """What stands in a hint for another stream of the same kind: ``FILE.csv``."""
+    kind = form or _form(file)
+    return "FOLDER" if kind == _FOLDER else f"FILE.{kind}"
 
 
 def _form(file: str) -> str:

@@ -22,6 +22,13 @@ UNLABELLED = MISSING - {"NaN", "nan"}
 """Cells of the target that say nothing. NaN is a label that something failed to work out: it is given on, and set aside."""
 _LATEST = 1e15
 """Seconds of the epoch; a larger number is no time."""
+_DAY_FIRST = re.compile(
+    r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})(?:[ T]+(?P<hour>\d{1,2})(?P<rest>:.*))?"
+)
+_YEAR_FIRST = re.compile(
+    r"(?P<year>\d{4})[/.](?P<month>\d{1,2})[/.](?P<day>\d{1,2})(?:[ T]+(?P<hour>\d{1,2})(?P<rest>:.*))?"
+)
+"""What can be one date alone: with dots the day comes first, and after a year the month. 3/4/2026 may be two."""
 _CODE = re.compile(r"[+-]?0\d+")
 """``007``, a number that begins with a zero, is a code, whose zeros count."""
 
@@ -96,10 +103,13 @@ def words_of(cells: Sequence[Any]) -> NDArray[Any]:
 
 
 def seconds_of(cell: str) -> float | None:
-    """Seconds of the epoch of a time as a number or as in ISO 8601 (UTC where it names no zone); NaN for an empty cell, None for no time.
+    """Seconds of the epoch of a time as a number, as in ISO 8601, or as 31.12.2026 8:00 or 2026/12/31 (UTC where it names no zone).
 
-    >>> seconds_of("12.5"), seconds_of("1970-01-02T00:00:00+01:00"), seconds_of("soon")
-    (12.5, 82800.0, None)
+    NaN for an empty cell, None for no time.
+
+    >>> seconds_of("12.5"), seconds_of("1970-01-02T00:00:00+01:00"), seconds_of("2.1.1970 8:00"), seconds_of("1970/1/2")
+    (12.5, 82800.0, 115200.0, 86400.0)
+    >>> seconds_of("soon")
     """
     if cell in MISSING:
         return math.nan
@@ -108,10 +118,19 @@ def seconds_of(cell: str) -> float | None:
     except ValueError:
         pass
     try:
-        when = datetime.fromisoformat(cell)
+        when = datetime.fromisoformat(_in_iso(cell))
         return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def _in_iso(cell: str) -> str:
+    """A date with its day first and dots, or its year first and slashes or dots, as ISO 8601 has it; other cells as they are."""
+    found = _DAY_FIRST.fullmatch(cell) or _YEAR_FIRST.fullmatch(cell)
+    if found is None:
+        return cell
+    date = f"{found['year']}-{found['month']:>02}-{found['day']:>02}"
+    return date if found["hour"] is None else f"{date} {found['hour']:>02}{found['rest']}"
 
 
 class TimeCells:
@@ -139,7 +158,7 @@ class TimeCells:
         if None in times and not self._said:
             self._said = True
             logging.getLogger("mapsto").warning(
-                "%s: '%s' in column '%s' is no time; such events have none",
+                "%s: '%s' in column '%s' is no time, such as 2026-12-31 08:00 or seconds of the epoch; such events have none",
                 self._where,
                 short(str(cells[times.index(None)])),
                 short(self._column),

@@ -51,13 +51,13 @@ class CsvReader:
         separator: str | None = None,
         types: Mapping[str, ColumnType | None] | None = None,
     ) -> None:
+        names, separator, hint = _header(source, separator)
+        start = source.tell()
+        roles = roles.of_later(names) if types else roles
         self._roles, self._where = roles, source.where
         self._times = TimeCells(source.where, roles.time)
-        names, separator = _header(source, separator)
-        start = source.tell()
         absent = [name for name in types or () if name not in names]
         known = [*names, *absent]
-        hint = "" if len(names) > 1 else "; if they are several, set separator"
         chosen = roles.chosen(known, source.where, hint=hint)
         width = len(names)
         head, _ = _Layout(start, separator, width, {}, {}, frozenset()).lines(source, start, HEAD_ROWS)
@@ -222,8 +222,8 @@ class _Layout(NamedTuple):
         return [cell.strip() for cell in row]
 
 
-def _header(source: Source, told: str | None) -> tuple[list[str], str]:
-    """The names of the columns and what separates them; the source then stands behind them."""
+def _header(source: Source, told: str | None) -> tuple[list[str], str, str]:
+    """The names of the columns, what separates them, and advice where one is not there; the source then stands behind them."""
     where = source.where
     record, length = b"\n", 1
     while length and not record.strip():
@@ -248,7 +248,18 @@ def _header(source: Source, told: str | None) -> tuple[list[str], str]:
         raise DataError(f"its header cannot be read: {error}", where=where, hint="set separator") from error
     if not any(names):
         raise DataError("has no header", where=where, hint="name its columns in the first line")
-    return names, separator
+    return names, separator, _advice(record, names)
+
+
+def _advice(record: bytes, names: Sequence[str]) -> str:
+    """What may help where a header lacks a column."""
+    if record.lstrip().startswith(b"{"):
+        return "; its lines look like JSON: name the format jsonl"
+    try:
+        record.decode("utf-8")
+    except UnicodeDecodeError:
+        return "; it is not in UTF-8 and was read as Windows-1252: where its names look wrong, save it in UTF-8"
+    return "" if len(names) > 1 else "; if they are several, set separator"
 
 
 def _commas(names: Sequence[str], columns: Sequence[Sequence[str]], separator: str, where: str) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from mapsto.data.streams._roles import Roles
 from mapsto.data.streams._sources import LONGEST, Idle, Source
 from mapsto.kinds import Block, ColumnType, Task
 from mapsto_runtime.preprocessing.raw_tables import number_of
-from mapsto_runtime.shown import short
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,13 +41,15 @@ class JsonlReader:
     """
 
     def __init__(self, source: Source, roles: Roles, *, types: Mapping[str, ColumnType | None] | None = None) -> None:
-        self._roles = roles
-        self._times = TimeCells(source.where, roles.time)
         self.start = source.tell()
         lines, _ = _lines(source, self.start, _HEAD_LINES)
         source.seek(self.start)
         head = [found for found in map(_object, lines) if not isinstance(found, str)]
         names = list(dict.fromkeys(name for found in head for name in found))
+        roles = roles.of_later(names) if types else roles
+        self._roles, self._where = roles, source.where
+        self._times = TimeCells(source.where, roles.time)
+        self._lists: set[str] = set()
         known = dict.fromkeys((*(types or ()), *names))
         if source.growing:  # what is not there yet may come
             chosen = roles.features or tuple(name for name in known if name and name not in roles.others)
@@ -55,9 +58,12 @@ class JsonlReader:
                 [roles.target] if roles.id is not None and roles.target is not None else []
             )  # may come after these lines
             chosen = roles.chosen([*dict.fromkeys((*known, *late))], source.where)
-        self.types: Mapping[str, ColumnType | None] = {
+        kinds: dict[str, ColumnType | None] = {
             name: (types or {}).get(name) or _type_of([found.get(name) for found in head]) for name in chosen
         }
+        lists = {name for name in chosen if kinds[name] is None and _lists_alone([found.get(name) for found in head])}
+        self._leave_out(lists)
+        self.types: Mapping[str, ColumnType | None] = {name: kind for name, kind in kinds.items() if name not in lists}
 
     def blocks(self, source: Source, at: int, size: int) -> Iterator[Block]:
         """Blocks of at most `size` events from byte `at` on; their positions are bytes."""
@@ -87,7 +93,10 @@ class JsonlReader:
         if roles.features is None:  # a key that is new is a column that is new
             others = roles.others
             new = dict.fromkeys(name for event in events for name in event if name not in self.types)
-            names += [name for name in new if name and name not in others]
+            wanted = [name for name in new if name and name not in others and name not in self._lists]
+            lists = {name for name in wanted if _lists_alone([event.get(name) for event in events])}
+            self._leave_out(lists)
+            names += [name for name in wanted if name not in lists]
         x: dict[str, NDArray[Any]] = {}
         given = np.zeros(len(events), np.bool_)
         for name in names:
@@ -109,6 +118,14 @@ class JsonlReader:
             next=after,
             broken=broken,
         )
+
+    def _leave_out(self, names: set[str]) -> None:
+        """Keys of lists, which no column can hold; said once of each."""
+        if new := names - self._lists:
+            self._lists |= new
+            logging.getLogger("mapsto").warning(
+                "%s: keys that hold lists are left out: %s", self._where, few(sorted(new), 10)
+            )
 
 
 def _lines(source: Source, at: int, most: int) -> tuple[list[bytes], int]:
@@ -144,7 +161,23 @@ def _object(line: bytes) -> _Object | str:
         return "no JSON"
     if _ESCAPE.search(line) and not _is_unicode(found):
         return "a text that is no Unicode"
-    return cast("_Object", found) if isinstance(found, dict) else "no JSON object"
+    try:
+        return _flat(cast("_Object", found)) if isinstance(found, dict) else "no JSON object"
+    except RecursionError:
+        return "no JSON"
+
+
+def _flat(found: _Object) -> _Object:
+    """The values of objects within an object under dotted names, ``{"door": {"width": 1}}`` as ``door.width``."""
+    if not any(isinstance(value, dict) for value in found.values()):
+        return found
+    flat: _Object = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            flat.update((f"{name}.{inner}", each) for inner, each in _flat(cast("_Object", value)).items())
+        else:
+            flat[name] = value
+    return flat
 
 
 def _is_unicode(value: Any) -> bool:
@@ -157,15 +190,21 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _type_of(values: Sequence[Any]) -> ColumnType | None:
-    """What the values of a key are; None where all are missing, or lists or objects."""
+    """What the values of a key are; None where all are missing, or lists."""
     there = [value for value in values if isinstance(value, str | int | float) and value != ""]
     if not there:
         return None
     return "word" if any(isinstance(value, str) for value in there) else "number"
 
 
+def _lists_alone(values: Sequence[Any]) -> bool:
+    """Whether all values that are there are lists, and there is one."""
+    there = [value for value in values if value is not None]
+    return bool(there) and all(isinstance(value, list) for value in there)
+
+
 def _column(values: Sequence[Any], kind: ColumnType | None, name: str, broken: dict[int, str]) -> NDArray[Any]:
-    """Numbers with NaN for a missing one, or words, or both; an event with a list or an object is added to `broken`."""
+    """Numbers with NaN for a missing one, or words, or both; an event with a list is added to `broken`."""
     import numpy as np
 
     if kind == "number":
@@ -177,8 +216,8 @@ def _column(values: Sequence[Any], kind: ColumnType | None, name: str, broken: d
             pass
     cells: list[str | float] = []
     for event, value in enumerate(values):
-        if value is not None and not isinstance(value, str | int | float):
-            broken.setdefault(event, f"'{short(name)}' holds {'a list' if isinstance(value, list) else 'an object'}")
+        if isinstance(value, list):
+            broken.setdefault(event, f"'{short(name)}' holds a list")
             cells.append("")
         elif value is None or value == "":
             cells.append("")
@@ -217,8 +256,8 @@ def _labels(values: Sequence[Any], has_y: NDArray[Any], task: Task, broken: dict
     y: NDArray[Any] = np.full(len(values), np.nan) if task == "values" else words_of([""] * len(values))
     for event in np.flatnonzero(has_y).tolist():
         value = values[event]
-        if isinstance(value, list | dict):
-            broken.setdefault(event, "a label that is a list or an object")
+        if isinstance(value, list):
+            broken.setdefault(event, "a label that is a list")
         elif task == "classes":
             y[event] = _word(value)
         else:

@@ -39,12 +39,13 @@ class ParquetReader:
     """
 
     def __init__(self, path: Path, roles: Roles, *, types: Mapping[str, ColumnType | None] | None = None) -> None:
-        self._path, self._roles, self._where = path, roles, str(path)
-        self._times = TimeCells(str(path), roles.time)
+        self._path, self._where = path, str(path)
         with self._opened() as file:
             schema = file.schema_arrow
             self._groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         names = [str(name) for name in schema.names]
+        roles = roles.of_later(names) if types else roles
+        self._roles, self._times = roles, TimeCells(str(path), roles.time)
         kinds: dict[str, ColumnType | None] = {
             name: _type_of(schema.field(place).type) for place, name in enumerate(names)
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -30,6 +30,10 @@ class Roles:
     def others(self) -> tuple[str, ...]:
         """The columns that are not predicted from."""
         return tuple(name for name in (self.target, self.id, self.time) if name is not None)
+
+    def of_later(self, names: Sequence[str]) -> Roles:
+        """The roles in a later file of a folder, which may hold labels and ids alone: its events then have no time."""
+        return self if self.time in names else replace(self, time=None)
 
     def chosen(self, names: Sequence[str], where: str, *, hint: str = "") -> tuple[str, ...]:
         """The columns to predict from, of a table with these. Raises `SpecError` or `DataError` where they do not fit the fields.

@@ -32,7 +32,7 @@ class Csv(TextFile):
     ([0.8, 1.2], ['red', ''], ['yes', 'no'], 38)
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     separator: Literal[",", ";", "\t", "|"] | None = None
     """What stands between cells; by default what is most frequent in the header."""

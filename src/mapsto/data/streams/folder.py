@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ class Folder(Stream):
     >>> [(block.x["width"].tolist(), block.next) for block in Folder(folder=str(folder), target="open").open()]
     [([1.5], ['hour1.csv', None]), ([2.5], ['hour2.csv', None])]
     """
+
+    version: ClassVar[int] = 2
 
     folder: str
     """The folder: a path, or a path inside the data folder."""

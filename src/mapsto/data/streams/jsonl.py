@@ -1,13 +1,13 @@
 """A file of JSON objects, one a line, as a stream: a line is an event, its keys are columns, and its position is its first byte.
 
 An object without the target's key is a question; one with an id and a target alone is a label that comes late. A key that was not there
-before is a column that appears.
+before is a column that appears, and an object within an object has dotted ones: ``door.width``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mapsto.data.streams._jsonl_reader import JsonlReader
 from mapsto.data.streams._sources import Source
@@ -19,8 +19,8 @@ __all__ = ["Jsonl"]
 class Jsonl(TextFile):
     r"""The objects of a file, features as numbers where the first 100 lines hold nothing else, else as words.
 
-    Truth values are numbers, 1 and 0; null and a missing key are missing values. What is no object, or holds lists or objects, is set
-    aside.
+    Truth values are numbers, 1 and 0; null and a missing key are missing values. An object within an object gives columns with
+    dotted names, ``door.width``. Keys that hold lists are left out, which is said once. What is no object is set aside.
 
     Raises `DataError` for a file that is shortened, replaced or removed while it is followed, `SpecError` for a key that it has not.
 
@@ -31,6 +31,8 @@ class Jsonl(TextFile):
     >>> block.x["width"].tolist(), block.x["colour"].tolist(), block.y.tolist()
     ([0.8, nan], ['', 'red'], ['true', 'false'])
     """
+
+    version: ClassVar[int] = 2
 
     @staticmethod
     def contract_fields(folder: Path) -> dict[str, Any]:

@@ -332,7 +332,9 @@ class _Learning(Live[Model]):
 
     def _warn_of_labels(self) -> None:
         classes = self._learner.signature.classes
-        if not self._record.labels:
+        if not self.step:
+            self._ctx.warn("the stream holds no event")
+        elif not self._record.labels:
             self._ctx.warn(
                 f"of the stream's {self.step} events none had a label to learn from; look at what its target holds"
             )
