@@ -120,6 +120,10 @@ def test_a_learner_that_adds_nothing_is_an_alarm() -> None:
         "baselines": {"mean": 1.5, "last value": 3},
     }
     assert [line.split("'")[1] for line in beaten_by(values)] == ["mean"]
+    late = step(baselines={"no change": 80.0, "majority": 79.9})["account"] | {"late": 1}
+    assert beaten_by(late) == [], "the label before was not known when the question was asked"
+    late["blind"] = late["labels"]
+    assert "before any label was known" in beaten_by(late)[0]
 
 
 def test_little_makes_a_short_page_and_other_steps_none() -> None:

@@ -69,6 +69,10 @@ def shown_figure(name: str, value: float) -> str:
     return f"{value:.1f} %" if name.endswith(_PERCENT) else f"{value:.4g}"
 
 
+_LABEL_BEFORE = ("no change", "last value")
+"""Baselines that, where labels come late, know labels that the learner did not know when it was asked."""
+
+
 def beaten_by(account: Mapping[str, Any]) -> list[str]:
     """A line for each answer without a model that was as good as the learner's, or better.
 
@@ -80,11 +84,15 @@ def beaten_by(account: Mapping[str, Any]) -> list[str]:
         return []
     main, better = account["main"], account["better"]
     own = account["figures"][main]
+    if account.get("blind") == account["labels"]:
+        return [
+            f"all {account['labels']:,} questions were asked before any label was known, so that none could be answered"
+        ]
     return [
         f"NOT BETTER than '{name}': {shown_figure(main, own)} beside {shown_figure(main, value)}, so that there is nothing yet "
         "to be had from these features"
         for name, value in account["baselines"].items()
-        if better * (own - value) <= 0
+        if better * (own - value) <= 0 and not (account.get("late") and name in _LABEL_BEFORE)
     ]
 
 

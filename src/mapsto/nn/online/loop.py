@@ -287,6 +287,8 @@ class _Learning(Live[Model]):
             "events": self.step,
             "position": self.position,
             "labels": record.labels,
+            "late": record.late,
+            "blind": record.blind,
             "main": record.main,
             "better": record.better,
             "figures": record.figures(),

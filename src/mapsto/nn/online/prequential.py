@@ -47,6 +47,10 @@ class Record:
     def __init__(self, columns: int) -> None:
         self.labels = 0
         """Labels that were learnt."""
+        self.late = 0
+        """Of these the ones that came after their questions: a baseline by the label before knew more than the learner."""
+        self.blind = 0
+        """Questions that were asked before any label was known. They count as wrong, and in no log loss."""
         self._recent = np.zeros((0, columns))
         """Of the last labels (≤ WINDOW): the figures of the learner and of both baselines."""
         self._faded = [0.0, 0.0]
@@ -83,8 +87,10 @@ class Record:
 
     # -- for both
 
-    def _remember(self, rows: NDArray[np.float64]) -> None:
+    def _remember(self, block: Block, answers: Answers, rows: NDArray[np.float64]) -> None:
         """Take in the figures (n, columns) of the labels of a block."""
+        self.labels += len(rows)
+        self.late += int((~block.has_x[answers.events]).sum())
         self._recent = np.concatenate((self._recent, rows))[-WINDOW:]
         sums, weight = self._faded
         for value in rows[:, 0].tolist():
@@ -99,13 +105,15 @@ class Record:
     def _common(self) -> dict[str, Any]:
         return {
             "labels": self.labels,
+            "late": self.late,
+            "blind": self.blind,
             "recent": self._recent,
             "faded": list(self._faded),
             "stretches": self.stretches.snapshot(),
         }
 
     def _take_up(self, state: Mapping[str, Any]) -> None:
-        self.labels = int(state["labels"])
+        self.labels, self.late, self.blind = (int(state[name]) for name in ("labels", "late", "blind"))
         self._recent = state["recent"]
         self._faded = [float(value) for value in state["faded"]]
         self.stretches.restore(state["stretches"])
@@ -152,14 +160,14 @@ class ClassRecord(Record):
         rows[:, 1] = np.concatenate(([self._last], labels[:-1])) == labels
         rows[:, 2] = self._most(start, answers.events.tolist(), labels.tolist())
         self._last = int(labels[-1])
-        self._lose(scores[np.arange(len(labels)), labels].tolist())
+        self.blind += int((~given).sum())
+        self._lose(scores[np.arange(len(labels)), labels][given].tolist())
         size = len(classes)
         self._counts[1] += np.bincount(labels[right], minlength=size)
         self._counts[2] += np.bincount(best[given], minlength=size)
         self._right = [have + int(more) for have, more in zip(self._right, rows.sum(0), strict=True)]
         self._since = [self._since[0] + len(labels), self._since[1] + int(right.sum())]
-        self.labels += len(labels)
-        self._remember(rows)
+        self._remember(block, answers, rows)
         errors = 1.0 - rows[:, 0]
 
         def told(place: int) -> dict[str, Any]:
@@ -194,7 +202,7 @@ class ClassRecord(Record):
             "accuracy": 100 * right,
             "window_accuracy": 100 * self._windowed[0],
             "faded_accuracy": 100 * self._faded[0] / self._faded[1],
-            "log_loss": self._loss / self.labels,
+            **({"log_loss": self._loss / (self.labels - self.blind)} if self.labels > self.blind else {}),
         }
         if chance < 1:
             found["kappa"] = (right - chance) / (1 - chance)
@@ -296,8 +304,7 @@ class ValueRecord(Record):
         squares = rows[:, :1] * rows[:, :1]
         self._sums = _added(self._sums, np.concatenate((rows, squares), 1))
         self._since = [self._since[0] + len(labels), *_added(self._since[1:], rows[:, :1])]
-        self.labels += len(labels)
-        self._remember(rows)
+        self._remember(block, answers, rows)
 
         def told(place: int) -> dict[str, Any]:
             return {"answer": float(answered[place]), "label": float(labels[place])}
