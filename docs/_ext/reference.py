@@ -23,7 +23,7 @@ import yaml
 from mapsto import discovery
 from mapsto.cli.catalog import describe, groups, recipes, type_of
 from mapsto.errors import SpecError
-from mapsto.kinds import Dataset, Network, Package, Report, Stream, Tasks
+from mapsto.kinds import Dataset, Model, Network, Package, Report, Stream, Tasks
 from mapsto.mapping import accepts, ref
 from mapsto.recipe.nodes import from_plain
 from mapsto.recipe.reader import marker_in, parse_recipe
@@ -358,6 +358,8 @@ def _steps_with(each: Named, cls: type[Any]) -> list[Any]:
         if cls.gives is Report:
             return [*before[:-1], {**before[-1], "observe": {"report": node}}]
         return [*before, node]
+    if cls.takes is Model:
+        return [{"online.softmax": {"stream": {"sea": {"events": 1000}}}}, node]
     if cls.takes is Package:
         package = {"export.onnx": {}}
         return [*before, {**package, "observe": {"report": node}}] if cls.gives is Report else [*before, package, node]

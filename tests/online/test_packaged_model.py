@@ -12,7 +12,7 @@ from mapsto import datasets, export, networks, online, quantize, streams
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, Model, Package
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations
-from mapsto.nn.online import packaged_model
+from mapsto.nn.online import package_parity
 from mapsto_runtime.predictor import Predictor
 
 DIGITS = datasets.subset(data=datasets.digits(size=16), per_class=8)
@@ -108,7 +108,7 @@ def test_what_cannot_be_packaged_is_said(table: Path, monkeypatch: pytest.Monkey
         )
     with pytest.raises(DomainError, match="compared on `data`, not on a stream"):
         export.onnx(stream=streams.sea())(contract_network())
-    monkeypatch.setattr(packaged_model, "TOLERANCE", 0.0)
+    monkeypatch.setattr(package_parity, "TOLERANCE", 0.0)
     with pytest.raises(DomainError, match="differs from the learner's"):
         export.onnx()(learnt("softmax", table))
 

@@ -214,7 +214,9 @@ def _check_input(signature: Signature) -> None:
     where = "signature.inputs"
     _require(len(signature.inputs) == 1, where, f"are {len(signature.inputs)}, and a sample is one")
     spec, before = signature.inputs[0], signature.preprocessing
-    takes = ("float32",) if before.kind == "image" or before.columns else ("float32", "int64")
+    takes = ("float32", "int64")
+    if before.kind == "image" or before.columns:
+        takes = ("float32", "float64") if before.columns else ("float32",)
     _require(spec.dtype in takes, f"{where}.0.dtype", f"is {spec.dtype}, and samples become {' or '.join(takes)}")
     _require(
         isinstance(spec.shape[0], str), f"{where}.0.shape", "does not begin with a name, for any number of samples"

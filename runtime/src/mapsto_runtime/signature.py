@@ -73,6 +73,8 @@ class Preprocessing:
     integers: bool = False
     """With ``kind="none"``: samples are whole numbers, such as token ids, and become int64; else float32. A signature has it from its
     input's type, so that it is stored nowhere else."""
+    doubles: bool = False
+    """With `columns`: rows become float64; else float32. As `integers`, from the input's type."""
     ids: tuple[int, ...] = ()
     """With ``kind="none"``: the input's `TensorSpec.ids`, which a signature has from there."""
     header: tuple[str, ...] = ()
@@ -94,9 +96,11 @@ class Signature:
     def __post_init__(self) -> None:
         plain = self.preprocessing.kind == "none" and bool(self.inputs)
         integers = plain and "int" in self.inputs[0].dtype
+        doubles = plain and self.inputs[0].dtype == "float64"
         ids = self.inputs[0].ids if plain else ()
-        if (integers, ids) != (self.preprocessing.integers, self.preprocessing.ids):
-            known = dataclasses.replace(self.preprocessing, integers=integers, ids=ids)
+        before = self.preprocessing
+        if (integers, doubles, ids) != (before.integers, before.doubles, before.ids):
+            known = dataclasses.replace(before, integers=integers, doubles=doubles, ids=ids)
             object.__setattr__(self, "preprocessing", known)
 
     def plain(self) -> dict[str, Any]:
@@ -110,7 +114,8 @@ class Signature:
                 del column["decimal"]
             if column["missing"] == "filled":
                 del column["missing"]
-        del tree["preprocessing"]["integers"], tree["preprocessing"]["ids"]
+        for name in ("integers", "doubles", "ids"):
+            del tree["preprocessing"][name]
         for name in ("columns", "header"):
             if not tree["preprocessing"][name]:
                 del tree["preprocessing"][name]

@@ -112,6 +112,12 @@ def _package() -> Package:
     return discovery.find("mappings", "export.onnx")()(contract_network())
 
 
+@cache
+def _model() -> Model:
+    stream = discovery.find("streams", "sea")(events=100)
+    return discovery.find("mappings", "online.softmax")(stream=stream)(None)
+
+
 def example(cls: type[Mapping[Any, Any]]) -> Mapping[Any, Any]:
     """An instance with small settings."""
     infos: dict[str, Any] = cast("Any", cls).__pydantic_fields__
@@ -148,6 +154,8 @@ def _input(case: Case) -> Any:
         return contract_network()
     if accepts(takes, Package):
         return _package()
+    if accepts(takes, Model):
+        return _model()
     return Forked(parts={"a": contract_network(), "b": contract_network()})
 
 

@@ -31,8 +31,8 @@ _PLAIN = {False: re.compile(r"[0-9.eE+\-\n]*"), True: re.compile(r"[0-9,eE+\-\n]
 class Encoded:
     """Rows that could be encoded, and what is wrong with the others."""
 
-    rows: NDArray[np.float32]
-    """Shape (M, D)."""
+    rows: NDArray[Any]
+    """Shape (M, D), float32; float64 where the network takes that."""
     numbers: NDArray[np.int64]
     """Of each, its row in the table, counted from 0; shape (M,)."""
     errors: dict[int, DataError]
@@ -82,7 +82,8 @@ def encoded(table: RawTable, preprocessing: Preprocessing, name: str) -> Encoded
     if unseen:
         notes.append(f"words that training did not have count as missing: {few(unseen)}")
     good = np.array([row for row in range(len(table)) if row not in errors], np.int64)
-    rows = np.concatenate(parts, axis=1).astype(np.float32)[good]
+    with np.errstate(over="ignore"):
+        rows = np.concatenate(parts, axis=1).astype(np.float64 if preprocessing.doubles else np.float32)[good]
     return Encoded(rows=rows, numbers=good, errors=errors, notes=tuple(notes))
 
 

@@ -1,7 +1,8 @@
 """Runtimes by name: each file opens the files of a package in one, and neither torch nor a converter is needed for it.
 
 Each holds ``NAME``, as in a manifest; ``TITLE``, as people write it; ``MODEL``, the name of the file that is opened; and
-``load(files, threads, signature)``, a function from inputs to the first output. ExecuTorch's Python runtime needs torch itself.
+``load(files, threads, signature)``, a function from inputs to the first output. ExecuTorch's Python runtime needs torch itself,
+and what runs in mapsto needs mapsto.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def names() -> tuple[str, ...]:
     """Every runtime that is known, whether it is installed or not.
 
     >>> names()
-    ('executorch', 'litert', 'onnxruntime', 'openvino')
+    ('executorch', 'litert', 'mapsto', 'onnxruntime', 'openvino')
     """
     return tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")))
 

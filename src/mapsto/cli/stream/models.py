@@ -13,6 +13,8 @@ from mapsto.errors import DataError, SpecError, StoreError, command, nearest
 from mapsto.kinds import Model
 from mapsto.report import build as reports
 from mapsto.store import Store
+from mapsto_runtime.answer_rows import package_folder
+from mapsto_runtime.manifest import read_manifest
 
 __all__ = ["Snapshot", "model_of", "snapshots"]
 
@@ -30,13 +32,16 @@ class Snapshot:
 
 
 def model_of(text: str, store: Store) -> tuple[Model, str]:
-    """The model and its digest. ``RUN@EVENTS`` is the last that was kept at or before that event.
+    """The model and its digest. ``RUN@EVENTS`` is the last that was kept at or before that event; a package's folder is its model.
 
     Raises
     ------
     SpecError, DataError, StoreError
         There is none of that name, or it is no model.
     """
+    packaged = _of_package(Path(text))
+    if packaged is not None:
+        return packaged
     name, sign, events = text.rpartition("@")
     if sign and events.replace("_", "").isdigit() and not Path(text).exists():
         found = [each for each in snapshots(name, store) if each.events <= int(events)]
@@ -56,6 +61,23 @@ def model_of(text: str, store: Store) -> tuple[Model, str]:
             hint="give the --out folder of a stream's run",
         )
     return value, digest
+
+
+def _of_package(place: Path) -> tuple[Model, str] | None:
+    """The model of a package for hosts with mapsto, or of the run that made one; None where there is no package."""
+    folder = package_folder(place)
+    if not (folder / "manifest.json").is_file():
+        return None
+    manifest = read_manifest(folder)
+    if manifest.runtime != "mapsto":
+        raise DataError(
+            f"this package is for {manifest.runtime} and holds no model of mapsto",
+            where=str(folder),
+            hint=f"answer with `{command('mapsto predict {package} FILE', package=folder)}`, or export the model with export.mapsto",
+        )
+    from mapsto.nn.online.model_files import loaded
+
+    return loaded(manifest.files), str(manifest.tree["files"][manifest.model]["sha256"])
 
 
 def snapshots(name: str, store: Store) -> list[Snapshot]:

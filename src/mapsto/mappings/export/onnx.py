@@ -8,7 +8,8 @@ device adapts by itself; the manifest says which.
 
 A model that learnt from a stream is packaged as it is at that moment: of `online.tabular` with all members and their mixture (past
 events and trees are constants, the last label stays the last one), of `online.ridge`, `prototypes`, `mlp` and `softmax`. Its package
-takes a raw row of the table, or what the encoder takes on which it stands, and answers as the model does.
+takes a raw row of the table, or what the encoder takes on which it stands, and answers as the model does. What no graph holds, as
+river's trees, `export.mapsto` packages for hosts that have mapsto.
 """
 
 from __future__ import annotations

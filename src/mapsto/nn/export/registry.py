@@ -1,17 +1,19 @@
 """Runtimes by name: a file of ``nn/export/runtimes`` lowers a network to a runtime's files, for which torch and its converter are imported.
 
 The file of the same name in `mapsto_runtime.runtimes` runs such files; its ``NAME``, ``TITLE``, ``MODEL`` and ``load`` are here too.
+Packages of mapsto itself hold no network.
 """
 
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 from mapsto.errors import SpecError, nearest
 from mapsto_runtime import runtimes
-from mapsto_runtime.runtimes import Run, names
+from mapsto_runtime.runtimes import Run
 
 if TYPE_CHECKING:
     from mapsto.kinds import Network, Package
@@ -30,6 +32,12 @@ class Runtime(runtimes.Runtime, Protocol):
         ...
 
 
+@cache
+def names() -> tuple[str, ...]:
+    """Every runtime that a network can be lowered to, whether it is installed or not."""
+    return tuple(sorted(path.stem for path in (Path(__file__).parent / "runtimes").glob("[!_]*.py")))
+
+
 def find(name: str) -> Runtime:
     """The runtime of that name. Raises `SpecError` with the nearest known name."""
     if name not in names():
@@ -39,7 +47,7 @@ def find(name: str) -> Runtime:
 
 def run_package(package: Package, *, threads: int = 1) -> Run:
     """A package, opened in its runtime."""
-    return find(str(package.manifest().get("runtime", "onnxruntime"))).load(package.files, threads=threads)
+    return runtimes.find(str(package.manifest().get("runtime", "onnxruntime"))).load(package.files, threads=threads)
 
 
 def run_network(name: str, network: Network, folder: Path, *, threads: int = 1) -> Run:

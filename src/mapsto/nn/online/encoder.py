@@ -93,7 +93,7 @@ class Encoder:
         self._samples = EventSamples(signature)
 
     @abstractmethod
-    def _embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
+    def embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
         """The features (D,) of one prepared sample (1, ...)."""
 
     def encoded(self, block: Block) -> Block:
@@ -109,7 +109,7 @@ class Encoder:
         found: dict[int, NDArray[np.float64]] = {}
         for event in wanted:
             try:
-                found[event] = self._embedded(self._samples.prepared({name: block.x[name][event] for name in taken}))
+                found[event] = self.embedded(self._samples.prepared({name: block.x[name][event] for name in taken}))
             except DataError:
                 broken[event] = f"{few(taken)}: not what the encoder takes"
         others = {name: column for name, column in block.x.items() if name not in taken}
@@ -131,7 +131,7 @@ class _NetworkEncoder(Encoder):
         super().__init__(network.signature)
         self._module = network.module()
 
-    def _embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
+    def embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
         import torch
 
         from mapsto.nn.network.head import embed
@@ -163,7 +163,7 @@ class _PackageEncoder(Encoder):
         self._session = session(model)
         self._name = self._session.get_inputs()[0].name
 
-    def _embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
+    def embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(self._session.run(None, {self._name: prepared})[0], np.float64).reshape(-1)
 
 

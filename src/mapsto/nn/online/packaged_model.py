@@ -8,32 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from mapsto.context import Context
 from mapsto.errors import DomainError
-from mapsto.kinds import Block, Column, Json, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
-from mapsto.nn.export.package import put, rounded, text_of
-from mapsto.nn.online.encoder import EMBEDDING, EventSamples
+from mapsto.kinds import Column, Json, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
+from mapsto.nn.export.package import put, text_of
+from mapsto.nn.online.encoder import EMBEDDING
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.learning import StreamLearner
 from mapsto.nn.online.native_tabular import LABEL_MEMBERS
 from mapsto.nn.online.onnx_head import OPSET, head_model, with_head
 from mapsto.nn.online.onnx_tabular import TabularSnapshot, snapshot_model
+from mapsto.nn.online.package_parity import events, parity
 from mapsto_runtime.runtimes.onnxruntime import MODEL, load
 from mapsto_runtime.shown import few
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["TOLERANCE", "packaged_model"]
-
-TOLERANCE = 0.01
-"""By how much a probability of the package may differ from the learner's; of values in standard deviations of what was learnt."""
+__all__ = ["packaged_model", "require_one_source", "scores_of", "size_of"]
 
 _WORTH_SAYING = 0.01
 """Share of the answer from which it is told that labels stay as they were."""
@@ -74,8 +68,8 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
     folder, model = ctx.scratch(), made.model
     contents = {MODEL: model}
     run = load(put(contents, folder), signature=signature)
-    parity = _parity(learner, signature, run, _events(stream, signature, layout, samples), made.unit, where)
-    below = _size_of(value.base)
+    found = parity(learner, signature, run, events(stream, signature, layout, samples), made.unit, where)
+    below = size_of(value.base)
     manifest: dict[str, Any] = {
         "format": made.format,
         "model": MODEL,
@@ -84,7 +78,7 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
         "macs": made.macs + below[1],
         "opset": OPSET,
         "learner": {"name": value.learner, "version": value.version, "events": value.events, **made.described},
-        "parity": {"on": "events" if stream is not None else "generated", **parity},
+        "parity": {"on": "events" if stream is not None else "generated", **found},
     }
     manifest["files"] = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
@@ -113,7 +107,7 @@ def _made(value: Model, learner: StreamLearner, where: str) -> _Made:
         raise DomainError(
             f"what {value.learner} learns is no network of ONNX",
             where=where,
-            hint="keep the model in the store and answer with mapsto stream --from",
+            hint="package it for hosts that have mapsto: export.mapsto",
         )
     classes = value.signature.classes
     if snapshot is not None and snapshot[0].learnt and learner.task == "values":
@@ -135,19 +129,19 @@ def _of_tabular(
     value: Model, snapshot: TabularSnapshot, layout: tuple[RowColumn, ...], classes: tuple[str, ...], where: str
 ) -> _Made:
     """All members of `online.tabular` and their mixture: a table's rows come with what is missing marked, vectors as they are."""
-    _require_one_source(layout, where)
+    require_one_source(layout, where)
     of_values = snapshot.unit is not None
     signature: Signature | None = None
     if value.base is not None:
         before, encoder = _encoder_of(value.base, layout, where)
         model = snapshot_model(snapshot, encoder)
-        signature = dataclasses.replace(before, outputs=(_scores(classes),), classes=classes, answers="classes")
+        signature = dataclasses.replace(before, outputs=(scores_of(classes),), classes=classes, answers="classes")
     else:
         columns = () if layout[0].type == "vector" else _marked(snapshot, layout, where)
         model = snapshot_model(snapshot, None, scaled=bool(columns))
         signature = Signature(
             inputs=(TensorSpec(name="input", dtype="float32", shape=("N", len(snapshot.means))),),
-            outputs=(_scores(classes),),
+            outputs=(scores_of(classes),),
             preprocessing=Preprocessing(kind="none", columns=columns, header=tuple(column.name for column in columns)),
             classes=classes,
         )
@@ -178,13 +172,13 @@ def _marked(snapshot: TabularSnapshot, layout: tuple[RowColumn, ...], where: str
             raise DomainError(
                 f"column '{column.name}' holds numbers about {mean:.3g} that differ by about {std:.3g}, beyond what a package holds",
                 where=where,
-                hint="give it in another unit, or keep the model in the store and answer with mapsto stream --from",
+                hint="give it in another unit, or package it for hosts that have mapsto: export.mapsto",
             )
         columns.append(Column(name=column.name, mean=mean, std=std, missing="marked"))
     return tuple(columns)
 
 
-def _size_of(base: Network | Package | None) -> tuple[int, int]:
+def size_of(base: Network | Package | None) -> tuple[int, int]:
     """An encoder's parameters and multiply-accumulates."""
     if base is None:
         return 0, 0
@@ -198,7 +192,8 @@ def _size_of(base: Network | Package | None) -> tuple[int, int]:
     return count_parameters(module), count_macs(module, example_inputs(base.signature, 1)[0])
 
 
-def _scores(classes: tuple[str, ...]) -> TensorSpec:
+def scores_of(classes: tuple[str, ...]) -> TensorSpec:
+    """The output of a package."""
     return TensorSpec(name="output", dtype="float32", shape=("N", len(classes)))
 
 
@@ -206,20 +201,20 @@ def _of_rows(
     head: Head, layout: tuple[RowColumn, ...], classes: tuple[str, ...], where: str
 ) -> tuple[Signature, bytes]:
     """The signature and the model of a learner of a table's rows, or of vectors."""
-    vectors = _require_one_source(layout, where)
+    vectors = require_one_source(layout, where)
     places = [place for column in layout for place in column.places]
     kept = np.array([column.type != "number" or column.std > 0 for column in layout for _ in column.places], np.bool_)
     columns = () if vectors else tuple(_column(column) for column in layout)
     signature = Signature(
         inputs=(TensorSpec(name="input", dtype="float32", shape=("N", len(places))),),
-        outputs=(_scores(classes),),
+        outputs=(scores_of(classes),),
         preprocessing=Preprocessing(kind="none", columns=columns, header=tuple(column.name for column in columns)),
         classes=classes,
     )
     return signature, head_model(head, places, kept, directed=bool(vectors))
 
 
-def _require_one_source(layout: tuple[RowColumn, ...], where: str) -> list[RowColumn]:
+def require_one_source(layout: tuple[RowColumn, ...], where: str) -> list[RowColumn]:
     """The columns of vectors. Raises `DomainError` where there are others beside one."""
     vectors = [column for column in layout if column.type == "vector"]
     if vectors and len(layout) > 1:
@@ -244,7 +239,7 @@ def _of_encoder(
     base: Network | Package, head: Head, layout: tuple[RowColumn, ...], classes: tuple[str, ...], where: str
 ) -> tuple[Signature, bytes]:
     signature, encoder = _encoder_of(base, layout, where)
-    changed = dataclasses.replace(signature, outputs=(_scores(classes),), classes=classes, answers="classes")
+    changed = dataclasses.replace(signature, outputs=(scores_of(classes),), classes=classes, answers="classes")
     return changed, with_head(encoder, head, layout[0].places)
 
 
@@ -270,95 +265,3 @@ def _encoder_of(base: Network | Package, layout: tuple[RowColumn, ...], where: s
     if signature.classes is not None:
         encoder = without_head(encoder, where=where)
     return signature, encoder
-
-
-def _events(
-    stream: Stream | None, signature: Signature, layout: tuple[RowColumn, ...], samples: int
-) -> Iterator[Block]:
-    """At most `samples` events with features."""
-    if stream is None:
-        yield _made_up(signature, layout, samples)
-        return
-    left = samples
-    for block in stream.open(size=min(samples, 256)):
-        if left <= 0:
-            return
-        part = block.take(0, min(left, len(block)))
-        left -= int(part.has_x.sum())
-        if len(part):
-            yield part
-
-
-def _made_up(signature: Signature, layout: tuple[RowColumn, ...], count: int) -> Block:
-    """Events drawn at random in the ranges of what has been met."""
-    draw = np.random.default_rng(0)
-    before = signature.preprocessing
-    x: dict[str, NDArray[Any]] = {}
-    if before.kind == "image":
-        shape = (count, 3 if before.channels == 3 else 1, *before.size)
-        x["image"] = draw.integers(0, 256, shape, dtype=np.uint8)
-    elif before.columns:
-        for column in before.columns:
-            if column.type == "numbers":
-                x[column.name] = column.mean + column.std * draw.standard_normal(count)
-            else:
-                x[column.name] = np.array(column.categories, object)[draw.integers(0, len(column.categories), count)]
-    else:
-        name = layout[0].name if layout[0].name != EMBEDDING else "x"
-        x[name] = draw.standard_normal((count, *signature.input_shape()[1:]))
-    nothing = np.zeros(count, np.bool_)
-    return Block(
-        times=np.full(count, np.nan),
-        ids=np.full(count, "", object),
-        x=x,
-        has_x=~nothing,
-        y=np.full(count, "", object),
-        has_y=nothing,
-        next=None,
-    )
-
-
-def _parity(
-    learner: StreamLearner, signature: Signature, run: Any, blocks: Iterator[Block], unit: float | None, where: str
-) -> dict[str, Any]:
-    """By how much the probabilities of learner and package differ, or their values, whose tolerance is in units of `unit`.
-
-    Raises `DomainError` where that is beyond the tolerance.
-    """
-    tolerance = TOLERANCE if unit is None else TOLERANCE * unit
-    samples = EventSamples(signature)
-    ours: list[NDArray[np.float64]] = []
-    theirs: list[NDArray[np.float64]] = []
-    for block in blocks:
-        answers = learner.predict(block)
-        asked = np.flatnonzero(block.has_x & np.isfinite(answers).all(axis=1)).tolist()
-        taken = samples.taken(block) if asked else []
-        prepared = [samples.prepared({name: block.x[name][event] for name in taken}) for event in asked]
-        if prepared:
-            ours.append(answers[asked])
-            given = run(np.concatenate(prepared))
-            theirs.append(_softmax(given) if unit is None else given.astype(np.float64))
-    if not ours:
-        raise DomainError("there is no event to compare the package on", where=where, hint="give a stream with some")
-    expected, given = np.concatenate(ours), np.concatenate(theirs)
-    difference = np.abs(expected - given)
-    if not difference.max() <= tolerance:
-        raise DomainError(
-            f"{'a probability' if unit is None else 'a value'} of the package differs from the learner's by {difference.max():.3g}, "
-            f"and {tolerance:.3g} is allowed",
-            where=where,
-            hint="look for columns with values far from their mean",
-        )
-    return {
-        "samples": len(expected),
-        "max_abs_difference": rounded(difference.max()),
-        "mean_abs_difference": rounded(difference.mean()),
-        "output_std": rounded(expected.std(axis=0).mean()),
-        "tolerance": tolerance,
-        **({} if unit is not None else {"top1_agreement": rounded((expected.argmax(1) == given.argmax(1)).mean())}),
-    }
-
-
-def _softmax(answers: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(answers.astype(np.float64) - answers.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
