@@ -128,7 +128,7 @@ def test_a_damaged_manifest_is_the_users_error(package, tmp_path, number):
         ("classes", ["cat", "cat"], "signature.classes names a class twice"),
         ("answers", "poems", "signature.answers is not known"),
         ("inputs.0.dtype", "int64", "inputs.0.dtype is int64, and samples become float32"),
-        ("inputs.0.dtype", "float64", "inputs.0.dtype is float64, and samples become float32"),
+        ("inputs.0.dtype", "float16", "inputs.0.dtype is float16, and samples become float32 or float64"),
         ("inputs.0.shape", [1, 3], "inputs.0.shape does not begin with a name"),
         ("inputs.0.ids", [3, 4], "inputs.0.ids are not one number"),
         ("inputs.0.ids", [-1], "inputs.0.ids are no numbers"),

@@ -15,7 +15,7 @@ from pydantic import Field
 from mapsto.context import Context
 from mapsto.errors import DomainError, MissingExtra, SpecError, nearest
 from mapsto.kinds import Network, Package, Table
-from mapsto.mapping import Mapping
+from mapsto.mapping import Mapping, accepts
 from mapsto.nn.export.package import Exported, rewritten
 
 if TYPE_CHECKING:
@@ -128,11 +128,12 @@ class Best(Exported, Mapping[Network, Package]):
 
 
 def _known() -> tuple[str, ...]:
-    """Every exporter but this one."""
+    """Every exporter of networks but this one."""
     from mapsto import discovery
 
-    names = [name.removeprefix("export.") for name in discovery.entries("mappings") if name.startswith("export.")]
-    return tuple(name for name in names if name != "best")
+    names = [name for name in discovery.entries("mappings") if name.startswith("export.") and name != "export.best"]
+    of_networks = [name for name in names if accepts(discovery.find("mappings", name).takes, Network)]
+    return tuple(name.removeprefix("export.") for name in of_networks)
 
 
 def _table(timings: dict[str, Timing]) -> Table:
