@@ -91,6 +91,7 @@ from mapsto.mappings.evaluate.sparsity import Sparsity as _evaluate_sparsity
 from mapsto.mappings.export.best import Best as _export_best
 from mapsto.mappings.export.executorch import Executorch as _export_executorch
 from mapsto.mappings.export.litert import Litert as _export_litert
+from mapsto.mappings.export.mapsto import Mapsto as _export_mapsto
 from mapsto.mappings.export.onnx import Onnx as _export_onnx
 from mapsto.mappings.export.openvino import Openvino as _export_openvino
 from mapsto.mappings.meta.alfa import Alfa as _meta_alfa
@@ -268,6 +269,7 @@ class export:
     best = _export_best
     executorch = _export_executorch
     litert = _export_litert
+    mapsto = _export_mapsto
     onnx = _export_onnx
     openvino = _export_openvino
 
