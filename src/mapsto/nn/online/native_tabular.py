@@ -78,7 +78,7 @@ class NativeTabular:
         self._handle = self._library.mapsto_online_new(values, forests, labels, work, seed)
         if not self._handle:
             raise MemoryError(self._error())
-        self._forests, self._labels = forests, labels
+        self._values, self._forests, self._labels = values, forests, labels
         self._columns = 0
 
     def __del__(self) -> None:
@@ -91,15 +91,16 @@ class NativeTabular:
         """Their names, in the order of their answers."""
         names = ["nearest 5", "nearest 15", "nearest 5 of 500", "nearest 5 of 150"]
         names += ["forest", "forest of large leaves", "forest of 1000", "forest of 250"] if self._forests else []
+        kind, before = ("linear", "value") if self._values else ("softmax", "label")
         names += [
-            "softmax",
-            "softmax that forgets",
-            "softmax by slow descent",
-            "softmax by descent",
+            kind,
+            f"{kind} that forgets",
+            f"{kind} by slow descent",
+            f"{kind} by descent",
             "least squares",
             "network",
         ]
-        return [*names, *(LABEL_MEMBERS if self._labels else ())]
+        return [*names, *([f"{before} before", f"{before}s lately"] if self._labels else [])]
 
     @property
     def classes(self) -> int:
