@@ -25,7 +25,7 @@ def learner_library(name: str, say: Callable[[str], None] | None = None) -> Path
     Raises
     ------
     DomainError
-        There is none for this processor, and no compiler.
+        There is none for this processor, and no compiler, or no place to keep it.
     """
     flags = _flags()
     for march, needed in VARIANTS.get(platform.machine(), ()):
@@ -34,7 +34,12 @@ def learner_library(name: str, say: Callable[[str], None] | None = None) -> Path
             return place
     try:
         return library(SOURCES[name], say, plain=True)
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+    except OSError as error:
+        raise DomainError(
+            f"online.{name.removesuffix('_learner')} is C++, and its compiled form cannot be kept in the cache folder: {error}",
+            hint="set MAPSTO_CACHE to a folder that can be written, or install a wheel of mapsto for this platform",
+        ) from error
+    except (RuntimeError, subprocess.SubprocessError) as error:
         raise DomainError(
             f"online.{name.removesuffix('_learner')} is C++, and no compiled form of it fits this machine "
             f"({platform.machine()}): {error}",

@@ -410,8 +410,9 @@ def test_a_parquet_target_of_neither_numbers_nor_words_is_refused(tmp_path: Path
     file = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pa.table({"a": [1, 2], "y": [value, value]}), file)
     for role in ("target", "id", "time"):
+        fields: dict[str, Any] = {role: "y"}
         with pytest.raises(SpecError, match=f"column 'y', the {role}, holds .* neither numbers nor words"):
-            next(streams.parquet(file=str(file), **{role: "y"}).open())
+            next(streams.parquet(file=str(file), **fields).open())
 
 
 # ------------------------------------------------------------------------------------------------------------------ times
