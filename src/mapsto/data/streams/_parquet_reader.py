@@ -51,7 +51,7 @@ class ParquetReader:
         }
         chosen = roles.chosen([*names, *(name for name in types or () if name not in names)], self._where)
         for role, name in (("target", roles.target), ("id", roles.id), ("time", roles.time)):
-            if name is not None and kinds[name] is None:
+            if name is not None and name in kinds and kinds[name] is None:
                 raise SpecError(
                     f"column '{short(name)}', the {role}, holds {schema.field(names.index(name)).type}, "
                     "neither numbers nor words",
