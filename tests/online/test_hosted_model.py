@@ -13,7 +13,7 @@ import pytest
 from tests.command import mapsto
 from tests.online.test_packaged_tabular import QUESTIONS, folder, learnt, messy
 
-from mapsto import datasets, export, networks, online, streams
+from mapsto import datasets, evaluate, export, networks, online, streams
 from mapsto.errors import DomainError, MissingExtra, StoreError, TrustError
 from mapsto.nn.online.model_files import loaded, saved
 from mapsto.testing.streams import model_digest
@@ -34,6 +34,7 @@ def test_rivers_learners_are_packaged_for_hosts_and_refused_as_graphs(tmp_path: 
     package = export.mapsto(stream=stream, samples=200)(model)
     parity = package.manifest()["parity"]
     assert (parity["on"], parity["samples"], parity["top1_agreement"]) == ("events", 200, 1.0)
+    assert "macs" not in package.manifest(), "which a tree does not have"
     expected = model.open().predict(next(stream.open(size=200)))
     answers = Predictor(folder(package)).predict([tmp_path / "t.csv"])
     given = [[answer.scores[name] for name in model.signature.classes] for answer in answers]
@@ -107,6 +108,15 @@ def test_what_has_learnt_nothing_is_not_packaged(tmp_path: Path) -> None:
     empty.write_text("size,label\n1,\n")
     with pytest.raises(DomainError, match="has met no label"):
         export.mapsto()(online.softmax(stream=streams.csv(file=str(empty), target="label"))(None))
+
+
+@pytest.mark.slow
+def test_a_package_of_a_model_is_weighed_and_timed(tmp_path: Path) -> None:
+    package = export.mapsto()(online.softmax(stream=table(tmp_path, count=60))(None))
+    weighed = evaluate.size()(package).metrics
+    assert weighed["bytes"].value == sum(path.stat().st_size for path in package.files.values())
+    assert "macs" not in weighed
+    assert evaluate.latency(rounds=1, seconds=0.005, all_threads=False)(package).metrics["p50"].value > 0
 
 
 @pytest.mark.slow

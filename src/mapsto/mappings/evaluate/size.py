@@ -138,7 +138,7 @@ def _of_package(package: Package) -> dict[str, Metric]:
     manifest = package.manifest()
     return {
         "parameters": Metric(value=manifest["parameters"]),
-        "macs": Metric(value=manifest["macs"], unit="MAC"),
+        **({"macs": Metric(value=manifest["macs"], unit="MAC")} if "macs" in manifest else {}),
         "bytes": Metric(value=sum(path.stat().st_size for path in package.files.values()), unit="B"),
         "peak_memory": Metric(value=_process_growth(package, manifest), unit="B", measured=True),
     }
@@ -151,10 +151,10 @@ _PROBE = """
 import gc, importlib, json, sys
 from pathlib import Path
 import numpy, psutil
-from mapsto.nn.export import registry
+from mapsto_runtime import runtimes
 given = json.loads(sys.argv[1])
 importlib.import_module(given["imports"])
-engine = registry.find(given["runtime"])
+engine = runtimes.find(given["runtime"])
 gc.collect()
 before = psutil.Process().memory_info().rss
 run = engine.load({name: Path(path) for name, path in given["files"].items()})
@@ -167,7 +167,7 @@ def _process_growth(package: Package, manifest: dict[str, Any]) -> int:
     import json
     import subprocess
 
-    from mapsto.nn.export.registry import find
+    from mapsto_runtime.runtimes import find
 
     name = str(manifest.get("runtime", "onnxruntime"))
     signature = Signature.from_plain(manifest["signature"])

@@ -19,13 +19,10 @@ from mapsto.native.tabular import tabular_library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EXAMPLE", "LABEL_MEMBERS", "LATE_LABEL", "PASSED_OVER", "QUESTION", "Explained", "NativeTabular"]
+__all__ = ["EXAMPLE", "LATE_LABEL", "PASSED_OVER", "QUESTION", "Explained", "NativeTabular"]
 
 EXAMPLE, QUESTION, LATE_LABEL, PASSED_OVER = range(4)
 """What an event is."""
-
-LABEL_MEMBERS = ("label before", "labels lately")
-"""Members that look at the last labels alone."""
 
 _P, _I, _Z = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
