@@ -17,7 +17,7 @@ from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block
 from mapsto.nn.online import native_adagrad
 from mapsto.nn.online.adagrad import AdaGrad
-from mapsto.nn.online.learning import Answers, TableLearner
+from mapsto.nn.online.learning import Answers, StreamLearner, TableLearner
 from mapsto.nn.online.native_adagrad import NativeAdaGrad, adagrad
 from mapsto.nn.online.rule import Rule
 
@@ -52,16 +52,16 @@ def learner(rule: Any) -> TableLearner:
     return TableLearner(rule(0.2), {}, most_categories=3, most_late=2)
 
 
-class _Taught:
+class Taught:
     """A learner that is given events in blocks of some sizes, and what it said of each."""
 
-    def __init__(self, rule: Any) -> None:
-        self.live, self.scores, self.answers, self.at = learner(rule), list[bytes](), list[Any](), 0
+    def __init__(self, live: StreamLearner) -> None:
+        self.live, self.scores, self.answers, self.at = live, list[bytes](), list[Any](), 0
 
     def learn(self, made: Block) -> None:
         def answered(answers: Answers) -> None:
             for event, scores, label in zip(*answers, strict=True):
-                self.answers.append((self.at + int(event), scores.copy(), int(label)))
+                self.answers.append((self.at + int(event), scores.copy(), float(label)))
 
         table = self.live.learn(made, answered)
         for row in table:
@@ -92,17 +92,18 @@ STRANGE = st.tuples(
 EVENTS = st.lists(ORDINARY | ORDINARY | ORDINARY | STRANGE, min_size=1, max_size=40)
 
 
-def _block(events: list[Any]) -> Block:
+def events_block(events: list[Any]) -> Block:
     names = dict.fromkeys(name for x, _, _ in events for name in x)
     x = {name: [each.get(name) for each, _, _ in events] for name in names}
     return block(x or {"d": [None] * len(events)}, [y for _, _, y in events], [name for _, name, _ in events])
 
 
-def _teach(taught: _Taught, events: list[Any], sizes: list[int]) -> _Taught:
+def teach(taught: Taught, events: list[Any], sizes: list[int]) -> Taught:
     at = turn = 0
     while at < len(events):
         size = sizes[turn % len(sizes)]
-        taught.learn(_block(events[at : at + size]))
+        made = events_block(events[at : at + size])
+        taught.learn(dataclasses.replace(made, times=made.times + at))
         at, turn = at + size, turn + 1
     return taught
 
@@ -110,24 +111,24 @@ def _teach(taught: _Taught, events: list[Any], sizes: list[int]) -> _Taught:
 @settings(max_examples=40, deadline=None)
 @given(events=EVENTS, cuts=st.lists(st.integers(1, 30), min_size=1, max_size=4))
 def test_whole_blocks_single_events_and_numpy_agree_to_the_bit(events: list[Any], cuts: list[int]) -> None:
-    first = _teach(_Taught(NativeAdaGrad), events, [1])
+    first = teach(Taught(learner(NativeAdaGrad)), events, [1])
     for rule in RULES:
         for sizes in ([1], cuts, [1000]):
-            other = _teach(_Taught(rule), events, sizes)
+            other = teach(Taught(learner(rule)), events, sizes)
             assert other.state() == first.state(), (rule.__name__, sizes)
             assert other.said() == first.said(), (rule.__name__, sizes)
-    question = _block([(x, "", None) for x, _, _ in events])
-    predicted = [_teach(_Taught(rule), events, cuts).live.predict(question) for rule in RULES]
+    question = events_block([(x, "", None) for x, _, _ in events])
+    predicted = [teach(Taught(learner(rule)), events, cuts).live.predict(question) for rule in RULES]
     assert len({table.tobytes() for table in predicted}) == 1
 
 
 @settings(max_examples=25, deadline=None)
 @given(events=EVENTS, at=st.integers(0, 39), order=st.permutations(RULES))
 def test_each_goes_on_where_another_stopped(events: list[Any], at: int, order: list[Any]) -> None:
-    whole = _teach(_Taught(order[0]), events, [7])
-    before, after = _teach(_Taught(order[1]), events[:at], [5]), _Taught(order[2])
+    whole = teach(Taught(learner(order[0])), events, [7])
+    before, after = teach(Taught(learner(order[1])), events[:at], [5]), Taught(learner(order[2]))
     after.live.restore(before.live.signature, before.live.arrays(), before.live.values())
-    _teach(after, events[at:], [9])
+    teach(after, events[at:], [9])
     assert after.state()[:3] == whole.state()[:3]
 
 

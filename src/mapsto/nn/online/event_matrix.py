@@ -7,7 +7,9 @@ where an event brings a new column, so that what is made of an event does not de
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -57,6 +59,7 @@ class EventMatrix:
         self._places: dict[str, tuple[int, int]] = {}
         """Of each column that was met: its first input, and how many it has."""
         self._categories: dict[str, dict[str, int]] = {}
+        self._has_vectors = False
         self.width = 0
         """Inputs."""
 
@@ -124,6 +127,27 @@ class EventMatrix:
                 stop += 1
             start = stop
 
+    def one(self, block: Block) -> array[float] | None:
+        """The row of a block's one event, which has features; None where anything of it is new or odd: then ask for its parts.
+
+        It is what `parts` gives, and quicker.
+        """
+        if block.x.keys() != self._places.keys() or self._has_vectors or not self.width:
+            return None
+        cells: list[Any] = [*chain.from_iterable([block.x[name].tolist() for name in self._places])]
+        try:
+            for name, known in self._categories.items():
+                place = self._places[name][0]
+                word = cells[place]
+                code = known.get(word)
+                cells[place] = math.nan if code is None and word == "" else code
+            for cell in cells:
+                if cell > LARGEST or cell < -LARGEST:
+                    return None
+            return array("d", cells)
+        except (TypeError, OverflowError):  # a new word, one among numbers, or a vector
+            return None
+
     def _whole(self, block: Block) -> NDArray[np.float64] | None:
         """The matrix of a block without anything odd: numbers of all columns that were met and of no other, none of them infinite."""
         if block.x.keys() != self._places.keys() or not block.has_x.all():
@@ -173,6 +197,7 @@ class EventMatrix:
     def _add(self, name: str, length: int) -> None:
         self._places[name] = (self.width, length)
         self.width += length
+        self._has_vectors |= self._types[name] == "vector"
 
     def _first_new(self, cells: Mapping[str, Any], block: Block, start: int, aside: Mapping[int, str]) -> int:
         """The first event from `start` on that has a value of a column that was not met; the block's length where none has."""

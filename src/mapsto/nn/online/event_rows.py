@@ -182,7 +182,9 @@ class EventRows:
         cells: list[Any] = [*chain.from_iterable(map(np.ndarray.tolist, block.x.values()))]
         try:
             for place, _, words in columns.words:
-                cells[place] = words.places.get(cells[place])
+                word = cells[place]
+                known = words.places.get(word)
+                cells[place] = math.nan if known is None and word == "" else known
             return columns, array("d", cells)
         except (TypeError, OverflowError):  # a new word, one among numbers, or a vector
             return None

@@ -77,6 +77,7 @@ class NativeTabular:
             raise MemoryError(self._error())
         self._values, self._forests, self._labels = values, forests, labels
         self._columns = 0
+        self._one = _One(1)
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
@@ -152,6 +153,20 @@ class NativeTabular:
         )
         return scores
 
+    def learn_one(self, address: int, label: float | None, stride: int) -> NDArray[np.float64]:
+        """As `learn` of one event, whose columns lie at an address; without a label it is a question that is not kept.
+
+        Its scores (1, stride) stand until the next event.
+        """
+        one = self._one
+        if one.scores.shape[1] != stride:
+            one = self._one = _One(stride)
+        one.kind.value = QUESTION if label is None else EXAMPLE
+        one.label.value = 0.0 if label is None else label
+        one.scores.fill(0.0)
+        self._checked(self._library.mapsto_online_learn(self._handle, 1, address, *one.pointers, stride, None, None))
+        return one.scores
+
     def predict(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores (n, classes). Changes nothing."""
         x, scores = np.ascontiguousarray(x, np.float64), np.zeros((len(x), self.classes))
@@ -219,6 +234,17 @@ class NativeTabular:
         if code < 0:
             raise MemoryError(self._error())
         return code
+
+
+class _One:
+    """What native code is shown of one event and where it writes its scores, at places that stay."""
+
+    def __init__(self, stride: int) -> None:
+        self.kind, self.label = ctypes.c_uint8(), ctypes.c_double()
+        self._slot = ctypes.c_int32(-1)
+        self.scores = np.zeros((1, stride))
+        held = (ctypes.addressof(each) for each in (self.kind, self._slot, self.label))
+        self.pointers = (*held, self.scores.ctypes.data)
 
 
 _lock = threading.Lock()

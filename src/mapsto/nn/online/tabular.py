@@ -82,6 +82,32 @@ class TabularLearner(StreamLearner):
         return [*map(crowded, self._matrix.crowded), *many_classes(len(self._classes))]
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
+        one = self._learn_one(block, answered) if len(block.times) == 1 else None
+        return self._learn(block, answered) if one is None else one
+
+    def _learn_one(self, block: Block, answered: Answered | None) -> NDArray[np.float64] | None:
+        """As `_learn`, of one event; None where anything of it is new or odd, or its label comes late: then nothing has changed."""
+        if block.broken or not block.has_x.item():
+            return None
+        number: float | None = None
+        if block.has_y.item():
+            label = block.y.item()
+            number = _value(label) if self.task == "values" else self._classes.get(str(label))
+            if number is None:
+                return None
+        elif block.ids.item():
+            return None
+        x = self._matrix.one(block)
+        if x is None:
+            return None
+        scores = self._native.learn_one(x.buffer_info()[0], number, self._late.stride)
+        table = scores[:, : self._outputs].copy()
+        if answered is not None and number is not None:
+            labels = np.array([number], np.float64 if self.task == "values" else np.int64)
+            answered(Answers(np.zeros(1, np.int64), table.copy(), labels))
+        return table
+
+    def _learn(self, block: Block, answered: Answered | None) -> NDArray[np.float64]:
         aside = dict(block.broken)
         labels = self._labels(block, aside)
         tables: list[tuple[int, NDArray[np.float64]]] = []
