@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.kinds import ColumnType
+from mapsto.context import Context
+from mapsto.kinds import ColumnType, Model, Network, Package
+from mapsto.native.tabular import tabular_library
 from mapsto.nn.online.loop import Online
+from mapsto.process import Live, State
 
 if TYPE_CHECKING:
     from mapsto.nn.online.learning import StreamLearner, Task
@@ -46,6 +49,10 @@ class Tabular(Online):
 
     tasks: ClassVar[tuple[Task, ...]] = ("classes", "values")
     contract: ClassVar[dict[str, Any]] = {"stream": {"sea": {"events": 300, "label_delay": 40}}, "every": 100}
+
+    def open(self, value: Network | Package | Model | None, state: State | None, ctx: Context) -> Live[Model]:
+        tabular_library(ctx.note)  # where it has to be compiled, which takes a while, that is said
+        return super().open(value, state, ctx)
 
     @classmethod
     def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
