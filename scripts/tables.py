@@ -179,8 +179,8 @@ def by_stream(rows: list[dict[str, Any]]) -> list[str]:
         for learner in learners:
             here = [cells.get((learner, stream)) for stream in streams]
             lines.append(f"| {learner} | {' | '.join('–' if row is None else text(row) for row in here)} |")
-    waiting = [f"{learner} on {stream}" for learner in learners for stream in streams if (learner, stream) not in cells]
-    return lines + (["", f"Not run: {', '.join(waiting)}."] if waiting else [])
+    waiting = len(learners) * len(streams) - len(cells)
+    return lines + (["", f"– was not run: {waiting} of {len(learners) * len(streams)}."] if waiting else [])
 
 
 def accuracy(row: dict[str, Any]) -> str:

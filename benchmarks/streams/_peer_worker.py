@@ -31,6 +31,7 @@ def river_learner(name: str, seed: int):
         "river AMF-10": lambda: (
             preprocessing.MinMaxScaler() | forest.AMFClassifier(n_estimators=10, split_pure=True, seed=seed)
         ),
+        "river AMF-10, unscaled": lambda: forest.AMFClassifier(n_estimators=10, split_pure=True, seed=seed),
         "river SRP-10": lambda: ensemble.SRPClassifier(n_models=10, seed=seed),
         "river kNN": lambda: scaled() | neighbors.KNNClassifier(n_neighbors=5),
     }

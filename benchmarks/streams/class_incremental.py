@@ -43,7 +43,7 @@ Rows = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def main(quick: bool = False, seeds: Sequence[int] = ()) -> dict[str, Any]:
+def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict[str, Any]:
     (x, y), (test_x, test_y) = clustered() if quick else (embedded("train", TRAIN), embedded("test", TEST))
     file = common.RESULTS / "trials" / "class_incremental.json"
     kept: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() and not quick else {}
@@ -63,7 +63,7 @@ def main(quick: bool = False, seeds: Sequence[int] = ()) -> dict[str, Any]:
     measured(JOINT, 0, joint)
     for seed in seeds or (SEEDS[:1] if quick else SEEDS):
         for name, head in HEADS.items():
-            if not (quick and name == RIDGES[1]):
+            if only in name and not (quick and name == RIDGES[1]):
                 measured(name, seed, head)
     rows = [row_of(name, list(kept.get(name, {}).values()), kept[JOINT]["0"]["accuracy"]) for name in (JOINT, *HEADS)]
     found = {row["head"]: row for row in rows}

@@ -95,6 +95,7 @@ PEERS = (
     Learner("river kNN", seeded=False, slow=True),
     Learner("river ARF-10", slow=True),
     Learner("river AMF-10", slow=True),
+    Learner("river AMF-10, unscaled", slow=True),
     Learner("river SRP-10", slow=True),
 )
 LEARNERS = (*VARIANTS, ONE_BY_ONE, *LINEAR, *PEERS)
@@ -120,7 +121,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
             "cores": "each side in a process of one thread; MOA's, which has more, bound to one core",
             "given": "numbers alone, words as codes; a generator's seed is the learner's",
             "mapsto": f"in blocks of {BLOCK} events unless it says one at a time; the answers are the same",
-            "river": "softmax and kNN behind a standard scaler, AMF behind a min-max scaler with split_pure",
+            "river": "softmax and kNN behind a standard scaler, AMF with split_pure, behind a min-max scaler and without",
             "MOA": "through CapyMOA; the time of its threads for compiling and collecting garbage is in process_s alone",
             "not run": trials.not_run,
             "quick": quick,
