@@ -32,6 +32,8 @@ _SHARED = 1024
 """Numbers of a matrix from which on BLAS may share its product with a row among threads; it does from about 9,000 on."""
 _FEW = 4
 """So many events are learnt one by one where they cannot be learnt at once."""
+_MOST = 0.9
+"""Where fewer events than this share have features and a label, as where labels come late, a block is not halved."""
 
 Task: TypeAlias = Literal["classes", "values"]
 """What labels are."""
@@ -197,6 +199,8 @@ class TableLearner(StreamLearner):
         if rule is None or block.broken or not count:
             return None
         if count == 1:
+            if not (block.has_x.item() and block.has_y.item()):
+                return None
             found = self._learn_one(rule, block)
             if found is not None:
                 return found
@@ -216,12 +220,10 @@ class TableLearner(StreamLearner):
         return None if table is None else (table, numbers)
 
     def _learn_one(self, rule: BlockRule, block: Block) -> tuple[NDArray[np.float64], list[int]] | None:
-        """As `_learn_whole`, of one event; None where anything of it is new, too."""
+        """As `_learn_whole`, of one event with features and a label; None where anything of it is new, too."""
         number = self._classes.get(str(block.y.item()))
-        if number is None or not block.has_x.item() or not block.has_y.item():
-            return None
-        found = self._rows.one(block)
-        if found is None:
+        found = None if number is None else self._rows.one(block)
+        if number is None or found is None:
             return None
         columns, x = found
         numbers = [number]
@@ -230,7 +232,8 @@ class TableLearner(StreamLearner):
 
     def _learn_parts(self, block: Block, start: int, taken: _Taken) -> None:
         """Learn a block that cannot be learnt at once, or `start` events from its beginning: by halves, and few events one by one."""
-        if self._of_blocks is None or len(block) <= _FEW:
+        at_once = np.count_nonzero(block.has_x & block.has_y)
+        if self._of_blocks is None or len(block) <= _FEW or at_once < _MOST * len(block):
             self._learn_each(block, start, taken)
             return
         middle = len(block) // 2

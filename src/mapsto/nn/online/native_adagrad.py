@@ -98,6 +98,9 @@ class NativeAdaGrad(AdaGrad, BlockRule):
         super()._allocate(weights, squares)
         self._learnt.weights, self._learnt.squares = weights.ctypes.data, squares.ctypes.data
         self._learnt.classes = weights.shape[1]
+        # to ask an array where it lies takes longer than to copy a row
+        self._row, self._p = np.empty(weights.shape[0]), np.empty(weights.shape[1])
+        self._row_at, self._p_at = self._row.ctypes.data, self._p.ctypes.data
 
     def _point(self, columns: Columns) -> None:
         """Show native code the columns of a block."""
@@ -106,12 +109,14 @@ class NativeAdaGrad(AdaGrad, BlockRule):
         self._learnt.columns = len(columns.places)
 
     def _answer(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
-        p = np.empty(self._weights.shape[1])
-        self._scores_of(self._at, len(row), row.ctypes.data, p.ctypes.data)
-        return p
+        self._row[:] = row
+        self._scores_of(self._at, len(row), self._row_at, self._p_at)
+        return self._p.copy()
 
     def _step(self, row: NDArray[np.float64], p: NDArray[np.float64], label: int) -> None:
-        self._learn(self._at, len(row), row.ctypes.data, p.ctypes.data, label)
+        self._row[:] = row
+        self._p[:] = p
+        self._learn(self._at, len(row), self._row_at, self._p_at, label)
 
 
 @cache
