@@ -206,7 +206,8 @@ def heard(mapping: Any, value: Model | None, *blocks: Block) -> list[str]:
 
 def test_a_run_warns_of_what_spoils_it() -> None:
     learn = online.softmax(stream=streams.sea(), categories=2)
-    assert "none had a label" in heard(learn, None)[0]
+    assert heard(learn, None) == ["the stream holds no event"]
+    assert "none had a label" in heard(learn, None, block({"a": [1.0]}, [None]))[0]
     assert "one class, 'y'" in heard(learn, None, block({"a": [1.0]}, ["y"]))[0]
     words = block({"a": ["p", "q", "r"]}, ["y", "n", "y"])
     assert "column 'a' has more words" in heard(learn, None, words)[0]

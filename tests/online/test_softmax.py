@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ from mapsto import online, streams
 from mapsto.context import Context
 from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block
+from mapsto.native import tabular
+from mapsto.native.plain import FLAGS, SOURCES, VARIANTS
 from mapsto.nn.online import native_adagrad
 from mapsto.nn.online.adagrad import AdaGrad
 from mapsto.nn.online.learning import Answers, StreamLearner, TableLearner
@@ -207,6 +213,27 @@ def test_without_native_code_the_rule_of_numpy_takes_its_place(monkeypatch: pyte
             NativeAdaGrad(0.2)
     native_adagrad._library.cache_clear()
     assert type(adagrad(0.2)) is NativeAdaGrad
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_all_variants_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tabular._flags()
+    marches = [march for march, needed in VARIANTS.get(platform.machine(), ()) if needed <= here]
+    found: dict[str, Any] = {}
+    for name, flags in {**{each: [f"-march={each}"] for each in marches}, "-O1": ["-O1"]}.items():
+        to = tmp_path / f"{name}.so"
+        command = ["g++", *FLAGS, *flags, "-shared", str(SOURCES["softmax_learner"][0]), "-o", str(to)]
+        subprocess.run(command, check=True, timeout=600)
+        monkeypatch.setattr(native_adagrad, "learner_library", lambda _, to=to: to)
+        native_adagrad._library.cache_clear()
+        taught = Taught(learner(NativeAdaGrad))
+        for seed, classes in enumerate((2, 3, 7, 40)):
+            taught.learn(_numbers(300, 18, classes, seed=seed))
+        found[name] = (taught.state(), taught.said())
+    native_adagrad._library.cache_clear()
+    assert len(found) >= 2
+    assert all(each == found["-O1"] for each in found.values())
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (2, 4)])
