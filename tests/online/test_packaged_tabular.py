@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 from tests.command import mapsto
 
 from mapsto import datasets, export, networks, online, streams
+from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Model, Package
+from mapsto.mappings.online.tabular import Tabular
 from mapsto.nn.online.native_tabular import EXAMPLE, NativeTabular
 from mapsto.nn.online.onnx_tabular import TabularSnapshot, snapshot_model
+from mapsto.nn.online.package_parity import questions
 from mapsto_runtime.__main__ import main as predict_alone
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.runtimes.onnxruntime import session
@@ -159,3 +163,18 @@ def test_numbers_beyond_what_a_manifest_holds_are_refused(tmp_path: Path) -> Non
     (tmp_path / "t.csv").write_text("\n".join(["size,label", *rows]))
     with pytest.raises(DomainError, match=r"column 'size' holds numbers about .*e\+40 .* beyond what a package holds"):
         export.onnx()(learnt(tmp_path / "t.csv", preset="fast"))
+
+
+@pytest.mark.parametrize("exporter", ["onnx", "mapsto"])
+def test_vectors_that_were_computed_before_are_taken_as_they_are(exporter: str) -> None:
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(80, 6)) * [1, 1, 1, 1, 1, 1000] + 5
+    events = questions({"v": vectors}, 80)
+    live = Tabular(stream=streams.sea(), preset="fast").open(None, None, Context())
+    live.advance(dataclasses.replace(events, y=(vectors[:, 0] > 5).astype(str).astype(object), has_y=np.full(80, True)))
+    model = live.result()
+    package = getattr(export, exporter)(samples=50)(model)
+    expected = model.open().predict(events)
+    given = Predictor(folder(package)).predict([vectors])
+    scores = [[answer.scores[name] for name in model.signature.classes] for answer in given]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
