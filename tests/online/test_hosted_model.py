@@ -15,6 +15,7 @@ from tests.online.test_packaged_tabular import QUESTIONS, folder, learnt, messy
 
 from mapsto import datasets, evaluate, export, networks, online, streams
 from mapsto.errors import DomainError, MissingExtra, StoreError, TrustError
+from mapsto.mappings.online.softmax import Softmax
 from mapsto.nn.online.model_files import loaded, saved
 from mapsto.testing.streams import model_digest
 from mapsto_runtime import runtimes
@@ -94,7 +95,7 @@ def test_a_model_comes_back_from_its_files_and_damage_is_found(tmp_path: Path) -
     for damage, message in (
         ({"format": 2}, "has format 2; this mapsto reads 1"),
         ({"events": "many"}, "not a model as mapsto packages it"),
-        ({"learner": "online.softmax"}, "the model is not as online.softmax makes it"),
+        ({"learner": "online.softmax", "version": Softmax.version}, "the model is not as online.softmax makes it"),
     ):
         place.write_text(json.dumps(tree | damage))
         with pytest.raises(StoreError, match=message):

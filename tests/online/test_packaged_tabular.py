@@ -178,3 +178,21 @@ def test_vectors_that_were_computed_before_are_taken_as_they_are(exporter: str) 
     given = Predictor(folder(package)).predict([vectors])
     scores = [[answer.scores[name] for name in model.signature.classes] for answer in given]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("learner", ["tabular", "ridge"])
+@pytest.mark.parametrize("exporter", ["onnx", "mapsto"])
+def test_words_beyond_those_with_a_place_of_their_own_count_as_for_the_model(
+    learner: str, exporter: str, tmp_path: Path
+) -> None:
+    path = messy(tmp_path / "t.csv", count=120)
+    fields = {"preset": "fast"} if learner == "tabular" else {"projection": 20}
+    model = getattr(online, learner)(stream=streams.csv(file=str(path), target="label"), categories=3, **fields)(None)
+    package = getattr(export, exporter)(samples=50)(model)
+    assert package.manifest()["format"] == 4
+    (tmp_path / "q.csv").write_text(QUESTIONS)
+    answers = Predictor(folder(package)).answers([tmp_path / "q.csv"])
+    expected = model.open().predict(next(streams.csv(file=str(tmp_path / "q.csv"), target="label").open(size=9)))
+    given = [[answer.scores[name] for name in model.signature.classes] for answer in answers.predictions]
+    np.testing.assert_allclose(given, expected, atol=2e-4)
+    assert not any("count as missing" in note for note in answers.notes)

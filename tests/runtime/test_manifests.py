@@ -123,6 +123,7 @@ def test_a_damaged_manifest_is_the_users_error(package, tmp_path, number):
         ("preprocessing.columns.1.fill", [0.5], r"columns.1.fill is not one number for each"),
         ("preprocessing.columns.1.name", "age", "columns name one twice"),
         ("preprocessing.columns.0.type", "dates", r"columns.0.type is not known"),
+        ("preprocessing.columns.0.others", 1, r"columns.0.others is not true or false"),
         ("preprocessing.columns.0.missing", "sometimes", r"columns.0.missing is not known"),
         ("preprocessing.colour", 1, r"signature.preprocessing.colour is not known"),
         ("inputs.0.shape", ["N", 4], "columns give 3 numbers, not"),

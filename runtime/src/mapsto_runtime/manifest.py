@@ -24,7 +24,7 @@ __all__ = ["FORMAT", "Manifest", "checked_signature", "read_manifest"]
 
 FORMAT: Final = 4
 """The latest version of the package's format that is read; 2 knows other runtimes than ONNX Runtime, 3 how many ids an input has, 4 missing
-values that are marked and rows of float64."""
+values that are marked, categories of all other words and rows of float64."""
 
 _LARGEST: Final = 1 << 28
 """Numbers of one input: more than any network takes, and less than memory holds."""
@@ -299,11 +299,14 @@ def _check_preprocessing(before: Mapping[str, Any]) -> None:
 
 def _check_column(column: Any, where: str) -> None:
     _require(isinstance(column, dict), where, "is no object")
-    _only(column, ("name", "type", "categories", "encode", "mean", "std", "fill", "decimal", "missing"), where)
+    _only(
+        column, ("name", "type", "categories", "encode", "mean", "std", "fill", "decimal", "missing", "others"), where
+    )
     _require(isinstance(column.get("name"), str), f"{where}.name", "is no name")
     _require(column.get("type", "numbers") in ("numbers", "words"), f"{where}.type", "is not known")
     _require(column.get("encode", "one_hot") in ("one_hot", "ordinal"), f"{where}.encode", "is not known")
     _require(column.get("decimal", ".") in (".", ","), f"{where}.decimal", "is not known")
+    _require(isinstance(column.get("others", False), bool), f"{where}.others", "is not true or false")
     _require(column.get("missing", "filled") in ("filled", "marked"), f"{where}.missing", "is not known")
     words = _part(column, "categories", list, where)
     _require(_texts(words) and len(set(words)) == len(words), f"{where}.categories", "is no list of different words")

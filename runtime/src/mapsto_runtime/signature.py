@@ -45,6 +45,8 @@ class Column:
     """The decimal sign of the table trained on, by which rows are read that do not show theirs, as one with ``4.020`` alone."""
     missing: Literal["filled", "marked"] = "filled"
     """``marked``: a missing value comes to the network as NaN, and is no error."""
+    others: bool = False
+    """Of words: the last category stands for every word that is none of the categories."""
 
     @property
     def width(self) -> int:
@@ -114,6 +116,8 @@ class Signature:
                 del column["decimal"]
             if column["missing"] == "filled":
                 del column["missing"]
+            if not column["others"]:
+                del column["others"]
         for name in ("integers", "doubles", "ids"):
             del tree["preprocessing"][name]
         for name in ("columns", "header"):

@@ -116,7 +116,11 @@ def encoded_column(
             word = _word(cell)
             if word in codes:
                 numbers[row] = codes[word]
-            elif word is not None and word not in MISSING:
+            elif word is None or word in MISSING:
+                continue
+            elif column.others:
+                numbers[row] = len(codes) - 1
+            else:
                 new[word] = new.get(word, 0) + 1
         values = numbers[:, None]
         if column.encode == "one_hot":

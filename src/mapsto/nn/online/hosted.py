@@ -24,7 +24,7 @@ from mapsto.nn.online.head import RowColumn
 from mapsto.nn.online.learning import StreamLearner
 from mapsto.nn.online.model_files import loaded, saved
 from mapsto.nn.online.package_parity import events, parity, questions
-from mapsto.nn.online.packaged_model import require_one_source, scores_of, size_of
+from mapsto.nn.online.packaged_model import marked_words, require_one_source, scores_of, size_of
 from mapsto_runtime.runtimes.mapsto import MODEL, NAME
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ def hosted_model(value: Model, stream: Stream | None, ctx: Context, *, samples: 
     classes = ("value",) if of_values and layout else value.signature.classes
     if not classes or not layout:
         raise DomainError("the model has met no label, and has no classes", where=where, hint="let it learn first")
-    for column in layout:
-        if column.crowded:
-            ctx.warn(f"words of column '{column.name}' without a number of their own count as missing in the package")
     signature = _signature(value, layout, classes, where)
     if of_values:
         signature = dataclasses.replace(signature, answers="values")
@@ -103,14 +100,13 @@ def _layout(value: Model) -> tuple[RowColumn, ...]:
     lengths = _lengths(value)
     for column in value.signature.columns:
         width = next(lengths) if column.type == "vector" else 1
-        words = tuple(word for word in column.categories if word != OTHERS)  # which comes last
         found.append(
             RowColumn(
                 name=column.name,
                 type=column.type,
                 places=tuple(range(count, count + width)),
-                categories=words,
-                crowded=len(words) < len(column.categories),
+                categories=column.categories,
+                crowded=OTHERS in column.categories,  # which comes last
             )
         )
         count += width
@@ -152,7 +148,7 @@ def _signature_of(package: Package) -> Signature:
 def _column(column: RowColumn) -> Column:
     if column.type == "number":
         return Column(name=column.name, missing="marked")
-    return Column(name=column.name, type="words", categories=column.categories, encode="ordinal", missing="marked")
+    return marked_words(column)
 
 
 def _block(rows: NDArray[Any], layout: tuple[RowColumn, ...]) -> Block:

@@ -26,7 +26,7 @@ from mapsto.nn.online.package_parity import events, parity
 from mapsto_runtime.runtimes.onnxruntime import MODEL, load
 from mapsto_runtime.shown import few
 
-__all__ = ["packaged_model", "require_one_source", "scores_of", "size_of"]
+__all__ = ["marked_words", "packaged_model", "require_one_source", "scores_of", "size_of"]
 
 _WORTH_SAYING = 0.01
 """Share of the answer from which it is told that labels stay as they were."""
@@ -54,9 +54,6 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
     learner = cast("StreamLearner", value.open())
     made = _made(value, learner, where)
     signature, layout = made.signature, made.layout
-    for column in layout:
-        if column.crowded:
-            ctx.warn(f"words of column '{column.name}' without an input of their own count as missing in the package")
     if made.described:
         share = sum(list(learner.shares().values())[-2:])  # those members come last
         if share >= _WORTH_SAYING:
@@ -121,7 +118,14 @@ def _made(value: Model, learner: StreamLearner, where: str) -> _Made:
     else:
         signature, model = _of_encoder(value.base, head, layout, classes, where)
     own = head.parameters
-    return _Made(signature=signature, layout=layout, model=model, parameters=own, macs=own - head.bias.size)
+    return _Made(
+        signature=signature,
+        layout=layout,
+        model=model,
+        parameters=own,
+        macs=own - head.bias.size,
+        format=4 if any(column.crowded for column in layout) else 1,
+    )
 
 
 def _of_tabular(
@@ -161,9 +165,7 @@ def _marked(snapshot: TabularSnapshot, layout: tuple[RowColumn, ...], where: str
     columns: list[Column] = []
     for column in layout:
         if column.type == "word":
-            columns.append(
-                Column(name=column.name, type="words", categories=column.categories, encode="ordinal", missing="marked")
-            )
+            columns.append(marked_words(column))
             continue
         place = column.places[0]
         mean, std = float(snapshot.means[place]), float(snapshot.stds[place])
@@ -175,6 +177,18 @@ def _marked(snapshot: TabularSnapshot, layout: tuple[RowColumn, ...], where: str
             )
         columns.append(Column(name=column.name, mean=mean, std=std, missing="marked"))
     return tuple(columns)
+
+
+def marked_words(column: RowColumn) -> Column:
+    """A column of words as the numbers of their categories, NaN for a missing one."""
+    return Column(
+        name=column.name,
+        type="words",
+        categories=column.categories,
+        encode="ordinal",
+        missing="marked",
+        others=column.crowded,
+    )
 
 
 def size_of(base: Network | Package | None) -> tuple[int, int]:
@@ -231,7 +245,8 @@ def _column(column: RowColumn) -> Column:
         return Column(
             name=column.name, mean=column.mean, std=max(column.std, 1e-29) if column.std else 1.0, fill=(column.mean,)
         )
-    return Column(name=column.name, type="words", categories=column.categories, fill=(0.0,) * len(column.categories))
+    nothing = (0.0,) * len(column.categories)
+    return Column(name=column.name, type="words", categories=column.categories, fill=nothing, others=column.crowded)
 
 
 def _of_encoder(

@@ -154,12 +154,11 @@ class TabularLearner(StreamLearner):
         counts: list[int] = []
         layout: list[RowColumn] = []
         for column, length in zip(self._matrix.columns, self._matrix.lengths(), strict=True):
-            words = tuple(word for word in column.categories if word != OTHERS)  # which comes last
+            words = column.categories
             places = tuple(range(len(counts), len(counts) + length))
-            crowded = len(words) < len(column.categories)
             counts += [len(words)] * length
             layout.append(
-                RowColumn(name=column.name, type=column.type, places=places, categories=words, crowded=crowded)
+                RowColumn(name=column.name, type=column.type, places=places, categories=words, crowded=OTHERS in words)
             )
         native = self._native.arrays()
         return TabularSnapshot(native, values=self.task == "values", categories=counts), tuple(layout)
