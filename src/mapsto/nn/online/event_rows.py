@@ -264,7 +264,7 @@ class EventRows:
             self._order.setdefault(name, len(self._order))
         places, sums = iter(arrays["number_inputs"].tolist()), iter(arrays["scales"].tolist())
         words, vectors = iter(arrays["category_inputs"].tolist()), iter(_vectors(arrays).tolist())
-        self.width = width
+        self.width, self._whole = width, ((), None)
         for column in columns:
             self._types[column.name] = column.type
             if column.type == "number":
