@@ -44,8 +44,8 @@ def hosted_model(value: Model, stream: Stream | None, ctx: Context, *, samples: 
     """
     layout = _layout(value)
     of_values = value.values.get("task", "classes") == "values"
-    classes = ("value",) if of_values and layout else value.signature.classes
-    if not classes or not layout:
+    classes = ("value",) if of_values else value.signature.classes
+    if not classes:
         raise DomainError("the model has met no label, and has no classes", where=where, hint="let it learn first")
     signature = _signature(value, layout, classes, where)
     if of_values:

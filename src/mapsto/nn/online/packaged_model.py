@@ -228,7 +228,11 @@ def _of_rows(
 
 
 def require_one_source(layout: tuple[RowColumn, ...], where: str) -> list[RowColumn]:
-    """The columns of vectors. Raises `DomainError` where there are others beside one."""
+    """The columns of vectors. Raises `DomainError` where there are others beside one, or no column at all."""
+    if not layout:
+        raise DomainError(
+            "the model has met no column to answer from", where=where, hint="give it features to learn from"
+        )
     vectors = [column for column in layout if column.type == "vector"]
     if vectors and len(layout) > 1:
         raise DomainError(
