@@ -73,7 +73,7 @@ def _of_package(place: Path) -> tuple[Model, str] | None:
         raise DataError(
             f"this package is for {manifest.runtime} and holds no model of mapsto",
             where=str(folder),
-            hint=f"answer with `{command('mapsto predict {package} FILE', package=folder)}`, or export the model with export.mapsto",
+            hint=f"answer with `{command('mapsto predict {folder} FILE', folder=folder)}`, or export the model with export.mapsto",
         )
     from mapsto.nn.online.model_files import loaded
 
