@@ -29,6 +29,8 @@ _RIDGES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Candidates for λ; the middle one until there are events to choose by."""
 _FIRST_CHOICE = 1000
 """Events before λ is chosen; it is chosen again at four times as many, and so on."""
+_PROJECTION, _WIDE = 1000, 500
+"""Random features by default, and the inputs from which there are none."""
 _AT_ONCE = 64
 """Rows whose products enter the Gram matrix together."""
 _SHARPNESS = 8.0
@@ -50,8 +52,12 @@ class Ridge(Online):
     True
     """
 
-    projection: int = Field(default=1000, ge=0)
-    """Random features; 0 for none, which regresses on the inputs themselves. The state takes 8 bytes for each pair of two."""
+    version: ClassVar[int] = 2
+
+    projection: int | None = Field(default=None, ge=0)
+    """Random features; 0 for none, which regresses on the inputs themselves. By default 1000, or none where the first event has more than
+    500 inputs: fewer random features than inputs lose what an encoder made of an image, and several times as many cost their square. The
+    state takes 8 bytes for each pair of two."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the random features."""
 
@@ -59,7 +65,7 @@ class Ridge(Online):
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
-        return _Ridge(cast("int", fields["projection"]), cast("int", fields["seed"]))
+        return _Ridge(cast("int | None", fields["projection"]), cast("int", fields["seed"]))
 
 
 class _Ridge(Rule):
@@ -76,10 +82,19 @@ class _Ridge(Rule):
 
     large = True
 
-    def __init__(self, projection: int, seed: int) -> None:
-        self._projection, self._seed = projection, seed
-        self._directions = np.zeros((0, projection))
+    def __init__(self, projection: int | None, seed: int) -> None:
+        self._seed = seed
+        self._decided = projection is not None
+        """Whether `_projection` is what it will be."""
+        self._projection = projection or 0
         self._ridge = _RIDGES[len(_RIDGES) // 2]
+        self._labels, self._sharpness = 0, _SHARPNESS
+        self._answered: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        projection = self._projection
+        self._directions = np.zeros((0, projection))
         self._inverse = RunningInverse(self._ridge)
         self._inverse.grow(projection)
         self._weights = np.zeros((0, projection))
@@ -88,10 +103,12 @@ class _Ridge(Rule):
         self._gram = np.zeros((projection, projection), order="F")
         self._recent, self._recents = np.zeros((_AT_ONCE, projection)), 0
         """Features whose products are not in `_gram` yet, and of how many rows."""
-        self._labels, self._sharpness = 0, _SHARPNESS
-        self._answered: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def grow(self, inputs: int, classes: int) -> None:
+        if not self._decided:
+            self._decided = True
+            self._projection = _PROJECTION if inputs <= _WIDE else 0
+            self._begin()
         before = len(self._directions)
         if inputs > before:
             drawn = [unit_weights(self._seed, place, self._projection) for place in range(before, inputs)]
@@ -138,7 +155,9 @@ class _Ridge(Rule):
             "sums": self._sums.copy(),
             "gram": packed(self._gram),
             "recent": self._recent.copy(),
-            "numbers": np.array([self._ridge, self._labels, self._sharpness, self._recents]),
+            "numbers": np.array(
+                [self._ridge, self._labels, self._sharpness, self._recents, self._decided, self._projection]
+            ),
             **self._inverse.arrays(),
         }
 
@@ -150,7 +169,12 @@ class _Ridge(Rule):
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         weights, sums, recent = arrays["weights"], arrays["sums"], arrays["recent"]
-        ridge, labels, sharpness, recents = arrays["numbers"].tolist()
+        ridge, labels, sharpness, recents, decided, projection = arrays["numbers"].tolist()
+        if not self._decided and decided:
+            if projection not in (0, _PROJECTION):
+                raise ValueError(f"{projection} random features, where nobody chose so many")
+            self._decided, self._projection = True, int(projection)
+            self._begin()
         size = self._projection or weights.shape[1]
         if not weights.shape == sums.shape == (len(weights), size) or recent.shape != (_AT_ONCE, size):
             raise ValueError(f"weights {weights.shape}, sums {sums.shape} and recent features {recent.shape}")
