@@ -269,13 +269,13 @@ def _unit(rows: Rows) -> Rows:
 
 
 JOINT = "joint logistic regression, all at once"
-RIDGES = ("online.ridge", "online.ridge, 3000 random features", "online.ridge, no projection")
+RIDGES = ("online.ridge", "online.ridge, 3000 random features", "online.ridge, 1000 random features")
 HEADS: dict[str, Head] = {
     RIDGES[0]: of_mapsto(online.ridge),
     "class means, by cosine": class_means,
     "online.prototypes": of_mapsto(online.prototypes),
     "streaming LDA": streaming_lda,
-    RIDGES[2]: of_mapsto(online.ridge, projection=0),
+    RIDGES[2]: of_mapsto(online.ridge, projection=1000),
     "online.softmax, without replay": of_mapsto(online.softmax),
     "softmax with replay": replay,
     RIDGES[1]: of_mapsto(online.ridge, projection=3000),
