@@ -1,8 +1,8 @@
 """Export of a model for hosts that have mapsto: what no graph of ONNX holds, as river's trees, and any other online learner.
 
 ``package/model/`` holds the model as it is, without pickle, and ``package/manifest.json`` its hashes, its signature and a parity report.
-`mapsto predict` answers raw rows with it, `mapsto stream --from` streams, and where mapsto is missing `mapsto-predict` says so. Where a
-device has no mapsto, `export.onnx` packages what it can.
+`mapsto predict` answers raw rows with it, the command of streams a stream where its `--from` names it. Where mapsto is missing,
+`mapsto-predict` says so; for such a device `export.onnx` packages what it can.
 """
 
 from __future__ import annotations
