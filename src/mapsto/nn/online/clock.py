@@ -29,6 +29,9 @@ class Clock:
 
     def check(self, times: NDArray[np.float64], before: int) -> str | None:
         """What is to be told of a block's times (N,), NaN where an event has none, after so many events; None mostly."""
+        if len(times) == 1 and times[0] >= self.latest and times[0] < np.inf:
+            self.latest = float(times[0])
+            return None
         there = np.flatnonzero(np.isfinite(times))
         if not len(there):
             return None

@@ -21,12 +21,16 @@ from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
 from mapsto.nn.online.clock import Clock
 from mapsto.nn.online.drifts import Drifts
+from mapsto.nn.online.gathered import Gathered
 from mapsto.nn.online.pace import Pace
 from mapsto.nn.online.prequential import ClassRecord, Record, ValueRecord
 from mapsto.process import Live, Process, Rows, State
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mapsto.nn.online.learning import Answers, StreamLearner, Task
     from mapsto.nn.online.rule import Rule
 
@@ -214,6 +218,9 @@ class _Learning(Live[Model]):
         """Events that were set aside when last looked, and on earlier streams, by reason."""
         self._size = (0, 0)
         """Of the learner, when last looked."""
+        self._known: tuple[tuple[int, int] | None, tuple[str, ...]] = (None, ())
+        """The classes, and the learner's size by then."""
+        self._gathered = Gathered(self._count)
         if state is not None:
             self.step, self.position = int(state["step"]), state["position"]
             self._record.restore(state["record"])
@@ -238,13 +245,8 @@ class _Learning(Live[Model]):
             began = time.perf_counter()
             scores = self._learner.learn(part, answers.append)
             self._pace.took(time.perf_counter() - began, stop - start)
-            self._ctx.answered(self.step, part, scores, self._learner.signature.classes)
-            errors = [
-                (each.events, self._record.see(self.step, part, each, self._learner.signature.classes))
-                for each in answers
-            ]
-            if self._drifts is not None:
-                self._drifts.see(self.step, part, scores, errors)
+            self._ctx.answered(self.step, part, scores, self._classes())
+            self._gathered.add(self.step, part, scores, answers)
             self.step += stop - start
             if self.step % every == 0:
                 rows.append((self.step, self._row()))
@@ -262,8 +264,21 @@ class _Learning(Live[Model]):
                 self._ctx.warn(doubt)
         return rows
 
+    def _count(self, start: int, part: Block, scores: NDArray[np.float64], answers: list[Answers]) -> None:
+        """Take the answers to a part of the stream into the record."""
+        errors = [(each.events, self._record.see(start, part, each, self._classes())) for each in answers]
+        if self._drifts is not None:
+            self._drifts.see(start, part, scores, errors)
+
+    def _classes(self) -> tuple[str, ...]:
+        size = self._learner.size
+        if size != self._known[0]:
+            self._known = (size, self._learner.signature.classes)
+        return self._known[1]
+
     def _row(self) -> dict[str, float]:
         """The prequential record since the last row, and of all events."""
+        self._gathered.flush()
         row = self._record.row()
         row["labels"] = float(self._record.labels)
         if self._learner.task == "classes":
@@ -280,6 +295,7 @@ class _Learning(Live[Model]):
         return sum(self._learner.aside.values()) - sum(self._aside_before.values())
 
     def account(self) -> dict[str, Any]:
+        self._gathered.flush()
         learner, record = self._learner, self._record
         aside = {reason: count - self._aside_before.get(reason, 0) for reason, count in learner.aside.items()}
         return {
@@ -304,6 +320,7 @@ class _Learning(Live[Model]):
         }
 
     def snapshot(self) -> State:
+        self._gathered.flush()
         signature = dataclasses.asdict(self._learner.signature)
         return {
             "step": self.step,
@@ -318,6 +335,7 @@ class _Learning(Live[Model]):
         }
 
     def result(self) -> Model:
+        self._gathered.flush()
         if self._bounded:
             self._warn_of_labels()
         return Model(
