@@ -91,6 +91,7 @@ def test_from_a_package(name: str, folder: Path, tmp_path: Path, packages: Calla
     assert Predictor(out / "package").predict([folder / "digit 7" / "0.png"])[0].label.startswith("digit")
 
 
+@pytest.mark.slow
 def test_from_a_run_and_its_store(folder: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     train_tasks = "{episodes: {data: {digits: {size: 16}}, ways: 3, shots: 1, queries: 2}}"

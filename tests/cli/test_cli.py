@@ -65,6 +65,7 @@ def process(*arguments: str, given: bytes = b"") -> str:
     return done.stdout.decode()
 
 
+@pytest.mark.slow
 def test_run_twice_then_predict_report_and_store(here: Path) -> None:
     plan = json.loads(mapsto("run", "small.yaml", "--plan", "--json").out)
     assert {row["status"] for row in plan} == {"would run"}

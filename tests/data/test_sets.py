@@ -491,6 +491,7 @@ def test_omniglot_of_vinyals(real: Path) -> None:
     assert Omniglot(split="trainval").fingerprint() != Omniglot(split="train").fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [["omniglot-py"]], indirect=True)
 def test_omniglot_whatever_the_alphabet(real: Path) -> None:
     parts = [Omniglot(split=split).open() for split in ("random_train", "random_validation", "random_test")]

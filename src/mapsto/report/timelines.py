@@ -47,8 +47,8 @@ def timeline(
     """Figures over time, with a line where each mark is. Quiet curves are cut off where they are far above the others.
 
     >>> svg = timeline({"now": Curve([0, 1, 2], [1.0, 2.0, 3.0])}, [Mark(1, "adwin", "drift")], x_name="event", y_name="accuracy")
-    >>> svg.count("<polyline"), svg.count("at-drift"), "adwin at 1" in svg
-    (1, 1, True)
+    >>> svg.count("<polyline"), svg.count("at-drift"), "adwin at 1" in svg  # one in the legend
+    (1, 2, True)
     """
     drawn = {name: _points(curve) for name, curve in curves.items()}
     drawn = {name: points for name, points in drawn.items() if points}

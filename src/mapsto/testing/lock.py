@@ -38,6 +38,7 @@ _WALKED = {
     "updates": "nn/meta/updates",
     "runtimes": "nn/export/runtimes",
     "kernels": "native/csrc",
+    "learner_kernels": "native/csrc/online",
 }
 """File of the lock → the folder that it covers."""
 
