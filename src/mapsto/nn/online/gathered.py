@@ -89,12 +89,14 @@ def _wide(scores: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:
 
 def _alike(one: Block, other: Block) -> bool:
     """Whether two blocks have the same columns of the same types, so that they can be one."""
-    if one.x.keys() != other.x.keys() or one.y.dtype != other.y.dtype:
+    mine, others = one.x, other.x
+    if len(mine) != len(others) or one.y.dtype is not other.y.dtype:
         return False
-    return all(
-        one.x[name].dtype == column.dtype and one.x[name].shape[1:] == column.shape[1:]
-        for name, column in other.x.items()
-    )
+    for name, column in others.items():
+        known = mine.get(name)
+        if known is None or known.dtype is not column.dtype or known.shape[1:] != column.shape[1:]:
+            return False  # types that are equal are mostly one object; where they are not, nothing is lost
+    return True
 
 
 def _joined(blocks: list[Block]) -> Block:
