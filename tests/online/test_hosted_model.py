@@ -19,8 +19,8 @@ from mapsto.context import Context
 from mapsto.errors import DomainError, MissingExtra, StoreError, TrustError
 from mapsto.mappings.online.softmax import Softmax
 from mapsto.mappings.online.tabular import Tabular
+from mapsto.nn.online.dataset_events import unlabelled
 from mapsto.nn.online.model_files import loaded, saved
-from mapsto.nn.online.package_parity import questions
 from mapsto.testing.streams import model_digest
 from mapsto_runtime import runtimes
 from mapsto_runtime.predictor import Predictor
@@ -117,7 +117,7 @@ def test_what_has_learnt_nothing_is_not_packaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exporter", ["onnx", "mapsto"])
 def test_a_model_without_a_column_is_not_packaged(exporter: str) -> None:
-    events = questions({}, 20)
+    events = unlabelled({}, 20)
     live = Tabular(stream=streams.sea(), preset="fast").open(None, None, Context())
     live.advance(dataclasses.replace(events, y=np.array(["a", "b"] * 10, object), has_y=np.full(20, True)))
     with pytest.raises(DomainError, match="has met no column to answer from"):

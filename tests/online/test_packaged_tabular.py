@@ -16,9 +16,9 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Model, Package
 from mapsto.mappings.online.tabular import Tabular
+from mapsto.nn.online.dataset_events import unlabelled
 from mapsto.nn.online.native_tabular import EXAMPLE, NativeTabular
 from mapsto.nn.online.onnx_tabular import TabularSnapshot, snapshot_model
-from mapsto.nn.online.package_parity import questions
 from mapsto_runtime.__main__ import main as predict_alone
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.runtimes.onnxruntime import session
@@ -169,7 +169,7 @@ def test_numbers_beyond_what_a_manifest_holds_are_refused(tmp_path: Path) -> Non
 def test_vectors_that_were_computed_before_are_taken_as_they_are(exporter: str) -> None:
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(80, 6)) * [1, 1, 1, 1, 1, 1000] + 5
-    events = questions({"v": vectors}, 80)
+    events = unlabelled({"v": vectors}, 80)
     live = Tabular(stream=streams.sea(), preset="fast").open(None, None, Context())
     live.advance(dataclasses.replace(events, y=(vectors[:, 0] > 5).astype(str).astype(object), has_y=np.full(80, True)))
     model = live.result()

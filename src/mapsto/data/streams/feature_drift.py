@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from mapsto.data.streams._cursor import missing_like, stream_of
+from mapsto.data.streams._derived import Derived
 from mapsto.errors import DataError, SpecError, nearest
-from mapsto.kinds import Block, ColumnType, Json, Stream, Task
+from mapsto.kinds import Block, Json, Stream
 from mapsto.mapping import StreamSource
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["FeatureDrift"]
 _Event = Annotated[int, Field(ge=0)]
 
 
-class FeatureDrift(Stream):
+class FeatureDrift(Derived):
     """The events of `stream`, in which values of a column are missing before it appears and after it has vanished.
 
     Raises `SpecError` for a column that the stream has not.
@@ -47,25 +47,6 @@ class FeatureDrift(Stream):
     vanish: dict[str, _Event] = Field(default_factory=dict)
     """Columns → the event from which on each is missing."""
 
-    @property
-    def task(self) -> Task:
-        return self._inner.task
-
-    @property
-    def bounded(self) -> bool:
-        return self._inner.bounded
-
-    def identity(self) -> str:
-        from mapsto.data.io.fingerprint import fingerprint_of
-
-        return fingerprint_of(self)
-
-    def fingerprint(self) -> str:
-        return self.identity()
-
-    def columns(self) -> Mapping[str, ColumnType]:
-        return self._inner.columns()
-
     def open(self, position: Json = None, *, size: int = 256) -> Iterator[Block]:
         begin, inner = _place(position)
         for block in self._inner.open(inner, size=size):
@@ -87,8 +68,7 @@ class FeatureDrift(Stream):
         masked[gone] = missing_like(values, int(gone.sum()))
         return masked
 
-    @cached_property
-    def _inner(self) -> Stream:
+    def source(self) -> Stream:
         stream = stream_of(self.stream, where="feature_drift: stream")
         known = stream.columns()
         for name in (*self.appear, *self.vanish):

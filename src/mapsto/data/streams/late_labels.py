@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, ClassVar, cast
 
 from pydantic import Field
 
 from mapsto.data.streams._cells import words_of
 from mapsto.data.streams._cursor import Cursor, Part, put_together, stream_of
+from mapsto.data.streams._derived import Derived
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Block, ColumnType, Json, Stream, Task
 from mapsto.mapping import StreamSource
@@ -21,7 +21,7 @@ from mapsto.mapping import StreamSource
 __all__ = ["LateLabels"]
 
 
-class LateLabels(Stream):
+class LateLabels(Derived):
     """The events of `stream`, whose labels come some events or seconds later; what then is left comes in the end.
 
     Events without an id are named by their number, ``#0``, ``#1``, …. By seconds, a label comes before the first question that is so much
@@ -44,25 +44,6 @@ class LateLabels(Stream):
     seconds: float | None = Field(default=None, gt=0)
     """Seconds after which a label comes, by the times of events."""
 
-    @property
-    def task(self) -> Task:
-        return self._inner.task
-
-    @property
-    def bounded(self) -> bool:
-        return self._inner.bounded
-
-    def identity(self) -> str:
-        from mapsto.data.io.fingerprint import fingerprint_of
-
-        return fingerprint_of(self)
-
-    def fingerprint(self) -> str:
-        return self.identity()
-
-    def columns(self) -> Mapping[str, ColumnType]:
-        return self._inner.columns()
-
     def open(self, position: Json = None, *, size: int = 256) -> Iterator[Block]:
         reading = _Reading(self, self._inner, position, size)
         types, task = self.columns(), self.task
@@ -73,8 +54,7 @@ class LateLabels(Stream):
             if len(block) < size and not is_idle:
                 return
 
-    @cached_property
-    def _inner(self) -> Stream:
+    def source(self) -> Stream:
         stream = stream_of(self.stream, where="late_labels: stream", reread=True)
         if (self.events is None) == (self.seconds is None):
             raise SpecError("needs events or seconds, and not both", where="late_labels", hint="give one of them")

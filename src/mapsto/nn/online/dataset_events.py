@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mapsto.kinds import Column
 
-__all__ = ["class_scores", "questions"]
+__all__ = ["class_scores", "questions", "unlabelled"]
 
 
 def class_scores(model: Model, samples: Samples, *, batch: int, where: str) -> NDArray[np.float64]:
@@ -54,16 +54,21 @@ def questions(model: Model, samples: Samples, *, batch: int, where: str) -> Iter
     for start in range(0, len(samples), batch):
         part = {name: column[start : start + batch] for name, column in columns.items()}
         count = len(samples.inputs[start : start + batch])
-        nothing = np.zeros(count, np.bool_)
-        yield Block(
-            times=np.full(count, np.nan),
-            ids=np.full(count, "", object),
-            x=part,
-            has_x=~nothing,
-            y=np.full(count, "", object),
-            has_y=nothing,
-            next=None,
-        )
+        yield unlabelled(part, count)
+
+
+def unlabelled(x: Mapping[str, NDArray[Any]], count: int) -> Block:
+    """Events without a label."""
+    nothing = np.zeros(count, np.bool_)
+    return Block(
+        times=np.full(count, np.nan),
+        ids=np.full(count, "", object),
+        x=x,
+        has_x=~nothing,
+        y=np.full(count, "", object),
+        has_y=nothing,
+        next=None,
+    )
 
 
 def _columns(model: Model, samples: Samples) -> Mapping[str, NDArray[Any]]:

@@ -18,12 +18,13 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, Column, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
 from mapsto.nn.export.package import put, text_of
+from mapsto.nn.online.dataset_events import unlabelled
 from mapsto.nn.online.encoder import EMBEDDING, encoder_of
 from mapsto.nn.online.event_rows import OTHERS
 from mapsto.nn.online.head import RowColumn
 from mapsto.nn.online.learning import StreamLearner
 from mapsto.nn.online.model_files import loaded, saved
-from mapsto.nn.online.package_parity import events, parity, questions
+from mapsto.nn.online.package_parity import events, parity
 from mapsto.nn.online.packaged_model import marked_words, require_one_source, scores_of, size_of
 from mapsto_runtime.runtimes.mapsto import MODEL, NAME
 
@@ -84,7 +85,7 @@ def opened(files: Mapping[str, Path]) -> Run:
         (given,) = inputs
         if encoder is not None:
             vectors = np.stack([encoder.embedded(given[place : place + 1]) for place in range(len(given))])
-            block = questions({EMBEDDING: vectors}, len(given))
+            block = unlabelled({EMBEDDING: vectors}, len(given))
         else:
             block = _block(given, layout)
         answers = learner.predict(block)
@@ -163,4 +164,4 @@ def _block(rows: NDArray[Any], layout: tuple[RowColumn, ...]) -> Block:
         else:
             words = np.array([*column.categories, ""], object)
             x[column.name] = words[np.where(np.isnan(cells[:, 0]), -1, cells[:, 0]).astype(np.int64)]
-    return questions(x, len(rows))
+    return unlabelled(x, len(rows))

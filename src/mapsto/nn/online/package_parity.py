@@ -10,6 +10,7 @@ import numpy as np
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, Signature, Stream
 from mapsto.nn.export.package import rounded
+from mapsto.nn.online.dataset_events import unlabelled
 from mapsto.nn.online.encoder import EMBEDDING, EventSamples
 from mapsto.nn.online.head import RowColumn
 from mapsto.nn.online.learning import StreamLearner
@@ -17,7 +18,7 @@ from mapsto.nn.online.learning import StreamLearner
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["events", "parity", "questions"]
+__all__ = ["events", "parity"]
 
 TOLERANCE = 0.01
 """By how much a probability of the package may differ from the learner's; of values in standard deviations of what was learnt."""
@@ -55,21 +56,7 @@ def _made_up(signature: Signature, layout: tuple[RowColumn, ...], count: int) ->
     else:
         name = layout[0].name if layout[0].name != EMBEDDING else "x"
         x[name] = draw.standard_normal((count, *signature.input_shape()[1:]))
-    return questions(x, count)
-
-
-def questions(x: dict[str, NDArray[Any]], count: int) -> Block:
-    """Events without a label."""
-    nothing = np.zeros(count, np.bool_)
-    return Block(
-        times=np.full(count, np.nan),
-        ids=np.full(count, "", object),
-        x=x,
-        has_x=~nothing,
-        y=np.full(count, "", object),
-        has_y=nothing,
-        next=None,
-    )
+    return unlabelled(x, count)
 
 
 def parity(

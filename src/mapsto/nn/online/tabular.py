@@ -15,7 +15,7 @@ from mapsto.kinds import Block, ColumnType, EventSignature
 from mapsto.nn.online.event_matrix import EventMatrix, Part
 from mapsto.nn.online.event_rows import LARGEST, OTHERS
 from mapsto.nn.online.head import RowColumn
-from mapsto.nn.online.learning import Answered, Answers, StreamLearner, Task, crowded, many_classes, read_labels
+from mapsto.nn.online.learning import Answered, Answers, StreamLearner, Task, crowded, read_labels
 from mapsto.nn.online.native_tabular import EXAMPLE, LATE_LABEL, PASSED_OVER, QUESTION, NativeTabular
 from mapsto.nn.online.onnx_tabular import TabularSnapshot
 
@@ -79,7 +79,7 @@ class TabularLearner(StreamLearner):
 
     @property
     def doubts(self) -> list[str]:
-        return [*map(crowded, self._matrix.crowded), *many_classes(len(self._classes))]
+        return [*map(crowded, self._matrix.crowded)]  # of classes there are never too many
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
         one = self._learn_one(block, answered) if len(block.times) == 1 else None
