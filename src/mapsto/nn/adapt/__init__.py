@@ -1,0 +1,1 @@
+"""Heads for a few labelled examples: pure functions on embeddings, and how those are made and kept."""
