@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapsto import discovery
 from mapsto.data.augment import Augmentation, Drawn
 from mapsto.data.augment.affine import Affine
 from mapsto.data.augment.crop import Crop
@@ -117,8 +118,6 @@ def test_noise_is_in_units_of_black_to_white_and_stays_between_them() -> None:
     assert float(changed(Noise(std=0.1), grey).float().std()) / 255 == pytest.approx(0.1, abs=0.003)
     ends = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(100, 1, 4, 2)
     assert changed(Noise(std=0.3), ends).float().mean((0, 1, 2)).tolist() == pytest.approx([30.5, 224.5], abs=6)
-    rows = torch.zeros(1000, 5)
-    assert float(changed(Noise(std=0.3), rows).std()) == pytest.approx(0.3, abs=0.01)
 
 
 def test_an_erased_box_has_the_area_and_the_shape_given() -> None:
@@ -213,4 +212,5 @@ def test_the_operations_do_not_import_torch() -> None:
         "print(dir(augment), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['affine', 'crop', 'cutmix', 'erasing', 'flip', 'mixup', 'noise'] False"
+    names = sorted(name.removeprefix("augment.") for name in discovery.entries("augment"))
+    assert done.stdout.strip() == f"{names} False"

@@ -68,8 +68,8 @@ def smooth(size: int, count: int = 24) -> torch.Tensor:
 
 
 def batch_for(operation: Augmentation, size: int = 32) -> Drawn:
-    """Raw images for what changes single ones, prepared ones for what mixes."""
-    x = smooth(size)
+    """Raw images for what changes single ones, prepared ones for what mixes; rows for what takes no images."""
+    x = smooth(size) if "images" in operation.on else torch.rand(24, 9, generator=seeded(1))
     return Drawn(
         x=x.float() / 64 - 2 if operation.mixes else x,
         targets=torch.arange(len(x)) % 5,
@@ -82,7 +82,18 @@ def batch_for(operation: Augmentation, size: int = 32) -> Drawn:
 
 
 def test_these_there_are() -> None:
-    assert NAMES == ["affine", "crop", "cutmix", "erasing", "flip", "mixup", "noise"]
+    assert NAMES == [
+        "affine",
+        "crop",
+        "cutmix",
+        "erasing",
+        "feature_dropout",
+        "flip",
+        "mixup",
+        "noise",
+        "smote",
+        "swap",
+    ]
     assert dir(augment) == NAMES
     assert mapsto.augment.flip is class_of("flip")
     with pytest.raises(AttributeError, match=r"unknown augmentation 'augment\.flop'.*flip"):
@@ -145,7 +156,7 @@ def test_targets_change_only_where_samples_are_mixed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_images_of_another_size_see_the_same_change(name: str) -> None:
     operation: Any = example(name)
-    if name in PER_PIXEL:
+    if name in PER_PIXEL or "images" not in operation.on:
         return
     doubled = operation
     if name == "erasing":
@@ -166,7 +177,7 @@ def test_images_of_another_size_see_the_same_change(name: str) -> None:
 def test_what_it_says_it_takes_it_takes(name: str) -> None:
     operation = example(name)
     for x in (torch.rand(6, 1, 8, 12), torch.rand(6, 1, 8, 12, dtype=torch.float64), torch.rand(6, 9)):
-        if x.ndim == 4 or "rows" in operation.on:
+        if ("images" if x.ndim == 4 else "rows") in operation.on:
             result = operation.draw(Drawn(x=x, targets=torch.arange(6), classes=6), seeded()).x
             assert (result.shape, result.dtype) == (x.shape, x.dtype)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Generator, Tensor
 
+    from mapsto.data.augment._columns import RowColumns
     from mapsto.kinds import Samples
 
 __all__ = ["changed", "generator_of", "mixed", "require_fitting"]
@@ -22,12 +23,44 @@ Generators: TypeAlias = "Callable[[int], Generator]"
 """An operation's place in its list → the generator of its draws."""
 
 
-def changed(operations: Sequence[Augmentation], raw: Tensor, generators: Generators) -> Tensor:
-    """Raw samples (N, ...) after each operation that changes them one by one; the same tensor where there is none."""
+def changed(
+    operations: Sequence[Augmentation],
+    raw: Tensor,
+    generators: Generators,
+    *,
+    targets: Tensor | None = None,
+    classes: int = 0,
+    columns: RowColumns | None = None,
+) -> Tensor:
+    """Raw samples (N, ...) after each operation that keeps their targets; the same tensor where there is none.
+
+    Parameters
+    ----------
+    operations, raw, generators
+        What is done, to what, and by which draws.
+    targets, classes
+        Class numbers (N,) and how many there are, for what takes values from other samples of a class.
+    columns
+        What is known of the numbers of rows.
+
+    Raises
+    ------
+    DomainError
+        An operation goes by class, and there are no class numbers.
+    """
     alone = [(place, each) for place, each in enumerate(operations) if not each.mixes]
     if not alone:
         return raw
-    drawn = Drawn(x=raw, targets=raw.new_empty(len(raw), 0))
+    numbered = targets is not None and targets.ndim == 1 and not targets.is_floating_point()
+    for _, operation in alone:
+        if operation.by_class and not numbered:
+            raise DomainError(
+                f"{operation.name} takes values from other samples of the same class, but there are no classes",
+                where=f"augment: {operation.name}",
+                hint="leave it out",
+            )
+    known = targets if targets is not None and numbered else raw.new_empty(len(raw), 0)
+    drawn = Drawn(x=raw, targets=known, classes=classes if numbered else 0, columns=columns)
     for place, operation in alone:
         drawn = operation.draw(drawn, generators(place))
     return drawn.x
@@ -66,6 +99,13 @@ def require_fitting(
                 f"of shape {samples.inputs.shape[1:]}",
                 where=where,
                 hint="leave it out",
+            )
+        if operation.by_class and targets != "classification":
+            what = "numbers to predict" if targets == "regression" else "labels of which several may be right"
+            raise DomainError(
+                f"{operation.name} takes values from other samples of the same class, but the targets are {what}",
+                where=where,
+                hint="leave it out, or use noise or feature_dropout, which need no classes",
             )
         if operation.mixes and targets == "regression" and not operation.mixes_values:
             raise DomainError(

@@ -11,6 +11,8 @@ from mapsto.kinds import Frozen
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from mapsto.data.augment._columns import RowColumns
+
 __all__ = ["Augmentation", "Drawn", "SampleKind"]
 
 SampleKind: TypeAlias = Literal["images", "rows", "texts"]
@@ -31,6 +33,8 @@ class Drawn:
     """How much each sample counts in the loss, (N,); None: all alike."""
     classes: int = 0
     """How many classes `targets` are numbers or shares of; 0 where they are none."""
+    columns: RowColumns | None = None
+    """Of rows: which numbers belong together, which are categories, and how the training rows spread; None where nobody looked."""
 
 
 class Augmentation(Frozen):
@@ -45,10 +49,14 @@ class Augmentation(Frozen):
     """Whether it mixes samples and their targets; else it changes each sample by itself, and leaves targets as they are."""
     mixes_values: ClassVar[bool] = False
     """Of what mixes: whether it makes sense where targets are numbers to predict, not classes or labels."""
+    by_class: ClassVar[bool] = False
+    """Whether it takes values from other samples of the same class, so that it must be given the batch's classes. Targets stay."""
     on: ClassVar[tuple[SampleKind, ...]] = ("images",)
     """What samples it takes."""
     contract: ClassVar[dict[str, Any]] = {}
     """Fields with which the contract tests try it, where its defaults change nothing."""
+    candidates: ClassVar[tuple[dict[str, Any], ...]] = ()
+    """Settings of its fields that ``augment: auto`` tries on single samples, from mild to strong; empty: it is never chosen by itself."""
 
     @property
     def name(self) -> str:

@@ -58,10 +58,17 @@ Augmentations: TypeAlias = Annotated[tuple[Augmentation, ...], _List()]
 """A list of augmentations, applied in its order; none by default."""
 
 
-def refuse_mixing(operations: Sequence[Augmentation], why: str, *, where: str, field: str = "augment") -> None:
-    """Raises `SpecError` where an operation mixes samples; `why` says what of a loss rules that out."""
+def refuse_mixing(
+    operations: Sequence[Augmentation], why: str, *, where: str, field: str = "augment", by_class: bool = False
+) -> None:
+    """Raises `SpecError` where an operation mixes samples; `why` says what of a loss rules that out.
+
+    With `by_class` also where one takes values from other samples of the same class, which leaves targets as they are.
+    """
     details = [
-        ((field, at), f"{each.name} mixes samples, but {why}") for at, each in enumerate(operations) if each.mixes
+        ((field, at), f"{each.name} {'mixes samples' if each.mixes else 'takes values from other samples'}, but {why}")
+        for at, each in enumerate(operations)
+        if each.mixes or (by_class and each.by_class)
     ]
     if details:
         message = "; ".join(text for _, text in details)

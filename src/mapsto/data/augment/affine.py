@@ -41,6 +41,12 @@ class Affine(Augmentation):
     translate: float = Field(default=0.0, ge=0, le=0.5)
     """Shift by up to this share of the side, each way."""
 
+    candidates: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"degrees": 15},
+        {"translate": 0.1},
+        {"scale": 0.2},
+        {"degrees": 10, "scale": 0.2, "translate": 0.1},
+    )
     contract: ClassVar[dict[str, Any]] = {"degrees": 15, "scale": 0.1, "shear": 0.1, "translate": 0.1}
 
     def draw(self, drawn: Drawn, generator: Generator) -> Drawn:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class Crop(Augmentation):
     >>> Crop(padding=1).draw(Drawn(x=rows, targets=torch.zeros(5)), torch.Generator().manual_seed(0)).x.flatten(1).tolist()
     [[1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4, 3], [1, 2, 3, 4], [1, 2, 3, 4]]
     """
+
+    candidates: ClassVar[tuple[dict[str, Any], ...]] = ({"padding": 2}, {"padding": 4}, {"padding": 12})
 
     padding: int = Field(default=4, ge=0, le=64)
     """Pixels of the image as it is read by which it is shifted at most, each way; 4 of 32 is usual for CIFAR (He et al., 2016)."""

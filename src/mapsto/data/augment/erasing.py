@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class Erasing(Augmentation):
     >>> (erased != grey).flatten(1).sum(1).tolist()
     [16, 16, 16]
     """
+
+    candidates: ClassVar[tuple[dict[str, Any], ...]] = ({"probability": 1.0, "area": (0.02, 0.2)},)
 
     probability: float = Field(default=0.5, ge=0, le=1)
     """Of each image to be blotted, 0 to 1; a half in the paper."""

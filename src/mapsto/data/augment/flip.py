@@ -7,7 +7,7 @@ Neural Networks", 2012). Not for characters and whatever else has a right way ro
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class Flip(Augmentation):
     >>> Flip().draw(Drawn(x=rows, targets=torch.zeros(6)), torch.Generator().manual_seed(0)).x.flatten(1).tolist()
     [[3, 2, 1], [1, 2, 3], [3, 2, 1], [3, 2, 1], [3, 2, 1], [1, 2, 3]]
     """
+
+    candidates: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     probability: float = Field(default=0.5, ge=0, le=1)
     """Of each image to be mirrored, 0 to 1."""

@@ -58,7 +58,7 @@ class TaskAugmented(Tasks):
     """Decides every task."""
 
     def __post_init__(self) -> None:
-        refuse_mixing(self.augment, "each image is of one class of its task", where="task_augmented")
+        refuse_mixing(self.augment, "each image is of one class of its task", where="task_augmented", by_class=True)
 
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of

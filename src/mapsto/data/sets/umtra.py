@@ -52,7 +52,7 @@ class Umtra(Tasks):
     """Decides every task."""
 
     def __post_init__(self) -> None:
-        refuse_mixing(self.augment, "each copy is of one image", where="umtra")
+        refuse_mixing(self.augment, "each copy is of one image", where="umtra", by_class=True)
 
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of

@@ -46,9 +46,12 @@ def variants(
     import torch
 
     from mapsto.data.augment._apply import changed, generator_of
+    from mapsto.data.augment._columns import columns_of
 
     seeds = random.integers(2**63, size=len(operations) + 1).tolist()
-    batch = changed(operations, torch.as_tensor(samples.inputs[indices]), lambda place: generator_of(seeds[place]))
+    raw = torch.as_tensor(samples.inputs[indices])
+    columns = columns_of(samples) if operations else None
+    batch = changed(operations, raw, lambda place: generator_of(seeds[place]), columns=columns)
     if drop:
         is_image = batch.ndim == 4
         shape = (len(batch), 1, *batch.shape[2:]) if is_image else tuple(batch.shape)

@@ -80,7 +80,7 @@ class Finetune(Optimisation, Process[Network, Network]):
 
         samples = self._samples(ctx)
         weights = weights_of(samples, self.class_weights, ctx)
-        augmenter = Augmenter(self.augment, ctx, classes=len(samples.classes))
+        augmenter = Augmenter(self.augment, ctx, samples)
         module, _ = self._headed(value, samples)
         if state is None and self.begin == "centroid" and not fits(value, value.module(), samples.classes):
             self._set_centroids(value, module, samples, ctx)

@@ -109,7 +109,7 @@ class Logits(Optimisation, Process[Network, Network]):
             )
         if self.tasks is not None:
             why = "the labels of a task stand for its own classes, and support and query samples are apart"
-            refuse_mixing(self.augment, why, where="distill.logits")
+            refuse_mixing(self.augment, why, where="distill.logits", by_class=True)
         if self.distinct_steps is not None and self.tasks is None:
             raise SpecError(
                 "distinct_steps goes with tasks, but there is data",
@@ -243,8 +243,7 @@ class _Objective:
 
         self._mapping, self._ctx, self._student = mapping, ctx, student
         teacher = ctx.network(mapping.teacher)
-        classes = len(mapping.samples(ctx).classes) if mapping.tasks is None else 0
-        augmenter = Augmenter(mapping.augment, ctx, classes=classes)
+        augmenter = Augmenter(mapping.augment, ctx, mapping.samples(ctx) if mapping.tasks is None else None)
         self._teacher = Teacher(teacher, value, augmenter, ctx, where="distill.logits")
         if mapping.tasks is not None:
             headless(teacher, self._teacher.module)

@@ -87,7 +87,7 @@ class Baseline(Optimisation, Process[Network, Network]):
 
         samples = self._samples(ctx)
         weights = weights_of(samples, self.class_weights, ctx)
-        augmenter = Augmenter(self.augment, ctx, classes=len(samples.classes))
+        augmenter = Augmenter(self.augment, ctx, samples)
         epoch = self.items(value, ctx).per_epoch
         return Training(
             self._classifier(value, ctx)[0],

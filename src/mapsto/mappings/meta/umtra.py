@@ -46,7 +46,7 @@ class Umtra(Unlabelled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_mixing(self.copies, "each copy is of one image", where=self.name, field="copies")
+        refuse_mixing(self.copies, "each copy is of one image", where=self.name, field="copies", by_class=True)
 
     def own_tasks(self, form: Form, ctx: Context) -> Episodes:
         from mapsto.data.sets.umtra import episodes

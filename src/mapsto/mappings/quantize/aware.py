@@ -94,7 +94,7 @@ class Aware(Optimisation, Process[Network, Network]):
         samples = self._samples(value, ctx)
         before, kind = value.signature.preprocessing, kind_of(samples.labels)
         weights = weights_of(samples, self.class_weights, ctx) if kind == "classification" else None
-        augmenter = Augmenter(self.augment, ctx, classes=len(samples.classes))
+        augmenter = Augmenter(self.augment, ctx, samples)
 
         def objective(call: nn.Module, item: Batch) -> Tensor:
             drawn = augmenter(item.inputs, item.labels, item.step, before)

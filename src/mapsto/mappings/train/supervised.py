@@ -135,7 +135,7 @@ class _Objective:
         self._mapping, self._ctx = mapping, ctx
         self._preprocessing = network.signature.preprocessing
         self._kind: Kind = mapping._kind(samples)
-        self._augmenter = Augmenter(mapping.augment, ctx, classes=len(samples.classes))
+        self._augmenter = Augmenter(mapping.augment, ctx, samples)
         self._weights: Tensor | None = None
         if mapping.class_weights == "balanced":
             self._weights = class_weights(torch.as_tensor(samples.labels), len(samples.classes)).to(ctx.device)

@@ -138,7 +138,7 @@ class DistillationLoop(Optimisation, Process[Network, Network]):
         """What changes the samples for both networks."""
         from mapsto.nn.train.augmenter import Augmenter
 
-        return Augmenter(self.augment, ctx, classes=len(samples.classes))
+        return Augmenter(self.augment, ctx, samples)
 
     def teacher_networks(self, ctx: Context) -> Sequence[Network]:
         """The networks whose answers are imitated, which are given the same samples; none by default."""

@@ -83,7 +83,7 @@ class Teacher:
 
     def inputs(self, raw: NDArray[Any], labels: NDArray[Any], item: int) -> tuple[Drawn, Any]:
         """The student's input with its targets, and the teacher's input, with the same random changes."""
-        samples = self._augmenter.changed(raw, item)
+        samples = self._augmenter.changed(raw, item, labels)
         drawn = self._augmenter.prepared(samples, labels, item, self._own)
         return drawn, drawn.x if self._own == self._theirs else self.theirs(samples, labels, item)
 
@@ -132,7 +132,7 @@ class TeacherEnsemble(Teacher):
     def inputs(self, raw: NDArray[Any], labels: NDArray[Any], item: int) -> tuple[Drawn, Any]:
         """The student's input with its targets, and the input of each member, with the same random changes."""
         first = self._members[0]
-        samples = first._augmenter.changed(raw, item)
+        samples = first._augmenter.changed(raw, item, labels)
         drawn = first._augmenter.prepared(samples, labels, item, first._own)
         return drawn, [member.theirs(samples, labels, item) for member in self._members]
 

@@ -62,7 +62,7 @@ class Episodic(Optimisation, Process[Network, Network]):
     def __post_init__(self) -> None:
         super().__post_init__()
         why = "the labels of a task stand for its own classes, and support and query samples are apart"
-        refuse_mixing(self.augment, why, where=self.name)
+        refuse_mixing(self.augment, why, where=self.name, by_class=True)
 
     # -- what a mapping says
 
@@ -212,7 +212,7 @@ class Episodic(Optimisation, Process[Network, Network]):
         from mapsto.nn.network.preprocess import prepare
         from mapsto.nn.train.augmenter import Augmenter
 
-        augmenter = Augmenter(self.augment, ctx)
+        augmenter = Augmenter(self.augment, ctx, ctx.tasks(self.tasks).samples if self.augment else None)
 
         def prepared(task: Task) -> Tensor:
             samples = augmenter.changed(task.inputs.reshape(-1, *task.inputs.shape[2:]), task.step)

@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from mapsto.context import Context
 from mapsto.data.augment import Augmentation, Drawn
 from mapsto.data.augment._apply import changed, generator_of, mixed
-from mapsto.kinds import Preprocessing
+from mapsto.data.augment._columns import columns_of
+from mapsto.kinds import Preprocessing, Samples
 from mapsto.nn.network.preprocess import prepare
 
 if TYPE_CHECKING:
@@ -35,22 +36,39 @@ class Augmenter:
         What is done, in order.
     ctx
         Its key decides every draw; samples are moved to its device.
+    samples
+        What batches are drawn from: how its columns spread, and its classes.
     classes
-        How many classes the labels are numbers of; 0 where they are none.
+        How many classes the labels are numbers of, where there are no `samples`; 0 where they are none.
     """
 
-    def __init__(self, operations: Sequence[Augmentation], ctx: Context, *, classes: int = 0) -> None:
-        self._operations, self._ctx, self._classes = operations, ctx, classes
+    def __init__(
+        self, operations: Sequence[Augmentation], ctx: Context, samples: Samples | None = None, *, classes: int = 0
+    ) -> None:
+        self._operations, self._ctx = operations, ctx
+        self._classes = classes if samples is None else len(samples.classes)
+        self._columns = columns_of(samples) if samples is not None and operations else None
         self._device, self._rank = ctx.device, ctx.fabric.global_rank
+        if self._columns is not None and self._columns.categorical.any():
+            for name in (each.name for each in operations if each.mixes):
+                ctx.note(
+                    f"{name} blends categories too: a mixed row is in part of one and in part of another, as its label is"
+                )
 
     def __call__(self, raw: NDArray[Any], labels: NDArray[Any], item: int, preprocessing: Preprocessing) -> Drawn:
         """The input and the targets of a network: raw samples (N, ...) and labels (N,) or (N, K) of item number `item`."""
-        return self.prepared(self.changed(raw, item), labels, item, preprocessing)
+        return self.prepared(self.changed(raw, item, labels), labels, item, preprocessing)
 
-    def changed(self, raw: NDArray[Any], item: int) -> Tensor:
-        """Raw samples on the device, each changed by itself."""
-        samples = torch.as_tensor(raw, device=self._device)
-        return changed(self._operations, samples, partial(self._generator, item))
+    def changed(self, raw: NDArray[Any], item: int, labels: NDArray[Any] | None = None) -> Tensor:
+        """Raw samples on the device, changed by all that keeps their targets; `labels` as `__call__` has them."""
+        return changed(
+            self._operations,
+            torch.as_tensor(raw, device=self._device),
+            partial(self._generator, item),
+            targets=None if labels is None else torch.as_tensor(labels, device=self._device),
+            classes=self._classes,
+            columns=self._columns,
+        )
 
     def prepared(self, samples: Tensor, labels: NDArray[Any], item: int, preprocessing: Preprocessing) -> Drawn:
         """Changed samples as the network of that preprocessing takes them, mixed with one another where that is asked for."""
