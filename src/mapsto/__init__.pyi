@@ -6,9 +6,12 @@ from mapsto.data.augment.affine import Affine as _augment_affine
 from mapsto.data.augment.crop import Crop as _augment_crop
 from mapsto.data.augment.cutmix import Cutmix as _augment_cutmix
 from mapsto.data.augment.erasing import Erasing as _augment_erasing
+from mapsto.data.augment.feature_dropout import FeatureDropout as _augment_feature_dropout
 from mapsto.data.augment.flip import Flip as _augment_flip
 from mapsto.data.augment.mixup import Mixup as _augment_mixup
 from mapsto.data.augment.noise import Noise as _augment_noise
+from mapsto.data.augment.smote import Smote as _augment_smote
+from mapsto.data.augment.swap import Swap as _augment_swap
 from mapsto.data.sets.arrays import Arrays as _datasets_arrays
 from mapsto.data.sets.cifar10 import Cifar10 as _datasets_cifar10
 from mapsto.data.sets.cifar100 import Cifar100 as _datasets_cifar100
@@ -208,9 +211,12 @@ class augment:
     crop = _augment_crop
     cutmix = _augment_cutmix
     erasing = _augment_erasing
+    feature_dropout = _augment_feature_dropout
     flip = _augment_flip
     mixup = _augment_mixup
     noise = _augment_noise
+    smote = _augment_smote
+    swap = _augment_swap
 
 class choose:
     best = _choose_best

@@ -112,7 +112,7 @@ def test_noise_is_a_share_of_the_spread_of_each_column() -> None:
 
 def test_columns_are_those_of_the_table(tmp_path: Path) -> None:
     file = tmp_path / "pets.csv"
-    lines = [f"{k % 7},{'cat dog eel'.split()[k % 3]},{k % 2},{'ab'[k % 2]}" for k in range(30)]
+    lines = [f"{k % 7},{['cat', 'dog', 'eel'][k % 3]},{k % 2},{'ab'[k % 2]}" for k in range(30)]
     file.write_text("\n".join(["size,kind,tame,label", *lines]) + "\n", encoding="utf-8")
     samples = Table(file=str(file), target="label").open()
     columns = RowColumns.of(samples.inputs, samples.preprocessing.columns)
@@ -153,7 +153,7 @@ def test_that_mixup_blends_categories_is_said(tmp_path: Path) -> None:
 
 def test_what_needs_classes_is_refused_where_there_are_none(tmp_path: Path) -> None:
     data = toy(tmp_path, values=True)
-    with pytest.raises(DomainError, match="swap takes values .* but the targets are numbers to predict"):
+    with pytest.raises(DomainError, match=r"swap takes values .* but the targets are numbers to predict"):
         Supervised(data=data, augment=(Swap(),), epochs=1)(Mlp(inputs=5, classes=1)(seed=0))
     for made in (
         lambda: Protonet(tasks=TaskAugmented(data=Digits()), augment=(Smote(),)),
