@@ -13,6 +13,7 @@ from mapsto.data.augment.noise import Noise as _augment_noise
 from mapsto.data.augment.smote import Smote as _augment_smote
 from mapsto.data.augment.swap import Swap as _augment_swap
 from mapsto.data.sets.arrays import Arrays as _datasets_arrays
+from mapsto.data.sets.augmented import Augmented as _datasets_augmented
 from mapsto.data.sets.cifar10 import Cifar10 as _datasets_cifar10
 from mapsto.data.sets.cifar100 import Cifar100 as _datasets_cifar100
 from mapsto.data.sets.cifar_fs import CifarFs as _datasets_cifar_fs
@@ -224,6 +225,7 @@ class choose:
 
 class datasets:
     arrays = _datasets_arrays
+    augmented = _datasets_augmented
     cifar10 = _datasets_cifar10
     cifar100 = _datasets_cifar100
     cifar_fs = _datasets_cifar_fs
