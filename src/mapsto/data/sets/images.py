@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import Field
 
 from mapsto.data.io.image_folder import Split
+from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Preprocessing, Samples
 from mapsto_runtime.shown import few
 
@@ -56,6 +57,16 @@ class Images(Dataset):
     """Leave out files that are no whole images, and warn of them."""
     split: Split | None = None
     """Which part of a folder that is laid out as ``photos/{train,test}/class/*``; ``val`` and ``valid`` are ``validation``."""
+    unlabelled: bool = False
+    """Whether the folder holds images of no known class, in folders inside too: the samples have no labels, shape (N, 0)."""
+
+    def __post_init__(self) -> None:
+        if self.unlabelled and self.split is not None:
+            raise SpecError(
+                "a folder of unlabelled images has no splits",
+                where="images.split",
+                hint="leave out split, or name the folder inside",
+            )
 
     def fingerprint(self) -> str:
         return self._fingerprint(self._listing())
@@ -78,7 +89,9 @@ class Images(Dataset):
         preprocessing = self._preprocessing()
         samples = Samples(
             inputs=records[:, 1:].reshape(len(paths), preprocessing.channels, *preprocessing.size),
-            labels=np.array([label for label, _ in listing.files], np.int64),
+            labels=np.zeros((len(paths), 0), np.float32)
+            if self.unlabelled
+            else np.array([label for label, _ in listing.files], np.int64),
             classes=listing.classes,
             preprocessing=preprocessing,
             warnings=(*_warnings(paths, records[:, 0]), *_alike(self.folder, listing.classes)),
@@ -132,16 +145,20 @@ class Images(Dataset):
 
     def _listing(self) -> Listing:
         from mapsto.data.io.download import locate
-        from mapsto.data.io.image_folder import listed
+        from mapsto.data.io.image_folder import Listing, images_in, listed
 
-        return listed(locate(self.folder, what="the folder of images"), split=self.split)
+        folder = locate(self.folder, what="the folder of images")
+        if not self.unlabelled:
+            return listed(folder, split=self.split)
+        files, notes = images_in(folder)
+        return Listing(folder, (), tuple((-1, path) for path in files), notes)
 
     def _fingerprint(self, listing: Listing) -> str:
         from mapsto.data.io.fingerprint import file_digests, fingerprint_of
 
         digests = file_digests(path for _, path in listing.files)
-        labelled = zip((listing.classes[label] for label, _ in listing.files), digests, strict=True)
-        content = [*listing.classes, *(part for pair in labelled for part in pair)]
+        names = (listing.classes[label] if listing.classes else "" for label, _ in listing.files)
+        content = [*listing.classes, *(part for pair in zip(names, digests, strict=True) for part in pair)]
         return fingerprint_of(self, content, without=("folder",))
 
     def _decoded(self, paths: list[Path]) -> NDArray[np.uint8]:

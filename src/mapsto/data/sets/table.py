@@ -49,8 +49,9 @@ class Table(Dataset):
     """Whether columns of numbers are scaled to mean 0 and standard deviation 1 over the train rows."""
     missing: Literal["refuse", "mean"] = "mean"
     """Whether a missing value is an error, or becomes the mean of its encoded column over the train rows."""
-    unlabelled: Literal["refuse", "leave_out"] = "refuse"
-    """Whether a row without a value of the target is an error, or left out with a warning."""
+    unlabelled: Literal["refuse", "leave_out", "only"] = "refuse"
+    """Whether a row without a value of the target is an error, left out with a warning, or all that is taken: then the file need not have
+    the target's column, and the samples have no labels, shape (N, 0)."""
     ids: Literal["keep", "drop"] = "keep"
     """Whether columns that only tell the rows apart are predicted from, with a warning, or left out; those in `features` are kept."""
     split: Literal["all", "train", "test"] = "all"
@@ -88,12 +89,17 @@ class Table(Dataset):
 
         path = locate(self.file, what="the table")
         where = str(path)
-        table = read_table(path, [*self.targets, *(self.features or ())])
+        only = self.unlabelled == "only"
+        table = read_table(path, [*(() if only else self.targets), *(self.features or ())])
         if not len(table):
             raise DataError("there is not one sample", where=where, hint="give rows below the header")
-        labels, classes, gaps = self._labels(table, where)
-        labelled = ~gaps
-        warnings: list[str] = [*self._left_out(gaps, where), *_alike(classes if self.task == "classes" else ())]
+        warnings: list[str] = []
+        if only:
+            labels, classes, labelled = np.zeros((len(table), 0), np.float32), (), self._without_label(table, where)
+        else:
+            labels, classes, gaps = self._labels(table, where)
+            labelled = ~gaps
+            warnings += [*self._left_out(gaps, where), *_alike(classes if self.task == "classes" else ())]
         notes: tuple[str, ...] = ()
         held_out = self._held_out(labels, labelled)
         if known is None:
@@ -151,6 +157,27 @@ class Table(Dataset):
                 hint="set task: classes or values",
             )
         return values, self.targets, gaps
+
+    def _without_label(self, table: RawTable, where: str) -> NDArray[np.bool_]:
+        """Which rows hold no value of the target, shape (N,): all of them where it has no column."""
+        import numpy as np
+
+        from mapsto.data.io.tables import target_of
+        from mapsto.errors import DataError, SpecError
+
+        if self.split != "all":
+            raise SpecError("rows without a label have no splits", where="table.split", hint="leave split out")
+        found = np.ones(len(table), np.bool_)
+        for name in self.targets:
+            if name in (table.names or ()):
+                found &= target_of(table, name, where=where).missing(self.task if self.task == "classes" else "values")
+        if not found.any():
+            raise DataError(
+                "every row has a value of the target, and rows without are asked for",
+                where=where,
+                hint="give a file with rows that have none, or leave unlabelled out",
+            )
+        return found
 
     def _left_out(self, gaps: NDArray[np.bool_], where: str) -> list[str]:
         """A warning of rows without a label. Raises `DataError` where they are refused, or no other is there."""
