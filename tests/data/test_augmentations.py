@@ -91,6 +91,7 @@ def test_these_there_are() -> None:
         "flip",
         "mixup",
         "noise",
+        "randaugment",
         "smote",
         "swap",
     ]

@@ -1,4 +1,4 @@
-"""The online learners as plain C++ behind C interfaces: their sources, how they are compiled, and in which forms they are prebuilt.
+"""Online learners and augmentation as plain C++ behind C interfaces: sources, how they are compiled, and in which forms they are prebuilt.
 
 It imports nothing of mapsto: the build of a wheel reads it too.
 """
@@ -14,6 +14,7 @@ SOURCES: dict[str, tuple[Path, ...]] = {
         _CSRC / "softmax_learner.cpp",
         *(_CSRC / "online" / name for name in ("elementary.h", "inputs.h", "linear.h", "state.h")),
     ),
+    "image_steps": (_CSRC / "image_steps.cpp", *sorted((_CSRC / "images").glob("*.h"))),
 }
 """By library: its source, and the headers that it includes. Libraries are apart, so that each is compiled only where it is used."""
 FLAGS = (

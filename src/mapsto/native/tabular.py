@@ -1,4 +1,4 @@
-"""Where the libraries of the online learners lie: prebuilt in a wheel for this processor, or compiled on this machine.
+"""Where the libraries of plain C++ lie: prebuilt in a wheel for this processor, or compiled on this machine.
 
 All variants give the same bits on one family of processors: they differ in how much is worked out at once, and never in its order.
 """
@@ -14,26 +14,33 @@ from mapsto.errors import DomainError
 from mapsto.native.compilation import library
 from mapsto.native.plain import SOURCES, VARIANTS
 
-__all__ = ["PREBUILT", "learner_library", "tabular_library"]
+__all__ = ["PREBUILT", "learner_library", "plain_library", "tabular_library"]
 
 PREBUILT = Path(__file__).parent / "prebuilt"
 
 
-def learner_library(name: str, say: Callable[[str], None] | None = None) -> Path:
+def plain_library(name: str, say: Callable[[str], None] | None = None) -> Path:
     """The library of this name in `SOURCES`; it is compiled where no prebuilt one fits this processor.
 
     Raises
     ------
-    DomainError
-        There is none for this processor, and no compiler, or no place to keep it.
+    OSError
+        There is no place to keep it.
+    RuntimeError, subprocess.SubprocessError
+        There is none for this processor, and no compiler, or it fails.
     """
     flags = _flags()
     for march, needed in VARIANTS.get(platform.machine(), ()):
         place = PREBUILT / f"{name}-{march}.so"
         if needed <= flags and place.is_file():
             return place
+    return library(SOURCES[name], say, plain=True)
+
+
+def learner_library(name: str, say: Callable[[str], None] | None = None) -> Path:
+    """`plain_library` of an online learner, which cannot do without. Raises `DomainError` where there is none."""
     try:
-        return library(SOURCES[name], say, plain=True)
+        return plain_library(name, say)
     except OSError as error:
         raise DomainError(
             f"online.{name.removesuffix('_learner')} is C++, and its compiled form cannot be kept in the cache folder: {error}",

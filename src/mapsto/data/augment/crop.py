@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._steps import Code, Steps
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -36,10 +38,18 @@ class Crop(Augmentation):
     def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
         import torch
 
+        from mapsto.data.augment._pixels import by_native_code
+
         x = drawn.x
         count, channels, height, width = x.shape
         uniform = torch.rand(2, count, 1, generator=generator).to(x.device)
         shift = (uniform * (2 * self.padding + 1)).long() - self.padding
+        table = np.zeros((count, 1, 8), np.int32)
+        table[:, 0, 0] = Code.SHIFT
+        table[:, 0, 1:3] = shift[..., 0].T.numpy(force=True)
+        native = by_native_code(Steps(table=table), x)
+        if native is not None:
+            return dataclasses.replace(drawn, x=native)
         rows = _mirrored(torch.arange(height, device=x.device) + shift[0], height)
         columns = _mirrored(torch.arange(width, device=x.device) + shift[1], width)
         places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1)

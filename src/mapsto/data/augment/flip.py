@@ -1,7 +1,7 @@
 """Mirror images left to right at random, each on its own, since most things look as well the other way round.
 
-``x'[c, i, j] = x[c, i, W − 1 − j]`` with a probability (Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional
-Neural Networks", 2012). Not for characters and whatever else has a right way round.
+``x'[c, i, j] = x[c, i, W − 1 − j]`` with a probability, and with another ``x'[c, i, j] = x[c, H − 1 − i, j]`` (Krizhevsky, Sutskever and
+Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012). Not for characters and whatever has a right way round.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._steps import Code, Steps
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -31,13 +33,26 @@ class Flip(Augmentation):
     candidates: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     probability: float = Field(default=0.5, ge=0, le=1)
-    """Of each image to be mirrored, 0 to 1."""
+    """Of each image to be mirrored left to right, 0 to 1."""
+    vertical: float = Field(default=0.0, ge=0, le=1)
+    """Of each image to be mirrored top to bottom, 0 to 1; for what is seen from above, as by a satellite or a microscope."""
 
     def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
         import torch
 
+        from mapsto.data.augment._pixels import by_native_code
+
         x = drawn.x
-        mirrored = (torch.rand(len(x), generator=generator) < self.probability).to(x.device)
-        flipped = x.clone()
-        flipped[mirrored] = x[mirrored].flip(3)
+        uniform = torch.rand(1 + (self.vertical > 0), len(x), generator=generator)
+        chances = ((Code.FLIP, 3, self.probability), (Code.FLIP_VERTICALLY, 2, self.vertical))
+        ways = [(code, axis, each < chance) for each, (code, axis, chance) in zip(uniform, chances, strict=False)]
+        table = np.zeros((len(x), len(ways), 8), np.int32)
+        for step, (code, _, mirrored) in enumerate(ways):
+            table[:, step, 0] = np.where(mirrored.numpy(), code, Code.KEEP)
+        flipped = by_native_code(Steps(table=table), x)
+        if flipped is None:
+            flipped = x.clone()
+            for _, axis, mirrored in ways:
+                chosen = mirrored.to(x.device)
+                flipped[chosen] = flipped[chosen].flip(axis)
         return dataclasses.replace(drawn, x=flipped)

@@ -1,0 +1,113 @@
+"""What operations on single images share: they draw a table of steps, which native code or PyTorch follows to the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from mapsto.data.augment._base import Augmentation, Drawn
+from mapsto.data.augment._steps import Fill, Kind, Steps, number_of, rows, uniforms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Generator, Tensor
+
+__all__ = ["OneNumber", "PixelOperation", "by_native_code", "changed_by", "signed"]
+
+LARGEST = 16384
+"""Pixels of a side up to which places are counted in 32 bits by native code."""
+
+
+class PixelOperation(Augmentation):
+    """An operation whose steps are drawn for each image by itself.
+
+    Images are bytes, black 0 and white 255, of any number of channels. Other numbers are rounded to 256 steps first, from 0 to 1 (whole
+    ones to 255), or from the image's darkest to its brightest value where those lie beyond.
+    """
+
+    def steps(self, shape: tuple[int, ...], generator: Generator) -> Steps:
+        """The steps of images (N, C, H, W); as many numbers are drawn an image, whatever its size."""
+        raise NotImplementedError(f"{type(self).__name__} does not define steps")
+
+    def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
+        steps = self.steps(tuple(drawn.x.shape), generator)
+        return dataclasses.replace(drawn, x=changed_by(steps, drawn.x))
+
+
+class OneNumber(PixelOperation):
+    """A step with one number, drawn for each image, at most."""
+
+    kind: ClassVar[Kind]
+    """What is done."""
+
+    probability: float = Field(default=1.0, ge=0, le=1)
+    """Of each image to be changed, 0 to 1."""
+
+    def values(self, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The number of each image from one alike likely between 0 and 1, (N,)."""
+        return uniform
+
+    @property
+    def beyond(self) -> Fill:
+        """What is seen beyond the border, where pixels move."""
+        return 0
+
+    def steps(self, shape: tuple[int, ...], generator: Generator) -> Steps:
+        chosen, uniform = uniforms(2, shape[0], generator)
+        kinds = np.where(chosen < self.probability, number_of(self.kind), number_of("identity"))
+        return Steps(table=rows(kinds, self.values(uniform), self.beyond)[:, None])
+
+
+def changed_by(steps: Steps, x: Tensor) -> Tensor:
+    """Images (N, C, H, W) after their steps: another tensor, of the same type."""
+    import torch
+
+    if x.dtype == torch.uint8:
+        return _changed(steps, x)
+    low, high = (each.view(-1, 1, 1, 1).double() for each in x.flatten(1).aminmax(dim=1))
+    low, high = low.clamp(max=0), high.clamp(min=1 if x.is_floating_point() else 255)
+    unit = (high - low) / 255
+    before = ((x - low) / unit).round_().to(torch.uint8)
+    after = _changed(steps, before)
+    values = after.double() * unit + low
+    return torch.where(after == before, x, (values if x.is_floating_point() else values.round_()).to(x.dtype))
+
+
+def by_native_code(steps: Steps, x: Tensor) -> Tensor | None:
+    """Images of bytes after their steps by native code; None where there is none for these."""
+    import torch
+
+    from mapsto.native.image_steps import ImageSteps
+
+    native = ImageSteps.kept()
+    if native.missing is not None or x.dtype != torch.uint8 or x.device.type != "cpu" or max(x.shape[2:]) > LARGEST:
+        return None
+    x = x.contiguous()
+    made = torch.empty_like(x)
+    table = np.ascontiguousarray(steps.table)
+    pool = None if steps.pool is None else steps.pool.ctypes.data
+    before: tuple[Any, ...] = (x.data_ptr(), made.data_ptr(), *x.shape, table.ctypes.data)
+    if steps.shares is None:
+        done = native.change(*before, table.shape[1], pool)
+    else:
+        done = native.blend(*before, *table.shape[1:3], pool, steps.shares.ctypes.data)
+    if not done:
+        raise MemoryError("there is no memory for the steps of an augmentation")
+    return made
+
+
+def _changed(steps: Steps, x: Tensor) -> Tensor:
+    native = by_native_code(steps, x)
+    if native is not None:
+        return native
+    from mapsto.data.augment._by_torch import by_torch
+
+    return by_torch(x, steps)
+
+
+def signed(uniform: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
+    """From -largest to largest, alike likely."""
+    return (2 * uniform - 1) * largest
