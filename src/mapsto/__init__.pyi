@@ -10,6 +10,7 @@ from mapsto.data.augment.feature_dropout import FeatureDropout as _augment_featu
 from mapsto.data.augment.flip import Flip as _augment_flip
 from mapsto.data.augment.mixup import Mixup as _augment_mixup
 from mapsto.data.augment.noise import Noise as _augment_noise
+from mapsto.data.augment.randaugment import Randaugment as _augment_randaugment
 from mapsto.data.augment.smote import Smote as _augment_smote
 from mapsto.data.augment.swap import Swap as _augment_swap
 from mapsto.data.sets.arrays import Arrays as _datasets_arrays
@@ -216,6 +217,7 @@ class augment:
     flip = _augment_flip
     mixup = _augment_mixup
     noise = _augment_noise
+    randaugment = _augment_randaugment
     smote = _augment_smote
     swap = _augment_swap
 
