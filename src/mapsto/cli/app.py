@@ -31,6 +31,7 @@ ORDER = (
     "adapt",
     "compress",
     "predict",
+    "evaluate",
     "report",
     "list",
     "show",

@@ -19,11 +19,25 @@ from mapsto import discovery
 from mapsto.cli import bench, catalog, compress, doctor, lock, predict, report, run, store
 from mapsto.cli.adapt import command as adapt_command
 from mapsto.cli.app import app, fail, print_text
+from mapsto.cli.evaluate import command as evaluate_command
 from mapsto.cli.stream import command as stream_command
 from mapsto.errors import MapstoError, command, is_environment_error, nearest, trouble
 from mapsto_runtime import __version__
 
-_COMMANDS = (run, stream_command, catalog, predict, adapt_command, compress, report, store, bench, doctor, lock)
+_COMMANDS = (
+    run,
+    stream_command,
+    catalog,
+    predict,
+    evaluate_command,
+    adapt_command,
+    compress,
+    report,
+    store,
+    bench,
+    doctor,
+    lock,
+)
 """Imported for the commands that they add to the application."""
 
 __all__ = ["main"]

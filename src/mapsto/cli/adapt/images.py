@@ -219,7 +219,7 @@ def _cross_validated(network: Network, data: Dataset, adapt: Any, ctx: Context) 
 
     from mapsto import discovery
     from mapsto.context import SilentContext
-    from mapsto.mappings.evaluate.accuracy import counted
+    from mapsto.nn.evaluate.classification import counted
 
     samples = ctx.dataset(data)
     fold, folds, found = judged_folds(samples.labels, samples.classes, ctx, what="example")
@@ -286,7 +286,7 @@ def right_in_folds(right: int, n: int, folds: int) -> dict[str, Any]:
     >>> right_in_folds(19, 20, 5)
     {'folds': 5, 'accuracy_percent': 95.0, 'accuracy_low_percent': 76.39, 'accuracy_high_percent': 99.11}
     """
-    from mapsto.mappings.evaluate.accuracy import share
+    from mapsto.nn.evaluate.classification import share
 
     found = share(right, n)
     ends = {"accuracy_percent": found.value, "accuracy_low_percent": found.low, "accuracy_high_percent": found.high}

@@ -8,9 +8,7 @@ judged label by label at 0.5, numbers by their root mean squared error.
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +16,7 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Metric, Model, Network, Report, Samples, Table
 from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.evaluate.classification import confusion_counts, per_class, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,8 +97,8 @@ class Accuracy(Mapping[Network | Model, Report]):
         return self._classification(samples, outputs.argmax(1).numpy(), mean)
 
     def _classification(self, samples: Samples, predicted: NDArray[np.int64], loss: Metric) -> Report:
-        counts = _counts(samples.labels, predicted, len(samples.classes))
-        tables = {"per_class": _per_class(counts, samples.classes)}
+        counts = confusion_counts(samples.labels, predicted, len(samples.classes))
+        tables = {"per_class": per_class(counts, samples.classes)}
         if len(samples.classes) <= self.confusion_classes:
             rows = tuple((name, *map(int, row)) for name, row in zip(samples.classes, counts, strict=True))
             tables["confusion"] = Table(columns=("label \\ predicted", *samples.classes), rows=rows)
@@ -125,29 +124,6 @@ class Accuracy(Mapping[Network | Model, Report]):
         return pictures
 
 
-def share(right: int, n: int) -> Metric:
-    """A share in percent with both ends of Wilson's interval, and its half-width.
-
-    >>> str(share(95, 100)), str(share(100, 100)), str(share(0, 100))
-    ('95 % (88.8 to 97.8)', '100 % (96.3 to 100)', '0 % (0 to 3.7)')
-    """
-    z, p = 1.959964, right / n
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    low, high = 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
-    return Metric(value=100 * p, unit="%", ci95=100 * half, n=n, low=0.0 if right == 0 else low, high=high)
-
-
-def counted(shares: Iterable[Metric]) -> tuple[int, int]:
-    """How many are right of how many, over the parts that these are the shares of, as the folds of cross-validation.
-
-    >>> counted([share(3, 4), share(5, 8)])
-    (8, 12)
-    """
-    parts = [(round(part.value / 100 * (part.n or 0)), part.n or 0) for part in shares]
-    return sum(right for right, _ in parts), sum(n for _, n in parts)
-
-
 def _require_outputs(value: Network, samples: Samples) -> None:
     from mapsto.data.checks import require_alike
     from mapsto.nn.network.dense_outputs import refuse_dense
@@ -167,32 +143,6 @@ def _require_outputs(value: Network, samples: Samples) -> None:
             hint="give it data with the network's classes",
         )
     require_alike(known, samples.classes, where="evaluate.accuracy")
-
-
-def _counts(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    """How often each class (row) was taken for each (column)."""
-    import numpy as np
-
-    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-
-
-def _per_class(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Table:
-    import numpy as np
-
-    right, support, guessed = np.diag(counts).astype(float), counts.sum(1), counts.sum(0)
-    precision, recall = right / np.maximum(guessed, 1), right / np.maximum(support, 1)
-    f1 = 2 * right / np.maximum(guessed + support, 1)
-    rows = tuple(
-        (name, round(100 * p, 2), round(100 * r, 2), round(100 * f, 2), int(n))
-        for name, p, r, f, n in zip(
-            classes, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True
-        )
-    )
-    return Table(
-        columns=("class", "precision", "recall", "f1", "support"),
-        rows=rows,
-        units={"precision": "%", "recall": "%", "f1": "%"},
-    )
 
 
 def _spread(places: NDArray[np.int64], count: int) -> list[int]:

@@ -108,7 +108,8 @@ class CrossValidated(Mapping[Network, Report]):
         """Of one candidate, all folds together."""
         from mapsto import discovery
         from mapsto.kinds import Dataset
-        from mapsto.mappings.evaluate.accuracy import Accuracy, counted, share
+        from mapsto.mappings.evaluate.accuracy import Accuracy
+        from mapsto.nn.evaluate.classification import counted, share
 
         fold: Any = discovery.find("data", "fold")
         data = ctx.resolve(self.data, Dataset)

@@ -1,0 +1,1 @@
+"""``mapsto evaluate``: what a package is worth, on one page."""

@@ -1,0 +1,433 @@
+"""A package's answers to one domain, against what is right: figures, tables, and the answers that were most wrong."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+
+from mapsto.cli.evaluate.examples import Batch, Domain, digest_of
+from mapsto.errors import DataError, DomainError, StoreError, nearest
+from mapsto.kinds import Metric, Table
+from mapsto.nn.evaluate.calibration import calibrate, calibration, softmax
+from mapsto.nn.evaluate.classification import confusion_counts, macro_metrics, per_class, share
+from mapsto.nn.evaluate.regression import regression_metrics
+from mapsto_runtime.shown import few, short
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto_runtime.predictor import Predictor
+    from mapsto_runtime.signature import Preprocessing
+
+__all__ = ["Doc", "judged", "plain"]
+
+Doc: TypeAlias = "dict[str, Any]"
+
+_WORST = 12
+_MOST_CONFUSED = 100
+"""The table of confusions is left out where there are more classes."""
+_THUMBNAIL = 144
+_MOST_POINTS = 400
+_MOST_COLUMNS = 8
+
+
+def plain(value: Metric | Table) -> Doc:
+    """A metric or a table as JSON."""
+    return dataclasses.asdict(value)
+
+
+def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], None], worst: int = _WORST) -> Doc:
+    """What the package's answers to a domain came to, as JSON.
+
+    Parameters
+    ----------
+    advance
+        Is told how many more samples were read.
+    worst
+        How many of the most wrong answers are kept.
+
+    Raises
+    ------
+    DataError
+        Not one sample can be judged: none could be read, or all are of classes that the package does not know.
+    DomainError
+        The package gives maps, for which there is no truth here.
+    """
+    signature = predictor.signature
+    if signature.is_dense:
+        raise DomainError(
+            "the package gives maps, and there are no maps here to compare them with",
+            where=str(predictor.folder),
+            hint="evaluate a package of classes, labels or values",
+        )
+    seen = _Seen()
+    for batch in domain.batches():
+        scores = predictor.outputs(batch.inputs).astype(np.float64)
+        seen.add(batch, scores)
+        advance(len(batch.labels))
+    if not len(seen):
+        first = f", as {domain.skipped[0]['source']}: {domain.skipped[0]['reason']}" if domain.skipped else ""
+        raise DataError(
+            f"not one of {domain.total} samples could be read{first}",
+            where=str(domain.path),
+            hint="give samples of the kind that the package takes",
+        )
+    scores = np.concatenate(seen.scores)
+    if not np.isfinite(scores).all():
+        row = int(np.flatnonzero(~np.isfinite(scores).reshape(len(scores), -1).all(1))[0])
+        raise DomainError(
+            f"its model gives NaN or infinity for {seen.sources[row]}",
+            where=str(predictor.folder),
+            hint="look for extreme values in the input, or export the package again",
+        )
+    if signature.classes is not None and scores.shape[1:] != (len(signature.classes),):
+        raise StoreError(
+            f"its model gives scores of shape {scores.shape[1:]} for {len(signature.classes)} classes",
+            where=str(predictor.folder),
+            hint="export the package again",
+        )
+    found: Doc = {"data": _data(domain, seen)}
+    if signature.classes is None:
+        return {**found, "kind": "embeddings", "_features": scores, "_labels": seen.labels}
+    by_kind = {"classes": _of_classes, "labels": _of_labels, "values": _of_values}
+    return {
+        **found,
+        "kind": signature.answers,
+        **by_kind[signature.answers](seen, scores, signature.classes, domain, signature.preprocessing, worst),
+    }
+
+
+class _Seen:
+    """What was read and answered so far."""
+
+    def __init__(self) -> None:
+        self.scores: list[NDArray[np.float64]] = []
+        self.labels: list[Any] = []
+        self.sources: list[str] = []
+        self.files: list[Path | None] = []
+        self.digests: list[str] = []
+        self.inputs: list[NDArray[Any]] = []
+        """Of samples without a file: pictures of an archive are shown from what the network was given."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def add(self, batch: Batch, scores: NDArray[np.float64]) -> None:
+        self.scores.append(scores)
+        self.labels += batch.labels
+        self.sources += batch.sources
+        self.files += batch.files
+        self.digests += digest_of(batch.inputs)
+        if batch.inputs.ndim == 4 and batch.files[0] is None:
+            self.inputs += list(batch.inputs)
+
+
+def _data(domain: Domain, seen: _Seen) -> Doc:
+    """What was judged: counts, fingerprint, duplicates."""
+    named = not seen.labels or isinstance(seen.labels[0], str)
+    pairs = sorted(f"{digest} {label}" for digest, label in zip(seen.digests, seen.labels, strict=True))
+    labels_of: dict[str, set[str]] = {}
+    for digest, label in zip(seen.digests, seen.labels, strict=True):
+        labels_of.setdefault(digest, set()).add(str(label))
+    return {
+        "samples": len(seen),
+        "classes": dict(sorted(Counter(cast("list[str]", seen.labels)).items())) if named else {},
+        "fingerprint": hashlib.sha256("\n".join(pairs).encode()).hexdigest(),
+        "duplicates": len(seen) - len(labels_of),
+        "contradictions": sum(len(labels) > 1 for labels in labels_of.values()) if named else 0,
+        "_digests": seen.digests,
+        "skipped": len(domain.skipped),
+        "sizes": {f"{width} × {height}": count for (height, width), count in domain.sizes.most_common()},
+        "modes": dict(domain.modes.most_common()),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------------ classes
+
+
+def _of_classes(
+    seen: _Seen,
+    scores: NDArray[np.float64],
+    classes: Sequence[str],
+    domain: Domain,
+    preprocessing: Preprocessing,
+    worst: int,
+) -> Doc:
+    numbers = _numbers_of(seen.labels, classes, domain)
+    known = numbers >= 0
+    probabilities = softmax(scores)
+    found: Doc = {"unknown": _unknown(seen.labels, known, probabilities, classes)}
+    labels, own = numbers[known], probabilities[known]
+    predicted = own.argmax(1)
+    right = predicted == labels
+    counts = confusion_counts(labels, predicted, len(classes))
+    there = counts.sum(1) > 0
+    absent = [name for name, here in zip(classes, there.tolist(), strict=True) if not here]
+    metrics = {"accuracy": share(int(right.sum()), len(right)), **macro_metrics(counts)}
+    most = int(counts.sum(1).max())
+    metrics["most_frequent"] = Metric(value=100 * most / len(right), unit="%", n=len(right))
+    if len(classes) > 5:
+        top = np.argsort(-own, axis=1, kind="stable")[:, :5]
+        metrics["top_5"] = share(int((top == labels[:, None]).any(1).sum()), len(right))
+    sure = calibration(own, labels)
+    table = per_class(counts, classes)
+    found |= {
+        "metrics": {name: plain(metric) for name, metric in metrics.items()},
+        "per_class": {
+            **plain(table),
+            "rows": [row for row, here in zip(table.rows, there.tolist(), strict=True) if here],
+        },
+        "confusion": _confusion(counts, classes),
+        "absent_classes": absent,
+        "calibration": {
+            "metrics": {name: plain(metric) for name, metric in sure.metrics.items()},
+            "bins": plain(sure.bins),
+            "temperature": {name: plain(metric) for name, metric in calibrate(scores[known], labels).items()},
+        },
+    }
+    if int(there.sum()) == 1:
+        only = classes[int(np.flatnonzero(there)[0])]
+        domain.warnings.append(
+            f"{domain.path}: all samples are of the class '{short(only)}', so that accuracy is its recall alone; give samples of "
+            "the other classes too"
+        )
+    order = np.argsort(own[np.arange(len(labels)), labels], kind="stable")
+    chosen = [int(place) for place in order if not right[place]][:worst]
+    places = np.flatnonzero(known)
+    found["worst"] = [
+        {
+            "source": seen.sources[places[place]],
+            "label": classes[labels[place]],
+            "answer": classes[predicted[place]],
+            "confidence": round(float(own[place].max()), 4),
+            "of_label": round(float(own[place, labels[place]]), 4),
+            "_place": int(places[place]),
+        }
+        for place in chosen
+    ]
+    _show(found["worst"], seen, domain, preprocessing)
+    return found
+
+
+def _numbers_of(labels: Sequence[str], classes: Sequence[str], domain: Domain) -> NDArray[np.int64]:
+    """The package's number of each sample's class, -1 for a class that it does not know."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    alike = {_folded(name): number for name, number in numbers.items()}
+    taken: list[str] = []
+    for name in dict.fromkeys(labels):
+        number = alike.get(_folded(name))
+        if name not in numbers and number is not None:
+            numbers[name] = number
+            taken.append(f"'{short(name)}' for '{short(classes[number])}'")
+    if taken:
+        domain.notes.append(f"{domain.path}: the class {few(taken)} is taken, which differs in case or spaces alone")
+    found = np.array([numbers.get(name, -1) for name in labels], np.int64)
+    others = sorted({name for name in labels if name not in numbers})
+    if others and not (found >= 0).any():
+        raise DataError(
+            f"the package knows none of its classes ({_quoted(others)})",
+            where=str(domain.path),
+            hint=f"its classes are {_quoted(classes, 10)}; "
+            f"of '{short(others[0])}': {nearest(others[0], classes, most=5)}",
+        )
+    if others:
+        count = int((found < 0).sum())
+        domain.warnings.append(
+            f"{domain.path}: {count} sample{'s' if count > 1 else ''} of {len(others)} "
+            f"class{'es' if len(others) > 1 else ''} that the package does not know "
+            f"({_quoted(others)}): counted apart, not judged"
+        )
+    return found
+
+
+def _quoted(names: Sequence[str], most: int = 5) -> str:
+    return few([f"'{short(name)}'" for name in names], most)
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
+
+
+def _unknown(
+    labels: Sequence[str], known: NDArray[np.bool_], probabilities: NDArray[np.float64], classes: Sequence[str]
+) -> list[Doc]:
+    """Classes that the package does not know: how many samples, what they are mostly taken for, and how surely."""
+    found: list[Doc] = []
+    names = np.array(labels, object)
+    for name in sorted({label for label, here in zip(labels, known.tolist(), strict=True) if not here}):
+        own = probabilities[names == name]
+        answers = Counter(own.argmax(1).tolist())
+        number, count = answers.most_common(1)[0]
+        found.append(
+            {
+                "class": name,
+                "samples": len(own),
+                "taken_for": classes[number],
+                "share_percent": round(100 * count / len(own), 2),
+                "confidence": round(float(own.max(1).mean()), 4),
+            }
+        )
+    return found
+
+
+def _confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Doc | None:
+    if len(classes) > _MOST_CONFUSED:
+        return None
+    rows = [[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)]
+    return {"columns": ["label \\ predicted", *classes], "rows": rows, "units": {}}
+
+
+# ------------------------------------------------------------------------------------------------------------------- labels
+
+
+def _of_labels(
+    seen: _Seen,
+    scores: NDArray[np.float64],
+    classes: Sequence[str],
+    domain: Domain,
+    preprocessing: Preprocessing,
+    worst: int,
+) -> Doc:
+    """Labels that stand by themselves, each judged at 0.5."""
+    truth = np.array(seen.labels, np.float64) > 0.5
+    given = scores > 0
+    metrics = {"accuracy": share(int((given == truth).sum()), truth.size)}
+    metrics["all_right"] = share(int((given == truth).all(1).sum()), len(truth))
+    rows: list[list[Any]] = []
+    for number, name in enumerate(classes):
+        counts = confusion_counts(truth[:, number].astype(int), given[:, number].astype(int), 2)
+        right, support, guessed = int(counts[1, 1]), int(counts[1].sum()), int(counts[:, 1].sum())
+        shares = (right / max(guessed, 1), right / max(support, 1), 2 * right / max(guessed + support, 1))
+        rows.append([name, *(round(100 * each, 2) for each in shares), support])
+    wrong = (given != truth).sum(1)
+    chosen = [int(place) for place in np.argsort(-wrong, kind="stable") if wrong[place]][:worst]
+    cases = [
+        {
+            "source": seen.sources[place],
+            "label": ", ".join(name for name, there in zip(classes, truth[place], strict=True) if there) or "none",
+            "answer": ", ".join(name for name, there in zip(classes, given[place], strict=True) if there) or "none",
+            "_place": place,
+        }
+        for place in chosen
+    ]
+    _show(cases, seen, domain, preprocessing)
+    units = dict.fromkeys(("precision", "recall", "f1"), "%")
+    return {
+        "metrics": {name: plain(metric) for name, metric in metrics.items()},
+        "per_class": {"columns": ["class", "precision", "recall", "f1", "support"], "rows": rows, "units": units},
+        "worst": cases,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------------- values
+
+
+def _of_values(
+    seen: _Seen,
+    scores: NDArray[np.float64],
+    classes: Sequence[str],
+    domain: Domain,
+    preprocessing: Preprocessing,
+    worst: int,
+) -> Doc:
+    truth = np.array(seen.labels, np.float64)
+    outputs: list[Doc] = []
+    for number, name in enumerate(classes):
+        answers, values = scores[:, number], truth[:, number]
+        shown = np.linspace(0, len(values) - 1, min(_MOST_POINTS, len(values))).round().astype(int)
+        error = answers - values
+        heights, edges = np.histogram(error, bins=min(24, max(5, len(error) // 8)))
+        outputs.append(
+            {
+                "name": name,
+                "metrics": {key: plain(metric) for key, metric in regression_metrics(answers, values).items()},
+                "points": {"value": values[shown].tolist(), "answer": answers[shown].tolist()},
+                "residuals": {"edges": edges.tolist(), "counts": heights.tolist()},
+            }
+        )
+    error = np.abs(scores - truth) / np.maximum(truth.std(0), 1e-12)
+    cases: list[Doc] = [
+        {
+            "source": seen.sources[place],
+            "label": ", ".join(f"{value:.5g}" for value in truth[place]),
+            "answer": ", ".join(f"{value:.5g}" for value in scores[place]),
+            "_place": place,
+        }
+        for place in np.argsort(-error.max(1), kind="stable")[:worst].tolist()
+    ]
+    _show(cases, seen, domain, preprocessing)
+    first = outputs[0]["metrics"]
+    return {"metrics": first if len(outputs) == 1 else _together(outputs), "outputs": outputs, "worst": cases}
+
+
+def _together(outputs: Sequence[Doc]) -> Doc:
+    """The metrics of each output by its name."""
+    return {f"{each['name']} {name}": metric for each in outputs for name, metric in each["metrics"].items()}
+
+
+# -------------------------------------------------------------------------------------------------------------------- worst
+
+
+def _show(cases: Sequence[Doc], seen: _Seen, domain: Domain, preprocessing: Preprocessing) -> None:
+    """Adds a picture to each case of images, the cells of its row to each of a table."""
+    if not cases:
+        return
+    if domain.kind == "table":
+        _add_cells(cases, domain, preprocessing)
+    for case in cases:
+        place = case.pop("_place")
+        if preprocessing.kind != "image":
+            continue
+        file = seen.files[place]
+        picture = _thumbnail(file) if file is not None else _of_input(seen.inputs[place], preprocessing)
+        if picture is not None:
+            case["picture"] = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def _add_cells(cases: Sequence[Doc], domain: Domain, preprocessing: Preprocessing) -> None:
+    from mapsto.data.io.tables import read_table
+
+    table = read_table(domain.path, [])
+    names = list(table.names or ())
+    known = [column.name for column in preprocessing.columns]
+    for case in cases:
+        row = int(str(case["source"]).rpartition(" ")[2]) - 1
+        cells = {name: table.columns[names.index(name)][row] for name in known if name in names}
+        case["cells"] = {
+            name: "" if cell is None else short(str(cell)) for name, cell in list(cells.items())[:_MOST_COLUMNS]
+        }
+
+
+def _thumbnail(file: Path) -> bytes | None:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, SyntaxError):
+        return None  # as an .npy file, which has no picture of its own
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return _png(image)
+
+
+def _of_input(given: NDArray[Any], preprocessing: Preprocessing) -> bytes:
+    from PIL import Image
+
+    mean, std = (np.array(each, np.float64).reshape(-1, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+    pixels = (255 * (given * std + mean)).round().clip(0, 255).astype(np.uint8)
+    return _png(Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]))
+
+
+def _png(image: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    return file.getvalue()

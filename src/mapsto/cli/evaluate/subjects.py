@@ -1,0 +1,214 @@
+"""What is evaluated: packages, given themselves or by the run that made them, with what the run's record tells of their making."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mapsto.errors import DataError, SpecError, command
+from mapsto_runtime.answer_rows import package_folder
+from mapsto_runtime.predictor import Predictor
+
+__all__ = ["Subject", "found", "same_recipe", "size_of", "training_of"]
+
+Doc = dict[str, Any]
+
+_TRAINING = ("train", "meta", "adapt", "distill", "prune", "quantize", "semi", "online")
+"""Families of mappings whose steps are what a network's making costs."""
+
+
+@dataclass(kw_only=True)
+class Subject:
+    """A package that is evaluated."""
+
+    name: str
+    folder: Path
+    """Of the package."""
+    place: Path
+    """As it was given: the package's folder, or a run's."""
+    predictor: Predictor
+    report: Doc | None
+    """The run's ``report.json``."""
+    notes: list[str] = field(default_factory=list[str])
+
+
+def found(places: Sequence[Path]) -> list[Subject]:
+    """The packages behind paths, each with a name of its own.
+
+    Raises
+    ------
+    DataError
+        There is no package, nor a run that made one.
+    StoreError, TrustError
+        A package is damaged, or is not what was exported.
+    """
+    subjects: list[Subject] = []
+    for place in places:
+        folder = package_folder(place)
+        if not (folder / "manifest.json").is_file():
+            _refuse(place)
+        run = place if folder != place else place.parent
+        report = _report_of(run, folder)
+        title = place.parent.name if place.name == "package" and place.parent.name else place.name or str(place)
+        names = [subject.name for subject in subjects]
+        number = next(n for n in range(1, len(places) + 2) if (f"{title} {n}" if n > 1 else title) not in names)
+        name = f"{title} {number}" if number > 1 else title
+        subjects.append(Subject(name=name, folder=folder, place=place, predictor=Predictor(folder), report=report))
+    return subjects
+
+
+def _refuse(place: Path) -> None:
+    where = str(place)
+    if not place.exists():
+        raise DataError("there is no such run or package", where=where, hint="give a package, or a run's --out folder")
+    if (place / "stream.json").is_file():
+        raise DataError(
+            "this stream's run made no package; how well it answered each event before its label was seen is in its report",
+            where=where,
+            hint=f"see `{command('mapsto report {folder}', folder=place)}`, or end a recipe with export.onnx",
+        )
+    if (place / "report.json").is_file():
+        raise DataError(
+            "this run made no package",
+            where=where,
+            hint="end its recipe with export.onnx, and run it again: finished steps come from the store",
+        )
+    raise DataError(
+        "no package is here", where=where, hint="give a package, or the --out folder of a run that made one"
+    )
+
+
+def _report_of(run: Path, folder: Path) -> Doc | None:
+    """The report of the run that a package lies in; None where there is none, or it is of something else."""
+    from mapsto.report import build as reports
+
+    if folder.name != "package" or not (run / "report.json").is_file():
+        return None
+    return reports.load(run)
+
+
+def same_recipe(subjects: Sequence[Subject]) -> list[int] | None:
+    """The seeds of several runs of one recipe, all different; None where they are not that."""
+    reports = [subject.report for subject in subjects]
+    if len(subjects) < 2 or any(report is None for report in reports):
+        return None
+    recipes = {_without_seed(str(report["recipe"]["yaml"])) for report in reports if report is not None}
+    seeds = [int(report["seed"]) for report in reports if report is not None]
+    return seeds if len(recipes) == 1 and len(set(seeds)) == len(seeds) else None
+
+
+def _without_seed(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith("seed:"))
+
+
+def size_of(subject: Subject) -> Doc:
+    """Bytes of the package, of the file that answers, and what its manifest says of its parameters and multiply-accumulates."""
+    checked, tree = subject.predictor.checked, subject.predictor.manifest
+    bytes_of = {name: path.stat().st_size for name, path in checked.files.items()}
+    bytes_of["manifest.json"] = (subject.folder / "manifest.json").stat().st_size
+    model = Path(checked.model)
+    same = {name for name in bytes_of if Path(name).parent == model.parent and Path(name).stem == model.stem}
+    found: Doc = {
+        "package_bytes": sum(bytes_of.values()),
+        "model_bytes": sum(bytes_of[name] for name in same),
+        "files": dict(sorted(bytes_of.items(), key=lambda item: -item[1])[:12]),
+    }
+    for name in ("parameters", "macs"):
+        if isinstance(tree.get(name), int):
+            found[name] = tree[name]
+    return found
+
+
+def training_of(subject: Subject) -> Doc | None:
+    """What making it cost and came to, by the run's own record; None without one."""
+    report = subject.report
+    if report is None:
+        return None
+    steps: list[Doc] = [step for step in report["steps"] if str(step["name"]).partition(".")[0] in _TRAINING]
+    ran = [step for step in steps if not step["hit"]]
+    environment: Doc = report.get("environment") or {}
+    return {
+        "wall_s": report["wall_s"],
+        "seed": report["seed"],
+        "recipe": report["name"],
+        "steps": [
+            {"step": step["path"], "mapping": step["name"], "seconds": step["seconds"], "from_store": step["hit"]}
+            for step in steps
+        ],
+        "seconds": round(sum(float(step["seconds"]) for step in ran), 3),
+        "from_store": len(steps) - len(ran),
+        "threads": environment.get("threads"),
+        "cpu": environment.get("cpu"),
+        "gap": _gap(steps),
+        "peak_memory": _peak_memory(report),
+        "seeds": _seeds(report),
+    }
+
+
+def _gap(steps: Sequence[Doc]) -> Doc | None:
+    """Loss on training and validation samples at the last epoch of the last step that has both."""
+    for step in reversed(steps):
+        epochs: Doc = step.get("epochs") or {}
+        columns: list[str] = epochs.get("columns") or []
+        if not {"epoch", "train_loss", "val_loss"} <= set(columns):
+            continue
+        rows = [dict(zip(columns, row, strict=True)) for row in epochs["rows"]]
+        rows = [row for row in rows if row["train_loss"] is not None and row["val_loss"] is not None]
+        if rows:
+            last = rows[-1]
+            return {
+                "step": step["path"],
+                "epoch": last["epoch"],
+                "train_loss": last["train_loss"],
+                "val_loss": last["val_loss"],
+                "curve": {name: [row[name] for row in rows] for name in ("epoch", "train_loss", "val_loss")},
+            }
+    return None
+
+
+def _peak_memory(report: Doc) -> float | None:
+    """The most that a step measured while it trained, in bytes."""
+    found = [
+        float(metric["value"])
+        for step in report["steps"]
+        if step.get("report") and str(step["name"]).startswith("train")
+        for name, metric in step["report"]["metrics"].items()
+        if name == "peak_memory"
+    ]
+    return max(found, default=None)
+
+
+def _seeds(report: Doc) -> Doc | None:
+    """The spread over seeds of a run of several."""
+    seeds: Doc | None = report.get("seeds")
+    if not seeds:
+        return None
+    metrics = {name: each for name, each in seeds["metrics"].items() if each.get("unit") == "%" or "accuracy" in name}
+    return {"seeds": seeds["seeds"], "metrics": metrics}
+
+
+def fingerprint_of(subject: Subject) -> str:
+    """One digest of all of the package's files, by the hashes in its manifest."""
+    import hashlib
+
+    files = subject.predictor.manifest["files"]
+    return hashlib.sha256(json.dumps({name: files[name]["sha256"] for name in sorted(files)}).encode()).hexdigest()
+
+
+def require_one_kind(subjects: Sequence[Subject]) -> None:
+    """Raises `SpecError` where packages answer with different things, whose figures cannot stand in one table."""
+    kinds = {subject.name: subject.predictor.signature.answers for subject in subjects}
+    kinds = {
+        name: kind if subject.predictor.signature.classes is not None else "embeddings"
+        for (name, kind), subject in zip(kinds.items(), subjects, strict=True)
+    }
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+        raise SpecError(
+            f"the packages answer with different things ({told})",
+            where="mapsto evaluate",
+            hint="evaluate them one by one",
+        )
