@@ -1,0 +1,1 @@
+"""Learning from a few labelled examples and a pool of samples without labels."""

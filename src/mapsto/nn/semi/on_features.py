@@ -1,0 +1,139 @@
+"""What methods share that guess a pool's labels from features and fit a head on both: reading, foreign samples, back-off, the head."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from pydantic import Field
+
+from mapsto.context import Context
+from mapsto.kinds import Frozen, Network
+from mapsto.mapping import DataSource, Mapping
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mapsto.nn.semi.back_off import Judgement
+
+__all__ = ["Guess", "OnFeatures", "PoolFields", "POOL"]
+
+Guess: TypeAlias = "Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]"
+"""(places of the labelled examples whose labels are known, these labels) → shares (M, K) of the pool."""
+
+
+POOL: Final = {"subset": {"data": {"digits": {"size": 16}}, "per_class": 12, "seed": 1}}
+"""A pool for contract tests: digits, some of them among the labelled ones."""
+
+
+class PoolFields(Frozen):
+    """The fields of everything that learns from labelled examples and a pool."""
+
+    data: DataSource = Field(description="The labelled examples, at least one of each class.")
+    unlabelled: DataSource = Field(
+        description=(
+            "The pool: samples of the same kind, such as `images` or `table` with their field `unlabelled`. Labels that it has are "
+            "never read."
+        )
+    )
+    open_set: Literal["leave_out", "keep"] = Field(
+        default="leave_out",
+        description=(
+            "What becomes of samples of the pool that are farther from every labelled example than 95 % of these are from each other: "
+            "most are of other classes."
+        ),
+    )
+    back_off: Literal["cross_validation", "never"] = Field(
+        default="cross_validation",
+        description="Whether the pool is left unused where held-out labelled examples are answered right more often without it.",
+    )
+
+
+class OnFeatures(PoolFields, Mapping[Network, Network]):
+    """A linear head on the frozen embedding, fitted to labelled examples and to a pool whose labels are guessed from features."""
+
+    @abstractmethod
+    def guess(self, features: NDArray[Any], pool: NDArray[Any], classes: int, ctx: Context) -> Guess:
+        """What guesses the labels of a pool's features (M, D); what does not depend on labels is done here, once."""
+
+    def apply(self, value: Network, ctx: Context) -> Network:
+        """Raises `DataError` for what `labelled_and_pool` refuses, `DomainError` where there is no embedding."""
+        import torch
+
+        from mapsto.nn.adapt.features import features as features_of
+        from mapsto.nn.network.build import taking
+        from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.nn.network.head import headed, set_head
+        from mapsto.nn.semi.pool import labelled_and_pool
+
+        refuse_dense(value.signature, where=self.name)
+        samples, inputs = labelled_and_pool(self.data, self.unlabelled, ctx, where=self.name)
+        known = features_of(value, samples.inputs, ctx)
+        pool = features_of(value, inputs, ctx) if len(inputs) else known[:0]
+        weight, bias = self.head(known, samples.labels, pool, len(samples.classes), ctx)
+        module = value.module()
+        edit, signature = headed(value, module, samples.classes, fresh=True)
+        set_head(module, torch.as_tensor(weight).float(), torch.as_tensor(bias).float())
+        return value.with_module(
+            module, *([edit] if edit else []), signature=taking(signature, samples), adaptation=None
+        )
+
+    def head(
+        self, known: NDArray[Any], labels: NDArray[np.int64], pool: NDArray[Any], classes: int, ctx: Context
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight (K, D) and bias (K,) on roots of features, from labelled (N, D), their labels (N,) and the pool (M, D)."""
+        import numpy as np
+
+        from mapsto.nn.adapt import ridge
+        from mapsto.nn.semi.open_set import kept_of
+
+        if self.open_set == "leave_out":
+            pool = pool[kept_of(known, pool, ctx)]
+        rooted = known
+        if not len(pool):
+            return ridge.fit(rooted, labels, classes)
+        judgement, fit = self._judged(known, rooted, labels, pool, classes, ctx)
+        if judgement is not None:
+            judgement.say(ctx, pool=len(pool))
+            if not judgement.helps:
+                return ridge.fit(rooted, labels, classes)
+        return fit(np.arange(len(labels)), scaled=True)
+
+    def _judged(
+        self,
+        known: NDArray[Any],
+        rooted: NDArray[Any],
+        labels: NDArray[np.int64],
+        pool: NDArray[Any],
+        classes: int,
+        ctx: Context,
+    ) -> tuple[Judgement | None, Any]:
+        """What cross-validation says, None where it is not asked; and what fits a head with the pool to some of the examples."""
+        import numpy as np
+
+        from mapsto.nn.adapt import ridge
+        from mapsto.nn.adapt.cross_validation import scored
+        from mapsto.nn.semi.back_off import judged
+        from mapsto.nn.semi.ridge import PoolRidge
+
+        guess = self.guess(known, pool, classes, ctx)
+        both = PoolRidge(pool)
+        targets = np.eye(classes)
+
+        def fit(places: NDArray[np.int64], *, scaled: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            guessed = targets[guess(places, labels[places]).argmax(1)]
+            weight, bias = both.fit(rooted[places], targets[labels[places]], guessed)
+            scale = ridge.SCALE if scaled else 1.0
+            return weight * scale, bias * scale
+
+        def with_pool(places: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
+            return scored(fit(places), rooted[asked])
+
+        def without(places: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
+            return scored(ridge.fit(rooted[places], labels[places], classes, scale=1.0), rooted[asked])
+
+        if self.back_off == "never":
+            return None, fit
+        return judged(labels, with_pool, without, ctx.random("folds")), fit
