@@ -169,6 +169,13 @@ from mapsto.mappings.quantize.equalise import Equalise as _quantize_equalise
 from mapsto.mappings.quantize.mixed import Mixed as _quantize_mixed
 from mapsto.mappings.quantize.static import Static as _quantize_static
 from mapsto.mappings.quantize.weight_only import WeightOnly as _quantize_weight_only
+from mapsto.mappings.semi.fixmatch import FixMatch as _semi_fixmatch
+from mapsto.mappings.semi.flexmatch import FlexMatch as _semi_flexmatch
+from mapsto.mappings.semi.freematch import FreeMatch as _semi_freematch
+from mapsto.mappings.semi.mean_teacher import MeanTeacher as _semi_mean_teacher
+from mapsto.mappings.semi.propagation import Propagation as _semi_propagation
+from mapsto.mappings.semi.pseudo_label import PseudoLabel as _semi_pseudo_label
+from mapsto.mappings.semi.pt_map import PtMap as _semi_pt_map
 from mapsto.mappings.train.sparse import Sparse as _train_sparse
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
 from mapsto.process import Process as Process
@@ -362,6 +369,15 @@ class quantize:
     mixed = _quantize_mixed
     static = _quantize_static
     weight_only = _quantize_weight_only
+
+class semi:
+    fixmatch = _semi_fixmatch
+    flexmatch = _semi_flexmatch
+    freematch = _semi_freematch
+    mean_teacher = _semi_mean_teacher
+    propagation = _semi_propagation
+    pseudo_label = _semi_pseudo_label
+    pt_map = _semi_pt_map
 
 class streams:
     agrawal = _streams_agrawal
