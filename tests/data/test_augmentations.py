@@ -46,6 +46,10 @@ DATA = Digits(size=16)
 NAMES = sorted(name.removeprefix("augment.") for name in discovery.entries("augment"))
 PER_PIXEL = {"noise"}
 """What neither moves nor mixes pixels, and so may draw for each."""
+NEIGHBOURS = {"blur", "sharpness"}
+"""What weighs pixels of the image as it is read with those beside them, however large they are."""
+BY_LEVEL = {"augmix", "equalize", "posterize"}
+"""What jumps at a level, on one side of which a pixel and its parts may not all be."""
 
 
 def class_of(name: str) -> type[Augmentation]:
@@ -84,16 +88,37 @@ def batch_for(operation: Augmentation, size: int = 32) -> Drawn:
 def test_these_there_are() -> None:
     assert NAMES == [
         "affine",
+        "augmix",
+        "autocontrast",
+        "blur",
+        "brightness",
+        "color",
+        "color_jitter",
+        "contrast",
         "crop",
         "cutmix",
+        "cutout",
+        "elastic",
+        "equalize",
         "erasing",
         "feature_dropout",
         "flip",
+        "grid_mask",
+        "invert",
         "mixup",
         "noise",
+        "posterize",
         "randaugment",
+        "rotate",
+        "sharpness",
+        "shear_x",
+        "shear_y",
         "smote",
+        "solarize",
         "swap",
+        "translate_x",
+        "translate_y",
+        "trivialaugment",
     ]
     assert dir(augment) == NAMES
     assert mapsto.augment.flip is class_of("flip")
@@ -157,7 +182,7 @@ def test_targets_change_only_where_samples_are_mixed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_images_of_another_size_see_the_same_change(name: str) -> None:
     operation: Any = example(name)
-    if name in PER_PIXEL or "images" not in operation.on:
+    if name in PER_PIXEL | NEIGHBOURS or "images" not in operation.on:
         return
     doubled = operation
     if name == "erasing":
@@ -169,7 +194,9 @@ def test_images_of_another_size_see_the_same_change(name: str) -> None:
     changed, larger = operation.draw(small, generators[0]), doubled.draw(large, generators[1])
     assert torch.equal(*(each.get_state() for each in generators)), "as many draws"
     difference = (avg_pool2d(larger.x.float(), 2) - changed.x.float()).abs().mean()
-    assert float(difference) < 0.2 * float((changed.x.float() - small.x.float()).abs().mean())
+    assert float(difference) < (0.6 if name in BY_LEVEL else 0.2) * float(
+        (changed.x.float() - small.x.float()).abs().mean()
+    )
     if operation.mixes:
         assert torch.allclose(changed.targets, larger.targets, atol=0.1)
 

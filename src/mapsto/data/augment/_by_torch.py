@@ -38,7 +38,7 @@ def _through(x: Tensor, table: np.ndarray[tuple[int, ...], np.dtype[np.int32]], 
             numbers = torch.from_numpy(table[:, step, 1:][codes == code].astype(np.int64)).to(x.device)
             part = x[chosen]
             if code in (Code.BLUR, Code.WARP):
-                x[chosen] = _POOLED[Code(code)](part, numbers, torch.as_tensor(pool, device=x.device))
+                x[chosen] = _POOLED[Code(code)](part, numbers, torch.as_tensor(pool, device=x.device).flatten())
             else:
                 x[chosen] = _STEPS[Code(code)](part, numbers)
     return x
@@ -94,10 +94,11 @@ def _hue(x: Tensor, numbers: Tensor) -> Tensor:
     spread = most - least
     base = torch.where(red == most, 0, torch.where(green == most, 2, 4))
     lead = torch.where(red == most, green - blue, torch.where(green == most, blue - red, red - green))
-    reciprocal = torch.where(spread > 0, ONE // spread.clamp(min=1), 0)
-    turn = numbers[:, 0].remainder(6 * ONE).view(-1, 1, 1)
-    angle = (base * ONE + lead * reciprocal + turn).remainder(6 * ONE)
-    sixth, part = angle >> 16, (spread * (angle & (ONE - 1)) + ONE // 2) >> 16
+    fine = 16 * ONE
+    reciprocal = torch.where(spread > 0, fine // spread.clamp(min=1), 0)
+    turn = (numbers[:, 0] * 16).view(-1, 1, 1)
+    angle = (base * fine + lead * reciprocal + turn).remainder(6 * fine)
+    sixth, part = angle >> 20, (spread * (angle & (fine - 1)) + fine // 2) >> 20
     rising, falling = least + part, most - part
     order = (
         (most, falling, least, least, rising, most),

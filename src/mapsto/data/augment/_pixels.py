@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from mapsto.data.augment._base import Augmentation, Drawn
 from mapsto.data.augment._steps import Fill, Kind, Steps, number_of, rows, uniforms
+from mapsto.errors import SpecError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Generator, Tensor
 
-__all__ = ["OneNumber", "PixelOperation", "by_native_code", "changed_by", "signed"]
+__all__ = ["OneNumber", "PixelOperation", "by_native_code", "changed_by", "in_order", "signed"]
 
 LARGEST = 16384
 """Pixels of a side up to which places are counted in 32 bits by native code."""
@@ -43,8 +44,7 @@ class OneNumber(PixelOperation):
     kind: ClassVar[Kind]
     """What is done."""
 
-    probability: float = Field(default=1.0, ge=0, le=1)
-    """Of each image to be changed, 0 to 1."""
+    probability: float = Field(default=1.0, ge=0, le=1, description="Of each image to be changed, 0 to 1.")
 
     def values(self, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
         """The number of each image from one alike likely between 0 and 1, (N,)."""
@@ -87,13 +87,15 @@ def by_native_code(steps: Steps, x: Tensor) -> Tensor | None:
         return None
     x = x.contiguous()
     made = torch.empty_like(x)
-    table = np.ascontiguousarray(steps.table)
-    pool = None if steps.pool is None else steps.pool.ctypes.data
-    before: tuple[Any, ...] = (x.data_ptr(), made.data_ptr(), *x.shape, table.ctypes.data)
-    if steps.shares is None:
-        done = native.change(*before, table.shape[1], pool)
+    table, pool, shares = (
+        None if each is None else np.ascontiguousarray(each) for each in (steps.table, steps.pool, steps.shares)
+    )
+    at_table, at_pool, at_shares = (None if each is None else each.ctypes.data for each in (table, pool, shares))
+    images = (x.data_ptr(), made.data_ptr(), *x.shape)
+    if shares is None:
+        done = native.change(*images, at_table, steps.table.shape[1], at_pool)
     else:
-        done = native.blend(*before, *table.shape[1:3], pool, steps.shares.ctypes.data)
+        done = native.blend(*images, at_table, *steps.table.shape[1:3], at_pool, at_shares)
     if not done:
         raise MemoryError("there is no memory for the steps of an augmentation")
     return made
@@ -111,3 +113,11 @@ def _changed(steps: Steps, x: Tensor) -> Tensor:
 def signed(uniform: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
     """From -largest to largest, alike likely."""
     return (2 * uniform - 1) * largest
+
+
+def in_order(operation: PixelOperation, field: str) -> None:
+    """Raises `SpecError` where the smallest value of a field of two is above the largest."""
+    low, high = getattr(operation, field)
+    if low > high:
+        problem = f"field '{field}': the smallest, {low}, is above the largest, {high}"
+        raise SpecError(problem, where=f"augment.{operation.name}", details=(((field,), problem),))

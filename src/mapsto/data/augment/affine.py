@@ -10,12 +10,15 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._pixels import changed_by
+from mapsto.data.augment._steps import EDGE, Code, Steps, fixed
 
 if TYPE_CHECKING:
-    from torch import Generator
+    from torch import Generator, Tensor
 
 __all__ = ["Affine"]
 
@@ -49,23 +52,42 @@ class Affine(Augmentation):
     )
     contract: ClassVar[dict[str, Any]] = {"degrees": 15, "scale": 0.1, "shear": 0.1, "translate": 0.1}
 
+    version: ClassVar[int] = 2
+
     def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
         import torch
-        from torch.nn.functional import affine_grid, grid_sample
 
-        x = drawn.x if drawn.x.is_floating_point() else drawn.x.float()
-        count, _, height, width = x.shape
-        signed = (torch.rand(5, count, generator=generator) * 2 - 1).to(x.device)
+        x = drawn.x
+        signed = torch.rand(5, len(x), generator=generator) * 2 - 1
+        if x.is_floating_point():
+            return dataclasses.replace(drawn, x=self._sampled(x, signed.to(x.device)))
+        a, b, c, d = (each.double().numpy() for each in self._map(signed.double()))
+        shifts = self.translate * signed[3:].double().numpy()
+        table = np.zeros((len(x), 1, 8), np.int32)
+        table[:, 0, 0], table[:, 0, 7] = Code.AFFINE, EDGE
+        table[:, 0, 1:7] = fixed(np.stack([a, b, c, d, *shifts], axis=1))
+        return dataclasses.replace(drawn, x=changed_by(Steps(table=table), x))
+
+    def _map(self, signed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A, row by row, from places in the result to places in the image, in pixels, of each image."""
         angle = signed[0] * math.radians(self.degrees)
         shrink = 1 / (1 + signed[1] * self.scale)
         cos, sin = angle.cos() * shrink, angle.sin() * shrink
         slant = signed[2] * self.shear
+        return cos, slant * cos - sin, sin, slant * sin + cos
+
+    def _sampled(self, x: Tensor, signed: Tensor) -> Tensor:
+        """Numbers that are no bytes, without rounding them."""
+        import torch
+        from torch.nn.functional import affine_grid, grid_sample
+
+        count, _, height, width = x.shape
+        a, b, c, d = self._map(signed)
         # The grid counts each side as 2, so an angle on an image that is not square needs the ratio of its sides.
         ratio = height / width
-        across = torch.stack([cos, (slant * cos - sin) * ratio, signed[3] * 2 * self.translate], dim=1)
-        down = torch.stack([sin / ratio, slant * sin + cos, signed[4] * 2 * self.translate], dim=1)
+        across = torch.stack([a, b * ratio, signed[3] * 2 * self.translate], dim=1)
+        down = torch.stack([c / ratio, d, signed[4] * 2 * self.translate], dim=1)
         grid = affine_grid(
             torch.stack([across, down], dim=1).to(x.dtype), [count, 1, height, width], align_corners=False
         )
-        moved = grid_sample(x, grid, padding_mode="border", align_corners=False)
-        return dataclasses.replace(drawn, x=moved if drawn.x.is_floating_point() else moved.round_().to(drawn.x.dtype))
+        return grid_sample(x, grid, padding_mode="border", align_corners=False)

@@ -6,7 +6,7 @@ of its own (Cubuk et al., "RandAugment: Practical Automated Data Augmentation wi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -40,6 +40,8 @@ class Randaugment(PixelOperation):
     """M: 0 is no change of strength, 30 the largest, as torchvision and kornia count, where the paper has 10; 9 is usual."""
     fill: Fill = 128
     """What is seen beyond the border: a grey level, 0 to 255, or `edge`, the outermost pixels; grey in the paper."""
+
+    candidates: ClassVar[tuple[dict[str, Any], ...]] = ({"magnitude": 9.0},)
 
     def steps(self, shape: tuple[int, ...], generator: Generator) -> Steps:
         from mapsto.data.augment._policy import RANDAUGMENT

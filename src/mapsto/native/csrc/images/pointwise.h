@@ -65,11 +65,11 @@ inline void color(const Byte* in, Byte* out, Shape shape, std::int32_t factor) {
   }
 }
 
-// 65536 / d for each spread d of a pixel's colours, rounded down.
+// 2^20 / d for each spread d of a pixel's colours, rounded down.
 inline const std::int32_t* reciprocals() {
   static const std::vector<std::int32_t> table = [] {
     std::vector<std::int32_t> made(256, 0);
-    for (int d = 1; d < 256; ++d) made[d] = 65536 / d;
+    for (int d = 1; d < 256; ++d) made[d] = (1 << 20) / d;
     return made;
   }();
   return table.data();
@@ -82,19 +82,19 @@ inline void hue(const Byte* in, Byte* out, Shape shape, std::int32_t shift) {
     if (in != out) std::memcpy(out, in, shape.size());
     return;
   }
-  constexpr std::int32_t circle = 6 * 65536;
+  constexpr std::int32_t fine = 1 << 20, circle = 6 * fine;
   const std::int32_t* reciprocal = reciprocals();
-  const std::int32_t turn = (shift % circle + circle) % circle;
+  const std::int32_t turn = (shift % (circle / 16) * 16 + circle) % circle;
   for (std::size_t i = 0; i < plane; ++i) {
     const std::int32_t red = in[i], green = in[i + plane], blue = in[i + 2 * plane];
     const std::int32_t most = std::max({red, green, blue}), least = std::min({red, green, blue}), spread = most - least;
     const std::int32_t base = red == most ? 0 : green == most ? 2 : 4;
     const std::int32_t lead = red == most ? green - blue : green == most ? blue - red : red - green;
-    std::int32_t angle = base * 65536 + lead * reciprocal[spread] + turn;  // from -1 sixth on
+    std::int32_t angle = base * fine + lead * reciprocal[spread] + turn;  // from -1 sixth on
     angle = angle < 0 ? angle + circle : angle;
     angle = angle >= circle ? angle - circle : angle;
     angle = angle >= circle ? angle - circle : angle;
-    const std::int32_t sixth = angle >> 16, part = (spread * (angle & 65535) + 32768) >> 16;
+    const std::int32_t sixth = angle >> 20, part = (spread * (angle & (fine - 1)) + fine / 2) >> 20;
     const std::int32_t rising = least + part, falling = most - part;
     out[i] = static_cast<Byte>(sixth == 0 || sixth == 5 ? most : sixth == 1 ? falling : sixth == 4 ? rising : least);
     out[i + plane] = static_cast<Byte>(sixth == 1 || sixth == 2 ? most : sixth == 3 ? falling : sixth == 0 ? rising : least);
