@@ -3,16 +3,37 @@
 from mapsto.context import Context as Context
 from mapsto.context import Numerics as Numerics
 from mapsto.data.augment.affine import Affine as _augment_affine
+from mapsto.data.augment.augmix import Augmix as _augment_augmix
+from mapsto.data.augment.autocontrast import Autocontrast as _augment_autocontrast
+from mapsto.data.augment.blur import Blur as _augment_blur
+from mapsto.data.augment.brightness import Brightness as _augment_brightness
+from mapsto.data.augment.color import Color as _augment_color
+from mapsto.data.augment.color_jitter import ColorJitter as _augment_color_jitter
+from mapsto.data.augment.contrast import Contrast as _augment_contrast
 from mapsto.data.augment.crop import Crop as _augment_crop
 from mapsto.data.augment.cutmix import Cutmix as _augment_cutmix
+from mapsto.data.augment.cutout import Cutout as _augment_cutout
+from mapsto.data.augment.elastic import Elastic as _augment_elastic
+from mapsto.data.augment.equalize import Equalize as _augment_equalize
 from mapsto.data.augment.erasing import Erasing as _augment_erasing
 from mapsto.data.augment.feature_dropout import FeatureDropout as _augment_feature_dropout
 from mapsto.data.augment.flip import Flip as _augment_flip
+from mapsto.data.augment.grid_mask import GridMask as _augment_grid_mask
+from mapsto.data.augment.invert import Invert as _augment_invert
 from mapsto.data.augment.mixup import Mixup as _augment_mixup
 from mapsto.data.augment.noise import Noise as _augment_noise
+from mapsto.data.augment.posterize import Posterize as _augment_posterize
 from mapsto.data.augment.randaugment import Randaugment as _augment_randaugment
+from mapsto.data.augment.rotate import Rotate as _augment_rotate
+from mapsto.data.augment.sharpness import Sharpness as _augment_sharpness
+from mapsto.data.augment.shear_x import ShearX as _augment_shear_x
+from mapsto.data.augment.shear_y import ShearY as _augment_shear_y
 from mapsto.data.augment.smote import Smote as _augment_smote
+from mapsto.data.augment.solarize import Solarize as _augment_solarize
 from mapsto.data.augment.swap import Swap as _augment_swap
+from mapsto.data.augment.translate_x import TranslateX as _augment_translate_x
+from mapsto.data.augment.translate_y import TranslateY as _augment_translate_y
+from mapsto.data.augment.trivialaugment import Trivialaugment as _augment_trivialaugment
 from mapsto.data.sets.arrays import Arrays as _datasets_arrays
 from mapsto.data.sets.augmented import Augmented as _datasets_augmented
 from mapsto.data.sets.cifar10 import Cifar10 as _datasets_cifar10
@@ -217,16 +238,37 @@ class adapt:
 
 class augment:
     affine = _augment_affine
+    augmix = _augment_augmix
+    autocontrast = _augment_autocontrast
+    blur = _augment_blur
+    brightness = _augment_brightness
+    color = _augment_color
+    color_jitter = _augment_color_jitter
+    contrast = _augment_contrast
     crop = _augment_crop
     cutmix = _augment_cutmix
+    cutout = _augment_cutout
+    elastic = _augment_elastic
+    equalize = _augment_equalize
     erasing = _augment_erasing
     feature_dropout = _augment_feature_dropout
     flip = _augment_flip
+    grid_mask = _augment_grid_mask
+    invert = _augment_invert
     mixup = _augment_mixup
     noise = _augment_noise
+    posterize = _augment_posterize
     randaugment = _augment_randaugment
+    rotate = _augment_rotate
+    sharpness = _augment_sharpness
+    shear_x = _augment_shear_x
+    shear_y = _augment_shear_y
     smote = _augment_smote
+    solarize = _augment_solarize
     swap = _augment_swap
+    translate_x = _augment_translate_x
+    translate_y = _augment_translate_y
+    trivialaugment = _augment_trivialaugment
 
 class choose:
     best = _choose_best
