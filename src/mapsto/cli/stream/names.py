@@ -1,10 +1,22 @@
-"""What the run of a stream is called."""
+"""What the run of a stream is called, what can learn, and what its target may hold."""
 
 from __future__ import annotations
 
 import re
+from enum import Enum
 
-__all__ = ["slug"]
+__all__ = ["LEARNERS", "Task", "slug"]
+
+LEARNERS = ("online.tabular", "online.softmax")
+"""The first of them that there is learns where none is named."""
+
+
+class Task(Enum):
+    """Whether a target holds classes or values."""
+
+    AUTO = "auto"
+    CLASSES = "classes"
+    VALUES = "values"
 
 
 def slug(name: str) -> str:

@@ -1,0 +1,117 @@
+"""``mapsto stream FILE --from MODEL``: answer the events with what was learnt, and list what a run kept."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapsto.cli.app import print_json, print_note, print_text
+from mapsto.cli.stream.names import Task
+from mapsto.errors import SpecError, command
+from mapsto_runtime.shown import few
+
+if TYPE_CHECKING:
+    from mapsto.kinds import Block, Model
+
+__all__ = ["list_snapshots", "predict"]
+
+
+def predict(
+    file: str,
+    form: str | None,
+    fields: dict[str, Any],
+    task: Task,
+    name: str,
+    store: str | None,
+    predictions: Path | None,
+    as_json: bool,
+    *,
+    explain: bool,
+) -> None:
+    """Answer a stream with a model, which learns nothing from it."""
+    import numpy as np
+
+    from mapsto.cli.stream.models import model_of
+    from mapsto.cli.stream.predictions import PredictionFile
+    from mapsto.cli.stream.sources import node_of_file, stream_of
+    from mapsto.store import Store
+
+    model, digest = model_of(name, Store(store))
+    values = model.values.get("task", "classes") == "values"
+    if task is not Task.AUTO and (task is Task.VALUES) is not values:
+        raise SpecError(
+            f"the model has learnt {'values' if values else 'classes'}", where="--task", hint="leave it out"
+        )
+    source = stream_of(node_of_file(file, form, {**fields, "task": "values" if values else None}))
+    learner, classes = model.open(), model.signature.classes
+    sink = PredictionFile(predictions, values=values, as_json=as_json)
+    if explain and not sink.is_json:
+        raise SpecError("explanations are lines of JSON", where="--predictions", hint="give a name that ends in .jsonl")
+    sink.check()
+    explained = getattr(learner, "explain", None)
+    if explain and explained is None:
+        raise SpecError(f"{model.learner} explains no answer", where="--explain", hint="learn with online.tabular")
+    count = labels = 0
+    good = 0.0
+    with closing(sink):
+        for block in source.open():
+            if not count and len(block):
+                _require_columns(model, block, file)
+            scores = learner.predict(block)
+            sink.add(count, block, scores, classes, explained(block) if explain and explained is not None else None)
+            count += len(block)
+            there = block.has_y & block.has_x
+            if scores.shape[1]:
+                there &= ~np.isnan(scores[:, 0])
+                labels += int(there.sum())
+                good += _good(scores[there], block.y[there], classes, values=values)
+    where = f" to {predictions}" if predictions is not None else ""
+    judged = ""
+    if labels:
+        judged = f"; mean absolute error {good / labels:.4g}" if values else f"; right on {100 * good / labels:.1f} %"
+        judged += f" of the {labels:,} that have a label"
+    print_note(
+        f"{count:,} events answered{where} by {model.learner} after {model.events:,} events ({digest[:12]}){judged}"
+    )
+
+
+def _require_columns(model: Model, block: Block, file: str) -> None:
+    """Says which of the model's columns the first events lack. Raises `SpecError` where they have none, so that all answers were alike."""
+    learnt = [] if model.base is not None else [column.name for column in model.signature.columns]
+    missing = [name for name in learnt if name not in block.x]
+    if learnt and len(missing) == len(learnt) and block.has_x.any():
+        raise SpecError(
+            f"has none of the columns that the model learnt from: {few(learnt, 10)}",
+            where=file,
+            hint=f"it has {few([*block.x], 10)}; rename them, or give another model",
+        )
+    if missing:
+        print_note(f"{file} lacks columns that the model learnt from, which count as missing: {few(missing, 10)}")
+
+
+def _good(scores: Any, labels: Any, classes: tuple[str, ...], *, values: bool) -> float:
+    """Right answers, or the sum of absolute errors of values."""
+    if values:
+        return float(abs(scores[:, 0] - labels).sum())
+    answers = [classes[best] for best in scores.argmax(1).tolist()]
+    return float(sum(answer == str(label) for answer, label in zip(answers, labels.tolist(), strict=True)))
+
+
+def list_snapshots(name: str, store: str | None, as_json: bool) -> None:
+    """What a run has kept on its way."""
+    from mapsto.cli.stream.models import snapshots
+    from mapsto.store import Store
+
+    found = snapshots(name.partition("@")[0], Store(store))
+    if as_json:
+        print_json([{"events": each.events, "digest": each.digest, "time": each.time} for each in found])
+        return
+    for each in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.time))
+        print_text(f"{each.events:>12,} events  {each.digest[:12]}  {when}{'  (the end)' if each.is_end else ''}")
+    last = f"{name.partition('@')[0]}@{found[-1].events}"
+    print_text(
+        f"answer with one: {command('mapsto stream {table} --from {snapshot}', table='FILE.csv', snapshot=last)}"
+    )
