@@ -15,11 +15,12 @@ from mapsto.context import Context
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Dataset, Samples
 from mapsto.mappings.evaluate.accuracy import Accuracy
+from mapsto.mappings.evaluate.clusters import Clusters
 
 pytestmark = pytest.mark.usefixtures("trusted")
 
 ONE, FEW, POOL, TEST = Corners(per_class=1), Corners(per_class=4), Corners(seed=2, per_class=40), Corners(seed=1)
-ON_FEATURES = ["propagation", "pt_map"]
+ON_FEATURES = ["propagation", "pt_map", "structured"]
 TRAINED = ["pseudo_label", "mean_teacher", "fixmatch", "flexmatch", "freematch"]
 
 
@@ -147,3 +148,16 @@ def test_a_pool_that_is_too_small_is_warned_of_and_labels_alone_are_learnt_from(
 def test_what_mixes_samples_is_refused() -> None:
     with pytest.raises(SpecError, match="mixup mixes samples"):
         context().apply(made("fixmatch", strong=["mixup"]), network(classes=4))
+
+
+def test_classes_of_a_pool_are_discovered_and_judged() -> None:
+    ctx = context()
+    found = ctx.apply(semi.discover(unlabelled=Changed()), network())
+    assert found.signature.classes == tuple(f"group {number}" for number in range(1, 5))
+    assert any(note.startswith("there seem to be 4 groups") for note in ctx.notes)
+    report = context().apply(Clusters(data=TEST), found)
+    assert report.metrics["accuracy"].value > 90
+    assert report.metrics["nmi"].value > 0.8
+    assert {row[2] for row in report.tables["groups"].rows} == set(TEST.open().classes)
+    with pytest.raises(DataError, match="2 samples cannot make 4 groups"):
+        context().apply(semi.discover(unlabelled=Changed(what="tiny"), groups=4), network())

@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 
 from mapsto.context import Context, SilentContext
+from mapsto.errors import SpecError
+from mapsto.kinds import Preprocessing, Samples
 from mapsto.mappings.semi.propagation import Propagation
 from mapsto.mappings.semi.pt_map import PtMap
+from mapsto.mappings.semi.structured import Structured
 from mapsto.nn.adapt import ridge
 from mapsto.nn.semi.back_off import judged
+from mapsto.nn.semi.clusters import clustered, estimated_count, matched
 from mapsto.nn.semi.graph import neighbour_graph, unit_rows
 from mapsto.nn.semi.open_set import ALPHA, far_from_all
 from mapsto.nn.semi.pool import without_copies
-from mapsto.nn.semi.propagation import propagated
+from mapsto.nn.semi.propagation import Spreader, propagated
 from mapsto.nn.semi.pt_map import sinkhorn, transported
 from mapsto.nn.semi.ridge import PoolRidge
+from mapsto.nn.semi.structured import groups_by_means, structured
 
 CLASSES = 3
 
@@ -28,6 +33,11 @@ def clouds(per_class: int, seed: int, spread: float = 0.35) -> tuple[Any, Any]:
     centres = np.random.default_rng(7).uniform(0.2, 1.5, (CLASSES, 8))
     labels = np.repeat(np.arange(CLASSES), per_class)
     return np.abs(centres[labels] + spread * rng.normal(size=(len(labels), 8))), labels
+
+
+def of(labels: Any, classes: int) -> Samples:
+    names = tuple(map(str, range(classes)))
+    return Samples(inputs=labels[:, None], labels=labels, classes=names, preprocessing=Preprocessing(kind="none"))
 
 
 @pytest.mark.parametrize("method", ["propagation", "spreading"])
@@ -126,7 +136,7 @@ def test_the_pool_is_used_where_it_helps_and_not_where_it_hurts() -> None:
     assert (single.helps, single.answers) == (True, 0)
 
 
-@pytest.mark.parametrize("cls", [Propagation, PtMap])
+@pytest.mark.parametrize("cls", [Propagation, PtMap, Structured])
 def test_a_misleading_pool_is_left_unused_and_both_figures_are_said(cls: Any) -> None:
     rng = np.random.default_rng(0)
 
@@ -142,20 +152,22 @@ def test_a_misleading_pool_is_left_unused_and_both_figures_are_said(cls: Any) ->
     pool[:, 0] = 0.1
     ctx = SilentContext(seed=0)
     made = cls(data=_DIGITS, unlabelled=_DIGITS, open_set="keep")
-    weight, bias = made.head(known, labels, pool, 2, ctx)
+    weight, bias = made.head(known, of(labels, 2), pool, ctx)
     plain = ridge.fit(known, labels, 2)
     assert np.array_equal(weight, plain[0])
     assert np.array_equal(bias, plain[1])
     assert "not used, for it hurts" in ctx.notes[-1]
     assert "without" in ctx.notes[-1]
-    used = cls(data=_DIGITS, unlabelled=_DIGITS, open_set="keep", back_off="never").head(known, labels, pool, 2, ctx)
+    used = cls(data=_DIGITS, unlabelled=_DIGITS, open_set="keep", back_off="never").head(
+        known, of(labels, 2), pool, ctx
+    )
     assert not np.array_equal(used[0], plain[0])
 
 
 def test_one_label_a_class_is_used_without_a_test_and_said_so() -> None:
     (known, labels), (pool, _) = clouds(1, 0), clouds(30, 1)
     ctx = Context(seed=0)
-    Propagation(data=_DIGITS, unlabelled=_DIGITS).head(known, labels, pool, CLASSES, ctx)
+    Propagation(data=_DIGITS, unlabelled=_DIGITS).head(known, of(labels, CLASSES), pool, ctx)
     assert "without a test" in ctx.notes[-1]
 
 
@@ -171,3 +183,37 @@ def _digits() -> Any:
 
 
 _DIGITS = _digits()
+
+
+def test_groups_decide_between_classes_that_look_alike_across_groups() -> None:
+    """Class 0 and 1 are one group, 2 and 3 the other; a sample near the border takes the class of its own group."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[3.0, 0.2, 1.0, 0.1], [3.0, 0.2, 0.1, 1.0], [0.2, 3.0, 1.0, 0.1], [0.2, 3.0, 0.1, 1.0]])
+    truth = np.repeat(np.arange(4), 40)
+    pool = np.abs(centres[truth] + 0.35 * rng.normal(size=(160, 4)))
+    spreader, labels = Spreader(centres, pool, 4, neighbours=8), np.arange(4)
+    shares = structured(spreader, labels, labels, np.array([0, 0, 1, 1]), rounds=4)
+    assert np.allclose(shares.sum(1), 1)
+    assert (shares.argmax(1) == truth).mean() > 0.85
+    assert (shares[:, :2].sum(1) > 0.5).astype(int).tolist() == (truth < 2).astype(int).tolist()
+    assert groups_by_means(centres, labels, 4, 2).tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
+
+
+def test_a_hierarchy_names_every_class_and_no_other() -> None:
+    for hierarchy, message in (({"0": "a"}, "class '1' has no group"), ({"0": "a", "x": "b"}, "no class 'x'")):
+        made = Structured(data=_DIGITS, unlabelled=_DIGITS, hierarchy=hierarchy)
+        with pytest.raises(SpecError, match=message):
+            made.guess(np.ones((2, 3)), np.ones((3, 3)), of(np.arange(2), 2), SilentContext())
+    with pytest.raises(SpecError, match="groups"):
+        Structured(data=_DIGITS, unlabelled=_DIGITS, hierarchy={"0": "a"}, groups=2)
+
+
+def test_classes_are_found_counted_and_matched() -> None:
+    features, labels = clouds(60, 2, spread=0.2)
+    group, centres = clustered(features, CLASSES, np.random.default_rng(0))
+    match = matched(group, labels)
+    assert match.accuracy > 0.95
+    assert match.nmi > 0.8
+    assert sorted(match.classes) == [0, 1, 2]
+    assert np.allclose(np.linalg.norm(centres, axis=1), 1)
+    assert estimated_count(features, range(2, 9), np.random.default_rng(0))[0] == CLASSES

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.context import Context
+from mapsto.kinds import Samples
 from mapsto.nn.semi.on_features import POOL, Guess, OnFeatures
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ class Propagation(OnFeatures):
 
     contract: ClassVar[dict[str, Any]] = {"unlabelled": POOL}
 
-    def guess(self, features: NDArray[Any], pool: NDArray[Any], classes: int, ctx: Context) -> Guess:
+    def guess(self, features: NDArray[Any], pool: NDArray[Any], samples: Samples, ctx: Context) -> Guess:
         from mapsto.nn.semi.propagation import Spreader
 
-        spreader = Spreader(features, pool, classes, neighbours=self.neighbours)
+        spreader = Spreader(features, pool, len(samples.classes), neighbours=self.neighbours)
 
         def shares(known: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
             return spreader.shares(known, labels, method=self.method, alpha=self.alpha, balance=self.balance)

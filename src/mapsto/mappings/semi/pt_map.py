@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from mapsto.context import Context
+from mapsto.kinds import Samples
 from mapsto.nn.semi.on_features import POOL, Guess, OnFeatures
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class PtMap(OnFeatures):
 
     contract: ClassVar[dict[str, Any]] = {"unlabelled": POOL}
 
-    def guess(self, features: NDArray[Any], pool: NDArray[Any], classes: int, ctx: Context) -> Guess:
+    def guess(self, features: NDArray[Any], pool: NDArray[Any], samples: Samples, ctx: Context) -> Guess:
         from mapsto.nn.semi.pt_map import transported
 
         def shares(known: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -43,7 +44,7 @@ class PtMap(OnFeatures):
                 features[known],
                 labels,
                 pool,
-                classes,
+                len(samples.classes),
                 power=self.power,
                 sharpness=self.sharpness,
                 step=self.step,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mapsto.nn.adapt.ridge import rooted
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,17 +21,15 @@ _CHUNK = 1024
 
 
 def unit_rows(features: NDArray[Any]) -> NDArray[np.float32]:
-    """Features (N, D) as directions: each row of length 1, float32. Where none is negative, as after a ReLU, of their square roots.
+    """Features (N, D) as directions: the roots of each row, divided by their length; float32.
 
-    The square root evens out the few large activations of an embedding, which would else decide every cosine.
+    The root evens out the few large activations of an embedding, which would else decide every cosine.
 
     >>> unit_rows(np.array([[9.0, 16.0], [0.0, 4.0]])).round(2)
     array([[0.6, 0.8],
            [0. , 1. ]], dtype=float32)
     """
-    rows = features.reshape(len(features), -1).astype(np.float32)
-    if rows.size and rows.min() >= 0:
-        rows = np.sqrt(rows)
+    rows = rooted(features.reshape(len(features), -1).astype(np.float32))
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 

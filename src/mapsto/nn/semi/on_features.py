@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.kinds import Frozen, Network
+from mapsto.kinds import Frozen, Network, Samples
 from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
     """A linear head on the frozen embedding, fitted to labelled examples and to a pool whose labels are guessed from features."""
 
     @abstractmethod
-    def guess(self, features: NDArray[Any], pool: NDArray[Any], classes: int, ctx: Context) -> Guess:
-        """What guesses the labels of a pool's features (M, D); what does not depend on labels is done here, once."""
+    def guess(self, features: NDArray[Any], pool: NDArray[Any], samples: Samples, ctx: Context) -> Guess:
+        """What guesses the labels of a pool's features (M, D) beside those (N, D) of `samples`; what labels do not decide is done here."""
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DataError` for what `labelled_and_pool` refuses, `DomainError` where there is no embedding."""
@@ -72,7 +72,7 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         samples, inputs = labelled_and_pool(self.data, self.unlabelled, ctx, where=self.name)
         known = features_of(value, samples.inputs, ctx)
         pool = features_of(value, inputs, ctx) if len(inputs) else known[:0]
-        weight, bias = self.head(known, samples.labels, pool, len(samples.classes), ctx)
+        weight, bias = self.head(known, samples, pool, ctx)
         module = value.module()
         edit, signature = headed(value, module, samples.classes, fresh=True)
         set_head(module, torch.as_tensor(weight).float(), torch.as_tensor(bias).float())
@@ -81,9 +81,9 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         )
 
     def head(
-        self, known: NDArray[Any], labels: NDArray[np.int64], pool: NDArray[Any], classes: int, ctx: Context
+        self, known: NDArray[Any], samples: Samples, pool: NDArray[Any], ctx: Context
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weight (K, D) and bias (K,) on roots of features, from labelled (N, D), their labels (N,) and the pool (M, D)."""
+        """Weight (K, D) and bias (K,) on roots of features, from features of the labelled `samples` (N, D) and the pool (M, D)."""
         import numpy as np
 
         from mapsto.nn.adapt import ridge
@@ -91,10 +91,10 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
 
         if self.open_set == "leave_out":
             pool = pool[kept_of(known, pool, ctx)]
-        rooted = known
+        rooted, labels, classes = known, samples.labels, len(samples.classes)
         if not len(pool):
             return ridge.fit(rooted, labels, classes)
-        judgement, fit = self._judged(known, rooted, labels, pool, classes, ctx)
+        judgement, fit = self._judged(known, rooted, samples, pool, ctx)
         if judgement is not None:
             judgement.say(ctx, pool=len(pool))
             if not judgement.helps:
@@ -105,9 +105,8 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         self,
         known: NDArray[Any],
         rooted: NDArray[Any],
-        labels: NDArray[np.int64],
+        samples: Samples,
         pool: NDArray[Any],
-        classes: int,
         ctx: Context,
     ) -> tuple[Judgement | None, Any]:
         """What cross-validation says, None where it is not asked; and what fits a head with the pool to some of the examples."""
@@ -118,7 +117,8 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         from mapsto.nn.semi.back_off import judged
         from mapsto.nn.semi.ridge import PoolRidge
 
-        guess = self.guess(known, pool, classes, ctx)
+        labels, classes = samples.labels, len(samples.classes)
+        guess = self.guess(known, pool, samples, ctx)
         both = PoolRidge(pool)
         targets = np.eye(classes)
 

@@ -71,24 +71,27 @@ def propagated(
 class Spreader:
     """The graph of labelled samples and a pool, made once; labels are spread from any of the labelled ones.
 
-    Those that no label is given for are in the graph as the pool is.
+    Those that no label is given for are in the graph as the pool is. `known` and `pool` say how many there are of each.
     """
 
     def __init__(self, features: NDArray[Any], pool: NDArray[Any], classes: int, *, neighbours: int) -> None:
-        self._known, self._pool, self._classes = len(features), len(pool), classes
+        self.known, self.pool, self._classes = len(features), len(pool), classes
         self._graph: Any = neighbour_graph(unit_rows(np.concatenate([features, pool])), neighbours)
 
     def shares(
         self, known: NDArray[np.int64], labels: NDArray[Any], *, method: Method, alpha: float, balance: float
     ) -> NDArray[np.float64]:
-        """Shares (M, classes) of the pool, from the labelled samples at the places `known` (n,) and their labels (n,) or (n, classes)."""
-        if not self._pool:
-            return np.empty((0, self._classes))
+        """Shares (M, classes) of the pool, from samples at the places `known` (n,), of the labelled ones and the pool behind them.
+
+        Their labels are class numbers (n,), or shares (n, k) of any k classes.
+        """
+        if not self.pool:
+            return np.empty((0, self._classes if labels.ndim == 1 else labels.shape[1]))
         given = np.eye(self._classes)[labels] if labels.ndim == 1 else labels.astype(np.float64)
         given = given / np.maximum(given.sum(0), 1e-12)  # each class begins with a mass of 1, however many its examples
         smooth = method == "spreading"
         found = _spread(self._graph, given, known, alpha) if smooth else _propagate(self._graph, given, known)
-        return _shares(found[self._known :], balance)
+        return _shares(found[self.known :], balance)
 
 
 def _spread(graph: Any, given: NDArray[np.float64], known: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
