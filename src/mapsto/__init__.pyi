@@ -105,6 +105,7 @@ from mapsto.mappings.distill.self import Self as _distill_self
 from mapsto.mappings.distill.similarity import Similarity as _distill_similarity
 from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
+from mapsto.mappings.evaluate.clusters import Clusters as _evaluate_clusters
 from mapsto.mappings.evaluate.cross_validated import CrossValidated as _evaluate_cross_validated
 from mapsto.mappings.evaluate.difference import Difference as _evaluate_difference
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
@@ -190,6 +191,7 @@ from mapsto.mappings.quantize.equalise import Equalise as _quantize_equalise
 from mapsto.mappings.quantize.mixed import Mixed as _quantize_mixed
 from mapsto.mappings.quantize.static import Static as _quantize_static
 from mapsto.mappings.quantize.weight_only import WeightOnly as _quantize_weight_only
+from mapsto.mappings.semi.discover import Discover as _semi_discover
 from mapsto.mappings.semi.fixmatch import FixMatch as _semi_fixmatch
 from mapsto.mappings.semi.flexmatch import FlexMatch as _semi_flexmatch
 from mapsto.mappings.semi.freematch import FreeMatch as _semi_freematch
@@ -197,6 +199,7 @@ from mapsto.mappings.semi.mean_teacher import MeanTeacher as _semi_mean_teacher
 from mapsto.mappings.semi.propagation import Propagation as _semi_propagation
 from mapsto.mappings.semi.pseudo_label import PseudoLabel as _semi_pseudo_label
 from mapsto.mappings.semi.pt_map import PtMap as _semi_pt_map
+from mapsto.mappings.semi.structured import Structured as _semi_structured
 from mapsto.mappings.train.sparse import Sparse as _train_sparse
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
 from mapsto.process import Process as Process
@@ -314,6 +317,7 @@ class distill:
 
 class evaluate:
     accuracy = _evaluate_accuracy
+    clusters = _evaluate_clusters
     cross_validated = _evaluate_cross_validated
     difference = _evaluate_difference
     episodes = _evaluate_episodes
@@ -413,6 +417,7 @@ class quantize:
     weight_only = _quantize_weight_only
 
 class semi:
+    discover = _semi_discover
     fixmatch = _semi_fixmatch
     flexmatch = _semi_flexmatch
     freematch = _semi_freematch
@@ -420,6 +425,7 @@ class semi:
     propagation = _semi_propagation
     pseudo_label = _semi_pseudo_label
     pt_map = _semi_pt_map
+    structured = _semi_structured
 
 class streams:
     agrawal = _streams_agrawal
