@@ -279,7 +279,12 @@ def test_what_is_said_works(text: str, place: Path) -> None:
         load_recipe(words[1], settings={"encoder.configuration": None, "encoder.folder": "FOLDER"})  # the reader's own
     elif words[0] not in SLOW:
         (place / "mine.yaml").unlink() if words[0] == "new" else None
-        mapsto(*words, *(["--plan"] if words[0] in ("run", "compress") and "--plan" not in words else []), code=0)
+        mapsto(
+            *words,
+            *(["--plan"] if words[0] in ("run", "compress") and "--plan" not in words else []),
+            *(["--no-speed"] if words[0] == "evaluate" else []),
+            code=0,
+        )
 
 
 @pytest.mark.slow

@@ -299,17 +299,16 @@ def _metrics(result: Doc) -> View | None:
     rows = [
         [
             page.Cell(_called(name)),
-            page.Cell(
-                f"{metric['value']:.2f}" if metric["unit"] == "%" else f"{metric['value']:.4g}", repr(metric["value"])
-            ),
-            page.Cell(interval_text(metric, metric["unit"])),
-            page.Cell(metric["unit"]),
+            page.Cell(_value_text(metric), repr(metric["value"]), None, interval_text(metric, metric["unit"])),
             page.Cell(page._plain(metric["n"]) if metric.get("n") is not None else ""),
         ]
         for name, metric in _every_metric(result)
     ]
-    columns = ["figure", "value", "95 % interval", "unit", "n"]
-    return View(columns, [False, True, True, False, True], rows) if rows else None
+    return View(["figure", "value", "n"], [False, True, True], rows) if rows else None
+
+
+def _value_text(metric: Doc) -> str:
+    return f"{metric['value']:.2f} %" if metric["unit"] == "%" else f"{metric['value']:.4g} {metric['unit']}".strip()
 
 
 def _unknown(rows: Sequence[Doc]) -> View:
@@ -325,7 +324,7 @@ def _case(case: Doc) -> _Case:
     width = int.from_bytes(base64.b64decode(uri.removeprefix(page._PNG)[:32])[16:20], "big") or 1
     sure = f" ({case['confidence']:.2f})" if "confidence" in case else ""
     caption = f"{short(str(case['label']))} → {short(str(case['answer']))}{sure}"
-    return _Case(uri, caption, short(Path(str(case["source"])).name, 36), width, width * max(1, 84 // width))
+    return _Case(uri, caption, short(Path(str(case["source"])).name, 36), width, width * max(1, 96 // width))
 
 
 def _cases(cases: Sequence[Doc]) -> View | None:

@@ -113,7 +113,7 @@ def fit_temperature(scores: NDArray[Any], labels: NDArray[np.int64]) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def calibrate(scores: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, Metric]:
+def calibrate(scores: NDArray[Any], labels: NDArray[np.int64], *, bins: int = BINS) -> dict[str, Metric]:
     """A temperature for these scores (N, K), and what it is worth on samples that it was not fitted to: ``ece`` and ``nll`` after it.
 
     Each half of the samples is divided by the temperature of the other half. Empty for fewer than 20 samples.
@@ -129,7 +129,7 @@ def calibrate(scores: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, Metr
     of_label = np.maximum(probabilities[np.arange(n), labels], _LEAST)
     return {
         "temperature": Metric(value=fit_temperature(scores, labels), n=n),
-        "ece": Metric(value=100 * expected_error(sure, right), unit="%", n=n),
+        "ece": Metric(value=100 * expected_error(sure, right, bins), unit="%", n=n),
         "nll": Metric(value=float(-np.log(of_label).mean()), n=n),
     }
 
