@@ -105,6 +105,7 @@ from mapsto.mappings.distill.self import Self as _distill_self
 from mapsto.mappings.distill.similarity import Similarity as _distill_similarity
 from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
+from mapsto.mappings.evaluate.calibration import Calibration as _evaluate_calibration
 from mapsto.mappings.evaluate.clusters import Clusters as _evaluate_clusters
 from mapsto.mappings.evaluate.cross_validated import CrossValidated as _evaluate_cross_validated
 from mapsto.mappings.evaluate.difference import Difference as _evaluate_difference
@@ -115,6 +116,7 @@ from mapsto.mappings.evaluate.quantization import Quantization as _evaluate_quan
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
 from mapsto.mappings.evaluate.sparsity import Sparsity as _evaluate_sparsity
+from mapsto.mappings.evaluate.transfer import Transfer as _evaluate_transfer
 from mapsto.mappings.export.best import Best as _export_best
 from mapsto.mappings.export.executorch import Executorch as _export_executorch
 from mapsto.mappings.export.litert import Litert as _export_litert
@@ -317,6 +319,7 @@ class distill:
 
 class evaluate:
     accuracy = _evaluate_accuracy
+    calibration = _evaluate_calibration
     clusters = _evaluate_clusters
     cross_validated = _evaluate_cross_validated
     difference = _evaluate_difference
@@ -327,6 +330,7 @@ class evaluate:
     sensitivity = _evaluate_sensitivity
     size = _evaluate_size
     sparsity = _evaluate_sparsity
+    transfer = _evaluate_transfer
 
 class export:
     best = _export_best
