@@ -19,6 +19,8 @@ from mapsto.kinds import Forked, Network, Package
 from mapsto.mapping import Mapping
 from mapsto.mappings.adapt.centroid import Centroid
 from mapsto.mappings.adapt.linear import Linear
+from mapsto.mappings.adapt.nearest import Nearest
+from mapsto.mappings.adapt.ridge import Ridge
 from mapsto.mappings.choose.best import Best
 from mapsto.mappings.choose.branch import Branch
 from mapsto.mappings.evaluate.accuracy import Accuracy
@@ -39,7 +41,7 @@ def accuracy(value: Network) -> float:
     return context().apply(Accuracy(data=TEST), value).metrics["accuracy"].value
 
 
-@pytest.mark.parametrize("mapping", [Centroid(data=FEW), Linear(data=FEW)], ids=["centroid", "linear"])
+@pytest.mark.parametrize("mapping", [Centroid(data=FEW), Linear(data=FEW), Ridge(data=FEW), Nearest(data=FEW)], ids=lambda each: each.name)
 @pytest.mark.parametrize("quantized", [False, True])
 def test_a_classifier_from_a_few_examples(mapping: Mapping[Network, Network], quantized: bool) -> None:
     value = network()
@@ -52,7 +54,8 @@ def test_a_classifier_from_a_few_examples(mapping: Mapping[Network, Network], qu
     assert accuracy(result) > 90
     assert result.signature.classes == FEW.open().classes
     assert result.adaptation is None
-    assert [type(edit).__name__ for edit in result.edits] == ["Quantizers"] * quantized + ["Head"]
+    head = {"adapt.ridge": "RootHead", "adapt.nearest": "NearestHead"}.get(mapping.name, "Head")
+    assert [type(edit).__name__ for edit in result.edits] == ["Quantizers"] * quantized + [head]
 
 
 def test_the_head_ranks_as_distances_do_and_its_scale_makes_it_sure_where_it_is_right() -> None:
@@ -201,7 +204,7 @@ def test_without_shrinking_that_network_is_ruined(
     five_each: tuple[Network, Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Divided by its own spread over 50 examples, one number's weight is 100,000 times the median, and int8 answers at random."""
-    monkeypatch.setattr("mapsto.mappings.adapt.linear._spread", lambda features: np.maximum(features.std(0), 1e-8))
+    monkeypatch.setattr("mapsto.nn.adapt.logistic.spread_of", lambda features: np.maximum(features.std(0), 1e-8))
     assert right(quantize.static(data=FIVE)(adapt.linear(data=FIVE)(five_each[0]))) < 50
 
 
@@ -228,6 +231,7 @@ def test_five_photographs_of_each_class_survive_int8(order: str, tmp_path: Path)
 HEADS = {
     "linear": lambda: adapt.linear(data=FIVE),
     "centroid": lambda: adapt.centroid(data=FIVE),
+    "ridge": lambda: adapt.ridge(data=FIVE),
     "cosine": lambda: adapt.centroid(data=FIVE, distance="cosine"),
     "finetune": lambda: adapt.finetune(data=FIVE, epochs=1),
 }

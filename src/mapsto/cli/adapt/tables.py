@@ -258,7 +258,9 @@ def _cross_validated(
     import numpy as np
 
     from mapsto.cli.adapt.images import judged_folds, right_in_folds
+    from mapsto.context import SilentContext
     from mapsto.data.io.tables import parsed_columns, relearnt_rows
+    from mapsto.nn.adapt.examples import Examples
 
     labels = samples.labels
     classes = samples.classes if labels.ndim == 1 else ()
@@ -268,11 +270,12 @@ def _cross_validated(
     columns = samples.preprocessing.columns
     parsed = [values[labelled] for values in parsed_columns(table, columns, where=where)]
     outputs = np.zeros((len(labels), len(samples.classes)))
-    fit = linear._fit if classes else linear._fit_values
+    quiet = SilentContext(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)  # it was said of all the rows
     for number in range(folds):
         learn, judge = fold != number, fold == number
         rows = relearnt_rows(parsed, columns, learn).astype(np.float32)
-        weight, bias = (part.double().numpy() for part in fit(rows[learn].astype(np.float64), labels[learn]))
+        learnt = samples.take(np.flatnonzero(learn))
+        weight, bias = linear.head(Examples.of(learnt, rows[learn], class_weights=linear.class_weights), quiet)
         outputs[judge] = rows[judge] @ weight.T + bias
     judged = fold >= 0
     if not classes:

@@ -6,7 +6,7 @@ Swersky and Zemel, "Prototypical Networks for Few-shot Learning", 2017).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ __all__ = ["Centroid"]
 class Centroid(Mapping[Network, Network]):
     """A classifier for the classes of `data`; the embedding stays as it is, quantized or not."""
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """The labelled examples, at least one of each class."""
     scale: float | None = Field(default=None, gt=0)
@@ -34,29 +36,17 @@ class Centroid(Mapping[Network, Network]):
         """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
         import torch
 
-        from mapsto.data.checks import require_classes, require_finite
+        from mapsto.nn.adapt.examples import examples_of, with_linear_head
         from mapsto.nn.meta.adaptation import centroid
-        from mapsto.nn.network.build import taking
-        from mapsto.nn.network.dense_outputs import refuse_dense
-        from mapsto.nn.network.head import headed, set_head
-        from mapsto.nn.network.inference import embeddings
 
-        refuse_dense(value.signature, where="adapt.centroid")
-        samples = require_classes(ctx.dataset(self.data), where="adapt.centroid")
-        require_finite(samples.inputs, where="adapt.centroid: data")
-        module = value.module()
-        features = embeddings(module, samples.inputs, value.signature.preprocessing, device=ctx.device)
-        labels = torch.as_tensor(samples.labels)
-        module.cpu()
-        edit, signature = headed(value, module, samples.classes, fresh=True)
+        examples = examples_of(value, self.data, ctx, where="adapt.centroid", told=False)
+        features, labels = torch.from_numpy(examples.features), torch.as_tensor(examples.labels)
         own = value.adaptation.settings if value.adaptation and value.adaptation.method == "centroid" else {}
         distance = self.distance or ("cosine" if centroid.is_cosine(own) else "euclidean")
         scale = self._scale(centroid.scale_of(own), features, labels, cosine=distance == "cosine")
         learner = Adaptation(method="centroid", settings={"scale": scale, "distance": distance})
-        set_head(module, *centroid.head(features, labels, len(samples.classes), learner))
-        return value.with_module(
-            module, *([edit] if edit else []), signature=taking(signature, samples), adaptation=None
-        )
+        weight, bias = centroid.head(features, labels, examples.outputs, learner)
+        return with_linear_head(value, examples, weight.numpy(), bias.numpy())
 
     def _scale(self, own: float, features: Tensor, labels: Tensor, *, cosine: bool) -> float:
         if self.scale is not None:

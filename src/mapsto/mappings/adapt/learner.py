@@ -14,7 +14,6 @@ from mapsto.kinds import Network, Samples
 from mapsto.mapping import DataSource, Mapping
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 __all__ = ["Learner"]
@@ -50,7 +49,7 @@ class Learner(Mapping[Network, Network]):
         adaptation = value.adaptation or CENTROID
         labels, ways = torch.as_tensor(samples.labels), len(samples.classes)
         if (linear := linear_method(adaptation.method)) is not None:
-            features = self._features(value, samples, ctx.device)
+            features = self._features(value, samples, ctx)
             return self._headed(value, samples, linear.head(features, labels, ways, adaptation))
         if (whole := tensor_method(adaptation.method)) is not None:
             from mapsto.nn.network.preprocess import prepare
@@ -75,10 +74,12 @@ class Learner(Mapping[Network, Network]):
                 hint="give examples like those it was trained on",
             )
 
-    def _features(self, value: Network, samples: Samples, device: torch.device) -> Tensor:
-        from mapsto.nn.network.inference import embeddings
+    def _features(self, value: Network, samples: Samples, ctx: Context) -> Tensor:
+        import torch
 
-        return embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=device)
+        from mapsto.nn.adapt.features import features
+
+        return torch.from_numpy(features(value, samples.inputs, ctx)).to(ctx.device)
 
     def _headed(self, value: Network, samples: Samples, head: tuple[Tensor, Tensor] | None) -> Network:
         """The network with that head, or with the one it has, for the classes of the samples."""

@@ -76,17 +76,18 @@ def scored(head: Fitted, features: NDArray[Any]) -> Floats:
     return np.asarray(features, np.float64) @ weight.T + bias
 
 
-def log_loss(scores: NDArray[Any], labels: NDArray[Any]) -> float:
+def log_loss(scores: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
     """The mean −log softmax(scores)[label] in nats, of the examples that have scores; NaN where none has.
 
-    Labels are class numbers (N,) or shares (N, K).
+    Labels are class numbers (N,) or shares (N, K), `weights` those of the examples (N,).
 
     >>> round(log_loss(np.array([[0.0, 0.0], [np.nan, np.nan]]), np.array([1, 0])), 4)
     0.6931
     """
     each = log_losses(scores, labels)
     judged = np.isfinite(each)
-    return float(each[judged].mean()) if judged.any() else float("nan")
+    own = None if weights is None else weights[judged]
+    return float(np.average(each[judged], weights=own)) if judged.any() else float("nan")
 
 
 def log_losses(scores: NDArray[Any], labels: NDArray[Any]) -> Floats:

@@ -125,9 +125,14 @@ def _digest(array: NDArray[Any]) -> str:
 
 
 def _by_pytorch(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArray[np.float32]:
-    from mapsto.nn.network.inference import embeddings
+    from mapsto.nn.network.inference import forward
 
-    return embeddings(bare.module(), inputs, bare.signature.preprocessing, device=ctx.device).numpy()
+    found = forward(bare.module(), inputs, bare.signature.preprocessing, device=ctx.device).numpy()
+    if found.ndim != 2:
+        raise DomainError(
+            f"the embedding has shape {found.shape}, not (N, D)", hint="flatten or pool it before the head"
+        )
+    return found
 
 
 def _by_onnxruntime(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArray[np.float32]:

@@ -1,25 +1,52 @@
 """The nearest labelled examples as a classifier on features: they vote by how near they are.
 
-``p_k(z) ∝ ε + Σ_{i among the n nearest} y_ik exp(cos(z, z_i) / T)`` (Cover and Hart, "Nearest Neighbor Pattern Classification", 1967; the
-weights as in Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", 2018). The scores are ``log p``.
+``p_k(z) ∝ ε + Σ_{i among the n nearest} y_ik exp((cos(u, u_i) − cos(u, u_1)) / T)`` with u the root of a feature vector less the examples'
+mean (Cover and Hart, "Nearest Neighbor Pattern Classification", 1967; the weights as in Wu et al., "Unsupervised Feature Learning via
+Non-Parametric Instance Discrimination", 2018). The scores are ``log p``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.nn.adapt.cross_validation import Scorer
+from mapsto.nn.adapt.cross_validation import folds_of, log_loss, out_of_fold
 from mapsto.nn.adapt.logistic import normalised
-from mapsto.nn.adapt.ridge import targets_of
+from mapsto.nn.adapt.ridge import rooted, targets_of
 
-__all__ = ["FLOOR", "NEIGHBOURS", "TEMPERATURE", "fit"]
+__all__ = ["COUNTS", "FLOOR", "NEIGHBOURS", "TEMPERATURE", "Nearest", "chosen", "fit"]
 
-NEIGHBOURS, TEMPERATURE = 10, 0.07
+COUNTS: tuple[int, ...] = (1, 3, 5, 10, 20, 30)
+"""Numbers of neighbours that are tried."""
+NEIGHBOURS = 10
+"""How many vote where nothing can be tried."""
+TEMPERATURE = 0.07
 FLOOR = 1e-2
 """ε: what a class without a vote gets, as a share of the nearest neighbour's."""
+_FOLDS = 5
+
+
+class Nearest(NamedTuple):
+    """Examples that vote: called with features (M, D) it gives scores (M, K), the logarithms of shares."""
+
+    support: NDArray[np.float64]
+    """(N, D), of length 1."""
+    centre: NDArray[np.float64]
+    """(D,)."""
+    votes: NDArray[np.float64]
+    """(N, K)."""
+    neighbours: int
+    temperature: float
+
+    def __call__(self, features: NDArray[Any]) -> NDArray[np.float64]:
+        likeness = normalised(rooted(np.asarray(features, np.float64)) - self.centre) @ self.support.T
+        nearest = np.argsort(-likeness, axis=1, kind="stable")[:, : self.neighbours]
+        near = np.take_along_axis(likeness, nearest, 1)
+        shares = np.exp((near - near[:, :1]) / self.temperature)
+        voted = np.einsum("mn,mnk->mk", shares, self.votes[nearest]) + FLOOR
+        return np.log(voted / voted.sum(1, keepdims=True))
 
 
 def fit(
@@ -30,8 +57,8 @@ def fit(
     neighbours: int = NEIGHBOURS,
     temperature: float = TEMPERATURE,
     weights: NDArray[Any] | None = None,
-) -> Scorer:
-    """A function from features (M, D) to scores (M, K), the logarithms of shares.
+) -> Nearest:
+    """The examples, ready to vote.
 
     Parameters
     ----------
@@ -48,16 +75,34 @@ def fit(
     >>> scores.argmax(1).tolist()
     [0, 1]
     """
-    support = normalised(np.asarray(features, np.float64))
+    rows = rooted(np.asarray(features, np.float64))
+    centre = rows.mean(0)
     votes = targets_of(labels, classes) * (1.0 if weights is None else np.asarray(weights)[:, None])
-    count = min(neighbours, len(support))
+    return Nearest(normalised(rows - centre), centre, votes, min(neighbours, len(rows)), temperature)
 
-    def scores(asked: NDArray[Any]) -> NDArray[np.float64]:
-        likeness = normalised(np.asarray(asked, np.float64)) @ support.T
-        nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
-        near = np.take_along_axis(likeness, nearest, 1)
-        shares = np.exp((near - near[:, :1]) / temperature)
-        voted = np.einsum("mn,mnk->mk", shares, votes[nearest]) + FLOOR
-        return np.log(voted / voted.sum(1, keepdims=True))
 
-    return scores
+def chosen(
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    classes: int,
+    rng: np.random.Generator,
+    *,
+    temperature: float = TEMPERATURE,
+    weights: NDArray[Any] | None = None,
+) -> tuple[int, dict[int, float]]:
+    """How many neighbours have the least cross-validated log-loss, and that of each.
+
+    `NEIGHBOURS` and no losses where nothing can be left out.
+    """
+    fold = folds_of(labels, max(2, min(_FOLDS, int(np.bincount(labels).max()))), rng)
+    if not (fold >= 0).any():
+        return NEIGHBOURS, {}
+    losses: dict[int, float] = {}
+    for neighbours in COUNTS:
+
+        def fitted(rows: NDArray[Any], index: NDArray[Any], neighbours: int = neighbours) -> Nearest:
+            own = None if weights is None else weights[index]
+            return fit(rows, labels[index], classes, neighbours=neighbours, temperature=temperature, weights=own)
+
+        losses[neighbours] = log_loss(out_of_fold(fitted, features, np.arange(len(labels)), fold), labels, weights)
+    return min(losses, key=losses.__getitem__), losses

@@ -8,6 +8,7 @@ Relationship between Variable Selection and Data Augmentation and a Method for P
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +16,26 @@ from numpy.typing import NDArray
 
 from mapsto.nn.adapt.cross_validation import log_losses
 
-__all__ = ["PENALTIES", "PENALTY", "SCALE", "RidgeFit", "fit", "fitted", "rooted", "targets_of"]
+__all__ = [
+    "PENALTIES",
+    "PENALTY",
+    "SCALE",
+    "RidgeFit",
+    "fit",
+    "fit_rooted",
+    "fitted",
+    "fitted_labels",
+    "fitted_values",
+    "rooted",
+    "targets_of",
+    "unit_of",
+]
 
 PENALTIES: tuple[float, ...] = tuple(10.0 ** (power / 4) for power in range(-12, 9))
 """Those that are tried, in units of the mean squared length of a centred feature vector."""
-PENALTY = 0.1
-"""The penalty where nothing can be left out, as with one example of a class; in the same unit."""
-SCALE = 10.0
+PENALTY = 1.0
+"""The penalty that others have to beat: the best one for 2 to 20 labels of a class, and as good as any for 1, on classes of CIFAR-100."""
+SCALE = 20.0
 """What scores are multiplied by where nothing can be left out."""
 _SCALES: tuple[float, ...] = tuple(10.0 ** (step / 12) for step in range(-6, 31))
 _LEAST = 1e-6
@@ -40,6 +54,9 @@ class RidgeFit(NamedTuple):
     """What the regression's answers, about 0 to 1, were multiplied by, so that their softmax is a probability; 1 for numbers."""
     left_out: NDArray[np.float64]
     """Scores (N, K) of each example by the fit without it, times `scale`."""
+    losses: NDArray[np.float64]
+    """Of each left-out example that can be judged: the log-loss of classes or labels, the squared error of numbers in units of their
+    variance. Empty where none can: all that are not alone in their class."""
 
 
 def rooted(features: NDArray[Any]) -> NDArray[Any]:
@@ -56,6 +73,15 @@ def targets_of(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
     return np.eye(classes)[labels] if labels.ndim == 1 else np.asarray(labels, np.float64)
 
 
+def unit_of(features: NDArray[Any]) -> float:
+    """The mean squared length of a centred feature vector: what penalties are in units of.
+
+    >>> unit_of(np.array([[1.0, 0.0], [3.0, 0.0]]))
+    1.0
+    """
+    return float(np.square(features - features.mean(0)).sum() / len(features)) or 1.0
+
+
 def fit(
     features: NDArray[Any],
     labels: NDArray[Any],
@@ -64,6 +90,7 @@ def fit(
     penalty: float | None = None,
     weights: NDArray[Any] | None = None,
     scale: float | None = None,
+    normalise: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weight (K, D) and bias (K,) whose softmax of scores is a probability; the arguments are those of `fitted`.
 
@@ -71,8 +98,15 @@ def fit(
     >>> (weight.round(3) + 0.0).tolist(), bias.round(3).tolist()
     ([[-0.5], [0.5]], [0.5, 0.5])
     """
-    found = fitted(features, labels, classes, penalty=penalty, weights=weights, scale=scale)
+    found = fitted(features, labels, classes, penalty=penalty, weights=weights, scale=scale, normalise=normalise)
     return found.weight, found.bias
+
+
+def fit_rooted(
+    features: NDArray[Any], labels: NDArray[Any], classes: int, *, weights: NDArray[Any] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight (K, D) and bias (K,) over the root of the features, as `adapt.ridge` fits them: the strongest head for few labels."""
+    return fit(rooted(features), labels, classes, weights=weights, normalise=True)
 
 
 def fitted(
@@ -83,6 +117,7 @@ def fitted(
     penalty: float | None = None,
     weights: NDArray[Any] | None = None,
     scale: float | None = None,
+    normalise: bool = False,
 ) -> RidgeFit:
     """The head, with what was chosen.
 
@@ -95,21 +130,103 @@ def fitted(
     classes
         K.
     penalty
-        λ in units of the mean squared length of a centred feature vector. None: the one of `PENALTIES` with the least squared error
-        on left-out examples.
+        λ in units of the mean squared length of a centred feature vector. None: the one nearest to `PENALTY` whose log-loss on left-out
+        examples is within one standard error of the least (Breiman et al., "Classification and Regression Trees", 1984).
     weights
         Of the examples, (N,), positive; only their proportions matter.
     scale
-        None: the one with the least log-loss on left-out examples. 1 for a regression on numbers.
+        None: the one with the least log-loss on left-out examples, for each penalty (Guo et al., "On Calibration of Modern Neural
+        Networks", 2017).
+    normalise
+        Whether the regression sees features of length 1. The head is for features as they come, of the examples' mean length.
     """
-    solver = _Solver(np.asarray(features, np.float64), targets_of(labels, classes), weights)
+    features, length = _lengths(np.asarray(features, np.float64), normalise)
+    solver = _Solver(features, targets_of(labels, classes), weights)
     judged = _judged(labels)
+    scales: dict[float, float] = {}
+
+    def losses(penalty: float) -> NDArray[np.float64]:
+        answers = solver.left_out(penalty)[judged]
+        if penalty not in scales:
+            scales[penalty] = _likeliest(answers, labels[judged]) if scale is None else scale
+        return log_losses(scales[penalty] * answers, labels[judged])
+
+    found = _chosen(solver, losses if judged.any() else None, penalty)
+    taken = scales.get(found.penalty, SCALE if scale is None else scale)
+    return _scaled(found, taken, length)
+
+
+def fitted_labels(
+    features: NDArray[Any], labels: NDArray[Any], *, penalty: float | None = None, normalise: bool = False
+) -> RidgeFit:
+    """Of labels (N, K) of 0 and 1 that stand each by itself: the sigmoid of a score is a probability."""
+    features, length = _lengths(np.asarray(features, np.float64), normalise)
+    targets = 2 * np.asarray(labels, np.float64) - 1
+    solver = _Solver(features, targets, None)
+    scales: dict[float, float] = {}
+
+    def losses(penalty: float) -> NDArray[np.float64]:
+        margins = solver.left_out(penalty) * targets
+        if penalty not in scales:
+            scales[penalty] = min(_SCALES, key=lambda each: float(np.logaddexp(0, -each * margins).mean()))
+        return np.logaddexp(0, -scales[penalty] * margins).mean(1)
+
+    found = _chosen(solver, losses if len(targets) > 2 else None, penalty)
+    return _scaled(found, scales.get(found.penalty, SCALE / 2), length)
+
+
+def fitted_values(
+    features: NDArray[Any], targets: NDArray[Any], *, penalty: float | None = None, normalise: bool = False
+) -> RidgeFit:
+    """Of numbers (N, K), each in its own unit."""
+    features, length = _lengths(np.asarray(features, np.float64), normalise)
+    targets = np.asarray(targets, np.float64)
+    mean, spread = targets.mean(0), targets.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+    aims = (targets - mean) / spread
+    solver = _Solver(features, aims, None)
+
+    def losses(penalty: float) -> NDArray[np.float64]:
+        return np.square(solver.left_out(penalty) - aims).mean(1)
+
+    found = _chosen(solver, losses if len(targets) > 2 else None, penalty)
+    return found._replace(
+        weight=found.weight * spread[:, None] / length,
+        bias=found.bias * spread + mean,
+        left_out=found.left_out * spread + mean,
+    )
+
+
+def _lengths(features: NDArray[np.float64], normalise: bool) -> tuple[NDArray[np.float64], float]:
+    """The features that the regression sees, and what its weight is divided by."""
+    if not normalise:
+        return features, 1.0
+    lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return features / lengths, float(lengths.mean())
+
+
+def _chosen(solver: _Solver, losses: Callable[[float], NDArray[np.float64]] | None, penalty: float | None) -> RidgeFit:
+    """The fit with the penalty, by default the chosen one, with answers as the regression gives them."""
     if penalty is None:
-        penalty = _least(solver, judged)
-    weight, bias, left_out = solver.solved(penalty)
-    if scale is None:
-        scale = _likeliest(left_out[judged], labels[judged]) if judged.any() else SCALE
-    return RidgeFit(weight * scale, bias * scale, penalty, scale, left_out * scale)
+        penalty = PENALTY if losses is None else _nearest_to_usual({each: losses(each) for each in PENALTIES})
+    weight, bias = solver.head(penalty)
+    each = losses(penalty) if losses is not None else np.zeros(0)
+    return RidgeFit(weight, bias, penalty, 1.0, solver.left_out(penalty), each)
+
+
+def _nearest_to_usual(losses: dict[float, NDArray[np.float64]]) -> float:
+    """The penalty nearest to the usual one whose mean loss is at most one standard error of the difference above the least."""
+    best = losses[min(losses, key=lambda each: float(losses[each].mean()))]
+    apart = {each: own - best for each, own in losses.items()}
+    error = {each: float(own.std(ddof=1)) / len(own) ** 0.5 if len(own) > 1 else 0.0 for each, own in apart.items()}
+    good = [each for each, own in apart.items() if float(own.mean()) <= error[each]]
+    return min(good, key=lambda each: abs(np.log(each / PENALTY)))
+
+
+def _scaled(found: RidgeFit, scale: float, length: float) -> RidgeFit:
+    return found._replace(
+        weight=found.weight * scale / length, bias=found.bias * scale, left_out=found.left_out * scale, scale=scale
+    )
 
 
 class _Solver:
@@ -130,21 +247,20 @@ class _Solver:
         self._left_vectors, self._values, self._right = left, values, right
         self._coordinates = left.T @ self._left
 
-    def solved(self, penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Weight (K, D), bias (K,) and the left-out answers (N, K)."""
-        squares = np.square(self._values)
-        shrunk = squares + penalty * self._unit
-        weight = ((self._values / shrunk)[:, None] * self._coordinates).T @ self._right
-        answers = self._left_vectors @ ((squares / shrunk)[:, None] * self._coordinates)
-        leverage = (np.square(self._left_vectors) * (squares / shrunk)).sum(1) + self._shares
-        residuals = (self._left - answers) / self._root
-        left_out = self._targets - residuals / np.maximum(1 - leverage, 1e-9)[:, None]
-        return weight, self._means[1] - weight @ self._means[0], left_out
+    def head(self, penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight (K, D) and bias (K,)."""
+        shrunk = self._values / (np.square(self._values) + penalty * self._unit)
+        weight = (shrunk[:, None] * self._coordinates).T @ self._right
+        return weight, self._means[1] - weight @ self._means[0]
 
-    def error(self, penalty: float, judged: NDArray[np.bool_]) -> float:
-        """The weighted mean squared error of the left-out answers."""
-        apart = np.square(self.solved(penalty)[2] - self._targets).sum(1)
-        return float(np.average(apart[judged], weights=self._shares[judged]))
+    def left_out(self, penalty: float) -> NDArray[np.float64]:
+        """The answers (N, K) for each example by the fit without it."""
+        squares = np.square(self._values)
+        kept = squares / (squares + penalty * self._unit)
+        answers = self._left_vectors @ (kept[:, None] * self._coordinates)
+        leverage = np.square(self._left_vectors) @ kept + self._shares
+        residuals = (self._left - answers) / self._root
+        return self._targets - residuals / np.maximum(1 - leverage, 1e-9)[:, None]
 
 
 def _judged(labels: NDArray[Any]) -> NDArray[np.bool_]:
@@ -154,13 +270,5 @@ def _judged(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.bincount(labels)[labels] > 1
 
 
-def _least(solver: _Solver, judged: NDArray[np.bool_]) -> float:
-    if not judged.any():
-        return PENALTY
-    errors = [solver.error(penalty, judged) for penalty in PENALTIES]
-    return PENALTIES[int(np.argmin(errors))]
-
-
 def _likeliest(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    losses = [float(log_losses(scale * answers, labels).mean()) for scale in _SCALES]
-    return _SCALES[int(np.argmin(losses))]
+    return min(_SCALES, key=lambda scale: float(log_losses(scale * answers, labels).mean()))

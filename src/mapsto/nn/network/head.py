@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Signature
 from mapsto.nn.edits.head import Head
+from mapsto.nn.edits.nearest_head import VotingLayer
+from mapsto.nn.edits.root_head import RootHead, rooted, takes_root
 from mapsto.nn.network.build import with_output
 from mapsto.nn.network.dense_outputs import refuse_dense
 from mapsto.nn.network.examples import example_batch
@@ -32,6 +34,7 @@ __all__ = [
     "head_path",
     "headed",
     "headless",
+    "require_head_path",
     "set_head",
 ]
 
@@ -39,13 +42,18 @@ _NAMES = ("classifier", "linear", "fc", "head")
 
 
 def head_path(module: nn.Module) -> str | None:
-    """The dotted path of the head: ``classifier``, or another usual name, else the last `nn.Linear`; None without any.
+    """The dotted path of the head: ``classifier``, or another usual name, else a head that votes, else the last `nn.Linear`.
+
+    None without any.
 
     >>> head_path(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
     '2'
     """
     for name in _NAMES:
-        if isinstance(getattr(module, name, None), (nn.Linear, nn.Identity)):
+        if isinstance(getattr(module, name, None), (nn.Linear, nn.Identity, VotingLayer)):
+            return name
+    for name, part in module.named_modules():
+        if isinstance(part, VotingLayer):
             return name
     return next((name for name, part in reversed(list(module.named_modules())) if isinstance(part, nn.Linear)), None)
 
@@ -58,7 +66,7 @@ def head(module: nn.Module) -> nn.Linear | None:
 
 
 def embed(module: nn.Module, inputs: Tensor) -> Tensor:
-    """The embedding of a batch, shape (N, D).
+    """The embedding of a batch, shape (N, D): what the head is given.
 
     Raises `DomainError` where it is no matrix.
 
@@ -67,7 +75,10 @@ def embed(module: nn.Module, inputs: Tensor) -> Tensor:
     torch.Size([2, 8])
     """
     own = cast("Callable[[Tensor], Tensor] | None", getattr(module, "embed", None))
-    return _matrix(own(inputs)) if callable(own) else embed_and_classify(module, inputs)[0]
+    if not callable(own):
+        return embed_and_classify(module, inputs)[0]
+    embedding = _matrix(own(inputs))
+    return rooted(embedding) if takes_root(head(module)) else embedding
 
 
 class Embedding(nn.Module):
@@ -120,9 +131,15 @@ def embedding_size(module: nn.Module, example: Tensor) -> int:
 
 
 def headed(
-    network: Network, module: nn.Module, classes: Sequence[str], *, dropout: float = 0.0, fresh: bool = False
+    network: Network,
+    module: nn.Module,
+    classes: Sequence[str],
+    *,
+    dropout: float = 0.0,
+    fresh: bool = False,
+    root: bool = False,
 ) -> tuple[Head | None, Signature]:
-    """Make `module`, of `network`, end in one output a class.
+    """Make `module`, of `network`, end in one output a class; with `root` a fresh head takes the root of the embedding.
 
     Returns
     -------
@@ -141,7 +158,8 @@ def headed(
     signature = with_output(network.signature, len(classes), classes)
     if keep and not dropout:
         return None, signature
-    edit = Head(path=_place(module), inputs=_inputs(network, module), outputs=len(classes), dropout=dropout)
+    kind = RootHead if (takes_root(linear) if keep else root) else Head
+    edit = kind(path=require_head_path(module), inputs=_inputs(network, module), outputs=len(classes), dropout=dropout)
     kept = (linear.weight.detach().clone(), linear.bias) if linear is not None and keep else None
     edit.apply(module)
     if kept is not None:
@@ -161,9 +179,10 @@ def headless(network: Network, module: nn.Module) -> tuple[Head | None, Signatur
     refuse_dense(network.signature, where=type(module).__name__)
     size = _inputs(network, module)
     signature = with_output(network.signature, size, None)
-    if head(module) is None:
+    path = head_path(module)
+    if path is None or isinstance(module.get_submodule(path), nn.Identity):
         return None, signature
-    edit = Head(path=_place(module), inputs=size, outputs=None)
+    edit = Head(path=path, inputs=size, outputs=None)
     edit.apply(module)
     return edit, signature
 
@@ -187,7 +206,8 @@ def _matrix(embedding: Tensor) -> Tensor:
     return embedding
 
 
-def _place(module: nn.Module) -> str:
+def require_head_path(module: nn.Module) -> str:
+    """The path of the head. Raises `DomainError` where there is no place for one."""
     path = head_path(module)
     if path is None:
         raise DomainError(

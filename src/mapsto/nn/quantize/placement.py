@@ -32,7 +32,7 @@ _RESHAPES = frozenset(
 _PARTS = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unbind", "unsafe_chunk", "unsafe_split"})
 """Each result is a part of the input."""
 _SELECTIONS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d", "pad", *_PARTS})
-_FLOAT_AT_THE_END = frozenset({*_WEIGHTED, "softmax", "log_softmax", "sigmoid", "tanh", "normalize", "div"})
+_FLOAT_AT_THE_END = frozenset({*_WEIGHTED, "softmax", "log_softmax", "sigmoid", "tanh", "normalize", "div", "voted"})
 
 
 @dataclass(frozen=True)
