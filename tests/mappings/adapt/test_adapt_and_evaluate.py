@@ -41,7 +41,9 @@ def accuracy(value: Network) -> float:
     return context().apply(Accuracy(data=TEST), value).metrics["accuracy"].value
 
 
-@pytest.mark.parametrize("mapping", [Centroid(data=FEW), Linear(data=FEW), Ridge(data=FEW), Nearest(data=FEW)], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "mapping", [Centroid(data=FEW), Linear(data=FEW), Ridge(data=FEW), Nearest(data=FEW)], ids=lambda each: each.name
+)
 @pytest.mark.parametrize("quantized", [False, True])
 def test_a_classifier_from_a_few_examples(mapping: Mapping[Network, Network], quantized: bool) -> None:
     value = network()

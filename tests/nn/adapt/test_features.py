@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.mappings.small import PREPROCESSING, Corners, context, network
 
 from mapsto.nn.adapt import features as room
@@ -56,7 +59,7 @@ def test_what_is_before_the_head_and_the_samples_make_the_key(computed: list[str
     first = features(value, IMAGES, context())
     other_head = network(classes=5).tensors
     same = dataclasses.replace(
-        network(classes=3), tensors=value.tensors | {"classifier.bias": other_head["classifier.bias"][:3]}
+        network(classes=3), tensors={**value.tensors, "classifier.bias": other_head["classifier.bias"][:3]}
     )
     assert np.array_equal(features(same, IMAGES, context()), first)
     assert len(computed) == 1
@@ -100,9 +103,12 @@ def test_embeddings_of_another_engine_that_differ_are_not_taken(monkeypatch: pyt
     from mapsto.nn.export.runtimes import onnxruntime
 
     runner = onnxruntime.runner
-    monkeypatch.setattr(
-        onnxruntime, "runner", lambda *given, **named: lambda batch: runner(*given, **named)(batch) * 1.01
-    )
+
+    def off(model: bytes, *, threads: int) -> Callable[..., NDArray[Any]]:
+        run = runner(model, threads=threads)
+        return lambda *inputs: 1.01 * run(*inputs)
+
+    monkeypatch.setattr(onnxruntime, "runner", off)
     monkeypatch.setattr(room, "FROM", 1)
     ctx = context()
     found = features(network(), IMAGES, ctx)

@@ -85,7 +85,8 @@ def examples_of(
     samples = require_some(ctx.dataset(data), where=where)
     kind = kind_of(samples.labels)
     if "classification" in kinds and (kind == "classification" or kinds == ("classification",)):
-        require_classes(samples, at_least=max(2, len(samples.classes)), where=where)
+        require_classes(samples, where=where)
+        require_classes(samples, at_least=len(samples.classes), where=where)
     elif class_weights != "none":
         raise DomainError(
             f"class_weights: {class_weights}, but the labels are not one class each",

@@ -36,7 +36,7 @@ BATCH = 64
 """Samples a call of ONNX Runtime; the last call may have fewer."""
 FILES, BYTES = 1000, 1 << 30
 """At most so much is kept in the cache folder; what was used longest ago goes first."""
-_FORMAT = 1
+_FORMAT = 2
 """Raised whenever the same key would stand for other bits."""
 _AGREE = 1e-3
 """ONNX Runtime's embeddings may differ from PyTorch's by so much, in units of the largest number of these."""

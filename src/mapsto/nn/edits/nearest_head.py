@@ -16,7 +16,7 @@ from mapsto.kinds import Edit
 from mapsto.nn.edits.head import Head
 from mapsto.nn.edits.root_head import rooted
 
-__all__ = ["NearestHead", "VotingLayer"]
+__all__ = ["NearestHead"]
 
 
 class NearestHead(Edit):
