@@ -87,6 +87,8 @@ from mapsto.mappings.adapt.learner import Learner as _adapt_learner
 from mapsto.mappings.adapt.linear import Linear as _adapt_linear
 from mapsto.mappings.adapt.lora import Lora as _adapt_lora
 from mapsto.mappings.adapt.merge_lora import MergeLora as _adapt_merge_lora
+from mapsto.mappings.adapt.nearest import Nearest as _adapt_nearest
+from mapsto.mappings.adapt.ridge import Ridge as _adapt_ridge
 from mapsto.mappings.choose.best import Best as _choose_best
 from mapsto.mappings.choose.branch import Branch as _choose_branch
 from mapsto.mappings.distill.attention import Attention as _distill_attention
@@ -240,6 +242,8 @@ class adapt:
     linear = _adapt_linear
     lora = _adapt_lora
     merge_lora = _adapt_merge_lora
+    nearest = _adapt_nearest
+    ridge = _adapt_ridge
 
 class augment:
     affine = _augment_affine
