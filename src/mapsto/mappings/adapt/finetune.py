@@ -1,13 +1,14 @@
-"""Train on a few labelled examples from a small learning rate until it converges: the rate falls tenfold whenever the loss stalls.
+"""Train on a few labelled examples from a small learning rate, and stop when examples that were held out say so.
 
-``min_θ mean_i −log softmax(f_θ(x_i))[y_i] + λ‖θ‖²`` by Adam from η = 10⁻³, with dropout before the head; the epoch with the lowest loss
-(held-out, where there is held-out data) is the result. Batch norm keeps the statistics it was trained with: those of a few
-examples are too noisy (Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018).
+``min_θ mean_i −log softmax(f_θ(x_i))[y_i] + λ‖θ‖²`` by Adam from η = 10⁻³, the rate tenfold lower whenever the loss stalls, from a
+head that was fitted to the frozen embedding (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+Out-of-Distribution", 2022); the epoch with the lowest held-out loss is the result, the beginning among them. Batch norm keeps the
+statistics it was trained with: those of a few examples are too noisy. Each remedy against over-fitting is a field.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,35 +20,42 @@ from mapsto.nn.train.optimizer import Optimisation
 from mapsto.process import Process, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from torch import nn
 
-    from torch import Tensor, nn
-
-    from mapsto.nn.edits.head import Head
-    from mapsto.nn.train.augmenter import Augmenter
-    from mapsto.nn.train.batches import Batch, Batches
-    from mapsto.nn.train.loop import Load, Training
+    from mapsto.nn.adapt.fine_tuning import FineTuning
+    from mapsto.nn.train.batches import Batches
 
 __all__ = ["Finetune"]
 
 
 class Finetune(Optimisation, Process[Network, Network]):
-    """A classifier for the classes of `data`, all of it or only its head trained."""
+    """A classifier for the classes of `data`, all of it or only its head trained.
 
-    version: ClassVar[int] = 2
+    >>> from mapsto import datasets, networks
+    >>> few = datasets.subset(data=datasets.digits(size=16), per_class=5)
+    >>> network = networks.conv4(data=few, width=8)(seed=0)
+    >>> Finetune(data=few, epochs=1)(network, seed=0).signature.outputs[0].shape
+    ('N', 10)
+    """
+
+    version: ClassVar[int] = 3
 
     data: DataSource
     """The labelled examples, at least one of each class."""
     validation: DataSource | None = None
-    """Held-out examples by which the rate is lowered and the best epoch chosen; without any the training loss decides."""
+    """Held-out examples by which the rate is lowered and the best epoch chosen; without any `folds` decide."""
+    folds: Annotated[int, Field(ge=2)] | None = 3
+    """Without `validation`: so many folds of `data`, each trained without and judged by as training goes on, until 200 examples are
+    judged; that takes up to this many times as long. None, and where no class has two examples: the training loss decides."""
     epochs: int = Field(default=100, ge=1)
     """At most so many passes over the data."""
     batch_size: int = Field(default=32, ge=1)
     """Samples of a step."""
     freeze: Literal["none", "embedding"] = "none"
     """`embedding`: only the head is trained."""
-    begin: Literal["centroid", "random"] = "centroid"
-    """A new head's first weights: each class's mean embedding, or random."""
+    begin: Literal["probe", "centroid", "random"] = "probe"
+    """A new head's first weights: logistic regression on the embeddings with C by cross-validation (LP-FT), each class's mean embedding,
+    or random. A head for the same classes is kept."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the embedding dropped in training."""
     stop_after: int = Field(default=15, ge=1)
@@ -58,10 +66,27 @@ class Finetune(Optimisation, Process[Network, Network]):
     """Share of the label that is spread over all classes."""
     augment: Augmentations = ()
     """Random changes of each sample, in order."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """ξ: each block's rate is this times that of the block above it, the head's the learning rate; 0.65 to 0.85 in BEiT (Bao et al.,
+    2022), 0.38 in ULMFiT (Howard and Ruder, 2018); 1: all alike."""
+    l2_sp: float = Field(default=0.0, ge=0)
+    """α of L2-SP, a penalty ``α/2 ‖w − w⁰‖²`` towards the pretrained weights, which then do not decay towards 0; 0.1 and 0.01 in Li et
+    al., 2018."""
+    unfreeze: int = Field(default=0, ge=0)
+    """Gradual unfreezing: epochs after which one block more learns, from the head down (Howard and Ruder, 2018, with 1); 0: all from
+    the beginning."""
+    batch_norm: Literal["keep", "reestimate", "train"] = "keep"
+    """Statistics of batch norms: those of the pretraining; blended before training with those of `data`, by the number of examples
+    (Schneider et al., 2020); or running on, normalised by each batch, as in training from scratch."""
+    batch_norm_prior: int = Field(default=256, ge=0)
+    """With `reestimate`: as many examples the statistics of the pretraining count."""
+    adversarial: float = Field(default=0.0, ge=0, lt=1)
+    """ε: half of the loss is of examples moved by up to this where it hurts most, in units of pixels from 0 to 1, of other inputs in
+    their own (Goodfellow et al., 2015; from a random start, Wong et al., 2020); 8/255 for images that are attacked; 0: none."""
     optimizer: Literal["sgd", "adam", "adamw", "learned"] = "adam"
     """`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999); `learned` runs `rule`."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Where the learning rate begins."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Where the learning rate begins; `auto`: by a range test of up to 49 steps (Smith, 2017), which the report shows."""
     schedule: Literal["cosine", "onecycle", "constant", "plateau"] = "plateau"
     """`plateau` divides the rate by 10 after `patience` epochs without a better loss; it has converged at a thousandth."""
     weight_decay: float = Field(default=1e-4, ge=0)
@@ -72,48 +97,12 @@ class Finetune(Optimisation, Process[Network, Network]):
 
         return Batches(self._samples(ctx), self.batch_size, lambda epoch: ctx.random("order", epoch), ctx.fabric)
 
-    def open(self, value: Network, state: State | None, ctx: Context) -> Training:
-        from mapsto.nn.network.head import fits, head
-        from mapsto.nn.train.augmenter import Augmenter
-        from mapsto.nn.train.class_weights import weights_of
-        from mapsto.nn.train.loop import Training, TrainingPlan
+    def open(self, value: Network, state: State | None, ctx: Context) -> FineTuning:
+        """Raises `DomainError` where blocks are to be unfrozen in several processes."""
+        from mapsto.nn.adapt.fine_tuner import FineTuner
 
-        samples = self._samples(ctx)
-        weights = weights_of(samples, self.class_weights, ctx)
-        augmenter = Augmenter(self.augment, ctx, samples)
-        module, _ = self._headed(value, samples)
-        if state is None and self.begin == "centroid" and not fits(value, value.module(), samples.classes):
-            self._set_centroids(value, module, samples, ctx)
-        epoch = self.items(value, ctx).per_epoch
-        last = head(module)
-        if self.freeze == "embedding" and last is not None:
-            module.requires_grad_(False)
-            last.requires_grad_(True)
-        plan = TrainingPlan(
-            optimisation=self,
-            rule=self.update_rule(ctx),
-            steps=self.epochs * epoch,
-            epoch=epoch,
-            stop_after=self.stop_after,
-            lowest_rate=0.9e-3,
-        )
-        return Training(
-            module,
-            state,
-            plan=plan,
-            fabric=ctx.fabric,
-            loss=lambda call, item: self._loss(value, call, item, weights, augmenter),
-            result=lambda load: self._result(value, load, samples),
-            validate=self._validation(value, ctx),
-            mode=self._train_mode,
-        )
-
-    def _result(self, value: Network, load: Load, samples: Samples) -> Network:
-        from mapsto.nn.network.build import taking, with_output
-
-        module, edit = self._headed(value, samples)
-        signature = with_output(taking(value.signature, samples), len(samples.classes), samples.classes)
-        return value.with_module(load(module), *([edit] if edit else []), signature=signature, adaptation=None)
+        tuner = FineTuner(self, value, self._samples(ctx), ctx)
+        return tuner.begun() if state is None else tuner.resumed(state)
 
     def _samples(self, ctx: Context) -> Samples:
         from mapsto.data.augment._apply import require_fitting
@@ -124,60 +113,17 @@ class Finetune(Optimisation, Process[Network, Network]):
         require_fitting(self.augment, samples, where="adapt.finetune: augment")
         return samples
 
-    def _headed(self, value: Network, samples: Samples) -> tuple[nn.Module, Head | None]:
-        from mapsto.nn.network.head import headed
-
-        module = value.module()
-        edit, _ = headed(value, module, samples.classes, dropout=self.dropout)
-        return module, edit
-
-    def _set_centroids(self, value: Network, module: nn.Module, samples: Samples, ctx: Context) -> None:
-        """Class means as the head, at a scale where scores of the examples differ by a few units."""
-        import torch
-
-        from mapsto.nn.meta.adaptation.centroid import head
-        from mapsto.nn.meta.adaptation_methods import CENTROID
-        from mapsto.nn.network.head import set_head
-        from mapsto.nn.network.inference import embeddings
-
-        features = embeddings(value.module(), samples.inputs, value.signature.preprocessing, device=ctx.device)
-        labels = torch.as_tensor(samples.labels)
-        weight, bias = head(features, labels, len(samples.classes), CENTROID)
-        spread = float((features @ weight.T + bias).std(1).mean().clamp_min(1e-6))
-        set_head(module, 2 * weight / spread, 2 * bias / spread)
-
-    def _loss(
-        self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, augmenter: Augmenter
-    ) -> Tensor:
-        from mapsto.nn.train.losses import classification
-
-        drawn = augmenter(item.inputs, item.labels, item.step, value.signature.preprocessing)
-        return classification(
-            call(drawn.x),
-            drawn.targets,
-            weights=weights,
-            smoothing=self.smoothing,
-            sample_weights=drawn.weights,
-        )
-
-    def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
-        from mapsto.nn.train.metrics import class_metrics
-
-        if self.validation is None:
-            return None
-        samples = ctx.dataset(self.validation)
-        return lambda module: class_metrics(module, samples, value.signature.preprocessing, device=ctx.device)
-
-    def _train_mode(self, module: nn.Module) -> Any:
-        """Only what is trained, and no batch norm, is put into training mode."""
+    def train_mode(self, module: nn.Module) -> None:
+        """Put only what is trained, and batch norms only where they run on, into training mode."""
         from torch.nn.modules.batchnorm import _BatchNorm
 
         from mapsto.nn.network.head import head
 
         module.train(self.freeze == "none")
-        for part in module.modules():
-            if isinstance(part, _BatchNorm):
-                part.eval()
+        if self.batch_norm != "train":
+            for part in module.modules():
+                if isinstance(part, _BatchNorm):
+                    part.eval()
         last = head(module)
         if last is not None:
             last.train()

@@ -132,16 +132,10 @@ class Baseline(Optimisation, Process[Network, Network]):
     def _loss(
         self, value: Network, call: nn.Module, item: Batch, weights: Tensor | None, augmenter: Augmenter
     ) -> Tensor:
-        from mapsto.nn.train.losses import classification
+        from mapsto.nn.train.losses import of_drawn
 
         drawn = augmenter(item.inputs, item.labels, item.step, value.signature.preprocessing)
-        return classification(
-            call(drawn.x),
-            drawn.targets,
-            weights=weights,
-            smoothing=self.smoothing,
-            sample_weights=drawn.weights,
-        )
+        return of_drawn(call, drawn, weights=weights, smoothing=self.smoothing)
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[Any], dict[str, float]] | None:
         from mapsto.nn.meta.evaluation import episode_metrics

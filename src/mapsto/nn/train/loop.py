@@ -21,7 +21,9 @@ from mapsto.nn.kernels.compiled import compiled_kernels
 from mapsto.nn.kernels.fuse import fuse, is_fusable
 from mapsto.nn.kernels.malloc import keep_pages
 from mapsto.nn.network.inference import compact
+from mapsto.nn.train.gap import gap
 from mapsto.nn.train.optimizer import Optimisation
+from mapsto.nn.train.recovery import RECOVERIES, Recovery
 from mapsto.process import Live, Rows, State
 
 if TYPE_CHECKING:
@@ -52,6 +54,14 @@ class TrainingPlan:
     """It stops once a plateau has lowered the factor of the rate below this: it has converged."""
     rule: Network | None = None
     """What `Optimisation.update_rule` gives."""
+    factors: Mapping[str, float] | None = None
+    """Parameter → what its learning rate is multiplied by; 1 where it is not named."""
+    undecayed: frozenset[str] = frozenset()
+    """Parameters that do not decay."""
+    judge_start: bool = False
+    """Whether the beginning is judged as epoch 0: it is the result where no epoch is better. It takes `stop_after`."""
+    far: float = math.inf
+    """With `recover`: an epoch whose mean loss is so far above the lowest of one before it has diverged."""
 
 
 class Training(Live[Network]):
@@ -76,11 +86,15 @@ class Training(Live[Network]):
         Whether the loss calls the module as a whole, so that on a CPU batch norm, ReLU and pooling may run in one pass.
     chosen
         What was chosen where training begins; it stays in the state.
+    examples
+        Figures of a module on the examples that it is trained on, for the account of the gap between training and held-out data.
+    recover
+        Where the loss diverges, training goes back to its last good state, at a tenth of the rate, and this is told so.
 
     Raises
     ------
     DomainError
-        From `advance`: the loss is not finite.
+        From `advance`: the loss is not finite, and there is no `recover`, or it has been of no use `RECOVERIES` times.
     """
 
     def __init__(
@@ -96,17 +110,25 @@ class Training(Live[Network]):
         mode: Callable[[nn.Module], object] = nn.Module.train,
         fused: bool = False,
         chosen: Mapping[str, Any] | None = None,
+        examples: Validate | None = None,
+        recover: Callable[[str], None] | None = None,
     ) -> None:
         begins = state is None
         state = state or {}
         self._plan, self._fabric, self._loss, self._validate, self._mode = plan, fabric, loss, validate, mode
-        self._result = result
+        self._result, self._examples, self._recover = result, examples, recover
         if fabric.device.type == "cpu":
             keep_pages()
         self._module = compact(module)
         if not begins:
             self._module.load_state_dict(state["tensors"])
-        optimizer = plan.optimisation.make(self._module, fused=fabric.device.type == "cpu", rule=plan.rule)
+        optimizer = plan.optimisation.make(
+            self._module,
+            fused=fabric.device.type == "cpu",
+            rule=plan.rule,
+            factors=plan.factors,
+            undecayed=plan.undecayed,
+        )
         fused = fused and fabric.device.type == "cpu" and not plan.optimisation.keep_statistics
         fused = fused and is_fusable(self._module) and compiled_kernels()
         self._worked = fuse(self._module, statistics="running") if fused else self._module
@@ -120,6 +142,7 @@ class Training(Live[Network]):
             if not begins:
                 self._average.load_state_dict(state["average"])
         self._sum = float(state.get("sum", 0.0))
+        self._skipped = int(state.get("skipped", 0))
         self._factor = float(state.get("factor", 1.0))
         self._lowest = float(state.get("lowest", math.inf))
         self._stale = int(state.get("stale", 0))
@@ -127,8 +150,18 @@ class Training(Live[Network]):
         self._best: dict[str, Tensor] | None = state.get("best")
         self._stopped = bool(state.get("stopped", False))
         self._chosen: State = dict(chosen or {}) if begins else state.get("chosen", {})
+        self.figures: dict[str, float] = dict(state.get("figures", {}))
+        """Metrics of the epoch whose tensors are the result."""
+        self.start_figures: dict[str, float] = dict(state.get("start_figures", {}))
+        """Metrics of the beginning, where it was judged."""
         self.step = int(state.get("step", 0))
         self.total = plan.steps
+        self._recovery = Recovery(state.get("recovery", {})) if recover is not None else None
+        if begins and self._recovery is not None:
+            self._recovery.keep(self._held())
+        if begins and plan.judge_start and validate is not None:
+            self.start_figures = {"epoch": 0.0, **validate(self.judged)}
+            self._judge(self.start_figures)
 
     @property
     def module(self) -> nn.Module:
@@ -145,15 +178,29 @@ class Training(Live[Network]):
         self._loss = loss
 
     @property
+    def judged(self) -> nn.Module:
+        """What validation is of: the average of the weights where there is one, else the module as it stands."""
+        return self._module if self._average is None else self._average
+
+    def follow(self, lowered: float) -> None:
+        """Take what another training's rate is multiplied by for one's own."""
+        self._factor = lowered
+
+    @property
+    def lowered(self) -> float:
+        """What the learning rate of the schedule is multiplied by, after plateaus and recoveries."""
+        return self._factor * (1.0 if self._recovery is None else self._recovery.scale)
+
+    @property
     def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether all steps are done, or early stopping or convergence came first."""
         return self._stopped or self.step >= self._plan.steps
 
     def advance(self, item: Any) -> Rows:
         plan, optimizer = self._plan, self._optimizer
-        rate = self._factor * plan.optimisation.rate(self.step, plan.steps)
+        rate = self.lowered * plan.optimisation.rate(self.step, plan.steps)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         self._mode(self._worked)
         if plan.optimisation.keep_statistics:
             for part in self._worked.modules():
@@ -162,11 +209,10 @@ class Training(Live[Network]):
         optimizer.zero_grad()
         loss = self._loss(self._call, item)
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DomainError(
-                f"training diverged at step {self.step}: the loss is {value} at a learning rate of {rate:.3g}",
-                hint="lower learning_rate, set clip (1.0, say), or look for extreme values in the data",
-            )
+        if self._anywhere(not math.isfinite(value)):
+            return self._diverged(f"the loss is {value}", rate)
+        if self._recovery is not None:
+            self._recovery.begin(value)
         self._fabric.backward(loss)
         if plan.optimisation.clip is not None:
             self._fabric.clip_gradients(self._call, optimizer, max_norm=plan.optimisation.clip)
@@ -175,9 +221,18 @@ class Training(Live[Network]):
         self.step += 1
         self._sum += value
         metrics = {"train_loss": value, "lr": rate}
-        if self.step % plan.epoch == 0 or self.step == plan.steps:
-            metrics.update(self._end_epoch())
+        if self._ends_epoch():
+            metrics.update(self._end_epoch(rate))
         return [(self.step, metrics)]
+
+    def account(self) -> dict[str, Any]:
+        """How good the result is on the examples that it is trained on, and on held-out data: `mapsto.nn.train.gap`."""
+        if self._examples is None:
+            return {}
+        module = copy.deepcopy(self.judged)
+        if self._best is not None:
+            module.load_state_dict(self._best)
+        return {"gap": gap(self._examples(module), self.figures, self.start_figures)}
 
     def snapshot(self) -> State:
         tensors = self._module.state_dict()
@@ -194,6 +249,14 @@ class Training(Live[Network]):
         }
         if math.isfinite(self._lowest):
             state["lowest"] = self._lowest
+        if self.figures:
+            state["figures"] = self.figures
+        if self.start_figures:
+            state["start_figures"] = self.start_figures
+        if self._skipped:
+            state["skipped"] = self._skipped
+        if self._recovery is not None:
+            state["recovery"] = self._recovery.snapshot()
         if self._average is not None:
             state["average"] = self._average.state_dict()
         if self._best is not None:
@@ -207,12 +270,12 @@ class Training(Live[Network]):
 
     def _load(self, module: nn.Module) -> nn.Module:
         """Put the best epoch's tensors, else the average, else the last into `module`."""
-        judged = self._module if self._average is None else self._average
-        module.load_state_dict(self._best or judged.state_dict())
+        module.load_state_dict(self._best or self.judged.state_dict())
         return module.eval()
 
-    def _restore_optimizer(self, slots: Mapping[str, Mapping[str, Any]]) -> None:
-        if not slots:
+    def _restore_optimizer(self, slots: Mapping[str, Mapping[str, Any]], *, anew: bool = False) -> None:
+        """Give the optimiser its moments; with `anew` it forgets them where there are none."""
+        if not slots and not anew:
             return
         whole = self._optimizer.state_dict()
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
@@ -234,30 +297,90 @@ class Training(Live[Network]):
                 else:
                     mean.copy_(current[name])
 
-    def _end_epoch(self) -> dict[str, float]:
+    def _ends_epoch(self) -> bool:
+        return self.step % self._plan.epoch == 0 or self.step == self._plan.steps
+
+    def _end_epoch(self, rate: float) -> dict[str, float]:
         plan = self._plan
         epoch = math.ceil(self.step / plan.epoch)
-        mean = self._sum / (self.step - (epoch - 1) * plan.epoch)
-        self._sum = 0.0
+        mean = self._sum / (self.step - (epoch - 1) * plan.epoch - self._skipped)
+        self._sum, self._skipped = 0.0, 0
+        if self._recovery is not None:
+            broken = not all(bool(tensor.isfinite().all()) for tensor in self._module.state_dict().values())
+            if self._anywhere(broken or mean > self._recovery.lowest + plan.far):
+                why = "a weight is no number" if broken else f"the mean loss of an epoch is {mean:.3g}"
+                self._go_back(why, rate)
+                return {}
+            self._recovery.keep(self._held(), mean)
         metrics = {"epoch": float(epoch), "epoch_train_loss": mean}
-        judged = self._average or self._module
         if self._validate is not None:
-            metrics.update(self._validate(judged))
-        loss = metrics.get("val_loss", mean)
+            metrics.update(self._validate(self.judged))
+        self._judge(metrics)
+        return metrics
+
+    def _judge(self, metrics: Mapping[str, float]) -> None:
+        """Keep the best, lower the rate on a plateau, and see whether training has come to its end."""
+        plan = self._plan
+        loss = metrics.get("val_loss", metrics.get("epoch_train_loss", math.inf))
         better = loss < self._lowest - 1e-4 * abs(self._lowest if math.isfinite(self._lowest) else 0.0)
         self._stale = 0 if better else self._stale + 1
         self._since_lowered = 0 if better else self._since_lowered + 1
         if better:
             self._lowest = loss
             if plan.stop_after is not None:
-                self._best = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
+                self._best = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
+        if better or plan.stop_after is None:
+            self.figures = {name: value for name, value in metrics.items() if name.startswith(("val_", "epoch"))}
         if plan.optimisation.schedule == "plateau" and self._since_lowered >= plan.optimisation.patience:
             self._factor, self._since_lowered = self._factor / 10, 0
         if plan.stop_after is not None and self._stale >= plan.stop_after:
             self._stopped = True
         if self._factor < plan.lowest_rate:
             self._stopped = True
-        return metrics
+
+    # -- divergence
+
+    def _anywhere(self, here: bool) -> bool:
+        """Whether it is so in any of the processes that train together."""
+        if self._fabric.world_size == 1 or self._recovery is None:
+            return here
+        return bool(self._fabric.all_reduce(torch.tensor(float(here), device=self._fabric.device)) > 0)  # pyright: ignore[reportOperatorIssue]
+
+    def _diverged(self, why: str, rate: float) -> Rows:
+        """A step whose loss is no number: an error, or back to the last good state; nothing is learnt from its item."""
+        self._go_back(why, rate)
+        self.step += 1
+        self._sum, self._skipped = 0.0, self.step % self._plan.epoch
+        metrics = {"lr": rate}
+        return [(self.step, metrics)]
+
+    def _go_back(self, why: str, rate: float) -> None:
+        """Take up the last good state at a lower rate. Raises `DomainError` where that is not wanted, or has not helped."""
+        recovery, where = (
+            self._recovery,
+            f"training diverged at step {self.step}: {why} at a learning rate of {rate:.3g}",
+        )
+        if recovery is None or self._recover is None or recovery.count >= RECOVERIES:
+            raise DomainError(
+                where, hint="lower learning_rate, set clip (1.0, say), or look for extreme values in the data"
+            )
+        good = recovery.back()
+        self._module.load_state_dict(good["tensors"])
+        self._restore_optimizer(good["optimizer"], anew=True)
+        if self._average is not None:
+            self._average.load_state_dict(good["average"])
+        self._recover(f"{where}; it goes on from its state of step {good['step']}, at a tenth of that rate")
+
+    def _held(self) -> State:
+        """What there is to go back to: the tensors, the optimiser's moments, and the average of the weights."""
+        held: State = {
+            "step": self.step,
+            "tensors": self._module.state_dict(),
+            "optimizer": {str(index): dict(slots) for index, slots in self._optimizer.state_dict()["state"].items()},
+        }
+        if self._average is not None:
+            held["average"] = self._average.state_dict()
+        return copy.deepcopy(held)
 
 
 def _laid_out_as(parameter: Tensor, value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +11,10 @@ from torch.nn import functional
 
 from mapsto.errors import DomainError
 
-__all__ = ["class_weights", "classification", "multilabel", "regression"]
+if TYPE_CHECKING:
+    from mapsto.data.augment import Drawn
+
+__all__ = ["class_weights", "classification", "multilabel", "of_drawn", "regression"]
 
 
 def classification(
@@ -41,6 +45,14 @@ def classification(
     if sample_weights is not None:
         losses, counts = losses * sample_weights, counts * sample_weights
     return losses.sum() / counts.sum()
+
+
+def of_drawn(
+    call: Callable[[Tensor], Tensor], drawn: Drawn, *, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
+    """`classification` of a batch as augmentations have left it; `call` gives its logits (N, C)."""
+    logits = call(drawn.x)
+    return classification(logits, drawn.targets, weights=weights, smoothing=smoothing, sample_weights=drawn.weights)
 
 
 def multilabel(

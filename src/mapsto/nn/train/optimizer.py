@@ -7,6 +7,8 @@ goes on as if it had never stopped. This file imports torch only when an optimis
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from collections.abc import Mapping as AbcMapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
@@ -96,20 +98,31 @@ class Optimisation(Frozen):
             factor = (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
         return self.learning_rate * factor
 
-    def make(self, module: nn.Module, *, fused: bool = False, rule: Network | None = None) -> torch.optim.Optimizer:
+    def make(
+        self,
+        module: nn.Module,
+        *,
+        fused: bool = False,
+        rule: Network | None = None,
+        factors: AbcMapping[str, float] | None = None,
+        undecayed: Collection[str] = (),
+    ) -> torch.optim.Optimizer:
         """The optimiser over the parameters that want gradients, in two groups: those that decay and those that do not.
 
-        `rule` is what `update_rule` gave. Raises `SpecError` where `learned` is not given one, `DomainError` where it is none.
+        `rule` is what `update_rule` gave. With `factors` of parameters by name there are two groups for each, which hold their
+        `factor`; `undecayed` ones do not decay. Raises `SpecError` where `learned` is not given a rule, `DomainError` where it is none.
         """
         import torch
 
-        wanted = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        decaying = [parameter for parameter in wanted if self.decay_norms or parameter.ndim > 1]
-        kept = [parameter for parameter in wanted if not self.decay_norms and parameter.ndim <= 1]
-        groups = [
-            {"params": parameters, "weight_decay": decay}
-            for parameters, decay in ((decaying, self.weight_decay), (kept, 0.0))
-            if parameters
+        grouped: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                decays = (self.decay_norms or parameter.ndim > 1) and name not in undecayed
+                grouped.setdefault((decays, (factors or {}).get(name, 1.0)), []).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": grouped[key], "weight_decay": self.weight_decay if key[0] else 0.0}
+            | ({} if factors is None else {"factor": key[1]})
+            for key in sorted(grouped, key=lambda key: not key[0])
         ]
         if self.optimizer == "sgd":
             return torch.optim.SGD(

@@ -1,0 +1,56 @@
+"""How much better a network is on the examples that it was trained on than on others: the gap that over-fitting leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from mapsto.kinds import Preprocessing, Samples
+    from mapsto.nn.train.label_kinds import Kind
+
+__all__ = ["MOST", "gap", "on_examples"]
+
+MOST: Final = 1000
+"""Training examples that are looked at, evenly over all of them: that is enough for half a point, and less work than an epoch."""
+
+
+def on_examples(
+    samples: Samples, preprocessing: Preprocessing, *, kind: Kind = "classification", device: torch.device | str = "cpu"
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A module → loss, and accuracy (%) or error, on at most `MOST` of the samples that it is trained on, as they are."""
+
+    def figures(module: nn.Module) -> dict[str, float]:
+        import numpy as np
+        import torch
+
+        from mapsto.nn.network.inference import forward
+        from mapsto.nn.train.metrics import target_metrics
+
+        chosen = samples.take(np.linspace(0, len(samples) - 1, min(MOST, len(samples))).astype(np.int64))
+        outputs = forward(module, chosen.inputs, preprocessing, device=device)
+        return target_metrics(kind, outputs, torch.as_tensor(chosen.labels)) | {"examples": float(len(chosen))}
+
+    return figures
+
+
+def gap(
+    training: Mapping[str, float], held_out: Mapping[str, float], start: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Figures of training examples and of held-out ones side by side, as a step's account has them; `start`: those before training.
+
+    >>> gap({"val_accuracy": 99.0, "examples": 50.0}, {"val_accuracy": 61.5, "epoch_train_loss": 0.1})
+    {'training': {'accuracy': 99.0, 'examples': 50.0}, 'held_out': {'accuracy': 61.5}}
+    """
+    parts = {"training": training, "held_out": held_out, "start": start or {}}
+    return {name: _named(figures) for name, figures in parts.items() if _named(figures)}
+
+
+def _named(figures: Mapping[str, float]) -> dict[str, float]:
+    """What validation gave, without the losses of training."""
+    if not any(name.startswith("val_") for name in figures):
+        return {}
+    return {name.removeprefix("val_"): value for name, value in figures.items() if name != "epoch_train_loss"}
