@@ -51,8 +51,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     """At most so many passes over the data."""
     batch_size: int = Field(default=32, ge=1)
     """Samples of a step."""
-    freeze: Literal["none", "embedding"] = "none"
-    """`embedding`: only the head is trained."""
+    freeze: Literal["none", "embedding", "weights"] = "none"
+    """`embedding`: only the head is trained; `weights`: only the head and the adapters that `adapt.lora` has added."""
     begin: Literal["probe", "centroid", "random"] = "probe"
     """A new head's first weights: logistic regression on the embeddings with C by cross-validation (LP-FT), each class's mean embedding,
     or random. A head for the same classes is kept."""
@@ -119,7 +119,7 @@ class Finetune(Optimisation, Process[Network, Network]):
 
         from mapsto.nn.network.head import head
 
-        module.train(self.freeze == "none")
+        module.train(self.freeze != "embedding")
         if self.batch_norm != "train":
             for part in module.modules():
                 if isinstance(part, _BatchNorm):

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["FineTuner"]
 
 Validate = Callable[[nn.Module], dict[str, float]]
+_ADAPTERS = (".lora_a", ".lora_b")
+"""How names of the parameters end that `adapt.lora` adds."""
 
 
 class FineTuner:
@@ -150,10 +152,7 @@ class FineTuner:
 
     def _plan(self, module: nn.Module, samples: Samples, optimisation: Optimisation) -> TrainingPlan:
         """What trainings on all examples and outside a fold have in common; parameters that are not trained are frozen."""
-        last = head(module)
-        if self._fields.freeze == "embedding" and last is not None:
-            module.requires_grad_(False)
-            last.requires_grad_(True)
+        self._freeze(module)
         epoch = self._batches(samples, "order").per_epoch
         return TrainingPlan(
             optimisation=optimisation,
@@ -164,6 +163,22 @@ class FineTuner:
             undecayed=frozenset(self._pretrained),
             far=math.log(self._classes),
         )
+
+    def _freeze(self, module: nn.Module) -> None:
+        """Freeze what the fields say. Raises `DomainError` where only adapters are to learn, and there are none."""
+        kept, last = self._fields.freeze, head(module)
+        if kept == "none" or (kept == "embedding" and last is None):
+            return
+        adapters = [each for name, each in module.named_parameters() if name.endswith(_ADAPTERS)]
+        if kept == "weights" and not adapters:
+            raise DomainError(
+                "freeze is weights, but the network has no adapters that could learn instead",
+                where="adapt.finetune",
+                hint="put adapt.lora before it",
+            )
+        module.requires_grad_(False)
+        for parameter in (*(adapters if kept == "weights" else ()), *(last.parameters() if last is not None else ())):
+            parameter.requires_grad_(True)
 
     def _objective(self, module: nn.Module, samples: Samples) -> Objective:
         fields = self._fields
@@ -218,7 +233,7 @@ class FineTuner:
     @cached_property
     def _pretrained(self) -> list[str]:
         """The parameters that L2-SP keeps near: all that are trained but the head's."""
-        if not self._fields.l2_sp or self._fields.freeze == "embedding":
+        if not self._fields.l2_sp or self._fields.freeze != "none":
             return []
         return [name for block in self._blocks[:-1] for name in block]
 
