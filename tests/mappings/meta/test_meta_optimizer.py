@@ -250,7 +250,7 @@ def test_every_training_mapping_takes_it() -> None:
     few = datasets.subset(data=digits, per_class=4)
     for mapping in (
         meta.protonet(tasks=episodes, steps=2, **fields),
-        adapt.finetune(data=few, epochs=1, **fields),
+        adapt.finetune(data=few, epochs=1, folds=None, **fields),
         distill.logits(teacher=conv, tasks=episodes, steps=2, **fields),
     ):
         before = conv(seed=0)
