@@ -53,7 +53,8 @@ def test_l2_sp_alone_draws_weights_back_to_where_they_began() -> None:
     value = penalty({"w": w, "head": torch.ones(2, requires_grad=True)}, {"w": before}, 0.2)
     value.backward()
     assert value.item() == pytest.approx(0.1 * 8)
-    assert w.grad is not None and w.grad.tolist() == pytest.approx([0.4, -0.4])
+    assert w.grad is not None
+    assert w.grad.tolist() == pytest.approx([0.4, -0.4])
 
 
 def test_l2_sp_keeps_the_embedding_nearer_and_leaves_decay_to_the_head() -> None:
@@ -144,7 +145,8 @@ def test_statistics_are_blended_by_the_number_of_examples() -> None:
     norm = nn.BatchNorm1d(1)
     inputs = np.array([[4.0], [8.0]], np.float32)
     reestimate(norm, inputs, Preprocessing(kind="none"), prior=6)
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     assert norm.running_mean.item() == pytest.approx(0.75 * 0 + 0.25 * 6)
     assert norm.running_var.item() == pytest.approx(0.75 * 1 + 0.25 * 8)  # 8 is the unbiased variance of the two
     assert norm.momentum == 0.1
@@ -206,7 +208,8 @@ def test_a_rate_that_is_found_is_learnt_at_and_shown() -> None:
     assert metrics[-1]["train_loss"] < 0.7 * metrics[0]["train_loss"]
     assert any("by a range test" in text for text in ctx.notes)
     (chart,) = live.account()["charts"]
-    assert chart["log_x"] and chart["curves"]["loss"] == [chosen["rates"], chosen["losses"]]
+    assert chart["log_x"]
+    assert chart["curves"]["loss"] == [chosen["rates"], chosen["losses"]]
 
 
 @pytest.mark.parametrize("begin", ["random", "probe"])
@@ -218,7 +221,8 @@ def test_a_run_that_diverges_goes_back_at_a_lower_rate_and_says_so(begin: Any) -
     assert all(bool(tensor.isfinite().all()) for tensor in result.tensors.values())
     assert metrics[-1]["lr"] < 1e4
     assert metrics[-1]["lr"] == pytest.approx(1e4 * 10.0 ** -len(ctx.warnings))
-    assert "training diverged at step" in ctx.warnings[0] and "at a tenth of that rate" in ctx.warnings[0]
+    assert "training diverged at step" in ctx.warnings[0]
+    assert "at a tenth of that rate" in ctx.warnings[0]
     assert "held_out" not in live.account()["gap"]
 
 
@@ -280,5 +284,6 @@ def test_a_fine_tuning_with_everything_is_resumed_to_the_same_bits() -> None:
     }
     process = Finetune(data=FEW, epochs=5, **fields)
     whole, metrics = trained(process, network())
-    assert len(metrics) >= 3 and math.isfinite(metrics[-1]["val_loss"])
+    assert len(metrics) >= 3
+    assert math.isfinite(metrics[-1]["val_loss"])
     assert network_digest(trained(process, network(), stop=2)[0]) == network_digest(whole)
