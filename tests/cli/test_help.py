@@ -177,6 +177,10 @@ def words_of(text: str) -> list[str]:
         typed = [
             "digits" if said == "FOLDER" else word for said, word in zip(shlex.split(text)[1:], typed, strict=True)
         ]
+    if typed[0] == "evaluate":
+        typed = [
+            "digits" if said == "FOLDER" else word for said, word in zip(shlex.split(text)[1:], typed, strict=True)
+        ]
     if typed[0] == "bench":
         typed = ["engine" if word == STAND_FOR["NAME"] else word for word in typed]
     return [each for word in typed for each in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
@@ -201,6 +205,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
     (folder / "new").mkdir()
     Image.open(folder / "photos" / "cat" / "0.png").save(folder / "new" / "0.jpg")
+    for digit in "01":
+        (folder / "scans" / digit).mkdir(parents=True)
+        for i in range(3):
+            pixels = draw.integers(0, 256, (16, 16)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "scans" / digit / f"{i}.png")
     for i in (1, 2):
         shutil.copy(folder / "photos" / "cat" / "0.png", folder / f"photo{i}.png")
     rows = [f"{draw.normal(4 * (i % 2)):.3f},{draw.normal():.3f},{'yes' if i % 2 else 'no'}" for i in range(20)]

@@ -28,6 +28,7 @@ SCHEMA = 1
 
 FIGURES: Mapping[str, str] = {
     "accuracy": "accuracy",
+    "accuracy_5_shot": "accuracy with five examples a class",
     "balanced_accuracy": "balanced accuracy (mean recall)",
     "macro_f1": "macro F1",
     "top_5": "right among the five likeliest",
@@ -39,6 +40,7 @@ FIGURES: Mapping[str, str] = {
     "bias": "mean error",
     "rmse_of_mean": "root mean squared error of always answering the mean",
     "ece": "expected calibration error",
+    "ece_by_chance": "what perfect probabilities would show of it, by chance",
     "nll": "negative log-likelihood",
     "brier": "Brier score",
     "confidence": "mean confidence",
@@ -218,9 +220,10 @@ def _tiles(card: Doc) -> list[Tile]:
     if main is not None:
         value = page._plain(float(f"{main[1]['value']:.3g}")) + (" %" if main[1]["unit"] == "%" else "")
         found.append(Tile(value, f"{_called(main[0])}, {short(domain)}", interval_text(main[1], main[1]["unit"])))
-    error = ((result.get("calibration") or {}).get("metrics") or {}).get("ece")
-    if error is not None:
-        found.append(Tile(f"{error['value']:.3g} %", "expected calibration error", interval_text(error, "%")))
+    sure: Doc = (result.get("calibration") or {}).get("metrics") or {}
+    if sure:
+        note = f"perfect ones would show up to {sure['ece_by_chance']['high']:.2g} %"
+        found.append(Tile(f"{sure['ece']['value']:.3g} %", "expected calibration error", note))
     speed: Doc = package["speed"]
     if speed.get("by_threads"):
         one = speed["by_threads"][0]
@@ -271,6 +274,13 @@ def _result(result: Doc, package: str, domain: str, card: Doc) -> _Result:
         part.figures.append(Figure(svg, f"{short(name)}: how errors are spread"))
     if result.get("per_class"):
         part.tables.append(("Classes" if card["kind"] == "classes" else "Labels", page._view(result["per_class"])))
+    if result.get("episodes"):
+        part.tables.append(
+            (
+                f"Tasks of classes that it never saw, adapted to by {result['adapted_by']}",
+                page._view(result["episodes"]),
+            )
+        )
     if result.get("unknown"):
         part.tables.append(("Classes that the package does not know", _unknown(result["unknown"])))
     return part

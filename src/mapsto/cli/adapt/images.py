@@ -188,6 +188,7 @@ def adapt_to(
     from functools import partial
 
     from mapsto import discovery
+    from mapsto.nn.export.training_digests import with_training_digests
 
     samples = ctx.dataset(data)
     method = network.adaptation.method if network.adaptation is not None else "a linear classifier"
@@ -202,6 +203,7 @@ def adapt_to(
         )
     adapted: Network = ctx.apply(adapt(data=data), network)
     package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
+    package = with_training_digests(package, samples.inputs, ctx)
     counts = {title: int((samples.labels == number).sum()) for number, title in enumerate(samples.classes)}
     found = {
         "method": method,

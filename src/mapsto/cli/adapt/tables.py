@@ -73,6 +73,7 @@ def adapt_to_table(
     from mapsto import discovery
     from mapsto.data.io.download import locate
     from mapsto.data.io.tables import read_table, target_of
+    from mapsto.nn.export.training_digests import with_training_digests
 
     path = locate(str(file), what="the table")
     table = read_table(path, [target, *include, *exclude])
@@ -100,6 +101,7 @@ def adapt_to_table(
     rows: Network = ctx.apply(discovery.find("mappings", "networks.mlp")(data=data, widths=()), None)
     adapted: Network = ctx.apply(linear, rows)
     package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
+    package = with_training_digests(package, samples.inputs, ctx)
     named = chosen == "classes"
     found = {
         "task": chosen,

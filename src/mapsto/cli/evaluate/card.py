@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from mapsto.cli.evaluate.examples import Domain, opened
 from mapsto.cli.evaluate.judge import Doc, judged
+from mapsto.cli.evaluate.leakage import known_to, seen_in
 from mapsto.cli.evaluate.speed import speed_of
 from mapsto.cli.evaluate.subjects import Subject, fingerprint_of, same_recipe, size_of, training_of
 from mapsto.report.build import environment, t95
@@ -51,15 +52,19 @@ def card_of(
     read: list[Doc] = []
     for subject in subjects:
         results: dict[str, Doc] = {}
+        known = known_to(subject)
         for name, path in domains:
             domain = opened(name, path, subject.predictor.signature, target=target, split=split)
             title = name if len(subjects) == 1 else f"{subject.name}: {name}"
             found = judged(subject.predictor, domain, advance=lambda more, t=title, n=domain.total: watch(t, n, more))
             if subject is subjects[0]:
                 read.append(_domain(domain, found))
-            found.pop("data")
+            digests: list[str] = found.pop("data")["_digests"]
+            found["leakage"], said = seen_in(known, digests, domain.kind, where=str(path))
+            warnings += said
             results[name] = found
             _say_skipped(domain)
+            _say_twice(domain, read[-1])
             notes += domain.notes
             warnings += domain.warnings
         packages.append(_package(subject, results, timed))
@@ -104,6 +109,18 @@ def _say_skipped(domain: Domain) -> None:
         count = len(domain.skipped)
         which = "1 sample could not be read and is" if count == 1 else f"{count} samples could not be read and are"
         domain.warnings.append(f"{domain.path}: {which} not judged: {first}")
+
+
+def _say_twice(domain: Domain, data: Doc) -> None:
+    count, others = data["duplicates"], data["contradictions"]
+    if others:
+        domain.warnings.append(
+            f"{domain.path}: {others} sample{'s are' if others > 1 else ' is'} there more than once and labelled differently, so that not "
+            "all answers can be right; mend the labels"
+        )
+    elif count and domain.kind != "table":
+        which = "1 sample is" if count == 1 else f"{count} samples are"
+        domain.notes.append(f"{domain.path}: {which} the same as another")
 
 
 def _package(subject: Subject, results: dict[str, Doc], timed: bool) -> Doc:
@@ -171,6 +188,9 @@ def _absent(card: Doc, timed: bool) -> list[Doc]:
             found.append({"figure": f"{figure} of {name}" if name else figure, "reason": reason})
 
         training = package["training"]
+        leakage = next(iter(package["results"].values()))["leakage"]
+        if "absent" in leakage:
+            lacks("whether it was made with these samples", leakage["absent"])
         if "absent" in package["speed"]:
             lacks("speed and peak memory", package["speed"]["absent"])
         elif package["speed"]["memory_peak"] is None:

@@ -33,8 +33,9 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Labelled samples that the package was not made with: a folder with a folder of images for each class, a table, or "
-            "an .npz archive; NAME=PATH gives them a name. Given several times, each is a domain of the transfer matrix.",
+            help="Labelled samples that the package was not made with: a folder with a folder of images for each class, a table, "
+            "an .npz archive, or a data set as in a recipe; NAME=PATH gives them a name. Given several times, each is a domain of the "
+            "transfer matrix.",
         ),
     ] = None,
     target: Annotated[
@@ -55,7 +56,7 @@ def evaluate(
 
     Example: mapsto evaluate runs/demo --data digits
 
-    Example: mapsto evaluate runs/demo --data old=digits --data new=photos
+    Example: mapsto evaluate runs/demo --data clean=digits --data scans=scans
     """
     from mapsto.cli.evaluate import subjects as of_packages
     from mapsto.cli.evaluate.card import card_of

@@ -52,6 +52,7 @@ def _print_figures(console: Console, card: Mapping[str, Any]) -> None:
         name
         for name in (
             "accuracy",
+            "accuracy_5_shot",
             "balanced_accuracy",
             "macro_f1",
             "all_right",
@@ -64,8 +65,8 @@ def _print_figures(console: Console, card: Mapping[str, Any]) -> None:
         )
         if any(name in _metrics(each) for _, _, each in results)
     ]
-    if not wanted:  # of several values, whose figures are named by them
-        wanted = list(results[0][2]["metrics"])
+    others = [name for _, _, each in results for name in each["metrics"] if name not in FIGURES]
+    wanted += list(dict.fromkeys(others))  # of several values, whose figures are named by them, or of tasks
     table = Table(title=escape(card["title"]), title_justify="left")
     for column in (*(["package"] if several else []), "data", "samples"):
         table.add_column(column, justify="right" if column == "samples" else "left")
@@ -81,18 +82,22 @@ def _print_figures(console: Console, card: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-_HEADS = {
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "ece": "ECE",
-    "nll": "NLL",
-    "r2": "R²",
-    "rmse": "RMSE",
-} | {
-    "mae": "MAE",
-    "rmse_of_mean": "RMSE of mean",
-    "all_right": "all labels right",
-}
+_HEADS = (
+    {"accuracy_5_shot": "5 shots"}
+    | {
+        "balanced_accuracy": "balanced",
+        "macro_f1": "macro F1",
+        "ece": "ECE",
+        "nll": "NLL",
+        "r2": "R²",
+        "rmse": "RMSE",
+    }
+    | {
+        "mae": "MAE",
+        "rmse_of_mean": "RMSE of mean",
+        "all_right": "all labels right",
+    }
+)
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Everything is read by the code that the package itself answers with, so that wha
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from mapsto_runtime.signature import Signature
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TABLES", "Batch", "Domain", "digest_of", "domains_of", "opened"]
+__all__ = ["TABLES", "Batch", "Domain", "domains_of", "opened"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 _BATCH = 64
@@ -86,10 +85,17 @@ def domains_of(given: Sequence[str]) -> list[tuple[str, Path]]:
         path = Path(rest if named else text)
         if named and name in found:
             raise SpecError(f"two data are named '{short(name)}'", where="--data", hint="give each its own name")
-        title = name if named else path.stem if path.suffix.lower() in (*TABLES, ".npz") else path.name or str(path)
+        title = name if named else _title_of(path)
         number = next(n for n in range(1, len(given) + 2) if (f"{title} {n}" if n > 1 else title) not in found)
         found[f"{title} {number}" if number > 1 else title] = path
     return list(found.items())
+
+
+def _title_of(path: Path) -> str:
+    """What data are called that have no name: by their file or folder, a data set of a recipe by its kind."""
+    if str(path).startswith("{"):
+        return str(path)[1:].partition(":")[0].strip()
+    return path.stem if path.suffix.lower() in (*TABLES, ".npz") else path.name or str(path)
 
 
 def opened(name: str, path: Path, signature: Signature, *, target: str | None, split: str | None) -> Domain:
@@ -98,7 +104,7 @@ def opened(name: str, path: Path, signature: Signature, *, target: str | None, s
     Raises
     ------
     DataError
-        Nothing is there, it is empty, or it is of another kind than the package takes.
+        Nothing is there and it names no data set, it is empty, or it is of another kind than the package takes.
     SpecError
         The target is no column of the table, or cannot be told.
     """
@@ -107,7 +113,7 @@ def opened(name: str, path: Path, signature: Signature, *, target: str | None, s
     if path.is_dir():
         _open_folder(domain, signature)
     elif not path.exists():
-        raise DataError("there is no such folder or file", where=str(path), hint="check the path given to --data")
+        _open_named(domain, signature)
     elif suffix in TABLES:
         _open_table(domain, signature, target)
     elif suffix == ".npz":
@@ -123,9 +129,26 @@ def opened(name: str, path: Path, signature: Signature, *, target: str | None, s
     return domain
 
 
-def digest_of(inputs: NDArray[Any]) -> list[str]:
-    """A digest of what each prepared sample (n, ...) holds, 16 hexadecimal digits: the same picture has the same, whatever its file."""
-    return [hashlib.sha256(np.ascontiguousarray(each).tobytes()).hexdigest()[:16] for each in inputs]
+def _open_named(domain: Domain, signature: Signature) -> None:
+    """A data set as a recipe has it, such as ``digits`` or ``{cifar10: {split: test}}``, read as the package's network reads it."""
+    from mapsto import discovery
+    from mapsto.search.compress import data_node
+
+    where = str(domain.path)
+    ((kind, fields),) = data_node(where).items()
+    if signature.preprocessing.columns:
+        raise DataError("the package takes rows of a table", where=where, hint="give the table's file")
+    samples = discovery.find("data", kind)(**fields).read_for(signature.preprocessing).open()
+    domain.kind, domain.total = "data set", len(samples)
+    domain.notes += samples.notes
+    domain.warnings += samples.warnings
+    named = samples.labels.ndim == 1 and samples.labels.dtype.kind in "iu"
+    labels = (
+        [samples.classes[number] for number in samples.labels.tolist()]
+        if named
+        else _labels_of(samples.labels, None, signature, domain)
+    )
+    domain.batches = lambda: _slices(domain, samples.inputs, labels, signature)
 
 
 # ------------------------------------------------------------------------------------------------------------------- images

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from mapsto.cli.evaluate.examples import Batch, Domain, digest_of
+from mapsto.cli.evaluate.episodes import on_unseen_tasks
+from mapsto.cli.evaluate.examples import Batch, Domain
 from mapsto.errors import DataError, DomainError, StoreError, nearest
 from mapsto.kinds import Metric, Table
 from mapsto.nn.evaluate.calibration import calibrate, calibration, softmax
 from mapsto.nn.evaluate.classification import confusion_counts, macro_metrics, per_class, share
 from mapsto.nn.evaluate.regression import regression_metrics
+from mapsto.nn.export.training_digests import digests_of
 from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
         )
     found: Doc = {"data": _data(domain, seen)}
     if signature.classes is None:
-        return {**found, "kind": "embeddings", "_features": scores, "_labels": seen.labels}
+        return found | on_unseen_tasks(predictor, scores.reshape(len(scores), -1), seen.labels, where=str(domain.path))
     by_kind = {"classes": _of_classes, "labels": _of_labels, "values": _of_values}
     return {
         **found,
@@ -126,7 +128,7 @@ class _Seen:
         self.labels += batch.labels
         self.sources += batch.sources
         self.files += batch.files
-        self.digests += digest_of(batch.inputs)
+        self.digests += digests_of(batch.inputs)
         if batch.inputs.ndim == 4 and batch.files[0] is None:
             self.inputs += list(batch.inputs)
 

@@ -12,11 +12,20 @@ from mapsto.errors import DataError, SpecError, command
 from mapsto_runtime.answer_rows import package_folder
 from mapsto_runtime.predictor import Predictor
 
-__all__ = ["Subject", "found", "same_recipe", "size_of", "training_of"]
+__all__ = [
+    "TRAINING",
+    "Subject",
+    "fingerprint_of",
+    "found",
+    "require_one_kind",
+    "same_recipe",
+    "size_of",
+    "training_of",
+]
 
 Doc = dict[str, Any]
 
-_TRAINING = ("train", "meta", "adapt", "distill", "prune", "quantize", "semi", "online")
+TRAINING = ("train", "meta", "adapt", "distill", "prune", "quantize", "semi", "online")
 """Families of mappings whose steps are what a network's making costs."""
 
 
@@ -127,7 +136,7 @@ def training_of(subject: Subject) -> Doc | None:
     report = subject.report
     if report is None:
         return None
-    steps: list[Doc] = [step for step in report["steps"] if str(step["name"]).partition(".")[0] in _TRAINING]
+    steps: list[Doc] = [step for step in report["steps"] if str(step["name"]).partition(".")[0] in TRAINING]
     ran = [step for step in steps if not step["hit"]]
     environment: Doc = report.get("environment") or {}
     return {

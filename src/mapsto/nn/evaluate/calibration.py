@@ -32,7 +32,9 @@ class Calibration:
     """How far probabilities can be trusted."""
 
     metrics: dict[str, Metric]
-    """``ece`` (%, with the bootstrap's interval), ``nll``, ``brier``, ``confidence`` (mean highest probability, %)."""
+    """``ece`` (%), ``nll``, ``brier``, ``confidence`` (mean highest probability, %); and ``ece_by_chance``, the expected calibration error
+    that perfect probabilities would show on so many samples, with the 95 % range of it (Bröcker and Smith, "Increasing the Reliability of
+    Reliability Diagrams", 2007)."""
     bins: Table
     """The reliability diagram: from, to, samples, mean confidence and accuracy (%) of each bin that has a sample."""
 
@@ -66,16 +68,9 @@ def calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64], *
     of_label = np.maximum(probabilities[np.arange(n), labels], _LEAST)
     losses = -np.log(of_label)
     squares = (probabilities**2).sum(1) - 2 * probabilities[np.arange(n), labels] + 1
-    low, high = _interval_of_error(sure, right, bins)
     metrics = {
-        "ece": Metric(
-            value=100 * expected_error(sure, right, bins),
-            unit="%",
-            n=n,
-            ci95=50 * (high - low),
-            low=100 * low,
-            high=100 * high,
-        ),
+        "ece": Metric(value=100 * expected_error(sure, right, bins), unit="%", n=n),
+        "ece_by_chance": _error_by_chance(sure, bins),
         "nll": _mean(losses),
         "brier": _mean(squares),
         "confidence": _mean(100 * sure, unit="%"),
@@ -139,14 +134,12 @@ def _bin_of(sure: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
     return np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def _interval_of_error(sure: NDArray[np.float64], right: NDArray[np.bool_], bins: int) -> tuple[float, float]:
+def _error_by_chance(sure: NDArray[np.float64], bins: int) -> Metric:
+    """The error that answers as sure as these show where each is right with just that probability: few samples never fit exactly."""
     generator = np.random.default_rng(0)
-    drawn: list[float] = []
-    for _ in range(_DRAWS):
-        chosen = generator.integers(0, len(sure), len(sure))
-        drawn.append(expected_error(sure[chosen], right[chosen], bins))
+    drawn = [100 * expected_error(sure, generator.random(len(sure)) < sure, bins) for _ in range(_DRAWS)]
     low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-    return low, high
+    return Metric(value=float(np.mean(drawn)), unit="%", ci95=(high - low) / 2, n=len(sure), low=low, high=high)
 
 
 def _mean(values: NDArray[np.float64], unit: str = "") -> Metric:

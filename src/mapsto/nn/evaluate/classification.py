@@ -77,7 +77,8 @@ def per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> Table:
 def macro_metrics(counts: NDArray[np.int64]) -> dict[str, Metric]:
     """Balanced accuracy (the mean recall) and macro F1 in percent, over the classes that have a sample.
 
-    Their intervals are those of the bootstrap: tables of as many samples are drawn anew from the one that was found.
+    Their intervals are those of the bootstrap: tables of as many samples are drawn anew from the one that was found. Without one mistake
+    there is no interval.
 
     >>> found = macro_metrics(np.array([[90, 0], [5, 5]]))
     >>> found["balanced_accuracy"].value, round(found["macro_f1"].value, 2)
@@ -105,6 +106,8 @@ def macro_metrics(counts: NDArray[np.int64]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for place, name in enumerate(("balanced_accuracy", "macro_f1")):
         low, high = (None, None) if ends is None else (float(ends[0, place]), float(ends[1, place]))
+        if low == high:  # without one mistake there is none to draw
+            low = high = None
         half = None if low is None or high is None else (high - low) / 2
         found[name] = Metric(value=float(values[place]), unit="%", ci95=half, n=n, low=low, high=high)
     return found

@@ -1,0 +1,100 @@
+"""Whether samples that are judged are among those that a package was made with: by its own record, or by its run's recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from mapsto import discovery
+from mapsto.cli.evaluate.subjects import TRAINING, Subject
+from mapsto.errors import MapstoError
+from mapsto.kinds import Dataset
+from mapsto.nn.export.training_digests import FILE, Known, digests_of_raw, known_of, read_known
+
+__all__ = ["known_to", "seen_in"]
+
+_MOST_SAMPLES = 100_000
+"""Data sets of more samples are not opened to compare them."""
+
+
+def known_to(subject: Subject) -> Known | str:
+    """What the package was made with; or why that is not known."""
+    file = subject.predictor.checked.files.get(FILE)
+    if file is not None and (known := read_known(file)) is not None:
+        return known
+    if subject.report is None:
+        return "the package keeps no record of what it was made with"
+    digests: list[str] = []
+    preprocessing = subject.predictor.signature.preprocessing
+    try:
+        for data in _training_data(subject.report):
+            samples = data.read_for(preprocessing).open()
+            if len(samples) > _MOST_SAMPLES:
+                return f"the run's training data are {len(samples):,} samples, too many to compare"
+            digests += digests_of_raw(samples.inputs, preprocessing)
+    except (MapstoError, OSError) as error:
+        return f"the run's training data are not at hand ({error})"
+    if not digests:
+        return "the run's recipe names no training data"
+    return known_of(digests, len(digests))
+
+
+def seen_in(known: Known | str, digests: Sequence[str], kind: str, *, where: str) -> tuple[dict[str, Any], list[str]]:
+    """What the card says of it, and a warning where samples were seen before; of a table (`kind`) other rows may hold the same."""
+    if isinstance(known, str):
+        return {"absent": known}, []
+    count = known.count_in(digests)
+    told = {"training_samples": known.samples, "seen": count, "share_percent": round(100 * count / len(digests), 2)}
+    if not count:
+        return told, []
+    if kind == "table":
+        what = "all rows hold" if count == len(digests) else f"{count} of {len(digests)} rows hold"
+        return told, [
+            f"{where}: {what} the values of rows that the package was made with; if they are the same rows, its figures are too good"
+        ]
+    what = "all samples are" if count == len(digests) else f"{count} of {len(digests)} samples are"
+    return told, [
+        f"{where}: {what} among those that the package was made with, so that its figures here are too good; give others"
+    ]
+
+
+def _training_data(report: dict[str, Any]) -> Iterator[Dataset]:
+    """Each data set that a step learnt from, once."""
+    import yaml
+
+    from mapsto.recipe.reader import parse_recipe
+
+    found: dict[str, dict[str, Any]] = {}
+    for step in report["steps"]:
+        if str(step["name"]).partition(".")[0] in TRAINING and step["kind"] != "observe":
+            for name, node in _nodes({key: value for key, value in step["fields"].items() if not _only_looks(key)}):
+                found[yaml.safe_dump(node)] = {name: node}
+    for tree in found.values():
+        ((_, node),) = tree.items()
+        text = yaml.safe_dump({"schema": 1, "data": {"x": node}, "steps": [{"networks.mlp": {"data": "$x"}}]})
+        data = cast("dict[str, Any]", parse_recipe(text, where="the run's recipe").data)["x"]
+        if isinstance(data, Dataset):
+            yield data
+
+
+def _only_looks(field: str) -> bool:
+    """Whether data of a field are judged by and not learnt from."""
+    return field.startswith(("val", "test"))
+
+
+def _nodes(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The outermost data sets in the fields of a step, as a recipe writes them; of tasks those that they are drawn from."""
+    if isinstance(value, list):
+        for each in cast("list[Any]", value):
+            yield from _nodes(each)
+    if not isinstance(value, dict):
+        return
+    tree = cast("dict[str, Any]", value)
+    name = next(iter(tree), "")
+    known = discovery.entries("data")
+    found = discovery.find("data", name) if name in known and len(tree) == 1 else None
+    if found is not None and issubclass(found, Dataset):
+        yield name, tree
+        return
+    for each in tree.values():
+        yield from _nodes(each)

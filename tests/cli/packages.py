@@ -1,0 +1,87 @@
+"""Packages whose answers can be told beforehand, made without a training library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from mapsto_runtime.signature import Column, Preprocessing, Signature, TensorSpec
+
+__all__ = ["COLOURS", "color_package", "embedding_package", "identity_package", "table_package", "write_package"]
+
+COLOURS = ("red", "green", "blue")
+
+
+def write_package(folder: Path, nodes: list[Any], signature: Signature, initializers: tuple[Any, ...] = ()) -> Path:
+    """A package of an ONNX graph from ``input`` to ``output``."""
+    inputs, outputs = (
+        [helper.make_tensor_value_info(spec.name, onnx.TensorProto.FLOAT, list(spec.shape)) for spec in specs]
+        for specs in (signature.inputs, signature.outputs)
+    )
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, list(initializers))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content = model.SerializeToString()
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(content)
+    manifest = {
+        "format": 1,
+        "model": "model.onnx",
+        "signature": signature.plain(),
+        "parameters": 0,
+        "files": {"model.onnx": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def _specs(shape: tuple[int, ...], outputs: int) -> dict[str, Any]:
+    return {
+        "inputs": (TensorSpec(name="input", dtype="float32", shape=("N", *shape)),),
+        "outputs": (TensorSpec(name="output", dtype="float32", shape=("N", outputs)),),
+    }
+
+
+def identity_package(folder: Path, classes: tuple[str, ...], **more: Any) -> Path:
+    """Its scores are the numbers that it is given."""
+    signature = Signature(
+        **_specs((len(classes),), len(classes)), preprocessing=Preprocessing(kind="none"), classes=classes, **more
+    )
+    return write_package(folder, [helper.make_node("Identity", ["input"], ["output"])], signature)
+
+
+def embedding_package(folder: Path, width: int) -> Path:
+    """Its embedding is the numbers that it is given."""
+    signature = Signature(**_specs((width,), width), preprocessing=Preprocessing(kind="none"))
+    return write_package(folder, [helper.make_node("Identity", ["input"], ["output"])], signature)
+
+
+def color_package(folder: Path, size: int = 8) -> Path:
+    """Images of one colour, told by their largest channel; its scores are ten times the channels' means, 0 to 10."""
+    signature = Signature(
+        **_specs((3, size, size), 3), preprocessing=Preprocessing(channels=3, size=(size, size)), classes=COLOURS
+    )
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Mul", ["flat", "ten"], ["output"]),
+    ]
+    ten = helper.make_tensor("ten", onnx.TensorProto.FLOAT, [1], [10.0])
+    return write_package(folder, nodes, signature, (ten,))
+
+
+def table_package(folder: Path, *, values: bool = False, fill: bool = True) -> Path:
+    """Rows of columns a and b: its classes are the larger of them, or its value (`price`) is a."""
+    columns = tuple(Column(name=name, fill=(0.0,) if fill else ()) for name in "ab")
+    before = Preprocessing(kind="none", columns=columns, header=("a", "b", "label"))
+    if not values:
+        signature = Signature(**_specs((2,), 2), preprocessing=before, classes=("a", "b"))
+        return write_package(folder, [helper.make_node("Identity", ["input"], ["output"])], signature)
+    signature = Signature(**_specs((2,), 1), preprocessing=before, classes=("price",), answers="values")
+    weight = helper.make_tensor("weight", onnx.TensorProto.FLOAT, [2, 1], np.array([1.0, 0.0], np.float32))
+    return write_package(folder, [helper.make_node("MatMul", ["input", "weight"], ["output"])], signature, (weight,))
