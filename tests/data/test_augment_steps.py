@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from mapsto import augment, discovery
 from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._apply import changed as apply
 from mapsto.data.augment._by_torch import by_torch
 from mapsto.data.augment._pixels import PixelOperation, by_native_code, changed_by
 from mapsto.data.augment._policy import AUGMIX, RANDAUGMENT, WIDE
@@ -385,6 +386,21 @@ def test_impossible_fields_are_refused_by_name() -> None:
             augment.rotate(**fields)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="magnitude"):
         augment.randaugment(magnitude=31)
+
+
+def test_operations_in_one_pass_are_those_one_after_the_other() -> None:
+    batch = images(50, 3, 14, 11)
+    listed = [strong(name) for name in ("flip", "crop", "blur", "randaugment", "augmix", "invert", "noise", "rotate")]
+    wanted = batch
+    for place, each in enumerate(listed):
+        wanted = changed(each, wanted, place)
+    assert torch.equal(apply(listed, batch, seeded), wanted)
+    moves = listed[:2]
+    numbers = torch.randn(50, 3, 14, 11, generator=seeded(5))
+    assert torch.equal(apply(moves, numbers, seeded), changed(moves[1], changed(moves[0], numbers, 0), 1))
+    assert set(apply(moves, numbers, seeded).flatten().tolist()) <= set(numbers.flatten().tolist()), (
+        "nothing is rounded"
+    )
 
 
 def test_images_too_large_for_32_bits_go_by_pytorch() -> None:

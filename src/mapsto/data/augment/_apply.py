@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from mapsto.data.augment._base import Augmentation, Drawn, SampleKind
+from mapsto.data.augment._pixels import PixelOperation, draw_together
 from mapsto.errors import DomainError
 
 if TYPE_CHECKING:
@@ -61,8 +63,15 @@ def changed(
             )
     known = targets if targets is not None and numbered else raw.new_empty(len(raw), 0)
     drawn = Drawn(x=raw, targets=known, classes=classes if numbered else 0, columns=columns)
-    for place, operation in alone:
-        drawn = operation.draw(drawn, generators(place))
+    for together, group in groupby(alone, lambda pair: isinstance(pair[1], PixelOperation)):
+        if together:
+            pixels = [
+                (operation, generators(place)) for place, operation in group if isinstance(operation, PixelOperation)
+            ]
+            drawn = draw_together(pixels, drawn)
+        else:
+            for place, operation in group:
+                drawn = operation.draw(drawn, generators(place))
     return drawn.x
 
 

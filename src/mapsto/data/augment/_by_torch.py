@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mapsto.data.augment._steps import ONE, Code, Steps
@@ -27,20 +28,27 @@ def by_torch(x: Tensor, steps: Steps) -> Tensor:
     return (sums >> 16).to(torch.uint8)
 
 
-def _through(x: Tensor, table: np.ndarray[tuple[int, ...], np.dtype[np.int32]], pool: object) -> Tensor:
+def _step(code: Code, x: Tensor, numbers: Tensor, pool: NDArray[np.int32] | None) -> Tensor:
+    """Images after one step, by another tensor."""
+    if code in _POOLED:
+        return _POOLED[code](x, numbers, torch.as_tensor(pool, device=x.device).flatten())
+    return _STEPS[code](x, numbers)
+
+
+def _through(x: Tensor, table: NDArray[np.int32], pool: NDArray[np.int32] | None) -> Tensor:
     x = x.clone()
     for step in range(table.shape[1]):
         codes = table[:, step, 0]
         for code in np.unique(codes):
             if code == Code.KEEP:
                 continue
-            chosen = torch.from_numpy(np.flatnonzero(codes == code)).to(x.device)
-            numbers = torch.from_numpy(table[:, step, 1:][codes == code].astype(np.int64)).to(x.device)
-            part = x[chosen]
-            if code in (Code.BLUR, Code.WARP):
-                x[chosen] = _POOLED[Code(code)](part, numbers, torch.as_tensor(pool, device=x.device).flatten())
+            taken = codes == code
+            numbers = torch.from_numpy(table[:, step, 1:][taken].astype(np.int64)).to(x.device)
+            if taken.all():
+                x = _step(Code(code), x, numbers, pool)
             else:
-                x[chosen] = _STEPS[Code(code)](part, numbers)
+                chosen = torch.from_numpy(np.flatnonzero(taken)).to(x.device)
+                x[chosen] = _step(Code(code), x[chosen], numbers, pool)
     return x
 
 
@@ -48,9 +56,9 @@ def _through(x: Tensor, table: np.ndarray[tuple[int, ...], np.dtype[np.int32]], 
 
 
 def _blend(other: Tensor, byte: Tensor, factor: Tensor) -> Tensor:
-    factor = factor.view(-1, 1, 1, 1)
-    mixed = (other * ONE + factor * (byte - other) + ONE // 2) >> 16
-    return mixed.clamp(0, 255).to(torch.uint8)
+    quarter = ((factor + 2) >> 2).clamp(0, 32767).view(-1, 1, 1, 1)
+    part = (2 * (byte - other) * quarter + (1 << 14)) >> 15
+    return (other + part).clamp(0, 255).to(torch.uint8)
 
 
 def _invert(x: Tensor, numbers: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Generator, Tensor
 
-__all__ = ["OneNumber", "PixelOperation", "by_native_code", "changed_by", "in_order", "signed"]
+__all__ = ["OneNumber", "PixelOperation", "by_native_code", "changed_by", "draw_together", "in_order", "signed"]
 
 LARGEST = 16384
 """Pixels of a side up to which places are counted in 32 bits by native code."""
@@ -29,13 +30,39 @@ class PixelOperation(Augmentation):
     ones to 255), or from the image's darkest to its brightest value where those lie beyond.
     """
 
+    exact: ClassVar[bool] = False
+    """Whether it only moves whole pixels, so that numbers of any type are taken as they are."""
+
     def steps(self, shape: tuple[int, ...], generator: Generator) -> Steps:
         """The steps of images (N, C, H, W); as many numbers are drawn an image, whatever its size."""
         raise NotImplementedError(f"{type(self).__name__} does not define steps")
 
     def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
         steps = self.steps(tuple(drawn.x.shape), generator)
-        return dataclasses.replace(drawn, x=changed_by(steps, drawn.x))
+        return dataclasses.replace(drawn, x=changed_by(steps, drawn.x, exact=self.exact))
+
+
+def draw_together(operations: Sequence[tuple[PixelOperation, Generator]], drawn: Drawn) -> Drawn:
+    """Operations one after the other, in one pass over each image where they are steps alone; the same as one by one."""
+    import torch
+
+    if drawn.x.dtype != torch.uint8:
+        for operation, generator in operations:
+            drawn = operation.draw(drawn, generator)
+        return drawn
+    x, shape = drawn.x, tuple(drawn.x.shape)
+    waiting: list[NDArray[np.int32]] = []
+    for operation, generator in operations:
+        steps = operation.steps(shape, generator)
+        if steps.pool is None and steps.shares is None:
+            waiting.append(steps.table)
+            continue
+        x, waiting = changed_by(steps, _at_once(waiting, x)), []
+    return dataclasses.replace(drawn, x=_at_once(waiting, x))
+
+
+def _at_once(tables: Sequence[NDArray[np.int32]], x: Tensor) -> Tensor:
+    return changed_by(Steps(table=np.concatenate(tables, axis=1)), x) if tables else x
 
 
 class OneNumber(PixelOperation):
@@ -61,11 +88,11 @@ class OneNumber(PixelOperation):
         return Steps(table=rows(kinds, self.values(uniform), self.beyond)[:, None])
 
 
-def changed_by(steps: Steps, x: Tensor) -> Tensor:
-    """Images (N, C, H, W) after their steps: another tensor, of the same type."""
+def changed_by(steps: Steps, x: Tensor, *, exact: bool = False) -> Tensor:
+    """Images (N, C, H, W) after their steps: another tensor, of the same type. `exact`: numbers that are no bytes are not rounded."""
     import torch
 
-    if x.dtype == torch.uint8:
+    if x.dtype == torch.uint8 or exact:
         return _changed(steps, x)
     low, high = (each.view(-1, 1, 1, 1).double() for each in x.flatten(1).aminmax(dim=1))
     low, high = low.clamp(max=0), high.clamp(min=1 if x.is_floating_point() else 255)

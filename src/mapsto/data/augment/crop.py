@@ -6,25 +6,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._pixels import PixelOperation
 from mapsto.data.augment._steps import Code, Steps
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator
 
 __all__ = ["Crop"]
 
 
-class Crop(Augmentation):
+class Crop(PixelOperation):
     """Images (N, C, H, W), each shifted by its own number of rows and columns.
 
     >>> import torch
+    >>> from mapsto.data.augment import Drawn
     >>> rows = torch.tensor([[1, 2, 3, 4]], dtype=torch.uint8).expand(5, 1, 1, 4)
     >>> Crop(padding=1).draw(Drawn(x=rows, targets=torch.zeros(5)), torch.Generator().manual_seed(0)).x.flatten(1).tolist()
     [[1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4, 3], [1, 2, 3, 4], [1, 2, 3, 4]]
@@ -32,36 +32,16 @@ class Crop(Augmentation):
 
     candidates: ClassVar[tuple[dict[str, Any], ...]] = ({"padding": 2}, {"padding": 4}, {"padding": 12})
 
+    exact: ClassVar[bool] = True
+
     padding: int = Field(default=4, ge=0, le=64)
     """Pixels of the image as it is read by which it is shifted at most, each way; 4 of 32 is usual for CIFAR (He et al., 2016)."""
 
-    def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
+    def steps(self, shape: tuple[int, ...], generator: Generator) -> Steps:
         import torch
 
-        from mapsto.data.augment._pixels import by_native_code
-
-        x = drawn.x
-        count, channels, height, width = x.shape
-        uniform = torch.rand(2, count, 1, generator=generator).to(x.device)
-        shift = (uniform * (2 * self.padding + 1)).long() - self.padding
-        table = np.zeros((count, 1, 8), np.int32)
+        uniform = torch.rand(2, shape[0], generator=generator).numpy()
+        table = np.zeros((shape[0], 1, 8), np.int32)
         table[:, 0, 0] = Code.SHIFT
-        table[:, 0, 1:3] = shift[..., 0].T.numpy(force=True)
-        native = by_native_code(Steps(table=table), x)
-        if native is not None:
-            return dataclasses.replace(drawn, x=native)
-        rows = _mirrored(torch.arange(height, device=x.device) + shift[0], height)
-        columns = _mirrored(torch.arange(width, device=x.device) + shift[1], width)
-        places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1)
-        cut = x.flatten(2).gather(2, places.expand(-1, channels, -1)).view_as(x)
-        return dataclasses.replace(drawn, x=cut)
-
-
-def _mirrored(places: Tensor, size: int) -> Tensor:
-    """Places outside 0 to size - 1 reflected at the outermost pixels, as often as it takes."""
-    import torch
-
-    if size == 1:
-        return torch.zeros_like(places)
-    folded = places.remainder(2 * (size - 1))
-    return torch.minimum(folded, 2 * (size - 1) - folded)
+        table[:, 0, 1:3] = (uniform * (2 * self.padding + 1)).astype(np.int32).T - self.padding
+        return Steps(table=table)

@@ -6,13 +6,12 @@ Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012)
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._pixels import PixelOperation
 from mapsto.data.augment._steps import Code, Steps
 
 if TYPE_CHECKING:
@@ -21,10 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["Flip"]
 
 
-class Flip(Augmentation):
+class Flip(PixelOperation):
     """Images (N, C, H, W), some of them mirrored.
 
     >>> import torch
+    >>> from mapsto.data.augment import Drawn
     >>> rows = torch.tensor([[1, 2, 3]], dtype=torch.uint8).expand(6, 1, 1, 3)
     >>> Flip().draw(Drawn(x=rows, targets=torch.zeros(6)), torch.Generator().manual_seed(0)).x.flatten(1).tolist()
     [[3, 2, 1], [1, 2, 3], [3, 2, 1], [3, 2, 1], [3, 2, 1], [1, 2, 3]]
@@ -32,27 +32,20 @@ class Flip(Augmentation):
 
     candidates: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
+    exact: ClassVar[bool] = True
+
     probability: float = Field(default=0.5, ge=0, le=1)
     """Of each image to be mirrored left to right, 0 to 1."""
     vertical: float = Field(default=0.0, ge=0, le=1)
     """Of each image to be mirrored top to bottom, 0 to 1; for what is seen from above, as by a satellite or a microscope."""
 
-    def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
+    def steps(self, shape: tuple[int, ...], generator: Generator) -> Steps:
         import torch
 
-        from mapsto.data.augment._pixels import by_native_code
-
-        x = drawn.x
-        uniform = torch.rand(1 + (self.vertical > 0), len(x), generator=generator)
-        chances = ((Code.FLIP, 3, self.probability), (Code.FLIP_VERTICALLY, 2, self.vertical))
-        ways = [(code, axis, each < chance) for each, (code, axis, chance) in zip(uniform, chances, strict=False)]
-        table = np.zeros((len(x), len(ways), 8), np.int32)
-        for step, (code, _, mirrored) in enumerate(ways):
-            table[:, step, 0] = np.where(mirrored.numpy(), code, Code.KEEP)
-        flipped = by_native_code(Steps(table=table), x)
-        if flipped is None:
-            flipped = x.clone()
-            for _, axis, mirrored in ways:
-                chosen = mirrored.to(x.device)
-                flipped[chosen] = flipped[chosen].flip(axis)
-        return dataclasses.replace(drawn, x=flipped)
+        ways = 1 + (self.vertical > 0)
+        uniform = torch.rand(ways, shape[0], generator=generator).numpy()
+        table = np.zeros((shape[0], ways, 8), np.int32)
+        table[uniform[0] < self.probability, 0, 0] = Code.FLIP
+        if self.vertical:
+            table[uniform[1] < self.vertical, 1, 0] = Code.FLIP_VERTICALLY
+        return Steps(table=table)

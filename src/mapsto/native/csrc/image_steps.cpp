@@ -90,15 +90,24 @@ void take(const std::int32_t* step, const std::int32_t* pool, const Byte* in, By
 
 // One image through its steps; `other` is room for one more.
 void through(const Byte* in, Byte* out, Byte* other, Shape shape, const std::int32_t* steps, int count, const std::int32_t* pool, Scratch& scratch) {
+  int moves = 0;  // from one place to another; the last one must end in `out`
+  for (int k = 0; k < count; ++k) {
+    const std::int32_t code = steps[k * kNumbers];
+    moves += code != kKeep && (moves == 0 || !in_place(code));
+  }
+  if (moves == 0) std::memcpy(out, in, shape.size());
   const Byte* from = in;
+  Byte* next = moves % 2 ? out : other;
   for (int k = 0; k < count; ++k, steps += kNumbers) {
     if (steps[0] == kKeep) continue;
-    Byte* to = from != out || in_place(steps[0]) ? out : other;
-    if (from == other && in_place(steps[0])) to = other;
-    take(steps, pool, from, to, shape, scratch);
-    from = to;
+    if (from != in && in_place(steps[0])) {
+      take(steps, pool, from, const_cast<Byte*>(from), shape, scratch);
+      continue;
+    }
+    take(steps, pool, from, next, shape, scratch);
+    from = next;
+    next = next == out ? other : out;
   }
-  if (from != out) std::memcpy(out, from, shape.size());
 }
 
 Scratch& scratch_of_thread() {

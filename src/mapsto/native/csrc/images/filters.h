@@ -12,23 +12,23 @@ inline void sharpness(const Byte* __restrict in, Byte* __restrict out, Shape sha
     std::memcpy(out, in, shape.size());
     return;
   }
-  std::uint16_t* __restrict sums = room(scratch.halves, width);
-  for (int c = 0; c < shape.channels; ++c, in += shape.plane(), out += shape.plane()) {
-    std::memcpy(out, in, width);
-    for (int i = 1; i < height - 1; ++i) {
-      const Byte *up = in + static_cast<std::size_t>(i - 1) * width, *row = up + width, *down = row + width;
-      Byte* __restrict to = out + static_cast<std::size_t>(i) * width;
-      for (int j = 0; j < width; ++j) sums[j] = static_cast<std::uint16_t>(up[j] + row[j] + down[j]);
-      to[0] = row[0];
-      for (int j = 1; j < width - 1; ++j) {
-        const std::uint32_t sum = sums[j - 1] + sums[j] + sums[j + 1] + 4u * row[j];
-        const std::int32_t smooth = static_cast<std::int32_t>((sum + 6) * 5042 >> 16);  // / 13, for sums of at most 13 * 255
-        to[j] = blend(smooth, row[j], factor);
-      }
-      to[width - 1] = row[width - 1];
+  const std::int16_t times = halved(factor);
+  const std::size_t plane = shape.plane(), last = plane - width;
+  std::uint16_t* __restrict sums = room(scratch.halves, plane);
+  for (int c = 0; c < shape.channels; ++c, in += plane, out += plane) {
+    // rows are taken as one line, and what runs over the ends of a row is mended
+    for (std::size_t i = width; i < last; ++i) sums[i] = static_cast<std::uint16_t>(in[i - width] + in[i] + in[i + width]);
+    for (std::size_t i = width + 1; i < last - 1; ++i) {
+      const std::uint16_t sum = static_cast<std::uint16_t>(sums[i - 1] + sums[i] + sums[i + 1] + 4 * in[i] + 6);
+      const std::uint16_t smooth = static_cast<std::uint16_t>(static_cast<std::uint32_t>(sum) * 5042 >> 16);  // / 13, up to 13 * 255
+      out[i] = blend(static_cast<std::int16_t>(smooth), in[i], times);
     }
-    const std::size_t last = shape.plane() - width;
+    std::memcpy(out, in, width);
     std::memcpy(out + last, in + last, width);
+    for (std::size_t row = width; row < last; row += width) {
+      out[row] = in[row];
+      out[row + width - 1] = in[row + width - 1];
+    }
   }
 }
 

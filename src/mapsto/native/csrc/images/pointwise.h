@@ -6,7 +6,7 @@
 namespace images {
 
 inline void invert(const Byte* in, Byte* out, std::size_t size) {
-  for (std::size_t i = 0; i < size; ++i) out[i] = static_cast<Byte>(255 - in[i]);
+  by_block(in, out, size, [](Byte value) { return static_cast<Byte>(255 - value); });
 }
 
 inline void solarize(const Byte* in, Byte* out, std::size_t size, std::int32_t threshold) {
@@ -15,17 +15,18 @@ inline void solarize(const Byte* in, Byte* out, std::size_t size, std::int32_t t
     return;
   }
   const Byte least = static_cast<Byte>(std::max(threshold, 0));
-  for (std::size_t i = 0; i < size; ++i) out[i] = static_cast<Byte>(in[i] >= least ? 255 - in[i] : in[i]);
+  by_block(in, out, size, [least](Byte value) { return static_cast<Byte>(value >= least ? 255 - value : value); });
 }
 
 inline void posterize(const Byte* in, Byte* out, std::size_t size, std::int32_t bits) {
   const Byte mask = static_cast<Byte>(0xff00 >> std::clamp(bits, 0, 8));
-  for (std::size_t i = 0; i < size; ++i) out[i] = in[i] & mask;
+  by_block(in, out, size, [mask](Byte value) { return static_cast<Byte>(value & mask); });
 }
 
 // Brightness where the grey level is 0, contrast where it is the image's mean.
 inline void away_from(const Byte* in, Byte* out, std::size_t size, std::int32_t grey, std::int32_t factor) {
-  for (std::size_t i = 0; i < size; ++i) out[i] = blend(grey, in[i], factor);
+  const std::int16_t level = static_cast<std::int16_t>(grey), times = halved(factor);
+  by_block(in, out, size, [level, times](Byte value) { return blend(level, value, times); });
 }
 
 // How light colours look to the eye (ITU-R 601), as Pillow has it.
@@ -57,11 +58,17 @@ inline void color(const Byte* in, Byte* out, Shape shape, std::int32_t factor) {
     if (in != out) std::memcpy(out, in, shape.size());
     return;
   }
-  for (std::size_t i = 0; i < plane; ++i) {
-    const std::int32_t red = in[i], green = in[i + plane], blue = in[i + 2 * plane], grey = luma(red, green, blue);
-    out[i] = blend(grey, red, factor);
-    out[i + plane] = blend(grey, green, factor);
-    out[i + 2 * plane] = blend(grey, blue, factor);
+  const std::int16_t times = halved(factor);
+  Byte block[3][kBlock];
+  std::int16_t grey[kBlock];
+  for (std::size_t from = 0; from < plane; from += kBlock) {
+    const std::size_t count = std::min(kBlock, plane - from);
+    for (int c = 0; c < 3; ++c) std::memcpy(block[c], in + c * plane + from, count);
+    for (std::size_t i = 0; i < count; ++i) grey[i] = static_cast<std::int16_t>(luma(block[0][i], block[1][i], block[2][i]));
+    for (int c = 0; c < 3; ++c) {
+      Byte* to = out + c * plane + from;
+      for (std::size_t i = 0; i < count; ++i) to[i] = blend(grey[i], block[c][i], times);
+    }
   }
 }
 
@@ -75,6 +82,26 @@ inline const std::int32_t* reciprocals() {
   return table.data();
 }
 
+// The hue of pixels turned by `turn`, in 2^-20 of a sixth of the circle.
+inline void turn_hue(const Byte* __restrict reds, const Byte* __restrict greens, const Byte* __restrict blues, Byte* __restrict to_red, Byte* __restrict to_green, Byte* __restrict to_blue, std::size_t count, std::int32_t turn) {
+  constexpr std::int32_t fine = 1 << 20, circle = 6 * fine;
+  const std::int32_t* reciprocal = reciprocals();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int32_t red = reds[i], green = greens[i], blue = blues[i];
+    const std::int32_t most = std::max(std::max(red, green), blue), least = std::min(std::min(red, green), blue), spread = most - least;
+    const std::int32_t base = red == most ? 0 : green == most ? 2 : 4;
+    const std::int32_t lead = red == most ? green - blue : green == most ? blue - red : red - green;
+    std::int32_t angle = base * fine + lead * reciprocal[spread] + turn;  // from -1 sixth on
+    angle = angle < 0 ? angle + circle : angle;
+    angle = angle >= circle ? angle - circle : angle;
+    const std::int32_t sixth = angle >> 20, part = (spread * (angle & (fine - 1)) + fine / 2) >> 20;
+    const std::int32_t rising = least + part, falling = most - part;
+    to_red[i] = static_cast<Byte>(sixth == 0 || sixth == 5 ? most : sixth == 1 ? falling : sixth == 4 ? rising : least);
+    to_green[i] = static_cast<Byte>(sixth == 1 || sixth == 2 ? most : sixth == 3 ? falling : sixth == 0 ? rising : least);
+    to_blue[i] = static_cast<Byte>(sixth == 3 || sixth == 4 ? most : sixth == 5 ? falling : sixth == 2 ? rising : least);
+  }
+}
+
 // Turn the hue by `shift` sixths of the circle, in 1/65536; the largest and the smallest of a pixel's colours stay.
 inline void hue(const Byte* in, Byte* out, Shape shape, std::int32_t shift) {
   const std::size_t plane = shape.plane();
@@ -82,23 +109,13 @@ inline void hue(const Byte* in, Byte* out, Shape shape, std::int32_t shift) {
     if (in != out) std::memcpy(out, in, shape.size());
     return;
   }
-  constexpr std::int32_t fine = 1 << 20, circle = 6 * fine;
-  const std::int32_t* reciprocal = reciprocals();
-  const std::int32_t turn = (shift % (circle / 16) * 16 + circle) % circle;
-  for (std::size_t i = 0; i < plane; ++i) {
-    const std::int32_t red = in[i], green = in[i + plane], blue = in[i + 2 * plane];
-    const std::int32_t most = std::max({red, green, blue}), least = std::min({red, green, blue}), spread = most - least;
-    const std::int32_t base = red == most ? 0 : green == most ? 2 : 4;
-    const std::int32_t lead = red == most ? green - blue : green == most ? blue - red : red - green;
-    std::int32_t angle = base * fine + lead * reciprocal[spread] + turn;  // from -1 sixth on
-    angle = angle < 0 ? angle + circle : angle;
-    angle = angle >= circle ? angle - circle : angle;
-    angle = angle >= circle ? angle - circle : angle;
-    const std::int32_t sixth = angle >> 20, part = (spread * (angle & (fine - 1)) + fine / 2) >> 20;
-    const std::int32_t rising = least + part, falling = most - part;
-    out[i] = static_cast<Byte>(sixth == 0 || sixth == 5 ? most : sixth == 1 ? falling : sixth == 4 ? rising : least);
-    out[i + plane] = static_cast<Byte>(sixth == 1 || sixth == 2 ? most : sixth == 3 ? falling : sixth == 0 ? rising : least);
-    out[i + 2 * plane] = static_cast<Byte>(sixth == 3 || sixth == 4 ? most : sixth == 5 ? falling : sixth == 2 ? rising : least);
+  constexpr std::int32_t sixths = 6 * 65536;
+  const std::int32_t turn = (shift % sixths + sixths) % sixths * 16;
+  Byte block[3][kBlock];
+  for (std::size_t from = 0; from < plane; from += kBlock) {
+    const std::size_t count = std::min(kBlock, plane - from);
+    for (int c = 0; c < 3; ++c) std::memcpy(block[c], in + c * plane + from, count);
+    turn_hue(block[0], block[1], block[2], out + from, out + plane + from, out + 2 * plane + from, count, turn);
   }
 }
 
@@ -125,7 +142,10 @@ inline void autocontrast(const Byte* in, Byte* out, Shape shape) {
       continue;
     }
     Byte table[256] = {};
-    for (int v = low; v <= high; ++v) table[v] = static_cast<Byte>((v - low) * 255 / (high - low));
+    for (int v = low, level = 0, rest = 0; v <= high; ++v, rest += 255) {
+      for (; rest >= high - low; rest -= high - low) ++level;
+      table[v] = static_cast<Byte>(level);
+    }
     looked_up(in, out, shape.plane(), table);
   }
 }
@@ -149,10 +169,11 @@ inline void equalize(const Byte* in, Byte* out, Shape shape) {
       continue;
     }
     Byte table[256];
-    std::uint32_t sum = step / 2;
+    std::uint32_t rest = step / 2, level = 0;  // of the pixels so far divided by the step
     for (int v = 0; v < 256; ++v) {
-      table[v] = static_cast<Byte>(std::min<std::uint32_t>(sum / step, 255));
-      sum += counts[0][v];
+      for (; rest >= step && level < 255; rest -= step) ++level;
+      table[v] = static_cast<Byte>(level);
+      rest += counts[0][v];
     }
     looked_up(in, out, shape.plane(), table);
   }
