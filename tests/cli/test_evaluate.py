@@ -206,6 +206,30 @@ def test_duplicates_and_contradictions_are_counted(package: Path, tmp_path: Path
     assert any("labelled differently" in text for text in card["warnings"])
 
 
+def test_a_run_without_a_package_is_judged_by_what_it_made_last(tmp_path: Path) -> None:
+    """And what its recipe trained on is found again among what is judged."""
+    recipe = tmp_path / "recipe.yaml"
+    few = "{subset: {data: {digits: {size: 8}}, per_class: 2}}"
+    network = "{networks.conv4: {data: $few, width: 4, blocks: 1, classes: data}}"
+    recipe.write_text(
+        f"schema: 1\ndata: {{few: {few}}}\nsteps:\n  - {network}\n  - train.supervised: {{data: $few, epochs: 1}}\n",
+        encoding="utf-8",
+    )
+    run, store = tmp_path / "run", tmp_path / "store"
+    mapsto("run", recipe, "--out", run, "--store", store, "--threads", 1, code=0)
+    card = evaluate(run, "--data", "{digits: {size: 8}}", "--store", store)
+    assert any(
+        "the run made no package; its last network, of train.supervised, was exported" in text for text in card["notes"]
+    )
+    leakage = card["packages"][0]["results"]["digits"]["leakage"]
+    assert (leakage["training_samples"], leakage["seen"]) == (20, 20)
+    assert card["packages"][0]["training"]["steps"][0]["mapping"] == "train.supervised"
+    assert (run / "card.html").is_file()
+    assert "name the run's store with --store" in evaluate(
+        run, "--data", "digits", "--store", tmp_path / "other", code=2
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------------- bad input
 
 

@@ -52,6 +52,7 @@ def card_of(
     read: list[Doc] = []
     for subject in subjects:
         results: dict[str, Doc] = {}
+        notes += subject.notes
         known = known_to(subject)
         for name, path in domains:
             domain = opened(name, path, subject.predictor.signature, target=target, split=split)

@@ -6,16 +6,13 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mapsto.cli.app import JsonOption, app, print_json, print_note
+from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note
 from mapsto.cli.run import writable
 from mapsto.errors import SpecError, command
-
-if TYPE_CHECKING:
-    from mapsto.cli.evaluate.subjects import Subject
 
 _MOST_DATA = 50
 
@@ -50,6 +47,8 @@ def evaluate(
         typer.Option(help="Folder for card.html, card.md and card.json. [default: the run's, beside its package]"),
     ] = None,
     speed: Annotated[bool, typer.Option(help="Measure speed and memory, in a process of its own.")] = True,
+    store: StoreOption = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a package is worth, on one page: accuracy, calibration, transfer, speed, size and what it cost.
@@ -58,6 +57,7 @@ def evaluate(
 
     Example: mapsto evaluate runs/demo --data clean=digits --data scans=scans
     """
+    from mapsto import kinds
     from mapsto.cli.evaluate import subjects as of_packages
     from mapsto.cli.evaluate.card import card_of
     from mapsto.cli.evaluate.display import print_card
@@ -72,10 +72,11 @@ def evaluate(
         )
     if len(data) > _MOST_DATA:
         raise SpecError(f"{len(data)} data are given", where="--data", hint=f"give at most {_MOST_DATA}")
-    subjects = of_packages.found(packages)
+    with kinds.trusting(*(trust or [])):
+        subjects = of_packages.found(packages, store)
     of_packages.require_one_kind(subjects)
     domains = domains_of(data)
-    folder = out or _beside(subjects[0])
+    folder = out or subjects[0].run
     writable(folder)
     began = time.monotonic()
     with _watching(enabled=not as_json) as watch:
@@ -88,11 +89,6 @@ def evaluate(
     for text in card["notes"]:
         print_note(text)
     print_card(card, folder)
-
-
-def _beside(subject: Subject) -> Path:
-    """The run's folder, or for a package that lies alone the folder that it is in."""
-    return subject.folder.parent
 
 
 @contextmanager

@@ -60,6 +60,8 @@ class Domain:
     total: int = 0
     """Samples there are, those that cannot be read among them."""
     batches: Callable[[], Iterator[Batch]] = field(default=lambda: iter(()))
+    sample: Callable[[int], NDArray[Any]] = field(default=lambda place: np.zeros(0))
+    """Of arrays: the sample at a place as the network takes it."""
     skipped: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     """What could not be read, and why."""
     notes: list[str] = field(default_factory=list[str])
@@ -149,6 +151,7 @@ def _open_named(domain: Domain, signature: Signature) -> None:
         else _labels_of(samples.labels, None, signature, domain)
     )
     domain.batches = lambda: _slices(domain, samples.inputs, labels, signature)
+    domain.sample = lambda place: read(samples.inputs[place : place + 1], signature).samples[0]
 
 
 # ------------------------------------------------------------------------------------------------------------------- images
@@ -304,6 +307,7 @@ def _open_arrays(domain: Domain, signature: Signature) -> None:
     domain.kind, domain.total = "arrays", len(inputs)
     labels = _labels_of(raw, names, signature, domain)
     domain.batches = lambda: _slices(domain, inputs, labels, signature)
+    domain.sample = lambda place: read(inputs[place : place + 1], signature).samples[0]
 
 
 def _archive(path: Path) -> tuple[NDArray[Any], NDArray[Any], tuple[str, ...] | None]:

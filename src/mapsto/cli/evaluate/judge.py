@@ -117,8 +117,6 @@ class _Seen:
         self.sources: list[str] = []
         self.files: list[Path | None] = []
         self.digests: list[str] = []
-        self.inputs: list[NDArray[Any]] = []
-        """Of samples without a file: pictures of an archive are shown from what the network was given."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,8 +127,6 @@ class _Seen:
         self.sources += batch.sources
         self.files += batch.files
         self.digests += digests_of(batch.inputs)
-        if batch.inputs.ndim == 4 and batch.files[0] is None:
-            self.inputs += list(batch.inputs)
 
 
 def _data(domain: Domain, seen: _Seen) -> Doc:
@@ -390,7 +386,7 @@ def _show(cases: Sequence[Doc], seen: _Seen, domain: Domain, preprocessing: Prep
         if preprocessing.kind != "image":
             continue
         file = seen.files[place]
-        picture = _thumbnail(file) if file is not None else _of_input(seen.inputs[place], preprocessing)
+        picture = _thumbnail(file) if file is not None else _of_input(domain.sample(place), preprocessing)
         if picture is not None:
             case["picture"] = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.errors import DataError, SpecError, command
+from mapsto.cli.evaluate.exported import package_of_run
+from mapsto.errors import SpecError
 from mapsto_runtime.answer_rows import package_folder
 from mapsto_runtime.predictor import Predictor
 
@@ -36,16 +37,16 @@ class Subject:
     name: str
     folder: Path
     """Of the package."""
-    place: Path
-    """As it was given: the package's folder, or a run's."""
+    run: Path
+    """The folder that its card goes to: the run's, or the one that the package is in."""
     predictor: Predictor
     report: Doc | None
     """The run's ``report.json``."""
     notes: list[str] = field(default_factory=list[str])
 
 
-def found(places: Sequence[Path]) -> list[Subject]:
-    """The packages behind paths, each with a name of its own.
+def found(places: Sequence[Path], store: str | None = None) -> list[Subject]:
+    """The packages behind paths, each with a name of its own; of a run without one what it made last, from its store.
 
     Raises
     ------
@@ -56,38 +57,25 @@ def found(places: Sequence[Path]) -> list[Subject]:
     """
     subjects: list[Subject] = []
     for place in places:
-        folder = package_folder(place)
-        if not (folder / "manifest.json").is_file():
-            _refuse(place)
+        folder, notes = package_folder(place), list[str]()
         run = place if folder != place else place.parent
-        report = _report_of(run, folder)
+        if not (folder / "manifest.json").is_file():
+            folder, said = package_of_run(place, store)
+            run, notes = place, [said]
         title = place.parent.name if place.name == "package" and place.parent.name else place.name or str(place)
         names = [subject.name for subject in subjects]
         number = next(n for n in range(1, len(places) + 2) if (f"{title} {n}" if n > 1 else title) not in names)
-        name = f"{title} {number}" if number > 1 else title
-        subjects.append(Subject(name=name, folder=folder, place=place, predictor=Predictor(folder), report=report))
+        subjects.append(
+            Subject(
+                name=f"{title} {number}" if number > 1 else title,
+                folder=folder,
+                run=run,
+                predictor=Predictor(folder),
+                report=_report_of(run, folder),
+                notes=notes,
+            )
+        )
     return subjects
-
-
-def _refuse(place: Path) -> None:
-    where = str(place)
-    if not place.exists():
-        raise DataError("there is no such run or package", where=where, hint="give a package, or a run's --out folder")
-    if (place / "stream.json").is_file():
-        raise DataError(
-            "this stream's run made no package; how well it answered each event before its label was seen is in its report",
-            where=where,
-            hint=f"see `{command('mapsto report {folder}', folder=place)}`, or end a recipe with export.onnx",
-        )
-    if (place / "report.json").is_file():
-        raise DataError(
-            "this run made no package",
-            where=where,
-            hint="end its recipe with export.onnx, and run it again: finished steps come from the store",
-        )
-    raise DataError(
-        "no package is here", where=where, hint="give a package, or the --out folder of a run that made one"
-    )
 
 
 def _report_of(run: Path, folder: Path) -> Doc | None:
