@@ -88,6 +88,8 @@ class Context:
         """What `warn` was told so far, each text once."""
         self.notes: list[str] = []
         """What `note` was told so far, each text once."""
+        self.attached: dict[str, kinds.Table | kinds.Series | bytes] = {}
+        """What `attach` was given, by name."""
         self.leaves_out = False
         """Whether a fork goes on without the branches that cannot be made."""
         self.advice: dict[str, str] = {}
@@ -299,6 +301,14 @@ class Context:
         if text not in self.notes:
             self.notes.append(text)
             self.show_message(text, logging.INFO)
+
+    def attach(self, name: str, evidence: kinds.Table | kinds.Series | bytes) -> None:
+        """Something to look at beside the result: a table, curves, or a picture (PNG) such as training images as they are augmented.
+
+        It is kept with the step and stands in the report, also of a run in which the step is a hit. A name counts once, the last time.
+        It must be the same whenever the step runs again: nothing that was measured by a clock.
+        """
+        self.attached[name] = evidence
 
     def show_message(self, text: str, level: int) -> None:
         """Show a warning or a note now; `level` is `logging`'s. In memory, through the logger ``mapsto``."""

@@ -103,16 +103,7 @@ def build(run: RunResult) -> dict[str, Any]:
 def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
     report: dict[str, Any] | None = None
     if step.kind_out == "Report":
-        value: Report = run.store.load(step.digest, measured=step.measured)
-        report = {
-            "metrics": {name: dataclasses.asdict(metric) for name, metric in value.metrics.items()},
-            "tables": {name: dataclasses.asdict(table) for name, table in value.tables.items()},
-            "series": {name: dataclasses.asdict(series) for name, series in value.series.items()},
-            "pictures": {
-                name: f"data:image/png;base64,{base64.b64encode(data).decode()}"
-                for name, data in value.pictures.items()
-            },
-        }
+        report = _report(run.store.load(step.digest, measured=step.measured))
     elif step.kind_out == "Package" and step.measured:
         tables = {name: {**table, "measured": True} for name, table in step.measured["tables"].items()}
         report = {"metrics": {}, "tables": tables, "series": {}, "pictures": {}}
@@ -132,7 +123,7 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
         "hit": step.hit,
         "seconds": round(step.seconds, 3),
         "kind_out": step.kind_out,
-        "report": report,
+        "report": _with_attached(run, step, report),
         "warnings": list(step.warnings),
         "notes": list(step.notes),
         "comparison": step.comparison,
@@ -140,6 +131,25 @@ def _step(run: RunResult, step: StepResult) -> dict[str, Any]:
         "curves": _thinned(step.curves),
         "epochs": _epochs(step.curves),
     }
+
+
+def _report(value: Report) -> dict[str, Any]:
+    return {
+        "metrics": {name: dataclasses.asdict(metric) for name, metric in value.metrics.items()},
+        "tables": {name: dataclasses.asdict(table) for name, table in value.tables.items()},
+        "series": {name: dataclasses.asdict(series) for name, series in value.series.items()},
+        "pictures": {
+            name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in value.pictures.items()
+        },
+    }
+
+
+def _with_attached(run: RunResult, step: StepResult, report: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A step's report, and what the step shows besides its result."""
+    if not step.attached:
+        return report
+    attached = _report(run.store.load(step.attached))
+    return {part: {**(report or {}).get(part, {}), **shown} for part, shown in attached.items()}
 
 
 def _thinned(curves: Mapping[str, Any] | None, at_most: int = 400) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mapsto.errors import DataError
 from mapsto.kinds import Block, Json, Stream
 from mapsto.process import Items, Live
+from mapsto.run.attachments import packed
 from mapsto.run.stopping import StopSignals
 from mapsto.store.row_log import RowLog
 
@@ -103,6 +104,7 @@ class Driver:
             "seconds": self._context.seconds,
             "warnings": self._context.warnings,
             "notes": self._context.notes,
+            "attached": packed(self._context.attached),
         }
         self._executor.store.save_state(self._name, state)
         self._saved = time.monotonic()

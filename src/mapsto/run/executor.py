@@ -40,6 +40,7 @@ from mapsto.process import Process
 from mapsto.recipe.document import Recipe
 from mapsto.recipe.reader import load_recipe
 from mapsto.recipe.writer import node_of
+from mapsto.run.attachments import report_of
 from mapsto.run.contents import data_of, names_of, unbounded
 from mapsto.run.metrics_log import NO_EVENTS, MetricsLog, writes_events
 from mapsto.run.result import Handle, Listener, Published, RunResult, StepResult, path_of, slug, summary_of
@@ -257,7 +258,7 @@ class Executor:
         step.digest, step.kind_out, step.seconds = record.digest, record.kind, record.seconds
         step.measured, step.curves = record.measured, record.curves
         step.warnings, step.notes, step.comparison = record.warnings, record.notes, record.comparison
-        step.account = record.account
+        step.account, step.attached = record.account, record.attached
         self._judge(step)
         self.listener.finished(step)
         final = record
@@ -392,6 +393,7 @@ class Executor:
                 notes=tuple(context.notes),
                 comparison=comparison,
                 account=context.account,
+                attached=self.store.save(report_of(context.attached)) if context.attached else "",
             )
             if context.stopped or unbounded(mapping):
                 step.status = "stopped"

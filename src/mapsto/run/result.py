@@ -58,6 +58,8 @@ class StepResult:
     """What the network lost, measured: see `mapsto.run.verdict`."""
     account: dict[str, Any] = field(default_factory=dict[str, Any])
     """What its process tells of its work: see `mapsto.process.Live.account`."""
+    attached: str = ""
+    """The digest of a report with what it shows besides its result; empty for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from mapsto.context import Context, Numerics, make_fabric
 from mapsto.kinds import Network, Report, Stream
 from mapsto.mapping import Mapping, Ref
 from mapsto.process import Live, Process, State
+from mapsto.run.attachments import unpacked
 from mapsto.run.driver import Driver
 from mapsto.run.metrics_log import curves
 from mapsto.run.prefetch import Prefetched
@@ -165,6 +166,7 @@ class StepContext(Context):
             self.warn(text)
         for text in saved.get("notes", ()):
             self.note(text)
+        self.attached |= unpacked(saved.get("attached", {}))
         self._before = max(self._before, float(saved.get("seconds", 0.0)))
         return saved["state"]
 

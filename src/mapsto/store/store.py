@@ -76,6 +76,8 @@ class Record:
     """What the step's network lost: against what it was ``given``, and against the ``first`` trained one (`mapsto.run.verdict`)."""
     account: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the step's process tells of its work (`mapsto.process.Live.account`)."""
+    attached: str = ""
+    """The digest of a report with what the step shows besides its result (`mapsto.context.Context.attach`); empty for nothing."""
     format: int = FORMAT
 
 
@@ -85,7 +87,16 @@ _LATEST = 1e11
 
 def _checked(record: Record) -> Record:
     """A record as it was read. Raises `TypeError` or `ValueError` for one that no mapsto wrote."""
-    texts = (record.key, record.digest, record.kind, record.name, *record.inputs, *record.warnings, *record.notes)
+    texts = (
+        record.key,
+        record.digest,
+        record.kind,
+        record.name,
+        record.attached,
+        *record.inputs,
+        *record.warnings,
+        *record.notes,
+    )
     trees = (record.measured, record.comparison, record.account, {} if record.curves is None else record.curves)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(tree, dict) for tree in trees):
         raise TypeError("a field is of another kind")

@@ -63,10 +63,10 @@ def verify(store: Store) -> list[Finding]:
         except StoreError as error:
             findings.append(Finding(path=str(path), what=error.what))
             continue
-        if record is not None and not store.path(spread("artifacts", record.digest, ".json")).exists():
-            findings.append(
-                Finding(path=str(path), what=f"its artifact {record.digest[:12]} is missing", used_by=(record.name,))
-            )
+        for digest in () if record is None else filter(None, (record.digest, record.attached)):
+            if record is not None and not store.path(spread("artifacts", digest, ".json")).exists():
+                what = f"its artifact {digest[:12]} is missing"
+                findings.append(Finding(path=str(path), what=what, used_by=(record.name,)))
     for path in store.names("artifacts"):
         try:
             for blob in blobs_of(store.manifest(path.stem)):
@@ -162,7 +162,7 @@ def _records(store: Store, keep_days: float, held: set[str]) -> tuple[list[str],
         if keep_days > 0 and time.time() - record.created > keep_days * 86400 and record.key not in held:
             old.append(path)
         else:
-            kept.append(record.digest)
+            kept += [record.digest, *([record.attached] if record.attached else [])]
     return kept, old
 
 
