@@ -110,18 +110,34 @@ def _columns() -> int:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A mapping, a data set, a stream, an augmentation or a shipped recipe.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Of an augmentation: field=value for the sheet; may be repeated.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Of an augmentation: a folder of images or a table of your own for the sheet."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Of an augmentation: the column of the table's classes, by default its last.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Of an augmentation: the PNG file of the sheet, by default in the cache folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a mapping does: its fields with defaults and ranges, what it takes and gives; or a recipe's text.
 
-    The last word of a name is enough where only one has it, as in `mapsto show vgg`.
+    The last word of a name is enough where only one has it, as in `mapsto show vgg`. Of an augmentation a sheet of images beside changed
+    copies is drawn, or rows of a table are shown before and after.
 
     Example: mapsto show prune.taylor
     """
     from mapsto.recipe.reader import shipped_recipes
 
     shipped = shipped_recipes()
+    given = {"--set": settings, "--data": data, "--target": target, "--sheet": sheet}
     if name in shipped:
+        _refuse_sheet(name, given)
         text = shipped[name].read_text(encoding="utf-8")
         print_json({"name": name, "yaml": text}) if as_json else print_text(text)
         return
@@ -135,9 +151,24 @@ def show(
         )
     for group, entry in exact or matches:
         tree = describe(group, entry)
+        if group == "augment":
+            from mapsto.cli.augment_sheet import made, sheet_of
+
+            operation = made(discovery.find(group, entry), settings or ())
+            drawn = sheet_of(operation, data=data, target=target, out=sheet)
+            tree |= {**drawn, "text": f"{tree['text']}\n\n{drawn['text']}"}
+        else:
+            _refuse_sheet(entry, given)
         print_json(tree) if as_json else print_text(tree["text"])
         return
     raise _unknown(name)
+
+
+def _refuse_sheet(name: str, given: dict[str, Any]) -> None:
+    """Raises `SpecError` where options of a sheet are given for what is no augmentation."""
+    for option, value in given.items():
+        if value:
+            raise SpecError(f"{name} is no augmentation, so that no sheet is drawn", where=option, hint="leave it out")
 
 
 def _named(name: str, known: Iterable[str]) -> list[str]:

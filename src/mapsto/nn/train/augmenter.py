@@ -18,6 +18,7 @@ from mapsto.context import Context
 from mapsto.data.augment import Augmentation, Drawn
 from mapsto.data.augment._apply import changed, generator_of, mixed
 from mapsto.data.augment._columns import columns_of
+from mapsto.data.augment._sheet import picture, rows_table
 from mapsto.kinds import Preprocessing, Samples
 from mapsto.nn.network.preprocess import prepare
 
@@ -49,11 +50,21 @@ class Augmenter:
         self._classes = classes if samples is None else len(samples.classes)
         self._columns = columns_of(samples) if samples is not None and operations else None
         self._device, self._rank = ctx.device, ctx.fabric.global_rank
+        if samples is not None and operations:
+            self._show(samples)
         if self._columns is not None and self._columns.categorical.any():
             for name in (each.name for each in operations if each.mixes):
                 ctx.note(
                     f"{name} blends categories too: a mixed row is in part of one and in part of another, as its label is"
                 )
+
+    def _show(self, samples: Samples) -> None:
+        """Attach what the operations make of a few training samples; what cannot be drawn so, such as token ids, is not shown."""
+        seed = self._ctx.seed_for("augment", "sheet")
+        if samples.inputs.ndim == 4:
+            self._ctx.attach("training_images_then_augmented", picture(self._operations, samples, seed=seed))
+        elif self._columns is not None and samples.inputs.ndim == 2:
+            self._ctx.attach("augmented_rows", rows_table(self._operations, samples, seed=seed))
 
     def __call__(self, raw: NDArray[Any], labels: NDArray[Any], item: int, preprocessing: Preprocessing) -> Drawn:
         """The input and the targets of a network: raw samples (N, ...) and labels (N,) or (N, K) of item number `item`."""
