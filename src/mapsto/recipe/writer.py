@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from mapsto.data.augment import Augmentation
+from mapsto.data.augment import Augmentation, Auto
 from mapsto.discovery import name_of
 from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
@@ -99,6 +99,8 @@ def node_of(value: Any, names: Names = ()) -> Any:
         return {name_of(type(cast("Any", value))): changed_fields(cast("Frozen", value), names)}
     if isinstance(value, Augmentation):
         return {value.name: changed_fields(value, names)}
+    if isinstance(value, Auto):
+        return "auto"
     if isinstance(value, Frozen):
         return changed_fields(value, names)
     if isinstance(value, dict):

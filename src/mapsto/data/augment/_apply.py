@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from mapsto.data.augment._auto import Auto
 from mapsto.data.augment._base import Augmentation, Drawn, SampleKind
 from mapsto.data.augment._pixels import PixelOperation, draw_together
 from mapsto.errors import DomainError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mapsto.data.augment._columns import RowColumns
     from mapsto.kinds import Samples
 
-__all__ = ["changed", "generator_of", "mixed", "require_fitting"]
+__all__ = ["changed", "generator_of", "mixed", "require_fitting", "sample_kind"]
 
 Generators: TypeAlias = "Callable[[int], Generator]"
 """An operation's place in its list → the generator of its draws."""
@@ -93,14 +94,16 @@ def generator_of(seed: int) -> Generator:
 
 
 def require_fitting(
-    operations: Sequence[Augmentation],
+    operations: Sequence[Augmentation] | Auto,
     samples: Samples,
     *,
     where: str,
     targets: Literal["classification", "multilabel", "regression"] = "classification",
 ) -> None:
-    """Raises `DomainError` where an operation is for other samples than these, or mixes what cannot be mixed."""
-    kind = _sample_kind(samples.inputs)
+    """Raises `DomainError` where an operation is for other samples than these, or mixes what cannot be mixed; ``auto`` chooses later."""
+    if isinstance(operations, Auto):
+        return
+    kind = sample_kind(samples.inputs)
     for operation in operations:
         if kind not in operation.on:
             raise DomainError(
@@ -124,7 +127,8 @@ def require_fitting(
             )
 
 
-def _sample_kind(inputs: NDArray[Any]) -> SampleKind:
+def sample_kind(inputs: NDArray[Any]) -> SampleKind:
+    """What raw samples are, by their shape and type."""
     if inputs.ndim == 4:
         return "images"
     return "texts" if inputs.dtype.kind in "iu" and inputs.dtype != np.uint8 else "rows"

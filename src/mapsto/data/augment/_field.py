@@ -10,25 +10,38 @@ from pydantic import TypeAdapter
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery
+from mapsto.data.augment._auto import AUTO, Auto
 from mapsto.data.augment._base import Augmentation
 from mapsto.errors import MapstoError, SpecError, nearest
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
-__all__ = ["Augmentations", "refuse_mixing"]
+__all__ = ["Augmentations", "AugmentationsOrAuto", "refuse_mixing"]
 
 _FORM = "a list of augmentations, as in [flip, crop: {padding: 4}]"
 _Detail: TypeAlias = "tuple[tuple[str | int, ...], str]"
 
 
 class _List:
-    """Marks a field as a list of augmentations; all errors of the list are found at once, each with its place."""
+    """Marks a field as a list of augmentations; all errors of the list are found at once, each with its place.
 
-    def validate(self, value: Any) -> tuple[Augmentation, ...]:
+    With `auto` the field may also be ``auto``: the mapping chooses them.
+    """
+
+    def __init__(self, *, auto: bool = False) -> None:
+        self._auto = auto
+
+    def validate(self, value: Any) -> tuple[Augmentation, ...] | Auto:
         """The augmentations in their order; pydantic's own error where they are none."""
+        if isinstance(value, Auto) or value == "auto":
+            if self._auto:
+                return AUTO
+            text = f"should be {_FORM}: this cannot choose them, as adapt.finetune and other adapt.* with `augment: auto` can"
+            raise PydanticCustomError("augmentations", "{text}", {"text": text})
         if not isinstance(value, (list, tuple)):
-            raise PydanticCustomError("augmentations", "should be {form}", {"form": _FORM})
+            form = f"{_FORM}, or auto" if self._auto else _FORM
+            raise PydanticCustomError("augmentations", "should be {form}", {"form": form})
         operations: list[Augmentation] = []
         details: list[_Detail] = []
         for place, node in enumerate(cast("Sequence[Any]", value)):
@@ -51,11 +64,14 @@ class _List:
         known = {name.removeprefix("augment."): {"anyOf": [_schema_of(name), {"type": "null"}]} for name in _names()}
         one = {"type": "object", "properties": known, "additionalProperties": False}
         whole = {"anyOf": [{"enum": list(known)}, {**one, "minProperties": 1, "maxProperties": 1}]}
-        return {"type": "array", "items": whole, "x-kind": "augmentations"}
+        listed = {"type": "array", "items": whole, "x-kind": "augmentations"}
+        return {"anyOf": [{"enum": ["auto"]}, listed]} if self._auto else listed
 
 
 Augmentations: TypeAlias = Annotated[tuple[Augmentation, ...], _List()]
 """A list of augmentations, applied in its order; none by default."""
+AugmentationsOrAuto: TypeAlias = Annotated[tuple[Augmentation, ...] | Auto, _List(auto=True)]
+"""The same, or ``auto``, for mappings that can choose: see `mapsto.nn.adapt.augment_policy`."""
 
 
 def refuse_mixing(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.context import Context
+from mapsto.data.augment import AugmentationsOrAuto
 from mapsto.kinds import Adaptation, Network
 from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.adapt.augmented import embedded, refuse_mixed_embeddings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,16 +33,26 @@ class Centroid(Mapping[Network, Network]):
     """s: larger is surer. None: what makes held-out examples (each in turn) likeliest, or the learner's own with one a class."""
     distance: Literal["euclidean", "cosine"] | None = None
     """Which class mean is nearest: of squared distances, or of angles. None: the learner's own way, else `euclidean`."""
+    augment: AugmentationsOrAuto = ()
+    """Random changes, in order, of copies whose embeddings are in the class means too; `auto`: chosen by the examples, by
+    cross-validation."""
+
+    def __post_init__(self) -> None:
+        refuse_mixed_embeddings(self.augment, where=self.name)
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
         import torch
 
+        from mapsto.nn.adapt.augment_policy import COPIES_WEIGH
         from mapsto.nn.adapt.examples import examples_of, with_linear_head
         from mapsto.nn.meta.adaptation import centroid
 
         examples = examples_of(value, self.data, ctx, where="adapt.centroid", told=False)
-        features, labels = torch.from_numpy(examples.features), torch.as_tensor(examples.labels)
+        found = examples.features
+        if (copies := embedded(self.augment, value, examples, ctx, where=self.name)) is not None:
+            found = (found + COPIES_WEIGH * copies.mean(0)) / (1 + COPIES_WEIGH)
+        features, labels = torch.from_numpy(found), torch.as_tensor(examples.labels)
         own = value.adaptation.settings if value.adaptation and value.adaptation.method == "centroid" else {}
         distance = self.distance or ("cosine" if centroid.is_cosine(own) else "euclidean")
         scale = self._scale(centroid.scale_of(own), features, labels, cosine=distance == "cosine")

@@ -8,12 +8,13 @@ statistics it was trained with: those of a few examples are too noisy. Each reme
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.data.augment import Augmentations
+from mapsto.data.augment import AugmentationsOrAuto
 from mapsto.kinds import Network, Samples
 from mapsto.mapping import DataSource
 from mapsto.nn.train.optimizer import Optimisation
@@ -64,8 +65,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     """`balanced`: each class weighs as much as any other, however few its examples."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over all classes."""
-    augment: Augmentations = ()
-    """Random changes of each sample, in order."""
+    augment: AugmentationsOrAuto = ()
+    """Random changes of each sample, in order; `auto`: chosen by the examples, by cross-validation on embeddings of changed copies."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """ξ: each block's rate is this times that of the block above it, the head's the learning rate; 0.65 to 0.85 in BEiT (Bao et al.,
     2022), 0.38 in ULMFiT (Howard and Ruder, 2018); 1: all alike."""
@@ -99,9 +100,12 @@ class Finetune(Optimisation, Process[Network, Network]):
 
     def open(self, value: Network, state: State | None, ctx: Context) -> FineTuning:
         """Raises `DomainError` where blocks are to be unfrozen in several processes."""
+        from mapsto.nn.adapt.augment_policy import operations_for
         from mapsto.nn.adapt.fine_tuner import FineTuner
 
-        tuner = FineTuner(self, value, self._samples(ctx), ctx)
+        samples = self._samples(ctx)
+        chosen = operations_for(self.augment, value, samples, ctx, where="adapt.finetune")
+        tuner = FineTuner(dataclasses.replace(self, augment=chosen), value, samples, ctx)
         return tuner.begun() if state is None else tuner.resumed(state)
 
     def _samples(self, ctx: Context) -> Samples:

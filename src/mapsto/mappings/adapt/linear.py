@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.context import Context
+from mapsto.data.augment import AugmentationsOrAuto
 from mapsto.kinds import Network
 from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.adapt.augmented import embedded, refuse_mixed_embeddings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +47,12 @@ class Linear(Mapping[Network, Network]):
     """`balanced`: each class weighs as much as any other, however few its examples; a class with many is then answered less often."""
     iterations: int = Field(default=1000, ge=1)
     """At most so many of L-BFGS."""
+    augment: AugmentationsOrAuto = ()
+    """Random changes, in order, of copies whose embeddings the head is fitted to as well; `auto`: chosen by the examples, by
+    cross-validation."""
+
+    def __post_init__(self) -> None:
+        refuse_mixed_embeddings(self.augment, where=self.name)
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
@@ -54,16 +62,26 @@ class Linear(Mapping[Network, Network]):
         examples = examples_of(
             value, self.data, ctx, where="adapt.linear", class_weights=self.class_weights, kinds=kinds
         )
-        return with_linear_head(value, examples, *self.head(examples, ctx))
+        copies = embedded(self.augment, value, examples, ctx, where=self.name)
+        return with_linear_head(value, examples, *self.head(examples, ctx, copies))
 
-    def head(self, examples: Examples, ctx: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The weight (K, D) and the bias (K,) that `apply` gives a network; `ctx` is told what was chosen."""
-        fit = self._fit_values if examples.kind == "regression" else self._fit_classes
-        return fit(examples, ctx)
+    def head(
+        self, examples: Examples, ctx: Context, copies: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The weight (K, D) and the bias (K,) that `apply` gives a network; `ctx` is told what was chosen.
 
-    def _fit_classes(self, examples: Examples, ctx: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weight (K, D) and bias (K,) over the embedding as it comes."""
+        `copies` are embeddings (M, N, D) of changed copies of the examples, of classes alone.
+        """
+        if examples.kind == "regression":
+            return self._fit_values(examples, ctx)
+        return self._fit_classes(examples, ctx, copies)
+
+    def _fit_classes(
+        self, examples: Examples, ctx: Context, copies: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight (K, D) and bias (K,) over the embedding as it comes; the strength is chosen by the examples alone."""
         from mapsto.nn.adapt import logistic
+        from mapsto.nn.adapt.augment_policy import COPIES_WEIGH, with_copies
 
         features, labels, weights = examples.features, examples.labels, examples.weights
         usual: dict[str, Any] = {"standardize": self.standardize, "iterations": self.iterations}
@@ -81,6 +99,9 @@ class Linear(Mapping[Network, Network]):
                 )
         if examples.kind == "multilabel":
             return logistic.fit_labels(features, labels, strength=strength, **usual)
+        if copies is not None:
+            features, labels, weights = with_copies(features, labels, copies, weights)
+            strength /= 1 + COPIES_WEIGH
         return logistic.fit(features, labels, examples.outputs, strength=strength, weights=weights, **usual)
 
     def _fit_values(self, examples: Examples, ctx: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

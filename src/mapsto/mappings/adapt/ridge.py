@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from mapsto.context import Context
+from mapsto.data.augment import AugmentationsOrAuto
 from mapsto.kinds import Network
 from mapsto.mapping import DataSource, Mapping
+from mapsto.nn.adapt.augmented import embedded, refuse_mixed_embeddings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mapsto.nn.adapt.examples import Examples
     from mapsto.nn.adapt.ridge import RidgeFit
 
@@ -42,6 +47,12 @@ class Ridge(Mapping[Network, Network]):
     """Whether the head is given the signed root of the embedding. `auto`: of classes, unless left-out examples are clearly against it."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class weighs as much as any other, however few its examples; a class with many is then answered less often."""
+    augment: AugmentationsOrAuto = ()
+    """Random changes, in order, of copies whose embeddings the head is fitted to as well; `auto`: chosen by the examples, by
+    cross-validation."""
+
+    def __post_init__(self) -> None:
+        refuse_mixed_embeddings(self.augment, where=self.name)
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DataError` for fewer than two classes, an empty class or NaN, `DomainError` where there is no embedding."""
@@ -61,7 +72,29 @@ class Ridge(Mapping[Network, Network]):
             other = f" ({tried[not root].losses.mean():.3f} otherwise)" if len(tried) > 1 else ""
             loss = f"{'squared error' if examples.kind == 'regression' else 'log-loss'} {found.losses.mean():.3f}"
             ctx.note(f"ridge on {taken}: {loss} on left-out examples{other}, penalty {found.penalty:.2g}")
-        return with_linear_head(value, examples, found.weight, found.bias, root=root)
+        copies = embedded(self.augment, value, examples, ctx, where=self.name)
+        weight, bias = found.weight, found.bias
+        if copies is not None:
+            weight, bias = self._with_copies(examples, copies, found, root)
+        return with_linear_head(value, examples, weight, bias, root=root)
+
+    def _with_copies(
+        self, examples: Examples, copies: NDArray[np.float32], found: RidgeFit, root: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight and bias fitted to examples and copies, with the penalty and the scale that the examples alone gave."""
+        from mapsto.nn.adapt import ridge
+        from mapsto.nn.adapt.augment_policy import with_copies
+
+        rows, labels, weights = with_copies(examples.features, examples.labels, copies, examples.weights)
+        return ridge.fit(
+            ridge.rooted(rows) if root else rows,
+            labels,
+            examples.outputs,
+            penalty=found.penalty * (1 + len(copies)),
+            scale=found.scale,
+            weights=weights,
+            normalise=root,
+        )
 
     def _fitted(self, examples: Examples, root: bool) -> RidgeFit:
         from mapsto.nn.adapt import ridge
