@@ -206,6 +206,23 @@ def test_duplicates_and_contradictions_are_counted(package: Path, tmp_path: Path
     assert any("labelled differently" in text for text in card["warnings"])
 
 
+@pytest.mark.slow
+def test_a_learner_that_takes_steps_adapts_by_itself(tmp_path: Path) -> None:
+    from mapsto import datasets, export, meta, networks
+    from mapsto.report.build import save_package
+
+    digits = datasets.digits(size=16)
+    tasks = datasets.episodes(data=digits, ways=3, shots=2, queries=2)
+    network = meta.maml(tasks=tasks, steps=2, inner_steps=2, engine="loop")(networks.conv4(data=digits, width=8)())
+    save_package(export.onnx()(network), tmp_path / "maml" / "package")
+    result = evaluate(tmp_path / "maml", "--data", "{digits: {size: 16}}")["packages"][0]["results"]["digits"]
+    assert "the learner's own way" in result["adapted_by"]
+    assert result["metrics"]["accuracy"]["value"] > 40, "chance is a third"
+    assert result["metrics"]["accuracy"]["n"] == 100
+    assert result["episodes"]["rows"][0][0] == 3, "the ways of its head"
+
+
+@pytest.mark.slow
 def test_a_run_without_a_package_is_judged_by_what_it_made_last(tmp_path: Path) -> None:
     """And what its recipe trained on is found again among what is judged."""
     recipe = tmp_path / "recipe.yaml"

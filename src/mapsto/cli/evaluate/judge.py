@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from mapsto.cli.evaluate.episodes import on_unseen_tasks
+from mapsto.cli.evaluate.episodes import needs_learner, on_unseen_tasks
 from mapsto.cli.evaluate.examples import Batch, Domain
 from mapsto.errors import DataError, DomainError, StoreError, nearest
 from mapsto.kinds import Metric, Table
@@ -71,7 +71,7 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
             where=str(predictor.folder),
             hint="evaluate a package of classes, labels or values",
         )
-    seen = _Seen()
+    seen = _Seen(keeps_inputs=needs_learner(predictor))
     for batch in domain.batches():
         scores = predictor.outputs(batch.inputs).astype(np.float64)
         seen.add(batch, scores)
@@ -99,7 +99,9 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
         )
     found: Doc = {"data": _data(domain, seen)}
     if signature.classes is None:
-        return found | on_unseen_tasks(predictor, scores.reshape(len(scores), -1), seen.labels, where=str(domain.path))
+        inputs = np.concatenate(seen.inputs) if seen.inputs is not None else None
+        features = scores.reshape(len(scores), -1)
+        return found | on_unseen_tasks(predictor, features, seen.labels, inputs, where=str(domain.path))
     by_kind = {"classes": _of_classes, "labels": _of_labels, "values": _of_values}
     return {
         **found,
@@ -111,7 +113,8 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
 class _Seen:
     """What was read and answered so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_inputs: bool) -> None:
+        self.inputs: list[NDArray[Any]] | None = [] if keeps_inputs else None
         self.scores: list[NDArray[np.float64]] = []
         self.labels: list[Any] = []
         self.sources: list[str] = []
@@ -127,6 +130,8 @@ class _Seen:
         self.sources += batch.sources
         self.files += batch.files
         self.digests += digests_of(batch.inputs)
+        if self.inputs is not None:
+            self.inputs.append(batch.inputs)
 
 
 def _data(domain: Domain, seen: _Seen) -> Doc:
