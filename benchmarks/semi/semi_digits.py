@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import common
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from mapsto import datasets, evaluate, networks, semi, train
@@ -34,7 +35,7 @@ from mapsto.report.build import t95
 
 SEEDS = range(5)
 PER_CLASS = 4
-STEPS, BATCH, RATIO = 300, 40, 4.0
+STEPS, BATCH, RATIO, RATE = 400, 40, 4.0, 0.1
 SIZE, WIDTH, BLOCKS = 16, 32, 3
 WEAK = [{"affine": {"degrees": 5, "translate": 0.06, "scale": 0.05}}]
 STRONG = [
@@ -59,7 +60,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
             kept[name][str(seed)] = run(way, seed, 4 if quick else STEPS)
             print(name, seed, kept[name][str(seed)], flush=True)
             if not quick:
-                file.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
+                kept = merged(file, name, seed, kept[name][str(seed)])
     rows = [row_of(name, kept.get(name, {})) for name in WAYS]
     tree = common.result(
         "semi_digits",
@@ -75,6 +76,16 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
         targets=targets({row["way"]: row for row in rows}),
     )
     return common.finished(tree, quick=quick)
+
+
+def merged(file: Path, name: str, seed: int, trial: Trial) -> dict[str, dict[str, Trial]]:
+    """What is kept with one more trial: several commands, each with ways of its own, may run side by side."""
+    with FileLock(f"{file}.lock"):
+        kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        kept.setdefault(name, {})[str(seed)] = trial
+        ordered = {way: dict(sorted(kept[way].items())) for way in WAYS if way in kept}
+        file.write_text(json.dumps(ordered, indent=0) + "\n", encoding="utf-8")
+    return ordered
 
 
 def run(way: Way, seed: int, steps: int) -> Trial:
@@ -158,6 +169,7 @@ def with_pool(mapping: Any, **fields: Any) -> Way:
             ratio=RATIO,
             weak=WEAK,
             strong=STRONG,
+            learning_rate=RATE,
             ema=0.98,
             back_off="never",
             **fields,
@@ -166,7 +178,7 @@ def with_pool(mapping: Any, **fields: Any) -> Way:
 
 
 def supervised(labelled: Dataset, pool: Dataset, steps: int) -> Any:
-    fields = {"learning_rate": 0.03, "ema": 0.98, "augment": STRONG}
+    fields = {"learning_rate": RATE, "ema": 0.98, "augment": STRONG}
     return train.supervised(data=labelled, epochs=steps, batch_size=BATCH, **fields)
 
 
@@ -220,10 +232,10 @@ WAYS: dict[str, Way] = {
     SPREADING[0]: ours("spreading"),
     "label propagation, scikit-learn": theirs("LabelPropagation"),
     "label propagation, mapsto": ours("propagation"),
-    "semi.pseudo_label": with_pool(semi.pseudo_label),
+    "semi.pseudo_label": with_pool(semi.pseudo_label, threshold=0.9),
     "semi.mean_teacher": with_pool(semi.mean_teacher),
-    "semi.fixmatch": with_pool(semi.fixmatch),
-    "semi.flexmatch": with_pool(semi.flexmatch),
+    "semi.fixmatch": with_pool(semi.fixmatch, threshold=0.9),
+    "semi.flexmatch": with_pool(semi.flexmatch, threshold=0.9),
     "semi.freematch": with_pool(semi.freematch),
 }
 

@@ -3,8 +3,7 @@ classes.
 
 Spherical k-means: each sample to the centre of the largest cosine, each centre the mean direction of its samples (Dhillon and Modha,
 "Concept Decompositions for Large Sparse Text Data using Clustering", 2001), from the best of several k-means++ starts (Arthur and
-Vassilvitskii, 2007). The number of groups is that of the largest mean silhouette (Rousseeuw, "Silhouettes", 1987) on principal
-components.
+Vassilvitskii, 2007). How many there are is read off mean silhouettes (Rousseeuw, "Silhouettes", 1987) on principal components.
 """
 
 from __future__ import annotations
@@ -26,6 +25,8 @@ _ROUNDS = 100
 _JUDGED = 1500
 """Samples that silhouettes are computed of; all pairs among them are compared."""
 _COMPONENTS = 64
+_ALIKE = 0.9
+"""Silhouettes from this share of the largest on count as alike."""
 
 
 class Match(NamedTuple):
@@ -72,7 +73,10 @@ def clustered(
 def estimated_count(
     features: NDArray[Any], candidates: Sequence[int], rng: np.random.Generator
 ) -> tuple[int, dict[int, float]]:
-    """The number of groups among `candidates` with the largest mean silhouette, and that of each.
+    """How many groups there seem to be, one of `candidates`, and the mean silhouette of each.
+
+    It is the most of those whose silhouette is within a tenth of the largest: coarse groups, such as animals and vehicles, are often as distinct as the
+    classes in them.
 
     >>> centres = np.repeat(np.eye(4), 20, axis=0)
     >>> rows = np.abs(centres + 0.05 * np.random.default_rng(0).normal(size=centres.shape))
@@ -89,7 +93,8 @@ def estimated_count(
     for count in candidates:
         label, _ = clustered(judged, count, rng, starts=2)
         found[count] = float(silhouette_score(judged, label, metric="cosine")) if len(np.unique(label)) > 1 else -1.0
-    return max(found, key=lambda count: found[count]), found
+    enough = _ALIKE * max(found.values())
+    return max(count for count, value in found.items() if value >= enough or value == max(found.values())), found
 
 
 def matched(group: NDArray[np.int64], labels: NDArray[np.int64]) -> Match:
