@@ -130,7 +130,7 @@ def test_the_pool_is_used_where_it_helps_and_not_where_it_hurts() -> None:
 
     rng = np.random.default_rng(0)
     helping, hurting = judged(labels, answers(1.0), answers(0.5), rng), judged(labels, answers(0.5), answers(1.0), rng)
-    assert (helping.helps, helping.with_pool, helping.answers) == (True, 1.0, 36)
+    assert (helping.helps, helping.with_pool, helping.answers) == (True, 1.0, 60)
     assert (hurting.helps, hurting.without) == (False, 1.0)
     single = judged(np.arange(4), answers(0.0), answers(1.0), rng)
     assert (single.helps, single.answers) == (True, 0)

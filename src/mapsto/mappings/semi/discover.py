@@ -77,7 +77,7 @@ class Discover(Mapping[Network, Network]):
         )
 
     def _estimated(self, known: NDArray[Any], ctx: Context) -> int:
-        """The number of groups of the largest silhouette among about twenty, each larger than the one before by the same ratio."""
+        """An estimate from about twenty numbers, each larger than the one before by the same ratio."""
         import numpy as np
 
         from mapsto.nn.semi.clusters import estimated_count

@@ -1,8 +1,8 @@
 """Whether a pool without labels helps, judged on the labelled examples: each is answered by heads that were fitted without its label.
 
-With the pool and without it the same folds are held out in turn, several times over. The pool is used unless the answers without it are
-right more often. Where no class has two labelled examples nothing can be held out: then the pool is used, since with one label a class it
-helped wherever it was measured (docs/unlabelled.md).
+With the pool and without it the same folds are held out in turn, several times over where there are few examples. The pool is used unless
+the answers without it are right more often. Where no class has two labelled examples nothing can be held out: then the pool is used,
+since with one label a class it helped wherever it was measured (docs/unlabelled.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ __all__ = ["Judgement", "Scores", "judged"]
 
 Scores: TypeAlias = "Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]"
 """(places of the labelled examples to learn from, places to answer) → scores (n, K) of the latter."""
-FOLDS, REPEATS = 5, 3
+FOLDS = 5
+ANSWERS, REPEATS = 150, 5
+"""Cross-validations are repeated, with folds of their own, until there are so many answers, and at most so often."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ def judged(
     folds
         At most so many, and no more than the largest class has examples.
     repeats
-        Cross-validations, each with folds of its own: more of them make the comparison steadier.
+        Cross-validations at most, each with folds of its own: more of them make the comparison steadier where there are few examples.
     """
     from mapsto.nn.adapt.cross_validation import folds_of
 
     most = int(np.bincount(labels).max())
     right, total = np.zeros(2), 0
-    for _ in range(repeats if most > 1 else 0):
+    for _ in range(min(repeats, -(-ANSWERS // len(labels))) if most > 1 else 0):
         number = folds_of(labels, min(folds, most), rng)
         for fold in range(int(number.max()) + 1):
             held, known = np.flatnonzero(number == fold), np.flatnonzero(number != fold)

@@ -75,8 +75,8 @@ def estimated_count(
 ) -> tuple[int, dict[int, float]]:
     """How many groups there seem to be, one of `candidates`, and the mean silhouette of each.
 
-    It is the most of those whose silhouette is within a tenth of the largest: coarse groups, such as animals and vehicles, are often as distinct as the
-    classes in them.
+    It is the most of those whose silhouette is within a tenth of the largest: coarse groups, such as animals and vehicles, are often as
+    distinct as the classes in them.
 
     >>> centres = np.repeat(np.eye(4), 20, axis=0)
     >>> rows = np.abs(centres + 0.05 * np.random.default_rng(0).normal(size=centres.shape))
