@@ -111,7 +111,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
     seeds = [row for row in rows if "lost, digits" in row]
     sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
     timed = [row for row in rows if "ms" in row or "us" in row]
-    lines = [*by_ratio(rows), *by_stream(rows), *listed(rows, "head"), *listed(rows, "kills"), *memory(rows)]
+    lines = [*by_ratio(rows), *by_stream(rows), *listed(rows, "head"), *listed(rows, "method"), *listed(rows, "kills"), *memory(rows)]
     if sampled:
         lines += ["", "| figure | seed 0 ± CI95 | n | mean of seeds ± CI95 |", "|---|---|---|---|"]
         for row in sampled:
@@ -200,7 +200,7 @@ def listed(rows: list[dict[str, Any]], key: str) -> list[str]:
         return []
 
     def cell(row: dict[str, Any], name: str) -> str:
-        value, half = row.get(name), row.get("ci95 over seeds") if name == "accuracy" else None
+        value, half = row.get(name), row.get("ci95 over seeds") if name in ("accuracy", "error %") else None
         text = value if isinstance(value, str) else number(value)
         return text + (f" ± {number(half)}" if half is not None else "")
 

@@ -73,7 +73,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
             "quick": quick,
         },
         rows=rows,
-        targets=targets({row["way"]: row for row in rows}),
+        targets=targets({row["method"]: row for row in rows}),
     )
     return common.finished(tree, quick=quick)
 
@@ -107,10 +107,10 @@ def parts(seed: int) -> tuple[Dataset, Dataset, Dataset]:
 def row_of(name: str, trials: Mapping[str, Trial]) -> dict[str, Any]:
     """A way's figures over seeds."""
     if not trials:
-        return {"way": name, "seeds": 0}
+        return {"method": name, "seeds": 0}
     errors = [trial["error"] for trial in trials.values()]
     return {
-        "way": name,
+        "method": name,
         "error %": statistics.mean(errors),
         "ci95 over seeds": t95(errors),
         "lowest": min(errors),

@@ -317,6 +317,7 @@ _MEANING = {
     "meta": "trained on many small tasks",
     "train": "trained on labelled data",
     "adapt": "given the few examples' classes",
+    "semi": "given a few labels and a pool without",
     "prune": "channels removed, not yet retrained",
     "distill": "distilled from its teacher",
     "quantize": "computes in fewer bits",

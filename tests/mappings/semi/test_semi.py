@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from tests.mappings.small import PREPROCESSING, Corners, context, network
 
-from mapsto import semi
+from mapsto import datasets, networks, semi
 from mapsto.context import Context
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Dataset, Samples
@@ -161,3 +162,32 @@ def test_classes_of_a_pool_are_discovered_and_judged() -> None:
     assert {row[2] for row in report.tables["groups"].rows} == set(TEST.open().classes)
     with pytest.raises(DataError, match="2 samples cannot make 4 groups"):
         context().apply(semi.discover(unlabelled=Changed(what="tiny"), groups=4), network())
+
+
+@pytest.mark.parametrize("name", ["propagation", "pseudo_label"])
+def test_rows_of_a_table_and_more_rows_without_the_target(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def rows(count: int, labelled: bool) -> str:
+        lines = ["length,colour,kind"[: None if labelled else -5]]
+        for number in range(count):
+            kind = number % 2
+            cells = [f"{4 * kind + rng.normal():.3f}", ("red", "blue")[kind if rng.random() < 0.9 else 1 - kind]]
+            lines.append(",".join([*cells, *([("no", "yes")[kind]] if labelled else [])]))
+        return "\n".join(lines) + "\n"
+
+    for file, text in (("few", rows(12, True)), ("pool", rows(200, False)), ("test", rows(200, True))):
+        (tmp_path / f"{file}.csv").write_text(text, encoding="utf-8")
+    few = datasets.table(file=str(tmp_path / "few.csv"), target="kind")
+    pool = datasets.table(file=str(tmp_path / "pool.csv"), target="kind", unlabelled="only")
+    ctx = context()
+    value = ctx.apply(networks.mlp(data=few, widths=(16,)), None)
+    fields: Any = (
+        {} if name == "propagation" else {"steps": 30, "batch_size": 12, "back_off": "never", "weak": ["noise"]}
+    )
+    result = ctx.apply(getattr(semi, name)(data=few, unlabelled=pool, **fields), value)
+    test = datasets.table(file=str(tmp_path / "test.csv"), target="kind")
+    assert ctx.apply(Accuracy(data=test), result).metrics["accuracy"].value > 85
+    (tmp_path / "pool.csv").write_text("width\n1\n", encoding="utf-8")
+    with pytest.raises((DataError, SpecError), match="length"):
+        context().apply(getattr(semi, name)(data=few, unlabelled=pool, **fields), value)

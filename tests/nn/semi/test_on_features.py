@@ -153,7 +153,7 @@ def test_a_misleading_pool_is_left_unused_and_both_figures_are_said(cls: Any) ->
     ctx = SilentContext(seed=0)
     made = cls(data=_DIGITS, unlabelled=_DIGITS, open_set="keep")
     weight, bias = made.head(known, of(labels, 2), pool, ctx)
-    plain = ridge.fit(known, labels, 2)
+    plain = ridge.fit(ridge.rooted(known), labels, 2)
     assert np.array_equal(weight, plain[0])
     assert np.array_equal(bias, plain[1])
     assert "not used, for it hurts" in ctx.notes[-1]

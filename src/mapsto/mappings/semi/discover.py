@@ -70,7 +70,7 @@ class Discover(Mapping[Network, Network]):
         ctx.note(f"{count} groups of {len(samples)} samples, by size: {sizes}")
         names = tuple(f"group {number + 1}" for number in range(count))
         module = value.module()
-        edit, signature = headed(value, module, names, fresh=True)
+        edit, signature = headed(value, module, names, fresh=True, root=True)
         set_head(module, torch.as_tensor(centres).float(), torch.zeros(count))
         return value.with_module(
             module, *([edit] if edit else []), signature=taking(signature, samples), adaptation=None

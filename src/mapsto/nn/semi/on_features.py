@@ -74,7 +74,7 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         pool = features_of(value, inputs, ctx) if len(inputs) else known[:0]
         weight, bias = self.head(known, samples, pool, ctx)
         module = value.module()
-        edit, signature = headed(value, module, samples.classes, fresh=True)
+        edit, signature = headed(value, module, samples.classes, fresh=True, root=True)
         set_head(module, torch.as_tensor(weight).float(), torch.as_tensor(bias).float())
         return value.with_module(
             module, *([edit] if edit else []), signature=taking(signature, samples), adaptation=None
@@ -91,7 +91,7 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
 
         if self.open_set == "leave_out":
             pool = pool[kept_of(known, pool, ctx)]
-        rooted, labels, classes = known, samples.labels, len(samples.classes)
+        rooted, labels, classes = ridge.rooted(known), samples.labels, len(samples.classes)
         if not len(pool):
             return ridge.fit(rooted, labels, classes)
         judgement, fit = self._judged(known, rooted, samples, pool, ctx)
@@ -119,7 +119,7 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
 
         labels, classes = samples.labels, len(samples.classes)
         guess = self.guess(known, pool, samples, ctx)
-        both = PoolRidge(pool)
+        both = PoolRidge(ridge.rooted(pool))
         targets = np.eye(classes)
 
         def fit(places: NDArray[np.int64], *, scaled: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
