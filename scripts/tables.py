@@ -111,7 +111,14 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
     seeds = [row for row in rows if "lost, digits" in row]
     sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
     timed = [row for row in rows if "ms" in row or "us" in row]
-    lines = [*by_ratio(rows), *by_stream(rows), *listed(rows, "head"), *listed(rows, "method"), *listed(rows, "kills"), *memory(rows)]
+    lines = [
+        *by_ratio(rows),
+        *by_stream(rows),
+        *listed(rows, "head"),
+        *listed(rows, "method"),
+        *listed(rows, "kills"),
+        *memory(rows),
+    ]
     if sampled:
         lines += ["", "| figure | seed 0 ± CI95 | n | mean of seeds ± CI95 |", "|---|---|---|---|"]
         for row in sampled:
