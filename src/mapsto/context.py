@@ -90,6 +90,9 @@ class Context:
         """What `note` was told so far, each text once."""
         self.attached: dict[str, kinds.Table | kinds.Series | bytes] = {}
         """What `attach` was given, by name."""
+        self.account: dict[str, Any] = {}
+        """What is to be told of the step besides its result, as JSON: what its processes tell (`mapsto.process.Live.account`), and what
+        a mapping adds, such as the ``gap`` of `mapsto.nn.train.gap`."""
         self.leaves_out = False
         """Whether a fork goes on without the branches that cannot be made."""
         self.advice: dict[str, str] = {}

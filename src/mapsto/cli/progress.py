@@ -18,6 +18,7 @@ from rich.text import Text
 from mapsto.errors import command
 from mapsto.intervals import interval_text
 from mapsto.recipe.reader import shipped_recipes
+from mapsto.report.gaps import gap_of
 from mapsto.report.messages import MOST_ALIKE, form, names, together
 from mapsto.report.streams import beaten_by, shown_figure
 from mapsto.run.result import Listener, StepResult
@@ -159,6 +160,8 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
         if (step.get("account") or {}).get("figures"):
             console.print(escape(step["path"]), style="bold")
             print_figures(console, step["account"])
+        elif (gap := gap_of(step, report["steps"])) is not None:
+            console.print(f"{escape(step['path'])}: {escape(str(gap))}", soft_wrap=True)
     if report["targets"]:
         _print_targets(console, report["targets"])
     if warnings := report.get("warnings"):

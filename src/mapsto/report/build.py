@@ -23,6 +23,7 @@ from mapsto.kinds import Package, Report
 from mapsto.kinds.canonical import dumps
 from mapsto.recipe.goals import goal_of
 from mapsto.recipe.writer import dump
+from mapsto.report.gaps import gap_metrics
 from mapsto.report.streams import stream_metrics
 from mapsto.run.result import RunResult, StepResult, path_of
 from mapsto.store import disk_error, write_atomically
@@ -205,12 +206,14 @@ def _graph(steps: Sequence[StepResult]) -> dict[str, Any]:
 
 
 def metrics_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Every metric by ``stage.report.metric``; of a learner over a stream by ``stage.figure``."""
+    """Every metric by ``stage.report.metric``; of a learner over a stream, and of a training's gap, by ``stage.figure``."""
     return {
         f"{step['path']}.{name}": metric
         for step in steps
         for name, metric in (
-            step["report"]["metrics"] if step["report"] is not None else stream_metrics(step.get("account") or {})
+            step["report"]["metrics"]
+            if step["report"] is not None
+            else stream_metrics(step.get("account") or {}) | gap_metrics(step, steps)
         ).items()
     }
 

@@ -291,7 +291,12 @@ def _placed(text: str, x: float, y: float, boxes: list[_Rect], top: float) -> st
 
 
 def lines(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_name: str, y_name: str, log_y: bool = False
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x_name: str,
+    y_name: str,
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> str:
     """Curves, each an (x, y) pair of sequences. A long, noisy one is drawn faint under its running mean.
 
@@ -300,7 +305,7 @@ def lines(
     """
     kept: dict[str, list[tuple[float, float]]] = {}
     for name, (xs, ys) in curves.items():
-        points = [(a, b) for a, b in zip(xs, ys, strict=True) if _drawable(a) and _drawable(b)]
+        points = [(a, b) for a, b in zip(xs, ys, strict=True) if _drawable(a, log=log_x) and _drawable(b)]
         if points:
             kept[name] = points
     if not kept:
@@ -310,7 +315,7 @@ def lines(
     top = TOP + taken
     drawn = {name: _strokes(points) for name, points in kept.items()}
     shown = [point for strokes in drawn.values() for stroke in strokes for point in stroke]
-    x = _axis([a for a, _ in shown], LEFT, WIDTH - LEFT - RIGHT, pad=0.02)
+    x = _axis([a for a, _ in shown], LEFT, WIDTH - LEFT - RIGHT, log=log_x, pad=0.02)
     y = _axis([b for _, b in shown], HEIGHT - BOTTOM, -(HEIGHT - BOTTOM - top), log=log_y)
     parts = [*legend, *_frame(x, y, x_name, y_name)]
     for index, strokes in enumerate(drawn.values()):

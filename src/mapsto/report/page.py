@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 from mapsto.errors import SpecError
 from mapsto.intervals import interval_ends, interval_text
 from mapsto.report import charts
+from mapsto.report.gaps import gap_of, gap_table
 from mapsto.report.messages import together
 from mapsto.report.streams import stream_part
 from mapsto_runtime.shown import short
@@ -160,8 +161,10 @@ def render(report: Doc) -> str:
         gathered=_is_large(recipe.get("graph") or {}, steps),
         yaml=recipe.get("yaml") or "",
         streams=[stream for step in steps if (stream := _stream(step, titles))],
-        learning=[section for step in others if not step.get("account") and (section := _learning(step, titles))],
-        learning_apart=[section for step in apart if not step.get("account") and (section := _learning(step, titles))],
+        learning=[section for step in others if not _streams(step) and (section := _learning(step, steps, titles))],
+        learning_apart=[
+            section for step in apart if not _streams(step) and (section := _learning(step, steps, titles))
+        ],
         together=_together(steps, titles),
         evidence=[section for step in steps if (section := _evidence(step, titles, _alike(steps)))],
         metrics=[section for step in steps if (section := _metrics(step, titles)).metrics],
@@ -647,9 +650,16 @@ def _section(step: Doc, titles: Mapping[str, str]) -> Section:
     return Section(str(step["id"]), title, "" if named else name, str(step.get("digest") or ""))
 
 
-def _learning(step: Doc, titles: Mapping[str, str]) -> Section:
-    """Losses and whatever else was logged, by item and by epoch."""
+def _streams(step: Doc) -> bool:
+    """Whether it learnt from a stream, which has a part of the page to itself."""
+    return "figures" in (step.get("account") or {})
+
+
+def _learning(step: Doc, steps: Sequence[Doc], titles: Mapping[str, str]) -> Section:
+    """The gap to held-out data, losses and whatever else was logged, by item and by epoch, and what was tried beforehand."""
     section = _section(step, titles)
+    if (gap := gap_of(step, steps)) is not None:
+        section.tables.append(("Training and held-out data", _view(gap_table(gap))))
     curves: Doc = step.get("curves") or {}
     epochs: Doc = step.get("epochs") or {}
     by_epoch = {"epoch", "epoch_train_loss", *(name for name in curves.get("columns") or [] if name.startswith("val_"))}
@@ -657,6 +667,9 @@ def _learning(step: Doc, titles: Mapping[str, str]) -> Section:
     section.figures += _curve_figures(epochs, leave_out=set(curves.get("columns") or []) - by_epoch - {"train_loss"})
     if epochs.get("rows"):
         section.tables.append(("By epoch", _view(epochs)))
+    for chart in (step.get("account") or {}).get("charts") or []:
+        svg = charts.lines(chart["curves"], x_name=chart["x_name"], y_name=chart["y_name"], log_x=chart["log_x"])
+        section.figures.append(Figure(svg, chart["title"]))
     return section
 
 

@@ -76,8 +76,6 @@ class StepContext(Context):
         """Whether a process of the step was stopped before its end: what the step gives is no result of its key."""
         self.reached = 0
         """Items, or events, that the step's last process had advanced over."""
-        self.account: dict[str, Any] = {}
-        """What the step's last process tells of its work."""
         self._scratch = ExitStack()
 
     def scratch(self) -> Path:
@@ -142,7 +140,7 @@ class StepContext(Context):
             if stop.caught is not None and not driver.stopped and not executor.listener.ends_well:
                 stop.end()  # it came after the last item
             self.stopped, self.reached = self.stopped or driver.stopped, live.step
-            self.account = live.account()
+            self.account |= live.account()
             return live.result()
 
     def _loaded(self, name: str) -> State | None:

@@ -78,6 +78,7 @@ class Supervised(Optimisation, Process[Network, Network]):
             result=lambda load: self._result(value, load, samples),
             validate=objective.validation(self.validation),
             fused=True,
+            examples=objective.examples(samples),
         )
 
     def _result(self, value: Network, load: Load, samples: Samples) -> Network:
@@ -152,6 +153,12 @@ class _Objective:
             smoothing=self._mapping.smoothing,
             sample_weights=drawn.weights,
         )
+
+    def examples(self, samples: Samples) -> Callable[[nn.Module], dict[str, float]]:
+        """Figures of a module on the samples that it is trained on."""
+        from mapsto.nn.train.gap import on_examples
+
+        return on_examples(samples, self._preprocessing, kind=self._kind, device=self._ctx.device)
 
     def validation(self, source: Any) -> Callable[[nn.Module], dict[str, float]] | None:
         """Metrics of a module on held-out data; None without any."""

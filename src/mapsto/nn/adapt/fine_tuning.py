@@ -167,13 +167,14 @@ class FineTuning(Live["Network"]):
         if self._judge and "gap" in account:
             account["gap"]["held_out_by"] = self._judge
         if self._chosen:
+            points = _finite(self._chosen)
             account["charts"] = [
                 {
                     "title": f"Range test: a rate of {self._chosen['learning_rate']:.2g} is proposed",
                     "x_name": "learning rate",
                     "y_name": "loss",
                     "log_x": True,
-                    "curves": {"loss": [self._chosen["rates"], self._chosen["losses"]]},
+                    "curves": {"loss": [[rate for rate, _ in points], [loss for _, loss in points]]},
                 }
             ]
         return account
@@ -199,6 +200,12 @@ class FineTuning(Live["Network"]):
             )
         before = f" (before {_shown(start)})" if start else ""
         return f"epoch {best['epoch']:.0f} is the result: {_shown(best)} by {self._judge}{before}"
+
+
+def _finite(chosen: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Rates and losses that can be drawn."""
+    pairs = zip(chosen["rates"], chosen["losses"], strict=True)
+    return [(rate, loss) for rate, loss in pairs if math.isfinite(loss)]
 
 
 def _shown(figures: Mapping[str, float]) -> str:

@@ -178,6 +178,7 @@ class DistillationLoop(Optimisation, Process[Network, Network]):
             loss=loss,
             result=lambda load: self._result(value, load, ctx),
             validate=self._validation(value, ctx),
+            examples=self._examples(value, ctx),
             fused=all(path == EMBEDDING for path in student.paths),
         )
 
@@ -244,6 +245,13 @@ class DistillationLoop(Optimisation, Process[Network, Network]):
         share = min(1.0, (item.step + 1) / (self.ramp * epoch)) if self.ramp else 1.0
         labelled = classification(scores, drawn.targets, weights=weights, sample_weights=drawn.weights)
         return self.labels * labelled + share * imitated
+
+    def _examples(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]]:
+        """Figures of a student on the samples that it is trained on."""
+        from mapsto.nn.train.gap import on_examples
+
+        figures = on_examples(self._samples(ctx), value.signature.preprocessing, device=ctx.device)
+        return lambda student: figures(student.get_submodule("student"))
 
     def _validation(self, value: Network, ctx: Context) -> Callable[[nn.Module], dict[str, float]] | None:
         from mapsto.nn.train.metrics import class_metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,4 +54,8 @@ def _named(figures: Mapping[str, float]) -> dict[str, float]:
     """What validation gave, without the losses of training."""
     if not any(name.startswith("val_") for name in figures):
         return {}
-    return {name.removeprefix("val_"): value for name, value in figures.items() if name != "epoch_train_loss"}
+    return {
+        name.removeprefix("val_"): value
+        for name, value in figures.items()
+        if name != "epoch_train_loss" and math.isfinite(value)
+    }
