@@ -250,7 +250,7 @@ def test_finetuning_stops_once_converged() -> None:
     _, metrics = trained(Finetune(data=few, validation=noise, epochs=500, patience=1, stop_after=500), network())
     assert len(metrics) < 100
     assert metrics[-1]["lr"] == pytest.approx(1e-6)
-    fields = {"begin": "random", "patience": 100, "stop_after": 4}
+    fields: dict[str, Any] = {"begin": "random", "patience": 100, "stop_after": 4}
     _, shorter = trained(Finetune(data=few, validation=noise, epochs=500, **fields), network())
     best = min(range(len(shorter)), key=lambda step: shorter[step]["val_loss"])
     assert len(shorter) in (4, best + 5)  # 4 epochs after the best, which may be the beginning

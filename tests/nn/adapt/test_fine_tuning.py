@@ -33,7 +33,8 @@ FEW, OTHERS = Corners(per_class=4), Corners(seed=1)
 
 def tuned(ctx: Context, value: Network, **fields: Any) -> tuple[FineTuning, list[Mapping[str, float]]]:
     """A fine-tuning at its end, and the metrics of each step."""
-    process = Finetune(**{"data": FEW, "epochs": 4, **fields})
+    settings: dict[str, Any] = {"data": FEW, "epochs": 4, **fields}
+    process = Finetune(**settings)
     ctx.seed_everything("start")
     live, items, metrics = process.open(value, None, ctx), process.items(value, ctx), []
     while not live.done:
@@ -134,7 +135,7 @@ def test_the_blocks_of_efficientnet_are_its_stem_its_sixteen_blocks_and_its_last
 
 def test_the_head_learns_first_and_the_block_below_it_when_it_is_its_turn() -> None:
     value = network(4)
-    fields = {"folds": None, "unfreeze": 2, "begin": "random", "batch_size": 8, "stop_after": 99}
+    fields: dict[str, Any] = {"folds": None, "unfreeze": 2, "begin": "random", "batch_size": 8, "stop_after": 99}
     for epochs, same in ((2, True), (3, False)):  # with two steps an epoch
         result = trained(Finetune(data=FEW, epochs=epochs, **fields), value)[0]
         assert torch.equal(result.tensors["conv.weight"], value.tensors["conv.weight"]) == same
