@@ -211,9 +211,9 @@ def metrics_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         f"{step['path']}.{name}": metric
         for step in steps
         for name, metric in (
-            step["report"]["metrics"]
-            if step["report"] is not None
-            else stream_metrics(step.get("account") or {}) | gap_metrics(step, steps)
+            (step["report"] or {}).get("metrics", {})
+            | stream_metrics(step.get("account") or {})
+            | gap_metrics(step, steps)
         ).items()
     }
 
