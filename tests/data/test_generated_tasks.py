@@ -7,8 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mapsto import discovery
 from mapsto.data.augment.affine import Affine
 from mapsto.data.augment.cutmix import Cutmix
+from mapsto.data.augment.feature_dropout import FeatureDropout
 from mapsto.data.augment.flip import Flip
 from mapsto.data.augment.noise import Noise
 from mapsto.data.sets.clustered import Clustered
@@ -169,7 +171,7 @@ def test_umtra_queries_are_copies_of_its_support() -> None:
 
 
 def test_umtra_works_on_rows() -> None:
-    task = Umtra(data=Rows(), ways=3, augment=(Noise(std=0.1),)).open()[0]
+    task = Umtra(data=Rows(), ways=3, augment=(Noise(std=0.02),)).open()[0]
     assert task.query.dtype == np.float32
     assert 0 < np.abs(task.query - task.support).max() < 1
 
@@ -278,3 +280,74 @@ def test_a_mixed_class_lies_between_two() -> None:
     assert mixed[0].samples.inputs.dtype == np.uint8
     levels = [episodes[0].samples.inputs.astype(float).std() for episodes in (plain, mixed)]
     assert levels[1] < levels[0]
+
+
+IMAGE_OPERATIONS = [
+    name
+    for name in discovery.entries("augment")
+    if "images" in discovery.find("augment", name).on and not discovery.find("augment", name).mixes
+]
+
+
+@pytest.mark.parametrize("name", IMAGE_OPERATIONS)
+def test_every_operation_on_images_makes_tasks(name: str) -> None:
+    """Bytes stay bytes of their shape, the same task comes again, and support and queries are changed by draws of their own."""
+    cls = discovery.find("augment", name)
+    operation = cls(**cls.contract)
+    for tasks in (
+        TaskAugmented(data=DIGITS, ways=2, queries=2, turns=1, augment=(operation,)),
+        TaskAugmented(data=DIGITS, ways=2, queries=2, turns=1, augment_class=(operation,), augment_task=(operation,)),
+        Umtra(data=DIGITS, ways=2, queries=2, augment=(operation,)),
+    ):
+        task = tasks.open()[0]
+        assert (task.query.shape, task.query.dtype) == ((4, 1, 12, 12), np.uint8)
+        assert same(task, tasks.open()[0])
+
+
+def test_classes_and_tasks_are_changed_as_a_whole() -> None:
+    """Half of the classes, or of the tasks, are mirrored, and never a part of one."""
+    plain = TaskAugmented(data=DIGITS, ways=4, queries=2, turns=1)
+
+    def mirrored(**fields: tuple[Flip, ...]) -> list[list[bool]]:
+        """Of each class of each task, whether it is mirrored."""
+        made, known = dataclasses.replace(plain, **fields).open(), plain.open()
+        found: list[list[bool]] = []
+        for number in range(8):
+            one, base = (
+                np.concatenate([task.support[:, None], task.query.reshape(4, 2, 1, 12, 12)], 1)
+                for task in (made[number], known[number])
+            )
+            states = [
+                [np.array_equal(a, b[..., ::-1]) for a, b in zip(*each, strict=True)]
+                for each in zip(one, base, strict=True)
+            ]
+            assert all(len(set(each)) == 1 for each in states)
+            found.append([each[0] for each in states])
+        return found
+
+    by_class = mirrored(augment_class=(Flip(),))
+    assert any(len(set(each)) == 2 for each in by_class)
+    by_task = mirrored(augment_task=(Flip(),))
+    assert all(len(set(each)) == 1 for each in by_task)
+    assert {each[0] for each in by_task} == {True, False}
+
+
+def test_rows_make_tasks_too() -> None:
+    rows = Rows().open()
+    few = dataclasses.replace(rows, labels=np.repeat(np.arange(4), 20), classes=tuple("abcd"))
+
+    class Labelled(Rows):
+        def open(self) -> Samples:
+            return few
+
+    tasks = TaskAugmented(data=Labelled(), ways=3, queries=2, turns=1, augment=(FeatureDropout(probability=0.5),))
+    task = tasks.open()[0]
+    assert all(set(task.query[:, place].tolist()) <= set(few.inputs[:, place].tolist()) for place in range(6))
+
+
+@pytest.mark.parametrize("field", ["augment", "augment_class", "augment_task"])
+def test_no_list_of_a_task_mixes_samples(field: str) -> None:
+    with pytest.raises(
+        SpecError, match=f"cutmix mixes samples, but each image is of one class.*leave it out of {field}"
+    ):
+        TaskAugmented(data=DIGITS, **{field: (Cutmix(),)})  # type: ignore[arg-type]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskAugmented"]
 
+_LISTS = ("augment", "augment_class", "augment_task")
+
 
 class TaskAugmented(Tasks):
     """N-way K-shot tasks over a data set, made new by what is done to all images of a class or of a task.
@@ -52,13 +54,19 @@ class TaskAugmented(Tasks):
     """Share of a task's classes that are a blend of two, with a λ of their own from 0.3 to 0.7."""
     augment: Augmentations = ()
     """What is done to each image on its own, in order, support and queries alike; nothing by default."""
+    augment_class: Augmentations = ()
+    """What is done to all images of a class alike, drawn anew for each class of a task: another class, as by `turns`."""
+    augment_task: Augmentations = ()
+    """What is done to all images of a task alike, drawn anew for each task: another domain, as by `inverted`."""
     drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of the pixels of each image that are blanked."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides every task."""
 
     def __post_init__(self) -> None:
-        refuse_mixing(self.augment, "each image is of one class of its task", where="task_augmented", by_class=True)
+        why = "each image is of one class of its task"
+        for name in _LISTS:
+            refuse_mixing(getattr(self, name), why, where="task_augmented", field=name, by_class=True)
 
     def fingerprint(self) -> str:
         from mapsto.data.io.fingerprint import fingerprint_of
@@ -79,7 +87,8 @@ class TaskAugmented(Tasks):
         where = "task_augmented"
         samples = require_some(dataset_of(self.data, where=f"{where}.data").open(), where=where)
         labels = require_labelled(samples, where=where)
-        require_fitting(self.augment, samples, where=f"{where}.augment")
+        for name in _LISTS:
+            require_fitting(getattr(self, name), samples, where=f"{where}.{name}")
         if self.turns > 1:
             require_images(samples, where=f"{where}.turns", what="turning")
         numbers, counts = np.unique(labels, return_counts=True)
@@ -105,6 +114,7 @@ class TaskAugmented(Tasks):
         import numpy as np
 
         from mapsto.data.tasks.generated import made_episode
+        from mapsto.data.tasks.variants import changed_alike
 
         if self.distinct:
             turned = len(pools) * random.integers(self.turns, size=self.ways)
@@ -123,6 +133,11 @@ class TaskAugmented(Tasks):
                 images[way] = np.rot90(images[way], quarters, axes=(-2, -1))
         if random.random() < self.inverted:
             images = 255 - images if images.dtype == np.uint8 else -images
+        if self.augment_class:
+            images = np.stack([changed_alike(samples, each, self.augment_class, random) for each in images])
+        if self.augment_task:
+            together = images.reshape(-1, *images.shape[2:])
+            images = changed_alike(samples, together, self.augment_task, random).reshape(images.shape)
         classes = [pools[kind % len(pools)][0] + kind // len(pools) * len(samples.classes) for kind in chosen]
         return made_episode(images, self.shots, samples.preprocessing, classes)
 

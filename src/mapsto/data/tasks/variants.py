@@ -14,7 +14,7 @@ from mapsto.kinds import Samples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["require_images", "variants"]
+__all__ = ["changed_alike", "require_images", "variants"]
 
 
 def variants(
@@ -58,6 +58,34 @@ def variants(
         blank = batch.min() if is_image and batch.is_floating_point() else batch.new_zeros(())
         batch = torch.where(torch.rand(shape, generator=generator_of(seeds[-1])) < drop, blank, batch)
     return batch.numpy()
+
+
+def changed_alike(
+    samples: Samples, inputs: NDArray[Any], operations: Sequence[Augmentation], random: np.random.Generator
+) -> NDArray[Any]:
+    """Samples (M, ...) of a class or a task, all changed by the same draws: what is done to one is done to each.
+
+    Parameters
+    ----------
+    samples
+        What they are from.
+    inputs, operations
+        What is changed, by what, in order: nothing that mixes samples or goes by class.
+    random
+        Decides the draws.
+    """
+    import torch
+
+    from mapsto.data.augment._apply import changed, generator_of
+    from mapsto.data.augment._columns import columns_of
+
+    seeds = random.integers(2**63, size=len(operations)).tolist()
+    columns = columns_of(samples)
+    parts = [
+        changed(operations, raw[None], lambda place: generator_of(seeds[place]), columns=columns)
+        for raw in torch.as_tensor(inputs)
+    ]
+    return torch.cat(parts).numpy()
 
 
 def require_images(samples: Samples, *, where: str, what: str) -> None:
