@@ -189,6 +189,8 @@ def _absent(card: Doc, timed: bool) -> list[Doc]:
             found.append({"figure": f"{figure} of {name}" if name else figure, "reason": reason})
 
         training = package["training"]
+        if card["kind"] == "classes" and any(each["confusion"] is None for each in package["results"].values()):
+            lacks("table of confusions", f"{len(package['classes'])} classes are too many to show")
         leakage = next(iter(package["results"].values()))["leakage"]
         if "absent" in leakage:
             lacks("whether it was made with these samples", leakage["absent"])
@@ -206,9 +208,8 @@ def _absent(card: Doc, timed: bool) -> list[Doc]:
         if "parameters" not in package["size"]:
             lacks("parameters", "the package's manifest does not tell")
     if card["seeds"] is None and not any((each["training"] or {}).get("seeds") for each in card["packages"]):
-        found.append(
-            {"figure": "spread over seeds", "reason": "one run was given; give runs of the recipe with other seeds"}
-        )
+        what = "one package was given" if len(card["packages"]) == 1 else "these are not runs of one recipe"
+        found.append({"figure": "spread over seeds", "reason": f"{what}; give runs of a recipe with different seeds"})
     if len(card["data"]) < 2:
         found.append({"figure": "transfer between domains", "reason": "one domain was given; give --data again"})
     return found

@@ -28,9 +28,11 @@ def print_card(card: Mapping[str, Any], folder: Path) -> None:
     """Figures by domain, the classes of the first, speed and size, what is to be warned of, and where the card is."""
     console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
     _print_figures(console, card)
-    first = next(iter(card["packages"][0]["results"].values()))
+    domain, first = next(iter(card["packages"][0]["results"].items()))
     if first.get("per_class"):
-        _print_classes(console, first, card["kind"])
+        several = f" of {short(card['packages'][0]['name'])}" if len(card["packages"]) > 1 else ""
+        where = f"{several}, on {short(domain)}" if several or len(card["data"]) > 1 else ""
+        _print_classes(console, first, card["kind"], where)
     _print_cost(console, card["packages"])
     if card["seeds"] is not None:
         _print_seeds(console, card["seeds"])
@@ -104,14 +106,14 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result["metrics"], **((result.get("calibration") or {}).get("metrics") or {})}
 
 
-def _print_classes(console: Console, result: Mapping[str, Any], kind: str) -> None:
+def _print_classes(console: Console, result: Mapping[str, Any], kind: str, where: str) -> None:
     rows: Sequence[Sequence[Any]] = result["per_class"]["rows"]
     if len(rows) > _MOST_CLASSES:
         worst = sorted(rows, key=lambda row: row[3])[:_MOST_CLASSES]
-        title = f"The {_MOST_CLASSES} of {len(rows)} classes with the lowest F1"
+        title = f"The {_MOST_CLASSES} of {len(rows)} classes with the lowest F1{where}"
     else:
-        worst, title = rows, "Classes" if kind == "classes" else "Labels"
-    table = Table(title=title, title_justify="left")
+        worst, title = rows, f"Classes{where}" if kind == "classes" else f"Labels{where}"
+    table = Table(title=escape(title), title_justify="left")
     for column in ("class", "precision", "recall", "F1", "samples"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, precision, recall, f1, support in worst:
