@@ -13,7 +13,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from mapsto import augment, discovery
-from mapsto.data.augment import Augmentation, Drawn
+from mapsto.context import Context, Numerics
+from mapsto.data.augment import Augmentation, Drawn, _pixels
 from mapsto.data.augment._apply import changed as apply
 from mapsto.data.augment._by_torch import by_torch
 from mapsto.data.augment._pixels import PixelOperation, by_native_code, changed_by
@@ -21,6 +22,7 @@ from mapsto.data.augment._policy import AUGMIX, RANDAUGMENT, WIDE
 from mapsto.data.augment._steps import Code, Kind, Steps, number_of, rows
 from mapsto.errors import SpecError
 from mapsto.native.image_steps import ImageSteps
+from mapsto.nn.train.augmenter import Augmenter
 
 STRONG: dict[str, dict[str, Any]] = {
     "affine": {"degrees": 90, "scale": 0.5, "shear": 0.5, "translate": 0.3},
@@ -401,6 +403,28 @@ def test_operations_in_one_pass_are_those_one_after_the_other() -> None:
     assert set(apply(moves, numbers, seeded).flatten().tolist()) <= set(numbers.flatten().tolist()), (
         "nothing is rounded"
     )
+
+
+@pytest.mark.skipif(ImageSteps.kept().missing is not None, reason="there is no native code here")
+def test_threads_change_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = images(50, 3, 14, 11)
+    listed = [strong(name) for name in ("flip", "randaugment", "blur", "elastic", "augmix")]
+    wanted = [changed(each, batch) for each in listed]
+    monkeypatch.setattr(_pixels, "THREADED", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert all(torch.equal(changed(each, batch), one) for each, one in zip(listed, wanted, strict=True))
+    assert changed(listed[0], batch[:0]).shape == (0, 3, 14, 11)
+
+
+@pytest.mark.usefixtures("without_native")
+def test_what_runs_without_native_code_says_so() -> None:
+    ctx = Context(key="a step", numerics=Numerics(threads=1))
+    Augmenter((augment.noise(),), ctx)
+    assert ctx.notes == []
+    Augmenter((augment.noise(), augment.rotate()), ctx)
+    assert ctx.notes == [
+        "images are changed without compiled code, which takes longer and gives the same: there is no C++ compiler"
+    ]
 
 
 def test_images_too_large_for_32_bits_go_by_pytorch() -> None:

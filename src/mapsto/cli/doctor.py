@@ -57,6 +57,14 @@ def _native_learners() -> str:
     return f"there, {'prebuilt: ' + place.stem if place.parent == PREBUILT else 'compiled on this machine'}"
 
 
+def _native_augmentation() -> str:
+    """Whether images are changed by C++; where there is none yet it is compiled."""
+    from mapsto.native.image_steps import ImageSteps
+
+    missing = ImageSteps.kept().missing
+    return "there" if missing is None else f"missing, so images are changed more slowly, to the same bytes: {missing}"
+
+
 def doctor_report(store: str | None = None) -> dict[str, dict[str, str]]:
     """Sections of name → finding; `store` is the place of the one to look at, by default the usual one."""
     import torch
@@ -76,6 +84,7 @@ def doctor_report(store: str | None = None) -> dict[str, dict[str, str]]:
     if passed_over():
         devices["compiled kernels"] += f" ({'; '.join(passed_over())})"
     devices["learners of streams"] = _native_learners()
+    devices["image augmentation"] = _native_augmentation()
     devices["cuda"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (torch sees no CUDA device)"
     optional: dict[str, str] = {}
     for extra, packages in extras().items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,15 +13,27 @@ from pydantic import Field
 from mapsto.data.augment._base import Augmentation, Drawn
 from mapsto.data.augment._steps import Fill, Kind, Steps, number_of, rows, uniforms
 from mapsto.errors import SpecError
+from mapsto.native.image_steps import ImageSteps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Generator, Tensor
 
-__all__ = ["OneNumber", "PixelOperation", "by_native_code", "changed_by", "draw_together", "in_order", "signed"]
+__all__ = [
+    "OneNumber",
+    "PixelOperation",
+    "by_native_code",
+    "changed_by",
+    "draw_together",
+    "in_order",
+    "signed",
+    "without_native_code",
+]
 
 LARGEST = 16384
-"""Pixels of a side up to which places are counted in 32 bits by native code."""
+"""Pixels of a side up to which native code counts places in 32 bits."""
+THREADED = 2**21
+"""Bytes of images for which a thread of its own is worth its start."""
 
 
 class PixelOperation(Augmentation):
@@ -104,28 +117,34 @@ def changed_by(steps: Steps, x: Tensor, *, exact: bool = False) -> Tensor:
 
 
 def by_native_code(steps: Steps, x: Tensor) -> Tensor | None:
-    """Images of bytes after their steps by native code; None where there is none for these."""
+    """Images of bytes after their steps by native code, on as many threads as PyTorch has; None where there is none for these."""
     import torch
-
-    from mapsto.native.image_steps import ImageSteps
 
     native = ImageSteps.kept()
     if native.missing is not None or x.dtype != torch.uint8 or x.device.type != "cpu" or max(x.shape[2:]) > LARGEST:
         return None
     x = x.contiguous()
     made = torch.empty_like(x)
-    table, pool, shares = (
-        None if each is None else np.ascontiguousarray(each) for each in (steps.table, steps.pool, steps.shares)
-    )
-    at_table, at_pool, at_shares = (None if each is None else each.ctypes.data for each in (table, pool, shares))
-    images = (x.data_ptr(), made.data_ptr(), *x.shape)
-    if shares is None:
-        done = native.change(*images, at_table, steps.table.shape[1], at_pool)
+    share = max(-(-len(x) // torch.get_num_threads()), -(-THREADED * len(x) // max(x.numel(), 1)), 1)
+    parts = [slice(start, start + share) for start in range(0, len(x), share)]
+
+    def change(part: slice) -> bool:
+        return native.follow(x[part].data_ptr(), made[part].data_ptr(), tuple(x[part].shape), steps.of(part))
+
+    if len(parts) > 1:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            done = all(list(pool.map(change, parts)))
     else:
-        done = native.blend(*images, at_table, *steps.table.shape[1:3], at_pool, at_shares)
+        done = native.follow(x.data_ptr(), made.data_ptr(), tuple(x.shape), steps)
     if not done:
         raise MemoryError("there is no memory for the steps of an augmentation")
     return made
+
+
+def without_native_code(operations: Sequence[Augmentation], say: Callable[[str], None]) -> str | None:
+    """Why operations on images are done by PyTorch; None where they are not. Where native code is compiled for it, `say` is told."""
+    needed = any(isinstance(each, PixelOperation) for each in operations)
+    return ImageSteps.kept(say).missing if needed else None
 
 
 def _changed(steps: Steps, x: Tensor) -> Tensor:

@@ -74,6 +74,11 @@ class Steps:
     shares: NDArray[np.int32] | None = None
     """Of chains that are blended: of the image itself and of each chain, (N, 1 + chains), their sum 65536."""
 
+    def of(self, images: slice) -> Steps:
+        """Those of some of the images."""
+        shares = None if self.shares is None else self.shares[images]
+        return Steps(table=self.table[images], pool=self.pool, shares=shares)
+
 
 Kind: TypeAlias = Literal[
     "identity",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from mapsto.data.augment import Augmentation, Drawn
-from mapsto.data.augment._pixels import changed_by
+from mapsto.data.augment import Drawn
+from mapsto.data.augment._pixels import PixelOperation
 from mapsto.data.augment._steps import EDGE, Code, Steps, fixed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Affine"]
 
 
-class Affine(Augmentation):
+class Affine(PixelOperation):
     """Images (N, C, H, W), each under an affine map of its own; what is left at 0, as all is by default, is not done.
 
     >>> import torch
@@ -54,19 +54,24 @@ class Affine(Augmentation):
 
     version: ClassVar[int] = 2
 
+    def steps(self, shape: tuple[int, ...], generator: Generator) -> Steps:
+        signed = self._signed(shape[0], generator).double()
+        a, b, c, d = (each.numpy() for each in self._map(signed))
+        table = np.zeros((shape[0], 1, 8), np.int32)
+        table[:, 0, 0], table[:, 0, 7] = Code.AFFINE, EDGE
+        table[:, 0, 1:7] = fixed(np.stack([a, b, c, d, *(self.translate * signed[3:].numpy())], axis=1))
+        return Steps(table=table)
+
     def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
+        if not drawn.x.is_floating_point():
+            return super().draw(drawn, generator)
+        return dataclasses.replace(drawn, x=self._sampled(drawn.x, self._signed(len(drawn.x), generator)))
+
+    def _signed(self, count: int, generator: Generator) -> Tensor:
+        """Five numbers an image from -1 to 1: for angle, scale, shear and two shifts."""
         import torch
 
-        x = drawn.x
-        signed = torch.rand(5, len(x), generator=generator) * 2 - 1
-        if x.is_floating_point():
-            return dataclasses.replace(drawn, x=self._sampled(x, signed.to(x.device)))
-        a, b, c, d = (each.double().numpy() for each in self._map(signed.double()))
-        shifts = self.translate * signed[3:].double().numpy()
-        table = np.zeros((len(x), 1, 8), np.int32)
-        table[:, 0, 0], table[:, 0, 7] = Code.AFFINE, EDGE
-        table[:, 0, 1:7] = fixed(np.stack([a, b, c, d, *shifts], axis=1))
-        return dataclasses.replace(drawn, x=changed_by(Steps(table=table), x))
+        return torch.rand(5, count, generator=generator) * 2 - 1
 
     def _map(self, signed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A, row by row, from places in the result to places in the image, in pixels, of each image."""
@@ -82,6 +87,7 @@ class Affine(Augmentation):
         from torch.nn.functional import affine_grid, grid_sample
 
         count, _, height, width = x.shape
+        signed = signed.to(x.device)
         a, b, c, d = self._map(signed)
         # The grid counts each side as 2, so an angle on an image that is not square needs the ratio of its sides.
         ratio = height / width

@@ -18,6 +18,7 @@ from mapsto.context import Context
 from mapsto.data.augment import Augmentation, Drawn
 from mapsto.data.augment._apply import changed, generator_of, mixed
 from mapsto.data.augment._columns import columns_of
+from mapsto.data.augment._pixels import without_native_code
 from mapsto.data.augment._sheet import picture, rows_table
 from mapsto.kinds import Preprocessing, Samples
 from mapsto.nn.network.preprocess import prepare
@@ -50,6 +51,9 @@ class Augmenter:
         self._classes = classes if samples is None else len(samples.classes)
         self._columns = columns_of(samples) if samples is not None and operations else None
         self._device, self._rank = ctx.device, ctx.fabric.global_rank
+        slower = without_native_code(operations, ctx.note) if self._device.type == "cpu" else None
+        if slower is not None:
+            ctx.note(f"images are changed without compiled code, which takes longer and gives the same: {slower}")
         if samples is not None and operations:
             self._show(samples)
         if self._columns is not None and self._columns.categorical.any():
