@@ -132,6 +132,10 @@ def test_the_pool_is_used_where_it_helps_and_not_where_it_hurts() -> None:
     helping, hurting = judged(labels, answers(1.0), answers(0.5), rng), judged(labels, answers(0.5), answers(1.0), rng)
     assert (helping.helps, helping.with_pool, helping.answers) == (True, 1.0, 60)
     assert (hurting.helps, hurting.without) == (False, 1.0)
+    mostly = judged(
+        labels, answers(0.75), answers(0.5), rng
+    )  # right three times of four: log 3 is the likeliest scale of 0 and 1
+    assert mostly.scale == pytest.approx(np.log(mostly.with_pool / (1 - mostly.with_pool)), rel=0.1)
     single = judged(np.arange(4), answers(0.0), answers(1.0), rng)
     assert (single.helps, single.answers) == (True, 0)
 
@@ -153,7 +157,7 @@ def test_a_misleading_pool_is_left_unused_and_both_figures_are_said(cls: Any) ->
     ctx = SilentContext(seed=0)
     made = cls(data=_DIGITS, unlabelled=_DIGITS, open_set="keep")
     weight, bias = made.head(known, of(labels, 2), pool, ctx)
-    plain = ridge.fit(ridge.rooted(known), labels, 2)
+    plain = ridge.fit_rooted(known, labels, 2)
     assert np.array_equal(weight, plain[0])
     assert np.array_equal(bias, plain[1])
     assert "not used, for it hurts" in ctx.notes[-1]

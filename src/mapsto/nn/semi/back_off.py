@@ -38,6 +38,9 @@ class Judgement:
     with_pool: float = float("nan")
     """Share of right answers, 0 to 1."""
     without: float = float("nan")
+    scale: float = 1.0
+    """What the scores with the pool are to be multiplied by, so that their softmax is likeliest for the held-out labels (Guo et al., "On
+    Calibration of Modern Neural Networks", 2017)."""
 
     def say(self, ctx: Context, *, pool: int) -> None:
         """Note what was decided and by which figures."""
@@ -85,15 +88,30 @@ def judged(
 
     most = int(np.bincount(labels).max())
     right, total = np.zeros(2), 0
+    given: list[NDArray[Any]] = []
+    wanted: list[NDArray[np.int64]] = []
     for _ in range(min(repeats, -(-ANSWERS // len(labels))) if most > 1 else 0):
         number = folds_of(labels, min(folds, most), rng)
         for fold in range(int(number.max()) + 1):
             held, known = np.flatnonzero(number == fold), np.flatnonzero(number != fold)
             if not len(held):
                 continue
-            right += [int((way(known, held).argmax(1) == labels[held]).sum()) for way in (with_pool, without)]
+            scores = [way(known, held) for way in (with_pool, without)]
+            right += [int((each.argmax(1) == labels[held]).sum()) for each in scores]
             total += len(held)
+            given.append(scores[0])
+            wanted.append(labels[held])
     if not total:
         return Judgement(helps=True, answers=0)
     shares = right / total
-    return Judgement(bool(shares[0] >= shares[1]), total, float(shares[0]), float(shares[1]))
+    scale = _likeliest(np.concatenate(given), np.concatenate(wanted))
+    return Judgement(bool(shares[0] >= shares[1]), total, float(shares[0]), float(shares[1]), scale)
+
+
+def _likeliest(scores: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    """Of scales from 0.1 to 100 the one with the least log-loss."""
+    from mapsto.nn.adapt.cross_validation import log_losses
+
+    candidates = [10 ** (step / 12) for step in range(-12, 25)]
+    losses = [float(log_losses(scale * scores, labels).mean()) for scale in candidates]
+    return candidates[losses.index(min(losses))]

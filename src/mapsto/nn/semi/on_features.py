@@ -93,13 +93,15 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
             pool = pool[kept_of(known, pool, ctx)]
         rooted, labels, classes = ridge.rooted(known), samples.labels, len(samples.classes)
         if not len(pool):
-            return ridge.fit(rooted, labels, classes)
+            return ridge.fit_rooted(known, labels, classes)
         judgement, fit = self._judged(known, rooted, samples, pool, ctx)
         if judgement is not None:
             judgement.say(ctx, pool=len(pool))
             if not judgement.helps:
-                return ridge.fit(rooted, labels, classes)
-        return fit(np.arange(len(labels)), scaled=True)
+                return ridge.fit_rooted(known, labels, classes)
+        weight, bias = fit(np.arange(len(labels)))
+        scale = ridge.SCALE if judgement is None or not judgement.answers else judgement.scale
+        return weight * scale, bias * scale
 
     def _judged(
         self,
@@ -122,17 +124,15 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         both = PoolRidge(ridge.rooted(pool))
         targets = np.eye(classes)
 
-        def fit(places: NDArray[np.int64], *, scaled: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        def fit(places: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             guessed = targets[guess(places, labels[places]).argmax(1)]
-            weight, bias = both.fit(rooted[places], targets[labels[places]], guessed)
-            scale = ridge.SCALE if scaled else 1.0
-            return weight * scale, bias * scale
+            return both.fit(rooted[places], targets[labels[places]], guessed)
 
         def with_pool(places: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
             return scored(fit(places), rooted[asked])
 
         def without(places: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
-            return scored(ridge.fit(rooted[places], labels[places], classes, scale=1.0), rooted[asked])
+            return scored(ridge.fit_rooted(known[places], labels[places], classes), rooted[asked])
 
         if self.back_off == "never":
             return None, fit
