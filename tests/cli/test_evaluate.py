@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.browser import CHROMIUM, in_a_browser
 from tests.cli.packages import COLOURS, color_package, embedding_package, identity_package, table_package
 from tests.command import mapsto
 
@@ -417,6 +418,43 @@ def test_the_page_stands_alone_and_shows_every_part(written: Path) -> None:
     assert "Where it was most wrong" in page
     with pytest.raises(Exception, match="of schema 99"):
         cards.render({"schema": 99, "what": "card"})
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+@pytest.mark.parametrize("width", [400, 1200])
+def test_the_page_in_a_browser(written: Path, tmp_path: Path, width: int) -> None:
+    page = (written / "card.html").read_text(encoding="utf-8")
+    assert in_a_browser(page, tmp_path, width) == {"wide": width, "loaded": [], "open": True, "broken": 0}
+
+
+def test_the_form_of_the_card_changes_with_its_schema_alone(written: Path) -> None:
+    """Programs read it: a key that goes, or means something else, needs another number in `SCHEMA`."""
+    assert cards.SCHEMA == 1
+    card = json.loads((written / "card.json").read_text(encoding="utf-8"))
+    package = card["packages"][0]
+    result = package["results"]["day"]
+    keys: dict[str, Any] = {
+        "card": card, "package": package, "size": package["size"], "speed": package["speed"], "threads": package["speed"]["by_threads"][0],
+        "result": result, "metrics": result["metrics"], "metric": result["metrics"]["accuracy"], "calibration": result["calibration"],
+        "probabilities": result["calibration"]["metrics"], "worst": result["worst"][0], "transfer": card["transfer"],
+        "data": card["data"][0],
+    }  # fmt: skip
+    assert {name: " ".join(sorted(tree)) for name, tree in keys.items()} == {
+        "card": "absent created data environment kind main notes packages schema seeds title transfer wall_s warnings what",
+        "package": "answers classes fingerprint format name path results runtime size speed takes training",
+        "size": "files model_bytes package_bytes parameters",
+        "speed": "by_threads first_ms memory_before memory_peak open_s process_s runtime",
+        "threads": "batch calls mean_ms p50_ms p95_ms p99_ms samples_per_s std_ms threads",
+        "result": "absent_classes calibration confusion kind leakage metrics per_class unknown worst",
+        "metrics": "accuracy balanced_accuracy macro_f1 most_frequent",
+        "metric": "ci95 high low measured n unit value",
+        "calibration": "bins metrics temperature",
+        "probabilities": "brier confidence ece ece_by_chance nll",
+        "worst": "answer confidence label of_label picture source",
+        "transfer": "domains figure rows unit",
+        "data": "classes contradictions duplicates fingerprint kind modes name path samples sizes skipped skipped_first split target",
+    }
 
 
 def test_the_model_card_is_markdown_with_front_matter_that_the_hub_reads(written: Path) -> None:

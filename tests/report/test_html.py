@@ -9,7 +9,6 @@ import json
 import math
 import random
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import CHROMIUM, in_a_browser
 
 from mapsto.errors import SpecError
 from mapsto.report import page as html
@@ -572,64 +572,12 @@ def test_rendering_needs_neither_torch_nor_numpy(report: dict[str, Any], tmp_pat
     assert not {"torch", "numpy", "matplotlib"} & set(modules)
 
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-
-
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
 @pytest.mark.parametrize("width", [400, 1200])
 def test_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
     """No message on the console, no request to anywhere, the script runs, and nothing is wider than the window."""
-    framed = json.dumps(page).replace("</", "<\\/")
-    frame = f"width:{width}px;height:3000px;border:0"
-    probe = f"""<!doctype html><meta charset="utf-8"><iframe id="f" style="{frame}"></iframe>
-<script>
-const f = document.getElementById("f");
-f.addEventListener("load", () => {{
-  const d = f.contentDocument;
-  d.getElementById("expand").click();
-  document.title = JSON.stringify({{
-    wide: d.documentElement.scrollWidth,
-    loaded: f.contentWindow.performance.getEntriesByType("resource")
-      .map((e) => e.name).filter((n) => !n.startsWith("data:")),
-    open: [...d.querySelectorAll("details")].every((e) => e.open),
-    broken: [...d.images].filter((i) => !i.naturalWidth).length,
-  }});
-}});
-f.srcdoc = {framed};
-</script>"""
-    (tmp_path / "probe.html").write_text(probe, encoding="utf-8")
-    quiet = [
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    command = [
-        str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        *quiet,
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    command += [
-        "--hide-scrollbars",
-        "--enable-logging=stderr",
-        "--virtual-time-budget=4000",
-        "--window-size=1300,3000",
-        "--dump-dom",
-    ]
-    done = subprocess.run(
-        [*command, f"file://{tmp_path / 'probe.html'}"], capture_output=True, text=True, timeout=90, check=True
-    )
-    found = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert found, done.stdout[:300]
-    assert json.loads(found[1]) == {"wide": width, "loaded": [], "open": True, "broken": 0}
-    assert "CONSOLE" not in done.stderr
+    assert in_a_browser(page, tmp_path, width) == {"wide": width, "loaded": [], "open": True, "broken": 0}
 
 
 def test_a_large_search_has_one_box_for_each_branch_and_one_for_its_folds() -> None:

@@ -499,7 +499,7 @@ def _training(card: Doc) -> dict[str, Any] | None:
             curve = gap["curve"]
             curves = {key: (curve["epoch"], curve[key]) for key in ("train_loss", "val_loss")}
             caption = (
-                f"{short(name)}, {gap['step']}: loss on training and validation samples; at epoch {gap['epoch']} they are "
+                f"{short(name)}, {gap['step']}: loss on training and validation samples; at epoch {gap['epoch']:g} they are "
                 f"{gap['train_loss']:.3g} and {gap['val_loss']:.3g}"
             )
             figures.append(Figure(charts.lines(curves, x_name="epoch", y_name="loss"), caption))

@@ -133,14 +133,14 @@ def opened(name: str, path: Path, signature: Signature, *, target: str | None, s
 
 def _open_named(domain: Domain, signature: Signature) -> None:
     """A data set as a recipe has it, such as ``digits`` or ``{cifar10: {split: test}}``, read as the package's network reads it."""
-    from mapsto import discovery
+    from mapsto.cli.evaluate.data_sets import data_set
     from mapsto.search.compress import data_node
 
     where = str(domain.path)
-    ((kind, fields),) = data_node(where).items()
+    data = data_set(data_node(where), where=where)
     if signature.preprocessing.columns:
         raise DataError("the package takes rows of a table", where=where, hint="give the table's file")
-    samples = discovery.find("data", kind)(**fields).read_for(signature.preprocessing).open()
+    samples = data.read_for(signature.preprocessing).open()
     domain.kind, domain.total = "data set", len(samples)
     domain.notes += samples.notes
     domain.warnings += samples.warnings

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from mapsto import discovery
+from mapsto.cli.evaluate.data_sets import data_set
 from mapsto.cli.evaluate.subjects import TRAINING, Subject
 from mapsto.errors import MapstoError
 from mapsto.kinds import Dataset
+from mapsto.kinds.canonical import dumps
 from mapsto.nn.export.training_digests import FILE, Known, digests_of_raw, known_of, read_known
 
 __all__ = ["known_to", "seen_in"]
@@ -60,21 +62,13 @@ def seen_in(known: Known | str, digests: Sequence[str], kind: str, *, where: str
 
 def _training_data(report: dict[str, Any]) -> Iterator[Dataset]:
     """Each data set that a step learnt from, once."""
-    import yaml
-
-    from mapsto.recipe.reader import parse_recipe
-
     found: dict[str, dict[str, Any]] = {}
     for step in report["steps"]:
         if str(step["name"]).partition(".")[0] in TRAINING and step["kind"] != "observe":
-            for name, node in _nodes({key: value for key, value in step["fields"].items() if not _only_looks(key)}):
-                found[yaml.safe_dump(node)] = {name: node}
-    for tree in found.values():
-        ((_, node),) = tree.items()
-        text = yaml.safe_dump({"schema": 1, "data": {"x": node}, "steps": [{"networks.mlp": {"data": "$x"}}]})
-        data = cast("dict[str, Any]", parse_recipe(text, where="the run's recipe").data)["x"]
-        if isinstance(data, Dataset):
-            yield data
+            for node in _nodes({key: value for key, value in step["fields"].items() if not _only_looks(key)}):
+                found[dumps(node)] = node
+    for node in found.values():
+        yield data_set(node, where="the run's recipe")
 
 
 def _only_looks(field: str) -> bool:
@@ -82,7 +76,7 @@ def _only_looks(field: str) -> bool:
     return field.startswith(("val", "test"))
 
 
-def _nodes(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     """The outermost data sets in the fields of a step, as a recipe writes them; of tasks those that they are drawn from."""
     if isinstance(value, list):
         for each in cast("list[Any]", value):
@@ -94,7 +88,7 @@ def _nodes(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     known = discovery.entries("data")
     found = discovery.find("data", name) if name in known and len(tree) == 1 else None
     if found is not None and issubclass(found, Dataset):
-        yield name, tree
+        yield tree
         return
     for each in tree.values():
         yield from _nodes(each)
