@@ -110,12 +110,12 @@ def test_the_ridge_of_both_is_the_weighted_ridge() -> None:
 
 
 def test_samples_of_no_class_are_left_out_and_few_others() -> None:
-    (known, _), (pool, _) = clouds(20, 0), clouds(200, 1)
+    (known, labels), (pool, _) = clouds(20, 0), clouds(200, 1)
     foreign = np.abs(np.random.default_rng(5).normal(size=(50, 8)) ** 3) * [8, 0, 0, 0, 0, 0, 0, 0.01]
-    far = far_from_all(known, np.concatenate([pool, foreign]))
+    far = far_from_all(known, labels, np.concatenate([pool, foreign]))
     assert far[len(pool) :].all()
     assert far[: len(pool)].mean() < 2.5 * ALPHA
-    assert not far_from_all(known[:10], foreign).any()  # ten examples are too few to say so at 5 %
+    assert not far_from_all(known[:10], labels[:10], foreign).any()  # ten examples are too few to say so at 5 %
 
 
 def test_the_pool_is_used_where_it_helps_and_not_where_it_hurts() -> None:

@@ -41,8 +41,8 @@ class PoolFields(Frozen):
     open_set: Literal["leave_out", "keep"] = Field(
         default="leave_out",
         description=(
-            "What becomes of samples of the pool that are farther from every labelled example than 95 % of these are from each other: "
-            "most are of other classes."
+            "What becomes of samples of the pool that are farther from every class's mean than 95 % of the labelled examples: most are of "
+            "other classes."
         ),
     )
     back_off: Literal["cross_validation", "never"] = Field(
@@ -90,7 +90,7 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         from mapsto.nn.semi.open_set import kept_of
 
         if self.open_set == "leave_out":
-            pool = pool[kept_of(known, pool, ctx)]
+            pool = pool[kept_of(known, samples.labels, pool, ctx)]
         rooted, labels, classes = ridge.rooted(known), samples.labels, len(samples.classes)
         if not len(pool):
             return ridge.fit_rooted(known, labels, classes)

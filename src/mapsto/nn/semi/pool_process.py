@@ -96,7 +96,8 @@ class PoolProcess(Optimisation, PoolFields, Process[Network, Network]):
             refuse_mixing(operations, "each copy is answered by itself", where=self.name, field=name)
             require_fitting(operations, samples, where=f"{self.name}: {name}")
         if self.open_set == "leave_out" and len(pool):
-            pool = pool[kept_of(features(value, samples.inputs, ctx), features(value, pool, ctx), ctx)]
+            known, asked = features(value, samples.inputs, ctx), features(value, pool, ctx)
+            pool = pool[kept_of(known, samples.labels, asked, ctx)]
         return samples, pool
 
     def _items(self, samples: Samples, pool: NDArray[Any], ctx: Context, *stream: object) -> BothBatches:
