@@ -416,6 +416,13 @@ def test_threads_change_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     assert changed(listed[0], batch[:0]).shape == (0, 3, 14, 11)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gpu_gives_the_same_bytes(name: str) -> None:
+    batch = images(40, 3, 33, 24)
+    assert torch.equal(changed(strong(name), batch.cuda()).cpu(), changed(strong(name), batch))
+
+
 @pytest.mark.usefixtures("without_native")
 def test_what_runs_without_native_code_says_so() -> None:
     ctx = Context(key="a step", numerics=Numerics(threads=1))

@@ -39,6 +39,7 @@ _WALKED = {
     "runtimes": "nn/export/runtimes",
     "kernels": "native/csrc",
     "learner_kernels": "native/csrc/online",
+    "image_kernels": "native/csrc/images",
 }
 """File of the lock → the folder that it covers."""
 
