@@ -34,14 +34,25 @@ class Propagation(OnFeatures):
     balance: float = Field(default=1.0, ge=0, le=1)
     """How far the classes are taken to be equally frequent in the pool: 1 wholly, 0 not at all."""
 
+    rounds: int = Field(default=4, ge=1)
+    """How often labels are spread: the surest of each class, more from round to round, count as labelled in the next; 1: once."""
+
     contract: ClassVar[dict[str, Any]] = {"unlabelled": POOL}
 
     def guess(self, features: NDArray[Any], pool: NDArray[Any], samples: Samples, ctx: Context) -> Guess:
-        from mapsto.nn.semi.propagation import Spreader
+        from mapsto.nn.semi.propagation import Spreader, self_trained
 
         spreader = Spreader(features, pool, len(samples.classes), neighbours=self.neighbours)
 
         def shares(known: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-            return spreader.shares(known, labels, method=self.method, alpha=self.alpha, balance=self.balance)
+            return self_trained(
+                spreader,
+                known,
+                labels,
+                rounds=self.rounds,
+                method=self.method,
+                alpha=self.alpha,
+                balance=self.balance,
+            )
 
         return shares

@@ -111,7 +111,7 @@ def matched(group: NDArray[np.int64], labels: NDArray[np.int64]) -> Match:
     counts = np.bincount(group * classes + labels, minlength=groups * classes).reshape(groups, classes)
     rows, columns = linear_sum_assignment(-counts)
     stands = np.full(groups, -1)
-    stands[rows] = columns
+    stands[rows] = np.where(counts[rows, columns] > 0, columns, -1)
     return Match(
         accuracy=float(counts[rows, columns].sum() / len(labels)),
         nmi=float(normalized_mutual_info_score(labels, group)),

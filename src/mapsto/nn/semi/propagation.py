@@ -18,7 +18,7 @@ from mapsto.nn.semi.graph import neighbour_graph, unit_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Method", "Spreader", "propagated"]
+__all__ = ["Method", "Spreader", "propagated", "self_trained", "surest"]
 
 Method: TypeAlias = Literal["propagation", "spreading"]
 
@@ -36,6 +36,7 @@ def propagated(
     neighbours: int = 10,
     alpha: float = 0.99,
     balance: float = 1.0,
+    rounds: int = 4,
 ) -> NDArray[np.float64]:
     """How much of each sample of the pool belongs to each class, shape (M, classes), each row summing to 1.
 
@@ -56,6 +57,9 @@ def propagated(
     balance
         0 to 1: how far the classes' masses over the pool are evened out to the same mass (1: wholly; 0: not at all).
 
+    rounds
+        Of `self_trained`; 1 spreads the labels once.
+
     A sample that no label reaches has equal shares.
 
     >>> left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
@@ -65,7 +69,53 @@ def propagated(
     """
     known = np.arange(len(features))
     spreader = Spreader(features, pool, classes, neighbours=neighbours)
-    return spreader.shares(known, labels, method=method, alpha=alpha, balance=balance)
+    return self_trained(spreader, known, labels, rounds=rounds, method=method, alpha=alpha, balance=balance)
+
+
+def self_trained(
+    spreader: Spreader,
+    known: NDArray[np.int64],
+    labels: NDArray[Any],
+    *,
+    rounds: int,
+    method: Method = "propagation",
+    alpha: float = 0.99,
+    balance: float = 1.0,
+) -> NDArray[np.float64]:
+    """Shares (M, K) after labels were spread `rounds` times: the surest of each class count as labelled in the next round.
+
+    Before round r of R each class has r / R of its mass over the pool as its quota (class-balanced self-training: Zou et al., "Unsupervised
+    Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training", 2018).
+    """
+    shares = spreader.shares(known, labels, method=method, alpha=alpha, balance=balance)
+    hard = labels if labels.ndim == 1 else labels.argmax(1)
+    for number in range(1, rounds):
+        guessed = surest(shares, shares.sum(0) * number / rounds)
+        taken = np.flatnonzero(guessed >= 0)
+        places = np.concatenate([known, spreader.known + taken])
+        given = np.concatenate([hard, guessed[taken]])
+        shares = spreader.shares(places, given, method=method, alpha=alpha, balance=balance)
+    return shares
+
+
+def surest(
+    shares: NDArray[np.float64], quotas: NDArray[np.float64], among: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """The class (M,) of each sample that is taken for one, −1 for the others: of each class, `quotas` (K,) of the largest margin.
+
+    >>> surest(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), np.array([1.0, 1.0])).tolist()
+    [0, -1, 1]
+    """
+    best = shares.argmax(1)
+    ordered = np.sort(shares, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2] if shares.shape[1] > 1 else ordered[:, -1]
+    if among is not None:
+        margin = np.where(among, margin, 0.0)
+    guessed = np.full(len(shares), -1)
+    for label, quota in enumerate(np.ceil(quotas).astype(int).tolist()):
+        members = np.flatnonzero((best == label) & (margin > 0))
+        guessed[members[np.argsort(-margin[members], kind="stable")[:quota]]] = label
+    return guessed
 
 
 class Spreader:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mapsto.nn.semi.graph import unit_rows
+from mapsto.nn.semi.propagation import surest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,8 +66,7 @@ def structured(
         within = flat / np.maximum(group @ of_group.T, 1e-12)
         shares = (spread @ of_group.T) * within
         agreed = spread.argmax(1) == groups[flat.argmax(1)]
-        quota = int(np.ceil(equal * (number + 1) / rounds))
-        guessed = _surest(shares, agreed, quota)
+        guessed = surest(shares, np.full(classes, equal * (number + 1) / rounds), agreed)
     total = shares.sum(1, keepdims=True)
     return np.where(total > 0, shares / np.where(total > 0, total, 1.0), 1.0 / classes)
 
@@ -84,15 +84,3 @@ def groups_by_means(features: NDArray[Any], labels: NDArray[np.int64], classes: 
     means = unit_rows(given.T @ unit_rows(features) / np.maximum(given.sum(0), 1e-12)[:, None])
     found: NDArray[Any] = fcluster(linkage(means, "ward"), min(count, classes), criterion="maxclust")
     return np.unique(found, return_inverse=True)[1].astype(np.int64)
-
-
-def _surest(shares: NDArray[np.float64], agreed: NDArray[np.bool_], quota: int) -> NDArray[np.int64]:
-    """The class of each sample that is taken for one, −1 for the others: of each class the `quota` with the largest margin."""
-    best, classes = shares.argmax(1), shares.shape[1]
-    ordered = np.sort(shares, axis=1)
-    margin = np.where(agreed, ordered[:, -1] - ordered[:, -2], -1.0)
-    guessed = np.full(len(shares), -1)
-    for label in range(classes):
-        members = np.flatnonzero((best == label) & (margin > 0))
-        guessed[members[np.argsort(-margin[members], kind="stable")[:quota]]] = label
-    return guessed
