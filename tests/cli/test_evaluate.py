@@ -19,6 +19,7 @@ from tests.browser import CHROMIUM, in_a_browser
 from tests.cli.packages import COLOURS, color_package, embedding_package, identity_package, table_package
 from tests.command import mapsto
 
+from mapsto.cli.evaluate import episodes
 from mapsto.report import card as cards
 from mapsto_runtime.measurement import measured
 
@@ -105,8 +106,9 @@ def test_figures_of_labels_that_stand_by_themselves(tmp_path: Path) -> None:
     assert result["worst"][0]["answer"] == "new, sold"
 
 
-def test_a_learner_is_judged_by_tasks_of_unseen_classes(tmp_path: Path) -> None:
+def test_a_learner_is_judged_by_tasks_of_unseen_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that lie apart are told from one example, and by the class means where the package has no way of its own."""
+    monkeypatch.setattr(episodes, "_TASKS", 50)
     features = np.repeat(10 * np.eye(4), 8, axis=0) + np.random.default_rng(0).normal(0, 0.1, (32, 4))
     data = archive(tmp_path / "held.npz", features, np.repeat(["a", "b", "c", "d"], 8))
     card = evaluate(embedding_package(tmp_path / "learner" / "package", 4), "--data", data)
@@ -169,11 +171,19 @@ def test_spread_over_seeds(tmp_path: Path) -> None:
     assert card["seeds"]["metrics"]["held: accuracy"]["value"] == 50
     assert card["seeds"]["metrics"]["held: accuracy"]["ci95"] == 0
     training = card["packages"][0]["training"]
-    assert (training["wall_s"], training["seconds"], training["gap"]["val_loss"]) == (3.0, 2.5, 0.8)
+    assert (training["wall_s"], training["seconds"], training["losses"]["val_loss"]) == (3.0, 2.5, [1.0, 0.8])
+    assert training["gap"]["size"] == pytest.approx(0.3)
     page = cards.render(card)
     assert "Over seeds" in page
     assert "val_loss" in page
+    said = mapsto("evaluate", *runs[:2], "--data", data, "--no-speed", code=0).out
+    assert "Over seeds 0, 1" in said
+    assert "run0 was made in 3.0 s with seed 0; loss 0.5 on its training examples, 0.8 on others" in said
     assert evaluate(runs[0], runs[2], "--data", data)["seeds"] is None
+    (runs[0] / "report.json").write_text("{", encoding="utf-8")
+    broken = evaluate(runs[0], "--data", data)
+    assert broken["packages"][0]["training"] is None
+    assert any("what the run tells of its training is passed over" in text for text in broken["notes"])
 
 
 def test_samples_that_a_package_was_made_with_are_found_again(tmp_path: Path) -> None:

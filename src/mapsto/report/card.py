@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mapsto.errors import SpecError
 from mapsto.intervals import interval_text
 from mapsto.report import card_charts, charts, page
+from mapsto.report.gaps import Gap, gap_table
 from mapsto.report.page import Doc, Figure, Tile, View
 from mapsto.store import write_atomically
 from mapsto_runtime.shown import few, short
@@ -496,13 +497,13 @@ def _training(card: Doc) -> dict[str, Any] | None:
             )
         gap: Doc | None = each["gap"]
         if gap is not None:
-            curve = gap["curve"]
-            curves = {key: (curve["epoch"], curve[key]) for key in ("train_loss", "val_loss")}
-            caption = (
-                f"{short(name)}, {gap['step']}: loss on training and validation samples; at epoch {gap['epoch']:g} they are "
-                f"{gap['train_loss']:.3g} and {gap['val_loss']:.3g}"
-            )
-            figures.append(Figure(charts.lines(curves, x_name="epoch", y_name="loss"), caption))
+            own = Gap(gap["figure"], gap["training"], gap["held_out"], gap["start"], gap["judge"])
+            tables.append((f"Over-fitting of {short(name)}, {gap['step']}", page._view(gap_table(own))))
+        losses: Doc | None = each["losses"]
+        if losses is not None:
+            curves = {key: (losses["epoch"], losses[key]) for key in ("train_loss", "val_loss")}
+            svg = charts.lines(curves, x_name="epoch", y_name="loss")
+            figures.append(Figure(svg, f"{short(name)}, {losses['step']}: loss on training and validation samples"))
     return {"tables": tables, "figures": figures}
 
 

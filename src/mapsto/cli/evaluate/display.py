@@ -34,6 +34,9 @@ def print_card(card: Mapping[str, Any], folder: Path) -> None:
         where = f"{several}, on {short(domain)}" if several or len(card["data"]) > 1 else ""
         _print_classes(console, first, card["kind"], where)
     _print_cost(console, card["packages"])
+    for package in card["packages"]:
+        if package["training"] is not None:
+            _print_training(console, package)
     if card["seeds"] is not None:
         _print_seeds(console, card["seeds"])
     for text in card["warnings"]:
@@ -185,6 +188,15 @@ def _print_cost(console: Console, packages: Sequence[Mapping[str, Any]]) -> None
             f"[dim]cold start: {_duration(first['process_s'])} from a new process to an answer, "
             f"{_duration(first['open_s'])} of it to open the package[/]"
         )
+
+
+def _print_training(console: Console, package: Mapping[str, Any]) -> None:
+    """What making it took, and how much better it is on its own examples than on others."""
+    training = package["training"]
+    stored = f", {training['from_store']} of its steps from the store" if training["from_store"] else ""
+    gap = f"; {training['gap']['text']}" if training["gap"] is not None else ""
+    text = f"{package['name']} was made in {_duration(float(training['wall_s']))} with seed {training['seed']}{stored}{gap}"
+    console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
 
 
 def _print_seeds(console: Console, seeds: Mapping[str, Any]) -> None:

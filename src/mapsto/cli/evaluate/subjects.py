@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mapsto.cli.evaluate.exported import package_of_run
-from mapsto.errors import SpecError
+from mapsto.errors import DataError, SpecError
 from mapsto_runtime.answer_rows import package_folder
 from mapsto_runtime.predictor import Predictor
 
@@ -71,20 +72,24 @@ def found(places: Sequence[Path], store: str | None = None) -> list[Subject]:
                 folder=folder,
                 run=run,
                 predictor=Predictor(folder),
-                report=_report_of(run, folder),
+                report=_report_of(run, folder, notes),
                 notes=notes,
             )
         )
     return subjects
 
 
-def _report_of(run: Path, folder: Path) -> Doc | None:
-    """The report of the run that a package lies in; None where there is none, or it is of something else."""
+def _report_of(run: Path, folder: Path, notes: list[str]) -> Doc | None:
+    """The report of the run that a package lies in; None where there is none, or it is broken, which is noted."""
     from mapsto.report import build as reports
 
     if folder.name != "package" or not (run / "report.json").is_file():
         return None
-    return reports.load(run)
+    try:
+        return reports.load(run)
+    except DataError as error:
+        notes.append(f"what the run tells of its training is passed over: {error}")
+        return None
 
 
 def same_recipe(subjects: Sequence[Subject]) -> list[int] | None:
@@ -126,6 +131,7 @@ def training_of(subject: Subject) -> Doc | None:
         return None
     steps: list[Doc] = [step for step in report["steps"] if str(step["name"]).partition(".")[0] in TRAINING]
     ran = [step for step in steps if not step["hit"]]
+    losses = _losses(steps)
     environment: Doc = report.get("environment") or {}
     return {
         "wall_s": report["wall_s"],
@@ -139,30 +145,45 @@ def training_of(subject: Subject) -> Doc | None:
         "from_store": len(steps) - len(ran),
         "threads": environment.get("threads"),
         "cpu": environment.get("cpu"),
-        "gap": _gap(steps),
+        "gap": _gap(steps, report["steps"], losses),
+        "losses": losses,
         "peak_memory": _peak_memory(report),
         "seeds": _seeds(report),
     }
 
 
-def _gap(steps: Sequence[Doc]) -> Doc | None:
-    """Loss on training and validation samples at the last epoch of the last step that has both."""
+def _gap(steps: Sequence[Doc], every: Sequence[Doc], losses: Doc | None) -> Doc | None:
+    """How much better the last step that tells of it is on its own examples than on others; else by its last losses."""
+    from mapsto.report.gaps import Gap, gap_of
+
+    for step in reversed(steps):
+        gap = gap_of(step, every)
+        if gap is not None:
+            return {
+                "step": step["path"],
+                **dataclasses.asdict(gap),
+                "size": gap.size,
+                "unit": gap.unit,
+                "text": str(gap),
+            }
+    if losses is None:
+        return None
+    last = Gap("loss", losses["train_loss"][-1], losses["val_loss"][-1], None, "the validation data")
+    return {"step": losses["step"], **dataclasses.asdict(last), "size": last.size, "unit": "", "text": str(last)}
+
+
+def _losses(steps: Sequence[Doc]) -> Doc | None:
+    """Loss on training and validation samples by epoch, of the last step that has both."""
+    wanted = ("epoch", "train_loss", "val_loss")
     for step in reversed(steps):
         epochs: Doc = step.get("epochs") or {}
         columns: list[str] = epochs.get("columns") or []
-        if not {"epoch", "train_loss", "val_loss"} <= set(columns):
+        if not set(wanted) <= set(columns):
             continue
         rows = [dict(zip(columns, row, strict=True)) for row in epochs["rows"]]
         rows = [row for row in rows if row["train_loss"] is not None and row["val_loss"] is not None]
         if rows:
-            last = rows[-1]
-            return {
-                "step": step["path"],
-                "epoch": last["epoch"],
-                "train_loss": last["train_loss"],
-                "val_loss": last["val_loss"],
-                "curve": {name: [row[name] for row in rows] for name in ("epoch", "train_loss", "val_loss")},
-            }
+            return {"step": step["path"], **{name: [row[name] for row in rows] for name in wanted}}
     return None
 
 
