@@ -210,6 +210,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(3):
             pixels = draw.integers(0, 256, (16, 16)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "scans" / digit / f"{i}.png")
+    shutil.copytree(folder / "scans", folder / "held_out")
     for i in (1, 2):
         shutil.copy(folder / "photos" / "cat" / "0.png", folder / f"photo{i}.png")
     rows = [f"{draw.normal(4 * (i % 2)):.3f},{draw.normal():.3f},{'yes' if i % 2 else 'no'}" for i in range(20)]
