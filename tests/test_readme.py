@@ -33,6 +33,12 @@ def test_the_recipe_is_valid(file: str) -> None:
     assert isinstance(parse_recipe(block(file, "yaml")).steps, Chain)
 
 
+def test_each_recipe_of_the_page_on_fine_tuning_is_valid() -> None:
+    text = (ROOT / "docs" / "fine_tune.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert [len(parse_recipe(recipe).steps.steps) for recipe in recipes] == [2, 3]
+
+
 def test_the_python_chain_composes_and_equals_the_recipe() -> None:
     code = block("docs/recipes.md", "python").partition("run = execute")[0]
     names: dict[str, object] = {}
