@@ -288,3 +288,24 @@ def test_a_fine_tuning_with_everything_is_resumed_to_the_same_bits() -> None:
     assert len(metrics) >= 3
     assert math.isfinite(metrics[-1]["val_loss"])
     assert network_digest(trained(process, network(), stop=2)[0]) == network_digest(whole)
+
+
+def test_a_plateau_goes_back_to_the_best_epoch_with_all_folds() -> None:
+    """A rate that is far too high makes everything worse: training begins again where it was best, ten times as slow."""
+    ctx = context()
+    process = Finetune(data=Corners(labels="noise"), learning_rate=0.5, patience=1, epochs=3, stop_after=99)
+    ctx.seed_everything("start")
+    live, items = process.open(network(), None, ctx), process.items(network(), ctx)
+    assert live._folds is not None
+    parts = [part.training for part in live._folds._parts]
+    start, begun = live.training.held()["tensors"], [part.held()["tensors"] for part in parts]
+    for step in range(2):
+        ctx.seed_everything(step)
+        live.advance(items[step])
+        if step == 0:
+            assert live.training.went_back
+            assert live.training.lowered == pytest.approx(0.1)
+            assert all(torch.equal(tensor, live.training.held()["tensors"][name]) for name, tensor in start.items())
+    for part, before in zip(parts, begun, strict=True):
+        moved = (part.held()["tensors"]["classifier.bias"] - before["classifier.bias"]).abs().max()
+        assert 0 < float(moved) <= 0.051  # one step of Adam at 0.05, from where each began

@@ -1,6 +1,6 @@
 """Train on a few labelled examples from a small learning rate, and stop when examples that were held out say so.
 
-``min_θ mean_i −log softmax(f_θ(x_i))[y_i] + λ‖θ‖²`` by Adam from η = 10⁻³, the rate tenfold lower whenever the loss stalls, from a
+``min_θ mean_i −log softmax(f_θ(x_i))[y_i] + λ‖θ‖²`` by Adam from η = 10⁻³, the rate tenfold lower whenever the loss stalls, and from a
 head that was fitted to the frozen embedding (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
 Out-of-Distribution", 2022); the epoch with the lowest held-out loss is the result, the beginning among them. Batch norm keeps the
 statistics it was trained with: those of a few examples are too noisy. Each remedy against over-fitting is a field.
@@ -89,7 +89,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3  # pyright: ignore[reportIncompatibleVariableOverride]
     """Where the learning rate begins; `auto`: by a range test of up to 49 steps (Smith, 2017), which the report shows."""
     schedule: Literal["cosine", "onecycle", "constant", "plateau"] = "plateau"
-    """`plateau` divides the rate by 10 after `patience` epochs without a better loss; it has converged at a thousandth."""
+    """`plateau` divides the rate by 10 after `patience` epochs without a better loss, and goes on from the best epoch; it has converged at
+    a thousandth."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """λ, the L2 penalty of the weights."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.context import Context
+    from mapsto.data.augment import Augmentation
     from mapsto.mappings.adapt.finetune import Finetune
     from mapsto.nn.edits.head import Head
     from mapsto.nn.train.optimizer import Optimisation
@@ -55,7 +56,7 @@ class FineTuner:
     Parameters
     ----------
     fields
-        The mapping.
+        The mapping; its augmentations are chosen already.
     value
         The network that it is applied to.
     samples
@@ -96,12 +97,13 @@ class FineTuner:
 
     def _assembled(self, module: nn.Module, modules: list[nn.Module], chosen: State, state: State) -> FineTuning:
         ctx, fields = self._ctx, self._fields
-        states = state.get("folds") or [None] * len(modules)
+        kept = state.get("folds", {})
+        states = kept.get("parts") or [None] * len(modules)
         parts = [
             self._fold(fold, learn, judge, chosen, own)
             for fold, (learn, judge), own in zip(modules, self._fold_places, states, strict=True)
         ]
-        folds = FoldTrainings(parts, self._preprocessing) if parts else None
+        folds = FoldTrainings(parts, self._preprocessing, kept.get("best")) if parts else None
         validate: Validate | None = None
         if folds is not None:
             validate = folds.validate
@@ -114,6 +116,7 @@ class FineTuner:
             stop_after=fields.stop_after,
             lowest_rate=0.9e-3,
             judge_start=validate is not None,
+            back_to_best=validate is not None,
         )
         training = Training(
             module,
@@ -184,7 +187,7 @@ class FineTuner:
         fields = self._fields
         return Objective(
             module=module,
-            augmenter=Augmenter(fields.augment, self._ctx, samples),
+            augmenter=Augmenter(cast("Sequence[Augmentation]", fields.augment), self._ctx, samples),
             preprocessing=self._preprocessing,
             weights=weights_of(self._samples, fields.class_weights, self._ctx),
             smoothing=fields.smoothing,

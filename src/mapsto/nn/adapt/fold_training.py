@@ -66,8 +66,12 @@ class FoldTraining:
 class FoldTrainings:
     """What follows a training: `leader`, once that is there."""
 
-    def __init__(self, parts: Sequence[FoldTraining], preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, parts: Sequence[FoldTraining], preprocessing: Preprocessing, best: Sequence[State] | None = None
+    ) -> None:
         self._parts, self._preprocessing = parts, preprocessing
+        self._best = list(best or [])
+        """What each was at the leader's best epoch."""
         self.leader: Training | None = None
 
     def validate(self, module: object) -> dict[str, float]:
@@ -75,22 +79,33 @@ class FoldTrainings:
 
         `module`, the leader's own, has learnt from all of them, and is not asked.
         """
+        if self.leader is not None:
+            self._advance(self.leader)
         outputs: list[torch.Tensor] = []
         for part in self._parts:
             training = part.training
-            if self.leader is not None:
-                training.follow(self.leader.lowered)
-                epoch = math.ceil(training.step / part.batches.per_epoch) + 1
-                while not training.done and training.step < epoch * part.batches.per_epoch:
-                    training.advance(part.batches[training.step])
             device = next(training.judged.parameters()).device
             outputs.append(forward(training.judged, part.judge.inputs, self._preprocessing, device=device))
         labels = torch.as_tensor(np.concatenate([part.judge.labels for part in self._parts]))
         return target_metrics("classification", torch.cat(outputs), labels)
 
-    def snapshot(self) -> list[State]:
-        """The state of each."""
-        return [part.training.snapshot() for part in self._parts]
+    def _advance(self, leader: Training) -> None:
+        """One epoch of each, from where the leader's began: if that went back to its best epoch, so do they."""
+        before = math.ceil(leader.step / leader.epoch) - 1
+        if leader.figures.get("epoch") == before:
+            self._best = [part.training.held() for part in self._parts]
+        for place, part in enumerate(self._parts):
+            training, steps = part.training, part.batches.per_epoch
+            if leader.went_back and self._best:
+                training.take_up(self._best[place])
+            training.follow(leader.lowered)
+            end = (math.ceil(training.step / steps) + 1) * steps
+            while not training.done and training.step < end:
+                training.advance(part.batches[training.step])
+
+    def snapshot(self) -> dict[str, list[State]]:
+        """The state of each, now and at the best epoch."""
+        return {"parts": [part.training.snapshot() for part in self._parts], "best": self._best}
 
     def __str__(self) -> str:
         examples = sum(len(part.judge) for part in self._parts)

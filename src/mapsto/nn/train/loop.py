@@ -60,6 +60,8 @@ class TrainingPlan:
     """Parameters that do not decay."""
     judge_start: bool = False
     """Whether the beginning is judged as epoch 0: it is the result where no epoch is better. It takes `stop_after`."""
+    back_to_best: bool = False
+    """Whether a plateau that lowers the rate also goes back to the best epoch, which undoes what too high a rate did. With `stop_after`."""
     far: float = math.inf
     """With `recover`: an epoch whose mean loss is so far above the lowest of one before it has diverged."""
 
@@ -154,11 +156,13 @@ class Training(Live[Network]):
         """Metrics of the epoch whose tensors are the result."""
         self.start_figures: dict[str, float] = dict(state.get("start_figures", {}))
         """Metrics of the beginning, where it was judged."""
+        self.went_back = bool(state.get("went_back", False))
+        """Whether the last plateau was followed by going back to the best epoch, and no epoch since."""
         self.step = int(state.get("step", 0))
         self.total = plan.steps
         self._recovery = Recovery(state.get("recovery", {})) if recover is not None else None
         if begins and self._recovery is not None:
-            self._recovery.keep(self._held())
+            self._recovery.keep(self.held())
         if begins and plan.judge_start and validate is not None:
             self.start_figures = {"epoch": 0.0, **validate(self.judged)}
             self._judge(self.start_figures)
@@ -181,6 +185,11 @@ class Training(Live[Network]):
     def judged(self) -> nn.Module:
         """What validation is of: the average of the weights where there is one, else the module as it stands."""
         return self._module if self._average is None else self._average
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        return self._plan.epoch
 
     def follow(self, lowered: float) -> None:
         """Take what another training's rate is multiplied by for one's own."""
@@ -251,6 +260,8 @@ class Training(Live[Network]):
             state["lowest"] = self._lowest
         if self.figures:
             state["figures"] = self.figures
+        if self.went_back:
+            state["went_back"] = True
         if self.start_figures:
             state["start_figures"] = self.start_figures
         if self._skipped:
@@ -311,7 +322,7 @@ class Training(Live[Network]):
                 why = "a weight is no number" if broken else f"the mean loss of an epoch is {mean:.3g}"
                 self._go_back(why, rate)
                 return {}
-            self._recovery.keep(self._held(), mean)
+            self._recovery.keep(self.held(), mean)
         metrics = {"epoch": float(epoch), "epoch_train_loss": mean}
         if self._validate is not None:
             metrics.update(self._validate(self.judged))
@@ -320,7 +331,7 @@ class Training(Live[Network]):
 
     def _judge(self, metrics: Mapping[str, float]) -> None:
         """Keep the best, lower the rate on a plateau, and see whether training has come to its end."""
-        plan = self._plan
+        plan, self.went_back = self._plan, False
         loss = metrics.get("val_loss", metrics.get("epoch_train_loss", math.inf))
         better = loss < self._lowest - 1e-4 * abs(self._lowest if math.isfinite(self._lowest) else 0.0)
         self._stale = 0 if better else self._stale + 1
@@ -333,6 +344,9 @@ class Training(Live[Network]):
             self.figures = {name: value for name, value in metrics.items() if name.startswith(("val_", "epoch"))}
         if plan.optimisation.schedule == "plateau" and self._since_lowered >= plan.optimisation.patience:
             self._factor, self._since_lowered = self._factor / 10, 0
+            self.went_back = plan.back_to_best and self._best is not None
+            if self.went_back:
+                self.take_up({"tensors": self._best, "average": self._best, "optimizer": {}})
         if plan.stop_after is not None and self._stale >= plan.stop_after:
             self._stopped = True
         if self._factor < plan.lowest_rate:
@@ -365,13 +379,17 @@ class Training(Live[Network]):
                 where, hint="lower learning_rate, set clip (1.0, say), or look for extreme values in the data"
             )
         good = recovery.back()
-        self._module.load_state_dict(good["tensors"])
-        self._restore_optimizer(good["optimizer"], anew=True)
-        if self._average is not None:
-            self._average.load_state_dict(good["average"])
+        self.take_up(good)
         self._recover(f"{where}; it goes on from its state of step {good['step']}, at a tenth of that rate")
 
-    def _held(self) -> State:
+    def take_up(self, held: State) -> None:
+        """Go on from what was held, at the rate of now."""
+        self._module.load_state_dict(held["tensors"])
+        self._restore_optimizer(held["optimizer"], anew=True)
+        if self._average is not None:
+            self._average.load_state_dict(held["average"])
+
+    def held(self) -> State:
         """What there is to go back to: the tensors, the optimiser's moments, and the average of the weights."""
         held: State = {
             "step": self.step,
