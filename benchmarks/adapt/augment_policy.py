@@ -61,12 +61,13 @@ def trial(draw: int, *, quick: bool) -> dict[str, Any]:
     """One draw of examples: test accuracy (%) and judgement of every candidate, and what was chosen."""
     began = time.process_time()
     train, test, embed = data_of(draw, quick=quick)
-    plain = embed(train.inputs)
-    single = candidates("images")[: 3 if quick else None]
+    plain = _held(f"{draw}-plain", lambda: embed(train.inputs), quick=quick)
+    lists = augment_policy.lists_for("images")[: 3 if quick else None]
     copier = _Copier(train, embed, draw, quick=quick)
     judge = augment_policy.Judge.of(plain, train.labels, CLASSES, np.random.default_rng(draw))
-    choice = augment_policy.chosen(judge, single, copier)
-    rooted, base = ridge.rooted(plain), ridge.fitted(ridge.rooted(plain), train.labels, CLASSES)
+    choice = augment_policy.chosen(judge, lists, copier)
+    rooted = ridge.rooted(plain)
+    base = ridge.fitted(rooted, train.labels, CLASSES, normalise=True)
     asked = ridge.rooted(_held("test", lambda: embed(test.inputs), quick=quick))
 
     def accuracy(operations: Augmentations) -> float:
@@ -75,7 +76,9 @@ def trial(draw: int, *, quick: bool) -> dict[str, Any]:
             copies = ridge.rooted(copier(operations)[0])
             rows, labels, weights = augment_policy.with_copies(rooted, train.labels, copies)
             penalty = base.penalty * (1 + len(copies))
-            weight, bias = ridge.fit(rows, labels, CLASSES, penalty=penalty, scale=base.scale, weights=weights)
+            weight, bias = ridge.fit(
+                rows, labels, CLASSES, penalty=penalty, scale=base.scale, weights=weights, normalise=True
+            )
         return 100 * float(((asked @ weight.T + bias).argmax(1) == test.labels).mean())
 
     found = {
@@ -226,7 +229,7 @@ def _held(name: str, make: Callable[[], NDArray[np.float32]], *, quick: bool) ->
 
 def _stamp() -> str:
     """What decides a trial: candidates, versions, and how they are judged."""
-    known = [f"{each!r} {type(each).version}" for each in candidates("images")]
+    known = [[f"{each!r} {type(each).version}" for each in tried] for tried in augment_policy.lists_for("images")]
     rule = [
         augment_policy.COPIES,
         augment_policy.COPIES_WEIGH,

@@ -73,7 +73,7 @@ def judge(seed: int) -> tuple[Judge, Any]:
 
 def test_what_helps_is_chosen_and_what_destroys_the_label_is_told() -> None:
     examples, copies = judge(0)
-    choice = chosen(examples, (HARMS, HELPS, NOTHING, DESTROYS), copies)
+    choice = chosen(examples, [(HARMS,), (HELPS,), (NOTHING,), (DESTROYS,)], copies)
     assert choice.operations[:1] == (HELPS,)
     found = {each.operations: each for each in choice.tried}
     assert found[(HELPS,)].gain > found[(HELPS,)].error > 0
@@ -86,7 +86,7 @@ def test_nothing_is_chosen_where_nothing_helps() -> None:
     """Copies alike their examples change nothing in the fit: their weight and the penalty's cancel."""
     for seed in range(3):
         examples, copies = judge(seed)
-        choice = chosen(examples, (NOTHING, HARMS), copies)
+        choice = chosen(examples, [(NOTHING,), (HARMS,)], copies)
         assert choice.operations == ()
         same = next(each for each in choice.tried if each.operations == (NOTHING,))
         assert same.loss == pytest.approx(choice.none.loss, abs=1e-9)
@@ -181,7 +181,7 @@ def test_without_classes_or_with_one_example_of_each_it_says_so(tmp_path: Path) 
 def test_what_destroys_the_label_is_warned_of_by_name(tmp_path: Path) -> None:
     """Where the sign of one number is the class, noise of its own size is no harm, but an operation that turns it is."""
     rows, labels = clusters(0)
-    choice = chosen(Judge.of(rows, labels, CLASSES, np.random.default_rng(0)), (DESTROYS,), copier(rows))
+    choice = chosen(Judge.of(rows, labels, CLASSES, np.random.default_rng(0)), [(DESTROYS,)], copier(rows))
     ctx = SilentContext()
     augment_policy._tell(choice, len(labels), ctx)
     assert "[erasing] destroys what the label stands for" in ctx.warnings[0]
@@ -268,7 +268,7 @@ def test_a_head_takes_no_mixed_samples(head: Any) -> None:
 
 
 def test_a_head_chooses_and_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment_policy, "candidates", lambda kind: [augment.crop(padding=1), augment.flip()])
+    monkeypatch.setattr(augment_policy, "lists_for", lambda kind: [(augment.crop(padding=1),), (augment.flip(),)])
     ctx = SilentContext(key="k")
     ctx.apply(Ridge(data=FEW, augment="auto"), Conv4(channels=1, size=16, width=4, blocks=2)(seed=0))
     assert any("augment: auto chose" in note for note in ctx.notes)

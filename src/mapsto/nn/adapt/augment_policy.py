@@ -1,9 +1,10 @@
 """``augment: auto``: which random changes help with the user's own few labels, judged on embeddings of changed copies.
 
 A ridge regression is fitted to the training folds and copies of them under a candidate, and judged by the log-loss of the unchanged
-examples of the held-out fold. A candidate is chosen only where it lowers the log-loss by more than a part of the difference's own standard
-error over the examples, so that nothing is chosen for noise (as the one-standard-error rule: Breiman, Friedman, Olshen and Stone,
-"Classification and Regression Trees", 1984); else no augmentation is. The best candidate is then tried together with the next ones.
+examples of the held-out fold. What counts is by how much it lowers the log-loss, less a part of that difference's own standard error over
+the examples, so that nothing is chosen for noise (as by the one-standard-error rule: Breiman, Friedman, Olshen and Stone, "Classification
+and Regression Trees", 1984); where nothing is left, no augmentation is chosen. The best operation is then tried together with the next
+ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import numpy as np
 
 from mapsto.data.augment import Augmentation, Augmentations, Auto
 from mapsto.data.augment._auto import candidates
+from mapsto.data.augment.color_jitter import ColorJitter
+from mapsto.data.augment.crop import Crop
+from mapsto.data.augment.flip import Flip
 from mapsto.errors import DomainError
 from mapsto.kinds import Samples, Table
 from mapsto.kinds.canonical import without_defaults
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.context import Context
+    from mapsto.data.augment._base import SampleKind
     from mapsto.kinds import Network
 
 __all__ = [
@@ -41,6 +46,7 @@ __all__ = [
     "chosen",
     "copies_of",
     "embedded_copies",
+    "lists_for",
     "operations_for",
     "with_copies",
 ]
@@ -81,6 +87,11 @@ class Candidate(NamedTuple):
 
     destroys: bool = False
     """Whether a head that was not trained on them cannot tell what the copies show."""
+
+    @property
+    def sure(self) -> float:
+        """The gain less a part of its standard error; below all others where the label is destroyed."""
+        return -float("inf") if self.destroys else self.gain - RULE * self.error
 
 
 class Choice(NamedTuple):
@@ -165,33 +176,44 @@ class Judge:
         )
 
 
-def chosen(judge: Judge, single: Sequence[Augmentation], copier: Copier) -> Choice:
-    """The list of operations with the least log-loss, if it is below that of none by more than noise; else the empty one.
+def lists_for(kind: SampleKind) -> list[Augmentations]:
+    """What is tried on such samples: each operation with each of its settings by itself, and for images lists that are usual for photos."""
+    single: list[Augmentations] = [(each,) for each in candidates(kind)]
+    if kind != "images":
+        return single
+    usual: Augmentations = (Flip(), Crop())
+    mild = ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
+    return [*single, usual, (*usual, mild), (*usual, ColorJitter())]
+
+
+def chosen(judge: Judge, lists: Sequence[Augmentations], copier: Copier) -> Choice:
+    """The list of operations whose log-loss is surest to be below that of none, if it is by more than noise; else the empty one.
 
     Parameters
     ----------
     judge
         The examples.
-    single
-        Operations that are tried each by itself; the best is then tried with the next few of other names.
+    lists
+        What is tried; the best single operation is then tried with the next few of other names.
     copier
         Embeds copies.
     """
     plain, accuracy, _ = judge.judged(None)
     none = Candidate((), float(np.nanmean(plain)), 0.0, 0.0, accuracy, accuracy)
-    tried = [judge.candidate((each,), copier((each,)), plain, accuracy) for each in single]
-    ranked = sorted(tried, key=lambda each: each.loss)
-    helpful = [each for each in ranked if each.gain > 0 and not each.destroys]
+    tried = [judge.candidate(each, copier(each), plain, accuracy) for each in lists]
+    single = [each for each in tried if len(each.operations) == 1]
+    helpful = sorted((each for each in single if each.sure > _SAME), key=lambda each: -each.sure)
     if helpful:
         first = helpful[0]
         names = {first.operations[0].name}
         partners = [each for each in helpful[1:] if each.operations[0].name not in names][:PARTNERS]
         for partner in partners:
             pair = (*first.operations, *partner.operations)
-            tried.append(judge.candidate(pair, copier(pair), plain, accuracy))
+            if {pair, pair[::-1]}.isdisjoint(lists):
+                tried.append(judge.candidate(pair, copier(pair), plain, accuracy))
+    best = max(tried, key=lambda each: each.sure, default=none)
     ranked = sorted(tried, key=lambda each: each.loss)
-    fit = [each for each in ranked if each.gain > max(RULE * each.error, _SAME) and not each.destroys]
-    return Choice(fit[0].operations if fit else (), none, tuple(ranked))
+    return Choice(best.operations if best.sure > _SAME else (), none, tuple(ranked))
 
 
 # ---------------------------------------------------------------------------------------------------- a mapping's `augment`
@@ -227,10 +249,8 @@ def operations_for(
     judge = Judge.of(
         features(value, looked_at.inputs, ctx), looked_at.labels, len(samples.classes), ctx.random("augment", "folds")
     )
-    single = candidates(kind)
-    choice = chosen(
-        judge, single, embedded_copies(value, looked_at, judge.folds, ctx, ahead=[(each,) for each in single])
-    )
+    lists = lists_for(kind)
+    choice = chosen(judge, lists, embedded_copies(value, looked_at, judge.folds, ctx, ahead=lists))
     _tell(choice, len(looked_at), ctx)
     return choice.operations
 
