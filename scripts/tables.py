@@ -118,6 +118,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "method"),
         *listed(rows, "kills"),
         *listed(rows, "augmentation"),
+        *listed(rows, "augment"),
         *memory(rows),
     ]
     if sampled:
