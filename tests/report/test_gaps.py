@@ -71,3 +71,12 @@ def test_the_report_of_a_run_has_the_gap_of_each_training(tmp_path: Path) -> Non
         assert text.count("Training and held-out data</caption>") == 2
         assert "cross-validation (2 folds, 12 examples)" in text
         assert "Range test: a rate of" in text
+
+
+def test_a_ridge_head_says_how_much_better_it_is_on_its_own_examples(tmp_path: Path) -> None:
+    steps = networks.conv4(channels=1, size=8, width=4, blocks=2) >> adapt.ridge(data=Corners(per_class=5))
+    step = build(execute(steps, store=tmp_path, seed=0))["steps"][-1]
+    gap = gap_of(step)
+    assert gap is not None
+    assert gap.judge == "leaving one out at a time (20 examples)"
+    assert gap.training >= gap.held_out > 25

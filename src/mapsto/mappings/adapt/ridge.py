@@ -72,11 +72,22 @@ class Ridge(Mapping[Network, Network]):
             other = f" ({tried[not root].losses.mean():.3f} otherwise)" if len(tried) > 1 else ""
             loss = f"{'squared error' if examples.kind == 'regression' else 'log-loss'} {found.losses.mean():.3f}"
             ctx.note(f"ridge on {taken}: {loss} on left-out examples{other}, penalty {found.penalty:.2g}")
+            if examples.kind == "classification":
+                self._tell_gap(examples, found, root, ctx)
         copies = embedded(self.augment, value, examples, ctx, where=self.name)
         weight, bias = found.weight, found.bias
         if copies is not None:
             weight, bias = self._with_copies(examples, copies, found, root)
         return with_linear_head(value, examples, weight, bias, root=root)
+
+    def _tell_gap(self, examples: Examples, found: RidgeFit, root: bool, ctx: Context) -> None:
+        """Say how much better the head is on its examples than on each when it is left out; without their changed copies."""
+        from mapsto.nn.adapt import ridge
+        from mapsto.nn.train.gap import gap_of_scores
+
+        rows = ridge.rooted(examples.features) if root else examples.features
+        fitted = rows @ found.weight.T + found.bias
+        ctx.account["gap"] = gap_of_scores(fitted, found.left_out, examples.labels, by="leaving one out at a time")
 
     def _with_copies(
         self, examples: Examples, copies: NDArray[np.float32], found: RidgeFit, root: bool

@@ -63,7 +63,7 @@ class TrainingPlan:
     back_to_best: bool = False
     """Whether a plateau that lowers the rate also goes back to the best epoch, which undoes what too high a rate did. With `stop_after`."""
     far: float = math.inf
-    """With `recover`: an epoch whose mean loss is so far above the lowest of one before it has diverged."""
+    """With `recover`: the loss of guessing. An epoch has diverged whose mean loss is so far above that, and above the lowest one before."""
 
 
 class Training(Live[Network]):
@@ -318,7 +318,7 @@ class Training(Live[Network]):
         self._sum, self._skipped = 0.0, 0
         if self._recovery is not None:
             broken = not all(bool(tensor.isfinite().all()) for tensor in self._module.state_dict().values())
-            if self._anywhere(broken or mean > self._recovery.lowest + plan.far):
+            if self._anywhere(broken or mean > max(self._recovery.lowest, plan.far) + plan.far):
                 why = "a weight is no number" if broken else f"the mean loss of an epoch is {mean:.3g}"
                 self._go_back(why, rate)
                 return {}
