@@ -169,10 +169,9 @@ def with_pool(mapping: Any, **fields: Any) -> Way:
             ratio=RATIO,
             weak=WEAK,
             strong=STRONG,
-            learning_rate=RATE,
             ema=0.98,
             back_off="never",
-            **fields,
+            **{"learning_rate": RATE, **fields},
         )
     )
 
@@ -236,7 +235,7 @@ WAYS: dict[str, Way] = {
     "semi.mean_teacher": with_pool(semi.mean_teacher),
     "semi.fixmatch": with_pool(semi.fixmatch, threshold=0.9),
     "semi.flexmatch": with_pool(semi.flexmatch, threshold=0.9),
-    "semi.freematch": with_pool(semi.freematch),
+    "semi.freematch": with_pool(semi.freematch, learning_rate=0.03),
 }
 
 

@@ -130,7 +130,7 @@ def test_one_class_alone_is_refused(name: str) -> None:
 
 def test_labelled_samples_in_the_pool_are_left_out_and_counted() -> None:
     ctx = context()
-    mapping = made("propagation", pool=Changed(what="copies"), open_set="keep")
+    mapping = made("propagation", pool=Changed(what="copies"), open_set="keep", back_off="never")
     result = ctx.apply(mapping, network())
     assert any(note.startswith("16 samples of the pool are among the labelled examples too") for note in ctx.notes)
     same = context().apply(dataclasses.replace(mapping, unlabelled=Changed()), network())
@@ -141,7 +141,7 @@ def test_labelled_samples_in_the_pool_are_left_out_and_counted() -> None:
 @pytest.mark.parametrize("name", ["propagation", "pt_map", "fixmatch"])
 def test_a_pool_that_is_too_small_is_warned_of_and_labels_alone_are_learnt_from(name: str, what: str) -> None:
     ctx = context()
-    result = ctx.apply(made(name, pool=Changed(what=what), open_set="keep"), network(classes=4))
+    result = ctx.apply(made(name, pool=Changed(what=what), open_set="keep", back_off="never"), network(classes=4))
     assert accuracy(result) > 70
     assert any("fewer than there are classes (4)" in text for text in ctx.warnings)
 
@@ -153,7 +153,7 @@ def test_what_mixes_samples_is_refused() -> None:
 
 def test_classes_of_a_pool_are_discovered_and_judged() -> None:
     ctx = context()
-    found = ctx.apply(semi.discover(unlabelled=Changed()), network())
+    found = ctx.apply(semi.discover(unlabelled=Changed(), most=8), network())
     assert found.signature.classes == tuple(f"group {number}" for number in range(1, 5))
     assert any(note.startswith("there seem to be 4 groups") for note in ctx.notes)
     report = context().apply(Clusters(data=TEST), found)

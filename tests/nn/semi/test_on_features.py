@@ -142,6 +142,7 @@ def test_the_pool_is_used_where_it_helps_and_not_where_it_hurts() -> None:
 
 @pytest.mark.parametrize("cls", [Propagation, PtMap, Structured])
 def test_a_misleading_pool_is_left_unused_and_both_figures_are_said(cls: Any) -> None:
+    fields: Any = {"data": _DIGITS, "unlabelled": _DIGITS, "open_set": "keep", "rounds": 2}
     rng = np.random.default_rng(0)
 
     def rows(count: int) -> tuple[Any, Any]:
@@ -152,19 +153,17 @@ def test_a_misleading_pool_is_left_unused_and_both_figures_are_said(cls: Any) ->
         features[:, 0] += 0.2 * labels
         return features, labels
 
-    (known, labels), (pool, _) = rows(30), rows(600)
+    (known, labels), (pool, _) = rows(30), rows(400)
     pool[:, 0] = 0.1
     ctx = SilentContext(seed=0)
-    made = cls(data=_DIGITS, unlabelled=_DIGITS, open_set="keep")
+    made = cls(**fields)
     weight, bias = made.head(known, of(labels, 2), pool, ctx)
     plain = ridge.fit_rooted(known, labels, 2)
     assert np.array_equal(weight, plain[0])
     assert np.array_equal(bias, plain[1])
     assert "not used, for it hurts" in ctx.notes[-1]
     assert "without" in ctx.notes[-1]
-    used = cls(data=_DIGITS, unlabelled=_DIGITS, open_set="keep", back_off="never").head(
-        known, of(labels, 2), pool, ctx
-    )
+    used = cls(**fields, back_off="never").head(known, of(labels, 2), pool, ctx)
     assert not np.array_equal(used[0], plain[0])
 
 
