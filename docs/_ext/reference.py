@@ -226,6 +226,8 @@ BEGIN = {
     "images": IMAGES,
     "tasks": {"episodes": {"data": "$images", "ways": 5, "shots": 1, "queries": 5}},
     "texts": {"arrays": {"file": "token_ids.npz"}},
+    "few": {"subset": {"data": "$images", "per_class": 4}},
+    "pool": {"subset": {"data": "$images", "per_class": 4, "part": "rest"}},
     "without_0": {"fold": {"data": "$images", "folds": 2, "number": 0}},
     "without_1": {"fold": {"data": "$images", "folds": 2, "number": 1}},
 }
@@ -263,6 +265,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "prune.gradual": {
         "criterion": {"prune.magnitude": {"macs": 0.5}},
         "train": {"train.supervised": {"data": "$images"}},
+    },
+    "semi.discover": {"unlabelled": "$pool"},
+    **{
+        f"semi.{name}": {"data": "$few", "unlabelled": "$pool"}
+        for name in (
+            *("fixmatch", "flexmatch", "freematch", "mean_teacher"),
+            *("propagation", "pseudo_label", "pt_map", "structured"),
+        )
     },
     "train.sparse": {"train": {"train.supervised": {"data": "$images"}}},
 }
