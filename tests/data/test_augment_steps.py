@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,12 @@ from mapsto.data.augment._by_torch import by_torch
 from mapsto.data.augment._pixels import PixelOperation, by_native_code, changed_by
 from mapsto.data.augment._policy import AUGMIX, RANDAUGMENT, WIDE
 from mapsto.data.augment._steps import Code, Kind, Steps, number_of, rows
+from mapsto.data.sets.digits import Digits
+from mapsto.data.sets.subset import Subset
 from mapsto.errors import SpecError
+from mapsto.mappings.networks.conv4 import Conv4
+from mapsto.mappings.train.supervised import Supervised
+from mapsto.native import image_steps, plain, tabular
 from mapsto.native.image_steps import ImageSteps
 from mapsto.nn.train.augmenter import Augmenter
 
@@ -421,6 +429,40 @@ def test_threads_change_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_gives_the_same_bytes(name: str) -> None:
     batch = images(40, 3, 33, 24)
     assert torch.equal(changed(strong(name), batch.cuda()).cpu(), changed(strong(name), batch))
+
+
+def test_a_training_without_native_code_ends_with_the_same_network(request: pytest.FixtureRequest) -> None:
+    few: Any = Subset(data=Digits(size=16), per_class=4)
+    network: Any = Conv4(data=few, width=4, blocks=2, classes="data")
+    listed = (augment.flip(), augment.crop(), augment.randaugment(), augment.augmix())
+    training = Supervised(data=few, epochs=1, batch_size=20, augment=listed)
+    native = training(network(seed=1), seed=2).tensors
+    request.getfixturevalue("without_native")
+    other = training(network(seed=1), seed=2).tensors
+    assert all(torch.equal(other[name], native[name]) for name in native)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in plain.VARIANTS, reason="wheels for this machine hold nothing compiled")
+def test_every_form_in_a_wheel_gives_the_same_bytes(tmp_path: Path) -> None:
+    batch = images(200, 3, 32, 24)
+    listed = [strong(name) for name in ("crop", "randaugment", "color_jitter", "blur", "elastic", "affine")]
+    wanted = [changed(each, batch) for each in listed]
+    (source,) = (path for path in plain.SOURCES["image_steps"] if path.suffix == ".cpp")
+    for march, needed in plain.VARIANTS[platform.machine()]:
+        if not needed <= tabular._flags():
+            continue
+        place = tmp_path / f"{march}.so"
+        subprocess.run(["c++", *plain.FLAGS, f"-march={march}", "-shared", str(source), "-o", str(place)], check=True)
+
+        def form(*_: Any, place: Path = place) -> Path:
+            return place
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(image_steps, "plain_library", form)
+            patch.setattr(ImageSteps, "_kept", None)
+            assert ImageSteps.kept().missing is None
+            assert all(torch.equal(changed(each, batch), one) for each, one in zip(listed, wanted, strict=True))
 
 
 @pytest.mark.usefixtures("without_native")
