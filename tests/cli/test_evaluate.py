@@ -237,11 +237,13 @@ def test_a_learner_that_takes_steps_adapts_by_itself(tmp_path: Path) -> None:
 def test_a_run_without_a_package_is_judged_by_what_it_made_last(tmp_path: Path) -> None:
     """And what its recipe trained on is found again among what is judged."""
     recipe = tmp_path / "recipe.yaml"
-    few = "{subset: {data: {digits: {size: 8}}, per_class: 2}}"
+    few, rest = (
+        f"{{subset: {{data: {{digits: {{size: 8}}}}, per_class: 2, part: {part}}}}}" for part in ("chosen", "rest")
+    )
     network = "{networks.conv4: {data: $few, width: 4, blocks: 1, classes: data}}"
+    training = "{train.supervised: {data: $few, validation: $rest, epochs: 1}}"
     recipe.write_text(
-        f"schema: 1\ndata: {{few: {few}}}\nsteps:\n  - {network}\n  - train.supervised: {{data: $few, epochs: 1}}\n",
-        encoding="utf-8",
+        f"schema: 1\ndata: {{few: {few}, rest: {rest}}}\nsteps: [{network}, {training}]\n", encoding="utf-8"
     )
     run, store = tmp_path / "run", tmp_path / "store"
     mapsto("run", recipe, "--out", run, "--store", store, "--threads", 1, code=0)
@@ -250,7 +252,8 @@ def test_a_run_without_a_package_is_judged_by_what_it_made_last(tmp_path: Path) 
         "the run made no package; its last network, of train.supervised, was exported" in text for text in card["notes"]
     )
     leakage = card["packages"][0]["results"]["digits"]["leakage"]
-    assert (leakage["training_samples"], leakage["seen"]) == (20, 20)
+    assert (leakage["training_samples"], leakage["seen"], leakage["validation_seen"]) == (20, 20, 1777)
+    assert any("1777 of 1797 samples are among the run's validation data" in text for text in card["warnings"])
     assert card["packages"][0]["training"]["steps"][0]["mapping"] == "train.supervised"
     assert (run / "card.html").is_file()
     assert "name the run's store with --store" in evaluate(

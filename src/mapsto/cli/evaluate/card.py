@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from mapsto.cli.evaluate.examples import Domain, opened
 from mapsto.cli.evaluate.judge import Doc, judged
-from mapsto.cli.evaluate.leakage import known_to, seen_in
+from mapsto.cli.evaluate.leakage import chosen_by, known_to, seen_in
 from mapsto.cli.evaluate.speed import speed_of
 from mapsto.cli.evaluate.subjects import Subject, fingerprint_of, same_recipe, size_of, training_of
 from mapsto.report.build import environment, t95
@@ -53,7 +53,7 @@ def card_of(
     for subject in subjects:
         results: dict[str, Doc] = {}
         notes += subject.notes
-        known = known_to(subject)
+        known, chosen = known_to(subject), chosen_by(subject)
         for name, path in domains:
             domain = opened(name, path, subject.predictor.signature, target=target, split=split)
             title = name if len(subjects) == 1 else f"{subject.name}: {name}"
@@ -63,6 +63,12 @@ def card_of(
             digests: list[str] = found.pop("data")["_digests"]
             found["leakage"], said = seen_in(known, digests, domain.kind, where=str(path))
             warnings += said
+            if chosen is not None and (count := chosen.count_in(digests)):
+                found["leakage"]["validation_seen"] = count
+                warnings.append(
+                    f"{path}: {count} of {len(digests)} samples are among the run's validation data, by which it may have chosen, so that "
+                    "figures here may be too good"
+                )
             results[name] = found
             _say_skipped(domain)
             _say_twice(domain, read[-1])

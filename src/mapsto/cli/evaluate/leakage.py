@@ -8,12 +8,13 @@ from typing import Any, cast
 from mapsto import discovery
 from mapsto.cli.evaluate.data_sets import data_set
 from mapsto.cli.evaluate.subjects import TRAINING, Subject
+from mapsto.data.io.download import offline
 from mapsto.errors import MapstoError
 from mapsto.kinds import Dataset
 from mapsto.kinds.canonical import dumps
 from mapsto.nn.export.training_digests import FILE, Known, digests_of_raw, known_of, read_known
 
-__all__ = ["known_to", "seen_in"]
+__all__ = ["chosen_by", "known_to", "seen_in"]
 
 _MOST_SAMPLES = 100_000
 """Data sets of more samples are not opened to compare them."""
@@ -26,14 +27,26 @@ def known_to(subject: Subject) -> Known | str:
         return known
     if subject.report is None:
         return "the package keeps no record of what it was made with"
+    return _of_recipe(subject, subject.report, judged_by=False)
+
+
+def chosen_by(subject: Subject) -> Known | None:
+    """The validation data by which steps of the run decided, as when to stop; None where they are not known."""
+    found = None if subject.report is None else _of_recipe(subject, subject.report, judged_by=True)
+    return found if isinstance(found, Known) else None
+
+
+def _of_recipe(subject: Subject, report: dict[str, Any], *, judged_by: bool) -> Known | str:
+    """The samples of the data sets of a run's recipe, as far as they are on this machine; or why they are not known."""
     digests: list[str] = []
     preprocessing = subject.predictor.signature.preprocessing
     try:
-        for data in _training_data(subject.report):
-            samples = data.read_for(preprocessing).open()
-            if len(samples) > _MOST_SAMPLES:
-                return f"the run's training data are {len(samples):,} samples, too many to compare"
-            digests += digests_of_raw(samples.inputs, preprocessing)
+        with offline():
+            for data in _data_of_steps(report, judged_by=judged_by):
+                samples = data.read_for(preprocessing).open()
+                if len(samples) > _MOST_SAMPLES:
+                    return f"the run's training data are {len(samples):,} samples, too many to compare"
+                digests += digests_of_raw(samples.inputs, preprocessing)
     except (MapstoError, OSError) as error:
         return f"the run's training data are not at hand ({error})"
     if not digests:
@@ -60,12 +73,12 @@ def seen_in(known: Known | str, digests: Sequence[str], kind: str, *, where: str
     ]
 
 
-def _training_data(report: dict[str, Any]) -> Iterator[Dataset]:
-    """Each data set that a step learnt from, once."""
+def _data_of_steps(report: dict[str, Any], *, judged_by: bool) -> Iterator[Dataset]:
+    """Each data set that a step learnt from, or (`judged_by`) was judged by, once."""
     found: dict[str, dict[str, Any]] = {}
     for step in report["steps"]:
         if str(step["name"]).partition(".")[0] in TRAINING and step["kind"] != "observe":
-            for node in _nodes({key: value for key, value in step["fields"].items() if not _only_looks(key)}):
+            for node in _nodes({key: value for key, value in step["fields"].items() if _only_looks(key) is judged_by}):
                 found[dumps(node)] = node
     for node in found.values():
         yield data_set(node, where="the run's recipe")

@@ -2,7 +2,7 @@
 
 ``training.json`` holds 16 hexadecimal digits for each sample as the network takes it, whatever file it came from; of many samples the
 smallest digests alone, from which the share of known ones is estimated (Broder, "On the Resemblance and Containment of Documents",
-1997). A digest tells nothing of what the sample holds.
+1997). A sample cannot be made from its digest, but who guesses a row of a small table can check the guess.
 """
 
 from __future__ import annotations
