@@ -15,7 +15,7 @@ from mapsto.nn.adapt.cross_validation import log_losses
 from mapsto.nn.adapt.logistic import normalised
 from mapsto.nn.adapt.ridge import targets_of
 
-__all__ = ["fit", "likeliest_scale"]
+__all__ = ["fit", "fit_centred", "likeliest_scale"]
 
 
 def fit(
@@ -36,7 +36,7 @@ def fit(
     cosine
         Whether means of features of length 1 are compared by angle; for features whose length says nothing.
     scale
-        None: what makes held-out examples, each in turn, likeliest; with one example a class 1 over the mean squared distance.
+        None: what makes held-out examples, each in turn, likeliest; with one example a class 10 over the mean squared distance.
     weights
         Of the examples, (N,).
 
@@ -58,13 +58,34 @@ def fit(
     return 2 * scale * means, -scale * np.square(means).sum(1)
 
 
+def fit_centred(
+    features: NDArray[Any], labels: NDArray[Any], classes: int, *, scale: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `fit` by angles, seen from the mean of all examples: what all of them have in common says nothing of a class.
+
+    Features are made of length 1 first; the head is for features as they come, of the examples' mean length (as in Wang et al.,
+    "SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning", 2019).
+
+    >>> rows = np.array([[10.0, 1.0], [10.0, 2.0]])
+    >>> weight, bias = fit_centred(rows, np.array([0, 1]), 2)
+    >>> (rows @ weight.T + bias).argmax(1)
+    array([0, 1])
+    """
+    features = np.asarray(features, np.float64)
+    length = float(np.linalg.norm(features, axis=1).mean()) or 1.0
+    units = normalised(features)
+    centre = units.mean(0)
+    weight, bias = fit(units - centre, labels, classes, cosine=True, scale=scale)
+    return weight / length, bias - weight @ centre
+
+
 def likeliest_scale(features: NDArray[Any], labels: NDArray[Any], classes: int, *, cosine: bool) -> float:
     """The scale with the best likelihood of each example against the means of the others: of 61, twelve a decade."""
     scores = _left_out(features, labels, classes, cosine=cosine)
     judged = np.bincount(labels)[labels] > 1 if labels.ndim == 1 else np.zeros(len(labels), np.bool_)
     typical = float(np.abs(scores).mean()) or 1.0
     if not judged.any():
-        return 1 / typical
+        return 10 / typical
     candidates = [10 ** (step / 12) / typical for step in range(-12, 49)]
     losses = [float(log_losses(scale * scores[judged], labels[judged]).mean()) for scale in candidates]
     return candidates[int(np.argmin(losses))]

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.context import Context
+    from mapsto.nn.adapt.cross_validation import Scorer
     from mapsto.nn.adapt.nearest import Nearest
 
-__all__ = ["ClassWeights", "Examples", "examples_of", "with_linear_head", "with_votes"]
+__all__ = ["ClassWeights", "Examples", "examples_of", "with_head", "with_linear_head", "with_votes"]
 
 ClassWeights = Literal["none", "balanced"]
 
@@ -98,6 +99,18 @@ def examples_of(
     if told and class_weights == "none" and kind == "classification":
         note_unequal(samples, ctx)
     return Examples.of(samples, features(value, samples.inputs, ctx), class_weights=class_weights)
+
+
+def with_head(value: Network, examples: Examples, head: Scorer) -> Network:
+    """The network with a head that `mapsto.nn.adapt.choice_of_head` picked: a `LinearHead` or a `Nearest`."""
+    from mapsto.nn.adapt.linear_head import LinearHead
+    from mapsto.nn.adapt.nearest import Nearest
+
+    if isinstance(head, LinearHead):
+        return with_linear_head(value, examples, head.weight, head.bias, root=head.root)
+    if isinstance(head, Nearest):
+        return with_votes(value, examples, head)
+    raise DomainError(f"a {type(head).__name__} is no head of a network", hint="give a LinearHead or a Nearest")
 
 
 def with_linear_head(

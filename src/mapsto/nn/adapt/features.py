@@ -1,7 +1,7 @@
 """Embeddings of raw samples, made once: through ONNX Runtime where that is worth it, and kept in the cache folder.
 
 Which of the two computes is a rule on the network, the device and the number of samples, never on a clock or on what the cache holds
-(docs/decisions/0029). What decides the bits is in the name of the file.
+(docs/decisions/0030). What decides the bits is in the name of the file.
 """
 
 from __future__ import annotations

@@ -75,7 +75,11 @@ def fit(
     mean, spread = np.zeros(features.shape[1]), np.ones(features.shape[1])
     if standardize:
         mean, spread = features.mean(0), spread_of(features)
-    rows, numbers, shares = _expanded((features - mean) / spread, labels, classes, weights)
+    scaled = (features - mean) / spread
+    basis = (
+        np.linalg.qr(scaled.T)[0] if len(scaled) < scaled.shape[1] else None
+    )  # the weight lies in the span of the examples
+    rows, numbers, shares = _expanded(scaled if basis is None else scaled @ basis, labels, classes, weights)
     fitted: Any = LogisticRegression(C=strength, max_iter=iterations)
     with warnings.catch_warnings():  # that there are few examples of a class is said of the data, in our words
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
@@ -83,7 +87,7 @@ def fit(
     weight, bias = np.asarray(fitted.coef_), np.asarray(fitted.intercept_)
     if len(weight) == 1:  # of two classes scikit-learn gives the second's log-odds
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / spread
+    weight = (weight if basis is None else weight @ basis.T) / spread
     bias = bias - weight @ mean
     if len(weight) == classes:
         return weight, bias

@@ -57,8 +57,9 @@ def transported(
     sums, counts = given.T @ known, given.sum(0)[:, None]
     centres = sums / np.maximum(counts, 1e-12)
     shares = np.full((len(asked), classes), 1.0 / classes)
+    lengths = np.square(asked).sum(1)[:, None]
     for _ in range(rounds):
-        distances = np.square(asked).sum(1)[:, None] - 2 * asked @ centres.T + np.square(centres).sum(1)
+        distances = lengths - 2 * asked @ centres.T + np.square(centres).sum(1)
         shares = sinkhorn(-sharpness * distances)
         means = (sums + shares.T @ asked) / (counts + shares.sum(0)[:, None])
         centres = centres + step * (means - centres)

@@ -1,0 +1,254 @@
+"""Which head to take: every way is cross-validated on the same folds of the labelled examples, and one is picked by a rule.
+
+The ways stand in the order in which they are expected to do well. The first is taken unless another is right more often by more than
+three standard errors of the difference, example by example (as in Breiman et al., "Classification and Regression Trees", 1984, but
+three, since there are several others and few examples): with few labels most differences are luck, and what did best on other data is
+the better guess. With one example of each class nothing can be left out, and the first is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from mapsto.nn.adapt import centroid, logistic, nearest, ridge
+from mapsto.nn.adapt.cross_validation import Scorer, folds_of, log_losses
+from mapsto.nn.adapt.linear_head import LinearHead
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["WAYS", "Choice", "Judged", "Prepared", "Way", "choose"]
+
+FOLDS, REPEATS = 5, 2
+CLEARLY = 3.0
+"""By so many standard errors another way has to be better than the first. In tasks of ten classes of CIFAR-100 with five labels each, one
+cost 0.2 points of accuracy against always taking the first, two 0.15, three nothing."""
+
+Prepared: TypeAlias = "Callable[[NDArray[np.int64]], Scorer]"
+"""Places of the examples to learn from → the head that is fitted to them, a `LinearHead` or a `nearest.Nearest`."""
+
+
+class Way(NamedTuple):
+    """A way to a head."""
+
+    name: str
+    prepare: Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], Prepared]
+    """Features (N, D), labels (N,), those of a pool (M, D), number of classes → what fits a head to some of the examples. What labels do
+    not decide is done here, once."""
+    pool: bool = False
+    """Whether it needs a pool."""
+
+
+def _ridge(features: NDArray[Any], labels: NDArray[Any], pool: NDArray[Any], classes: int) -> Prepared:
+    def fit(places: NDArray[np.int64]) -> LinearHead:
+        return LinearHead(*ridge.fit_rooted(features[places], labels[places], classes), root=True)
+
+    return fit
+
+
+def _plain_ridge(features: NDArray[Any], labels: NDArray[Any], pool: NDArray[Any], classes: int) -> Prepared:
+    def fit(places: NDArray[np.int64]) -> LinearHead:
+        return LinearHead(*ridge.fit(features[places], labels[places], classes))
+
+    return fit
+
+
+def _centroid(features: NDArray[Any], labels: NDArray[Any], pool: NDArray[Any], classes: int) -> Prepared:
+    rows = ridge.rooted(features)
+
+    def fit(places: NDArray[np.int64]) -> LinearHead:
+        return LinearHead(*centroid.fit_centred(rows[places], labels[places], classes), root=True)
+
+    return fit
+
+
+def _logistic(features: NDArray[Any], labels: NDArray[Any], pool: NDArray[Any], classes: int) -> Prepared:
+    """Its strength is chosen once, on all examples: choosing it in every fold would take a hundred times as long."""
+    strength, _ = logistic.chosen(features, labels, classes, np.random.default_rng(0))
+
+    def fit(places: NDArray[np.int64]) -> LinearHead:
+        return LinearHead(*logistic.fit(features[places], labels[places], classes, strength=strength))
+
+    return fit
+
+
+def _nearest(features: NDArray[Any], labels: NDArray[Any], pool: NDArray[Any], classes: int) -> Prepared:
+    neighbours, _ = nearest.chosen(features, labels, classes, np.random.default_rng(0))
+
+    def fit(places: NDArray[np.int64]) -> nearest.Nearest:
+        return nearest.fit(features[places], labels[places], classes, neighbours=neighbours)
+
+    return fit
+
+
+WAYS: tuple[Way, ...] = (
+    Way("ridge", _ridge),
+    Way("centroid", _centroid),
+    Way("logistic", _logistic),
+    Way("nearest", _nearest),
+    Way("ridge without the root", _plain_ridge),
+)
+"""Without a pool; ridge did best for 1, 2, 5 and 20 labels of 10 classes of CIFAR-100 that no result is given for (docs/few_labels.md)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What cross-validation says of a way."""
+
+    name: str
+    accuracy: float
+    """Of held-out examples, 0 to 1; NaN where nothing could be held out."""
+    accuracy_error: float
+    """One standard error of it over examples."""
+    log_loss: float
+    """In nats."""
+    log_loss_error: float
+    against_usual: float
+    """How much more often it is right than the way that is taken by default."""
+    against_usual_error: float
+    """One standard error of that, example by example."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Every way with its figures, the one that was picked, and why."""
+
+    judged: tuple[Judged, ...]
+    """In the order that was given: the first is taken by default."""
+    picked: Way
+    why: str
+    fit: Prepared
+    """What fits the picked head to examples at some places; all of them give the head to use."""
+
+    def head(self, examples: int) -> Scorer:
+        """The picked head, fitted to all examples, of which there are so many."""
+        return self.fit(np.arange(examples))
+
+
+def choose(
+    features: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: int,
+    rng: np.random.Generator,
+    *,
+    ways: Sequence[Way] = (),
+    pool: NDArray[Any] | None = None,
+    weights: NDArray[Any] | None = None,
+    folds: int = FOLDS,
+    repeats: int = REPEATS,
+) -> Choice:
+    """Judge every way and pick one.
+
+    Parameters
+    ----------
+    features, labels, classes
+        (N, D); class numbers (N,), at least one example of each class; K.
+    rng
+        Deals the examples to folds.
+    ways
+        In the order in which they are expected to do well, those on a pool first; by default `WAYS`. Those that need a pool are left out
+        where there is none.
+    pool
+        Features (M, D) without labels.
+    weights
+        Of the examples in the figures, (N,): with classes of unequal size, what makes them count alike.
+    folds, repeats
+        At most so many folds, and no more than the largest class has examples; so many times over.
+    """
+    unlabelled = features[:0] if pool is None else pool
+    there = [way for way in (ways or WAYS) if len(unlabelled) or not way.pool]
+    fits = [way.prepare(features, labels, unlabelled, classes) for way in there]
+    right, losses, times = _answers(fits, features, labels, rng, folds, repeats)
+    seen = times > 0
+    shares = None if weights is None else weights[seen]
+    if not seen.any():
+        none = float("nan")
+        judged = [Judged(name=way.name, **dict.fromkeys(_FIGURES, none)) for way in there]
+        why = "with one example a class none can be held out; it did best where the answers were known"
+        return Choice(judged=tuple(judged), picked=there[0], why=why, fit=fits[0])
+    right, losses = right[:, seen] / times[seen], losses[:, seen] / times[seen]
+    judged = [_judged(way.name, right[i], losses[i], right[0], shares) for i, way in enumerate(there)]
+    number, why = _picked(judged)
+    return Choice(judged=tuple(judged), picked=there[number], why=why, fit=fits[number])
+
+
+_FIGURES = ("accuracy", "accuracy_error", "log_loss", "log_loss_error", "against_usual", "against_usual_error")
+
+
+def _answers(
+    fits: Sequence[Prepared],
+    features: NDArray[Any],
+    labels: NDArray[np.int64],
+    rng: np.random.Generator,
+    folds: int,
+    repeats: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Of each way (W, N) how often an example was answered right, and the sum of its log-losses; and (N,) how often it was held out."""
+    right, losses = np.zeros((len(fits), len(labels))), np.zeros((len(fits), len(labels)))
+    times = np.zeros(len(labels), np.int64)
+    most = int(np.bincount(labels).max())
+    for _ in range(repeats if most > 1 else 0):
+        fold = folds_of(labels, max(2, min(folds, most)), rng)
+        for number in range(int(fold.max()) + 1):
+            held, known = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            if not len(held):
+                continue
+            for way, fit in enumerate(fits):
+                scores = fit(known)(features[held])
+                right[way, held] += scores.argmax(1) == labels[held]
+                losses[way, held] += log_losses(scores, labels[held])
+            times[held] += 1
+    return right, losses, times
+
+
+def _judged(
+    name: str,
+    right: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    usual: NDArray[np.float64],
+    shares: NDArray[Any] | None,
+) -> Judged:
+    accuracy, accuracy_error = _mean(right, shares)
+    loss, loss_error = _mean(losses, shares)
+    gain, gain_error = _mean(right - usual, shares)
+    return Judged(
+        name=name,
+        accuracy=accuracy,
+        accuracy_error=accuracy_error,
+        log_loss=loss,
+        log_loss_error=loss_error,
+        against_usual=gain,
+        against_usual_error=gain_error,
+    )
+
+
+def _mean(values: NDArray[np.float64], shares: NDArray[Any] | None) -> tuple[float, float]:
+    """The weighted mean and its standard error."""
+    shares = np.ones(len(values)) if shares is None else np.asarray(shares, np.float64)
+    mean = float(np.average(values, weights=shares))
+    spread = float(np.sqrt((np.square(shares) * np.square(values - mean)).sum()) / shares.sum())
+    return mean, spread * (len(values) / max(len(values) - 1, 1)) ** 0.5
+
+
+def _picked(judged: Sequence[Judged]) -> tuple[int, str]:
+    """The place of the way that is picked, and the reason."""
+    better = [i for i, each in enumerate(judged) if each.against_usual > CLEARLY * each.against_usual_error]
+    usual = judged[0]
+    if not better:
+        rivals = max((each.against_usual for each in judged[1:]), default=0.0)
+        best = (
+            f"no other is clearly better (the best by {100 * rivals:+.1f} points)"
+            if len(judged) > 1
+            else "it is the only one"
+        )
+        return 0, f"right on {100 * usual.accuracy:.1f} % of held-out examples; {best}"
+    number = max(better, key=lambda i: judged[i].accuracy)
+    own = judged[number]
+    return number, (
+        f"right on {100 * own.accuracy:.1f} % of held-out examples, {usual.name} on {100 * usual.accuracy:.1f} %: a difference of "
+        f"{100 * own.against_usual:.1f} ± {100 * own.against_usual_error:.1f} points"
+    )
