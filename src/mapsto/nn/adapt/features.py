@@ -144,11 +144,11 @@ def _by_onnxruntime(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArra
     before = bare.signature.preprocessing
     try:
         run = runner(to_onnx(bare), threads=ctx.numerics.threads)
-        few = inputs[:BATCH]
+        few, starts = inputs[:BATCH], range(0, len(inputs), BATCH)
         _require_alike(run(prepare(few, before).numpy()), _by_pytorch(bare, few[:8], ctx))
         parts = [
             run(prepare(inputs[start : start + BATCH], before).numpy())
-            for start in ctx.track(range(0, len(inputs), BATCH), what="embedding")
+            for start in ctx.track(starts, total=len(starts), what="embedding")
         ]
     except DomainError as error:
         ctx.note(f"the embeddings are computed in PyTorch, which takes longer: {error.what}")
