@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.mappings.small import PREPROCESSING, Corners, context, network
 
-from mapsto.errors import DomainError
+from mapsto.errors import DomainError, MapstoError
 from mapsto.kinds import Network
 from mapsto.mapping import Mapping
 from mapsto.mappings.adapt.average import Average
@@ -67,7 +67,11 @@ def test_another_head_forgets_the_root_and_dropout_keeps_it() -> None:
     assert torch.equal(kept.module()(batch), value.module()(batch))
 
 
-@pytest.mark.parametrize("mapping", [Ridge(data=FEW, root=True), Nearest(data=FEW)], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "mapping",
+    [Ridge(data=FEW, root=True), pytest.param(Nearest(data=FEW), marks=pytest.mark.slow)],
+    ids=lambda each: each.name,
+)
 def test_it_is_pruned_quantized_and_exported(mapping: Mapping[Network, Network]) -> None:
     value = context().apply(mapping, network())
     batch = np.random.default_rng(0).uniform(-1, 1, (5, 1, 8, 8)).astype(np.float32)
@@ -123,7 +127,7 @@ def test_what_was_chosen_is_said() -> None:
 
 def test_classes_of_unequal_size_can_count_alike() -> None:
     for kind in (Linear, Ridge, Nearest):
-        with pytest.raises(DomainError, match=r"leave class_weights out|needs one class"):
+        with pytest.raises(MapstoError, match=r"leave class_weights out|needs one class"):
             context().apply(kind(data=Corners(labels="regression"), class_weights="balanced"), network())
         assert right(context().apply(kind(data=FEW, class_weights="balanced"), network())) > 0.9
 
