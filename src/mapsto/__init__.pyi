@@ -81,6 +81,7 @@ from mapsto.mapping import Mapping as Mapping
 from mapsto.mapping import fork as fork
 from mapsto.mapping import observe as observe
 from mapsto.mapping import ref as ref
+from mapsto.mappings.adapt.average import Average as _adapt_average
 from mapsto.mappings.adapt.centroid import Centroid as _adapt_centroid
 from mapsto.mappings.adapt.finetune import Finetune as _adapt_finetune
 from mapsto.mappings.adapt.learner import Learner as _adapt_learner
@@ -236,6 +237,7 @@ __all__ = [
 ]
 
 class adapt:
+    average = _adapt_average
     centroid = _adapt_centroid
     finetune = _adapt_finetune
     learner = _adapt_learner
