@@ -2,7 +2,7 @@
 
 With the pool and without it the same folds are held out in turn, several times over where there are few examples. The pool is used unless
 the answers without it are right more often. Where no class has two labelled examples nothing can be held out: then the pool is used,
-since with one label a class it helped wherever it was measured (docs/unlabelled.md).
+since with one label a class label propagation helped wherever it was measured (docs/unlabelled.md).
 """
 
 from __future__ import annotations
