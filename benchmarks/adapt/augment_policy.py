@@ -234,7 +234,6 @@ def _stamp() -> str:
         augment_policy.COPIES,
         augment_policy.COPIES_WEIGH,
         augment_policy.RULE,
-        augment_policy.PARTNERS,
         augment_policy.REPEATS,
     ]
     return hashlib.sha256(json.dumps([known, rule]).encode()).hexdigest()[:16]

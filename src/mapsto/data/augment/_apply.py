@@ -94,14 +94,14 @@ def generator_of(seed: int) -> Generator:
 
 
 def require_fitting(
-    operations: Sequence[Augmentation] | Auto,
+    operations: Sequence[Augmentation] | Auto | Literal["auto"],
     samples: Samples,
     *,
     where: str,
     targets: Literal["classification", "multilabel", "regression"] = "classification",
 ) -> None:
     """Raises `DomainError` where an operation is for other samples than these, or mixes what cannot be mixed; ``auto`` chooses later."""
-    if isinstance(operations, Auto):
+    if isinstance(operations, Auto | str):
         return
     kind = sample_kind(samples.inputs)
     for operation in operations:

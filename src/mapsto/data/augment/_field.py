@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import TypeAdapter
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -70,7 +70,7 @@ class _List:
 
 Augmentations: TypeAlias = Annotated[tuple[Augmentation, ...], _List()]
 """A list of augmentations, applied in its order; none by default."""
-AugmentationsOrAuto: TypeAlias = Annotated[tuple[Augmentation, ...] | Auto, _List(auto=True)]
+AugmentationsOrAuto: TypeAlias = Annotated[tuple[Augmentation, ...] | Auto | Literal["auto"], _List(auto=True)]
 """The same, or ``auto``, for mappings that can choose: see `mapsto.nn.adapt.augment_policy`."""
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mapsto.data.augment import Augmentation, Augmentations, Auto, refuse_mixing
+from mapsto.data.augment import AugmentationsOrAuto, refuse_mixing
 from mapsto.errors import DomainError
 
 if TYPE_CHECKING:
@@ -19,25 +18,25 @@ if TYPE_CHECKING:
 __all__ = ["embedded", "refuse_mixed_embeddings"]
 
 
-def refuse_mixed_embeddings(augment: Sequence[Augmentation] | Auto, *, where: str) -> None:
+def refuse_mixed_embeddings(augment: AugmentationsOrAuto, *, where: str) -> None:
     """Raises `SpecError` where a listed operation mixes samples."""
-    if not isinstance(augment, Auto):
+    if isinstance(augment, tuple):
         refuse_mixing(augment, "the head is fitted to embeddings of single samples", where=where)
 
 
 def embedded(
-    augment: Augmentations | Auto, value: Network, examples: Examples, ctx: Context, *, where: str
+    augment: AugmentationsOrAuto, value: Network, examples: Examples, ctx: Context, *, where: str
 ) -> NDArray[np.float32] | None:
     """Embeddings of copies of the examples, (M, N, D), by the listed operations or by those that the examples choose; None for none.
 
     Raises `DomainError` where the operations are for other samples, or the targets are no classes.
     """
     from mapsto.data.augment._apply import require_fitting
-    from mapsto.nn.adapt.augment_policy import COPIES, MOST_COPIES, copies_of, operations_for
+    from mapsto.nn.adapt.augment_policy import COPIES, MOST_COPIES, copies_of, operations_for, warn_where_destroyed
     from mapsto.nn.adapt.features import features
     from mapsto.nn.train.augmenter import Augmenter
 
-    if not isinstance(augment, Auto) and not augment:
+    if augment == ():
         return None
     samples = examples.samples
     if examples.kind != "classification":
@@ -54,4 +53,7 @@ def embedded(
     count = max(1, min(COPIES, MOST_COPIES // len(samples)))
     raw = copies_of(samples, operations, count, lambda number: ctx.seed_for("augment", "copies", number) >> 8)
     found = features(value, raw.reshape(-1, *raw.shape[2:]), ctx)
-    return found.reshape(count, len(samples), -1)
+    copies = found.reshape(count, len(samples), -1)
+    if isinstance(augment, tuple):
+        warn_where_destroyed(operations, examples.features, samples.labels, examples.outputs, copies, ctx)
+    return copies
