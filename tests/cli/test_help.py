@@ -50,7 +50,7 @@ STAND_FOR = {
 FILLED_IN = {
     "column": "column", "demo": "runs/demo", "examples": "photos", "feature": "a", "file": "photo1.png",
     "folder": "runs/demo", "free": "mine",
-    "model": "runs/demo", "name": "vgg", "snapshot": "runs/table",
+    "limit": "bytes=200kB", "model": "runs/demo", "name": "vgg", "run": "runs/demo", "snapshot": "runs/table",
     "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
     "table": "table.csv",
 }  # fmt: skip
@@ -203,6 +203,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(10):
             pixels = np.clip(draw.normal(ink, 20, (24, 24)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
+    (folder / "more_photos").mkdir()
+    for i in range(10):
+        pixels = np.clip(draw.normal((60, 200)[i % 2], 20, (24, 24)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "more_photos" / f"{i}.png")
     (folder / "new").mkdir()
     Image.open(folder / "photos" / "cat" / "0.png").save(folder / "new" / "0.jpg")
     for digit in "01":

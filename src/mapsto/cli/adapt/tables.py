@@ -1,7 +1,7 @@
 """From a raw table to a package that answers raw rows: what ``mapsto adapt table.csv --target column`` does.
 
-The model is linear: on small tables regularised logistic (or ridge) regression on scaled columns is hard to beat, and needs nothing
-tuned. How sure it is comes from cross-validation, in which scaling and filling are learnt anew from each fold's train rows.
+Of classes the best of several heads on scaled columns is taken (`adapt.best`), helped by rows without a label where there are some; of
+numbers a ridge regression. How sure it is comes from cross-validation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from mapsto_runtime.shown import few, short
 if TYPE_CHECKING:
     from mapsto.context import Context
     from mapsto.data.io.tables import Target
-    from mapsto.kinds import Network, Package, Samples
+    from mapsto.kinds import Dataset, Network, Package, Samples
     from mapsto_runtime.preprocessing.raw_tables import RawTable
 
 __all__ = ["adapt_to_table"]
 
+_WAYS = ("logistic", "propagation", "ridge", "centroid", "nearest")
+"""In the order in which they are expected to do well on a table: on scaled columns regularised logistic regression is hard to beat."""
 _MOST_CLASSES = 20
 """Whole numbers of more different values than that are numbers to predict, not classes."""
 
@@ -34,6 +36,7 @@ def adapt_to_table(
     class_weights: Literal["none", "balanced"] = "none",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    unlabelled: Path | None = None,
 ) -> tuple[Package, dict[str, Any]]:
     """The strongest simple model of a table as a package, and what it came to.
 
@@ -97,9 +100,25 @@ def adapt_to_table(
             hint=f"leave it out: `{command('mapsto adapt {table} --target {number}', table=file, number=target)}`",
         )
     samples = ctx.dataset(data)
-    linear = discovery.find("mappings", "adapt.linear")(data=data, standardize=False, class_weights=class_weights)
     rows: Network = ctx.apply(discovery.find("mappings", "networks.mlp")(data=data, widths=()), None)
-    adapted: Network = ctx.apply(linear, rows)
+    figures: dict[str, Any]
+    if chosen == "classes":
+        pool = _pool(asked, unlabelled, file, target, features, ctx)
+        best = discovery.find("mappings", "adapt.best")(
+            data=data, unlabelled=pool, ways=_WAYS, class_weights=class_weights
+        )
+        adapted: Network = ctx.apply(best, rows)
+        figures = _of_ways(samples, ctx)
+    else:
+        if unlabelled is not None:
+            raise SpecError(
+                "rows without labels help to tell classes, and values are predicted here",
+                where="--unlabelled",
+                hint="leave it out",
+            )
+        linear = discovery.find("mappings", "adapt.linear")(data=data, standardize=False)
+        adapted = ctx.apply(linear, rows)
+        figures = _error_in_folds(table, ~asked.missing(chosen), samples, linear, ctx, where=str(path))
     package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
     package = with_training_digests(package, samples.inputs, ctx)
     named = chosen == "classes"
@@ -108,9 +127,35 @@ def adapt_to_table(
         "rows": len(samples),
         "features": [column.name for column in samples.preprocessing.columns],
         "classes": {name: int((samples.labels == i).sum()) for i, name in enumerate(samples.classes)} if named else {},
-        **_cross_validated(table, ~asked.missing(chosen), samples, linear, ctx, where=str(path)),
+        **figures,
     }
     return package, found
+
+
+def _pool(
+    asked: Target, unlabelled: Path | None, file: Path, target: str, features: Sequence[str], ctx: Context
+) -> Dataset | None:
+    """Rows without a value of the target: those of another table, else those of the same one where it has some."""
+    from mapsto import discovery
+
+    own = int(asked.missing("classes").sum())
+    if unlabelled is None and not own:
+        return None
+    if unlabelled is None:
+        ctx.note(f"{own} rows without a value of '{short(target)}' are looked at as unlabelled ones")
+    place = str(unlabelled or file)
+    return discovery.find("data", "table")(file=place, target=target, features=tuple(features), unlabelled="only")
+
+
+def _of_ways(samples: Samples, ctx: Context) -> dict[str, Any]:
+    """What `adapt.best` found: its table, what was taken, and how often that is right on rows that it was not fitted to."""
+    from mapsto.cli.adapt.images import judged_folds
+    from mapsto.cli.adapt.ways import sure_of, ways_in
+
+    _, folds, found = judged_folds(samples.labels, samples.classes, ctx, what="row")
+    ways = ways_in(ctx.attached["ways"])
+    taken = next(way for way in ways if way["taken"])
+    return {**found, "method": taken["way"], "ways": ways, **sure_of(taken["accuracy"], samples, folds)}
 
 
 def _task(
@@ -250,23 +295,22 @@ def _features(
     return tuple(left)
 
 
-def _cross_validated(
+def _error_in_folds(
     table: RawTable, labelled: Any, samples: Samples, linear: Any, ctx: Context, *, where: str
 ) -> dict[str, Any]:
-    """Accuracy or error on rows that were not trained on, each row once but those that are alone in their class.
+    """The error of values on rows that were not trained on, each row once; scaling and filling are learnt anew in each fold.
 
     `labelled` says which rows of the table the samples are.
     """
     import numpy as np
 
-    from mapsto.cli.adapt.images import judged_folds, right_in_folds
+    from mapsto.cli.adapt.images import judged_folds
     from mapsto.context import SilentContext
     from mapsto.data.io.tables import parsed_columns, relearnt_rows
     from mapsto.nn.adapt.examples import Examples
 
     labels = samples.labels
-    classes = samples.classes if labels.ndim == 1 else ()
-    fold, folds, found = judged_folds(labels, classes, ctx, what="row")
+    fold, folds, found = judged_folds(labels, (), ctx, what="row")
     if folds < 2:
         return found
     columns = samples.preprocessing.columns
@@ -276,12 +320,7 @@ def _cross_validated(
     for number in range(folds):
         learn, judge = fold != number, fold == number
         rows = relearnt_rows(parsed, columns, learn).astype(np.float32)
-        learnt = samples.take(np.flatnonzero(learn))
-        weight, bias = linear.head(Examples.of(learnt, rows[learn], class_weights=linear.class_weights), quiet)
+        weight, bias = linear.head(Examples.of(samples.take(np.flatnonzero(learn)), rows[learn]), quiet)
         outputs[judge] = rows[judge] @ weight.T + bias
-    judged = fold >= 0
-    if not classes:
-        rmse = float(np.sqrt(np.mean((outputs - labels) ** 2)))
-        return {**found, "rmse": rmse, "rmse_of_mean": float(np.sqrt(np.mean((labels - labels.mean(0)) ** 2)))}
-    right = int((outputs.argmax(1) == labels)[judged].sum())
-    return {**found, **right_in_folds(right, int(judged.sum()), folds)}
+    rmse = float(np.sqrt(np.mean((outputs - labels) ** 2)))
+    return {**found, "rmse": rmse, "rmse_of_mean": float(np.sqrt(np.mean((labels - labels.mean(0)) ** 2)))}

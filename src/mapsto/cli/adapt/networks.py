@@ -1,0 +1,247 @@
+"""From a pretrained network and a few examples to a package, as a recipe that is run: what ``mapsto adapt`` does without a learner."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapsto.errors import DomainError, command
+from mapsto.search.adapt import Examples, Small, adaptation_recipe, share_to_fit
+
+if TYPE_CHECKING:
+    from mapsto.context import Context
+    from mapsto.kinds import Network, Samples
+    from mapsto.run.result import Listener
+    from mapsto.search.compress import Limit
+
+__all__ = ["Asked", "adapt_network", "figures_of", "network_node"]
+
+_EPOCHS = 30
+"""Passes over the examples that fine-tuning is taken to need, for the estimate of its time."""
+_BACKWARD = 3
+"""Times of a forward pass that a step of training takes."""
+_FOLDS = 3
+"""Folds by which fine-tuning is judged: each takes as long as the training itself."""
+_TRIES = 4
+"""Networks that are made to meet the limits, each smaller than the one before."""
+_LEAST_SHARE = 0.05
+_FIGURES = {
+    "bytes": "package.size.bytes",
+    "parameters": "small.size.parameters",
+    "macs": "small.size.macs",
+    "latency": "package.latency.p50",
+}
+"""Where a report has what is limited."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is to be made, and where it goes."""
+
+    examples: Examples
+    title: str
+    folder: Path
+    store: str | None = None
+    seed: int = 0
+    minutes: float = 10.0
+    """How long fine-tuning may take."""
+    limits: Sequence[Limit] = ()
+    typed: Sequence[str] = field(default=())
+    """The options of the command, for the report."""
+
+
+def network_node(network: Network | str, folder: Path) -> dict[str, Any]:
+    """The step that gives a network: a mapping's name with its defaults, or a network at hand, which is kept in ``folder/network``."""
+    from mapsto.nn.network.serialization import saved
+    from mapsto.store import write_atomically
+
+    if isinstance(network, str):
+        return {network: {}}
+    place = folder / "network"
+    for name, content in saved(network).items():
+        write_atomically(place / name, content)
+    return {"networks.saved": {"folder": str(place.resolve())}}
+
+
+def adapt_network(
+    node: dict[str, Any], network: Network, samples: Samples, asked: Asked, ctx: Context, listener: Listener
+) -> dict[str, Any]:
+    """Run the recipe, smaller each time until its package keeps the limits, and give its report.
+
+    Parameters
+    ----------
+    node
+        The step that gives `network`.
+    network
+        The pretrained network, which tells how long fine-tuning would take.
+    samples
+        The labelled examples as the network reads them.
+
+    Raises
+    ------
+    DomainError
+        No network that is made keeps the limits.
+    """
+    from mapsto.nn.network.head import require_head_path
+
+    folds = _folds_of_tuning(network, samples, asked, ctx)
+    share, over = 1.0, ""
+    for _ in range(_TRIES):
+        small = Small(head=require_head_path(network.module()), share=share) if asked.limits else None
+        report = _run(node, asked, folds, small, samples, ctx, listener)
+        over = _over(report, asked.limits)
+        if not over:
+            return report
+        share = _next_share(report, asked.limits, share)
+        if share < _LEAST_SHARE:
+            break
+        ctx.note(f"{over}: {100 * share:.0f} % of the parameters are tried")
+    raise DomainError(
+        f"{over}, and less is left of the network than can be adapted without training",
+        where="--limit",
+        hint="raise the limit, or let it be trained smaller: `"
+        + command("mapsto compress {run} FOLDER --limit {limit}", run=asked.folder, limit=asked.limits[0].text)
+        + "`",
+    )
+
+
+def _run(
+    node: dict[str, Any],
+    asked: Asked,
+    folds: int,
+    small: Small | None,
+    samples: Samples,
+    ctx: Context,
+    listener: Listener,
+) -> dict[str, Any]:
+    from mapsto.kinds import Package
+    from mapsto.nn.export.training_digests import with_training_digests
+    from mapsto.recipe.reader import parse_recipe
+    from mapsto.report import build as reports
+    from mapsto.run.executor import execute
+    from mapsto.store import Store
+
+    text = adaptation_recipe(
+        network=node, examples=asked.examples, title=asked.title, folds=folds, small=small, seed=asked.seed
+    )
+    result = execute(
+        parse_recipe(text),
+        store=Store(asked.store),
+        seed=asked.seed,
+        listener=listener,
+        logs=asked.folder / "logs",
+    )
+    value = result.value()
+    if isinstance(value, Package):
+        value = with_training_digests(value, samples.inputs, ctx)
+    report = reports.build(result) | {"command": {"recipe": "adapt", "options": list(asked.typed)}}
+    reports.save(report, asked.folder, recipe_yaml=text, package=value if isinstance(value, Package) else None)
+    return report
+
+
+# ------------------------------------------------------------------------------------------------------------ fine-tuning
+
+
+def _folds_of_tuning(network: Network, samples: Samples, asked: Asked, ctx: Context) -> int:
+    """The folds by which fine-tuning is judged; 0 where it is not tried, which is said."""
+    import numpy as np
+
+    least = int(np.bincount(samples.labels, minlength=len(samples.classes)).min())
+    if not asked.minutes or least < 2:
+        return 0
+    folds = min(_FOLDS, least)
+    seconds = _seconds_a_sample(network, samples, ctx) * _BACKWARD * _EPOCHS * len(samples) * (folds + 1)
+    if seconds <= 60 * asked.minutes:
+        return folds
+    ctx.note(
+        f"fine-tuning is not tried: with its cross-validation it would take about {math.ceil(seconds / 60)} minutes on this machine, and "
+        f"{asked.minutes:g} are given; to try it: --minutes {math.ceil(seconds / 60)}"
+    )
+    return 0
+
+
+def _seconds_a_sample(network: Network, samples: Samples, ctx: Context) -> float:
+    """Of a forward pass, measured on a few examples."""
+    from mapsto.nn.network.inference import embeddings
+
+    module, few = network.module(), samples.inputs[:16]
+    embeddings(module, few[:2], network.signature.preprocessing, device=ctx.device)
+    began = time.perf_counter()
+    embeddings(module, few, network.signature.preprocessing, device=ctx.device)
+    return (time.perf_counter() - began) / len(few)
+
+
+# ----------------------------------------------------------------------------------------------------------------- limits
+
+
+def _figure(report: Mapping[str, Any], limit: Limit) -> float:
+    """What the report has of what is limited, in the limit's unit."""
+    path, _, name = _FIGURES[limit.kind].rpartition(".")
+    step = next(step for step in report["steps"] if step["path"] == path)
+    return float(step["report"]["metrics"][name]["value"])
+
+
+def _over(report: Mapping[str, Any], limits: Sequence[Limit]) -> str:
+    """Which limits the package does not keep, in words; empty where it keeps all."""
+    said = [
+        f"{limit.kind} {_number(value)}, which is more than {limit.text}"
+        for limit in limits
+        if (value := _figure(report, limit)) > limit.most
+    ]
+    return f"the package has {' and '.join(said)}" if said else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _next_share(report: Mapping[str, Any], limits: Sequence[Limit], share: float) -> float:
+    """The share of the parameters that may keep the limits, from what the network of `share` has."""
+    parameters = next(step for step in report["steps"] if step["path"] == "small.size")["report"]["metrics"][
+        "parameters"
+    ]
+    found = [share * 0.95]
+    for limit in limits:
+        value = _figure(report, limit)
+        if limit.kind == "bytes":
+            found.append(share * share_to_fit(value, limit.most, float(parameters["value"])))
+        elif value > limit.most:
+            found.append(share * 0.97 * limit.most / value)
+    return min(found)
+
+
+# ---------------------------------------------------------------------------------------------------------------- figures
+
+
+def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[str, Any]:
+    """What the report says, as ``mapsto adapt`` prints it.
+
+    Returns
+    -------
+    dict
+        ``method``; ``ways``, a row each with its figures; ``accuracy_percent`` with both ends of its interval where something could be held
+        out; ``bytes`` of the package's model; ``parity``, ``report``, ``warnings`` and ``notes``.
+    """
+    from mapsto.cli.adapt.ways import sure_of, ways_in
+
+    steps = {str(step["path"]): step for step in report["steps"]}
+    chosen = steps.get("small") or steps.get("frozen") or steps["adapted"]
+    ways = ways_in(chosen["report"]["tables"]["ways"])
+    taken = next(way for way in ways if way["taken"])
+    method, accuracy = str(taken["way"]), taken["accuracy"]
+    if "adapted.accuracy" in steps and "small" not in steps:
+        found = steps["adapted.accuracy"]["report"]
+        accuracy = found["metrics"]["accuracy"]["value"]
+        rows = {row[0]: row[1] for row in found["tables"]["candidates"]["rows"]}
+        ways = [{"way": "fine-tuning", "accuracy": rows.get("tuned", ""), "taken": ""}, *ways]
+        if rows.get("tuned") == accuracy and rows.get("frozen") != accuracy:
+            method = "fine-tuning"
+            ways = [{**way, "taken": "yes" if way["way"] == method else ""} for way in ways]
+    sure = sure_of(accuracy, samples, folds)
+    said = {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
+    size = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
+    return {"method": method, "ways": ways, **sure, "bytes": size, **said}

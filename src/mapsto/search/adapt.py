@@ -1,0 +1,181 @@
+"""From a pretrained network and a few labelled examples to a recipe that makes a package of them: what ``mapsto adapt`` runs.
+
+The way to adapt is chosen by cross-validation on the labelled examples (`adapt.best`), with a pool of unlabelled ones where there is one.
+Where there is time, fine-tuning is tried beside it, and judged on the same examples fold by fold. Where the package is to be small, the
+adapted network is pruned to the share that is left, refitted and quantized on the pool without training, and its head is fitted
+anew to what the small network makes of the examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mapsto.search.recipe_text import recipe_text
+
+__all__ = ["Examples", "Small", "adaptation_recipe", "share_to_fit"]
+
+_SAMPLES = 256
+"""Unlabelled samples that pruning and quantization look at."""
+_SPARE = 0.97
+"""Of the share of parameters that would just fit, what is taken: the number of channels is rounded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The data as a recipe writes them."""
+
+    labelled: dict[str, Any]
+    pool: dict[str, Any] | None = None
+    """Samples without labels."""
+    test: dict[str, Any] | None = None
+    """Labelled examples that are only reported on."""
+    class_weights: str = "none"
+    augment: bool = True
+    """Whether random changes of the examples are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    """That the package is to be small."""
+
+    head: str
+    """Path of the network's head: it stays in float, and is replaced once the rest is quantized."""
+
+    share: float = 1.0
+    """Of the adapted network's parameters, in (0, 1]; 1 leaves it whole, and quantizes it alone."""
+
+
+def adaptation_recipe(
+    *,
+    network: dict[str, Any],
+    examples: Examples,
+    title: str,
+    folds: int = 0,
+    small: Small | None = None,
+    seed: int = 0,
+) -> str:
+    """The recipe as YAML.
+
+    Parameters
+    ----------
+    network
+        The step that gives the pretrained network.
+    folds
+        Of the cross-validation that judges fine-tuning beside a frozen embedding; 0: it is not tried.
+    small
+        None: the package is the adapted network as it is.
+    """
+    test = {"evaluate.accuracy": {"data": "$test"}} if examples.test is not None else None
+    observe: dict[str, Any] = {"test": test} if test is not None else {}
+    data: dict[str, Any] = {"examples": examples.labelled}
+    if examples.pool is not None:
+        data["pool"] = examples.pool
+    if examples.test is not None:
+        data["test"] = examples.test
+    frozen = {"adapt.best": _fields(examples, "$examples")}
+    if folds:
+        data |= {
+            f"without_{number}": {"fold": {"data": "$examples", "folds": folds, "number": number}}
+            for number in range(folds)
+        }
+        steps: list[dict[str, Any]] = [*_with_tuned(examples, folds, observe)]
+    else:
+        steps = [{**frozen, "as": "adapted", "observe": {**observe, "size": {"evaluate.size": {}}}}]
+    if small is not None:
+        steps += _smaller(examples, small, observe)
+    export: dict[str, Any] = {"export.onnx": {"data": "$examples"}, "as": "package"}
+    export["observe"] = {"size": {"evaluate.size": {}}}
+    if small is not None:
+        export["observe"]["latency"] = {
+            "evaluate.latency": {"baselines": {"adapted": "$adapted"}, "all_threads": False}
+        }
+    tree = {
+        "schema": 1,
+        "name": "adapt",
+        "title": title,
+        "seed": seed,
+        "data": data,
+        "steps": [{**network, "as": "network"}, *steps, export],
+    }
+    return recipe_text(tree)
+
+
+def share_to_fit(size: float, most: float, parameters: float) -> float:
+    """The share of a network's parameters with which its int8 package has at most so many bytes; 1 where it has already.
+
+    Parameters
+    ----------
+    size, most
+        Bytes of the package as it is, and at most.
+    parameters
+        Of the network as it is, a byte each; the rest of the package stays.
+
+    >>> share_to_fit(3.7e6, 4e6, 3.4e6), round(share_to_fit(3.7e6, 3.4e6, 3.4e6), 3)
+    (1.0, 0.884)
+    """
+    if size <= most:
+        return 1.0
+    return max((most - (size - parameters)) / parameters * _SPARE, 0.0)
+
+
+def _fields(examples: Examples, labelled: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"data": labelled}
+    if examples.pool is not None:
+        found["unlabelled"] = "$pool"
+    if examples.augment:
+        found["augment"] = "auto"
+    if examples.class_weights != "none":
+        found["class_weights"] = examples.class_weights
+    return found
+
+
+def _with_tuned(examples: Examples, folds: int, observe: dict[str, Any]) -> list[dict[str, Any]]:
+    """A frozen embedding and a tuned one beside it, and the choice by what both get right of the same held-out examples."""
+
+    def branches(labelled: str, suffix: str, entries: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+        best = {"adapt.best": _fields(examples, labelled)}
+        tuned: dict[str, Any] = {"data": labelled, **({"augment": "auto"} if examples.augment else {})}
+        if examples.class_weights != "none":
+            tuned["class_weights"] = examples.class_weights
+        return {
+            f"frozen{suffix}": [{**best, **entries}],
+            f"tuned{suffix}": [{"adapt.finetune": tuned, **entries}],
+        }
+
+    fork = branches("$examples", "", {"observe": observe} if observe else {})
+    for number in range(folds):
+        fork |= branches(f"$without_{number}", f"_without_{number}", {})
+    judge = {
+        "evaluate.cross_validated": {
+            "data": "$examples",
+            "folds": folds,
+            "candidates": {"frozen": "$frozen", "tuned": "$tuned"},
+            "without": [f"${way}_without_{number}" for way in ("frozen", "tuned") for number in range(folds)],
+        }
+    }
+    choose: dict[str, Any] = {"by": judge, "among": ["frozen", "tuned"]}
+    seen = {"accuracy": judge, **observe, "size": {"evaluate.size": {}}}
+    return [{"fork": fork}, {"choose.best": choose, "as": "adapted", "observe": seen}]
+
+
+def _smaller(examples: Examples, small: Small, observe: dict[str, Any]) -> list[dict[str, Any]]:
+    unlabelled = "$examples" if examples.pool is None else "$pool"
+    steps: list[dict[str, Any]] = []
+    if small.share < 1:
+        steps += [
+            {
+                "prune.taylor": {"data": "$examples", "parameters": round(small.share, 4), "multiple_of": 8},
+                "as": "pruned",
+            },
+            {"prune.reconstruct": {"data": unlabelled, "teacher": "$adapted", "samples": _SAMPLES}, "as": "refitted"},
+        ]
+    return [
+        *steps,
+        {"quantize.static": {"data": unlabelled, "samples": _SAMPLES, "skip": [small.head]}, "as": "int8"},
+        {
+            "adapt.best": _fields(examples, "$examples"),
+            "as": "small",
+            "observe": {**observe, "size": {"evaluate.size": {}}},
+        },
+    ]
