@@ -82,6 +82,7 @@ from mapsto.mapping import fork as fork
 from mapsto.mapping import observe as observe
 from mapsto.mapping import ref as ref
 from mapsto.mappings.adapt.average import Average as _adapt_average
+from mapsto.mappings.adapt.best import Best as _adapt_best
 from mapsto.mappings.adapt.centroid import Centroid as _adapt_centroid
 from mapsto.mappings.adapt.finetune import Finetune as _adapt_finetune
 from mapsto.mappings.adapt.learner import Learner as _adapt_learner
@@ -156,6 +157,7 @@ from mapsto.mappings.networks.mlp import Mlp as _networks_mlp
 from mapsto.mappings.networks.mobilenet_v2 import MobilenetV2 as _networks_mobilenet_v2
 from mapsto.mappings.networks.resnet12 import Resnet12 as _networks_resnet12
 from mapsto.mappings.networks.resnet_cifar import ResnetCifar as _networks_resnet_cifar
+from mapsto.mappings.networks.saved import Saved as _networks_saved
 from mapsto.mappings.networks.shufflenet_v2 import ShufflenetV2 as _networks_shufflenet_v2
 from mapsto.mappings.networks.timm import Timm as _networks_timm
 from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_rule
@@ -238,6 +240,7 @@ __all__ = [
 
 class adapt:
     average = _adapt_average
+    best = _adapt_best
     centroid = _adapt_centroid
     finetune = _adapt_finetune
     learner = _adapt_learner
@@ -379,6 +382,7 @@ class networks:
     mobilenet_v2 = _networks_mobilenet_v2
     resnet12 = _networks_resnet12
     resnet_cifar = _networks_resnet_cifar
+    saved = _networks_saved
     shufflenet_v2 = _networks_shufflenet_v2
     timm = _networks_timm
     update_rule = _networks_update_rule
