@@ -59,8 +59,9 @@ MOST_COPIES = 1000
 _AT_ONCE = 2000
 """Copies that are embedded at once."""
 FOLDS, REPEATS = 5, 4
-RULE = 1.0
-"""Standard errors that are taken off the gain. With 0.25 to 1.5 the choice was about as good; with 0 and with 2 it was worse."""
+RULE = 1.5
+"""Standard errors that are taken off the gain. It was chosen by the ten draws of `augment_policy`: 0.5 to 1.5 came within 0.91 to 1.01
+points of the oracle, with 1.5 no draw lost, and 0 and 2 were worse."""
 _SAME = 1e-6
 """Differences of the log-loss below it are none."""
 _COLLAPSE = (0.5, 0.1)
