@@ -110,12 +110,16 @@ def result(trials: Sequence[dict[str, Any]], *, quick: bool) -> dict[str, Any]:
         _row("augment: auto", chosen, none),
         _row("oracle, a single operation or none in each draw", oracle, none),
     ]
-    for text in (text for text in singles if all(text in table for table in tables)):
-        loss = statistics.mean(table[text]["loss"] for table in tables)
-        rows.append(
-            {**_row(text, [table[text]["accuracy"] for table in tables], none), "cross-validated log-loss": loss}
-        )
-    best = max((row["accuracy"] for row in rows[3:]), default=None)
+    known = [
+        {
+            **_row(text[1:-1], [table[text]["accuracy"] for table in tables], none),
+            "cross-validated log-loss": statistics.mean(table[text]["loss"] for table in tables),
+        }
+        for text in singles
+        if all(text in table for table in tables)
+    ]
+    rows += sorted(known, key=lambda row: -row["accuracy"])
+    best = max((row["accuracy"] for row in known), default=None)
     mean = statistics.mean
     whole = len(trials) == len(DRAWS)
     return common.result(
