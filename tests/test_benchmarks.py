@@ -124,3 +124,12 @@ def test_a_benchmark_of_streams_runs_with_small_settings(name: str, streams: Mod
     else:  # small settings are judged by what does not hang on the machine
         goals = [entry for entry in tree["targets"] if "MiB" not in entry["what"]]
         assert [entry["what"] for entry in goals if not entry["met"]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_few_labels_runs_with_small_settings() -> None:
+    tree = run_benchmark("fewlabels", quick=True)
+    found = {row["way"]: row["CIFAR-10, 5 labels"] for row in tree["rows"]}
+    assert found["fine-tuned"] == "not run"
+    assert min(float(each) for name, each in found.items() if name != "fine-tuned") > 20, "ten classes"
