@@ -447,6 +447,10 @@ def _columns(summary: Doc) -> list[tuple[str, str, Role, list[Any]]]:
     ]
 
 
+_TOLD = 1.02
+"""How many times smaller or larger something has to be to stand at the head of the page."""
+
+
 def _tiles(summary: Doc) -> list[Tile]:
     """How many times smaller and faster the last stage is than the first, and how much worse."""
     found: list[tuple[int, Tile]] = []
@@ -464,7 +468,7 @@ def _tiles(summary: Doc) -> list[Tile]:
             scale = 1.0 if unit == "%" or max(first, last) > 1 else 100.0
             note = f"{first * scale:.1f} → {last * scale:.1f} %"
             found.append((place, Tile(_signed((last - first) * scale), f"points, {name}", note)))
-        elif role not in {"accuracy", "drop"} and min(first, last) > 0 and max(first / last, last / first) >= 1.005:
+        elif role not in {"accuracy", "drop"} and min(first, last) > 0 and max(first / last, last / first) >= _TOLD:
             found.append((place, _ratio_tile(name, unit, role, first, last)))
     return [tile for _, tile in sorted(found, key=lambda pair: pair[0])]
 
