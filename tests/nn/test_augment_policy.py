@@ -184,7 +184,7 @@ def test_what_destroys_the_label_is_warned_of_by_name(tmp_path: Path) -> None:
     choice = chosen(Judge.of(rows, labels, CLASSES, np.random.default_rng(0)), [(DESTROYS,)], copier(rows))
     ctx = SilentContext()
     augment_policy._tell(choice, len(labels), ctx)
-    assert "erasing: changed so, what the label stands for is lost" in ctx.warnings[0]
+    assert "erasing: changed so, what the label stands for is lost" in ctx.notes[-1]
     assert choice.operations == ()
     ctx = SilentContext()
     for operation, told in ((HELPS, 0), (DESTROYS, 1)):

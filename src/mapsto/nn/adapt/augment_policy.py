@@ -232,7 +232,7 @@ def operations_for(
 ) -> Augmentations:
     """The operations of a field `augment`: those that are listed, or with ``auto`` those that the examples choose.
 
-    What was chosen is noted and attached to the step, with a table of all candidates; an operation that destroys the label is warned of.
+    What was chosen is noted and attached to the step, with a table of all candidates and what of them destroys the label.
 
     Raises `DomainError` where there is nothing to choose by: targets that are no classes, or token ids.
     """
@@ -421,7 +421,7 @@ def _part(samples: Samples, ctx: Context) -> Samples:
 
 
 def _tell(choice: Choice, examples: int, ctx: Context) -> None:
-    """Note what was chosen and why, attach the table of candidates, and warn of what destroys the label."""
+    """Note what was chosen and why, attach the table of candidates, and note what destroys the label."""
     rows = [
         (as_yaml(each.operations), *(round(number, 4) for number in (each.loss, each.gain, each.error)), *_shares(each))
         for each in (choice.none, *choice.tried)
@@ -445,7 +445,7 @@ def _tell(choice: Choice, examples: int, ctx: Context) -> None:
     lost = [each for each in choice.tried if each.destroys and len(each.operations) == 1]
     if lost:
         least = min(each.on_copies for each in lost)
-        ctx.warn(
+        ctx.note(
             f"{', '.join(as_yaml(each.operations)[1:-1] for each in lost)}: changed so, what the label stands for is lost. A head gets "
             f"{choice.none.accuracy:.0%} of held-out examples right, of such copies of them as few as {least:.0%}; not chosen, and better "
             "left out of lists for these data"
