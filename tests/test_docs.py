@@ -183,7 +183,9 @@ def test_what_the_idea_asks_for_has_a_name_that_exists() -> None:
 
     def exists(name: str) -> bool:
         if name.startswith("mapsto "):
-            return " ".join(takewhile(str.islower, name.split()[1:])) in commands  # what a reader fills in stands in capitals
+            return (
+                " ".join(takewhile(str.islower, name.split()[1:])) in commands
+            )  # what a reader fills in stands in capitals
         if name.startswith("mapsto."):
             return importlib.util.find_spec(name) is not None
         if name.endswith(".*"):

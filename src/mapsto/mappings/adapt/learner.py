@@ -6,7 +6,7 @@ gradient steps change its parameters (Hospedales et al., "Meta-Learning in Neura
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mapsto.context import Context
 from mapsto.errors import DataError, DomainError
@@ -29,6 +29,8 @@ class Learner(Mapping[Network, Network]):
     >>> reader.signature.classes == few.open().classes
     True
     """
+
+    version: ClassVar[int] = 2
 
     data: DataSource
     """The support set: labelled examples, at least one of each class."""
