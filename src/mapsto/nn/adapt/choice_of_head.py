@@ -162,21 +162,69 @@ def choose(
     unlabelled = features[:0] if pool is None else pool
     there = [way for way in (ways or WAYS) if len(unlabelled) or not way.pool]
     fits = [way.prepare(features, labels, unlabelled, classes) for way in there]
-    right, losses, times = _answers(fits, features, labels, rng, folds, repeats)
-    seen = times > 0
-    shares = None if weights is None else weights[seen]
-    if not seen.any():
+    answers = _answers(fits, features, labels, rng, folds, repeats)
+    if not len(answers.places):
         none = float("nan")
         judged = [Judged(name=way.name, **dict.fromkeys(_FIGURES, none)) for way in there]
         why = "with one example a class none can be held out; it did best where the answers were known"
         return Choice(judged=tuple(judged), picked=there[0], why=why, fit=fits[0])
-    right, losses = right[:, seen] / times[seen], losses[:, seen] / times[seen]
+    asked = labels[answers.places]
+    scales = [
+        likeliest_scale(scores, asked) if way.pool else 1.0 for way, scores in zip(there, answers.scores, strict=True)
+    ]
+    right = [answers.mean(scores.argmax(1) == asked) for scores in answers.scores]
+    losses = [
+        answers.mean(log_losses(scale * scores, asked)) for scale, scores in zip(scales, answers.scores, strict=True)
+    ]
+    shares = None if weights is None else weights[answers.seen]
     judged = [_judged(way.name, right[i], losses[i], right[0], shares) for i, way in enumerate(there)]
     number, why = _picked(judged)
-    return Choice(judged=tuple(judged), picked=there[number], why=why, fit=fits[number])
+    fit = _scaled(fits[number], scales[number])
+    return Choice(judged=tuple(judged), picked=there[number], why=why, fit=fit)
+
+
+def likeliest_scale(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """What to multiply scores (N, K) by, so that their softmax is the likeliest for class numbers (N,): of 61, twelve a decade.
+
+    >>> likeliest_scale(np.array([[10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [10.0, 0.0]]), np.array([0, 0, 0, 1])) < 0.2
+    True
+    """
+    candidates = [10.0 ** (step / 12) for step in range(-24, 37)]
+    return min(candidates, key=lambda scale: float(log_losses(scale * scores, labels).mean()))
+
+
+def _scaled(fit: Prepared, scale: float) -> Prepared:
+    """The same with the scores of its linear heads times `scale`."""
+
+    def scaled(places: NDArray[np.int64]) -> Scorer:
+        head = fit(places)
+        if not isinstance(head, LinearHead):
+            return head
+        return head._replace(weight=scale * head.weight, bias=scale * head.bias)
+
+    return fit if scale == 1 else scaled
 
 
 _FIGURES = ("accuracy", "accuracy_error", "log_loss", "log_loss_error", "against_usual", "against_usual_error")
+
+
+class _Answers(NamedTuple):
+    """What each way said of examples that it was not fitted to."""
+
+    places: NDArray[np.int64]
+    """(H,): which example each answer is to; each that can be held out, once a repetition."""
+    scores: list[NDArray[np.float64]]
+    """Of each way (H, K)."""
+
+    @property
+    def seen(self) -> NDArray[np.int64]:
+        """The examples that were held out."""
+        return np.unique(self.places)
+
+    def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Of each example in `seen` the mean over its answers, from a value an answer (H,)."""
+        times = np.bincount(self.places)
+        return np.bincount(self.places, values)[self.seen] / times[self.seen]
 
 
 def _answers(
@@ -186,10 +234,9 @@ def _answers(
     rng: np.random.Generator,
     folds: int,
     repeats: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Of each way (W, N) how often an example was answered right, and the sum of its log-losses; and (N,) how often it was held out."""
-    right, losses = np.zeros((len(fits), len(labels))), np.zeros((len(fits), len(labels)))
-    times = np.zeros(len(labels), np.int64)
+) -> _Answers:
+    places: list[NDArray[np.int64]] = []
+    scores: list[list[NDArray[np.float64]]] = [[] for _ in fits]
     most = int(np.bincount(labels).max())
     for _ in range(repeats if most > 1 else 0):
         fold = folds_of(labels, max(2, min(folds, most)), rng)
@@ -197,12 +244,13 @@ def _answers(
             held, known = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
             if not len(held):
                 continue
-            for way, fit in enumerate(fits):
-                scores = fit(known)(features[held])
-                right[way, held] += scores.argmax(1) == labels[held]
-                losses[way, held] += log_losses(scores, labels[held])
-            times[held] += 1
-    return right, losses, times
+            places.append(held)
+            for own, fit in zip(scores, fits, strict=True):
+                own.append(fit(known)(features[held]))
+    none = np.zeros(0, np.int64)
+    return _Answers(
+        np.concatenate([none, *places]), [np.concatenate(own) if own else np.zeros((0, 1)) for own in scores]
+    )
 
 
 def _judged(

@@ -16,7 +16,7 @@ from mapsto.nn.adapt import ridge
 from mapsto.nn.adapt.choice_of_head import WAYS, Prepared, Way
 from mapsto.nn.adapt.linear_head import LinearHead
 from mapsto.nn.adapt.logistic import normalised
-from mapsto.nn.semi.propagation import Spreader
+from mapsto.nn.semi.propagation import Spreader, self_trained
 from mapsto.nn.semi.pt_map import transported
 from mapsto.nn.semi.ridge import PoolRidge
 
@@ -24,7 +24,8 @@ __all__ = ["ALL_WAYS", "POOL_WAYS"]
 
 _Guess: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """Places of the examples whose labels are known → shares (M, K) of the pool."""
-_NEIGHBOURS = 10
+_NEIGHBOURS, _ROUNDS = 10, 4
+"""Of the graph, and how often labels are spread: as `semi.propagation` has them."""
 WEIGHT, PENALTY = 0.3, 1.0
 """How much a sample of the pool counts beside a labelled one, and the penalty, where the regression sees features of length 1."""
 
@@ -33,7 +34,7 @@ def _propagation(features: NDArray[Any], labels: NDArray[Any], pool: NDArray[Any
     spreader = Spreader(features, pool, classes, neighbours=_NEIGHBOURS)
 
     def guess(places: NDArray[np.int64]) -> NDArray[np.float64]:
-        return spreader.shares(places, labels[places], method="propagation", alpha=0.99, balance=1.0)
+        return self_trained(spreader, places, labels[places], rounds=_ROUNDS)
 
     return _ridge_on(features, labels, pool, classes, guess)
 
