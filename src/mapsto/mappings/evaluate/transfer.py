@@ -58,7 +58,7 @@ class Transfer(Mapping[Network, Report]):
         metrics["worst"] = Metric(value=min(values), unit="%")
         metrics["mean"] = Metric(value=sum(values) / len(values), unit="%")
         columns = ("domain", "accuracy", "low", "high", "samples", "classes", "samples of other classes")
-        units = dict.fromkeys(columns[1:4], "%")
+        units: dict[str, str] = dict.fromkeys(columns[1:4], "%")
         return Report(metrics=metrics, tables={"transfer": Table(columns=columns, rows=tuple(rows), units=units)})
 
     def _answers(
