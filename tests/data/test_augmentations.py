@@ -285,7 +285,7 @@ HOW: Any = {"data": FEW, "epochs": 1, "batch_size": 20, "class_weights": "balanc
     "mapping",
     [
         Supervised(**HOW, smoothing=0.1),
-        Finetune(**HOW),
+        Finetune(**HOW, folds=None),  # else what was held out may find the beginning best
         Logits(**HOW, teacher=TEACHER, features=1),
         Self(**HOW),
     ],

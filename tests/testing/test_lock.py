@@ -16,8 +16,13 @@ from mapsto.testing import lock
 
 SOURCES = Path(lock.__file__).parents[1]
 RUNTIME = Path(mapsto_runtime.__file__).parent
-DECIDES_NOTHING = {"nn/profile/comparison.py"}
-"""What a step made of its network is measured beside the result, and in no key."""
+DECIDES_NOTHING = {
+    "nn/profile/comparison.py",
+    "nn/adapt/choice_of_network.py",
+    "nn/evaluate/regression.py",
+    "nn/export/training_digests.py",
+}
+"""What is measured beside the result, and what commands do before a recipe is run or after: in no key."""
 
 
 def test_the_lock_fits_the_code() -> None:

@@ -134,7 +134,8 @@ def test_the_folder_is_bounded_and_what_was_used_last_stays(cache: Path, monkeyp
 
 def test_two_at_once_give_the_same(computed: list[str]) -> None:
     found: list[np.ndarray] = []
-    both = [threading.Thread(target=lambda: found.append(features(network(), IMAGES, context()))) for _ in range(2)]
+    value = network()
+    both = [threading.Thread(target=lambda: found.append(features(value, IMAGES, context()))) for _ in range(2)]
     for each in both:
         each.start()
     for each in both:

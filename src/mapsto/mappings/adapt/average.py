@@ -28,7 +28,7 @@ class Average(Mapping[Network, Network]):
 
     >>> from mapsto import adapt, datasets, networks
     >>> few = datasets.subset(data=datasets.digits(size=16), per_class=5)
-    >>> base = adapt.linear(data=few)(networks.conv4(data=few, width=8))
+    >>> base = adapt.linear(data=few)(networks.conv4(data=few, width=8)())
     >>> tuned = adapt.finetune(data=few, epochs=1)(base)
     >>> half = Average(base=base, share=0.5)(tuned)
     >>> name = "classifier.bias"

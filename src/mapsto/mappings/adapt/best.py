@@ -79,9 +79,7 @@ class Best(Mapping[Network, Network]):
         from mapsto.nn.adapt.nearest import Nearest
 
         kinds = ("classification", "multilabel", "regression")
-        examples = examples_of(
-            value, self.data, ctx, where=self.name, class_weights=self.class_weights, kinds=kinds, told=False
-        )
+        examples = examples_of(value, self.data, ctx, where=self.name, class_weights=self.class_weights, kinds=kinds)
         if examples.kind != "classification":
             return self._regressed(value, examples, ctx)
         choice = self._chosen(value, examples, ctx)
