@@ -110,7 +110,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
 
     seeds = [row for row in rows if "lost, digits" in row]
     sampled = [row for row in rows if row.get("n") and row.get("unit") in ("%", "points", "×")]
-    timed = [row for row in rows if "ms" in row or "us" in row]
+    timed = [row for row in rows if "what" in row and ("ms" in row or "us" in row)]
     lines = [
         *by_ratio(rows),
         *by_stream(rows),
@@ -119,6 +119,8 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "kills"),
         *listed(rows, "augmentation"),
         *listed(rows, "augment"),
+        *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),
+        *listed([row for row in rows if next(iter(row)) == "side"], "side"),
         *memory(rows),
     ]
     if sampled:
