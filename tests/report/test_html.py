@@ -618,3 +618,13 @@ def test_a_large_search_has_one_box_for_each_branch_and_one_for_its_folds() -> N
     assert "<summary>6 branches, a_0_5_without_0 to a_0_25_without_2: 12 steps</summary>" in page
     assert "<h2>1 warning</h2>" in page
     assert "<b>a_0_5, a_0_25</b>: said twice" in page
+
+
+def test_a_figure_that_is_missing_changes_no_other() -> None:
+    """Figures behind a gap of their column keep their decimals."""
+    rows = [("teacher", 1.37, 95.53), ("big", None, None), ("small", 0.148, 39.07)]
+    view = html._view(
+        {"columns": ("stage", "latency", "drop"), "rows": rows, "units": {"latency": "ms", "drop": "points"}}
+    )
+    assert [cell.text for cell in view.rows[2]] == ["small", "0.15", "39.07"]
+    assert [cell.text for cell in view.rows[1][1:]] == ["–", "–"]

@@ -332,8 +332,8 @@ def _column(name: str, unit: str, values: Sequence[Any]) -> list[Cell]:
         number = _number(value)
         if number is None:
             said = _plain(cast("Doc", value).get("value") if isinstance(value, dict) else value)
-            whole = short(said) if name in _OF_CLASSES else said
-            cells.append(Cell(whole, said if whole != said else ""))
+            title = short(said) if name in _OF_CLASSES else said
+            cells.append(Cell(title, said if title != said else ""))
             continue
         share = number / (100 if unit == "%" else 1) if bars and number >= 0 else None
         share = share if share is not None and share <= 1 else None
