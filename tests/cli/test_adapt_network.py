@@ -83,6 +83,7 @@ def test_a_limit_out_of_reach(network: Path, photos: Path, tmp_path: Path) -> No
     said = mapsto(*given, "--out", tmp_path / "o", "--minutes", 0, "--limit", "bytes=2k", code=2).err
     assert "more than bytes=2k" in said
     assert "mapsto compress" in said
+    assert not (tmp_path / "o" / "package").exists(), "one that is too large is not left behind"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from mapsto.search.adapt import Examples, Small, adaptation_recipe, share_to_fit
 if TYPE_CHECKING:
     from mapsto.context import Context
     from mapsto.kinds import Network, Samples
-    from mapsto.run.result import Listener
+    from mapsto.run.result import Listener, RunResult
     from mapsto.search.compress import Limit
 
 __all__ = ["Asked", "adapt_network", "figures_of", "network_node"]
@@ -70,7 +70,7 @@ def network_node(network: Network | str, folder: Path) -> dict[str, Any]:
 def adapt_network(
     node: dict[str, Any], network: Network, samples: Samples, asked: Asked, ctx: Context, listener: Listener
 ) -> dict[str, Any]:
-    """Run the recipe, smaller each time until its package keeps the limits, and give its report.
+    """Run the recipe, smaller each time until its package keeps the limits; that one goes into the folder, and its report is given.
 
     Parameters
     ----------
@@ -86,15 +86,23 @@ def adapt_network(
     DomainError
         No network that is made keeps the limits.
     """
+    from mapsto.nn.export.training_digests import with_training_digests
     from mapsto.nn.network.head import require_head_path
+    from mapsto.report import build as reports
 
     folds = _folds_of_tuning(network, samples, asked, ctx)
     share, over = 1.0, ""
     for _ in range(_TRIES):
         small = Small(head=require_head_path(network.module()), share=share) if asked.limits else None
-        report = _run(node, asked, folds, small, samples, ctx, listener)
+        text = adaptation_recipe(
+            network=node, examples=asked.examples, title=asked.title, folds=folds, small=small, seed=asked.seed
+        )
+        result = _run(text, asked, listener)
+        report = reports.build(result) | {"command": {"recipe": "adapt", "options": list(asked.typed)}}
         over = _over(report, asked.limits)
         if not over:
+            package = with_training_digests(result.value(), samples.inputs, ctx)
+            reports.save(report, asked.folder, recipe_yaml=text, package=package)
             return report
         share = _next_share(report, asked.limits, share)
         if share < _LEAST_SHARE:
@@ -109,38 +117,18 @@ def adapt_network(
     )
 
 
-def _run(
-    node: dict[str, Any],
-    asked: Asked,
-    folds: int,
-    small: Small | None,
-    samples: Samples,
-    ctx: Context,
-    listener: Listener,
-) -> dict[str, Any]:
-    from mapsto.kinds import Package
-    from mapsto.nn.export.training_digests import with_training_digests
+def _run(text: str, asked: Asked, listener: Listener) -> RunResult:
     from mapsto.recipe.reader import parse_recipe
-    from mapsto.report import build as reports
     from mapsto.run.executor import execute
     from mapsto.store import Store
 
-    text = adaptation_recipe(
-        network=node, examples=asked.examples, title=asked.title, folds=folds, small=small, seed=asked.seed
-    )
-    result = execute(
+    return execute(
         parse_recipe(text),
         store=Store(asked.store),
         seed=asked.seed,
         listener=listener,
         logs=asked.folder / "logs",
     )
-    value = result.value()
-    if isinstance(value, Package):
-        value = with_training_digests(value, samples.inputs, ctx)
-    report = reports.build(result) | {"command": {"recipe": "adapt", "options": list(asked.typed)}}
-    reports.save(report, asked.folder, recipe_yaml=text, package=value if isinstance(value, Package) else None)
-    return report
 
 
 # ------------------------------------------------------------------------------------------------------------ fine-tuning
@@ -224,7 +212,7 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
     -------
     dict
         ``method``; ``ways``, a row each with its figures; ``accuracy_percent`` with both ends of its interval where something could be held
-        out; ``bytes`` of the package's model; ``parity``, ``report``, ``warnings`` and ``notes``.
+        out; ``bytes`` of the package's model; ``warnings`` and ``notes``.
     """
     from mapsto.cli.adapt.ways import sure_of, ways_in
 
