@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.nn.adapt.cross_validation import log_losses
+from mapsto.nn.adapt import cross_validation
 from mapsto.nn.adapt.logistic import normalised
 from mapsto.nn.adapt.ridge import targets_of
 
@@ -86,9 +86,8 @@ def likeliest_scale(features: NDArray[Any], labels: NDArray[Any], classes: int, 
     typical = float(np.abs(scores).mean()) or 1.0
     if not judged.any():
         return 10 / typical
-    candidates = [10 ** (step / 12) / typical for step in range(-12, 49)]
-    losses = [float(log_losses(scale * scores[judged], labels[judged]).mean()) for scale in candidates]
-    return candidates[int(np.argmin(losses))]
+    scales = (10 ** (step / 12) / typical for step in range(-12, 49))
+    return cross_validation.likeliest_scale(scores[judged], labels[judged], scales)
 
 
 def _left_out(features: NDArray[Any], labels: NDArray[Any], classes: int, *, cosine: bool) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from mapsto.nn.adapt import centroid, logistic, nearest, ridge
-from mapsto.nn.adapt.cross_validation import Scorer, folds_of, log_losses
+from mapsto.nn.adapt.cross_validation import Scorer, folds_of, likeliest_scale, log_losses
 from mapsto.nn.adapt.linear_head import LinearHead
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ def choose(
         return Choice(judged=tuple(judged), picked=there[0], why=why, fit=fits[0])
     asked = labels[answers.places]
     scales = [
-        likeliest_scale(scores, asked) if way.pool else 1.0 for way, scores in zip(there, answers.scores, strict=True)
+        likeliest_scale(scores, asked, _SCALES) if way.pool else 1.0
+        for way, scores in zip(there, answers.scores, strict=True)
     ]
     right = [answers.mean(scores.argmax(1) == asked) for scores in answers.scores]
     losses = [
@@ -181,16 +182,6 @@ def choose(
     number, why = _picked(judged)
     fit = _scaled(fits[number], scales[number])
     return Choice(judged=tuple(judged), picked=there[number], why=why, fit=fit)
-
-
-def likeliest_scale(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """What to multiply scores (N, K) by, so that their softmax is the likeliest for class numbers (N,): of 61, twelve a decade.
-
-    >>> likeliest_scale(np.array([[10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [10.0, 0.0]]), np.array([0, 0, 0, 1])) < 0.2
-    True
-    """
-    candidates = [10.0 ** (step / 12) for step in range(-24, 37)]
-    return min(candidates, key=lambda scale: float(log_losses(scale * scores, labels).mean()))
 
 
 def _scaled(fit: Prepared, scale: float) -> Prepared:
@@ -205,6 +196,8 @@ def _scaled(fit: Prepared, scale: float) -> Prepared:
     return fit if scale == 1 else scaled
 
 
+_SCALES = tuple(10.0 ** (step / 12) for step in range(-24, 37))
+"""Tried for the scores of a way with a pool, which come at no scale of their own."""
 _FIGURES = ("accuracy", "accuracy_error", "log_loss", "log_loss_error", "against_usual", "against_usual_error")
 
 

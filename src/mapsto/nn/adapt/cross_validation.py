@@ -6,13 +6,24 @@ Selection", 1995); a class of one example is always learnt from and never judged
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Fit", "Fitted", "Scorer", "accuracy", "folds_of", "log_losses", "log_loss", "out_of_fold", "scored"]
+__all__ = [
+    "Fit",
+    "Fitted",
+    "Scorer",
+    "accuracy",
+    "folds_of",
+    "likeliest_scale",
+    "log_losses",
+    "log_loss",
+    "out_of_fold",
+    "scored",
+]
 
 Floats: TypeAlias = NDArray[np.float64]
 Scorer: TypeAlias = Callable[[NDArray[Any]], Floats]
@@ -99,6 +110,16 @@ def log_losses(scores: NDArray[Any], labels: NDArray[Any]) -> Floats:
     if labels.ndim == 1:
         return -logs[np.arange(len(labels)), labels]
     return -(logs * labels).sum(1)
+
+
+def likeliest_scale(scores: NDArray[Any], labels: NDArray[Any], scales: Iterable[float]) -> float:
+    """Of `scales` the one by which scores (N, K) are to be multiplied, so that their softmax is the likeliest for the labels.
+
+    >>> scores = np.array([[10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [10.0, 0.0]])
+    >>> likeliest_scale(scores, np.array([0, 0, 0, 1]), (0.1, 1.0))
+    0.1
+    """
+    return min(scales, key=lambda scale: float(log_losses(scale * scores, labels).mean()))
 
 
 def accuracy(scores: NDArray[Any], labels: NDArray[Any]) -> float:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.nn.adapt.cross_validation import log_losses
+from mapsto.nn.adapt.cross_validation import likeliest_scale, log_losses
 
 __all__ = [
     "PENALTIES",
@@ -148,7 +148,7 @@ def fitted(
     def losses(penalty: float) -> NDArray[np.float64]:
         answers = solver.left_out(penalty)[judged]
         if penalty not in scales:
-            scales[penalty] = _likeliest(answers, labels[judged]) if scale is None else scale
+            scales[penalty] = likeliest_scale(answers, labels[judged], _SCALES) if scale is None else scale
         return log_losses(scales[penalty] * answers, labels[judged])
 
     found = _chosen(solver, losses if judged.any() else None, penalty)
@@ -268,7 +268,3 @@ def _judged(labels: NDArray[Any]) -> NDArray[np.bool_]:
     if labels.ndim == 2:
         return np.full(len(labels), len(labels) > 2)
     return np.bincount(labels)[labels] > 1
-
-
-def _likeliest(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    return min(_SCALES, key=lambda scale: float(log_losses(scale * answers, labels).mean()))

@@ -25,6 +25,8 @@ Scores: TypeAlias = "Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[An
 FOLDS = 5
 ANSWERS, REPEATS = 150, 5
 """Cross-validations are repeated, with folds of their own, until there are so many answers, and at most so often."""
+_SCALES = tuple(10 ** (step / 12) for step in range(-12, 25))
+"""Tried for the scores with the pool."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def judged(
     repeats
         Cross-validations at most, each with folds of its own: more of them make the comparison steadier where there are few examples.
     """
-    from mapsto.nn.adapt.cross_validation import folds_of
+    from mapsto.nn.adapt.cross_validation import folds_of, likeliest_scale
 
     most = int(np.bincount(labels).max())
     right, total = np.zeros(2), 0
@@ -104,14 +106,5 @@ def judged(
     if not total:
         return Judgement(helps=True, answers=0)
     shares = right / total
-    scale = _likeliest(np.concatenate(given), np.concatenate(wanted))
+    scale = likeliest_scale(np.concatenate(given), np.concatenate(wanted), _SCALES)
     return Judgement(bool(shares[0] >= shares[1]), total, float(shares[0]), float(shares[1]), scale)
-
-
-def _likeliest(scores: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """Of scales from 0.1 to 100 the one with the least log-loss."""
-    from mapsto.nn.adapt.cross_validation import log_losses
-
-    candidates = [10 ** (step / 12) for step in range(-12, 25)]
-    losses = [float(log_losses(scale * scores, labels).mean()) for scale in candidates]
-    return candidates[losses.index(min(losses))]
