@@ -36,7 +36,15 @@ LONG_META = ("meta_cross_domain", "meta_maml", "meta_optimizer", "meta_protonet"
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert set(shipped_recipes()) == {"demo", "lite0_cifarfs", "vgg_cifar", "stream_table", *COMPRESS, *META}
+    assert set(shipped_recipes()) == {
+        "demo",
+        "few_labels",
+        "lite0_cifarfs",
+        "vgg_cifar",
+        "stream_table",
+        *COMPRESS,
+        *META,
+    }
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -76,6 +84,22 @@ def test_quick(name: str, tmp_path: Path) -> None:
     require_data_of(name)
     report = run(name, tmp_path)
     check_report(report, name)
+    check_package(tmp_path / "package")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_quick_few_labels(tmp_path: Path) -> None:
+    require_data_of("few_labels")
+    report = run("few_labels", tmp_path)
+    steps = {step["path"]: step for step in report["steps"]}
+    figures = {path: step["report"]["metrics"] for path, step in steps.items() if step["report"]}
+    for path in ("labels_alone.test", "adapted.test", "int8.test", "small.test"):
+        assert figures[path]["accuracy"]["ci95"] > 0, path
+    for path in ("adapted", "small"):
+        ways = steps[path]["report"]["tables"]["ways"]
+        assert sum(row[ways["columns"].index("taken")] == "yes" for row in ways["rows"]) == 1
+    assert figures["small.size"]["bytes"]["value"] < 0.3 * figures["adapted.size"]["bytes"]["value"]
     check_package(tmp_path / "package")
 
 
