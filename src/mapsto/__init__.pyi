@@ -99,6 +99,7 @@ from mapsto.mappings.distill.data_free import DataFree as _distill_data_free
 from mapsto.mappings.distill.decoupled import Decoupled as _distill_decoupled
 from mapsto.mappings.distill.dist import Dist as _distill_dist
 from mapsto.mappings.distill.ensemble import Ensemble as _distill_ensemble
+from mapsto.mappings.distill.head import Head as _distill_head
 from mapsto.mappings.distill.hints import Hints as _distill_hints
 from mapsto.mappings.distill.logits import Logits as _distill_logits
 from mapsto.mappings.distill.meta import Meta as _distill_meta
@@ -316,6 +317,7 @@ class distill:
     decoupled = _distill_decoupled
     dist = _distill_dist
     ensemble = _distill_ensemble
+    head = _distill_head
     hints = _distill_hints
     logits = _distill_logits
     meta = _distill_meta

@@ -13,7 +13,7 @@ outputs (N, C, H, W) with C classes, D is taken pixel by pixel.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -59,7 +59,7 @@ class Logits(Optimisation, Process[Network, Network]):
     teacher: NetworkSource
     """The network to imitate: on `data` one of the same classes, labels, values or dense outputs, on `tasks` a learner or any network."""
     data: DataSource | None = None
-    """Labelled samples (of dense outputs the labels are not used: `alpha` is 1); give these or `tasks`."""
+    """Labelled samples; with `alpha` 1, as for dense outputs, labels are not used, and a pool without serves. Give these or `tasks`."""
     tasks: TasksSource | None = None
     """Episodes; the result is a learner that adapts as the teacher does."""
     validation: DataSource | None = None
@@ -196,7 +196,9 @@ class Logits(Optimisation, Process[Network, Network]):
         if teacher.is_dense or value.signature.is_dense:
             return module, None, self._dense(value.signature, teacher)
         answers = ANSWERS[self.kind(samples, teacher)]
-        edit, signature = headed(value, module, shared_classes(samples, teacher, where="distill.logits"))
+        unlabelled = self.alpha == 1 and not samples.classes and teacher.classes is not None
+        classes = teacher.classes if unlabelled else shared_classes(samples, teacher, where="distill.logits")
+        edit, signature = headed(value, module, cast("tuple[str, ...]", classes))
         return module, edit, dataclasses.replace(signature, answers=answers)
 
     def kind(self, samples: Samples, teacher: Signature) -> Kind:
