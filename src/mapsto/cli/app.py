@@ -32,6 +32,7 @@ ORDER = (
     "compress",
     "predict",
     "evaluate",
+    "serve",
     "report",
     "list",
     "show",

@@ -1,0 +1,163 @@
+"""``mapsto serve``: packages behind the Open Inference Protocol, which adapt and learn."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mapsto.cli.app import app, print_note, print_text
+from mapsto.errors import MissingExtra, SpecError, command
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@app.command()
+def serve(
+    packages: Annotated[
+        list[str],
+        typer.Argument(
+            help="Packages' folders, or the --out folders of runs that made one; NAME=FOLDER gives a model another name than its folder's."
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="Where feedback, versions and keys are kept: a file, or postgresql://USER@HOST/NAME. By default service/state.sqlite in "
+            "the first model's folder."
+        ),
+    ] = None,
+    durability: Annotated[
+        str,
+        typer.Option(
+            help="Of a file: `process` outlives every kill of a process, `power` a power cut too, at more time an answer."
+        ),
+    ] = "process",
+    learn: Annotated[
+        str, typer.Option(help="The online learner that learns from feedback; none: nothing is learnt.")
+    ] = "online.ridge",
+    promote: Annotated[
+        bool, typer.Option(help="Let a version that proves better on held-back labels answer by itself.")
+    ] = True,
+    window: Annotated[
+        float, typer.Option(min=0, help="Seconds for which requests are still taken after SIGTERM, while readiness fails.")
+    ] = 0.0,
+) -> None:
+    """Answer over HTTP, adapt to examples, and learn from feedback.
+
+    A key is made for this run and shown once. `curl` lines that work are printed.
+
+    Example: mapsto serve runs/demo
+    """
+    try:
+        import uvloop
+    except ImportError as error:
+        raise MissingExtra("the extra `serve` is not installed", where="mapsto serve", hint='pip install "mapsto[serve]"') from error
+    from mapsto.service.keys import made
+    from mapsto.service.inference_handler import InferenceHandler, authorization
+    from mapsto.service.routes import application
+    from mapsto.service.served_model import ServedModel
+    from mapsto.service.server import Ending
+    from mapsto.service.server import serve as run
+    from mapsto.service.service import Service
+    from mapsto.service.state import State
+
+    if durability not in ("process", "power"):
+        raise SpecError(f"'{durability}' is no durability", where="--durability", hint="give process or power")
+    folders = _named(packages)
+    first = next(iter(folders.values()))
+    place = Path(state) if state and "://" not in state else first.parent / "service" / "state.sqlite"
+    url = state or str(place)
+    models = [ServedModel(name, folder) for name, folder in folders.items()]
+    held = State(url, durability=durability)
+    name, key = made(held, tenant="default")
+    service = Service(models, held, place.parent)
+    listening = _listening(host, port)
+    address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+
+    def who(header: bytes | None):
+        return service.keys.caller(authorization(header))
+
+    handler = InferenceHandler(service, application(service, who, lambda: b""), who)
+    learner = None
+    learning = [model for model in models if model.adapts] if learn != "none" else []
+    if learning:
+        settings = {
+            "state": url,
+            "durability": durability,
+            "learner": learn,
+            "every": 5.0,
+            "poll": 0.2,
+            "promote": promote,
+            "models": [{"name": model.name, "folder": str(model.folder)} for model in learning],
+        }
+        learner = subprocess.Popen([sys.executable, "-m", "mapsto.service.learner", json.dumps(settings)])
+
+    def started() -> None:
+        for line in _welcome(address, name, key, models[0]):
+            print_text(line)
+        sys.stdout.flush()
+
+    try:
+        uvloop.run(run(service, handler, [listening], ending=Ending(window=window), started=started))
+    finally:
+        held.end_key(name, at=0.0)
+        if learner is not None:
+            learner.terminate()
+            learner.wait()
+        held.close()
+    print_note("ended; what was acknowledged is kept")
+
+
+def _named(packages: list[str]) -> dict[str, Path]:
+    from mapsto_runtime.answer_rows import package_folder
+
+    found: dict[str, Path] = {}
+    for text in packages:
+        name, sign, folder = text.partition("=")
+        given = Path(folder if sign else text)
+        name = name if sign else given.resolve().name
+        if name in ("", "package"):
+            name = given.resolve().parent.name
+        if name in found:
+            raise SpecError(f"two models are called '{name}'", where=text, hint="give one another name: NAME=FOLDER")
+        found[name] = package_folder(given)
+    return found
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        raise SpecError(
+            f"{host}:{port} cannot be listened on ({error.strerror})",
+            where="mapsto serve",
+            hint=f"take another port: {command('mapsto serve FOLDER --port 0')}",
+        ) from error
+    opened.listen(1024)
+    return opened
+
+
+def _welcome(address: str, name: str, key: str, model) -> list[str]:
+    example = next(iter(sorted((model.folder / "examples").glob("*"))), None)
+    body = "{\"inputs\": [{\"name\": \"image\", \"datatype\": \"BYTES\", \"shape\": [1], \"parameters\": {\"content_type\": \"base64\"}, \"data\": [\"'$(base64 -w0 FILE)'\"]}]}"
+    file = str(example) if example is not None else "FILE.png"
+    return [
+        f"serving {model.name} at {address}; end with Ctrl-C",
+        f"key '{name}', for this run: {key}",
+        f"curl -H 'Authorization: Bearer {key}' {address}/v2/models/{model.name}",
+        f"curl -H 'Authorization: Bearer {key}' {address}/v2/models/{model.name}/infer -d '{body.replace('FILE', file)}'",
+        f"curl -H 'Authorization: Bearer {key}' {address}/v2/models/{model.name}/feedback -d "
+        "'{\"request_id\": \"…\", \"label\": \"…\"}'",
+    ]

@@ -1,0 +1,180 @@
+"""Inference over HTTP as a small ASGI handler in front of the other routes: from bytes to arrays and back, with nothing between.
+
+It answers ``POST /v2/models/NAME[/versions/VERSION]/infer``; all else goes to the application behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+from mapsto.service.inference_protocol import HEADER_LENGTH, decode
+from mapsto.service.keys import Caller
+from mapsto.service.refusal import Refusal, error_body
+from mapsto.service.service import Service
+
+__all__ = ["Application", "InferenceHandler", "Receive", "Scope", "Send", "authorization", "read_body", "refused"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Observe: TypeAlias = Callable[[str, int, float], None]
+"""Told of each request: the model, the status, the seconds."""
+_JSON = (b"content-type", b"application/json")
+_BINARY = (b"content-type", b"application/octet-stream")
+
+
+class InferenceHandler:
+    """The ASGI application of the service.
+
+    Parameters
+    ----------
+    behind
+        What answers every other route.
+    who
+        The caller by the value of the ``Authorization`` or ``X-Api-Key`` header. Raises `Refusal` (401).
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        behind: Application,
+        who: Callable[[bytes | None], Caller],
+        observe: Observe | None = None,
+        hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        self._service, self._behind, self._who = service, behind, who
+        self._observe = observe or (lambda model, status, seconds: None)
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_known_host(scope["headers"]):
+            await refused(send, Refusal(421, "this host is not served here; the service's --host names those that are"))
+            return
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not path.endswith("/infer") or not path.startswith("/v2/models/"):
+            await self._behind(scope, receive, send)
+            return
+        began = time.perf_counter()
+        name, status = "", 500
+        try:
+            if scope["method"] != "POST":
+                raise Refusal(405, "inference is asked for by POST")
+            name, version = _model_of(path)
+            length = encoding = key = None
+            wants_gzip = False
+            for header, value in scope["headers"]:
+                if header == b"authorization" or (header == b"x-api-key" and key is None):
+                    key = value
+                elif header == HEADER_LENGTH:
+                    length = value
+                elif header == b"content-encoding":
+                    encoding = value
+                elif header == b"accept-encoding":
+                    wants_gzip = b"gzip" in value
+            caller = self._who(key)
+            caller.require("predict")
+            body = await read_body(receive, self._service.limits.body)
+            if encoding:
+                body = unpacked(body, encoding, self._service.limits.body)
+            content, head = await self._service.infer(name, version, decode(body, length), caller)
+            headers = [_JSON] if head is None else [_BINARY, (HEADER_LENGTH, b"%d" % head)]
+            if wants_gzip and len(content) > 1 << 14:
+                content = await asyncio.to_thread(gzip.compress, content, 1)
+                headers.append((b"content-encoding", b"gzip"))
+            status = 200
+            await _answer(send, 200, content, headers)
+        except Refusal as refusal:
+            status = refusal.status
+            await refused(send, refusal)
+        except _Gone:
+            status = 499
+        finally:
+            self._observe(name, status, time.perf_counter() - began)
+
+    def _is_known_host(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether the request is for this service, and not sent here by a page under another name (DNS rebinding)."""
+        if not self._hosts:
+            return True
+        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
+        return (host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host) in self._hosts
+
+
+class _Gone(Exception):
+    """The client has gone."""
+
+
+async def read_body(receive: Receive, most: int) -> bytes:
+    """The body of a request. Raises `Refusal` (413) where it is longer than allowed."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise _Gone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and len(body) <= most:
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body", False):
+        if size > most:
+            break
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+    if size > most:
+        raise Refusal(413, f"the body has more than {most} bytes")
+    return b"".join(parts)
+
+
+def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
+    """The content of a compressed body. Raises `Refusal`: 415 for another compression, 413 where it becomes too large."""
+    kind = encoding.strip().lower()
+    if kind == b"identity":
+        return body
+    if kind not in (b"gzip", b"deflate"):
+        raise Refusal(415, "the body is compressed in a way that is not taken; gzip and deflate are")
+    machine = zlib.decompressobj(zlib.MAX_WBITS | 16 if kind == b"gzip" else zlib.MAX_WBITS)
+    try:
+        found = machine.decompress(body, most + 1)
+    except zlib.error as error:
+        raise Refusal(400, f"the body is no whole {kind.decode()}: {error}") from error
+    if len(found) > most:
+        raise Refusal(413, f"the body has more than {most} bytes when it is unpacked")
+    if not machine.eof:
+        raise Refusal(400, f"the body is no whole {kind.decode()}")
+    return found
+
+
+async def refused(send: Send, refusal: Refusal) -> None:
+    """Answer with an error of the protocol."""
+    await _answer(send, refusal.status, error_body(refusal.text), [_JSON, *refusal.headers()])
+
+
+def authorization(value: bytes | None) -> bytes:
+    """The key or token of a header. Raises `Refusal` (401) where there is none."""
+    if not value:
+        raise Refusal(401, "no key is given: send it as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'")
+    kind, _, rest = value.partition(b" ")
+    return rest.strip() if kind.lower() == b"bearer" and rest else value.strip()
+
+
+async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _model_of(path: str) -> tuple[str, str]:
+    """The model and version of ``/v2/models/NAME[/versions/VERSION]/infer``; no version is empty."""
+    parts = path.split("/")
+    if len(parts) == 5 and parts[3]:
+        return unquote(parts[3]), ""
+    if len(parts) == 7 and parts[3] and parts[4] == "versions" and parts[5]:
+        return unquote(parts[3]), unquote(parts[5])
+    raise Refusal(404, "there is no such path; inference is POST /v2/models/NAME/infer")

@@ -1,0 +1,129 @@
+"""What was answered lately, so that a label by request id finds the features that the answer stood on.
+
+A ring of fixed size in a file of each worker, mapped into memory: no write to the state before a request is answered, and every worker
+can read every other's. An id says where to look and is not to be guessed. What is overwritten, or older than its time to live, is gone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mapsto.service.refusal import Refusal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Kept", "KeptAnswers"]
+
+
+class Kept(NamedTuple):
+    """A row of an answer."""
+
+    features: NDArray[np.float32]
+    """(D,)."""
+    version: str
+    answer: int
+    """The number of the class that was answered, -1 for none."""
+    time: float
+
+
+class KeptAnswers:
+    """The rings of a model.
+
+    Parameters
+    ----------
+    folder
+        Where each worker has its file.
+    worker
+        The number of this one, 0 to 255.
+    width
+        D.
+    most
+        Rows of a ring.
+    seconds
+        After which a row is gone.
+
+    >>> import tempfile
+    >>> kept = KeptAnswers(Path(tempfile.mkdtemp()), worker=0, width=2, most=3, seconds=60)
+    >>> name = kept.keep(np.array([[1, 2]], np.float32), version="1", tenant="a", answers=[0])
+    >>> kept.find(name, 0, tenant="a").features.tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(self, folder: Path, *, worker: int, width: int, most: int, seconds: float) -> None:
+        self._folder, self._worker, self._most, self._seconds = folder, worker, most, seconds
+        self._type = np.dtype(
+            [
+                ("row", "<u8"),
+                ("nonce", "<u8"),
+                ("time", "<f8"),
+                ("answer", "<i4"),
+                ("version", "S24"),
+                ("tenant", "S64"),
+                ("features", "<f4", (width,)),
+            ]
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._rings: dict[int, NDArray[Any]] = {}
+        self._own = self._opened(worker)
+        self._next = int(self._own["row"].max()) + 1
+        """Rows are counted on from those of a worker before it."""
+
+    def keep(self, features: NDArray[np.float32], *, version: str, tenant: str, answers: list[int]) -> str:
+        """The id by which the rows of an answer are found."""
+        first, nonce, now = self._next, secrets.randbits(63) | 1, time.time()
+        self._next += len(features)
+        ring, most = self._own, self._most
+        held = tenant.encode()[:64]
+        for number, (row, answer) in enumerate(zip(features[-most:], answers[-most:], strict=True), max(0, len(features) - most)):
+            place = ring[(first + number) % most]
+            place["row"] = 0  # a reader of this moment finds nothing
+            place["nonce"], place["time"], place["answer"] = nonce, now, answer
+            place["version"], place["tenant"], place["features"] = version.encode(), held, row
+            place["row"] = first + number
+        return f"{self._worker:02x}{first:010x}{nonce:016x}"
+
+    def find(self, name: str, row: int, *, tenant: str) -> Kept:
+        """A row of an answer.
+
+        Raises
+        ------
+        Refusal
+            404: there is no such id, or it is another's; 410: it is no longer kept.
+        """
+        unknown = Refusal(404, "no request of yours has this request_id")
+        try:
+            worker, first, nonce = int(name[:2], 16), int(name[2:12], 16), int(name[12:], 16)
+        except ValueError:
+            raise unknown from None
+        if len(name) != 28 or row < 0:
+            raise unknown
+        ring = self._rings.get(worker)
+        if ring is None:
+            if not self._path(worker).is_file():
+                raise unknown
+            ring = self._opened(worker)
+        found = ring[(first + row) % self._most].copy()
+        if int(found["row"]) > first + row:
+            raise Refusal(410, "the request is no longer kept; give its input with the label")
+        if int(found["row"]) != first + row or int(found["nonce"]) != nonce or bytes(found["tenant"]).decode() != tenant[:64]:
+            raise unknown
+        if time.time() - float(found["time"]) > self._seconds:
+            raise Refusal(410, "the request is no longer kept; give its input with the label")
+        return Kept(found["features"].copy(), bytes(found["version"]).decode(), int(found["answer"]), float(found["time"]))
+
+    def _path(self, worker: int) -> Path:
+        return self._folder / f"answers-{worker}.ring"
+
+    def _opened(self, worker: int) -> NDArray[Any]:
+        path, size = self._path(worker), self._most * self._type.itemsize
+        if not path.is_file() or path.stat().st_size != size:
+            with path.open("wb") as file:
+                file.truncate(size)
+        ring = self._rings[worker] = np.memmap(path, self._type, "r+", shape=(self._most,))
+        return ring

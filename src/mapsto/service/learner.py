@@ -1,0 +1,332 @@
+"""The process that learns: feedback beyond its position becomes a new version, which answers once it proved better.
+
+Of every five labels one is held back: the learner never sees it. On those that were held back lately the candidate and the active version are
+compared, and the candidate takes its place where it is right more often and a sign test says that this is no chance (Dixon and
+Mood, "The Statistical Sign Test", 1946). State, position, version and promotion are one transaction: after a kill at any moment
+each label is learnt once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from mapsto.context import Context
+from mapsto.errors import DomainError
+from mapsto.kinds import Block, ColumnType, Json, Stream
+from mapsto.nn.online.encoder import EMBEDDING
+from mapsto.service.heads import VersionHead, of_learner
+from mapsto.service.served_model import BASE, OwnHead, ServedModel
+from mapsto.service.state import FeedbackRow, State, VersionRow
+from mapsto.store.state import decode_state, encode_state
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Evidence", "FeedbackLearner", "compared", "held_back"]
+
+_HELD_BACK = 5
+"""One label of so many is held back."""
+_WINDOW = 200
+"""Held-back labels by which versions are compared."""
+_LEAST = 10
+"""So many of them must differ between the versions, at least."""
+_LEVEL = 0.05
+"""Of the sign test."""
+_LEASE_SECONDS = 15.0
+
+
+class _Feedback(Stream):
+    """What the learner is opened with: labelled features, which this process hands to it block by block."""
+
+    kind: ClassVar[str] = "feedback"
+
+    @property
+    def bounded(self) -> bool:
+        return False
+
+    def identity(self) -> str:
+        return "feedback"
+
+    def fingerprint(self) -> str:
+        return "feedback"
+
+    def columns(self) -> Mapping[str, ColumnType]:
+        return {}
+
+    def open(self, position: Json = None, *, size: int = 256) -> Iterator[Block]:
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What held-back labels say of a candidate and the active version."""
+
+    labels: int
+    candidate: float
+    """Share of them that it gets right, in %."""
+    active: float
+    better: int
+    """That the candidate alone gets right."""
+    worse: int
+    """That the active version alone gets right."""
+    chance: float
+    """Of so many more being better by chance, by the sign test."""
+
+    @property
+    def promotes(self) -> bool:
+        """Whether the candidate may take the place of the active version."""
+        return self.better + self.worse >= _LEAST and self.better > self.worse and self.chance < _LEVEL
+
+    def __str__(self) -> str:
+        return (
+            f"candidate {self.candidate:.1f} %, active {self.active:.1f} % of {self.labels} held-back labels; the candidate alone "
+            f"right on {self.better}, the active alone on {self.worse}, by chance with {100 * self.chance:.2g} %"
+        )
+
+
+class FeedbackLearner:
+    """A model's learner at work.
+
+    Parameters
+    ----------
+    learner
+        The name of an online learner whose result is a linear head, such as ``online.ridge``.
+    every
+        Seconds between two versions at most, where something was learnt.
+    least
+        Labels that a first version takes.
+    promote
+        Whether a version that proves better takes the place of the active one.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        state: State,
+        *,
+        learner: str = "online.ridge",
+        every: float = 5.0,
+        least: int = 10,
+        promote: bool = True,
+    ) -> None:
+        from mapsto import discovery
+
+        self._model, self._state = model, state
+        self._every, self._least, self._promote = every, least, promote
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._mapping: Any = discovery.find("mappings", learner)(stream=_Feedback())
+        self._live: Any = None
+        self._position = 0
+        self._learnt = 0
+        """Labels since the last version."""
+        self._published = 0.0
+        self._held: list[tuple[NDArray[np.float32], str]] = []
+
+    @property
+    def position(self) -> int:
+        """Of the last row that was taken."""
+        return self._position
+
+    def step(self) -> int:
+        """Take what is new, and publish where it is time; how many rows were taken. 0 too where another process has the lease."""
+        if not self._state.lease(self._model.name, self._holder, _LEASE_SECONDS):
+            self._live = None  # another goes on from what is stored
+            return 0
+        if self._live is None:
+            self._open()
+        rows = self._state.feedback(self._model.name, after=self._position)
+        self._take(rows)
+        due = time.monotonic() - self._published >= self._every
+        if self._learnt and self._live.step >= self._least and due:
+            self.publish()
+        return len(rows)
+
+    def publish(self) -> None:
+        """A version of what was learnt, in one transaction with the state and the position."""
+        name = self._model.name
+        model = self._live.result()
+        active = self._state.active(name)
+        learner = model.open()
+        found = learner.head()
+        if found is None:
+            raise DomainError(
+                f"{model.learner} gives no linear head, which a version is",
+                where="--learn",
+                hint="learn with online.ridge, online.softmax, online.prototypes or online.mlp",
+            )
+        head = of_learner(found[0], model.signature.classes)
+        evidence = compared(head, self._active_head(active), self._held[-_WINDOW:])
+        version = f"l-{self._position:08d}-{secrets.token_hex(3)}"
+        row = VersionRow(
+            model=name,
+            version=version,
+            kind="learned",
+            parent=active or BASE,
+            package=self._model.digest,
+            content=head.content(),
+            note=f"{model.events} labels; {evidence}",
+        )
+        content = encode_state({"live": self._live.snapshot(), "held": self._held_state()})
+        promotes = self._promote and evidence.promotes
+        stored = self._state.learnt(
+            name,
+            holder=self._holder,
+            position=self._position,
+            content=content,
+            note=str(evidence),
+            version=row,
+            promoted_from=active if promotes else None,
+            why=str(evidence),
+        )
+        if not stored:  # the lease is another's: what was learnt here is learnt there
+            self._live = None
+            return
+        self._learnt, self._published = 0, time.monotonic()
+        old = [each.version for each in self._state.versions(name) if each.kind == "learned"]
+        if len(old) > _KEPT:
+            self._state.drop_versions(name, [each for each in old[:-_KEPT] if each != self._state.active_before(name)])
+
+    def close(self) -> None:
+        """Publish what was learnt, and give the lease back."""
+        if self._live is not None and self._learnt and self._live.step >= self._least:
+            self.publish()
+        self._state.release(self._model.name, self._holder)
+
+    # -- private
+
+    def _open(self) -> None:
+        stored = self._state.learner(self._model.name)
+        state: Any = None
+        self._position, self._held = 0, []
+        if stored is not None:
+            state = decode_state(stored[3])
+        if state is not None and stored is not None:
+            self._position = stored[0]
+            self._held = [
+                (row, str(label)) for row, label in zip(state["held"]["features"], state["held"]["labels"], strict=True)
+            ]
+        self._live = self._mapping.open(None, None if state is None else state["live"], Context())
+        self._learnt = 0
+
+    def _take(self, rows: list[FeedbackRow]) -> None:
+        taken: list[FeedbackRow] = []
+        for row in rows:
+            features = np.frombuffer(row.features, np.float32)
+            if held_back(row):
+                self._held = [*self._held[1 - 2 * _WINDOW :], (features, row.label)]
+            else:
+                taken.append(row)
+        if taken:
+            self._live.advance(_block(taken))
+        if rows:
+            self._position = rows[-1].position
+            self._learnt += len(rows)
+
+    def _held_state(self) -> dict[str, Any]:
+        return {
+            "features": np.array([features for features, _ in self._held], np.float32),
+            "labels": [label for _, label in self._held],
+        }
+
+    def _active_head(self, active: str) -> VersionHead | OwnHead | None:
+        """What gives the active version's scores and classes of features."""
+        row = self._state.version(self._model.name, active) if active not in ("", BASE) else None
+        if row is not None and row.package == self._model.digest:
+            return VersionHead.of(row.content)
+        return self._model.own_head()
+
+
+_KEPT = 20
+"""Learnt versions that are kept."""
+
+
+def held_back(row: FeedbackRow) -> bool:
+    """Whether a label is held back from the learner: by its event alone, so that it is so after every restart.
+
+    >>> rows = [FeedbackRow(model="m", event=str(i), tenant="a", version="1", label="x", answer="", features=b"") for i in range(1000)]
+    >>> 150 < sum(map(held_back, rows)) < 250
+    True
+    """
+    return hashlib.sha256(f"{row.tenant}/{row.event}".encode()).digest()[0] % _HELD_BACK == 0
+
+
+def compared(candidate: VersionHead, active: VersionHead | OwnHead | None, held: list[tuple[NDArray[np.float32], str]]) -> Evidence:
+    """What held-back labels say of two heads; without an active one every answer of it counts as wrong."""
+    if not held:
+        return Evidence(0, 0.0, 0.0, 0, 0, 1.0)
+    features = np.stack([row for row, _ in held])
+    labels = [label for _, label in held]
+
+    def right(head: VersionHead | OwnHead | None) -> NDArray[np.bool_]:
+        if head is None or not head.classes:
+            return np.zeros(len(labels), bool)
+        return np.array([head.classes[best] == label for best, label in zip(head.scores(features).argmax(1), labels, strict=True)])
+
+    ours, theirs = right(candidate), right(active)
+    better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return Evidence(len(labels), 100 * float(ours.mean()), 100 * float(theirs.mean()), better, worse, _sign_test(better, worse))
+
+
+def _sign_test(better: int, worse: int) -> float:
+    """The chance of `better` or more of ``better + worse`` fair coins."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue) if better + worse else 1.0
+
+
+def _block(rows: list[FeedbackRow]) -> Block:
+    count = len(rows)
+    labels = np.empty(count, object)
+    labels[:] = [row.label for row in rows]
+    return Block(
+        times=np.array([row.time for row in rows]),
+        ids=np.array([""] * count, object),
+        x={EMBEDDING: np.stack([np.frombuffer(row.features, np.float32) for row in rows]).astype(np.float64)},
+        has_x=np.ones(count, bool),
+        y=labels,
+        has_y=np.ones(count, bool),
+        next=rows[-1].position,
+    )
+
+
+def main() -> None:
+    """Learn until SIGTERM or SIGINT; the one argument is the settings as JSON."""
+    import signal
+    import sys
+
+    settings: dict[str, Any] = json.loads(sys.argv[1])
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.append(1))
+    state = State(settings["state"], durability=settings["durability"])
+    learners = [
+        FeedbackLearner(
+            ServedModel(each["name"], Path(each["folder"])),
+            state,
+            learner=settings["learner"],
+            every=settings["every"],
+            promote=settings["promote"],
+        )
+        for each in cast("list[dict[str, str]]", settings["models"])
+    ]
+    parent = os.getppid()
+    while not ended and os.getppid() == parent:
+        if not sum(learner.step() for learner in learners):
+            time.sleep(settings["poll"])
+    for learner in learners:
+        learner.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""All routes but inference, with FastAPI: the protocol's metadata and health, adapting, feedback, versions, keys, metrics.
+
+Each says who may call it: `_PUBLIC` lists those that anyone may; every other begins with the caller's scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from mapsto.errors import MapstoError, StoreError
+from mapsto.service.inference_handler import authorization, read_body, unpacked
+from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
+from mapsto.service.keys import Caller, Scope
+from mapsto.service.refusal import Refusal, error_body
+from mapsto.service.service import EXTENSIONS, Feedback, Service
+from mapsto.service.state import VersionRow
+
+__all__ = ["PUBLIC", "application"]
+
+PUBLIC = frozenset(("/v2/health/live", "/v2/health/ready"))
+"""Routes that need no key: they tell whether the service is there, and nothing of what it holds."""
+
+
+class _Label(msgspec.Struct):
+    label: str
+    request_id: str = ""
+    row: int = 0
+    idempotency_key: str = ""
+    inputs: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
+
+
+class _Labels(msgspec.Struct):
+    feedback: list[_Label]
+
+
+_MOST_LABELS = 1000
+
+
+def application(service: Service, who: Callable[[bytes | None], Caller], metrics: Callable[[], bytes]) -> FastAPI:
+    """The application behind `InferenceHandler`."""
+    app = FastAPI(title="mapsto", version=_version(), docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(_protocol(service, who))
+    app.include_router(_learning(service, who))
+    app.include_router(_watching(service, who, metrics))
+
+    async def refused(request: Request, error: Refusal) -> Response:
+        return Response(error_body(error.text), error.status, dict(_texts(error.headers())), "application/json")
+
+    async def failed(request: Request, error: MapstoError) -> Response:
+        status = 503 if isinstance(error, StoreError) else 400
+        return Response(error_body(str(error)), status, media_type="application/json")
+
+    async def plain(request: Request, error: HTTPException) -> Response:
+        return Response(error_body(str(error.detail)), error.status_code, media_type="application/json")
+
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Response(error_body(f"{where}: {first['msg']}"), 400, media_type="application/json")
+
+    app.add_exception_handler(Refusal, refused)  # pyright: ignore[reportArgumentType]
+    app.add_exception_handler(MapstoError, failed)  # pyright: ignore[reportArgumentType]
+    app.add_exception_handler(HTTPException, plain)  # pyright: ignore[reportArgumentType]
+    app.add_exception_handler(RequestValidationError, invalid)  # pyright: ignore[reportArgumentType]
+    return app
+
+
+def _allowed(who: Callable[[bytes | None], Caller], scope: Scope) -> Any:
+    """The caller, as a dependency of a route that needs the scope."""
+
+    def caller(request: Request) -> Caller:
+        found = request.headers.get("authorization") or request.headers.get("x-api-key")
+        known = who(found.encode("latin-1") if found else None)
+        known.require(scope)
+        return known
+
+    return Depends(caller)
+
+
+def _protocol(service: Service, who: Callable[[bytes | None], Caller]) -> APIRouter:
+    """What the Open Inference Protocol has besides inference."""
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+    may_predict: Any = _allowed(who, "predict")
+
+    @router.get("/health/live", summary="Whether the server runs")
+    async def live() -> dict[str, Any]:
+        return {"live": True}
+
+    @router.get("/health/ready", summary="Whether it answers")
+    async def ready() -> Response:
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    @router.get("", summary="The server")
+    async def server(caller: Caller = may_predict) -> dict[str, Any]:
+        return {"name": "mapsto", "version": _version(), "extensions": list(EXTENSIONS), "models": service.names}
+
+    @router.get("/models/{name}", summary="A model")
+    async def model(name: str, caller: Caller = may_predict) -> dict[str, Any]:
+        return service.metadata(name, "", caller)
+
+    @router.get("/models/{name}/versions/{version}", summary="A version of a model")
+    async def version(name: str, version: str, caller: Caller = may_predict) -> dict[str, Any]:
+        return service.metadata(name, version, caller)
+
+    @router.get("/models/{name}/ready", summary="Whether a model answers")
+    async def model_ready(name: str, caller: Caller = may_predict) -> Response:
+        service.model(name)
+        return JSONResponse({"name": name, "ready": service.ready}, 200 if service.ready else 503)
+
+    @router.get("/models/{name}/versions/{version}/ready", summary="Whether a version answers")
+    async def version_ready(name: str, version: str, caller: Caller = may_predict) -> Response:
+        service.metadata(name, version, caller)
+        return JSONResponse({"name": name, "ready": service.ready}, 200 if service.ready else 503)
+
+    return router
+
+
+def _learning(service: Service, who: Callable[[bytes | None], Caller]) -> APIRouter:
+    """Versions from examples, labels for answers, and which version answers."""
+    router = APIRouter(prefix="/v2/models/{name}")
+    may_adapt: Any = _allowed(who, "adapt")
+    may_learn: Any = _allowed(who, "learn")
+    may_predict: Any = _allowed(who, "predict")
+    is_admin: Any = _allowed(who, "admin")
+
+    @router.post("/adapt", tags=["adapt"], summary="A version from labelled examples, in the form of an inference request")
+    async def adapt(name: str, request: Request, caller: Caller = may_adapt) -> dict[str, Any]:
+        return await service.adapt(name, await _asked(request, service), caller)
+
+    @router.post("/feedback", tags=["learn"], summary="Labels for answers, on time or late")
+    async def feedback(name: str, request: Request, caller: Caller = may_learn) -> dict[str, Any]:
+        labels = _labels(await read_body(request.receive, service.limits.body))
+        return {"feedback": await service.feedback(name, labels, caller)}
+
+    @router.get("/versions", tags=["versions"], summary="The versions of a model")
+    async def versions(name: str, caller: Caller = may_predict) -> dict[str, Any]:
+        rows = service.versions(name, caller)
+        first = {"version": "1", "kind": "package", "package": service.model(name).digest}
+        return {"active": service.active(name), "versions": [first, *map(_shown, rows)]}
+
+    @router.post("/versions/{version}/promote", tags=["versions"], summary="Let a version answer")
+    async def promote(name: str, version: str, caller: Caller = is_admin) -> dict[str, Any]:
+        return {"active": version, "before": service.promote(name, version, caller)}
+
+    @router.post("/rollback", tags=["versions"], summary="Let the version before answer again")
+    async def roll_back(name: str, caller: Caller = is_admin) -> dict[str, Any]:
+        before, now = service.roll_back(name, caller)
+        return {"active": now, "before": before}
+
+    @router.get("/learner", tags=["learn"], summary="How far the learner is")
+    async def learner(name: str, caller: Caller = may_learn) -> dict[str, Any]:
+        service.model(name)
+        status = service.state.learner_status(name)
+        last = service.state.last_position(name)
+        if status is None:
+            return {"position": 0, "behind": last, "version": "", "note": "nothing was learnt yet"}
+        position, version, note, changed = status
+        return {
+            "position": position,
+            "behind": max(0, last - position),
+            "version": version,
+            "note": note,
+            "changed": changed,
+        }
+
+    return router
+
+
+def _watching(service: Service, who: Callable[[bytes | None], Caller], metrics: Callable[[], bytes]) -> APIRouter:
+    router = APIRouter()
+    is_admin: Any = _allowed(who, "admin")
+
+    @router.get("/metrics", tags=["watch"], summary="Metrics for Prometheus")
+    async def scraped(caller: Caller = is_admin) -> Response:
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+async def _asked(request: Request, service: Service) -> Asked:
+    """The request in the protocol's form, JSON or binary."""
+    body = await read_body(request.receive, service.limits.body)
+    encoding = request.headers.get("content-encoding")
+    if encoding:
+        body = unpacked(body, encoding.encode("latin-1"), service.limits.body)
+    return decode(body, request.headers.get(HEADER_LENGTH.decode()))
+
+
+def _labels(body: bytes) -> list[Feedback]:
+    """The labels of a body: one object, or ``{"feedback": [...]}``."""
+    try:
+        try:
+            given = msgspec.json.decode(body, type=_Labels).feedback
+        except msgspec.ValidationError:
+            given = [msgspec.json.decode(body, type=_Label)]
+    except msgspec.DecodeError as error:
+        raise Refusal(400, f"the body is no feedback: {error}") from error
+    if not 0 < len(given) <= _MOST_LABELS:
+        raise Refusal(400, f"{len(given)} labels are given; 1 to {_MOST_LABELS} are taken")
+    return [
+        Feedback(
+            label=each.label,
+            request_id=each.request_id,
+            row=each.row,
+            idempotency_key=each.idempotency_key,
+            inputs=decode(msgspec.json.encode({"inputs": each.inputs})).inputs if each.inputs else (),
+        )
+        for each in given
+    ]
+
+
+def _shown(row: VersionRow) -> dict[str, Any]:
+    return {
+        "version": row.version,
+        "kind": row.kind,
+        "parent": row.parent,
+        "created": row.created,
+        "note": row.note,
+        "private": row.owner is not None,
+        "package": row.package,
+    }
+
+
+def _texts(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mapsto")
+    except PackageNotFoundError:
+        return "0"

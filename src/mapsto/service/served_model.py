@@ -1,0 +1,323 @@
+"""A package behind the protocol: its session, what a request becomes before it and after it, and the heads of its versions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mapsto.errors import DataError, DomainError, StoreError
+from mapsto.service.batching import Batcher
+from mapsto.service.heads import VersionHead
+from mapsto.service.inference_protocol import Given, Output, datatype_of, tensor
+from mapsto.service.refusal import Refusal
+from mapsto_runtime.manifest import read_manifest
+from mapsto_runtime.predictor import Predictor
+from mapsto_runtime.preprocessing import read_input
+from mapsto_runtime.preprocessing.arrays import require_ids
+from mapsto_runtime.preprocessing.raw_tables import RawTable
+from mapsto_runtime.preprocessing.tables import encoded
+from mapsto_runtime.runtimes.onnxruntime import session
+from mapsto_runtime.shown import few, short
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BASE", "IMAGES", "LABEL", "Features", "OwnHead", "ServedModel"]
+
+BASE = "1"
+"""The version that the package itself is."""
+LABEL, IMAGES = "label", "image"
+"""The output that names the class of each sample, and the input of image files or raw pixels."""
+_ROUNDS = 5
+
+
+class Features(NamedTuple):
+    """What the model makes of a request."""
+
+    scores: NDArray[np.float32]
+    """(N, ...), the package's own output."""
+    features: NDArray[np.float32] | None
+    """(N, D), what its head is given; None where that cannot be taken."""
+
+
+class OwnHead:
+    """The head of a package, apart from what makes its features."""
+
+    def __init__(self, classes: tuple[str, ...], opened: Any) -> None:
+        self.classes, self._opened = classes, opened
+        self._name = opened.get_inputs()[0].name
+
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, K) of features (N, D)."""
+        return self._opened.run(None, {self._name: features})[0]
+
+
+class ServedModel:
+    """A package, opened and tried on an example of its own.
+
+    Parameters
+    ----------
+    name
+        In the paths of the protocol.
+    folder
+        The package.
+    threads
+        Of the session.
+
+    Raises
+    ------
+    StoreError, TrustError, MissingExtra, DomainError
+        As `Predictor`; or its answers are not those that it was exported with.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, *, threads: int = 1, most_wait: float = 1.0, observe: Any = None
+    ) -> None:
+        self.name, self.folder = name, folder
+        checked = read_manifest(folder)
+        self.signature, self.digest = checked.signature, _digest(checked.tree)
+        self.runtime, self.parity = checked.runtime, checked.tree.get("parity", {})
+        self._features = False
+        self._path = checked.files[checked.model]
+        if checked.runtime == "onnxruntime" and not self.signature.is_dense and self.signature.answers == "classes":
+            self._run = self._session(checked.files[checked.model], threads)
+        else:
+            predictor = Predictor(folder, threads=threads)
+            self._run = lambda samples: [predictor.outputs(samples)]
+        self.seconds = self._tried()
+        self.batcher = Batcher(self._run, seconds=self.seconds, most_wait=most_wait, observe=observe)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether features can be taken, on which heads for other classes stand."""
+        return self._features
+
+    def own_head(self) -> OwnHead | None:
+        """The package's own head over its features; None where it has none."""
+        if not self._features or self.signature.classes is None:
+            return None
+        from mapsto.nn.export.embedding import head_alone
+
+        return OwnHead(self.signature.classes, session(head_alone(self._path.read_bytes(), where=self.name)))
+
+    @property
+    def platform(self) -> str:
+        """The runtime and format, as the protocol's metadata has them."""
+        return "onnxruntime_onnx" if self.runtime == "onnxruntime" else f"mapsto_{self.runtime}"
+
+    def samples(self, inputs: Sequence[Given]) -> NDArray[Any]:
+        """Prepared samples (N, ...) of a request's inputs: the model's own tensor, images, or the columns of a table.
+
+        Raises `Refusal` (400) where they are not what the model takes.
+        """
+        spec = self.signature.inputs[0]
+        if len(inputs) == 1 and inputs[0].name == spec.name:
+            return self._tensor(inputs[0])
+        before = self.signature.preprocessing
+        if before.kind == "image" and len(inputs) == 1 and inputs[0].name == IMAGES:
+            return self._images(inputs[0])
+        if before.columns:
+            return self._rows(inputs)
+        raise Refusal(400, f"the model takes {self._taken()}; given: {few([given.name for given in inputs])}")
+
+    async def infer(self, samples: NDArray[Any], *, deadline: float, key: str) -> Features:
+        """The model's outputs for prepared samples."""
+        outputs = await self.batcher.submit(samples, deadline=deadline, key=key)
+        return Features(outputs[0], outputs[1] if len(outputs) > 1 else None)
+
+    def embedded(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """Features (N, D) of prepared samples, outside the queue. Raises `DomainError` where none can be taken."""
+        if not self._features:
+            raise DomainError(
+                "no features can be taken of this package, so that it does not adapt",
+                where=self.name,
+                hint="serve a package for ONNX Runtime whose last layer is linear",
+            )
+        return np.concatenate([self._run(samples[i : i + 64])[-1] for i in range(0, len(samples), 64)])
+
+    def outputs(self, found: Features, head: VersionHead | None) -> list[Output]:
+        """The outputs of an answer: scores, and of classes the label of each sample."""
+        spec = self.signature.outputs[0]
+        classes = self.signature.classes
+        scores = found.scores
+        if head is not None:
+            if found.features is None:
+                raise Refusal(500, "the version needs features, and the package gives none")
+            classes, scores = head.classes, head.scores(found.features)
+        outputs = [Output(spec.name, datatype_of(str(scores.dtype)), scores)]
+        if classes is not None and self.signature.answers == "classes" and scores.ndim == 2:
+            best = scores.argmax(1)
+            names = np.empty(len(best), object)
+            names[:] = [classes[number] for number in best.tolist()]
+            outputs.append(Output(LABEL, "BYTES", names))
+        return outputs
+
+    def metadata(self, version: str, versions: Sequence[str], head: VersionHead | None) -> dict[str, Any]:
+        """As the protocol has it; `parameters` says what is beyond it."""
+        spec, output = self.signature.inputs[0], self.signature.outputs[0]
+        classes = self.signature.classes if head is None else head.classes
+        outputs: list[dict[str, Any]] = [
+            {
+                "name": output.name,
+                "datatype": datatype_of(output.dtype),
+                "shape": [-1, len(classes)] if classes is not None else _shape(output.shape),
+            }
+        ]
+        if classes is not None and self.signature.answers == "classes" and not self.signature.is_dense:
+            outputs.append({"name": LABEL, "datatype": "BYTES", "shape": [-1]})
+        return {
+            "name": self.name,
+            "versions": list(versions),
+            "platform": self.platform,
+            "inputs": [{"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": _shape(spec.shape)}],
+            "outputs": outputs,
+            "parameters": {
+                "version": version,
+                "classes": None if classes is None else list(classes),
+                "raw_inputs": self._raw(),
+                "adapts": self.adapts,
+                "package": self.digest,
+            },
+        }
+
+    # -- private
+
+    def _session(self, path: Path, threads: int) -> Any:
+        from mapsto.nn.export.embedding import with_embedding
+
+        model: bytes | Path = path
+        if self.signature.classes is None:
+            self._features = True
+        else:
+            try:
+                model = with_embedding(path.read_bytes(), where=self.name)
+                self._features = True
+            except DomainError:  # no linear head ends it: it answers, and does not adapt
+                self._features = False
+        opened = session(model, threads=threads)
+        name = opened.get_inputs()[0].name
+        one = self.signature.classes is None
+
+        def run(samples: NDArray[Any]) -> Sequence[NDArray[Any]]:
+            outputs = opened.run(None, {name: samples})
+            return [outputs[0], outputs[0]] if one else outputs
+
+        return run
+
+    def _tried(self) -> float:
+        """Seconds of one sample, on the package's own example where it holds one. Raises `StoreError` where its answers are not finite."""
+        x = np.zeros(self.signature.input_shape(1), self.signature.inputs[0].dtype)
+        examples = sorted((self.folder / "examples").glob("*")) if (self.folder / "examples").is_dir() else []
+        if examples and self.signature.preprocessing.kind == "image":
+            x = read_input(examples[0], self.signature)
+        self._run(x)
+        times: list[float] = []
+        for _ in range(_ROUNDS):
+            began = time.perf_counter()
+            (scores, *_) = self._run(x)
+            times.append(time.perf_counter() - began)
+        if not np.isfinite(scores).all():
+            raise StoreError(
+                "its model gives NaN or infinity for its own example", where=str(self.folder), hint="export it again"
+            )
+        return sorted(times)[_ROUNDS // 2]
+
+    def _tensor(self, given: Given) -> NDArray[Any]:
+        spec = self.signature.inputs[0]
+        wanted = datatype_of(spec.dtype)
+        if given.datatype != wanted:
+            raise Refusal(400, f"input '{spec.name}' is of type {wanted}, not {given.datatype}")
+        rest = spec.shape[1:]
+        fits = len(given.shape) == len(rest) + 1 and all(
+            isinstance(size, str) or size == own for size, own in zip(rest, given.shape[1:], strict=True)
+        )
+        if not fits or not given.shape[0]:
+            raise Refusal(400, f"input '{spec.name}' has the shape {_shape(spec.shape)}, not {list(given.shape)}")
+        samples = tensor(given)
+        if self.signature.preprocessing.ids:
+            try:
+                require_ids(samples, self.signature.preprocessing.ids, spec.name)
+            except DataError as error:
+                raise Refusal(400, str(error)) from error
+        return samples
+
+    def _images(self, given: Given) -> NDArray[Any]:
+        """Prepared samples of image files (BYTES) or raw pixels (UINT8, (N, H, W) or (N, H, W, C))."""
+        if given.datatype not in ("BYTES", "UINT8"):
+            raise Refusal(400, f"input '{IMAGES}' is BYTES, an image file each, or UINT8 pixels; not {given.datatype}")
+        if given.datatype == "UINT8" and len(given.shape) not in (3, 4):
+            raise Refusal(400, f"pixels have the shape [N, H, W] or [N, H, W, C], not {list(given.shape)}")
+        found = tensor(given)
+        try:
+            if given.datatype == "UINT8":
+                return read_input(found, self.signature)
+            files = found.ravel().tolist()
+            if not files:
+                raise Refusal(400, f"input '{IMAGES}' holds no image")
+            return np.concatenate([read_input(content, self.signature) for content in files])
+        except DataError as error:
+            raise Refusal(400, str(error).replace("standard input", IMAGES)) from error
+
+    def _rows(self, inputs: Sequence[Given]) -> NDArray[Any]:
+        """Prepared samples of a table: an input a column."""
+        before = self.signature.preprocessing
+        names = [column.name for column in before.columns]
+        given = {each.name: each for each in inputs}
+        missing = [name for name in names if name not in given]
+        unknown = [name for name in given if name not in names and name not in before.header]
+        if missing or unknown:
+            said = f"lacks the column {few(missing)}" if missing else f"has the column {few(unknown)}, which it does not know"
+            raise Refusal(400, f"the model takes {self._taken()}; the request {said}")
+        columns: list[NDArray[Any]] = []
+        for name in names:
+            cells = tensor(given[name])
+            if cells.size != cells.shape[0] if cells.ndim else True:
+                raise Refusal(400, f"column '{short(name)}' has the shape [N] or [N, 1], not {list(given[name].shape)}")
+            values: list[Any] = [_cell(value) for value in cells.ravel().tolist()]
+            columns.append(np.array([*values, None], object)[:-1])
+        if len({len(column) for column in columns}) != 1:
+            raise Refusal(400, "the columns are of different lengths")
+        rows = encoded(RawTable(names=tuple(names), columns=tuple(columns)), before, "request")
+        if rows.errors:
+            raise Refusal(400, str(rows.errors[min(rows.errors)]))
+        return rows.rows
+
+    def _raw(self) -> list[dict[str, Any]]:
+        """Inputs that are taken in place of the tensor: the runtime prepares them."""
+        before = self.signature.preprocessing
+        if before.kind == "image":
+            return [
+                {"name": IMAGES, "datatype": "BYTES", "shape": [-1]},
+                {"name": IMAGES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
+            ]
+        kinds = {"numbers": "FP64", "words": "BYTES"}
+        return [{"name": each.name, "datatype": kinds[each.type], "shape": [-1]} for each in before.columns]
+
+    def _taken(self) -> str:
+        spec = self.signature.inputs[0]
+        own = f"'{spec.name}' ({datatype_of(spec.dtype)} {_shape(spec.shape)})"
+        names = list(dict.fromkeys(f"'{each['name']}'" for each in self._raw()))
+        return f"{own}, or {', '.join(names[:20])}" if names else own
+
+
+def _shape(shape: Sequence[int | str]) -> list[int]:
+    return [-1 if isinstance(size, str) else size for size in shape]
+
+
+def _cell(value: Any) -> Any:
+    """A cell as a table has it: None where it is missing."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace") or None
+    return None if value != value else value  # noqa: PLR0124 - NaN
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of a package: what its manifest says of its files."""
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""One process of the service: uvicorn around the application, with an end that loses nothing.
+
+SIGTERM and SIGINT: readiness fails at once; after a window, in which load balancers look elsewhere, no connection is taken any more; what a handler
+has begun is answered and stored; then the process ends with 0. A request that was half sent is given up after the time for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import uvicorn
+
+from mapsto.service.inference_handler import InferenceHandler
+from mapsto.service.service import Service
+
+__all__ = ["Ending", "serve"]
+
+_POLL_SECONDS = 0.25
+"""Between two looks at what changed in the state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How the service ends."""
+
+    window: float = 0.0
+    """Seconds for which it still takes requests while readiness fails."""
+    most: float = 30.0
+    """Seconds that what was begun may still take."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with signals left to `serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def serve(
+    service: Service,
+    application: InferenceHandler,
+    sockets: Sequence[socket.socket],
+    *,
+    ending: Ending,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer until a signal says to end."""
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=max(1, round(ending.most)),
+    )
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    work = asyncio.ensure_future(server.serve(list(sockets)))
+    polling = asyncio.ensure_future(_follow(service))
+    while not server.started and not work.done():
+        await asyncio.sleep(0.01)
+    if not work.done():
+        started()
+    waiting = asyncio.ensure_future(ended.wait())
+    await asyncio.wait([work, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    service.ready = False
+    if not work.done():
+        await asyncio.sleep(ending.window)
+        server.should_exit = True
+    await work
+    polling.cancel()
+    await service.closed()
+
+
+async def _follow(service: Service) -> None:
+    """Take over what other processes change."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(_POLL_SECONDS)
+        await loop.run_in_executor(None, service.refresh)

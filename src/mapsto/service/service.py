@@ -1,0 +1,378 @@
+"""The service as an object: its models, their versions, and what each request of a client comes to. HTTP is around it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mapsto.errors import MapstoError, StoreError
+from mapsto.service.heads import VersionHead, fitted
+from mapsto.service.inference_protocol import Asked, Given, Output, encode, tensor
+from mapsto.service.kept_answers import Kept, KeptAnswers
+from mapsto.service.keys import Caller, Keys
+from mapsto.service.refusal import Refusal
+from mapsto.service.served_model import BASE, LABEL, ServedModel
+from mapsto.service.state import FeedbackRow, State, VersionRow
+from mapsto.service.writer import Writer
+from mapsto_runtime.shown import few, short
+
+__all__ = ["Feedback", "Limits", "Service"]
+
+EXTENSIONS = ("binary_tensor_data", "model_versions", "mapsto_adapt", "mapsto_feedback")
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is allowed and kept."""
+
+    most_wait: float = 1.0
+    """Seconds that a request may be expected to wait before it is refused with 429."""
+    deadline: float = 30.0
+    """Seconds after which nothing is done for a request."""
+    body: int = 64 << 20
+    """Bytes of a request's body."""
+    versions: int = 100
+    """Private versions of a tenant; the one used longest ago goes when another comes."""
+    heads: int = 1000
+    """Versions in memory."""
+    kept: int = 10_000
+    """Answers that are kept for their labels, a worker and model."""
+    kept_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """A label for an answer, or for an input that comes with it."""
+
+    label: str
+    request_id: str = ""
+    row: int = 0
+    inputs: Sequence[Given] = ()
+    version: str = ""
+    idempotency_key: str = ""
+
+
+@dataclass(eq=False)
+class _Served:
+    model: ServedModel
+    kept: KeptAnswers | None
+    active: str = BASE
+    heads: OrderedDict[str, tuple[VersionHead, str | None]] = field(default_factory=OrderedDict[str, Any])
+    """Versions that were loaded, with their owner; the one used last is the last."""
+
+
+class Service:
+    """Served models over a state.
+
+    Parameters
+    ----------
+    models
+        Loaded and tried.
+    folder
+        Where this service keeps answers for their labels.
+    worker
+        The number of this process.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        state: State,
+        folder: Path,
+        *,
+        worker: int = 0,
+        limits: Limits | None = None,
+    ) -> None:
+        self.state, self.limits = state, limits or Limits()
+        self.keys, self.writer = Keys(state), Writer(state)
+        self.ready = True
+        self._models: dict[str, _Served] = {}
+        self._changes = -1
+        self._work = ThreadPoolExecutor(2, thread_name_prefix="adapt")
+        for model in models:
+            kept = None
+            if model.adapts:
+                width = model.embedded(np.zeros(model.signature.input_shape(1), model.signature.inputs[0].dtype)).shape[1]
+                kept = KeptAnswers(
+                    folder / model.name / f"{model.digest[:16]}",
+                    worker=worker,
+                    width=width,
+                    most=self.limits.kept,
+                    seconds=self.limits.kept_seconds,
+                )
+            self._models[model.name] = _Served(model, kept)
+        self.refresh()
+
+    # -- what is there
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models."""
+        return list(self._models)
+
+    def model(self, name: str) -> ServedModel:
+        """Raises `Refusal` (404) where there is none of that name."""
+        return self._served(name).model
+
+    def active(self, name: str) -> str:
+        """The version that answers where none is asked for."""
+        return self._served(name).active
+
+    def metadata(self, name: str, version: str, caller: Caller) -> dict[str, Any]:
+        """See `ServedModel.metadata`."""
+        served = self._served(name)
+        known = [BASE, *(row.version for row in self.versions(name, caller))]
+        chosen, head = self._head(served, version, caller)
+        return served.model.metadata(chosen, known, head)
+
+    def versions(self, name: str, caller: Caller) -> list[VersionRow]:
+        """All that the caller may use, the earliest first."""
+        model = self.model(name)
+        rows = self.state.versions(name)
+        return [row for row in rows if row.package == model.digest and row.owner in (None, caller.tenant)]
+
+    def refresh(self) -> bool:
+        """Take over what changed in the state, by this process or another; whether anything did."""
+        changes = self.state.changes()
+        if changes == self._changes:
+            return False
+        self._changes = changes
+        self.keys.refresh()
+        for name, served in self._models.items():
+            wanted = self.state.active(name) or BASE
+            if wanted != served.active:
+                if wanted != BASE:
+                    try:
+                        self._load(served, wanted)  # before it answers
+                    except (Refusal, StoreError):  # of another package, or damaged: the one before goes on
+                        continue
+                served.active = wanted
+        return True
+
+    # -- what is asked
+
+    async def infer(self, name: str, version: str, asked: Asked, caller: Caller) -> tuple[bytes, int | None]:
+        """The body of an answer, and its JSON's length where bytes follow."""
+        served = self._served(name)
+        model = served.model
+        chosen, head = self._head(served, version, caller)
+        deadline = time.perf_counter() + self._deadline(asked)
+        found = await model.infer(model.samples(asked.inputs), deadline=deadline, key=caller.name)
+        outputs = model.outputs(found, head)
+        if asked.outputs is not None and "features" in asked.outputs and found.features is not None:
+            outputs.append(Output("features", "FP32", found.features))
+        parameters: dict[str, Any] = {}
+        if served.kept is not None and found.features is not None:
+            best = outputs[0].array.argmax(1).tolist() if len(outputs) > 1 else [-1] * len(found.features)
+            parameters["request_id"] = served.kept.keep(
+                found.features, version=chosen, tenant=caller.tenant, answers=best
+            )
+        return encode(model=name, version=chosen, asked=asked, outputs=outputs, parameters=parameters)
+
+    async def adapt(self, name: str, asked: Asked, caller: Caller) -> dict[str, Any]:
+        """A version from a support set: the inputs, and the label of each as the input ``label``."""
+        served = self._served(name)
+        model = served.model
+        labels, inputs = _labels(asked.inputs)
+        shared = asked.parameters.get("shared", False) is True
+        if shared:
+            caller.require("admin")
+        version = f"a-{secrets.token_hex(6)}"
+
+        def work() -> tuple[VersionHead, float]:
+            began = time.perf_counter()
+            samples = model.samples(inputs)
+            if len(samples) != len(labels):
+                raise Refusal(400, f"{len(samples)} examples but {len(labels)} labels; give one a sample")
+            if len(set(labels)) > _MOST_CLASSES:
+                raise Refusal(400, f"at most {_MOST_CLASSES} classes are taken")
+            head = fitted(model.embedded(samples), labels)
+            row = VersionRow(
+                model=name,
+                version=version,
+                kind="adapted",
+                parent=BASE,
+                package=model.digest,
+                content=head.content(),
+                owner=None if shared else caller.tenant,
+                note=f"{len(labels)} examples of {len(head.classes)} classes",
+            )
+            self.state.add_version(row)
+            self._keep_within_quota(name, caller)
+            return head, time.perf_counter() - began
+
+        try:
+            head, seconds = await asyncio.get_running_loop().run_in_executor(self._work, work)
+        except StoreError as error:
+            raise Refusal(503, f"the version was not stored: {error.what}", retry_after=5.0) from error
+        except MapstoError as error:
+            raise Refusal(400, str(error)) from error
+        self._remember(served, version, head, None if shared else caller.tenant)
+        return {
+            "model_name": name,
+            "model_version": version,
+            "classes": list(head.classes),
+            "examples": len(labels),
+            "package": model.digest,
+            "shared": shared,
+            "seconds": round(seconds, 6),
+        }
+
+    async def feedback(self, name: str, given: Sequence[Feedback], caller: Caller) -> list[dict[str, Any]]:
+        """Store labels; what is returned is stored durably, or was before."""
+        served = self._served(name)
+        if served.kept is None:
+            raise Refusal(409, "no features can be taken of this model, so that it does not learn")
+        rows = [await self._feedback_row(served, each, caller) for each in given]
+        positions = await self.writer.append(rows)
+        return [
+            {"event": row.event, "stored": position > 0, **({} if position else {"reason": "it has a label already"})}
+            for row, position in zip(rows, positions, strict=True)
+        ]
+
+    def promote(self, name: str, version: str, caller: Caller, *, why: str = "") -> str:
+        """Let a version answer; the one that did before. Raises `Refusal` (409) where another was promoted meanwhile."""
+        served = self._served(name)
+        read = self.state.active(name)
+        if version != BASE:
+            _, owner = self._load(served, version)
+            if owner is not None:
+                raise Refusal(409, "a private version answers only its owner; adapt with \"shared\": true to promote it")
+        if not self.state.promote(name, version, read=read, why=why or f"promoted by {caller.name}"):
+            raise Refusal(409, f"another version than '{read or BASE}' answers now; look again")
+        self.refresh()
+        return read or BASE
+
+    def roll_back(self, name: str, caller: Caller) -> tuple[str, str]:
+        """Let the version before answer again: which did, and which does now."""
+        before = self.state.active_before(name) or BASE
+        if not self.state.active(name):
+            raise Refusal(409, "nothing was promoted, so that there is nothing to roll back")
+        return self.promote(name, before, caller, why=f"rolled back by {caller.name}"), before
+
+    async def closed(self) -> None:
+        """Waits for what is running, and stores what was acknowledged."""
+        for served in self._models.values():
+            await served.model.batcher.closed()
+        self._work.shutdown(wait=True)
+        await asyncio.get_running_loop().run_in_executor(None, self.writer.close)
+
+    # -- private
+
+    def _served(self, name: str) -> _Served:
+        served = self._models.get(name)
+        if served is None:
+            raise Refusal(404, f"there is no model '{short(name)}'; the models are {few(list(self._models))}")
+        return served
+
+    def _head(self, served: _Served, version: str, caller: Caller) -> tuple[str, VersionHead | None]:
+        """The version that is asked for, or the active one, and its head; None for the package's own."""
+        chosen = version or served.active
+        if chosen == BASE:
+            return BASE, None
+        held = served.heads.get(chosen)
+        if held is None:
+            held = self._load(served, chosen)
+        else:
+            served.heads.move_to_end(chosen)
+        head, owner = held
+        if owner is not None and owner != caller.tenant:
+            raise self._no_version(served, chosen)
+        return chosen, head
+
+    def _load(self, served: _Served, version: str) -> tuple[VersionHead, str | None]:
+        held = served.heads.get(version)
+        if held is not None:
+            return held
+        row = self.state.version(served.model.name, version)
+        if row is None or row.package != served.model.digest:
+            raise self._no_version(served, version)
+        return self._remember(served, version, VersionHead.of(row.content), row.owner)
+
+    def _remember(
+        self, served: _Served, version: str, head: VersionHead, owner: str | None
+    ) -> tuple[VersionHead, str | None]:
+        served.heads[version] = (head, owner)
+        while len(served.heads) > self.limits.heads:
+            oldest = next(name for name in served.heads if name != served.active)
+            del served.heads[oldest]
+        return head, owner
+
+    def _no_version(self, served: _Served, version: str) -> Refusal:
+        return Refusal(404, f"model '{served.model.name}' has no version '{short(version)}'")
+
+    def _keep_within_quota(self, name: str, caller: Caller) -> None:
+        own = [row.version for row in self.state.versions(name) if row.owner == caller.tenant]
+        if len(own) > self.limits.versions:
+            self.state.drop_versions(name, own[: len(own) - self.limits.versions])
+
+    def _deadline(self, asked: Asked) -> float:
+        """Seconds, the request's ``timeout`` in microseconds where it has one."""
+        wanted = asked.parameters.get("timeout")
+        if isinstance(wanted, (int, float)) and not isinstance(wanted, bool) and math.isfinite(wanted) and wanted > 0:
+            return min(self.limits.deadline, wanted / 1e6)
+        return self.limits.deadline
+
+    async def _feedback_row(self, served: _Served, given: Feedback, caller: Caller) -> FeedbackRow:
+        model, label = served.model, given.label.strip()
+        if not label or len(label) > 1000:
+            raise Refusal(400, "a label is a text of 1 to 1000 characters")
+        if given.request_id:
+            kept = served.kept.find(given.request_id, given.row, tenant=caller.tenant) if served.kept else None
+            if kept is None:
+                raise Refusal(404, "no request of yours has this request_id")
+            event = f"{given.request_id}/{given.row}"
+            return self._row(model.name, event, kept, label, caller, served)
+        if not given.inputs:
+            raise Refusal(400, "give the request_id of an answer, or the inputs that the label is for")
+        samples = model.samples(given.inputs)
+        if len(samples) != 1:
+            raise Refusal(400, f"a label is for one sample, and the inputs hold {len(samples)}")
+        deadline = time.perf_counter() + self.limits.deadline
+        found = await model.infer(samples, deadline=deadline, key=caller.name)
+        if found.features is None:
+            raise Refusal(409, "no features can be taken of this model, so that it does not learn")
+        event = f"k/{given.idempotency_key}" if given.idempotency_key else f"i/{secrets.token_hex(12)}"
+        return self._row(model.name, event, Kept(found.features[0], "", -1, time.time()), label, caller, served)
+
+    def _row(
+        self, model: str, event: str, kept: Kept, label: str, caller: Caller, served: _Served
+    ) -> FeedbackRow:
+        classes: Sequence[str] = served.model.signature.classes or ()
+        if kept.version not in ("", BASE) and kept.version in served.heads:
+            classes = served.heads[kept.version][0].classes
+        answer = classes[kept.answer] if 0 <= kept.answer < len(classes) else ""
+        return FeedbackRow(
+            model=model,
+            event=event,
+            tenant=caller.tenant,
+            version=kept.version,
+            label=label,
+            answer=answer,
+            features=np.ascontiguousarray(kept.features, np.float32).tobytes(),
+        )
+
+
+def _labels(inputs: Sequence[Given]) -> tuple[list[str], list[Given]]:
+    """The labels of a support set, and its other inputs."""
+    others = [given for given in inputs if given.name != LABEL]
+    own = [given for given in inputs if given.name == LABEL]
+    if len(own) != 1 or own[0].datatype != "BYTES":
+        raise Refusal(400, f"a support set has an input '{LABEL}' of type BYTES, the class of each example")
+    if not others:
+        raise Refusal(400, "a support set has the examples beside their labels")
+    found = [value.decode("utf-8", "replace") for value in tensor(own[0]).ravel().tolist()]
+    if any(not label.strip() for label in found):
+        raise Refusal(400, "a label is empty")
+    return found, others

@@ -1,0 +1,468 @@
+"""What the service must not lose: feedback, versions, keys, and what its learners have come to, in SQLite or PostgreSQL.
+
+SQLite is written ahead (WAL). With `durability="process"` (``synchronous=NORMAL``) what was acknowledged outlives the end of every process, kill −9
+too, but the last moments before a power cut may be lost; ``"power"`` (``FULL``) has each commit on the disk first. PostgreSQL does the latter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from mapsto.errors import SpecError, StoreError
+
+__all__ = ["Durability", "FeedbackRow", "State", "VersionRow"]
+
+Durability = Literal["process", "power"]
+_FORMAT = 1
+_BUSY_MS = 10_000
+
+_tables = sa.MetaData()
+_big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_meta = sa.Table(
+    "meta", _tables, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
+)
+_feedback = sa.Table(
+    "feedback",
+    _tables,
+    sa.Column("position", _big, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("features", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("model", "tenant", "event"),
+)
+_versions = sa.Table(
+    "versions",
+    _tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("parent", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("used", sa.Float, nullable=False),
+    sa.Column("package", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+_active = sa.Table(
+    "active",
+    _tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("before", sa.Text, nullable=False),
+    sa.Column("changed", sa.Float, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+)
+_learners = sa.Table(
+    "learners",
+    _tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("changed", sa.Float, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+_leases = sa.Table(
+    "leases",
+    _tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+)
+_keys = sa.Table(
+    "keys",
+    _tables,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float),
+    sa.Column("revoked", sa.Float),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackRow:
+    """A label for something that was answered."""
+
+    model: str
+    event: str
+    """What it is a label of: one label each, of a tenant."""
+    tenant: str
+    version: str
+    """That gave the answer; empty where the input came with the label."""
+    label: str
+    answer: str
+    """The class that was answered; empty where nothing was."""
+    features: bytes
+    """float32."""
+    position: int = 0
+    """Its place among all rows, from 1; set when it is stored."""
+    time: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionRow:
+    """A version of a model: a head on the features of a package."""
+
+    model: str
+    version: str
+    kind: Literal["adapted", "learned"]
+    parent: str
+    """The version that it was made from."""
+    package: str
+    """The digest of the package that it stands on."""
+    content: bytes
+    owner: str | None = None
+    """The tenant who alone may use it; None: everyone."""
+    note: str = ""
+    created: float = 0.0
+
+
+class State:
+    """The tables, opened by one process.
+
+    Parameters
+    ----------
+    url
+        A path of a file, made where it is missing, or ``postgresql://USER@HOST/NAME`` (extra `postgres`).
+    durability
+        Of SQLite.
+
+    Raises
+    ------
+    StoreError
+        It cannot be opened, or is of a later mapsto.
+    """
+
+    def __init__(self, url: str | Path, *, durability: Durability = "process") -> None:
+        self.url = str(url)
+        self._sqlite = "://" not in self.url
+        self._engine = self._opened(durability)
+        self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
+        try:
+            with self._engine.begin() as connection:
+                _tables.create_all(connection)
+                row = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).first()
+                if row is None:
+                    values = [{"name": "format", "value": _FORMAT}, {"name": "changes", "value": 0}]
+                    connection.execute(self._insert(_meta).on_conflict_do_nothing(), values)
+                elif row[0] > _FORMAT:
+                    raise StoreError(f"is of a later mapsto (format {row[0]})", where=self.url, hint="upgrade mapsto")
+        except sa.exc.SQLAlchemyError as error:
+            raise self._trouble(error, "cannot be opened") from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    # -- feedback
+
+    def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
+        """Store rows in one transaction; durable when it returns.
+
+        Returns
+        -------
+        list of int
+            Each row's position; 0 where its event has a label already, which stays.
+        """
+        now = time.time()
+        positions: list[int] = []
+        with self.writing() as connection:
+            for row in rows:
+                values = {
+                    "model": row.model,
+                    "event": row.event,
+                    "tenant": row.tenant,
+                    "time": now,
+                    "version": row.version,
+                    "label": row.label,
+                    "answer": row.answer,
+                    "features": row.features,
+                }
+                insert = self._insert(_feedback).values(values).on_conflict_do_nothing().returning(_feedback.c.position)
+                positions.append(int(connection.execute(insert).scalar() or 0))
+        return positions
+
+    def feedback(self, model: str, *, after: int = 0, most: int = 256) -> list[FeedbackRow]:
+        """Rows of a model beyond a position, in their order."""
+        query = (
+            sa.select(_feedback)
+            .where(_feedback.c.model == model, _feedback.c.position > after)
+            .order_by(_feedback.c.position)
+            .limit(most)
+        )
+        with self._engine.connect() as connection:
+            found = connection.execute(query).mappings().all()
+        return [FeedbackRow(**row) for row in found]
+
+    def last_position(self, model: str) -> int:
+        """The position of a model's last row; 0 where there is none."""
+        query = sa.select(sa.func.max(_feedback.c.position)).where(_feedback.c.model == model)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
+    # -- versions
+
+    def add_version(self, row: VersionRow) -> None:
+        """Store a version. Raises `StoreError` where there is one of that name."""
+        with self.writing() as connection:
+            self._put_version(connection, row)
+
+    def versions(self, model: str) -> list[VersionRow]:
+        """All of a model, the earliest first, without their content."""
+        columns = [column for column in _versions.c if column.name not in ("content", "used")]
+        query = sa.select(*columns).where(_versions.c.model == model).order_by(_versions.c.created)
+        with self._engine.connect() as connection:
+            return [VersionRow(**row, content=b"") for row in connection.execute(query).mappings()]
+
+    def version(self, model: str, version: str) -> VersionRow | None:
+        """One, with its content."""
+        columns = [column for column in _versions.c if column.name != "used"]
+        query = sa.select(*columns).where(_versions.c.model == model, _versions.c.version == version)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else VersionRow(**row)
+
+    def drop_versions(self, model: str, versions: Sequence[str]) -> None:
+        """Forget versions; the active one stays."""
+        kept = sa.select(_active.c.version).where(_active.c.model == model)
+        with self.writing() as connection:
+            connection.execute(
+                sa.delete(_versions).where(
+                    _versions.c.model == model, _versions.c.version.in_(versions), _versions.c.version.not_in(kept)
+                )
+            )
+            self._changed(connection)
+
+    def active(self, model: str) -> str:
+        """The version that answers; empty where none was ever promoted."""
+        with self._engine.connect() as connection:
+            return str(connection.execute(sa.select(_active.c.version).where(_active.c.model == model)).scalar() or "")
+
+    def active_before(self, model: str) -> str:
+        """The version that answered before the active one; empty where there was none."""
+        with self._engine.connect() as connection:
+            return str(connection.execute(sa.select(_active.c.before).where(_active.c.model == model)).scalar() or "")
+
+    def promote(self, model: str, version: str, *, read: str, why: str) -> bool:
+        """Let a version answer if the active one is still the one that was read; whether it was."""
+        now = time.time()
+        with self.writing() as connection:
+            done = self._promote(connection, model, version, read, why, now)
+            if done:
+                self._changed(connection)
+        return done
+
+    def changes(self) -> int:
+        """A number that grows with every change of versions and keys: what replicas poll."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "changes")).scalar() or 0)
+
+    # -- learners
+
+    def lease(self, model: str, holder: str, seconds: float) -> bool:
+        """Take or renew the right to learn for a model; False where another has it."""
+        now = time.time()
+        values = {"model": model, "holder": holder, "expires": now + seconds}
+        with self.writing() as connection:
+            insert = self._insert(_leases).values(values)
+            free = sa.or_(_leases.c.holder == holder, _leases.c.expires < now)
+            held = connection.execute(
+                insert.on_conflict_do_update(index_elements=["model"], set_=values, where=free).returning(
+                    _leases.c.holder
+                )
+            ).scalar()
+        return held == holder
+
+    def release(self, model: str, holder: str) -> None:
+        """Give the right back."""
+        with self.writing() as connection:
+            connection.execute(sa.delete(_leases).where(_leases.c.model == model, _leases.c.holder == holder))
+
+    def learner(self, model: str) -> tuple[int, str, str, bytes] | None:
+        """Of a model's learner its position, the version it published last, a note and its state."""
+        query = sa.select(_learners.c.position, _learners.c.version, _learners.c.note, _learners.c.content)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.where(_learners.c.model == model)).first()
+        return None if row is None else (int(row[0]), str(row[1]), str(row[2]), bytes(row[3]))
+
+    def learner_status(self, model: str) -> tuple[int, str, str, float] | None:
+        """As `learner`, with the time of its last word in place of its state."""
+        query = sa.select(_learners.c.position, _learners.c.version, _learners.c.note, _learners.c.changed)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.where(_learners.c.model == model)).first()
+        return None if row is None else (int(row[0]), str(row[1]), str(row[2]), float(row[3]))
+
+    def learnt(
+        self,
+        model: str,
+        *,
+        holder: str,
+        position: int,
+        content: bytes,
+        note: str,
+        version: VersionRow | None = None,
+        promoted_from: str | None = None,
+        why: str = "",
+    ) -> bool:
+        """In one transaction a learner's state, its position, the version that it publishes, and its promotion.
+
+        Parameters
+        ----------
+        holder
+            Who must still hold the lease.
+        promoted_from
+            The active version as it was read; the new one takes its place if it is still that.
+
+        Returns
+        -------
+        bool
+            False, and nothing is stored, where the lease is another's.
+        """
+        now = time.time()
+        with self.writing() as connection:
+            lease = sa.select(_leases.c.holder).where(_leases.c.model == model, _leases.c.expires >= now)
+            if connection.execute(lease).scalar() != holder:
+                return False
+            before = connection.execute(sa.select(_learners.c.version).where(_learners.c.model == model)).scalar()
+            values = {
+                "model": model,
+                "position": position,
+                "version": version.version if version is not None else str(before or ""),
+                "changed": now,
+                "note": note,
+                "content": content,
+            }
+            connection.execute(
+                self._insert(_learners).values(values).on_conflict_do_update(index_elements=["model"], set_=values)
+            )
+            if version is not None:
+                self._put_version(connection, version)
+                if promoted_from is not None:
+                    self._promote(connection, model, version.version, promoted_from, why, now)
+        return True
+
+    # -- keys
+
+    def add_key(
+        self, *, id_: str, digest: bytes, tenant: str, scopes: Sequence[str], expires: float | None = None
+    ) -> None:
+        """Store a key's digest."""
+        values = {
+            "id": id_,
+            "digest": digest,
+            "tenant": tenant,
+            "scopes": " ".join(scopes),
+            "created": time.time(),
+            "expires": expires,
+            "revoked": None,
+        }
+        with self.writing() as connection:
+            connection.execute(sa.insert(_keys).values(values))
+            self._changed(connection)
+
+    def end_key(self, id_: str, *, at: float) -> bool:
+        """Let a key be valid no longer than to a moment; whether there is one of that name."""
+        with self.writing() as connection:
+            done = connection.execute(sa.update(_keys).where(_keys.c.id == id_).values(revoked=at)).rowcount
+            self._changed(connection)
+        return bool(done)
+
+    def keys(self) -> list[Mapping[str, Any]]:
+        """All keys, without what they are: ``id``, ``digest``, ``tenant``, ``scopes``, ``created``, ``expires``, ``revoked``."""
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(sa.select(_keys).order_by(_keys.c.created)).mappings()]
+
+    # -- private
+
+    def _opened(self, durability: Durability) -> sa.Engine:
+        if not self._sqlite:
+            scheme, _, rest = self.url.partition("://")
+            if not scheme.startswith("postgresql"):
+                raise SpecError(
+                    f"'{scheme}' is no database of the service", where="--state", hint="give a file or postgresql://…"
+                )
+            return sa.create_engine(f"postgresql+psycopg://{rest}", pool_pre_ping=True)
+        path = Path(self.url)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot be made ({error.strerror})", where=self.url, hint="give another --state") from error
+        engine = sa.create_engine(f"sqlite:///{path}")
+
+        @sa.event.listens_for(engine, "connect")
+        def prepare(connection: Any, record: Any) -> None:
+            connection.isolation_level = None  # transactions are begun below, and by nothing else
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
+            cursor.close()
+
+        return engine
+
+    @contextmanager
+    def writing(self) -> Generator[sa.Connection]:
+        """A transaction that is committed at the end. Raises `StoreError` where that fails: then nothing is stored."""
+        try:
+            with self._engine.connect() as connection:
+                if self._sqlite:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                except BaseException:
+                    connection.exec_driver_sql("ROLLBACK") if self._sqlite else connection.rollback()
+                    raise
+                connection.exec_driver_sql("COMMIT") if self._sqlite else connection.commit()
+        except sa.exc.SQLAlchemyError as error:
+            raise self._trouble(error, "cannot be written") from error
+
+    def _trouble(self, error: Exception, what: str) -> StoreError:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        return StoreError(f"the state {what} ({reason})", where=self.url.rpartition("@")[2], hint="look at its disk or server")
+
+    def _put_version(self, connection: sa.Connection, row: VersionRow) -> None:
+        now = time.time()
+        values = {
+            "model": row.model,
+            "version": row.version,
+            "kind": row.kind,
+            "parent": row.parent,
+            "owner": row.owner,
+            "created": now,
+            "used": now,
+            "package": row.package,
+            "note": row.note,
+            "content": row.content,
+        }
+        connection.execute(sa.insert(_versions).values(values))
+        self._changed(connection)
+
+    def _promote(
+        self, connection: sa.Connection, model: str, version: str, read: str, why: str, now: float
+    ) -> bool:
+        values = {"version": version, "before": read, "changed": now, "why": why}
+        if not read:
+            insert = self._insert(_active).values(model=model, **values).on_conflict_do_nothing()
+            return bool(connection.execute(insert.returning(_active.c.model)).scalar())
+        update = sa.update(_active).where(_active.c.model == model, _active.c.version == read).values(values)
+        return bool(connection.execute(update).rowcount)
+
+    def _changed(self, connection: sa.Connection) -> None:
+        connection.execute(sa.update(_meta).where(_meta.c.name == "changes").values(value=_meta.c.value + 1))
