@@ -13,7 +13,15 @@ from onnx import helper
 
 from mapsto_runtime.signature import Column, Preprocessing, Signature, TensorSpec
 
-__all__ = ["COLOURS", "color_package", "embedding_package", "identity_package", "table_package", "write_package"]
+__all__ = [
+    "COLOURS",
+    "color_package",
+    "embedding_package",
+    "identity_package",
+    "linear_package",
+    "table_package",
+    "write_package",
+]
 
 COLOURS = ("red", "green", "blue")
 
@@ -85,3 +93,20 @@ def table_package(folder: Path, *, values: bool = False, fill: bool = True) -> P
     signature = Signature(**_specs((2,), 1), preprocessing=before, classes=("price",), answers="values")
     weight = helper.make_tensor("weight", onnx.TensorProto.FLOAT, [2, 1], np.array([1.0, 0.0], np.float32))
     return write_package(folder, [helper.make_node("MatMul", ["input", "weight"], ["output"])], signature, (weight,))
+
+
+def linear_package(folder: Path, weight: Any, classes: tuple[str, ...]) -> Path:
+    """Its features are the numbers that it is given, and its scores their products with `weight` (classes, numbers)."""
+    matrix = np.asarray(weight, np.float32)
+    constants = (
+        onnx.numpy_helper.from_array(matrix, "weight"),
+        onnx.numpy_helper.from_array(np.zeros(len(matrix), np.float32), "bias"),
+    )
+    nodes = [
+        helper.make_node("Identity", ["input"], ["features"]),
+        helper.make_node("Gemm", ["features", "weight", "bias"], ["output"], transB=1),
+    ]
+    signature = Signature(
+        **_specs((matrix.shape[1],), len(matrix)), preprocessing=Preprocessing(kind="none"), classes=classes
+    )
+    return write_package(folder, nodes, signature, constants)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from mapsto.service.keys import Caller
+    from mapsto.service.served_model import ServedModel
 from mapsto.cli.app import app, print_note, print_text
 from mapsto.errors import MissingExtra, SpecError, command
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @app.command()
@@ -47,7 +49,8 @@ def serve(
         bool, typer.Option(help="Let a version that proves better on held-back labels answer by itself.")
     ] = True,
     window: Annotated[
-        float, typer.Option(min=0, help="Seconds for which requests are still taken after SIGTERM, while readiness fails.")
+        float,
+        typer.Option(min=0, help="Seconds for which requests are still taken after SIGTERM, while readiness fails."),
     ] = 0.0,
 ) -> None:
     """Answer over HTTP, adapt to examples, and learn from feedback.
@@ -59,9 +62,9 @@ def serve(
     try:
         import uvloop
     except ImportError as error:
-        raise MissingExtra("the extra `serve` is not installed", where="mapsto serve", hint='pip install "mapsto[serve]"') from error
-    from mapsto.service.keys import made
+        raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
     from mapsto.service.inference_handler import InferenceHandler, authorization
+    from mapsto.service.keys import made
     from mapsto.service.routes import application
     from mapsto.service.served_model import ServedModel
     from mapsto.service.server import Ending
@@ -82,7 +85,7 @@ def serve(
     listening = _listening(host, port)
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
 
-    def who(header: bytes | None):
+    def who(header: bytes | None) -> Caller:
         return service.keys.caller(authorization(header))
 
     handler = InferenceHandler(service, application(service, who, lambda: b""), who)
@@ -149,15 +152,44 @@ def _listening(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _welcome(address: str, name: str, key: str, model) -> list[str]:
-    example = next(iter(sorted((model.folder / "examples").glob("*"))), None)
-    body = "{\"inputs\": [{\"name\": \"image\", \"datatype\": \"BYTES\", \"shape\": [1], \"parameters\": {\"content_type\": \"base64\"}, \"data\": [\"'$(base64 -w0 FILE)'\"]}]}"
-    file = str(example) if example is not None else "FILE.png"
+_IMAGE = (
+    '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"content_type": "base64"}, '
+    """"data": ["'$(base64 -w0 FILE)'"]}]}"""
+)
+"""The body of a request for an image file, as a shell makes it."""
+
+
+def _welcome(address: str, name: str, key: str, model: ServedModel) -> list[str]:
+    """Where it is served, the key of this run, and lines for `curl`."""
+    own = f"{address}/v2/models/{model.name}"
+    curl = f"curl -sH 'Authorization: Bearer {key}' {own}"
+    infer, label = _example(model), "LABEL"
     return [
         f"serving {model.name} at {address}; end with Ctrl-C",
         f"key '{name}', for this run: {key}",
-        f"curl -H 'Authorization: Bearer {key}' {address}/v2/models/{model.name}",
-        f"curl -H 'Authorization: Bearer {key}' {address}/v2/models/{model.name}/infer -d '{body.replace('FILE', file)}'",
-        f"curl -H 'Authorization: Bearer {key}' {address}/v2/models/{model.name}/feedback -d "
-        "'{\"request_id\": \"…\", \"label\": \"…\"}'",
+        curl,
+        f"{curl}/infer -d '{infer}'",
+        f"""{curl}/feedback -d '{{"label": "{label}", {infer[1:]}'""",
     ]
+
+
+def _example(model: ServedModel) -> str:
+    """The body of a request that works."""
+    examples = sorted((model.folder / "examples").glob("*")) if (model.folder / "examples").is_dir() else []
+    if examples and model.signature.preprocessing.kind == "image":
+        return _IMAGE.replace("FILE", str(examples[0].resolve()))
+    columns = model.signature.preprocessing.columns
+    if columns:
+        inputs = [
+            {"name": each.name, "datatype": "BYTES" if each.categories else "FP64", "shape": [1]}
+            | {"data": [each.categories[0] if each.categories else each.mean]}
+            for each in columns
+        ]
+        return json.dumps({"inputs": inputs})
+    from mapsto.service.inference_protocol import datatype_of
+
+    spec, shape = model.signature.inputs[0], list(model.signature.input_shape(1))
+    zeros = [0] * math.prod(shape)
+    return json.dumps(
+        {"inputs": [{"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": shape, "data": zeros}]}
+    )

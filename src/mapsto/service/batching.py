@@ -139,7 +139,7 @@ class Batcher:
         raise Refusal(
             429,
             f"the model is busy: a request would wait {wait:.2g} s, and at most {most:.2g} s are allowed",
-            retry_after=wait * random.uniform(0.5, 1.5),  # noqa: S311 - spreads those that come back
+            retry_after=wait * random.uniform(0.5, 1.5),
         )
 
     def _schedule(self) -> None:

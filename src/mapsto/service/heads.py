@@ -1,6 +1,7 @@
 """What a version of a served model makes of features: a small head that is fitted in milliseconds and answers in microseconds.
 
-``scores = last · max(0, first · z) + bias``, or ``last · z + bias`` without `first`, with z the features or their signed roots.
+``scores = last · max(0, first · z + offset) + bias``, or ``last · z + bias`` without `first`, with z the features, their signed roots
+or their direction.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.nn.online.head import Head as LearntHead
+    from mapsto.nn.online.head import RowColumn
 
 __all__ = ["VersionHead", "fitted", "of_learner"]
 
@@ -35,21 +37,35 @@ class VersionHead:
     """(K,)."""
     first: NDArray[np.float32] | None = None
     """(P, D)."""
+    offset: NDArray[np.float32] | None = None
+    """(P,), with `first`."""
     rooted: bool = False
     """Whether it is given the signed root of each feature."""
+    directed: bool = False
+    """Whether it is given features of length √D, as online learners are."""
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, K) of features (N, D); the softmax of a row is a probability."""
         z = ridge.rooted(features) if self.rooted else features
+        if self.directed:
+            lengths = np.linalg.norm(z, axis=1, keepdims=True)
+            z = z * (z.shape[1] ** 0.5 / np.maximum(lengths, 1e-30)).astype(z.dtype)
         if self.first is not None:
-            z = np.maximum(z @ self.first.T, 0)
+            z = z @ self.first.T
+            z = np.maximum(z if self.offset is None else z + self.offset, 0)
         return z @ self.last.T + self.bias
 
     def content(self) -> bytes:
         """As bytes, without pickle."""
-        held = {"last": self.last, "bias": self.bias, "classes": np.array(self.classes), "rooted": np.array(self.rooted)}
+        held = {
+            "last": self.last,
+            "bias": self.bias,
+            "classes": np.array(self.classes),
+            "ways": np.array([self.rooted, self.directed]),
+        }
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **held, **({} if self.first is None else {"first": self.first}))
+        more = {"first": self.first, "offset": self.offset}
+        np.savez(file, allow_pickle=False, **held, **{name: each for name, each in more.items() if each is not None})
         return file.getvalue()
 
     @staticmethod
@@ -58,9 +74,15 @@ class VersionHead:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as held:
                 classes = tuple(map(str, held["classes"].tolist()))
-                first = held["first"] if "first" in held.files else None
+                first, offset = (held[name] if name in held.files else None for name in ("first", "offset"))
                 head = VersionHead(
-                    classes=classes, last=held["last"], bias=held["bias"], first=first, rooted=bool(held["rooted"])
+                    classes=classes,
+                    last=held["last"],
+                    bias=held["bias"],
+                    first=first,
+                    offset=offset,
+                    rooted=bool(held["ways"][0]),
+                    directed=bool(held["ways"][1]),
                 )
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise StoreError("the head of a version is damaged", hint="roll back to an earlier version") from error
@@ -80,7 +102,9 @@ def fitted(features: NDArray[np.float32], labels: Sequence[str]) -> VersionHead:
     """
     classes = tuple(dict.fromkeys(labels))
     if len(classes) < 2:
-        raise DataError("the examples are of fewer than two classes", where="adapt", hint="give examples of two or more")
+        raise DataError(
+            "the examples are of fewer than two classes", where="adapt", hint="give examples of two or more"
+        )
     if not np.isfinite(features).all():
         raise DataError("the model gives NaN or infinity for an example", where="adapt", hint="leave that example out")
     numbers = np.array([classes.index(label) for label in labels])
@@ -95,9 +119,29 @@ def fitted(features: NDArray[np.float32], labels: Sequence[str]) -> VersionHead:
     )
 
 
-def of_learner(head: LearntHead, classes: Sequence[str]) -> VersionHead:
-    """The head of an online learner that stands on features."""
-    first = None if head.first is None else head.first.astype(np.float32)
+def of_learner(head: LearntHead, layout: Sequence[RowColumn], classes: Sequence[str]) -> VersionHead:
+    """The head of an online learner that stands on features.
+
+    Parameters
+    ----------
+    layout
+        Where the features stand in its rows; whatever else is in a row is the constant 1.
+    """
+    (column,) = layout
+    places = list(column.places)
+    matrix = head.last if head.first is None else head.first
+    constant = np.delete(matrix, places, axis=1).sum(1)
+    last, bias, first, offset = head.last, head.bias, None, None
+    if head.first is None:
+        last, bias = matrix[:, places], bias + constant
+    else:
+        first, offset = matrix[:, places].astype(np.float32), constant.astype(np.float32)
+    last, bias = last - last.mean(0), bias - bias.mean()  # the softmax is the same, and float32 holds it better
     return VersionHead(
-        classes=tuple(classes), last=head.last.astype(np.float32), bias=head.bias.astype(np.float32), first=first
+        classes=tuple(classes),
+        last=last.astype(np.float32),
+        bias=bias.astype(np.float32),
+        first=first,
+        offset=offset,
+        directed=True,
     )

@@ -50,7 +50,7 @@ class InferenceHandler:
         hosts: frozenset[str] = frozenset(),
     ) -> None:
         self._service, self._behind, self._who = service, behind, who
-        self._observe = observe or (lambda model, status, seconds: None)
+        self._observe: Observe = observe or _unobserved
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,7 @@ class InferenceHandler:
             if encoding:
                 body = unpacked(body, encoding, self._service.limits.body)
             content, head = await self._service.infer(name, version, decode(body, length), caller)
-            headers = [_JSON] if head is None else [_BINARY, (HEADER_LENGTH, b"%d" % head)]
+            headers: list[tuple[bytes, bytes]] = [_JSON] if head is None else [_BINARY, (HEADER_LENGTH, b"%d" % head)]
             if wants_gzip and len(content) > 1 << 14:
                 content = await asyncio.to_thread(gzip.compress, content, 1)
                 headers.append((b"content-encoding", b"gzip"))
@@ -104,6 +104,10 @@ class InferenceHandler:
             return True
         host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
         return (host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host) in self._hosts
+
+
+def _unobserved(model: str, status: int, seconds: float) -> None:
+    """Nobody asks."""
 
 
 class _Gone(Exception):

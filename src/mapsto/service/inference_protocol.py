@@ -176,7 +176,9 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
         elif given is None:
             raise Refusal(400, f"input '{name}' has neither data nor binary_data_size")
         content = parameters.get("content_type", "")
-        inputs.append(Given(item.name, item.datatype, tuple(item.shape), given, content if isinstance(content, str) else ""))
+        inputs.append(
+            Given(item.name, item.datatype, tuple(item.shape), given, content if isinstance(content, str) else "")
+        )
     if binary is not None and place < len(binary):
         raise Refusal(400, f"{len(binary) - place} bytes of the request belong to no input")
     if not inputs:
@@ -268,7 +270,9 @@ def _count(item: _Tensor, most: int) -> int:
     """How many elements the shape says."""
     name = short(item.name)
     if item.datatype not in DATATYPES:
-        raise Refusal(400, f"input '{name}' has the type '{short(item.datatype)}'; the types are {', '.join(DATATYPES)}")
+        raise Refusal(
+            400, f"input '{name}' has the type '{short(item.datatype)}'; the types are {', '.join(DATATYPES)}"
+        )
     if len(item.shape) > _MOST_DIMENSIONS or any(not 0 <= size <= most for size in item.shape):
         raise Refusal(400, f"input '{name}' has no possible shape: {item.shape[:10]}")
     count = math.prod(item.shape)
@@ -294,7 +298,9 @@ def _numbers(given: Given, dtype: str, name: str) -> NDArray[Any]:
         if found.dtype.kind == "f" and not (found == np.floor(found)).all():
             raise Refusal(400, f"input '{name}' of type {given.datatype} holds numbers that are not whole")
         if found.size and (found.min() < limits.min or found.max() > limits.max):
-            raise Refusal(400, f"input '{name}' of type {given.datatype} holds numbers beyond {limits.min} to {limits.max}")
+            raise Refusal(
+                400, f"input '{name}' of type {given.datatype} holds numbers beyond {limits.min} to {limits.max}"
+            )
     with np.errstate(over="ignore"):
         made = found.astype(wanted)
     if wanted.kind == "f" and not np.isfinite(made).all():

@@ -80,7 +80,9 @@ class KeptAnswers:
         self._next += len(features)
         ring, most = self._own, self._most
         held = tenant.encode()[:64]
-        for number, (row, answer) in enumerate(zip(features[-most:], answers[-most:], strict=True), max(0, len(features) - most)):
+        for number, (row, answer) in enumerate(
+            zip(features[-most:], answers[-most:], strict=True), max(0, len(features) - most)
+        ):
             place = ring[(first + number) % most]
             place["row"] = 0  # a reader of this moment finds nothing
             place["nonce"], place["time"], place["answer"] = nonce, now, answer
@@ -111,11 +113,17 @@ class KeptAnswers:
         found = ring[(first + row) % self._most].copy()
         if int(found["row"]) > first + row:
             raise Refusal(410, "the request is no longer kept; give its input with the label")
-        if int(found["row"]) != first + row or int(found["nonce"]) != nonce or bytes(found["tenant"]).decode() != tenant[:64]:
+        if (
+            int(found["row"]) != first + row
+            or int(found["nonce"]) != nonce
+            or bytes(found["tenant"]).decode() != tenant[:64]
+        ):
             raise unknown
         if time.time() - float(found["time"]) > self._seconds:
             raise Refusal(410, "the request is no longer kept; give its input with the label")
-        return Kept(found["features"].copy(), bytes(found["version"]).decode(), int(found["answer"]), float(found["time"]))
+        return Kept(
+            found["features"].copy(), bytes(found["version"]).decode(), int(found["answer"]), float(found["time"])
+        )
 
     def _path(self, worker: int) -> Path:
         return self._folder / f"answers-{worker}.ring"

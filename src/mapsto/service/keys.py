@@ -37,7 +37,9 @@ class Caller:
     def require(self, scope: Scope) -> None:
         """Raises `Refusal` (403) where the caller has not the scope."""
         if scope not in self.scopes:
-            raise Refusal(403, f"this key may {', '.join(sorted(self.scopes)) or 'do nothing'}; the request needs '{scope}'")
+            raise Refusal(
+                403, f"this key may {', '.join(sorted(self.scopes)) or 'do nothing'}; the request needs '{scope}'"
+            )
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Keys:
     def refresh(self) -> None:
         """Read the keys."""
         found: dict[bytes, _Key] = {}
-        for row in self._state.keys():
+        for row in self._state.all_keys():
             ends = min(row["expires"] or float("inf"), row["revoked"] or float("inf"))
             digest = bytes(row["digest"])
             caller = Caller(str(row["id"]), str(row["tenant"]), frozenset(str(row["scopes"]).split()))
@@ -102,7 +104,7 @@ def made(
             hint=f"give some of {', '.join(SCOPES)}",
         )
     id_ = name or f"key-{secrets.token_hex(4)}"
-    if any(row["id"] == id_ for row in state.keys()):
+    if any(row["id"] == id_ for row in state.all_keys()):
         raise SpecError(f"there is a key '{id_}' already", where="--name", hint="give another name, or rotate that one")
     key = new_key()
     expires = None if days is None else time.time() + days * 86_400

@@ -1,7 +1,7 @@
 """The process that learns: feedback beyond its position becomes a new version, which answers once it proved better.
 
-Of every five labels one is held back: the learner never sees it. On those that were held back lately the candidate and the active version are
-compared, and the candidate takes its place where it is right more often and a sign test says that this is no chance (Dixon and
+Of every five labels one is held back: the learner never sees it. On those that were held back lately the candidate and the active
+version are compared, and the candidate takes its place where it is right more often and a sign test says that this is no chance (Dixon and
 Mood, "The Statistical Sign Test", 1946). State, position, version and promotion are one transaction: after a kill at any moment
 each label is learnt once.
 """
@@ -32,6 +32,8 @@ from mapsto.store.state import decode_state, encode_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mapsto.nn.online.learning import StreamLearner
 
 __all__ = ["Evidence", "FeedbackLearner", "compared", "held_back"]
 
@@ -144,7 +146,7 @@ class FeedbackLearner:
             self._live = None  # another goes on from what is stored
             return 0
         if self._live is None:
-            self._open()
+            self._live = self._opened()
         rows = self._state.feedback(self._model.name, after=self._position)
         self._take(rows)
         due = time.monotonic() - self._published >= self._every
@@ -157,15 +159,14 @@ class FeedbackLearner:
         name = self._model.name
         model = self._live.result()
         active = self._state.active(name)
-        learner = model.open()
-        found = learner.head()
+        found = cast("StreamLearner", model.open()).head()
         if found is None:
             raise DomainError(
                 f"{model.learner} gives no linear head, which a version is",
                 where="--learn",
                 hint="learn with online.ridge, online.softmax, online.prototypes or online.mlp",
             )
-        head = of_learner(found[0], model.signature.classes)
+        head = of_learner(found[0], found[1], model.signature.classes)
         evidence = compared(head, self._active_head(active), self._held[-_WINDOW:])
         version = f"l-{self._position:08d}-{secrets.token_hex(3)}"
         row = VersionRow(
@@ -205,7 +206,7 @@ class FeedbackLearner:
 
     # -- private
 
-    def _open(self) -> None:
+    def _opened(self) -> Any:
         stored = self._state.learner(self._model.name)
         state: Any = None
         self._position, self._held = 0, []
@@ -216,8 +217,8 @@ class FeedbackLearner:
             self._held = [
                 (row, str(label)) for row, label in zip(state["held"]["features"], state["held"]["labels"], strict=True)
             ]
-        self._live = self._mapping.open(None, None if state is None else state["live"], Context())
         self._learnt = 0
+        return self._mapping.open(None, None if state is None else state["live"], Context())
 
     def _take(self, rows: list[FeedbackRow]) -> None:
         taken: list[FeedbackRow] = []
@@ -261,7 +262,9 @@ def held_back(row: FeedbackRow) -> bool:
     return hashlib.sha256(f"{row.tenant}/{row.event}".encode()).digest()[0] % _HELD_BACK == 0
 
 
-def compared(candidate: VersionHead, active: VersionHead | OwnHead | None, held: list[tuple[NDArray[np.float32], str]]) -> Evidence:
+def compared(
+    candidate: VersionHead, active: VersionHead | OwnHead | None, held: list[tuple[NDArray[np.float32], str]]
+) -> Evidence:
     """What held-back labels say of two heads; without an active one every answer of it counts as wrong."""
     if not held:
         return Evidence(0, 0.0, 0.0, 0, 0, 1.0)
@@ -271,11 +274,15 @@ def compared(candidate: VersionHead, active: VersionHead | OwnHead | None, held:
     def right(head: VersionHead | OwnHead | None) -> NDArray[np.bool_]:
         if head is None or not head.classes:
             return np.zeros(len(labels), bool)
-        return np.array([head.classes[best] == label for best, label in zip(head.scores(features).argmax(1), labels, strict=True)])
+        return np.array(
+            [head.classes[best] == label for best, label in zip(head.scores(features).argmax(1), labels, strict=True)]
+        )
 
     ours, theirs = right(candidate), right(active)
     better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    return Evidence(len(labels), 100 * float(ours.mean()), 100 * float(theirs.mean()), better, worse, _sign_test(better, worse))
+    return Evidence(
+        len(labels), 100 * float(ours.mean()), 100 * float(theirs.mean()), better, worse, _sign_test(better, worse)
+    )
 
 
 def _sign_test(better: int, worse: int) -> float:
@@ -307,8 +314,12 @@ def main() -> None:
 
     settings: dict[str, Any] = json.loads(sys.argv[1])
     ended: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        ended.append(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.append(1))
+        signal.signal(number, end)
     state = State(settings["state"], durability=settings["durability"])
     learners = [
         FeedbackLearner(

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mapsto.errors import MapstoError, StoreError
-from mapsto.service.inference_handler import authorization, read_body, unpacked
+from mapsto.service.inference_handler import read_body, unpacked
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
 from mapsto.service.refusal import Refusal, error_body
@@ -130,7 +130,9 @@ def _learning(service: Service, who: Callable[[bytes | None], Caller]) -> APIRou
     may_predict: Any = _allowed(who, "predict")
     is_admin: Any = _allowed(who, "admin")
 
-    @router.post("/adapt", tags=["adapt"], summary="A version from labelled examples, in the form of an inference request")
+    @router.post(
+        "/adapt", tags=["adapt"], summary="A version from labelled examples, in the form of an inference request"
+    )
     async def adapt(name: str, request: Request, caller: Caller = may_adapt) -> dict[str, Any]:
         return await service.adapt(name, await _asked(request, service), caller)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mapsto.errors import DataError, DomainError, StoreError
-from mapsto.service.batching import Batcher
+from mapsto.service.batching import Batcher, Run
 from mapsto.service.heads import VersionHead
 from mapsto.service.inference_protocol import Given, Output, datatype_of, tensor
 from mapsto.service.refusal import Refusal
@@ -82,12 +82,17 @@ class ServedModel:
         self.signature, self.digest = checked.signature, _digest(checked.tree)
         self.runtime, self.parity = checked.runtime, checked.tree.get("parity", {})
         self._features = False
+        self._run: Run
         self._path = checked.files[checked.model]
         if checked.runtime == "onnxruntime" and not self.signature.is_dense and self.signature.answers == "classes":
             self._run = self._session(checked.files[checked.model], threads)
         else:
             predictor = Predictor(folder, threads=threads)
-            self._run = lambda samples: [predictor.outputs(samples)]
+
+            def run(samples: NDArray[Any]) -> Sequence[NDArray[Any]]:
+                return [predictor.outputs(samples)]
+
+            self._run = run
         self.seconds = self._tried()
         self.batcher = Batcher(self._run, seconds=self.seconds, most_wait=most_wait, observe=observe)
 
@@ -186,7 +191,7 @@ class ServedModel:
 
     # -- private
 
-    def _session(self, path: Path, threads: int) -> Any:
+    def _session(self, path: Path, threads: int) -> Run:
         from mapsto.nn.export.embedding import with_embedding
 
         model: bytes | Path = path
@@ -214,11 +219,11 @@ class ServedModel:
         examples = sorted((self.folder / "examples").glob("*")) if (self.folder / "examples").is_dir() else []
         if examples and self.signature.preprocessing.kind == "image":
             x = read_input(examples[0], self.signature)
-        self._run(x)
+        scores = self._run(x)[0]
         times: list[float] = []
         for _ in range(_ROUNDS):
             began = time.perf_counter()
-            (scores, *_) = self._run(x)
+            self._run(x)
             times.append(time.perf_counter() - began)
         if not np.isfinite(scores).all():
             raise StoreError(
@@ -270,7 +275,11 @@ class ServedModel:
         missing = [name for name in names if name not in given]
         unknown = [name for name in given if name not in names and name not in before.header]
         if missing or unknown:
-            said = f"lacks the column {few(missing)}" if missing else f"has the column {few(unknown)}, which it does not know"
+            said = (
+                f"lacks the column {few(missing)}"
+                if missing
+                else f"has the column {few(unknown)}, which it does not know"
+            )
             raise Refusal(400, f"the model takes {self._taken()}; the request {said}")
         columns: list[NDArray[Any]] = []
         for name in names:

@@ -1,7 +1,7 @@
 """One process of the service: uvicorn around the application, with an end that loses nothing.
 
-SIGTERM and SIGINT: readiness fails at once; after a window, in which load balancers look elsewhere, no connection is taken any more; what a handler
-has begun is answered and stored; then the process ends with 0. A request that was half sent is given up after the time for it.
+SIGTERM and SIGINT: readiness fails at once; after a window, in which load balancers look elsewhere, no connection is taken any more;
+what a handler has begun is answered and stored; then the process ends with 0. A request that was half sent is given up after a time.
 """
 
 from __future__ import annotations

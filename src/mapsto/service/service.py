@@ -103,7 +103,9 @@ class Service:
         for model in models:
             kept = None
             if model.adapts:
-                width = model.embedded(np.zeros(model.signature.input_shape(1), model.signature.inputs[0].dtype)).shape[1]
+                width = model.embedded(np.zeros(model.signature.input_shape(1), model.signature.inputs[0].dtype)).shape[
+                    1
+                ]
                 kept = KeptAnswers(
                     folder / model.name / f"{model.digest[:16]}",
                     worker=worker,
@@ -248,7 +250,7 @@ class Service:
         if version != BASE:
             _, owner = self._load(served, version)
             if owner is not None:
-                raise Refusal(409, "a private version answers only its owner; adapt with \"shared\": true to promote it")
+                raise Refusal(409, 'a private version answers only its owner; adapt with "shared": true to promote it')
         if not self.state.promote(name, version, read=read, why=why or f"promoted by {caller.name}"):
             raise Refusal(409, f"another version than '{read or BASE}' answers now; look again")
         self.refresh()
@@ -346,9 +348,7 @@ class Service:
         event = f"k/{given.idempotency_key}" if given.idempotency_key else f"i/{secrets.token_hex(12)}"
         return self._row(model.name, event, Kept(found.features[0], "", -1, time.time()), label, caller, served)
 
-    def _row(
-        self, model: str, event: str, kept: Kept, label: str, caller: Caller, served: _Served
-    ) -> FeedbackRow:
+    def _row(self, model: str, event: str, kept: Kept, label: str, caller: Caller, served: _Served) -> FeedbackRow:
         classes: Sequence[str] = served.model.signature.classes or ()
         if kept.version not in ("", BASE) and kept.version in served.heads:
             classes = served.heads[kept.version][0].classes

@@ -1,7 +1,8 @@
 """What the service must not lose: feedback, versions, keys, and what its learners have come to, in SQLite or PostgreSQL.
 
-SQLite is written ahead (WAL). With `durability="process"` (``synchronous=NORMAL``) what was acknowledged outlives the end of every process, kill −9
-too, but the last moments before a power cut may be lost; ``"power"`` (``FULL``) has each commit on the disk first. PostgreSQL does the latter.
+SQLite is written ahead (WAL). With `durability="process"` (``synchronous=NORMAL``) what was acknowledged outlives the end of every process,
+SIGKILL too, but the last moments before a power cut may be lost; ``"power"`` (``FULL``) has each commit on the disk first. PostgreSQL does
+the latter.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mapsto.errors import SpecError, StoreError
@@ -164,7 +166,7 @@ class State:
                     connection.execute(self._insert(_meta).on_conflict_do_nothing(), values)
                 elif row[0] > _FORMAT:
                     raise StoreError(f"is of a later mapsto (format {row[0]})", where=self.url, hint="upgrade mapsto")
-        except sa.exc.SQLAlchemyError as error:
+        except exc.SQLAlchemyError as error:
             raise self._trouble(error, "cannot be opened") from error
 
     def close(self) -> None:
@@ -384,7 +386,7 @@ class State:
             self._changed(connection)
         return bool(done)
 
-    def keys(self) -> list[Mapping[str, Any]]:
+    def all_keys(self) -> list[Mapping[str, Any]]:
         """All keys, without what they are: ``id``, ``digest``, ``tenant``, ``scopes``, ``created``, ``expires``, ``revoked``."""
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(sa.select(_keys).order_by(_keys.c.created)).mappings()]
@@ -403,10 +405,11 @@ class State:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot be made ({error.strerror})", where=self.url, hint="give another --state") from error
+            raise StoreError(
+                f"cannot be made ({error.strerror})", where=self.url, hint="give another --state"
+            ) from error
         engine = sa.create_engine(f"sqlite:///{path}")
 
-        @sa.event.listens_for(engine, "connect")
         def prepare(connection: Any, record: Any) -> None:
             connection.isolation_level = None  # transactions are begun below, and by nothing else
             cursor = connection.cursor()
@@ -415,6 +418,7 @@ class State:
             cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
             cursor.close()
 
+        event.listen(engine, "connect", prepare)
         return engine
 
     @contextmanager
@@ -430,12 +434,14 @@ class State:
                     connection.exec_driver_sql("ROLLBACK") if self._sqlite else connection.rollback()
                     raise
                 connection.exec_driver_sql("COMMIT") if self._sqlite else connection.commit()
-        except sa.exc.SQLAlchemyError as error:
+        except exc.SQLAlchemyError as error:
             raise self._trouble(error, "cannot be written") from error
 
     def _trouble(self, error: Exception, what: str) -> StoreError:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        return StoreError(f"the state {what} ({reason})", where=self.url.rpartition("@")[2], hint="look at its disk or server")
+        return StoreError(
+            f"the state {what} ({reason})", where=self.url.rpartition("@")[2], hint="look at its disk or server"
+        )
 
     def _put_version(self, connection: sa.Connection, row: VersionRow) -> None:
         now = time.time()
@@ -454,9 +460,7 @@ class State:
         connection.execute(sa.insert(_versions).values(values))
         self._changed(connection)
 
-    def _promote(
-        self, connection: sa.Connection, model: str, version: str, read: str, why: str, now: float
-    ) -> bool:
+    def _promote(self, connection: sa.Connection, model: str, version: str, read: str, why: str, now: float) -> bool:
         values = {"version": version, "before": read, "changed": now, "why": why}
         if not read:
             insert = self._insert(_active).values(model=model, **values).on_conflict_do_nothing()

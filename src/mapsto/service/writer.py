@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from mapsto.errors import StoreError
 from mapsto.service.refusal import Refusal
@@ -79,18 +80,15 @@ class Writer:
         try:
             positions = self._state.append([row for rows, _, _ in items for row in rows])
         except StoreError as error:
+            refusal = Refusal(503, f"the feedback was not stored: {error.what}", retry_after=5.0)
             for _, loop, future in items:
-                _tell(loop, future, lambda future=future: future.set_exception(_refusal(error)))
+                _tell(loop, future, partial(future.set_exception, refusal))
             return
         start = 0
         for rows, loop, future in items:
             own = positions[start : start + len(rows)]
             start += len(rows)
-            _tell(loop, future, lambda future=future, own=own: future.set_result(own))
-
-
-def _refusal(error: StoreError) -> Refusal:
-    return Refusal(503, f"the feedback was not stored: {error.what}", retry_after=5.0)
+            _tell(loop, future, partial(future.set_result, own))
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[list[int]], say: Callable[[], None]) -> None:

@@ -1,0 +1,92 @@
+"""What the service must not lose, as a state holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mapsto.errors import StoreError
+from mapsto.service.state import FeedbackRow, State, VersionRow
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    opened = State(tmp_path / "state.sqlite")
+    yield opened
+    opened.close()
+
+
+def label(event: str, text: str = "a", tenant: str = "t") -> FeedbackRow:
+    return FeedbackRow(model="m", event=event, tenant=tenant, version="1", label=text, answer="", features=b"1234")
+
+
+def version(name: str, owner: str | None = None) -> VersionRow:
+    return VersionRow(model="m", version=name, kind="adapted", parent="1", package="p", content=b"head", owner=owner)
+
+
+def test_a_label_is_stored_once(state: State) -> None:
+    assert state.append([label("x"), label("y"), label("x", "b"), label("x", tenant="other")]) == [1, 2, 0, 3]
+    assert [(row.event, row.label, row.tenant) for row in state.feedback("m")] == [
+        ("x", "a", "t"),
+        ("y", "a", "t"),
+        ("x", "a", "other"),
+    ]
+    assert [row.event for row in state.feedback("m", after=1)] == ["y", "x"]
+    assert (state.last_position("m"), state.last_position("other")) == (3, 0)
+
+
+def test_it_is_there_after_it_was_opened_again(state: State, tmp_path: Path) -> None:
+    state.append([label("x")])
+    state.add_version(version("a"))
+    again = State(tmp_path / "state.sqlite")
+    assert [row.event for row in again.feedback("m")] == ["x"]
+    assert again.version("m", "a") is not None
+    assert again.version("m", "b") is None
+
+
+def test_a_version_answers_if_the_active_one_is_what_was_read(state: State) -> None:
+    assert state.promote("m", "a", read="", why="")
+    assert not state.promote("m", "b", read="", why=""), "another was promoted meanwhile"
+    assert state.promote("m", "b", read="a", why="")
+    assert (state.active("m"), state.active_before("m")) == ("b", "a")
+
+
+def test_changes_are_counted(state: State) -> None:
+    before = state.changes()
+    state.add_version(version("a"))
+    assert state.changes() > before
+
+
+def test_one_holder_has_the_lease_until_it_expires(state: State) -> None:
+    assert state.lease("m", "first", 60)
+    assert state.lease("m", "first", 0.0)
+    assert state.lease("m", "second", 60)
+    assert not state.lease("m", "first", 60)
+    state.release("m", "second")
+    assert state.lease("m", "first", 60)
+
+
+def test_what_was_learnt_is_stored_by_the_holder_alone(state: State) -> None:
+    state.lease("m", "first", 60)
+    new = version("l-1")
+    assert not state.learnt("m", holder="second", position=5, content=b"x", note="", version=new, promoted_from="")
+    assert (state.learner("m"), state.active("m"), state.versions("m")) == (None, "", [])
+    assert state.learnt("m", holder="first", position=5, content=b"x", note="n", version=new, promoted_from="")
+    assert state.learner("m") == (5, "l-1", "n", b"x")
+    assert state.active("m") == "l-1"
+
+
+def test_a_state_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    (tmp_path / "broken.sqlite").write_bytes(b"this is no database, whatever its name says" * 100)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        State(tmp_path / "broken.sqlite")
+
+
+def test_nothing_of_a_transaction_that_fails_is_stored(state: State) -> None:
+    state.add_version(version("a"))
+    state.lease("m", "h", 60)
+    with pytest.raises(StoreError):
+        state.learnt("m", holder="h", position=5, content=b"x", note="", version=version("a"))
+    assert state.learner("m") is None
