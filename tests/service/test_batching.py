@@ -73,7 +73,9 @@ def test_one_whose_client_has_gone_is_not_run() -> None:
     batcher = Batcher(model, seconds=0.05, most=1)
 
     async def run() -> float:
-        tasks = [asyncio.ensure_future(batcher.submit(one(value), deadline=time.perf_counter() + 60)) for value in (1, 2, 3)]
+        tasks = [
+            asyncio.ensure_future(batcher.submit(one(value), deadline=time.perf_counter() + 60)) for value in (1, 2, 3)
+        ]
         await asyncio.sleep(0.01)
         tasks[1].cancel()
         return float((await tasks[2])[0][0, 0])

@@ -25,7 +25,11 @@ def body(**more: Any) -> bytes:
 @given(data=st.data(), name=st.sampled_from(NUMBERS), binary=st.booleans())
 def test_numbers_of_every_type_come_back_as_they_went(data: st.DataObject, name: str, binary: bool) -> None:
     shapes = hnp.array_shapes(max_dims=3, max_side=4)
-    array = data.draw(hnp.arrays(DATATYPES[name], shapes, elements={"allow_nan": False, "allow_infinity": False} if "FP" in name else None))
+    array = data.draw(
+        hnp.arrays(
+            DATATYPES[name], shapes, elements={"allow_nan": False, "allow_infinity": False} if "FP" in name else None
+        )
+    )
     asked = Asked(None, [], None, frozenset(("x",)) if binary else frozenset(), False, {})
     content, length = encode(model="m", version="1", asked=asked, outputs=[Output("x", name, array)])
     tree = json.loads(content[: length or len(content)])

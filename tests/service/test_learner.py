@@ -30,7 +30,13 @@ def rows(count: int, start: int = 0) -> list[FeedbackRow]:
         right = CLASSES[int(features[0] > 0)]
         found.append(
             FeedbackRow(
-                model="m", event=str(number), tenant="t", version="1", label=right, answer="", features=features.tobytes()
+                model="m",
+                event=str(number),
+                tenant="t",
+                version="1",
+                label=right,
+                answer="",
+                features=features.tobytes(),
             )
         )
     return found
@@ -49,7 +55,10 @@ def test_a_version_that_proves_better_answers(model: ServedModel, tmp_path: Path
     assert row is not None
     head = VersionHead.of(row.content)
     inputs = np.random.default_rng(9).normal(size=(100, 3)).astype(np.float32)
-    right = [head.classes[best] == CLASSES[int(x[0] > 0)] for x, best in zip(inputs, head.scores(inputs).argmax(1), strict=True)]
+    right = [
+        head.classes[best] == CLASSES[int(x[0] > 0)]
+        for x, best in zip(inputs, head.scores(inputs).argmax(1), strict=True)
+    ]
     assert np.mean(right) > 0.9
 
 

@@ -143,7 +143,10 @@ def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
         return body
     if kind not in (b"gzip", b"deflate"):
         raise Refusal(415, "the body is compressed in a way that is not taken; gzip and deflate are")
-    machine = zlib.decompressobj(zlib.MAX_WBITS | 16 if kind == b"gzip" else zlib.MAX_WBITS)
+    bits = zlib.MAX_WBITS | 16 if kind == b"gzip" else zlib.MAX_WBITS
+    if kind == b"deflate" and (not body or body[0] & 15 != 8):  # some send it without the header that it should have
+        bits = -zlib.MAX_WBITS
+    machine = zlib.decompressobj(bits)
     try:
         found = machine.decompress(body, most + 1)
     except zlib.error as error:

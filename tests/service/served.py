@@ -1,0 +1,84 @@
+"""A service that runs as its user starts it, for tests that talk to it over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Served", "serving"]
+
+
+@dataclass
+class Served:
+    """A running ``mapsto serve``."""
+
+    process: subprocess.Popen[str]
+    url: str
+    key: str
+    said: list[str]
+    """The lines that it printed."""
+
+    def call(
+        self, path: str, body: Any = None, *, key: str | None = None, method: str | None = None, headers: Any = None
+    ) -> tuple[int, Any]:
+        """The status and the answer's JSON."""
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, method=method)  # noqa: S310 - loopback
+        given = self.key if key is None else key
+        for name, value in {**({"Authorization": f"Bearer {given}"} if given else {}), **(headers or {})}.items():
+            request.add_header(name, value)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                status, content = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, content = error.code, error.read()
+        return status, json.loads(content) if content else None
+
+    def infer(self, model: str, rows: list[list[float]], **more: Any) -> dict[str, Any]:
+        """The answer to rows."""
+        item = {"name": "input", "datatype": "FP32", "shape": [len(rows), len(rows[0])], "data": rows}
+        status, found = self.call(f"/v2/models/{model}/infer", {"inputs": [item], **more})
+        assert status == 200, found
+        return found
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """The exit code after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def serving(*arguments: object, folder: Path, port: int = 0) -> Iterator[Served]:
+    """``mapsto serve`` with its state in a folder; it is ended at the end."""
+    command = [sys.executable, "-m", "mapsto", "serve", *map(str, arguments), "--port", str(port)]
+    command += ["--state", str(folder / "state.sqlite")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    log = (folder / "serve.log").open("w+")
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)
+    try:
+        end = time.monotonic() + 120
+        text = ""
+        while "feedback" not in text and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+            text = (folder / "serve.log").read_text()
+        address, key = re.search(r"http://[\d.:]+", text), re.search(r"for this run: (\S+)", text)
+        assert address is not None, text
+        assert key is not None, text
+        yield Served(process, address.group(), key.group(1), text.splitlines())
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=60)
+        log.close()

@@ -1,0 +1,198 @@
+"""`mapsto serve` over HTTP, with real clients: the protocol, adapting, feedback that is learnt from, and how it ends."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.cli.packages import linear_package
+from tests.service.served import Served, serving
+
+CLASSES = ("low", "high")
+WRONG = [[1.0, 0, 0], [-1, 0, 0]]
+"""It answers 'low' where the first number is above 0, and the feedback says that this is wrong."""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("service")
+    linear_package(folder / "signs", WRONG, CLASSES)
+    with serving(folder / "signs", folder=folder) as served:
+        yield served
+
+
+def test_the_protocol_tells_what_is_served(service: Served) -> None:
+    status, server = service.call("/v2")
+    assert (status, server["name"]) == (200, "mapsto")
+    assert "binary_tensor_data" in server["extensions"]
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/signs/ready", "/v2/models/signs/versions/1/ready"):
+        assert service.call(path)[0] == 200, path
+    status, model = service.call("/v2/models/signs")
+    assert model["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 3]}]
+    assert model["outputs"] == [
+        {"name": "output", "datatype": "FP32", "shape": [-1, 2]},
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+    ]
+    assert service.call("/v2/models/none") == (404, {"error": "there is no model 'none'; the models are signs"})
+
+
+def test_it_answers_rows(service: Served) -> None:
+    found = service.infer("signs", [[2, 0, 0], [-3, 0, 0]], id="mine")
+    assert (found["model_name"], found["id"]) == ("signs", "mine")
+    scores, labels = found["outputs"]
+    assert scores["data"] == [2, -2, -3, 3]
+    assert labels["data"] == ["low", "high"]
+
+
+def test_the_client_of_triton_is_answered_in_json_and_in_bytes(service: Served) -> None:
+    http = pytest.importorskip("tritonclient.http")
+    client = http.InferenceServerClient(service.url.removeprefix("http://"))
+    headers = {"Authorization": f"Bearer {service.key}"}
+    assert client.is_server_live(headers=headers)
+    assert client.is_server_ready(headers=headers)
+    assert client.is_model_ready("signs", headers=headers)
+    assert client.get_model_metadata("signs", headers=headers)["name"] == "signs"
+    rows = np.array([[2, 0, 0], [-3, 0, 0]], np.float32)
+    for binary in (False, True):
+        for compressed in (None, "gzip", "deflate"):
+            given = http.InferInput("input", [2, 3], "FP32")
+            given.set_data_from_numpy(rows, binary_data=binary)
+            wanted = [http.InferRequestedOutput(name, binary_data=binary) for name in ("output", "label")]
+            found = client.infer(
+                "signs",
+                [given],
+                outputs=wanted,
+                headers=dict(headers),
+                request_id="7",
+                request_compression_algorithm=compressed,
+            )
+            np.testing.assert_array_equal(found.as_numpy("output"), [[2, -2], [-3, 3]])
+            assert [each.decode() if isinstance(each, bytes) else each for each in found.as_numpy("label")] == [
+                "low",
+                "high",
+            ]
+            assert found.get_response()["id"] == "7"
+    with pytest.raises(http.InferenceServerException, match="no output nothing"):
+        client.infer("signs", [given], outputs=[http.InferRequestedOutput("nothing")], headers=headers)
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/v2/models/signs/infer", b"{", 400, "no inference request"),
+        (
+            "/v2/models/none/infer",
+            b'{"inputs":[{"name":"input","shape":[1],"datatype":"FP32","data":[1]}]}',
+            404,
+            "no model",
+        ),
+        (
+            "/v2/models/signs/versions/9/infer",
+            b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}',
+            404,
+            "no version",
+        ),
+        (
+            "/v2/models/signs/infer",
+            b'{"inputs":[{"name":"input","shape":[1,2],"datatype":"FP32","data":[1,2]}]}',
+            400,
+            r"the shape [-1, 3]",
+        ),
+        (
+            "/v2/models/signs/infer",
+            b'{"inputs":[{"name":"y","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}',
+            400,
+            "the model takes 'input'",
+        ),
+        ("/v2/nothing", None, 404, "Not Found"),
+        ("/v2/models/signs/feedback", b"{}", 400, "no feedback"),
+        ("/v2/models/signs/feedback", b'{"label": "a"}', 400, "give the request_id"),
+        ("/v2/models/signs/feedback", b'{"label": "a", "request_id": "00"}', 404, "no request of yours"),
+        (
+            "/v2/models/signs/adapt",
+            b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}',
+            400,
+            "an input 'label'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_protocols_form(
+    service: Served, path: str, body: Any, status: int, said: str
+) -> None:
+    found, tree = service.call(path, body)
+    assert (found, list(tree)) == (status, ["error"])
+    assert said in tree["error"]
+
+
+def test_a_few_examples_become_a_version(service: Served) -> None:
+    rows, labels = [[0, 1, 0], [0, 2, 0], [0, 0, 1], [0, 0, 2]], ["y", "y", "z", "z"]
+    inputs = [
+        {"name": "input", "datatype": "FP32", "shape": [4, 3], "data": rows},
+        {"name": "label", "datatype": "BYTES", "shape": [4], "data": labels},
+    ]
+    status, made = service.call("/v2/models/signs/adapt", {"inputs": inputs})
+    assert (status, made["classes"], made["examples"], made["shared"]) == (200, ["y", "z"], 4, False)
+    item = {"name": "input", "datatype": "FP32", "shape": [2, 3], "data": [[0, 5, 0], [0, 0, 5]]}
+    status, found = service.call(f"/v2/models/signs/versions/{made['model_version']}/infer", {"inputs": [item]})
+    assert found["outputs"][1]["data"] == ["y", "z"]
+    assert found["model_version"] == made["model_version"]
+    listed = service.call("/v2/models/signs/versions")[1]
+    assert made["model_version"] in [each["version"] for each in listed["versions"]]
+    assert service.call(f"/v2/models/signs/versions/{made['model_version']}/promote", b"")[0] == 409, "it is private"
+
+
+def test_feedback_becomes_a_version_that_answers_better(service: Served) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(90):
+        row = rng.normal(size=3).round(3).tolist()
+        found = service.infer("signs", [row])
+        label = CLASSES[int(row[0] > 0)]
+        body = {"request_id": found["parameters"]["request_id"], "label": label}
+        status, said = service.call("/v2/models/signs/feedback", body)
+        assert (status, said["feedback"][0]["stored"]) == (200, True)
+        assert not service.call("/v2/models/signs/feedback", body)[1]["feedback"][0]["stored"], "it has a label already"
+    end = time.monotonic() + 60
+    while service.call("/v2/models/signs/versions")[1]["active"] == "1" and time.monotonic() < end:
+        time.sleep(0.2)
+    found = service.infer("signs", [[2, 0, 0], [-3, 0, 0]])
+    assert found["model_version"].startswith("l-")
+    assert found["outputs"][1]["data"] == ["high", "low"]
+    status, back = service.call("/v2/models/signs/rollback", b"")
+    assert (status, back["active"]) == (200, "1")
+    assert service.infer("signs", [[2, 0, 0]])["outputs"][1]["data"] == ["low"]
+
+
+def test_without_a_key_nothing_is_told_but_health(service: Served) -> None:
+    for path in ("/v2", "/v2/models/signs", "/v2/models/signs/versions", "/metrics", "/v2/models/signs/learner"):
+        for key in ("", "mapsto_wrong"):
+            status, found = service.call(path, key=key)
+            assert (status, list(found)) == (401, ["error"]), path
+    assert service.call("/v2/models/signs/infer", b"{}", key="")[0] == 401
+    assert service.call("/v2/health/ready", key="")[0] == 200
+
+
+@pytest.mark.slow
+def test_the_lines_for_curl_work(service: Served) -> None:
+    lines = [line for line in service.said if line.startswith("curl")]
+    assert len(lines) == 3
+    for line in lines:
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        assert '"error"' not in done.stdout, done.stdout
+
+
+def test_it_ends_with_0_and_what_was_begun_is_answered(tmp_path: Path) -> None:
+    linear_package(tmp_path / "signs", WRONG, CLASSES)
+    with serving(tmp_path / "signs", "--learn", "none", folder=tmp_path) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        half = socket.create_connection((host, int(port)))
+        half.sendall(b"POST /v2/models/signs/infer HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{")
+        served.infer("signs", [[1, 2, 3]])
+        assert served.end() == 0
+        half.close()
