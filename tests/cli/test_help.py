@@ -278,7 +278,7 @@ def test_options_and_mappings_in_hints_are_there() -> None:
 
 
 # What takes longer is run by the slow test below; here a run and a compression are planned, which reads the recipe and its settings.
-SLOW = ("adapt", "bench", "lock")
+SLOW = ("serve", "adapt", "bench", "lock")
 
 
 @pytest.mark.parametrize("text", SAID)
@@ -317,6 +317,8 @@ def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pyte
     if "encoder.folder=FOLDER" in words or ("cuda" in words and not torch.cuda.is_available()):
         pytest.skip("needs a CUDA device, or a folder saved by transformers")
     words += [each for each in faster.get(words[0], []) if each not in words or each == "--set"]
+    if words[0] == "serve":  # it serves until it is ended, which tests/service does
+        return
     if "--processes" in words:  # which starts others, and takes them with it when it ends
         subprocess.run([sys.executable, "-m", "mapsto", *words], check=True, capture_output=True)
     else:
