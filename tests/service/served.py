@@ -35,12 +35,12 @@ class Served:
     ) -> tuple[int, Any]:
         """The status and the answer's JSON."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, method=method)  # noqa: S310 - loopback
+        request = urllib.request.Request(self.url + path, data, method=method)
         given = self.key if key is None else key
         for name, value in {**({"Authorization": f"Bearer {given}"} if given else {}), **(headers or {})}.items():
             request.add_header(name, value)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 status, content = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             status, content = error.code, error.read()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cli.packages import linear_package
 
 from mapsto.service.heads import VersionHead
 from mapsto.service.learner import FeedbackLearner, held_back
 from mapsto.service.served_model import ServedModel
 from mapsto.service.state import FeedbackRow, State
+from tests.cli.packages import linear_package
 
 CLASSES = ("low", "high")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.cli.packages import linear_package
 from tests.service.served import Served, serving
 
