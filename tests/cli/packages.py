@@ -83,10 +83,12 @@ def color_package(folder: Path, size: int = 8) -> Path:
     return write_package(folder, nodes, signature, (ten,))
 
 
-def table_package(folder: Path, *, values: bool = False, fill: bool = True) -> Path:
-    """Rows of columns a and b: its classes are the larger of them, or its value (`price`) is a."""
+def table_package(
+    folder: Path, *, values: bool = False, fill: bool = True, left_out: tuple[str, ...] = ("label",)
+) -> Path:
+    """Rows of columns a and b: its classes are the larger of them, or its value (`price`) is a; it does not predict from `left_out`."""
     columns = tuple(Column(name=name, fill=(0.0,) if fill else ()) for name in "ab")
-    before = Preprocessing(kind="none", columns=columns, header=("a", "b", "label"))
+    before = Preprocessing(kind="none", columns=columns, header=("a", "b", *left_out))
     if not values:
         signature = Signature(**_specs((2,), 2), preprocessing=before, classes=("a", "b"))
         return write_package(folder, [helper.make_node("Identity", ["input"], ["output"])], signature)

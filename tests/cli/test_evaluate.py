@@ -309,6 +309,22 @@ def test_one_class_alone_is_warned_of(package: Path, tmp_path: Path) -> None:
     assert any("all samples are of the class 'red'" in text for text in card["warnings"])
 
 
+def test_the_column_that_is_predicted_is_found_among_ids_and_dates(tmp_path: Path) -> None:
+    table = tmp_path / "held.csv"
+    table.write_text("no,a,b,day,kind,owner\n1,1,0,2024-05-01,a,Ann\n2,0,1,2024-05-02,b,Bob\n3,3,1,2024-05-03,b,a\n")
+    left = ("no", "day", "kind", "owner")
+    rows = table_package(tmp_path / "rows" / "package", left_out=left).parent
+    card = evaluate(rows, "--data", table)
+    assert card["data"][0]["target"] == "kind"
+    assert card["packages"][0]["results"]["held"]["metrics"]["accuracy"]["value"] == pytest.approx(200 / 3, abs=0.01)
+    assert any("column 'kind' is taken for the one that is predicted" in text for text in card["notes"])
+    table.write_text(table.read_text().replace("Ann", "a").replace("Bob", "b"))
+    assert "name it with --target: kind, owner" in evaluate(rows, "--data", table, code=2)
+    table.write_text("no,a,b,price\n7,1,0,2\n8,2,0,3\n")
+    value = table_package(tmp_path / "value" / "package", values=True, left_out=("no", "price")).parent
+    assert evaluate(value, "--data", table)["packages"][0]["results"]["held"]["metrics"]["mae"]["value"] == 1
+
+
 def test_gaps_in_a_table(tmp_path: Path) -> None:
     table = tmp_path / "held.csv"
     table.write_text("b,a,label\n0,1,a\n1,,b\n2,x,b\n3,0,\n", encoding="utf-8")

@@ -268,6 +268,14 @@ def test_a_header_in_other_letters_and_one_of_other_names(tmp_path):
     assert rows_of("red,square\n").rows.tolist() == usual
     with pytest.raises(DataError, match=r"its first line .* holds neither columns nor values"):
         rows_of("Farbe,Form\nred,square\n")
+    with pytest.raises(
+        DataError, match=r"its header \('size', 'weight', .* names none of the 2 columns that are predicted"
+    ):
+        rows_of("size,weight,age,price\n1,2,3,4\n")
+    with pytest.raises(DataError, match=r"names 1 of the 2 columns that are predicted from"):
+        rows_of("size,weight,age,shape,price,sold\n1,2,3,4,square,x\n")
+    with pytest.raises(DataError, match="it has no header, and 4 columns where 2 are predicted from"):
+        rows_of("red,square,3,4\nblue,round,5,6\n")
 
 
 def test_units_tiny_numbers_and_dates(tmp_path):
@@ -287,7 +295,7 @@ def test_units_tiny_numbers_and_dates(tmp_path):
 
 def test_whole_numbers_of_parquet_may_be_large(tmp_path):
     table = pyarrow.table(
-        {"hash": [2**60 + i for i in range(20)], "x": [float(i) for i in range(20)], "y": ["a", "b"] * 10}
+        {"hash": [2**60 + 1024 * i for i in range(20)], "x": [float(i) for i in range(20)], "y": ["a", "b"] * 10}
     )
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     samples = Context().dataset(Table(file=str(tmp_path / "t.parquet"), target="y", task="classes"))
@@ -517,6 +525,20 @@ def test_what_an_id_is(tmp_path, name, cells, is_id):
     assert bool(found.ids) is is_id
 
 
+def test_a_column_of_one_value_is_not_predicted_from_where_another_is_there(tmp_path):
+    columns = {"x": ["1", "2.5", "3", "4"], "same": ["Turin", "", "Turin", "Turin"], "y": ["a", "b", "a", "b"]}
+    samples = Table(file=str(table_of(tmp_path / "t.csv", columns)), target="y").open()
+    assert [column.name for column in samples.preprocessing.columns] == ["x"]
+    assert samples.notes == (
+        "t.csv: column 'same' holds one value, which tells nothing, and nothing is predicted from it",
+    )
+    without = read_raw(b"x\n2.625\n", "rows", known=samples.preprocessing.header)
+    assert encoded(without, samples.preprocessing, "rows").rows.tolist() == [[0.0]], "the mean of x"
+    del columns["x"]
+    alone = Table(file=str(table_of(tmp_path / "t.csv", columns)), target="y").open()
+    assert [column.name for column in alone.preprocessing.columns] == ["same"], "nothing else is left"
+
+
 def test_columns_that_are_left_out_are_said_once_and_can_be_taken(tmp_path):
     columns = {
         "": COUNTING,
@@ -530,15 +552,17 @@ def test_columns_that_are_left_out_are_said_once_and_can_be_taken(tmp_path):
     }
     place = table_of(tmp_path / "t.csv", columns)
     ctx = Context()
-    assert _features(read_table(place, ()), "y", (), (), Path("t.csv"), ctx) == ("x", "same")
+    assert _features(read_table(place, ()), "y", (), (), Path("t.csv"), ctx) == ("x",)
     said = [*ctx.warnings, *ctx.notes]
-    assert len(said) == 4
+    assert len(said) == 5
     assert "columns 'day', 'time' hold dates" in said[0]
     assert "column 'gap' holds no value" in said[1]
-    assert "column 'name' holds another word in every row" in said[3]
-    assert said[3].endswith("`mapsto adapt t.csv --target y --include name`")
+    assert "column 'same' holds one value, which tells nothing" in said[2]
+    assert "column 'name' holds another word in every row" in said[4]
+    assert said[4].endswith("`mapsto adapt t.csv --target y --include name`")
     taken = _features(read_table(place, ()), "y", ("name", ""), ("x",), Path("t.csv"), Context())
-    assert taken == ("", "same", "name")
+    assert taken == ("", "name")
+    assert _features(read_table(place, ()), "y", ("same",), (), Path("t.csv"), Context()) == ("x", "same")
     learnt = learnt_columns(read_table(place, ()), ["x", "same"], np.ones(60, bool), where="t")
     assert learnt.notes == ("column 'same' holds one value, which tells nothing",)
     with pytest.raises(SpecError, match="there is no column 'nam'; did you mean 'name'"):

@@ -245,10 +245,23 @@ def _places_by_order(table: RawTable, preprocessing: Preprocessing, name: str, n
         notes.append("it has no header: its columns are taken for those of the training table in that order")
         return [preprocessing.header.index(title) for title in wanted]
     raise DataError(
-        f"it has no header, and {count} columns where {len(wanted)} are predicted from",
+        _of_another_table(table, wanted)
+        or f"it has no header, and {count} columns where {len(wanted)} are predicted from",
         where=name,
         hint=f"give a header with the columns of the training table ({few([_quoted(title) for title in wanted])})",
     )
+
+
+def _of_another_table(table: RawTable, wanted: Sequence[str]) -> str:
+    """A sentence on a first line of words, which will be another table's header; empty where it holds a number."""
+    first = [cells[0] for cells in table.columns if len(cells)]
+    words = [cell for cell in first if isinstance(cell, str) and cell not in MISSING]
+    if not words or any(not isinstance(cell, str) or number_of(cell, decimal_comma=True) is not None for cell in first):
+        return ""
+    known = {title.casefold() for title in wanted}
+    there = len({word.casefold() for word in words} & known) or "none"
+    line = few([_quoted(word) for word in words])
+    return f"its header ({line}) names {there} of the {len(wanted)} columns that are predicted from"
 
 
 def _require_values(table: RawTable, preprocessing: Preprocessing, name: str) -> None:

@@ -43,8 +43,8 @@ def adapt_to_table(
     Parameters
     ----------
     file
-        A CSV, TSV or Parquet file with a header. Columns that only tell the rows apart, dates and what holds no value are left out, with
-        a word on each; so are rows without a value of the target.
+        A CSV, TSV or Parquet file with a header. Columns that only tell the rows apart, dates and what holds one value or none are left
+        out, with a word on each; so are rows without a value of the target.
     target
         The column to predict.
     ctx
@@ -270,6 +270,11 @@ def _features(
     for text in found.said_of_empty():
         ctx.note(f"{file.name}: {text}")
     left = [name for name in names if name not in drops]
+    told = [name for name in left if name not in found.constant]
+    if told and len(told) < len(left):
+        left = told
+        for text in found.said_of_constant():
+            ctx.note(f"{file.name}: {text}")
     kept = [name for name in left if name not in found.ids]
     if not left:
         raise SpecError(

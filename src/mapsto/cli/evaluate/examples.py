@@ -24,6 +24,8 @@ from mapsto_runtime.signature import Signature
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mapsto_runtime.preprocessing.raw_tables import RawTable
+
 __all__ = ["TABLES", "Batch", "Domain", "domains_of", "opened"]
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -229,7 +231,7 @@ def _open_table(domain: Domain, signature: Signature, target: str | None) -> Non
             hint="give an .npz archive with inputs and labels",
         )
     known = [column.name for column in before.columns]
-    asked = target if target is not None else _target_known(before.header, known, domain)
+    asked = target if target is not None else _target_known(signature, known, domain)
     table = read_table(domain.path, [asked])
     if asked in known:
         raise SpecError(
@@ -254,18 +256,43 @@ def _open_table(domain: Domain, signature: Signature, target: str | None) -> Non
     domain.batches = lambda: _rows(domain, labels, missing, signature)
 
 
-def _target_known(header: Sequence[str], known: Sequence[str], domain: Domain) -> str:
-    left = [name for name in header if name not in known]
+def _target_known(signature: Signature, known: Sequence[str], domain: Domain) -> str:
+    """The column that the package answers: its name where the package has it, else the only one that holds its classes."""
+    left = [name for name in signature.preprocessing.header if name not in known]
     if len(left) == 1:
         return left[0]
     from mapsto.data.io.tables import read_table
 
-    names = [name for name in read_table(domain.path, []).names or () if name not in known]
+    table = read_table(domain.path, [])
+    names = [name for name in table.names or () if name not in known]
+    classes = signature.classes or ()
+    if signature.answers == "values":
+        found = [name for name in classes if name in names] if len(classes) == 1 else []
+    else:
+        found = [name for name in names if _holds_classes(table, name, classes)]
+    if len(found) == 1:
+        domain.notes.append(
+            f"{domain.path}: column '{short(found[0])}' is taken for the one that is predicted; --target names another"
+        )
+        return found[0]
     raise SpecError(
         "it is not known which column holds what is to be predicted",
         where=str(domain.path),
-        hint=f"name it with --target: {few([short(name) for name in left or names], 20) or 'there is no other column'}",
+        hint="name it with --target: "
+        + (few([short(name) for name in found or left or names], 20) or "there is no other column"),
     )
+
+
+def _holds_classes(table: RawTable, name: str, classes: Sequence[str]) -> bool:
+    """Whether most of a column's values are names of these classes."""
+    from mapsto.data.io.tables import target_of
+
+    try:
+        words = target_of(table, name, where=name).words
+    except DataError:  # dates, say
+        return False
+    there = [word for word in words if word is not None]
+    return 2 * sum(word in classes for word in there) > len(there)
 
 
 def _as_words(held: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -73,6 +73,8 @@ class Doubtful:
     """Of no type that can be predicted from → what it holds, as ``dates``."""
     empty: tuple[str, ...]
     """Without any value."""
+    constant: tuple[str, ...]
+    """With the same value in every row that has one: to drop where other columns are left."""
     ids: dict[str, str]
     """Those that only tell the rows apart → how, in words that follow the name."""
 
@@ -90,6 +92,14 @@ class Doubtful:
         return (
             [f"{_called(self.empty, 'holds', 'hold')} no value, and nothing is predicted from it"] if self.empty else []
         )
+
+    def said_of_constant(self) -> list[str]:
+        """A sentence on columns of one value."""
+        if not self.constant:
+            return []
+        return [
+            f"{_called(self.constant, 'holds one value', 'hold one value each')}, which tells nothing, and nothing is predicted from it"
+        ]
 
     def said_of_ids(self, then: Callable[[str], str]) -> list[str]:
         """A sentence on each way in which columns tell the rows apart; `then` gives its second half, of the first column's name."""
@@ -315,6 +325,7 @@ def doubtful(table: RawTable, names: Sequence[str]) -> Doubtful:
     """What of these columns cannot be predicted from, or hardly should be."""
     unfit: dict[str, str] = {}
     empty: list[str] = []
+    constant: list[str] = []
     ids: dict[str, str] = {}
     for name in names:
         place = (table.names or ()).index(name)
@@ -324,9 +335,11 @@ def doubtful(table: RawTable, names: Sequence[str]) -> Doubtful:
             unfit[name] = kind
         elif not any(is_there(cell) for cell in cells):
             empty.append(name)
+        elif _is_constant([cell for cell in cells if is_there(cell)]):  # a gap is filled with that value
+            constant.append(name)
         elif (how := _is_id(name, cells, place in table.decimal_commas)) is not None:
             ids[name] = how
-    return Doubtful(unfit=unfit, empty=tuple(empty), ids=ids)
+    return Doubtful(unfit=unfit, empty=tuple(empty), constant=tuple(constant), ids=ids)
 
 
 def target_of(table: RawTable, name: str, *, where: str) -> Target:
@@ -381,7 +394,7 @@ def is_there(cell: Any) -> bool:
     return cell is not None and not (isinstance(cell, str) and cell in MISSING)
 
 
-def _is_constant(cells: NDArray[Any]) -> bool:
+def _is_constant(cells: Sequence[Any] | NDArray[Any]) -> bool:
     return len(cells) > 1 and all(cell == cells[0] for cell in cells)
 
 

@@ -29,11 +29,11 @@ class Table(Dataset):
 
     Separators (comma, semicolon, tab, bar), decimal commas and Latin-1 are found by themselves. In a text file an empty cell, NA,
     N/A, NaN and NULL are missing values; among codes of two letters, as of countries, NA is a word. Numbers with leading zeros, such
-    as 007, are words; money and percentages are numbers. Dates and columns without a value are left out. Messages count rows from 1,
+    as 007, are words; money and percentages are numbers. Dates and columns of one value or none are left out. Messages count rows from 1,
     without the header.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     file: str
     """A ``.csv``, ``.tsv`` or ``.parquet`` file: a path, or a path inside the data folder."""
@@ -218,6 +218,9 @@ class Table(Dataset):
                     where=self.file,
                     hint="add columns of numbers or words",
                 )
+            if len(told := tuple(name for name in chosen if name not in found.constant)) in range(1, len(chosen)):
+                chosen = told
+                notes += found.said_of_constant()
             drops = self.ids == "drop" and len(found.ids) < len(chosen)
             if drops:
                 chosen = tuple(name for name in chosen if name not in found.ids)
