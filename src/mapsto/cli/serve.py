@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import math
 import socket
-import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from mapsto.service.keys import Caller
     from mapsto.service.served_model import ServedModel
 from mapsto.cli.app import app, print_note, print_text
 from mapsto.errors import MissingExtra, SpecError, command
+
+
+class _Durability(Enum):
+    PROCESS = "process"
+    POWER = "power"
 
 
 @app.command()
@@ -37,11 +41,12 @@ def serve(
         ),
     ] = None,
     durability: Annotated[
-        str,
+        _Durability,
         typer.Option(
             help="Of a file: `process` outlives every kill of a process, `power` a power cut too, at more time an answer."
         ),
-    ] = "process",
+    ] = _Durability.PROCESS,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
     learn: Annotated[
         str, typer.Option(help="The online learner that learns from feedback; none: nothing is learnt.")
     ] = "online.ridge",
@@ -63,45 +68,32 @@ def serve(
         import uvloop
     except ImportError as error:
         raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
-    from mapsto.service.inference_handler import InferenceHandler, authorization
     from mapsto.service.keys import made
-    from mapsto.service.routes import application
-    from mapsto.service.served_model import ServedModel
     from mapsto.service.server import Ending
-    from mapsto.service.server import serve as run
-    from mapsto.service.service import Service
     from mapsto.service.state import State
+    from mapsto.service.supervisor import Settings, Supervisor
+    from mapsto.service.worker import models_of
 
-    if durability not in ("process", "power"):
-        raise SpecError(f"'{durability}' is no durability", where="--durability", hint="give process or power")
+    del uvloop
     folders = _named(packages)
     first = next(iter(folders.values()))
     place = Path(state) if state and "://" not in state else first.parent / "service" / "state.sqlite"
-    url = state or str(place)
-    models = [ServedModel(name, folder) for name, folder in folders.items()]
-    held = State(url, durability=durability)
+    models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()])
+    held = State(state or str(place), durability=durability.value)
     name, key = made(held, tenant="default")
-    service = Service(models, held, place.parent)
     listening = _listening(host, port)
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
-
-    def who(header: bytes | None) -> Caller:
-        return service.keys.caller(authorization(header))
-
-    handler = InferenceHandler(service, application(service, who, lambda: b""), who)
-    learner = None
-    learning = [model for model in models if model.adapts] if learn != "none" else []
-    if learning:
-        settings = {
-            "state": url,
-            "durability": durability,
-            "learner": learn,
-            "every": 5.0,
-            "poll": 0.2,
-            "promote": promote,
-            "models": [{"name": model.name, "folder": str(model.folder)} for model in learning],
-        }
-        learner = subprocess.Popen([sys.executable, "-m", "mapsto.service.learner", json.dumps(settings)])
+    settings = Settings(
+        state=state or str(place),
+        folder=place.parent,
+        models=folders,
+        learning=tuple(model.name for model in models if model.adapts) if learn != "none" else (),
+        learner=learn,
+        promote=promote,
+        durability=durability.value,
+        workers=workers,
+        ending=Ending(window=window),
+    )
 
     def started() -> None:
         for line in _welcome(address, name, key, models[0]):
@@ -109,12 +101,9 @@ def serve(
         sys.stdout.flush()
 
     try:
-        uvloop.run(run(service, handler, [listening], ending=Ending(window=window), started=started))
+        Supervisor(settings, listening).run(started, note=print_note)
     finally:
         held.end_key(name, at=0.0)
-        if learner is not None:
-            learner.terminate()
-            learner.wait()
         held.close()
     print_note("ended; what was acknowledged is kept")
 

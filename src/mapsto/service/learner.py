@@ -308,11 +308,11 @@ def _block(rows: list[FeedbackRow]) -> Block:
 
 
 def main() -> None:
-    """Learn until SIGTERM or SIGINT; the one argument is the settings as JSON."""
+    """Learn until SIGTERM or SIGINT; the settings come as JSON on standard input."""
     import signal
     import sys
 
-    settings: dict[str, Any] = json.loads(sys.argv[1])
+    settings: dict[str, Any] = json.load(sys.stdin)
     ended: list[int] = []
 
     def end(number: int, frame: Any) -> None:

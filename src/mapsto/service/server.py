@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import uvicorn
 
+from mapsto.errors import StoreError
 from mapsto.service.inference_handler import InferenceHandler
 from mapsto.service.service import Service
 
@@ -84,8 +87,17 @@ async def serve(
 
 
 async def _follow(service: Service) -> None:
-    """Take over what other processes change."""
+    """Take over what other processes change, and packages that are to be loaded again; end with the process that started this one."""
     loop = asyncio.get_running_loop()
+    parent = os.getppid()
     while True:
         await asyncio.sleep(_POLL_SECONDS)
-        await loop.run_in_executor(None, service.refresh)
+        try:
+            await loop.run_in_executor(None, service.refresh)
+        except StoreError as error:
+            sys.stderr.write(f"mapsto: {error}\n")
+        for text in await loop.run_in_executor(None, service.reload):
+            sys.stderr.write(f"mapsto: {text}\n")
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return

@@ -23,7 +23,7 @@ from mapsto.service.keys import Caller, Keys
 from mapsto.service.refusal import Refusal
 from mapsto.service.served_model import BASE, LABEL, ServedModel
 from mapsto.service.state import FeedbackRow, State, VersionRow
-from mapsto.service.writer import Writer
+from mapsto.service.writer import Writer, Writes
 from mapsto_runtime.shown import few, short
 
 __all__ = ["Feedback", "Limits", "Service"]
@@ -93,10 +93,13 @@ class Service:
         *,
         worker: int = 0,
         limits: Limits | None = None,
+        writer: Writes | None = None,
     ) -> None:
         self.state, self.limits = state, limits or Limits()
-        self.keys, self.writer = Keys(state), Writer(state)
+        self.keys, self.writer = Keys(state), writer or Writer(state)
         self.ready = True
+        self._folder, self._worker = folder, worker
+        self._reload = False
         self._models: dict[str, _Served] = {}
         self._changes = -1
         self._work = ThreadPoolExecutor(2, thread_name_prefix="adapt")
@@ -161,6 +164,31 @@ class Service:
                         continue
                 served.active = wanted
         return True
+
+    def reload_soon(self) -> None:
+        """Let `reload` be called by whoever follows the state; may be called by a signal's handler."""
+        self._reload = True
+
+    def reload(self) -> list[str]:
+        """Load packages again whose files have changed; what is wrong with those that cannot be, which go on as they were."""
+        if not self._reload:
+            return []
+        self._reload = False
+        errors: list[str] = []
+        for name, served in list(self._models.items()):
+            old = served.model
+            try:
+                new = ServedModel(name, old.folder, most_wait=self.limits.most_wait)
+                if new.digest == old.digest:
+                    continue
+                fresh = _Served(new, self._kept(new))
+            except MapstoError as error:
+                errors.append(f"model '{name}' goes on as it was: {error}")
+                continue
+            self._models[name] = fresh
+            self._changes = -1
+        self.refresh()
+        return errors
 
     # -- what is asked
 
@@ -271,6 +299,18 @@ class Service:
         await asyncio.get_running_loop().run_in_executor(None, self.writer.close)
 
     # -- private
+
+    def _kept(self, model: ServedModel) -> KeptAnswers | None:
+        if not model.adapts:
+            return None
+        example = np.zeros(model.signature.input_shape(1), model.signature.inputs[0].dtype)
+        return KeptAnswers(
+            self._folder / model.name / model.digest[:16],
+            worker=self._worker,
+            width=model.embedded(example).shape[1],
+            most=self.limits.kept,
+            seconds=self.limits.kept_seconds,
+        )
 
     def _served(self, name: str) -> _Served:
         served = self._models.get(name)

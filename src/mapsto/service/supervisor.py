@@ -1,0 +1,212 @@
+"""The processes of a service, kept running: workers that answer, one that writes, one that learns.
+
+A process that ends by itself is started again; one that cannot start, time after time, ends the service with what it said. SIGTERM and
+SIGINT end the workers first, which answer what they have begun, then the writer, which stores what waits, then the learner. SIGHUP
+has the workers load their packages again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mapsto.errors import MapstoError
+from mapsto.service.server import Ending
+from mapsto.service.service import Limits
+
+__all__ = ["Settings", "Supervisor"]
+
+_SHORT = 10.0
+"""Seconds of a process that did not get far."""
+_MOST_SHORT = 5
+"""Processes of one kind that end so soon, one after the other, before the service is given up."""
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a service is."""
+
+    state: str
+    """A file or ``postgresql://…``."""
+    folder: Path
+    """Where workers keep answers for their labels."""
+    models: Mapping[str, Path]
+    """Packages by name."""
+    learning: tuple[str, ...] = ()
+    """Models that learn from feedback."""
+    learner: str = "online.ridge"
+    promote: bool = True
+    every: float = 5.0
+    """Seconds between two versions at most."""
+    durability: str = "process"
+    workers: int = 1
+    limits: Limits = field(default_factory=Limits)
+    ending: Ending = field(default_factory=Ending)
+
+
+@dataclass(eq=False)
+class _Child:
+    """A process that is to run."""
+
+    name: str
+    module: str
+    settings: dict[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
+    short: int = 0
+
+
+class Supervisor:
+    """The processes of a service.
+
+    Parameters
+    ----------
+    listening
+        The socket that all workers take connections from.
+    """
+
+    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+        self._settings, self._listening = settings, listening
+        self._place = Path(tempfile.mkdtemp(prefix="mapsto-"))  # only this user may enter it
+        self._ready, self._tells = os.pipe()
+        common = {
+            "state": settings.state,
+            "durability": settings.durability,
+            "socket": str(self._place / "writer"),
+            "models": [{"name": name, "folder": str(folder)} for name, folder in settings.models.items()],
+        }
+        self._children = [_Child("writer", "mapsto.service.writer", common)]
+        for number in range(settings.workers):
+            own = {
+                "worker": number,
+                "folder": str(settings.folder),
+                "limits": asdict(settings.limits),
+                "ending": asdict(settings.ending),
+                "listening": listening.fileno(),
+                "ready": self._tells,
+            }
+            self._children.append(_Child(f"worker {number + 1}", "mapsto.service.worker", common | own))
+        if settings.learning:
+            learns = {
+                "learner": settings.learner,
+                "every": settings.every,
+                "poll": 0.2,
+                "promote": settings.promote,
+                "models": [each for each in common["models"] if each["name"] in settings.learning],
+            }
+            self._children.append(_Child("learner", "mapsto.service.learner", common | learns))
+        self._ended = False
+
+    def run(self, started: Callable[[], None], *, note: Callable[[str], None]) -> None:
+        """Start all, call `started` once every worker answers, and keep them running until a signal.
+
+        Raises `MapstoError` where a process ends again and again.
+        """
+        handlers = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._reload)
+        try:
+            for child in self._children:
+                self._start(child)
+            self._await_workers()
+            if not self._ended:
+                started()
+            while not self._ended:
+                self._look(note)
+                time.sleep(0.05)
+        finally:
+            self._stop()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    # -- private
+
+    def _end(self, number: int, frame: Any) -> None:
+        self._ended = True
+
+    def _reload(self, number: int, frame: Any) -> None:
+        for child in self._children:
+            if child.process is not None and child.name.startswith("worker"):
+                child.process.send_signal(signal.SIGHUP)
+            elif child.process is not None and child.name == "learner":
+                child.process.terminate()  # it is started again with what is there now
+
+    def _start(self, child: _Child) -> None:
+        inherited = (self._listening.fileno(), self._tells) if child.name.startswith("worker") else ()
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", child.module],
+            stdin=subprocess.PIPE,
+            pass_fds=inherited,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in their order
+            env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+        )
+        child.began = time.monotonic()
+        given = child.process.stdin
+        if given is not None:
+            try:
+                given.write(json.dumps(child.settings).encode())
+                given.close()
+            except BrokenPipeError:  # it has ended already, which is seen below
+                return
+
+    def _await_workers(self) -> None:
+        """Waits until every worker has said that it answers."""
+        missing, end = self._settings.workers, time.monotonic() + _START_SECONDS
+        while missing and not self._ended:
+            if select.select([self._ready], [], [], 0.1)[0]:
+                missing -= len(os.read(self._ready, missing))
+            self._look(lambda text: None)
+            if time.monotonic() > end:
+                raise MapstoError(f"the workers did not answer within {_START_SECONDS:.0f} s", where="mapsto serve")
+
+    def _look(self, note: Callable[[str], None]) -> None:
+        """Start again what has ended."""
+        for child in self._children:
+            process = child.process
+            if process is None or process.poll() is None or self._ended:
+                continue
+            soon = time.monotonic() - child.began < _SHORT
+            child.short = child.short + 1 if soon else 0
+            if child.short >= _MOST_SHORT:
+                raise MapstoError(
+                    f"the {child.name} ended {child.short} times as soon as it was started, last with {process.returncode}",
+                    where="mapsto serve",
+                    hint="look at what it said above",
+                )
+            note(f"the {child.name} ended with {process.returncode} and is started again")
+            if soon:
+                time.sleep(0.2 * child.short)
+            self._start(child)
+
+    def _stop(self) -> None:
+        """End all: workers, writer, learner."""
+        order = ("worker", "writer", "learner")
+        for kind in order:
+            own = [
+                child.process for child in self._children if child.name.startswith(kind) and child.process is not None
+            ]
+            for process in own:
+                if process.poll() is None:
+                    process.terminate()
+            for process in own:
+                try:
+                    process.wait(self._settings.ending.window + self._settings.ending.most + 10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for place in sorted(self._place.glob("*")):
+            place.unlink()
+        self._place.rmdir()
+        os.close(self._ready)
+        os.close(self._tells)

@@ -1,0 +1,64 @@
+"""A process that answers: `python -m mapsto.service.worker`, with the settings as JSON on standard input.
+
+The listening socket is the supervisor's, so that a worker that is started again goes on with the connections that wait.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mapsto.service.inference_handler import InferenceHandler, authorization
+from mapsto.service.keys import Caller
+from mapsto.service.routes import application
+from mapsto.service.served_model import ServedModel
+from mapsto.service.server import Ending, serve
+from mapsto.service.service import Limits, Service
+from mapsto.service.state import State
+from mapsto.service.writer import RemoteWriter
+
+__all__ = ["main", "models_of"]
+
+
+def models_of(settings: Sequence[Mapping[str, str]], **more: Any) -> list[ServedModel]:
+    """The models of settings: ``name`` and ``folder`` each."""
+    return [ServedModel(each["name"], Path(each["folder"]), **more) for each in settings]
+
+
+def main() -> None:
+    """Answer until SIGTERM."""
+    import uvloop
+
+    settings: dict[str, Any] = json.load(sys.stdin)
+    limits = Limits(**settings["limits"])
+    state = State(settings["state"], durability=settings["durability"])
+    service = Service(
+        models_of(settings["models"], most_wait=limits.most_wait),
+        state,
+        Path(settings["folder"]),
+        worker=settings["worker"],
+        limits=limits,
+        writer=RemoteWriter(Path(settings["socket"])),
+    )
+
+    def who(header: bytes | None) -> Caller:
+        return service.keys.caller(authorization(header))
+
+    def started() -> None:
+        os.write(settings["ready"], b"1")
+
+    signal.signal(signal.SIGHUP, lambda number, frame: service.reload_soon())
+    handler = InferenceHandler(service, application(service, who, lambda: b""), who)
+    listening = socket.socket(fileno=settings["listening"])
+    uvloop.run(serve(service, handler, [listening], ending=Ending(**settings["ending"]), started=started))
+    state.close()
+
+
+if __name__ == "__main__":
+    main()
