@@ -81,7 +81,7 @@ class Supervisor:
         self._settings, self._listening = settings, listening
         self._place = Path(tempfile.mkdtemp(prefix="mapsto-"))  # only this user may enter it
         self._ready, self._tells = os.pipe()
-        common = {
+        common: dict[str, Any] = {
             "state": settings.state,
             "durability": settings.durability,
             "socket": str(self._place / "writer"),
