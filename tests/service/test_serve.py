@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
+from mapsto.service.state import State
 from tests.cli.packages import linear_package
 from tests.service.served import Served, serving
 
@@ -197,3 +202,74 @@ def test_it_ends_with_0_and_what_was_begun_is_answered(tmp_path: Path) -> None:
         served.infer("signs", [[1, 2, 3]])
         assert served.end() == 0
         half.close()
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_outlives_kills_of_every_process(tmp_path: Path) -> None:
+    """Kills of workers, the writer and the learner under load, SIGKILL each: every label that was acknowledged is there, once."""
+    linear_package(tmp_path / "signs", WRONG, CLASSES)
+    state = tmp_path / "state.sqlite"
+    acknowledged: list[str] = []
+    ended = threading.Event()
+
+    def load(served: Served, number: int) -> None:
+        rng = np.random.default_rng(number)
+        while not ended.is_set():
+            row = rng.normal(size=3).round(3).tolist()
+            item = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [row]}
+            event = f"{number}-{rng.integers(1 << 60)}"
+            body = {"label": CLASSES[int(row[0] > 0)], "idempotency_key": event, "inputs": [item]}
+            try:
+                status, said = served.call("/v2/models/signs/feedback", body)
+            except OSError:  # its worker was killed: nothing was acknowledged
+                continue
+            if status == 200:
+                acknowledged.append(said["feedback"][0]["event"])
+
+    with serving(tmp_path / "signs", "--workers", 2, folder=tmp_path) as served:
+        threads = [threading.Thread(target=load, args=(served, number)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        rng = np.random.default_rng(0)
+        killed = 0
+        while killed < 12:
+            time.sleep(float(rng.uniform(0.5, 2.5)))
+            children = psutil.Process(served.process.pid).children()
+            victim = children[int(rng.integers(len(children)))]
+            victim.kill()
+            killed += 1
+        time.sleep(3)
+        ended.set()
+        for thread in threads:
+            thread.join()
+        assert served.call("/v2/health/ready")[0] == 200
+        assert served.end() == 0
+    held = State(state)
+    stored: list[str] = []
+    last = 0
+    while rows := held.feedback("signs", after=last, most=1000):
+        stored += [row.event for row in rows]
+        last = rows[-1].position
+    assert len(acknowledged) > 50
+    assert len(set(stored)) == len(stored)
+    assert set(acknowledged) <= set(stored)
+
+
+def test_a_package_that_breaks_is_refused_by_name_and_the_old_one_goes_on(tmp_path: Path) -> None:
+    linear_package(tmp_path / "signs", WRONG, CLASSES)
+    with serving(tmp_path / "signs", "--learn", "none", folder=tmp_path) as served:
+        model = tmp_path / "signs" / "model.onnx"
+        model.write_bytes(model.read_bytes()[:-10])
+        served.process.send_signal(signal.SIGHUP)
+        said_by = time.monotonic() + 30
+        while "goes on as it was" not in (tmp_path / "serve.log").read_text() and time.monotonic() < said_by:
+            time.sleep(0.1)
+        assert "model 'signs' goes on as it was" in (tmp_path / "serve.log").read_text()
+        assert served.infer("signs", [[2, 0, 0]])["outputs"][1]["data"] == ["low"]
+        shutil.rmtree(tmp_path / "signs")
+        linear_package(tmp_path / "signs", [[-1.0, 0, 0], [1, 0, 0]], CLASSES)
+        served.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 30
+        while served.infer("signs", [[2, 0, 0]])["outputs"][1]["data"] == ["low"] and time.monotonic() < end:
+            time.sleep(0.1)
+        assert served.infer("signs", [[2, 0, 0]])["outputs"][1]["data"] == ["high"]
