@@ -8,12 +8,28 @@ from pathlib import Path
 import pytest
 
 from mapsto.errors import StoreError
-from mapsto.service.state import FeedbackRow, State, VersionRow
+from mapsto.service.state import FeedbackRow, State, VersionRow, tables
+from tests.service.databases import postgresql
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    opened = State(tmp_path / "state.sqlite")
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+        yield url
+
+
+@pytest.fixture(params=["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.slow)])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
+    if request.param == "SQLite":
+        opened = State(tmp_path / "state.sqlite")
+    else:
+        url = request.getfixturevalue("database")
+        opened = State(url)
+        with opened.writing() as connection:  # what the test before left
+            for table in reversed(tables.sorted_tables):
+                connection.execute(table.delete())
+        opened.close()
+        opened = State(url)
     yield opened
     opened.close()
 
@@ -27,20 +43,22 @@ def version(name: str, owner: str | None = None) -> VersionRow:
 
 
 def test_a_label_is_stored_once(state: State) -> None:
-    assert state.append([label("x"), label("y"), label("x", "b"), label("x", tenant="other")]) == [1, 2, 0, 3]
+    rows = [label("x"), label("y"), label("x", "b"), label("x", tenant="other"), label("x")]
+    first, second, another, third, again = state.append(rows)
+    assert (0 < first < second < third, another, again) == (True, 0, first)
     assert [(row.event, row.label, row.tenant) for row in state.feedback("m")] == [
         ("x", "a", "t"),
         ("y", "a", "t"),
         ("x", "a", "other"),
     ]
-    assert [row.event for row in state.feedback("m", after=1)] == ["y", "x"]
-    assert (state.last_position("m"), state.last_position("other")) == (3, 0)
+    assert [row.event for row in state.feedback("m", after=first)] == ["y", "x"]
+    assert (state.last_position("m"), state.last_position("other")) == (third, 0)
 
 
-def test_it_is_there_after_it_was_opened_again(state: State, tmp_path: Path) -> None:
+def test_it_is_there_after_it_was_opened_again(state: State) -> None:
     state.append([label("x")])
     state.add_version(version("a"))
-    again = State(tmp_path / "state.sqlite")
+    again = State(state.url)
     assert [row.event for row in again.feedback("m")] == ["x"]
     assert again.version("m", "a") is not None
     assert again.version("m", "b") is None

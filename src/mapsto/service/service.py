@@ -267,7 +267,11 @@ class Service:
         rows = [await self._feedback_row(served, each, caller) for each in given]
         positions = await self.writer.append(rows)
         return [
-            {"event": row.event, "stored": position > 0, **({} if position else {"reason": "it has a label already"})}
+            {
+                "event": row.event,
+                "stored": position > 0,
+                **({} if position else {"reason": "it has another label already"}),
+            }
             for row, position in zip(rows, positions, strict=True)
         ]
 

@@ -20,20 +20,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mapsto.errors import SpecError, StoreError
 
-__all__ = ["Durability", "FeedbackRow", "State", "VersionRow"]
+__all__ = ["Durability", "FeedbackRow", "State", "VersionRow", "tables"]
 
 Durability = Literal["process", "power"]
 _FORMAT = 1
 _BUSY_MS = 10_000
 
-_tables = sa.MetaData()
+tables = sa.MetaData()
 _big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _meta = sa.Table(
-    "meta", _tables, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
+    "meta", tables, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
 )
 _feedback = sa.Table(
     "feedback",
-    _tables,
+    tables,
     sa.Column("position", _big, primary_key=True, autoincrement=True),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("event", sa.Text, nullable=False),
@@ -47,7 +47,7 @@ _feedback = sa.Table(
 )
 _versions = sa.Table(
     "versions",
-    _tables,
+    tables,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("version", sa.Text, primary_key=True),
     sa.Column("kind", sa.Text, nullable=False),
@@ -61,7 +61,7 @@ _versions = sa.Table(
 )
 _active = sa.Table(
     "active",
-    _tables,
+    tables,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("before", sa.Text, nullable=False),
@@ -70,7 +70,7 @@ _active = sa.Table(
 )
 _learners = sa.Table(
     "learners",
-    _tables,
+    tables,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
@@ -80,14 +80,14 @@ _learners = sa.Table(
 )
 _leases = sa.Table(
     "leases",
-    _tables,
+    tables,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("holder", sa.Text, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
 )
 _keys = sa.Table(
     "keys",
-    _tables,
+    tables,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("tenant", sa.Text, nullable=False),
@@ -159,7 +159,7 @@ class State:
         self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
         try:
             with self._engine.begin() as connection:
-                _tables.create_all(connection)
+                tables.create_all(connection)
                 row = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).first()
                 if row is None:
                     values = [{"name": "format", "value": _FORMAT}, {"name": "changes", "value": 0}]
@@ -181,7 +181,8 @@ class State:
         Returns
         -------
         list of int
-            Each row's position; 0 where its event has a label already, which stays.
+            Each row's position, of one that is stored already its own, so that it may be sent again; 0 where its event has another label
+            already, which stays.
         """
         now = time.time()
         positions: list[int] = []
@@ -198,8 +199,19 @@ class State:
                     "features": row.features,
                 }
                 insert = self._insert(_feedback).values(values).on_conflict_do_nothing().returning(_feedback.c.position)
-                positions.append(int(connection.execute(insert).scalar() or 0))
+                position = connection.execute(insert).scalar()
+                positions.append(self._stored(connection, row) if position is None else int(position))
         return positions
+
+    def _stored(self, connection: sa.Connection, row: FeedbackRow) -> int:
+        """The position of a row whose event is there already; 0 where it has another label there."""
+        own = sa.and_(
+            _feedback.c.model == row.model,
+            _feedback.c.tenant == row.tenant,
+            _feedback.c.event == row.event,
+            _feedback.c.label == row.label,
+        )
+        return int(connection.execute(sa.select(_feedback.c.position).where(own)).scalar() or 0)
 
     def feedback(self, model: str, *, after: int = 0, most: int = 256) -> list[FeedbackRow]:
         """Rows of a model beyond a position, in their order."""

@@ -1,0 +1,202 @@
+"""A client of the service in Python: files and rows in, labels out; adapting, feedback and versions. The standard library and NumPy do.
+
+client = Client("http://127.0.0.1:8080", key)
+answer = client.infer("demo", ["seven.png"])
+client.feedback("demo", answer, ["7"])
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
+
+import numpy as np
+
+from mapsto.errors import DomainError, MapstoError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Answer", "Client", "Inputs", "ServiceError"]
+
+Inputs: TypeAlias = "Sequence[str | Path | bytes] | Mapping[str, Sequence[Any]] | NDArray[Any]"
+"""Image files, by path or content; columns of a table by name; or the model's own tensor (N, ...)."""
+_TYPES = {"f": "FP64", "i": "INT64", "u": "UINT64", "b": "BOOL"}
+
+
+class ServiceError(MapstoError):
+    """The service refused a request; `status` is that of HTTP, 0 where it could not be reached."""
+
+    def __init__(self, what: str, *, status: int, where: str) -> None:
+        super().__init__(what, where=where)
+        self.status = status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a version made of N samples."""
+
+    model: str
+    version: str
+    labels: tuple[str, ...]
+    """Of each sample; none where the model does not classify."""
+    scores: NDArray[np.float64]
+    """(N, ...)."""
+    request_id: str
+    """By which `Client.feedback` names it; empty where the model does not learn."""
+
+
+class Client:
+    """A service by its address.
+
+    Parameters
+    ----------
+    url
+        Such as ``http://127.0.0.1:8080``.
+    key
+        A key or a token.
+    seconds
+        After which a request is given up.
+    tries
+        Of a request that is refused because the service is busy or being started again: it is sent again when the service says.
+    """
+
+    def __init__(self, url: str, key: str, *, seconds: float = 30.0, tries: int = 5) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise DomainError(f"'{url}' is no address", where="Client", hint="give one such as http://127.0.0.1:8080")
+        self._url, self._key, self._seconds, self._tries = url.rstrip("/"), key, seconds, tries
+
+    def infer(self, model: str, inputs: Inputs, *, version: str = "") -> Answer:
+        """The labels and scores of samples. Raises `ServiceError`."""
+        path = f"{_model(model)}/versions/{quote(version, safe='')}/infer" if version else f"{_model(model)}/infer"
+        found = self._asked(path, {"inputs": self._tensors(model, inputs)})
+        outputs = {each["name"]: each for each in found["outputs"]}
+        labels = outputs.pop("label", {"data": ()})["data"]
+        scores = next(iter(outputs.values()))
+        return Answer(
+            model=found["model_name"],
+            version=found["model_version"],
+            labels=tuple(labels),
+            scores=np.array(scores["data"], np.float64).reshape(scores["shape"]),
+            request_id=found.get("parameters", {}).get("request_id", ""),
+        )
+
+    def adapt(self, model: str, inputs: Inputs, labels: Sequence[str], *, shared: bool = False) -> str:
+        """A version for the classes of a few labelled samples: its name. `shared`: for everyone, by a key with the scope admin."""
+        own = {"name": "label", "datatype": "BYTES", "shape": [len(labels)], "data": list(map(str, labels))}
+        body = {"inputs": [*self._tensors(model, inputs), own], "parameters": {"shared": shared}}
+        return str(self._asked(f"{_model(model)}/adapt", body)["model_version"])
+
+    def feedback(self, model: str, answer: Answer | str, labels: Sequence[str]) -> int:
+        """Store what is right of the samples of an answer, or of a request by its id: how many labels are stored.
+
+        May be sent again: a label is stored once. A sample whose label is None is left out.
+        """
+        request = answer.request_id if isinstance(answer, Answer) else answer
+        given = [
+            {"request_id": request, "row": row, "label": str(label)}
+            for row, label in enumerate(labels)
+            if label is not None  # pyright: ignore[reportUnnecessaryComparison]
+        ]
+        found = self._asked(f"{_model(model)}/feedback", {"feedback": given})
+        return sum(bool(each["stored"]) for each in found["feedback"])
+
+    def teach(self, model: str, inputs: Inputs, labels: Sequence[str], *, keys: Sequence[str] = ()) -> int:
+        """As `feedback`, for samples that come with their labels; `keys` name them, so that they may be sent again."""
+        columns = self._tensors(model, inputs)
+        given: list[dict[str, Any]] = []
+        for row, label in enumerate(labels):
+            one = [{**each, "shape": [1, *each["shape"][1:]], "data": [each["data"][row]]} for each in columns]
+            named = {"idempotency_key": keys[row]} if keys else {}
+            given.append({"label": str(label), "inputs": one, **named})
+        found = self._asked(f"{_model(model)}/feedback", {"feedback": given})
+        return sum(bool(each["stored"]) for each in found["feedback"])
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """What the model takes and gives, as the Open Inference Protocol has it."""
+        return self._asked(_model(model))
+
+    def versions(self, model: str) -> dict[str, Any]:
+        """``active``, the version that answers, and ``versions``, all that this key may use."""
+        return self._asked(f"{_model(model)}/versions")
+
+    def learner(self, model: str) -> dict[str, Any]:
+        """How far the model's learner is, and what held-back labels said of its last version."""
+        return self._asked(f"{_model(model)}/learner")
+
+    def promote(self, model: str, version: str) -> str:
+        """Let a version answer, by a key with the scope admin; the one that did before."""
+        return str(self._asked(f"{_model(model)}/versions/{quote(version, safe='')}/promote", {})["before"])
+
+    def roll_back(self, model: str) -> str:
+        """Let the version before answer again; which that is."""
+        return str(self._asked(f"{_model(model)}/rollback", {})["active"])
+
+    # -- private
+
+    def _tensors(self, model: str, inputs: Inputs) -> list[dict[str, Any]]:
+        if isinstance(inputs, Mapping):
+            return [_column(name, values) for name, values in inputs.items()]
+        if isinstance(inputs, np.ndarray):
+            spec = self.metadata(model)["inputs"][0]
+            return [
+                {"name": spec["name"], "datatype": spec["datatype"], "shape": [*inputs.shape], "data": inputs.tolist()}
+            ]
+        data = [
+            base64.b64encode(each if isinstance(each, bytes) else Path(each).read_bytes()).decode() for each in inputs
+        ]
+        return [
+            {
+                "name": "image",
+                "datatype": "BYTES",
+                "shape": [len(data)],
+                "parameters": {"content_type": "base64"},
+                "data": data,
+            }
+        ]
+
+    def _asked(self, path: str, body: Any = None) -> Any:
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, content)
+        request.add_header("Authorization", f"Bearer {self._key}")
+        for left in reversed(range(self._tries)):
+            try:
+                with urllib.request.urlopen(request, timeout=self._seconds) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                again = error.headers.get("Retry-After", "")
+                if left and error.code in (429, 503) and again.isdigit():
+                    time.sleep(int(again) * random.uniform(0.5, 1.0))
+                    continue
+                raise ServiceError(_said(error.read()), status=error.code, where=self._url) from error
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "reason", error)
+                raise ServiceError(f"it cannot be reached ({reason})", status=0, where=self._url) from error
+        raise ServiceError("it is busy", status=429, where=self._url)
+
+
+def _model(name: str) -> str:
+    return f"/v2/models/{quote(name, safe='')}"
+
+
+def _column(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    array = np.asarray(values)
+    datatype = _TYPES.get(array.dtype.kind, "BYTES")
+    data = array.tolist() if datatype != "BYTES" else [str(value) for value in values]
+    return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
+
+
+def _said(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        return content.decode("utf-8", "replace")[:200]
