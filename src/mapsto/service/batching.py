@@ -56,7 +56,7 @@ class Batcher:
     most_wait
         Seconds that a request may be expected to wait; beyond it is refused with 429.
     observe
-        Told of each batch: its samples and its seconds.
+        Told of each batch: its samples, its seconds, and the seconds that its first request waited.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Batcher:
         seconds: float,
         most: int = 64,
         most_wait: float = 1.0,
-        observe: Callable[[int, float], None] | None = None,
+        observe: Callable[[int, float, float], None] | None = None,
     ) -> None:
         self._run, self._most, self._most_wait = run, most, most_wait
         self._observe = observe
@@ -158,10 +158,10 @@ class Batcher:
         self._in_flight = count
         began = time.perf_counter()
         if self._threads is None:
-            self._finish(items, self._answers(items), count, time.perf_counter() - began)
+            self._finish(items, self._answers(items), count, began)
             return
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._answers, items)
-        work.add_done_callback(lambda done: self._finish(items, done.result(), count, time.perf_counter() - began))
+        work.add_done_callback(lambda done: self._finish(items, done.result(), count, began))
 
     def _next(self) -> list[_Item]:
         """Items of one shape for a batch, from each key's queue in turn; those that nobody waits for any more are dropped."""
@@ -215,12 +215,13 @@ class Batcher:
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def _finish(
-        self, items: list[_Item], answers: list[Sequence[NDArray[Any]] | Exception], count: int, seconds: float
+        self, items: list[_Item], answers: list[Sequence[NDArray[Any]] | Exception], count: int, began: float
     ) -> None:
+        seconds = time.perf_counter() - began
         self._in_flight = 0
         self._each += _SMOOTHING * (seconds / count - self._each) if math.isfinite(self._each) else 0.0
         if self._observe is not None:
-            self._observe(count, seconds)
+            self._observe(count, seconds, began - min(item.began for item in items))
         for item, answer in zip(items, answers, strict=True):
             if item.future.done():  # its client has gone
                 continue

@@ -24,8 +24,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-Observe: TypeAlias = Callable[[str, int, float], None]
-"""Told of each request: the model, the status, the seconds."""
+Observe: TypeAlias = Callable[[str, str, int, float], None]
+"""Told of each request: the model and the version as they were asked for, the status, the seconds."""
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 
@@ -62,7 +62,7 @@ class InferenceHandler:
             await self._behind(scope, receive, send)
             return
         began = time.perf_counter()
-        name, status = "", 500
+        name, version, status = "", "", 500
         try:
             if scope["method"] != "POST":
                 raise Refusal(405, "inference is asked for by POST")
@@ -96,7 +96,7 @@ class InferenceHandler:
         except _Gone:
             status = 499
         finally:
-            self._observe(name, status, time.perf_counter() - began)
+            self._observe(name, version, status, time.perf_counter() - began)
 
     def _is_known_host(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether the request is for this service, and not sent here by a page under another name (DNS rebinding)."""
@@ -106,7 +106,7 @@ class InferenceHandler:
         return (host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host) in self._hosts
 
 
-def _unobserved(model: str, status: int, seconds: float) -> None:
+def _unobserved(model: str, version: str, status: int, seconds: float) -> None:
     """Nobody asks."""
 
 

@@ -125,6 +125,23 @@ class KeptAnswers:
             found["features"].copy(), bytes(found["version"]).decode(), int(found["answer"]), float(found["time"])
         )
 
+    def latest(self, most: int, *, own: bool = False) -> NDArray[Any]:
+        """Rows of the last answers of all workers or of this one, the latest last: fields ``row``, ``time``, ``version``, ``features``."""
+        workers = [self._worker] if own else [int(path.stem.partition("-")[2]) for path in self._folder.glob("*.ring")]
+        found = [self._latest_of(worker, most) for worker in workers]
+        rows = np.concatenate(found)
+        rows = rows[rows["time"] > time.time() - self._seconds]
+        return rows[np.argsort(rows["time"], kind="stable")][-most:]
+
+    def _latest_of(self, worker: int, most: int) -> NDArray[Any]:
+        ring = self._rings.get(worker)
+        if ring is None:
+            ring = self._opened(worker)
+        end = self._next if worker == self._worker else int(ring["row"].max()) + 1
+        places = np.arange(max(1, end - min(most, self._most)), end) % self._most
+        rows = ring[places]
+        return np.array(rows[(rows["row"] > 0) & (rows["row"] == ring["row"][places])])  # without what is being written
+
     def _path(self, worker: int) -> Path:
         return self._folder / f"answers-{worker}.ring"
 

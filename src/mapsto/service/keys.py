@@ -19,8 +19,9 @@ from mapsto.service.state import State
 
 __all__ = ["SCOPES", "Caller", "Keys", "Scope", "made", "new_key"]
 
-Scope = Literal["predict", "adapt", "learn", "admin"]
-"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``admin``: promote, roll back, keys."""
+Scope = Literal["predict", "adapt", "learn", "metrics", "admin"]
+"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: what all tenants do, in sums.
+``admin``: promote, roll back, keys, metrics."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _PREFIX = "mapsto_"
 
@@ -34,11 +35,12 @@ class Caller:
     tenant: str
     scopes: frozenset[str]
 
-    def require(self, scope: Scope) -> None:
-        """Raises `Refusal` (403) where the caller has not the scope."""
-        if scope not in self.scopes:
+    def require(self, *scopes: Scope) -> None:
+        """Raises `Refusal` (403) where the caller has none of the scopes."""
+        if self.scopes.isdisjoint(scopes):
+            needed = " or ".join(f"'{scope}'" for scope in scopes)
             raise Refusal(
-                403, f"this key may {', '.join(sorted(self.scopes)) or 'do nothing'}; the request needs '{scope}'"
+                403, f"this key may {', '.join(sorted(self.scopes)) or 'do nothing'}; the request needs {needed}"
             )
 
 

@@ -5,6 +5,7 @@ Each says who may call it: `_PUBLIC` lists those that anyone may; every other be
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,13 +73,13 @@ def application(service: Service, who: Callable[[bytes | None], Caller], metrics
     return app
 
 
-def _allowed(who: Callable[[bytes | None], Caller], scope: Scope) -> Any:
-    """The caller, as a dependency of a route that needs the scope."""
+def _allowed(who: Callable[[bytes | None], Caller], *scopes: Scope) -> Any:
+    """The caller, as a dependency of a route that needs one of the scopes."""
 
     def caller(request: Request) -> Caller:
         found = request.headers.get("authorization") or request.headers.get("x-api-key")
         known = who(found.encode("latin-1") if found else None)
-        known.require(scope)
+        known.require(*scopes)
         return known
 
     return Depends(caller)
@@ -177,11 +178,12 @@ def _learning(service: Service, who: Callable[[bytes | None], Caller]) -> APIRou
 
 def _watching(service: Service, who: Callable[[bytes | None], Caller], metrics: Callable[[], bytes]) -> APIRouter:
     router = APIRouter()
-    is_admin: Any = _allowed(who, "admin")
+    may_watch: Any = _allowed(who, "metrics", "admin")
 
     @router.get("/metrics", tags=["watch"], summary="Metrics for Prometheus")
-    async def scraped(caller: Caller = is_admin) -> Response:
-        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def scraped(caller: Caller = may_watch) -> Response:
+        content = await asyncio.to_thread(metrics)  # it reads the state and tests for drift: requests go on meanwhile
+        return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 

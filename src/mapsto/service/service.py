@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,8 @@ class Service:
         self.ready = True
         self._folder, self._worker = folder, worker
         self._reload = False
+        self.observe_feedback: Callable[[str, int, int], None] = _unobserved
+        """Told of feedback that was stored: the model, its new labels, and those that there were already."""
         self._models: dict[str, _Served] = {}
         self._changes = -1
         self._work = ThreadPoolExecutor(2, thread_name_prefix="adapt")
@@ -146,6 +148,15 @@ class Service:
         model = self.model(name)
         rows = self.state.versions(name)
         return [row for row in rows if row.package == model.digest and row.owner in (None, caller.tenant)]
+
+    def kept(self, name: str) -> KeptAnswers | None:
+        """A model's last answers; None where none are kept, since it does not adapt."""
+        return self._served(name).kept
+
+    def head(self, name: str, version: str) -> VersionHead | None:
+        """A version's head, of whatever tenant, where it is in memory."""
+        held = self._served(name).heads.get(version)
+        return None if held is None else held[0]
 
     def refresh(self) -> bool:
         """Take over what changed in the state, by this process or another; whether anything did."""
@@ -266,6 +277,8 @@ class Service:
             raise Refusal(409, "no features can be taken of this model, so that it does not learn")
         rows = [await self._feedback_row(served, each, caller) for each in given]
         positions = await self.writer.append(rows)
+        stored = sum(position > 0 for position in positions)
+        self.observe_feedback(name, stored, len(rows) - stored)
         return [
             {
                 "event": row.event,
@@ -406,6 +419,10 @@ class Service:
             answer=answer,
             features=np.ascontiguousarray(kept.features, np.float32).tobytes(),
         )
+
+
+def _unobserved(model: str, stored: int, known: int) -> None:
+    """Nobody asks."""
 
 
 def _labels(inputs: Sequence[Given]) -> tuple[list[str], list[Given]]:
