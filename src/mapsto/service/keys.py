@@ -20,8 +20,8 @@ from mapsto.service.state import State
 __all__ = ["SCOPES", "Caller", "Keys", "Scope", "made", "new_key"]
 
 Scope = Literal["predict", "adapt", "learn", "metrics", "admin"]
-"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: what all tenants do, in sums.
-``admin``: promote, roll back, keys, metrics."""
+"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: sums over all
+tenants. ``admin``: promote, roll back, keys, metrics."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _PREFIX = "mapsto_"
 

@@ -77,7 +77,7 @@ class ServedModel:
     def __init__(
         self, name: str, folder: Path, *, threads: int = 1, most_wait: float = 1.0, observe: Any = None
     ) -> None:
-        self.name, self.folder = name, folder
+        self.name, self.folder, self.observe = name, folder, observe
         checked = read_manifest(folder)
         self.signature, self.digest = checked.signature, _digest(checked.tree)
         self.runtime, self.parity = checked.runtime, checked.tree.get("parity", {})
