@@ -231,6 +231,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MAPSTO_STORE", str(folder / "kept"))
         mapsto("run", "tiny.yaml", "--out", "runs/demo", "--threads", 1, code=0)
         mapsto("stream", "table.csv", "--target", "column", code=0)
+        mapsto("keys", "make", "runs/demo", "--name", "phone", code=0)
     for name in ("short", "meta_protonet", "photos", "vgg_cifar"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
     return folder

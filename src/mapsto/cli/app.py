@@ -33,6 +33,7 @@ ORDER = (
     "predict",
     "evaluate",
     "serve",
+    "keys",
     "report",
     "list",
     "show",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mapsto import discovery
-from mapsto.cli import bench, catalog, compress, doctor, lock, predict, report, run, serve, store
+from mapsto.cli import bench, catalog, compress, doctor, keys, lock, predict, report, run, serve, store
 from mapsto.cli.adapt import command as adapt_command
 from mapsto.cli.app import app, fail, print_text
 from mapsto.cli.evaluate import command as evaluate_command
@@ -33,6 +33,7 @@ _COMMANDS = (
     adapt_command,
     compress,
     serve,
+    keys,
     report,
     store,
     bench,

@@ -24,7 +24,16 @@ from mapsto.report.streams import beaten_by, shown_figure
 from mapsto.run.result import Listener, StepResult
 from mapsto_runtime.shown import shown
 
-__all__ = ["Notes", "Progress", "print_comparison", "print_figures", "print_outcome", "print_plan", "print_store"]
+__all__ = [
+    "Notes",
+    "Progress",
+    "print_comparison",
+    "print_figures",
+    "print_keys",
+    "print_outcome",
+    "print_plan",
+    "print_store",
+]
 
 
 class Screen(Console):
@@ -385,6 +394,23 @@ def print_store(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(made, row["name"], row["kind"], f"{row['seconds']:.1f}", size, row["digest"][:12])
     console.print(table)
     console.print(f"{len(rows)} steps")
+
+
+def print_keys(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The keys of a service."""
+    console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table()
+    for column in ("name", "tenant", "may", "made", "until", "requests/s"):
+        table.add_column(column, justify="right" if column == "requests/s" else "left")
+    for row in rows:
+        times = [
+            "" if row[name] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(row[name]))
+            for name in ("created", "ends")
+        ]
+        until = times[1] if row["valid"] else f"ended {times[1]}"
+        rate = "" if row["rate"] is None else f"{row['rate']:g}"
+        table.add_row(escape(row["name"]), escape(row["tenant"]), ", ".join(row["scopes"]), times[0], until, rate)
+    console.print(table)
 
 
 def print_comparison(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:

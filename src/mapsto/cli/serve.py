@@ -68,19 +68,19 @@ def serve(
         import uvloop
     except ImportError as error:
         raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
-    from mapsto.service.keys import made
+    from mapsto.service.keys import SCOPES, made
     from mapsto.service.server import Ending
-    from mapsto.service.state import State
+    from mapsto.service.state import State, default_state
     from mapsto.service.supervisor import Settings, Supervisor
     from mapsto.service.worker import models_of
 
     del uvloop
     folders = _named(packages)
     first = next(iter(folders.values()))
-    place = Path(state) if state and "://" not in state else first.parent / "service" / "state.sqlite"
+    place = Path(state) if state and "://" not in state else default_state(first)
     models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()])
     held = State(state or str(place), durability=durability.value)
-    name, key = made(held, tenant="default")
+    name, key = made(held, scopes=SCOPES)
     listening = _listening(host, port)
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
     settings = Settings(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
+from mapsto.cli.ages import days_of
 from mapsto.cli.app import JsonOption, StoreOption, print_json, print_text, store_app
-from mapsto.errors import SpecError
 
 
 @store_app.command("ls")
@@ -41,18 +40,13 @@ def store_gc(
     """
     from mapsto.store import Store
 
-    freed = Store(store).gc(keep_days=keep_days, checkpoint_days=_days(checkpoints_older_than), dry_run=dry_run)
+    freed = Store(store).gc(
+        keep_days=keep_days,
+        checkpoint_days=days_of(checkpoints_older_than, where="--checkpoints-older-than"),
+        dry_run=dry_run,
+    )
     verb = "would remove" if dry_run else "removed"
     print_json(freed) if as_json else print_text(f"{verb} {freed['files']} files, {freed['bytes'] / 2**20:.1f} MiB")
-
-
-def _days(age: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hdw]?)", age.strip())
-    if found is None:
-        raise SpecError(
-            f"not an age: '{age}'", where="--checkpoints-older-than", hint="a number and h, d or w, as in 30d"
-        )
-    return float(found[1]) * {"h": 1 / 24, "d": 1.0, "w": 7.0}[found[2] or "d"]
 
 
 @store_app.command("verify")

@@ -7,23 +7,39 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mapsto.errors import SpecError
 from mapsto.service.refusal import Refusal
 from mapsto.service.state import State
+from mapsto_runtime.shown import few, short
 
-__all__ = ["SCOPES", "Caller", "Keys", "Scope", "made", "new_key"]
+__all__ = ["ORDINARY", "PREFIX", "SCOPES", "Caller", "Keys", "Scope", "ended", "is_name", "made", "rotated"]
 
 Scope = Literal["predict", "adapt", "learn", "metrics", "admin"]
-"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: sums over all
-tenants. ``admin``: promote, roll back, keys, metrics."""
+"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: what all tenants do, in sums.
+``admin``: promote, roll back, metrics."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-_PREFIX = "mapsto_"
+ORDINARY: tuple[Scope, ...] = ("predict", "adapt", "learn")
+"""The scopes of a key that is made without any: what concerns its tenant alone."""
+PREFIX = "mapsto_"
+"""Keys begin so, which tells them from tokens, and lets scanners of repositories find one."""
+_NAME = re.compile(r"[!-~]{1,64}")
+_DAY = 86_400
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may name a key or a tenant: 1 to 64 characters of ASCII, none of them blank.
+
+    >>> is_name("team-a"), is_name("a team"), is_name("")
+    (True, False, False)
+    """
+    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,10 @@ class Caller:
     """The key's id, or the subject of a token."""
     tenant: str
     scopes: frozenset[str]
+    rate: float | None = None
+    """Requests a second; None: as many as come."""
+    burst: float = 1.0
+    """Requests that may come at once."""
 
     def require(self, *scopes: Scope) -> None:
         """Raises `Refusal` (403) where the caller has none of the scopes."""
@@ -60,55 +80,135 @@ class Keys:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the keys."""
+        """Read the keys that are still valid."""
         found: dict[bytes, _Key] = {}
+        now = time.time()
         for row in self._state.all_keys():
-            ends = min(row["expires"] or float("inf"), row["revoked"] or float("inf"))
+            ends = _end(row)
+            if ends <= now:
+                continue
             digest = bytes(row["digest"])
-            caller = Caller(str(row["id"]), str(row["tenant"]), frozenset(str(row["scopes"]).split()))
+            scopes = frozenset(str(row["scopes"]).split())
+            caller = Caller(str(row["id"]), str(row["tenant"]), scopes, row["rate"], row["burst"] or 1.0)
             found[digest] = _Key(digest, caller, ends)
         self._by_digest = found
 
-    def caller(self, key: str | bytes) -> Caller:
+    def caller(self, key: bytes) -> Caller:
         """Whose a key is. Raises `Refusal` (401) for one that is not known, or no longer valid."""
-        content = key.encode() if isinstance(key, str) else key
-        digest = hashlib.sha256(content).digest()
+        digest = hashlib.sha256(key).digest()
         known = self._by_digest.get(digest)  # the time tells of the digest's first bytes, which tell nothing of a key
         if known is None or not hmac.compare_digest(known.digest, digest) or time.time() >= known.ends:
             raise Refusal(401, "the key is not known, or no longer valid")
         return known.caller
 
 
-def new_key() -> str:
-    """A key of 256 bits.
-
-    >>> len(new_key())
-    50
-    """
-    return _PREFIX + secrets.token_urlsafe(32)
-
-
 def made(
-    state: State, *, name: str = "", tenant: str = "default", scopes: Sequence[str] = SCOPES, days: float | None = None
+    state: State,
+    *,
+    name: str = "",
+    tenant: str = "default",
+    scopes: Sequence[str] = ORDINARY,
+    days: float | None = None,
+    rate: float | None = None,
+    burst: float | None = None,
 ) -> tuple[str, str]:
-    """A new key, stored as its digest: its id and the key, which is shown only now.
+    """A new key, stored as its digest: its name and the key, which is shown only now.
+
+    Parameters
+    ----------
+    days
+        For which it is valid; None: until it is ended.
+    rate
+        Requests a second that it may make, of all kinds together; None: as many as come.
+    burst
+        Requests that may come at once; None: those of a second, at least one.
 
     Raises
     ------
     SpecError
-        A scope is not known, or the name is taken.
+        A scope is not known, a name is none or taken, or the limits make no sense.
     """
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
         raise SpecError(
-            f"'{unknown[0]}' is no scope" if unknown else "no scope is given",
+            f"'{short(unknown[0])}' is no scope" if unknown else "no scope is given",
             where="--scope",
             hint=f"give some of {', '.join(SCOPES)}",
         )
     id_ = name or f"key-{secrets.token_hex(4)}"
-    if any(row["id"] == id_ for row in state.all_keys()):
+    for text, where in ((id_, "--name"), (tenant, "--tenant")):
+        if not is_name(text):
+            raise SpecError(
+                f"'{short(text)}' is no name", where=where, hint="1 to 64 letters, digits and signs, without blanks"
+            )
+    if burst is not None and (rate is None or burst < 1):
+        raise SpecError(
+            "is the number of requests at once within a rate, at least 1", where="--burst", hint="give --rate too"
+        )
+    if rate is not None and rate <= 0:
+        raise SpecError(f"{rate} is no rate", where="--rate", hint="give requests a second, above 0")
+    key = _new_key()
+    added = state.add_key(
+        id_=id_,
+        digest=_digest(key),
+        tenant=tenant,
+        scopes=[scope for scope in SCOPES if scope in scopes],
+        expires=None if days is None else time.time() + days * _DAY,
+        rate=rate,
+        burst=burst if burst is not None or rate is None else max(1.0, rate),
+    )
+    if not added:
         raise SpecError(f"there is a key '{id_}' already", where="--name", hint="give another name, or rotate that one")
-    key = new_key()
-    expires = None if days is None else time.time() + days * 86_400
-    state.add_key(id_=id_, digest=hashlib.sha256(key.encode()).digest(), tenant=tenant, scopes=scopes, expires=expires)
     return id_, key
+
+
+def rotated(state: State, name: str, *, grace_days: float) -> str:
+    """A new key for what another opens, as long valid as that was; the old one ends after the grace period.
+
+    Raises
+    ------
+    SpecError
+        There is no valid key of that name.
+    """
+    rows = [row for row in state.all_keys() if row["id"] == name and _end(row) > time.time()]
+    if not rows:
+        raise _unknown(state, name)
+    last, key, now = rows[-1], _new_key(), time.time()
+    state.add_key(
+        id_=name,
+        digest=_digest(key),
+        tenant=last["tenant"],
+        scopes=str(last["scopes"]).split(),
+        expires=None if last["expires"] is None else now + last["expires"] - last["created"],
+        rate=last["rate"],
+        burst=last["burst"],
+        others_end=now + grace_days * _DAY,
+    )
+    return key
+
+
+def ended(state: State, name: str) -> None:
+    """Let no key of that name be valid from now on. Raises `SpecError` where there is none."""
+    if not state.end_key(name, at=time.time()):
+        raise _unknown(state, name)
+
+
+def _end(row: Mapping[str, Any]) -> float:
+    """When a key ends, in seconds of the epoch."""
+    ends = [row[name] for name in ("expires", "revoked") if row[name] is not None]
+    return min(ends, default=float("inf"))
+
+
+def _unknown(state: State, name: str) -> SpecError:
+    names = dict.fromkeys(str(row["id"]) for row in state.all_keys() if _end(row) > time.time())
+    said = f"those that are valid are {few(list(names))}" if names else "none is valid; make one"
+    return SpecError(f"there is no valid key '{short(name)}'", where="--name", hint=said)
+
+
+def _new_key() -> str:
+    """A key of 256 bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

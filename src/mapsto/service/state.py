@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mapsto.errors import SpecError, StoreError
 
-__all__ = ["Durability", "FeedbackRow", "State", "VersionRow", "tables"]
+__all__ = ["Durability", "FeedbackRow", "State", "VersionRow", "default_state", "tables"]
 
 Durability = Literal["process", "power"]
 _FORMAT = 1
@@ -88,14 +88,21 @@ _leases = sa.Table(
 _keys = sa.Table(
     "keys",
     tables,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, index=True),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("scopes", sa.Text, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("expires", sa.Float),
     sa.Column("revoked", sa.Float),
+    sa.Column("rate", sa.Float),
+    sa.Column("burst", sa.Float),
 )
+
+
+def default_state(package: Path) -> Path:
+    """Where the state of a service is whose first model is a package's folder, if no other place is given."""
+    return package.parent / "service" / "state.sqlite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,9 +382,29 @@ class State:
     # -- keys
 
     def add_key(
-        self, *, id_: str, digest: bytes, tenant: str, scopes: Sequence[str], expires: float | None = None
-    ) -> None:
-        """Store a key's digest."""
+        self,
+        *,
+        id_: str,
+        digest: bytes,
+        tenant: str,
+        scopes: Sequence[str],
+        expires: float | None = None,
+        rate: float | None = None,
+        burst: float | None = None,
+        others_end: float | None = None,
+    ) -> bool:
+        """Store a key's digest.
+
+        Parameters
+        ----------
+        others_end
+            The moment at which the keys that the id has already end; None: it must have none.
+
+        Returns
+        -------
+        bool
+            False, and nothing is stored, where the id has a key already.
+        """
         values = {
             "id": id_,
             "digest": digest,
@@ -386,20 +413,31 @@ class State:
             "created": time.time(),
             "expires": expires,
             "revoked": None,
+            "rate": rate,
+            "burst": burst,
         }
         with self.writing() as connection:
+            if others_end is not None:
+                self._end_key(connection, id_, others_end)
+            elif connection.execute(sa.select(_keys.c.id).where(_keys.c.id == id_)).first() is not None:
+                return False
             connection.execute(sa.insert(_keys).values(values))
             self._changed(connection)
+        return True
 
     def end_key(self, id_: str, *, at: float) -> bool:
-        """Let a key be valid no longer than to a moment; whether there is one of that name."""
+        """Let the keys of an id be valid no longer than to a moment; whether there is one."""
         with self.writing() as connection:
-            done = connection.execute(sa.update(_keys).where(_keys.c.id == id_).values(revoked=at)).rowcount
+            known = connection.execute(sa.select(_keys.c.id).where(_keys.c.id == id_)).first() is not None
+            self._end_key(connection, id_, at)
             self._changed(connection)
-        return bool(done)
+        return known
 
     def all_keys(self) -> list[Mapping[str, Any]]:
-        """All keys, without what they are: ``id``, ``digest``, ``tenant``, ``scopes``, ``created``, ``expires``, ``revoked``."""
+        """All keys, the earliest first, as digests.
+
+        Each with ``id``, ``digest``, ``tenant``, ``scopes``, ``created``, ``expires``, ``revoked``, ``rate`` and ``burst``.
+        """
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(sa.select(_keys).order_by(_keys.c.created)).mappings()]
 
@@ -454,6 +492,11 @@ class State:
         return StoreError(
             f"the state {what} ({reason})", where=self.url.rpartition("@")[2], hint="look at its disk or server"
         )
+
+    def _end_key(self, connection: sa.Connection, id_: str, at: float) -> None:
+        """An earlier end stays."""
+        later = sa.or_(_keys.c.revoked.is_(None), _keys.c.revoked > at)
+        connection.execute(sa.update(_keys).where(_keys.c.id == id_, later).values(revoked=at))
 
     def _put_version(self, connection: sa.Connection, row: VersionRow) -> None:
         now = time.time()

@@ -1,0 +1,193 @@
+"""``mapsto keys``: who may call a service, and for how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mapsto.service.state import State
+from mapsto.cli.ages import days_of
+from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
+from mapsto.errors import MissingExtra, SpecError, command
+
+keys_app = typer.Typer(
+    help="Make, list, rotate and end the keys of a service.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(keys_app, name="keys")
+
+_Package = Annotated[
+    str | None, typer.Argument(help="The first package that is served, or the --out folder of the run that made it.")
+]
+_StateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="The state of the service, as it is given to the service: a file, or postgresql://USER@HOST/NAME.",
+        metavar="PLACE",
+    ),
+]
+
+
+@keys_app.command("make")
+def keys_make(
+    package: _Package = None,
+    state: _StateOption = None,
+    name: Annotated[str, typer.Option(help="What it is called in logs and lists; by default one is drawn.")] = "",
+    tenant: Annotated[
+        str, typer.Option(help="Whose it is: tenants do not see each other's versions and feedback.")
+    ] = "default",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it may: predict, adapt, learn, metrics, admin; give several. By default the first three."
+        ),
+    ] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Days for which it is valid; by default no end.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests a second that it may make; by default no limit.")] = None,
+    burst: Annotated[
+        float | None, typer.Option(help="Requests that it may make at once; by default those of a second.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key. It is shown once; only its digest is stored.
+
+    Example: mapsto keys make runs/demo --name kitchen --scope predict --days 90
+    """
+    with _state(package, state, new=True) as held:
+        from mapsto.service.keys import ORDINARY, made
+
+        scopes = scope or list(ORDINARY)
+        id_, key = made(held, name=name, tenant=tenant, scopes=scopes, days=days, rate=rate, burst=burst)
+        _show(held, id_, key, as_json)
+
+
+@keys_app.command("list")
+def keys_list(package: _Package = None, state: _StateOption = None, as_json: JsonOption = False) -> None:
+    """List the keys: whose they are, what they may, until when. The keys themselves are not stored.
+
+    Example: mapsto keys list runs/demo
+    """
+    with _state(package, state) as held:
+        rows = [_plain(row) for row in held.all_keys()]
+    if as_json:
+        print_json(rows)
+        return
+    from mapsto.cli.progress import print_keys
+
+    print_keys(rows)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    name: Annotated[str, typer.Option(help="The key that gets a successor.")],
+    package: _Package = None,
+    state: _StateOption = None,
+    grace: Annotated[
+        str, typer.Option(metavar="AGE", help="How long the old key stays valid: 15m, 12h, 7d; 0 ends it at once.")
+    ] = "1d",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new key with the same name, tenant, scopes and limits; the old one ends after the grace period.
+
+    Example: mapsto keys rotate runs/demo --name phone --grace 7d
+    """
+    days = days_of(grace, where="--grace")
+    with _state(package, state) as held:
+        from mapsto.service.keys import rotated
+
+        key = rotated(held, name, grace_days=days)
+        _show(held, name, key, as_json)
+        if not as_json:
+            print_note(f"the old key ends {'now' if not days else _time(time.time() + days * 86_400)}")
+
+
+@keys_app.command("end")
+def keys_end(
+    name: Annotated[str, typer.Option(help="The key that shall open nothing any more.")],
+    package: _Package = None,
+    state: _StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a key at once. A service that runs knows of it within a second.
+
+    Example: mapsto keys end runs/demo --name phone
+    """
+    with _state(package, state) as held:
+        from mapsto.service.keys import ended
+
+        ended(held, name)
+    print_json({"ended": name}) if as_json else print_text(f"key '{name}' has ended")
+
+
+@contextmanager
+def _state(package: str | None, state: str | None, *, new: bool = False) -> Generator[State]:
+    """The state of a service; it is made where `new` says so."""
+    try:
+        import_module("msgspec")
+    except ImportError as error:
+        raise MissingExtra("msgspec", "serve", where="mapsto keys") from error
+    from mapsto.service.state import State, default_state
+    from mapsto_runtime.answer_rows import package_folder
+
+    if (package is None) == (state is None):
+        raise SpecError(
+            "needs the package that is served, or --state" if state is None else "takes a package or --state, not both",
+            where="mapsto keys",
+            hint=f"for instance `{command('mapsto keys list {run}', run=package or 'runs/demo')}`",
+        )
+    if package is not None:
+        folder = package_folder(Path(package))
+        if not (folder / "manifest.json").is_file():
+            raise SpecError("holds no package", where=package, hint="give a package's folder, or that of its run")
+        state = str(default_state(folder))
+    url = str(state)
+    if not new and "://" not in url and not Path(url).is_file():
+        raise SpecError(
+            "there is no state of a service yet",
+            where=url,
+            hint="it is made when the package is served, or with its first key",
+        )
+    held = State(url)
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+def _show(state: State, name: str, key: str, as_json: bool) -> None:
+    """A new key, on standard output alone, and what it opens."""
+    row = _plain(next(row for row in reversed(state.all_keys()) if row["id"] == name))
+    if as_json:
+        print_json({**row, "key": key})
+        return
+    print_text(key)
+    until = f", until {_time(row['ends'])}" if row["ends"] is not None else ""
+    print_note(
+        f"key '{name}' of tenant '{row['tenant']}' may {', '.join(row['scopes'])}{until}; it is shown only this once"
+    )
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A key as it is shown: times in seconds of the epoch, `ends` null where it has no end."""
+    ends = [row[name] for name in ("expires", "revoked") if row[name] is not None]
+    return {
+        "name": row["id"],
+        "tenant": row["tenant"],
+        "scopes": str(row["scopes"]).split(),
+        "created": row["created"],
+        "ends": min(ends, default=None),
+        "valid": min(ends, default=float("inf")) > time.time(),
+        "rate": row["rate"],
+        "burst": row["burst"],
+    }
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
