@@ -22,7 +22,7 @@ from mapsto_runtime.shown import few, short
 __all__ = ["ORDINARY", "PREFIX", "SCOPES", "Caller", "Keys", "Scope", "ended", "is_name", "made", "rotated"]
 
 Scope = Literal["predict", "adapt", "learn", "metrics", "admin"]
-"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: what all tenants do, in sums.
+"""``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: sums over all tenants.
 ``admin``: promote, roll back, metrics."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ORDINARY: tuple[Scope, ...] = ("predict", "adapt", "learn")
