@@ -29,7 +29,7 @@ WRONG = [[1.0, 0, 0], [-1, 0, 0]]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("service")
     linear_package(folder / "signs", WRONG, CLASSES)
-    with serving(folder / "signs", folder=folder) as served:
+    with serving(folder / "signs", "--admin", folder=folder) as served:
         yield served
 
 

@@ -53,6 +53,17 @@ def serve(
     promote: Annotated[
         bool, typer.Option(help="Let a version that proves better on held-back labels answer by itself.")
     ] = True,
+    jwks: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE", help="Accept tokens too, signed with these keys: a JSON Web Key Set, a file or https URL."
+        ),
+    ] = "",
+    audience: Annotated[str, typer.Option(help="The audience (aud) that tokens are for.")] = "",
+    issuer: Annotated[str, typer.Option(help="The issuer (iss) that tokens are of.")] = "",
+    admin: Annotated[
+        bool, typer.Option("--admin", help="Let this run's key promote and roll back versions, and read metrics.")
+    ] = False,
     window: Annotated[
         float,
         typer.Option(min=0, help="Seconds for which requests are still taken after SIGTERM, while readiness fails."),
@@ -68,19 +79,22 @@ def serve(
         import uvloop
     except ImportError as error:
         raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
-    from mapsto.service.keys import SCOPES, made
+    from mapsto.service.access import AccessSettings
+    from mapsto.service.keys import ORDINARY, SCOPES, made
     from mapsto.service.server import Ending
     from mapsto.service.state import State, default_state
     from mapsto.service.supervisor import Settings, Supervisor
     from mapsto.service.worker import models_of
 
     del uvloop
+    access = AccessSettings(jwks=jwks, audience=audience, issuer=issuer)
+    access.tokens()  # is refused now, and not by a worker
     folders = _named(packages)
     first = next(iter(folders.values()))
     place = Path(state) if state and "://" not in state else default_state(first)
     models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()])
     held = State(state or str(place), durability=durability.value)
-    name, key = made(held, scopes=SCOPES)
+    name, key = made(held, scopes=SCOPES if admin else ORDINARY)
     listening = _listening(host, port)
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
     settings = Settings(
@@ -93,6 +107,7 @@ def serve(
         durability=durability.value,
         workers=workers,
         ending=Ending(window=window),
+        access=access,
     )
 
     def started() -> None:

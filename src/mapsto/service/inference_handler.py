@@ -18,12 +18,14 @@ from mapsto.service.keys import Caller
 from mapsto.service.refusal import Refusal, error_body
 from mapsto.service.service import Service
 
-__all__ = ["Application", "InferenceHandler", "Receive", "Scope", "Send", "authorization", "read_body", "refused"]
+__all__ = ["Application", "InferenceHandler", "Receive", "Scope", "Send", "Who", "read_body", "refused"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Who: TypeAlias = Callable[[bytes | None], Awaitable[Caller]]
+"""The caller by the value of the ``Authorization`` or ``X-Api-Key`` header. Raises `Refusal` (401, 429, 503)."""
 Observe: TypeAlias = Callable[[str, str, int, float], None]
 """Told of each request: the model and the version as they were asked for, the status, the seconds."""
 _JSON = (b"content-type", b"application/json")
@@ -38,14 +40,14 @@ class InferenceHandler:
     behind
         What answers every other route.
     who
-        The caller by the value of the ``Authorization`` or ``X-Api-Key`` header. Raises `Refusal` (401).
+        Tells the caller; see `Access`.
     """
 
     def __init__(
         self,
         service: Service,
         behind: Application,
-        who: Callable[[bytes | None], Caller],
+        who: Who,
         observe: Observe | None = None,
         hosts: frozenset[str] = frozenset(),
     ) -> None:
@@ -78,7 +80,7 @@ class InferenceHandler:
                     encoding = value
                 elif header == b"accept-encoding":
                     wants_gzip = b"gzip" in value
-            caller = self._who(key)
+            caller = await self._who(key)
             caller.require("predict")
             body = await read_body(receive, self._service.limits.body)
             if encoding:
@@ -161,14 +163,6 @@ def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
 async def refused(send: Send, refusal: Refusal) -> None:
     """Answer with an error of the protocol."""
     await _answer(send, refusal.status, error_body(refusal.text), [_JSON, *refusal.headers()])
-
-
-def authorization(value: bytes | None) -> bytes:
-    """The key or token of a header. Raises `Refusal` (401) where there is none."""
-    if not value:
-        raise Refusal(401, "no key is given: send it as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'")
-    kind, _, rest = value.partition(b" ")
-    return rest.strip() if kind.lower() == b"bearer" and rest else value.strip()
 
 
 async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mapsto.errors import MapstoError, StoreError
-from mapsto.service.inference_handler import read_body, unpacked
+from mapsto.service.inference_handler import Who, read_body, unpacked
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
 from mapsto.service.refusal import Refusal, error_body
@@ -44,7 +44,7 @@ class _Labels(msgspec.Struct):
 _MOST_LABELS = 1000
 
 
-def application(service: Service, who: Callable[[bytes | None], Caller], metrics: Callable[[], bytes]) -> FastAPI:
+def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> FastAPI:
     """The application behind `InferenceHandler`."""
     app = FastAPI(title="mapsto", version=_version(), docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(_protocol(service, who))
@@ -73,19 +73,19 @@ def application(service: Service, who: Callable[[bytes | None], Caller], metrics
     return app
 
 
-def _allowed(who: Callable[[bytes | None], Caller], *scopes: Scope) -> Any:
+def _allowed(who: Who, *scopes: Scope) -> Any:
     """The caller, as a dependency of a route that needs one of the scopes."""
 
-    def caller(request: Request) -> Caller:
+    async def caller(request: Request) -> Caller:
         found = request.headers.get("authorization") or request.headers.get("x-api-key")
-        known = who(found.encode("latin-1") if found else None)
+        known = await who(found.encode("latin-1") if found else None)
         known.require(*scopes)
         return known
 
     return Depends(caller)
 
 
-def _protocol(service: Service, who: Callable[[bytes | None], Caller]) -> APIRouter:
+def _protocol(service: Service, who: Who) -> APIRouter:
     """What the Open Inference Protocol has besides inference."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     may_predict: Any = _allowed(who, "predict")
@@ -123,7 +123,7 @@ def _protocol(service: Service, who: Callable[[bytes | None], Caller]) -> APIRou
     return router
 
 
-def _learning(service: Service, who: Callable[[bytes | None], Caller]) -> APIRouter:
+def _learning(service: Service, who: Who) -> APIRouter:
     """Versions from examples, labels for answers, and which version answers."""
     router = APIRouter(prefix="/v2/models/{name}")
     may_adapt: Any = _allowed(who, "adapt")
@@ -176,7 +176,7 @@ def _learning(service: Service, who: Callable[[bytes | None], Caller]) -> APIRou
     return router
 
 
-def _watching(service: Service, who: Callable[[bytes | None], Caller], metrics: Callable[[], bytes]) -> APIRouter:
+def _watching(service: Service, who: Who, metrics: Callable[[], bytes]) -> APIRouter:
     router = APIRouter()
     may_watch: Any = _allowed(who, "metrics", "admin")
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mapsto.errors import MapstoError
+from mapsto.service.access import AccessSettings
 from mapsto.service.server import Ending
 from mapsto.service.service import Limits
 
@@ -54,6 +55,7 @@ class Settings:
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
     ending: Ending = field(default_factory=Ending)
+    access: AccessSettings = field(default_factory=AccessSettings)
 
 
 @dataclass(eq=False)
@@ -94,6 +96,7 @@ class Supervisor:
                 "folder": str(settings.folder),
                 "limits": asdict(settings.limits),
                 "ending": asdict(settings.ending),
+                "access": asdict(settings.access),
                 "listening": listening.fileno(),
                 "ready": self._tells,
             }

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.service.inference_handler import InferenceHandler, authorization
-from mapsto.service.keys import Caller
+from mapsto.service.access import Access, AccessSettings
+from mapsto.service.inference_handler import InferenceHandler
 from mapsto.service.routes import application
 from mapsto.service.served_model import ServedModel
 from mapsto.service.server import Ending, serve
@@ -47,8 +47,7 @@ def main() -> None:
         writer=RemoteWriter(Path(settings["socket"])),
     )
 
-    def who(header: bytes | None) -> Caller:
-        return service.keys.caller(authorization(header))
+    who = Access(service.keys, AccessSettings(**settings["access"]).tokens()).caller
 
     def started() -> None:
         os.write(settings["ready"], b"1")
