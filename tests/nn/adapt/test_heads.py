@@ -121,6 +121,32 @@ def test_neighbours_vote_by_how_near_they_are() -> None:
     assert np.allclose(np.exp(found(ROWS)[7]), (votes + nearest.FLOOR) / (votes + nearest.FLOOR).sum())
 
 
+def test_the_likeliest_scale_is_the_least_loss_of_all_and_costs_little_with_many_classes() -> None:
+    scales = [10 ** (step / 12) for step in range(-24, 37)]
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(30) % 5
+        scores = rng.normal(size=(30, 5)) + rng.uniform(-1, 3) * np.eye(5)[labels]
+        losses = [cross_validation.log_loss(scale * scores, labels) for scale in scales]
+        assert cross_validation.likeliest_scale(scores, labels, scales) == scales[int(np.argmin(losses))]
+    labels = np.arange(3000) % 1000  # a part is drawn, of all classes alike
+    scores = rng.normal(size=(3000, 1000)) + 3 * np.eye(1000)[labels]
+    losses = [cross_validation.log_loss(scale * scores, labels) for scale in scales[::4]]
+    found = cross_validation.likeliest_scale(scores, labels, scales)
+    assert abs(np.log10(found / scales[::4][int(np.argmin(losses))])) < 0.3
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_scale_of_centroids_is_that_of_means_without_the_example(cosine: bool) -> None:
+    found = centroid._left_out(ROWS, LABELS, 3, cosine=cosine)
+    for i in range(len(ROWS)):
+        rest = np.arange(len(ROWS)) != i
+        means = np.stack([ROWS[rest & (label == LABELS)].mean(0) for label in range(3)])
+        if cosine:
+            means /= np.linalg.norm(means, axis=1, keepdims=True)
+        assert np.allclose(found[i], -np.square(ROWS[i] - means).sum(1))
+
+
 def test_folds_spread_each_class_and_never_judge_one_that_is_alone() -> None:
     labels = np.repeat(np.arange(4), [1, 5, 7, 10])
     folds = cross_validation.folds_of(labels, 5, np.random.default_rng(3))

@@ -44,6 +44,8 @@ class Best(Mapping[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """The labelled examples, at least one of each class."""
     unlabelled: DataSource | None = None

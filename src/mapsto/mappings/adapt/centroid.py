@@ -25,7 +25,7 @@ __all__ = ["Centroid"]
 class Centroid(Mapping[Network, Network]):
     """A classifier for the classes of `data`; the embedding stays as it is, quantized or not."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     data: DataSource
     """The labelled examples, at least one of each class."""

@@ -9,7 +9,7 @@ Mensink, "Improving the Fisher Kernel for Large-Scale Image Classification", 201
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class Ridge(Mapping[Network, Network]):
     >>> reader.signature.classes == digits.open().classes
     True
     """
+
+    version: ClassVar[int] = 2
 
     data: DataSource
     """The labelled examples, at least one of each class."""

@@ -86,7 +86,7 @@ def likeliest_scale(features: NDArray[Any], labels: NDArray[Any], classes: int, 
     typical = float(np.abs(scores).mean()) or 1.0
     if not judged.any():
         return 10 / typical
-    scales = (10 ** (step / 12) / typical for step in range(-12, 49))
+    scales = [10 ** (step / 12) / typical for step in range(-12, 49)]
     return cross_validation.likeliest_scale(scores[judged], labels[judged], scales)
 
 
@@ -94,10 +94,18 @@ def _left_out(features: NDArray[Any], labels: NDArray[Any], classes: int, *, cos
     """Minus the squared distances (N, K) of each example to the means of the others; its own class's mean with it where it is alone."""
     shares = targets_of(labels, classes)
     sums, counts = shares.T @ features, shares.sum(0)
+    whole = _mean(sums, counts[:, None], cosine=cosine)
     found = np.empty((len(features), classes))
     for i, row in enumerate(features):
-        left, number = sums - shares[i][:, None] * row, counts - shares[i]
-        left, number = np.where(number[:, None] > 1e-9, left, sums), np.where(number > 1e-9, number, counts)
-        means = left / np.maximum(number, 1e-12)[:, None]
-        found[i] = -np.square(row - (normalised(means) if cosine else means)).sum(1)
+        found[i] = -np.square(row - whole).sum(1)
+        own = np.flatnonzero(shares[i])
+        own = own[counts[own] - shares[i, own] > 1e-9]
+        share = shares[i, own][:, None]
+        means = _mean(sums[own] - share * row, counts[own][:, None] - share, cosine=cosine)
+        found[i, own] = -np.square(row - means).sum(1)
     return found
+
+
+def _mean(sums: NDArray[Any], counts: NDArray[Any], *, cosine: bool) -> NDArray[Any]:
+    means = sums / np.maximum(counts, 1e-12)
+    return normalised(means) if cosine else means
