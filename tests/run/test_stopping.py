@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.command import mapsto
 from tests.toys import Toy, Walk
 
 from mapsto import online, streams
@@ -200,6 +201,18 @@ def test_a_signal_takes_a_checkpoint_between_items(
 
     execute(Toy() >> Walk(steps=20), store=store_folder, listener=Notes())
     assert any("goes on from item 7" in note for note in notes)
+
+
+def test_sigterm_ends_a_command_that_takes_no_checkpoints_as_an_error_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    given = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, given))
+    monkeypatch.setattr("mapsto.cli.adapt.tables.adapt_to_table", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    (tmp_path / "table.csv").write_text("x,y\n1,a\n2,b\n")
+    done = mapsto("adapt", tmp_path / "table.csv", "--target", "y", "--out", tmp_path / "out", code=143)
+    assert "the same command goes on from here" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------------ streams

@@ -1,13 +1,14 @@
 """The entry point of the command line: the commands, and how their errors end a process.
 
 Every command has ``--help`` with an example and ``--json`` for machines. Exit codes: 0 done, 2 the user's mistake or the
-environment's, 1 our failure, 130 Ctrl-C.
+environment's, 1 our failure, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from mapsto.cli.app import app, fail, print_text
 from mapsto.cli.evaluate import command as evaluate_command
 from mapsto.cli.stream import command as stream_command
 from mapsto.errors import MapstoError, command, is_environment_error, nearest, trouble
+from mapsto.run.stopping import ends_on_sigterm
 from mapsto_runtime import __version__
 
 _COMMANDS = (
@@ -49,6 +51,7 @@ def main() -> NoReturn:
     """The entry point: runs a command and turns errors into messages and exit codes."""
     # Threads that spin at OpenMP's barriers make two runs at once many times slower than one after the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    ends_on_sigterm()
     try:
         ended = app(prog_name="mapsto", standalone_mode=False)
         code = ended if isinstance(ended, int) else 0  # what `typer.Exit` was raised with; 130 for Ctrl-C
@@ -64,6 +67,8 @@ def main() -> NoReturn:
         code = 130
     except (BrokenPipeError, SystemExit) as end:
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            if end.code == 128 + signal.SIGTERM:
+                fail("stopped; the same command goes on from here")
             raise  # typer exits with 1 for a closed pipe, as of `mapsto list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

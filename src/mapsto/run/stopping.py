@@ -7,9 +7,20 @@ import threading
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopSignals"]
+__all__ = ["StopSignals", "ends_on_sigterm", "terminated"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def terminated(number: int, frame: FrameType | None) -> None:
+    """A signal's handler that ends the process as an error does, so that what it began is cleared away: with 128 + `number`."""
+    raise SystemExit(128 + number)
+
+
+def ends_on_sigterm() -> None:
+    """From now on SIGTERM ends the program by `terminated`, unless it is handled or ignored already. For the main thread."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminated)
 
 
 class StopSignals:
@@ -26,7 +37,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL, terminated):
                     self._before[number] = signal.signal(number, self._catch)
         return self
 
