@@ -360,6 +360,11 @@ def test_gaps_in_a_table(tmp_path: Path) -> None:
         (["{place}/numbers", "--data", "{place}/nan.npz"], "holds NaN or infinity"),
         (["{place}/numbers", "--data", "{place}/short.npz"], "2 inputs but 1 labels"),
         (["{place}/numbers", "--data", "{place}/unnamed.npz"], "not inputs and labels"),
+        (["{place}/numbers", "--data", "{place}/days.npz"], "not one class for each sample"),
+        (["{place}/numbers", "--data", "{place}/complex.npz"], "not one class for each sample"),
+        (["{place}/numbers", "--data", "{place}/infinite.npz"], "not one class for each sample"),
+        (["{place}/numbers", "--data", "{place}/single.npz"], "'labels' is one value, no array"),
+        (["{place}/rows", "--data", "{place}/rowless.csv", "--target", "label"], "not one row below the header"),
         (["{place}/numbers", "{run}", "--data", "{place}/held"], "{place}/held"),
         (["{place}/damaged", "--data", "{place}/held"], "is not the file that was exported"),
     ],
@@ -377,6 +382,11 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("bad")
     color_package(place / "colours" / "package")
     shutil.copytree(place / "colours", place / "damaged")
+    archive(place / "days.npz", [[1, 0], [0, 1]], np.array(["2020-01-01"] * 2, "datetime64[D]"))
+    archive(place / "complex.npz", [[1, 0], [0, 1]], [1j, 2j])
+    archive(place / "infinite.npz", [[1, 0], [0, 1]], [np.inf, 1.0])
+    archive(place / "single.npz", [[1, 0], [0, 1]], 1)
+    (place / "rowless.csv").write_text("a,b,label\n")
     with (place / "damaged" / "package" / "model.onnx").open("ab") as file:
         file.write(b"\0")
     table_package(place / "rows" / "package")

@@ -239,6 +239,8 @@ def _open_table(domain: Domain, signature: Signature, target: str | None) -> Non
             where="--target",
             hint=nearest(asked, [name for name in before.header if name not in known]),
         )
+    if not len(table):
+        raise DataError("there is not one row below the header", where=where, hint="add rows")
     held = target_of(table, asked, where=where)
     values = signature.answers == "values"
     if values:
@@ -355,11 +357,19 @@ def _archive(path: Path) -> tuple[NDArray[Any], NDArray[Any], tuple[str, ...] | 
                     hint="save it with numpy.savez(file, inputs=…, labels=…)",
                 )
             names = tuple(map(str, held["classes"].tolist())) if "classes" in files else None
-            return held[inputs], held[labels], names
+            found = held[inputs], held[labels]
     except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(
             f"no plain archive of arrays ({error})", where=str(path), hint="save it with numpy.savez"
         ) from error
+    for name, array in zip((inputs, labels), found, strict=True):
+        if not array.ndim:
+            raise DataError(
+                f"'{name}' is one value, no array",
+                where=str(path),
+                hint="give inputs of shape (N, ...) and a label for each",
+            )
+    return *found, names
 
 
 def _labels_of(raw: NDArray[Any], names: tuple[str, ...] | None, signature: Signature, domain: Domain) -> Sequence[Any]:
@@ -375,7 +385,7 @@ def _labels_of(raw: NDArray[Any], names: tuple[str, ...] | None, signature: Sign
         if not np.isfinite(values).all():
             raise DataError("labels hold NaN or infinity", where=where, hint="drop the samples without a label")
         return values.tolist()
-    if raw.ndim != 1 or (raw.dtype.kind not in "iuUSb" and not (raw == np.floor(raw)).all()):
+    if raw.ndim != 1 or not _are_classes(raw):
         raise DataError(
             f"labels have shape {raw.shape} and type {raw.dtype}, not one class for each sample",
             where=where,
@@ -401,6 +411,13 @@ def _labels_of(raw: NDArray[Any], names: tuple[str, ...] | None, signature: Sign
             "where they mean others, give names as labels, or an array 'classes' with the name of each number"
         )
     return [known[number] for number in numbers.tolist()]
+
+
+def _are_classes(raw: NDArray[Any]) -> bool:
+    """Whether labels are names or whole numbers."""
+    if raw.dtype.kind in "iuUSb":
+        return True
+    return raw.dtype.kind == "f" and bool((np.isfinite(raw) & (raw == np.floor(raw))).all())
 
 
 def _slices(domain: Domain, inputs: NDArray[Any], labels: Sequence[Any], signature: Signature) -> Iterator[Batch]:
