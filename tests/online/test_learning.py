@@ -142,7 +142,8 @@ def test_what_cannot_be_used_is_set_aside_with_its_reason() -> None:
     scores = live.learn(block({"a": ["3.5", "much"], "b": ["red", "red"]}, ["y", "y"]))
     assert np.isnan(scores).all(axis=1).tolist() == [False, True]
     assert live.aside == {
-        "an infinite number in column 'a'": 2,
+        "an infinite number in column 'a'": 1,
+        "a number beyond 1e+100 in column 'a'": 1,
         "an empty, NaN or infinite label": 1,
         "a word in the column of numbers 'a'": 1,
     }
@@ -208,6 +209,10 @@ def test_a_run_warns_of_what_spoils_it() -> None:
     learn = online.softmax(stream=streams.sea(), categories=2)
     assert heard(learn, None) == ["the stream holds no event"]
     assert "none had a label" in heard(learn, None, block({"a": [1.0]}, [None]))[0]
+    assert heard(learn, None, block({"a": [1e300] * 64}, ["y", "n"] * 32)) == [
+        "events are set aside and not learnt from: a number beyond 1e+100 in column 'a'",
+        "of the stream's 64 events all were set aside, so that nothing was learnt",
+    ]
     assert "one class, 'y'" in heard(learn, None, block({"a": [1.0]}, ["y"]))[0]
     words = block({"a": ["p", "q", "r"]}, ["y", "n", "y"])
     assert "column 'a' has more words" in heard(learn, None, words)[0]

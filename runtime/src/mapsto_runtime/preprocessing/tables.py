@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Encoded", "encoded", "encoded_column", "plain_rows", "raw_of_array", "reshaped", "values_of"]
+__all__ = ["LARGEST", "Encoded", "encoded", "encoded_column", "plain_rows", "raw_of_array", "reshaped", "values_of"]
 
+LARGEST = 1e100
+"""A number beyond it counts as infinite: so would its square."""
 _PLAIN = {False: re.compile(r"[0-9.eE+\-\n]*"), True: re.compile(r"[0-9,eE+\-\n]*")}
 
 
@@ -105,8 +107,11 @@ def encoded_column(
         problems = {
             row: f"holds '{short(str(cells[row]))}', which is no number" for row in wrong if cells[row] not in gaps
         }
-        problems |= {int(row): "holds infinity" for row in np.flatnonzero(np.isinf(values))}
-        values = np.where(np.isinf(values), np.nan, values)[:, None]
+        problems |= {
+            int(row): "holds infinity" if np.isinf(values[row]) else f"holds a number beyond {LARGEST:g}"
+            for row in np.flatnonzero(np.abs(values) > LARGEST)
+        }
+        values = np.where(np.abs(values) > LARGEST, np.nan, values)[:, None]
         new: dict[str, int] = {}
     else:
         codes = {word: code for code, word in enumerate(column.categories)}

@@ -111,7 +111,7 @@ def adapt_network(
     raise DomainError(
         f"{over}, and less is left of the network than can be adapted without training",
         where="--limit",
-        hint="raise the limit, or let it be trained smaller: `"
+        hint="raise the limit, or leave it out and let the package be trained smaller: `"
         + command("mapsto compress {run} FOLDER --limit {limit}", run=asked.folder, limit=asked.limits[0].text)
         + "`",
     )

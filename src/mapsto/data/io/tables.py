@@ -480,7 +480,7 @@ def _measured(column: Column, cells: NDArray[Any], comma: bool, *, scale: bool, 
     known = ~np.isnan(values)
     if not known.any(axis=0).all():
         raise DataError(
-            f"column '{short(column.name)}' has no value to take the mean of",
+            f"column '{short(column.name)}' has no finite value to take the mean of",
             where=where,
             hint="leave it out of the columns to predict from",
         )

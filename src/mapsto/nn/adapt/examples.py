@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mapsto.data.checks import require_classes, require_finite, require_some
-from mapsto.errors import DomainError
+from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network, Samples
 from mapsto.mapping import DataSource
 from mapsto.nn.train.label_kinds import ANSWERS, Kind, kind_of
@@ -116,12 +116,22 @@ def with_head(value: Network, examples: Examples, head: Scorer) -> Network:
 def with_linear_head(
     value: Network, examples: Examples, weight: NDArray[Any], bias: NDArray[Any], *, root: bool = False
 ) -> Network:
-    """The network with this head: weight (K, D) and bias (K,), on the root of the embedding with `root`."""
+    """The network with this head: weight (K, D) and bias (K,), on the root of the embedding with `root`.
+
+    Raises `DataError` where the head's numbers are beyond those of 32 bits.
+    """
     import torch
 
     from mapsto.nn.network.build import taking
     from mapsto.nn.network.head import headed, set_head
 
+    with np.errstate(over="ignore"):
+        if not all(np.isfinite(np.asarray(part, np.float32)).all() for part in (weight, bias)):
+            raise DataError(
+                "the embeddings are so large or so small that no head of 32-bit numbers fits them",
+                where="the examples",
+                hint="scale the inputs to about -1 to 1",
+            )
     module = value.module()
     edit, signature = headed(value, module, examples.samples.classes, fresh=True, root=root)
     set_head(module, torch.as_tensor(weight).float(), torch.as_tensor(bias).float())

@@ -17,7 +17,7 @@ import numpy as np
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, ColumnType, EventColumn
 from mapsto.kinds.model import RowType
-from mapsto.nn.online.event_rows import LARGEST, OTHERS
+from mapsto.nn.online.event_rows import LARGEST, OTHERS, beyond
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -301,7 +301,7 @@ class EventMatrix:
                 return values, reasons
             values[:, 0] = column[start:stop]
             for event in np.flatnonzero(~(np.abs(values[:, 0]) <= LARGEST) & ~np.isnan(values[:, 0])).tolist():
-                reasons[event] = f"an infinite number in column '{name}'"
+                reasons[event] = beyond(name, values[event, 0])
             return values, reasons
         known = name in self._types
         for event in range(stop - start):
@@ -365,7 +365,7 @@ def _number(name: str, cell: Any) -> tuple[float, str | None]:
     except (TypeError, ValueError):
         return math.nan, f"a word in the column of numbers '{name}'"
     if not -LARGEST <= value <= LARGEST and not math.isnan(value):
-        return math.nan, f"an infinite number in column '{name}'"
+        return math.nan, beyond(name, value)
     return value, None
 
 

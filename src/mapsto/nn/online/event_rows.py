@@ -25,7 +25,7 @@ from mapsto.nn.online.head import RowColumn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LARGEST", "OTHERS", "Columns", "EventRows", "WholeBlock"]
+__all__ = ["LARGEST", "OTHERS", "Columns", "EventRows", "WholeBlock", "beyond"]
 
 LARGEST = 1e100
 """A number beyond it counts as infinite: so would its square."""
@@ -33,6 +33,11 @@ _LEAST_SHARE = 1e-12
 """A variance below this share of the mean square is rounding: the column has been constant so far."""
 OTHERS = "\0others"
 """The category of all words of a column for which there is no input of their own."""
+
+
+def beyond(name: str, value: float) -> str:
+    """Why an event with this number, infinite or beyond `LARGEST`, is set aside."""
+    return f"{'an infinite number' if math.isinf(value) else f'a number beyond {LARGEST:g}'} in column '{name}'"
 
 
 @dataclass(eq=False)
@@ -357,7 +362,7 @@ class EventRows:
                     except ValueError:
                         return f"a word in the column of numbers '{name}'"
                 if not -LARGEST <= cell <= LARGEST and not math.isnan(cell):
-                    return f"an infinite number in column '{name}'"
+                    return beyond(name, cell)
             elif not isinstance(cell, str):
                 given[name] = "" if math.isnan(cell) else str(cell)
         return None

@@ -354,6 +354,8 @@ class _Learning(Live[Model]):
         classes = self._learner.signature.classes
         if not self.step:
             self._ctx.warn("the stream holds no event")
+        elif not self._record.labels and self._set_aside == self.step:
+            self._ctx.warn(f"of the stream's {self.step} events all were set aside, so that nothing was learnt")
         elif not self._record.labels:
             self._ctx.warn(
                 f"of the stream's {self.step} events none had a label to learn from; look at what its target holds"

@@ -26,6 +26,8 @@ _FIRST_GROUPS = 10
 """Groups that tell a column's scale."""
 _FIRST_ERRORS = 100
 """Errors of numbers that tell their scale."""
+_LARGEST = 1e100
+"""Learners set a number beyond it aside: so would its square be infinite."""
 _FAR = 10.0
 """A column's values are cut off here, on their scale."""
 _DEFAULT = {"error": ("adwin",), "confidence": ("adwin",), "features": ("adwin",)}
@@ -156,7 +158,7 @@ class Monitor:
         new: list[tuple[int, str]] = []
         for name, values in columns.items():
             if name not in self._columns:
-                values_there = np.flatnonzero(np.isfinite(values))
+                values_there = np.flatnonzero(np.abs(values) <= _LARGEST)
                 if len(values_there):
                     new.append((int(values_there[0]), name))
         for _, name in sorted(new, key=lambda each: each[0])[: self._most - len(self._columns)]:
