@@ -12,6 +12,7 @@ from mapsto.mapping import Chain, Labelled
 from mapsto.recipe.document import Recipe
 from mapsto.recipe.nodes import data_from_node
 from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
+from mapsto.recipe.serving import serving_of
 from mapsto.recipe.writer import dump, node_of
 from mapsto.run.contents import data_of
 
@@ -197,3 +198,21 @@ def test_shipped_recipes_are_valid(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.title
     assert load_recipe(name, quick=True)
+
+
+def test_how_a_package_is_served_is_kept_and_checked(tmp_path: Path) -> None:
+    text = "schema: 1\nsteps:\n  - networks.conv4: {}\nserve: {port: 0, learn: online.softmax, workers: 2}\n"
+    recipe = parse_recipe(text)
+    assert recipe.serve == {"port": 0, "learn": "online.softmax", "workers": 2}
+    written = dump(recipe)
+    assert parse_recipe(written) == recipe
+    (tmp_path / "recipe.yaml").write_text(written, encoding="utf-8")
+    found = serving_of(tmp_path)
+    assert (found.port, found.learn, found.workers, found.durability) == (0, "online.softmax", 2, "process")
+    with pytest.raises(SpecError, match="serve: port: 0 to 65535; 0: any that is free, got 'x'"):
+        parse_recipe(text.replace("port: 0", "port: x"))
+    with pytest.raises(SpecError, match=r"serve: unknown entry 'prot' \(.*port"):
+        parse_recipe(text.replace("port: 0", "prot: 0"))
+    (tmp_path / "recipe.yaml").write_text("serve: {workers: many}", encoding="utf-8")
+    with pytest.raises(SpecError, match="workers"):
+        serving_of(tmp_path)

@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from mapsto.service.served_model import ServedModel
 from mapsto.cli.app import app, print_note, print_text
-from mapsto.errors import MissingExtra, SpecError, command
+from mapsto.errors import MissingExtra, SpecError, command, nearest
 
 
 class _Durability(Enum):
@@ -25,6 +25,7 @@ class _Durability(Enum):
 
 @app.command()
 def serve(
+    context: typer.Context,
     packages: Annotated[
         list[str],
         typer.Argument(
@@ -64,6 +65,13 @@ def serve(
     admin: Annotated[
         bool, typer.Option("--admin", help="Let this run's key promote and roll back versions, and read metrics.")
     ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two learnt versions at most.")] = 5.0,
+    most_wait: Annotated[
+        float, typer.Option(min=0.001, help="Seconds that a request may be expected to wait; beyond it is refused.")
+    ] = 1.0,
+    deadline: Annotated[
+        float, typer.Option(min=0.001, help="Seconds after which nothing is done for a request.")
+    ] = 30.0,
     window: Annotated[
         float,
         typer.Option(min=0, help="Seconds for which requests are still taken after SIGTERM, while readiness fails."),
@@ -71,7 +79,8 @@ def serve(
 ) -> None:
     """Answer over HTTP, adapt to examples, and learn from feedback.
 
-    A key is made for this run and shown once. `curl` lines that work are printed.
+    A key is made for this run and shown once. `curl` lines that work are printed. What is not typed is taken from the entry `serve` of the
+    first run's recipe.
 
     Example: mapsto serve runs/demo
     """
@@ -79,34 +88,48 @@ def serve(
         import uvloop
     except ImportError as error:
         raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
+    from mapsto.recipe.serving import serving_of
     from mapsto.service.access import AccessSettings
     from mapsto.service.keys import ORDINARY, SCOPES, made
+    from mapsto.service.learner import LEARNERS
     from mapsto.service.server import Ending
+    from mapsto.service.service import Limits
     from mapsto.service.state import State, default_state
     from mapsto.service.supervisor import Settings, Supervisor
     from mapsto.service.worker import models_of
 
     del uvloop
+    typed = {
+        each: getattr(value, "value", value)
+        for each, value in context.params.items()
+        if (source := context.get_parameter_source(each)) is not None and source.name == "COMMANDLINE"
+    }
+    asked = serving_of(Path(packages[0].partition("=")[2] or packages[0]))
+    asked = asked.model_copy(update={each: value for each, value in typed.items() if each in type(asked).model_fields})
+    if asked.learn not in ("none", *LEARNERS):
+        raise SpecError(f"'{asked.learn}' does not learn here", where="--learn", hint=nearest(asked.learn, LEARNERS))
     access = AccessSettings(jwks=jwks, audience=audience, issuer=issuer)
     access.tokens()  # is refused now, and not by a worker
     folders = _named(packages)
     first = next(iter(folders.values()))
     place = Path(state) if state and "://" not in state else default_state(first)
     models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()])
-    held = State(state or str(place), durability=durability.value)
+    held = State(state or str(place), durability=asked.durability)
     name, key = made(held, scopes=SCOPES if admin else ORDINARY)
-    listening = _listening(host, port)
-    address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+    listening = _listening(asked.host, asked.port)
+    address = f"http://{asked.host if ':' not in asked.host else f'[{asked.host}]'}:{listening.getsockname()[1]}"
     settings = Settings(
         state=state or str(place),
         folder=place.parent,
         models=folders,
-        learning=tuple(model.name for model in models if model.adapts) if learn != "none" else (),
-        learner=learn,
-        promote=promote,
-        durability=durability.value,
-        workers=workers,
-        ending=Ending(window=window),
+        learning=tuple(model.name for model in models if model.adapts) if asked.learn != "none" else (),
+        learner=asked.learn,
+        promote=asked.promote,
+        every=asked.every,
+        durability=asked.durability,
+        workers=asked.workers,
+        limits=Limits(most_wait=asked.most_wait, deadline=asked.deadline),
+        ending=Ending(window=asked.window),
         access=access,
     )
 

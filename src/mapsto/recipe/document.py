@@ -31,6 +31,8 @@ class Recipe:
     """``label.field`` → value, for a run that only shows that everything works."""
     targets: tuple[Mapping[str, Any], ...] = ()
     """What the run has to show: ``{what, metric: stage.report.metric, goal: ">= 87"}``."""
+    serve: Mapping[str, Any] | None = None
+    """How its package is served: fields of `mapsto.recipe.serving.Serving`."""
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     """``stage.report`` → why it is not made: its optional data are not there."""
     notes: tuple[str, ...] = field(default=(), compare=False)

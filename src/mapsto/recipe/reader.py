@@ -35,6 +35,7 @@ from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
 from mapsto.recipe.nodes import data_from_node, step_from_node
 from mapsto.recipe.older_forms import label_of_today, rewritten, setting_of_today
+from mapsto.recipe.serving import Serving
 from mapsto.recipe.settings import addresses, listed
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
@@ -123,6 +124,7 @@ class _Document(pydantic.BaseModel):
     steps: list[Any] = pydantic.Field(min_length=1, description="a list of at least one step")
     quick: dict[str, Any] | None = pydantic.Field(None, description="label.field → value")
     targets: list[_Target] | None = pydantic.Field(None, description="a list of {what, metric, goal}")
+    serve: Serving | None = pydantic.Field(None, description="options of mapsto serve")
 
 
 _ENTRIES = {info.alias or name: info for name, info in _Document.model_fields.items()}
@@ -215,6 +217,7 @@ class _Reader:
             seed=seed,
             quick=quick_settings,
             targets=tuple(document.get("targets") or ()),
+            serve=document.get("serve"),
             skipped=skipped,
             notes=tuple(notes),
         )
@@ -456,6 +459,12 @@ def _finding(finding: Any) -> tuple[Place, str]:
         whole = value if missing or len(place) == 2 else f"{place[2]}: {value!r}"
         return place[:2], f"a target is {{what, metric, goal}}, three texts, got {whole!r}"[:200]
     got = "" if missing else f", got {value!r}"
+    if entry == "serve" and len(place) > 1:
+        name = str(place[1])
+        known = Serving.model_fields.get(name)
+        if known is None:
+            return place[:2], f"serve: unknown entry '{name}' ({nearest(name, Serving.model_fields)})"
+        return place[:2], f"serve: {name}: {known.description}{got}"[:200]
     return place, f"{entry}: {_ENTRIES[entry].description}{got}"[:200]
 
 

@@ -43,6 +43,8 @@ def dump(recipe: Recipe | AnyMapping) -> str:
         tree["quick"] = dict(document.quick)
     if document.targets:
         tree["targets"] = [dict(target) for target in document.targets]
+    if document.serve is not None:
+        tree["serve"] = dict(document.serve)
     return yaml.safe_dump(tree, sort_keys=False, width=110, allow_unicode=True)
 
 

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
     from mapsto.nn.online.learning import StreamLearner
 
-__all__ = ["Evidence", "FeedbackLearner", "compared", "held_back"]
+__all__ = ["LEARNERS", "Evidence", "FeedbackLearner", "compared", "held_back"]
 
+LEARNERS = ("online.ridge", "online.softmax", "online.prototypes", "online.mlp")
+"""Online learners whose result is a head on features."""
 _HELD_BACK = 5
 """One label of so many is held back."""
 _WINDOW = 200

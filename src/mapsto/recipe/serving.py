@@ -1,0 +1,49 @@
+"""How a recipe's package is served: the entry ``serve``, which `mapsto serve` reads where an option is not typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from mapsto.errors import SpecError
+
+__all__ = ["Serving", "serving_of"]
+
+
+class Serving(pydantic.BaseModel):
+    """The options of ``mapsto serve`` that a recipe may give."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    host: str = pydantic.Field("127.0.0.1", min_length=1, description="an address")
+    port: int = pydantic.Field(8080, ge=0, le=65535, description="0 to 65535; 0: any that is free")
+    workers: int = pydantic.Field(1, ge=1, le=64, description="processes that answer, 1 to 64")
+    learn: str = pydantic.Field(
+        "online.ridge", pattern=r"^(none|online\.\w+)$", description="an online learner with a linear head, or none"
+    )
+    promote: bool = pydantic.Field(True, description="true or false")
+    every: float = pydantic.Field(5.0, gt=0, description="seconds between two learnt versions at most")
+    durability: Literal["process", "power"] = pydantic.Field("process", description="process or power")
+    most_wait: float = pydantic.Field(1.0, gt=0, description="seconds that a request may be expected to wait")
+    deadline: float = pydantic.Field(30.0, gt=0, description="seconds after which nothing is done for a request")
+    window: float = pydantic.Field(0.0, ge=0, description="seconds for which it still answers after SIGTERM")
+
+
+def serving_of(run: Path) -> Serving:
+    """What the recipe in the folder of a run says of serving it; the defaults where there is no recipe, or no such entry in it.
+
+    Raises `SpecError` where the entry cannot be read.
+    """
+    file = run / "recipe.yaml"
+    if not file.is_file():
+        return Serving()
+    try:
+        tree: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return Serving(**((tree.get("serve") if isinstance(tree, dict) else None) or {}))
+    except (yaml.YAMLError, pydantic.ValidationError, UnicodeDecodeError, TypeError) as error:
+        reason = error.errors()[0] if isinstance(error, pydantic.ValidationError) else None
+        what = f"serve: {'.'.join(map(str, reason['loc']))}: {reason['msg']}" if reason else "it cannot be read"
+        raise SpecError(what, where=str(file), hint="mend it, or run the recipe again") from error
