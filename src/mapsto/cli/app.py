@@ -34,6 +34,8 @@ ORDER = (
     "evaluate",
     "serve",
     "keys",
+    "versions",
+    "feedback",
     "report",
     "list",
     "show",

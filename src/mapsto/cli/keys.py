@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,30 +12,18 @@ if TYPE_CHECKING:
     from mapsto.service.state import State
 from mapsto.cli.ages import days_of
 from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
-from mapsto.errors import MissingExtra, SpecError, command
+from mapsto.cli.service_state import PackageArgument, StateOption, opened_state
 
 keys_app = typer.Typer(
     help="Make, list, rotate and end the keys of a service.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(keys_app, name="keys")
 
-_Package = Annotated[
-    str | None, typer.Argument(help="The first package that is served, or the --out folder of the run that made it.")
-]
-_StateOption = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        help="The state of the service, as it is given to the service: a file, or postgresql://USER@HOST/NAME.",
-        metavar="PLACE",
-    ),
-]
-
 
 @keys_app.command("make")
 def keys_make(
-    package: _Package = None,
-    state: _StateOption = None,
+    package: PackageArgument = None,
+    state: StateOption = None,
     name: Annotated[str, typer.Option(help="What it is called in logs and lists; by default one is drawn.")] = "",
     tenant: Annotated[
         str, typer.Option(help="Whose it is: tenants do not see each other's versions and feedback.")
@@ -60,7 +45,7 @@ def keys_make(
 
     Example: mapsto keys make runs/demo --name kitchen --scope predict --days 90
     """
-    with _state(package, state, new=True) as held:
+    with opened_state(package, state, where="mapsto keys", new=True) as held:
         from mapsto.service.keys import ORDINARY, made
 
         scopes = scope or list(ORDINARY)
@@ -69,12 +54,12 @@ def keys_make(
 
 
 @keys_app.command("list")
-def keys_list(package: _Package = None, state: _StateOption = None, as_json: JsonOption = False) -> None:
+def keys_list(package: PackageArgument = None, state: StateOption = None, as_json: JsonOption = False) -> None:
     """List the keys: whose they are, what they may, until when. The keys themselves are not stored.
 
     Example: mapsto keys list runs/demo
     """
-    with _state(package, state) as held:
+    with opened_state(package, state, where="mapsto keys") as held:
         rows = [_plain(row) for row in held.all_keys()]
     if as_json:
         print_json(rows)
@@ -87,8 +72,8 @@ def keys_list(package: _Package = None, state: _StateOption = None, as_json: Jso
 @keys_app.command("rotate")
 def keys_rotate(
     name: Annotated[str, typer.Option(help="The key that gets a successor.")],
-    package: _Package = None,
-    state: _StateOption = None,
+    package: PackageArgument = None,
+    state: StateOption = None,
     grace: Annotated[
         str, typer.Option(metavar="AGE", help="How long the old key stays valid: 15m, 12h, 7d; 0 ends it at once.")
     ] = "1d",
@@ -99,7 +84,7 @@ def keys_rotate(
     Example: mapsto keys rotate runs/demo --name phone --grace 7d
     """
     days = days_of(grace, where="--grace")
-    with _state(package, state) as held:
+    with opened_state(package, state, where="mapsto keys") as held:
         from mapsto.service.keys import rotated
 
         key = rotated(held, name, grace_days=days)
@@ -111,54 +96,19 @@ def keys_rotate(
 @keys_app.command("end")
 def keys_end(
     name: Annotated[str, typer.Option(help="The key that shall open nothing any more.")],
-    package: _Package = None,
-    state: _StateOption = None,
+    package: PackageArgument = None,
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """End a key at once. A service that runs knows of it within a second.
 
     Example: mapsto keys end runs/demo --name phone
     """
-    with _state(package, state) as held:
+    with opened_state(package, state, where="mapsto keys") as held:
         from mapsto.service.keys import ended
 
         ended(held, name)
     print_json({"ended": name}) if as_json else print_text(f"key '{name}' has ended")
-
-
-@contextmanager
-def _state(package: str | None, state: str | None, *, new: bool = False) -> Generator[State]:
-    """The state of a service; it is made where `new` says so."""
-    try:
-        import_module("msgspec")
-    except ImportError as error:
-        raise MissingExtra("msgspec", "serve", where="mapsto keys") from error
-    from mapsto.service.state import State, default_state
-    from mapsto_runtime.answer_rows import package_folder
-
-    if (package is None) == (state is None):
-        raise SpecError(
-            "needs the package that is served, or --state" if state is None else "takes a package or --state, not both",
-            where="mapsto keys",
-            hint=f"for instance `{command('mapsto keys list {run}', run=package or 'runs/demo')}`",
-        )
-    if package is not None:
-        folder = package_folder(Path(package))
-        if not (folder / "manifest.json").is_file():
-            raise SpecError("holds no package", where=package, hint="give a package's folder, or that of its run")
-        state = str(default_state(folder))
-    url = str(state)
-    if not new and "://" not in url and not Path(url).is_file():
-        raise SpecError(
-            "there is no state of a service yet",
-            where=url,
-            hint="it is made when the package is served, or with its first key",
-        )
-    held = State(url)
-    try:
-        yield held
-    finally:
-        held.close()
 
 
 def _show(state: State, name: str, key: str, as_json: bool) -> None:

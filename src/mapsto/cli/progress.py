@@ -32,6 +32,7 @@ __all__ = [
     "print_keys",
     "print_outcome",
     "print_plan",
+    "print_rows",
     "print_store",
 ]
 
@@ -394,6 +395,19 @@ def print_store(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(made, row["name"], row["kind"], f"{row['seconds']:.1f}", size, row["digest"][:12])
     console.print(table)
     console.print(f"{len(rows)} steps")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of the same names as a table; numbers to the right."""
+    console = Screen(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table()
+    for name, value in rows[0].items():
+        table.add_column(name, justify="right" if isinstance(value, (int, float)) else "left")
+    for row in rows:
+        table.add_row(
+            *(escape(f"{value:,}" if isinstance(value, (int, float)) else str(value)) for value in row.values())
+        )
+    console.print(table)
 
 
 def print_keys(rows: Sequence[Mapping[str, Any]]) -> None:

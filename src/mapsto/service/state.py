@@ -238,6 +238,24 @@ class State:
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar() or 0)
 
+    def models(self) -> list[str]:
+        """The names of models that have feedback, versions or an active version."""
+        names = [sa.select(table.c.model) for table in (_feedback, _versions, _active)]
+        with self._engine.connect() as connection:
+            return sorted(str(row[0]) for row in connection.execute(sa.union(*names)))
+
+    def served(self, model: str) -> list[tuple[str, int, int]]:
+        """Of each version that gave answers, its name, how many of them got a label, and how many were right."""
+        right = sa.func.sum(sa.case((_feedback.c.answer == _feedback.c.label, 1), else_=0))
+        query = (
+            sa.select(_feedback.c.version, sa.func.count(), right)
+            .where(_feedback.c.model == model, _feedback.c.answer != "")
+            .group_by(_feedback.c.version)
+            .order_by(sa.func.min(_feedback.c.position))
+        )
+        with self._engine.connect() as connection:
+            return [(str(row[0]), int(row[1]), int(row[2])) for row in connection.execute(query)]
+
     # -- versions
 
     def add_version(self, row: VersionRow) -> None:

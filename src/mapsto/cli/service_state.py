@@ -1,0 +1,65 @@
+"""The state of a service, as the commands that look after it open it: by the package that is served, or by its place."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mapsto.errors import MissingExtra, SpecError
+
+if TYPE_CHECKING:
+    from mapsto.service.state import State
+
+__all__ = ["PackageArgument", "StateOption", "opened_state"]
+
+PackageArgument = Annotated[
+    str | None, typer.Argument(help="The first package that is served, or the --out folder of the run that made it.")
+]
+StateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="The state of the service, as it is given to the service: a file, or postgresql://USER@HOST/NAME.",
+        metavar="PLACE",
+    ),
+]
+
+
+@contextmanager
+def opened_state(package: str | None, state: str | None, *, where: str, new: bool = False) -> Generator[State]:
+    """The state of a service; it is made where `new` says so."""
+    try:
+        import_module("msgspec")
+    except ImportError as error:
+        raise MissingExtra("msgspec", "serve", where=where) from error
+    from mapsto.service.state import State, default_state
+    from mapsto_runtime.answer_rows import package_folder
+
+    if (package is None) == (state is None):
+        raise SpecError(
+            "needs the package that is served, or --state" if state is None else "takes a package or --state, not both",
+            where=where,
+            hint="give the package's folder, or that of its run, or --state and the place that `mapsto serve` was given",
+        )
+    if package is not None:
+        folder = package_folder(Path(package))
+        if not (folder / "manifest.json").is_file():
+            raise SpecError("holds no package", where=package, hint="give a package's folder, or that of its run")
+        state = str(default_state(folder))
+    url = str(state)
+    if not new and "://" not in url and not Path(url).is_file():
+        raise SpecError(
+            "there is no state of a service yet",
+            where=url,
+            hint="it is made when the package is served, or with its first key",
+        )
+    held = State(url)
+    try:
+        yield held
+    finally:
+        held.close()

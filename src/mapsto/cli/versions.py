@@ -1,0 +1,188 @@
+"""``mapsto versions`` and ``mapsto feedback``: what a service has made of examples and labels, and which version answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
+from mapsto.cli.service_state import PackageArgument, StateOption, opened_state
+from mapsto.errors import SpecError, nearest
+
+if TYPE_CHECKING:
+    from mapsto.service.state import FeedbackRow, State
+
+_ModelOption = Annotated[str | None, typer.Option(help="The model, where the state has several.")]
+_BASE = "1"
+
+
+@app.command()
+def versions(
+    package: PackageArgument = None,
+    state: StateOption = None,
+    model: _ModelOption = None,
+    promote: Annotated[str | None, typer.Option(metavar="VERSION", help="Let this version answer.")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Let the version before answer again.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the versions of a served model; let another one answer. A service that runs takes it over within a second.
+
+    Example: mapsto versions runs/demo
+
+    Example: mapsto versions runs/demo --rollback
+    """
+    if promote is not None and rollback:
+        raise SpecError("--promote and --rollback are two wishes", where="mapsto versions", hint="give one of them")
+    with opened_state(package, state, where="mapsto versions") as held:
+        names = held.models()
+        if promote is not None or rollback:
+            name = _model(names, model)
+            before = held.active(name) or _BASE
+            version = held.active_before(name) or _BASE if rollback else str(promote)
+            _let_answer(held, name, version, before)
+            print_note(f"version {version} of '{name}' answers now, in place of {before}")
+        chosen = [_model(names, model)] if model is not None else names
+        rows = [row for name in chosen for row in _rows(held, name)]
+    if as_json:
+        print_json(rows)
+        return
+    from mapsto.cli.progress import print_rows
+
+    shown = [{**row, "made": _time(row["made"]), "answers": "yes" if row["answers"] else ""} for row in rows]
+    print_rows(shown) if shown else print_text("the package itself answers; there are no other versions")
+
+
+@app.command()
+def feedback(
+    package: PackageArgument = None,
+    state: StateOption = None,
+    model: _ModelOption = None,
+    last: Annotated[int, typer.Option(min=0, help="How many labels to show.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="A CSV file for all labels.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the labels that a served model was given: how often each version was right, how far the learner is, the last labels.
+
+    Example: mapsto feedback runs/demo --last 20
+    """
+    with opened_state(package, state, where="mapsto feedback") as held:
+        names = held.models()
+        chosen = [_model(names, model)] if model is not None else names
+        found = [_summary(held, name, last) for name in chosen]
+        if out is not None:
+            _write(held, chosen, out)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        print_text("no labels were given")
+    from mapsto.cli.progress import print_rows
+
+    for each in found:
+        print_text(f"{each['model']}: {each['labels']} labels, {each['behind']} of them not learnt yet")
+        if each["note"]:
+            print_text(f"  the last learnt version: {each['note']}")
+        if each["served"]:
+            print_rows(each["served"])
+        if each["last"]:
+            print_rows([{**row, "time": _time(row["time"])} for row in each["last"]])
+    if out is not None:
+        print_note(f"wrote {out}")
+
+
+def _model(names: list[str], wanted: str | None) -> str:
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
+        return str(wanted)
+    what = f"there is no model '{wanted}'" if wanted is not None else f"there are {len(names)} models"
+    raise SpecError(what, where="--model", hint=nearest(wanted or "", names) if names else "nothing was served yet")
+
+
+def _let_answer(state: State, model: str, version: str, before: str) -> None:
+    """Raises `SpecError` for a version that there is not, or that is private."""
+    known = {row.version: row for row in state.versions(model)}
+    if version != _BASE and version not in known:
+        raise SpecError(
+            f"'{model}' has no version '{version}'", where="--promote", hint=nearest(version, [_BASE, *known])
+        )
+    if version != _BASE and known[version].owner is not None:
+        raise SpecError(
+            f"version '{version}' is private to the tenant '{known[version].owner}'",
+            where="--promote",
+            hint="adapt with shared: true, so that it may answer everyone",
+        )
+    read = state.active(model)
+    if (read or _BASE) != before or not state.promote(model, version, read=read, why="promoted on the command line"):
+        raise SpecError(f"another version than {before} answers now", where=model, hint="look again")
+
+
+def _rows(state: State, model: str) -> list[dict[str, Any]]:
+    active = state.active(model) or _BASE
+    package = {"model": model, "version": _BASE, "kind": "package", "made": 0.0, "answers": active == _BASE}
+    return [
+        {**package, "from": "", "tenant": "", "note": ""},
+        *(
+            {
+                "model": model,
+                "version": row.version,
+                "kind": row.kind,
+                "made": row.created,
+                "answers": row.version == active,
+                "from": row.parent,
+                "tenant": row.owner or "",
+                "note": row.note,
+            }
+            for row in state.versions(model)
+        ),
+    ]
+
+
+def _summary(state: State, model: str, last: int) -> dict[str, Any]:
+    end, status = state.last_position(model), state.learner_status(model)
+    position = 0 if status is None else status[0]
+    rows: list[FeedbackRow] = []
+    after, labels = 0, 0
+    while batch := state.feedback(model, after=after, most=1000):
+        labels += len(batch)
+        after = batch[-1].position
+        rows = [*rows, *batch][-last:] if last else []
+    return {
+        "model": model,
+        "labels": labels,
+        "behind": len(state.feedback(model, after=position, most=100_000)) if end > position else 0,
+        "note": "" if status is None else status[2],
+        "served": [
+            {"version": version, "labels": count, "right, %": round(100 * right / count, 1)}
+            for version, count, right in state.served(model)
+        ],
+        "last": [
+            {"time": row.time, "event": row.event, "version": row.version, "answer": row.answer, "label": row.label}
+            for row in rows
+        ],
+    }
+
+
+def _write(state: State, models: list[str], out: Path) -> None:
+    from mapsto.store import write_atomically
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("model", "position", "time", "tenant", "event", "version", "answer", "label"))
+    for model in models:
+        after = 0
+        while batch := state.feedback(model, after=after, most=1000):
+            after = batch[-1].position
+            for row in batch:
+                own = (row.position, row.time, row.tenant, row.event, row.version, row.answer, row.label)
+                writer.writerow((model, *own))
+    write_atomically(out, text.getvalue().encode())
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
