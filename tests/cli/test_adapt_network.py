@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 from tests.command import mapsto
 
 from mapsto import datasets, export, networks
+from mapsto.cli.adapt.command import _sureness
+from mapsto.cli.adapt.networks import _accuracy_before
 from mapsto.report.build import save_package
 from mapsto_runtime.predictor import Predictor
 
@@ -74,6 +77,7 @@ def test_a_limit_is_kept(network: Path, photos: Path, tmp_path: Path) -> None:
     small = adapted(network, photos, tmp_path / "small", "--minutes", 0, "--limit", f"bytes={most}")
     assert small["bytes"] <= most
     assert small["test_accuracy_percent"] > 60, "by chance 33"
+    assert small["whole_accuracy_percent"] == pytest.approx(whole["accuracy_percent"], abs=5)
     assert Predictor(tmp_path / "small" / "package").signature.classes == ("digit 0", "digit 1", "digit 2")
 
 
@@ -112,6 +116,29 @@ def test_what_is_left_out_or_not_tried_is_said(network: Path, photos: Path, tmp_
     found = adapted(network, photos, tmp_path, "--unlabelled", photos / "photos" / "train", "--minutes", 1e-6)
     assert any("12 samples of the pool are among the labelled examples too" in note for note in found["notes"])
     assert any("fine-tuning is not tried" in note and "--minutes" in note for note in found["notes"])
+
+
+def test_a_class_without_a_photo_is_refused_before_anything_runs(photos: Path, network: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(photos / "photos" / "train", tmp_path / "photos")
+    (copy / "unsorted").mkdir()
+    given = ["adapt", network / "run", copy, "--step", "trained", "--store", network / "store", "--out", tmp_path / "o"]
+    said = mapsto(*given, "--minutes", 0, code=2).err
+    assert "class 'unsorted' has no samples" in said
+    assert "step" not in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_a_limit_cost_is_said() -> None:
+    found = {"learner": "a", "method": "ridge", "accuracy_percent": 40.0, "accuracy_low_percent": 26.4}
+    found |= {"accuracy_high_percent": 55.4, "folds": 5, "whole_accuracy_percent": 78.75}
+    assert _sureness(found).endswith(
+        "right on 40 % (26.4 to 55.4) by cross-validation in 5 folds, and on 78.75 % before it was made smaller"
+    )
+    ways = {"columns": ["way", "accuracy", "taken"], "rows": [["ridge", 70.0, ""], ["nearest", 75.0, "yes"]]}
+    adapted = {"report": {"tables": {"ways": ways}}}
+    assert _accuracy_before({"adapted": adapted}) == 75
+    tuned = {"report": {"metrics": {"accuracy": {"value": 81.0}}}}
+    assert _accuracy_before({"adapted": adapted, "adapted.accuracy": tuned}) == 81
 
 
 def test_an_empty_pool_is_refused(network: Path, photos: Path, tmp_path: Path) -> None:

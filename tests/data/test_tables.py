@@ -465,6 +465,7 @@ def test_what_counts_as_a_class(tmp_path, cells, names, said):
             "45 of its 60 values are numbers, the others words",
         ),
         ([f"{i / 4}" for i in range(60)], "classes", "it holds fractions, such as 0.25"),
+        ([f"{186418.56 + i}" for i in range(60)], "classes", "it holds fractions, such as 186418.56"),
         (["a", "b"] * 30, "values", "it holds words, not values: row 1 holds 'a'"),
         (["alt", ""] * 30, "auto", "its only class is 'alt'; an empty cell (30 rows) counts as a missing value"),
         (["a"] * 60, "auto", "its only class is 'a'"),

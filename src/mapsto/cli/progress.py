@@ -20,7 +20,7 @@ from mapsto.intervals import interval_text
 from mapsto.recipe.reader import shipped_recipes
 from mapsto.report.gaps import gap_of
 from mapsto.report.messages import MOST_ALIKE, form, names, together
-from mapsto.report.streams import beaten_by, shown_figure
+from mapsto.report.streams import beaten_by, in_order, shown_figure
 from mapsto.run.result import Listener, StepResult
 from mapsto_runtime.shown import shown
 
@@ -195,16 +195,17 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
 
 def print_figures(console: Console, account: Mapping[str, Any]) -> None:
     """What a learner over a stream came to, beside the answers without a model, and loudly where it is no better than these."""
-    main, figures = str(account["main"]), dict(account["figures"])
+    main, figures = str(account["main"]), in_order(account["figures"])
+    baselines = in_order(account["baselines"])
     if not figures:
         console.print("no event had a label to learn from", style="yellow")
         return
     title = f"{account['labels']:,} labels, each answered before it was seen"
     table = Table(title=title, title_justify="left", min_width=len(title))
-    for column in ("", "learner", *account["baselines"]):
+    for column in ("", "learner", *baselines):
         table.add_column(escape(column), justify="right" if column else "left")
-    baselines = [shown_figure(main, value) for value in account["baselines"].values()]
-    table.add_row(main, f"[bold]{shown_figure(main, figures.pop(main))}[/]", *baselines)
+    beside = [shown_figure(main, value) for value in baselines.values()]
+    table.add_row(main, f"[bold]{shown_figure(main, figures.pop(main))}[/]", *beside)
     for name, value in figures.items():
         table.add_row(name.replace("_", " "), shown_figure(name, value))
     console.print(table)

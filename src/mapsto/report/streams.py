@@ -11,7 +11,7 @@ from mapsto.report import timelines
 from mapsto.report.timelines import Curve, Mark
 from mapsto_runtime.shown import short
 
-__all__ = ["StreamPart", "beaten_by", "shown_figure", "stream_metrics", "stream_part"]
+__all__ = ["StreamPart", "beaten_by", "in_order", "shown_figure", "stream_metrics", "stream_part"]
 
 _FEW = 50
 """Of fewer labels chance decides who is better."""
@@ -44,6 +44,7 @@ _NAMES = {
     "rmse": "root mean squared error",
     "r2": "R²",
 }
+_ORDER = (*_NAMES, "no change", "majority", "last value", "mean")
 _MOST_DRIFTS = 100
 
 
@@ -139,11 +140,23 @@ def _called(name: str) -> str:
     return _NAMES.get(name, name.replace("_", " "))
 
 
+def in_order(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures or baselines in the order in which they are always shown: one that comes from a store has lost its own.
+
+    >>> [*in_order({"majority": 1, "log_loss": 2, "no change": 3, "accuracy": 4})]
+    ['accuracy', 'log_loss', 'no change', 'majority']
+    """
+    places = {name: place for place, name in enumerate(_ORDER)}
+    return dict(sorted(figures.items(), key=lambda item: places.get(item[0], len(places))))
+
+
 def _tiles(account: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     found = [(f"{account['events']:,}", "events", f"{account['labels']:,} with a label")]
     figures, main = account["figures"], account["main"]
     if figures:
-        beside = ", ".join(f"{name} {shown_figure(main, value)}" for name, value in account["baselines"].items())
+        beside = ", ".join(
+            f"{name} {shown_figure(main, value)}" for name, value in in_order(account["baselines"]).items()
+        )
         found.append((shown_figure(main, figures[main]), _called(main), beside))
         last = f"window_{main}"
         found.append((shown_figure(last, figures[last]), "over the last 1000 labels", "at the end of the stream"))
@@ -202,12 +215,9 @@ def _figures(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     figures, main = dict(account["figures"]), account["main"]
     if not figures:
         return []
-    baselines = account["baselines"]
+    baselines = in_order(account["baselines"])
     first = [_called(main), *(shown_figure(main, v) for v in (figures.pop(main), *baselines.values()))]
-    rest = [
-        [_called(name), shown_figure(name, figures[name]), *([""] * len(baselines))]
-        for name in sorted(figures, key=lambda name: [*_NAMES].index(name) if name in _NAMES else len(_NAMES))
-    ]
+    rest = [[_called(name), shown_figure(name, figures[name]), *([""] * len(baselines))] for name in in_order(figures)]
     return [("Figures", {"columns": ["figure", "learner", *baselines], "rows": [first, *rest]})]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tests.mappings.small import Corners, context, network
 
 from mapsto.kinds import Samples
-from mapsto.nn.adapt.choice_of_head import WAYS, Prepared, Way, choose
+from mapsto.nn.adapt.choice_of_head import WAYS, Judged, Prepared, Way, _picked, choose
 from mapsto.nn.adapt.choice_of_network import log_me, ranked
 from mapsto.nn.adapt.examples import Examples, with_head
 from mapsto.nn.adapt.features import features
@@ -45,7 +45,7 @@ def test_the_first_way_is_taken_unless_another_is_clearly_better() -> None:
     assert "a difference of 66.7 ±" in found.why
     same = choose(ROWS, LABELS, 3, rng, ways=(bad, always(1, "as bad")))
     assert same.picked.name == "bad"
-    assert "no other is clearly better" in same.why
+    assert same.why == "right on 33.3 % of held-out examples; no other is right more often"
     assert (found.head(18)(ROWS).argmax(1) == LABELS).all()
 
 
@@ -62,6 +62,26 @@ def test_ways_that_need_a_pool_are_left_out_without_one() -> None:
     both = choose(ROWS, LABELS, 3, np.random.default_rng(0), ways=ways, pool=ROWS)
     assert both.judged[0].name == "pooled"
     assert both.picked.name == "ridge", "a pool that hurts is not used"
+
+
+@pytest.mark.parametrize(
+    ("usual", "error", "number"), [(0.10, 0.09, 1), (0.10, 0.11, 0), (-0.10, 0.01, 0), (0.0, 0.0, 0)]
+)
+def test_a_pool_is_left_aside_where_the_first_way_without_is_better_by_a_standard_error(usual, error, number) -> None:
+    def way(name: str, gain: float, gain_error: float) -> Judged:
+        figures = {"accuracy_error": 0.1, "log_loss": 1.0, "log_loss_error": 0.1}
+        return Judged(name=name, accuracy=0.4 + gain, against_usual=gain, against_usual_error=gain_error, **figures)
+
+    judged = [way("pooled", 0.0, 0.0), way("plain", usual, error), way("other", 0.05, 0.04)]
+    picked, why = _picked(judged, (True, False, False))
+    assert picked == number
+    assert ("left aside" in why) is (number == 1)
+    assert _picked(judged, (False, False, False))[0] == 0, "a first way that needs no pool has more credit"
+    if number:
+        assert (
+            why
+            == "right on 50.0 % of held-out examples without the pool, pooled on 40.0 %, so that the pool is left aside"
+        )
 
 
 def test_classes_of_unequal_size_can_count_alike() -> None:

@@ -24,6 +24,8 @@ from mapsto.cli.run import writable
 
 _MOST_LINES = 12
 """Classes that are listed one a line."""
+_MUCH_LOST = 5
+"""Points of accuracy that limits cost; where they cost more, it is warned of."""
 
 
 class _Task(Enum):
@@ -43,8 +45,8 @@ def adapt(
         list[Path],
         typer.Argument(
             metavar="[LEARNER] EXAMPLES",
-            help="The examples: a folder with a folder of images for each class, an .npz archive or a table. Before them, where one is "
-            "wanted, a learner: the --out folder of a run that trained one, or its package.",
+            help="The examples: a folder with a folder of images for each class, or a table. Before them, where one is wanted, a learner: "
+            "the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive.",
         ),
     ],
     target: Annotated[str | None, typer.Option(help="The column of a table to predict.")] = None,
@@ -88,7 +90,8 @@ def adapt(
 ) -> None:
     """From a few labelled examples to a package that classifies: by a learner, or by the strongest network at hand.
 
-    The way to adapt is chosen by cross-validation on the examples, and what each way came to is shown. The folder has the recipe, too.
+    The way to adapt is chosen by cross-validation on the examples, and what each way came to is shown. Of images the folder has the
+    recipe, too.
 
     Example: mapsto adapt photos --out runs/mine
 
@@ -248,6 +251,12 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
         data = examples_in(learn, start.network)
         package, found = adapt_to(start.network, data, ctx, class_weights=asked.class_weights)
         reports.save_package(package, asked.folder / "package")
+    lost = found.get("whole_accuracy_percent", 0.0) - found.get("accuracy_percent", 0.0)
+    if lost > _MUCH_LOST:
+        smaller = command("mapsto compress {run} FOLDER --limit {limit}", run=asked.folder, limit=asked.limits[0])
+        ctx.warn(
+            f"within the limit it is right on {lost:.0f} points fewer: raise the limit, or let it be trained smaller: `{smaller}`"
+        )
     if "test" in splits:
         found |= tested(asked.folder / "package", splits["test"])
     return {"learner": start.name, **found}
@@ -318,7 +327,7 @@ def _of_network(
         labelled = {"arrays": {"file": place}}
     with ctx.giving(start.network):
         samples = ctx.dataset(examples_in(asked.examples / "train" if train else asked.examples, start.network))
-    require_classes(samples, where=str(asked.examples))
+    require_classes(samples, max(2, len(samples.classes)), where=str(asked.examples))
     _, folds, judged = judged_folds(samples.labels, samples.classes, ctx, what="example")
     pool = None
     if asked.unlabelled is not None:
@@ -362,4 +371,8 @@ def _sureness(result: dict[str, Any]) -> str:
         return f"{text}; how often it is right is not known: there are too few examples"
     others = " of the classes with two examples or more" if result.get("not_judged") else ""
     ends = f" ({result['accuracy_low_percent']:.3g} to {result['accuracy_high_percent']:.3g})"
-    return f"{text}; right on {result['accuracy_percent']:.4g} %{ends}{others} by cross-validation in {result['folds']} folds"
+    text += (
+        f"; right on {result['accuracy_percent']:.4g} %{ends}{others} by cross-validation in {result['folds']} folds"
+    )
+    before = result.get("whole_accuracy_percent")
+    return text if before is None else f"{text}, and on {before:.4g} % before it was made smaller"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mapsto.cli.adapt.ways import sure_of, ways_in
 from mapsto.errors import DomainError, command
 from mapsto.search.adapt import Examples, Small, adaptation_recipe, share_to_fit
 
@@ -212,10 +213,9 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
     -------
     dict
         ``method``; ``ways``, a row each with its figures; ``accuracy_percent`` with both ends of its interval where something could be held
-        out; ``bytes`` of the package's model; ``warnings`` and ``notes``.
+        out; with limits ``whole_accuracy_percent``, of the network before it was made smaller; ``bytes`` of the package's model;
+        ``warnings`` and ``notes``.
     """
-    from mapsto.cli.adapt.ways import sure_of, ways_in
-
     steps = {str(step["path"]): step for step in report["steps"]}
     chosen = steps.get("small") or steps.get("frozen") or steps["adapted"]
     ways = ways_in(chosen["report"]["tables"]["ways"])
@@ -230,6 +230,16 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
             method = "fine-tuning"
             ways = [{**way, "taken": "yes" if way["way"] == method else ""} for way in ways]
     sure = sure_of(accuracy, samples, folds)
+    if "small" in steps and sure:
+        sure["whole_accuracy_percent"] = _accuracy_before(steps)
     said = {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
     size = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
     return {"method": method, "ways": ways, **sure, "bytes": size, **said}
+
+
+def _accuracy_before(steps: Mapping[str, Mapping[str, Any]]) -> float:
+    """How often the adapted network is right on held-out examples, in %, before limits make it smaller."""
+    if "adapted.accuracy" in steps:
+        return float(steps["adapted.accuracy"]["report"]["metrics"]["accuracy"]["value"])
+    ways = ways_in(steps["adapted"]["report"]["tables"]["ways"])
+    return float(next(way["accuracy"] for way in ways if way["taken"]))

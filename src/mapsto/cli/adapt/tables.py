@@ -169,7 +169,7 @@ def _task(
     where = f"{file}: column '{name}'"
     if task == "classes" and numbers and fraction is not None:
         raise SpecError(
-            f"it holds fractions, such as {fraction:g}, so that it is not one of classes",
+            f"it holds fractions, such as {fraction:.15g}, so that it is not one of classes",
             where=where,
             hint=f"use `{as_values}`",
         )
@@ -193,7 +193,7 @@ def _task(
         return "classes"
     of_unit = f", with the unit {target.unit}, which the answers leave out" if target.unit else ""
     if fraction is not None:
-        ctx.note(f"'{name}' holds fractions, such as {fraction:g}, so that values are predicted{of_unit}")
+        ctx.note(f"'{name}' holds fractions, such as {fraction:.15g}, so that values are predicted{of_unit}")
         return "values"
     if distinct > _MOST_CLASSES or (target.unit and distinct > 2):
         ctx.note(

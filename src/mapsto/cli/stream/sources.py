@@ -63,7 +63,9 @@ def task_of(stream: Stream, say: Callable[[str], None]) -> str:
         return "classes"
     name = short(str(getattr(stream, "target", "the target")))
     if fraction is not None:
-        say(f"'{name}' holds fractions, such as {fraction:g}, so that values are learnt; for classes: --task classes")
+        say(
+            f"'{name}' holds fractions, such as {fraction:.15g}, so that values are learnt; for classes: --task classes"
+        )
         return "values"
     if different > _MOST_CLASSES:
         say(f"'{name}' holds {different} different numbers, so that values are learnt; for classes: --task classes")

@@ -155,7 +155,7 @@ class Target:
         if self.kind == "numbers" and not self.odd:
             if self.fraction is not None:
                 raise DataError(
-                    f"column '{short(self.name)}' holds fractions, such as {self.fraction:g}, so it is not one of classes",
+                    f"column '{short(self.name)}' holds fractions, such as {self.fraction:.15g}, so it is not one of classes",
                     where=where,
                     hint="set task: values",
                 )

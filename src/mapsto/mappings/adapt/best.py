@@ -1,9 +1,9 @@
 """The head that cross-validation on the labelled examples finds best, of all that need no training of the embedding.
 
 Every way, ridge regression, class means, logistic regression, nearest neighbours, and with a pool of unlabelled samples label propagation,
-answers the same held-out examples; the one that did best elsewhere is taken unless another is better by more than one standard error
+answers the same held-out examples; the one that did best elsewhere is taken unless another is better by more than three standard errors
 (Stone, "Cross-Validatory Choice and Assessment of Statistical Predictions", 1974; Breiman et al., "Classification and Regression Trees",
-1984). What each came to stands in the report.
+1984), or it needs the pool and the first without is better by more than one. What each came to stands in the report.
 """
 
 from __future__ import annotations

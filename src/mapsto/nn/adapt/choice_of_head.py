@@ -3,7 +3,9 @@
 The ways stand in the order in which they are expected to do well. The first is taken unless another is right more often by more than
 three standard errors of the difference, example by example (as in Breiman et al., "Classification and Regression Trees", 1984, but
 three, since there are several others and few examples): with few labels most differences are luck, and what did best on other data is
-the better guess. With one example of each class nothing can be left out, and the first is taken.
+the better guess. Of a way on a pool less is believed, since a pool of other things does harm: where the first way without a pool is right
+more often by more than one standard error, that one is taken. With one example of each class nothing can be left out, and the first is
+taken.
 """
 
 from __future__ import annotations
@@ -183,7 +185,7 @@ def choose(
     ]
     shares = None if weights is None else weights[answers.seen]
     judged = [_judged(way.name, right[i], losses[i], right[0], shares) for i, way in enumerate(there)]
-    number, why = _picked(judged)
+    number, why = _picked(judged, [way.pool for way in there])
     fit = _scaled(fits[number], scales[number])
     return Choice(judged=tuple(judged), picked=there[number], why=why, fit=fit)
 
@@ -279,17 +281,22 @@ def _mean(values: NDArray[np.float64], shares: NDArray[Any] | None) -> tuple[flo
     return mean, spread * (len(values) / max(len(values) - 1, 1)) ** 0.5
 
 
-def _picked(judged: Sequence[Judged]) -> tuple[int, str]:
-    """The place of the way that is picked, and the reason."""
+def _picked(judged: Sequence[Judged], pool: Sequence[bool]) -> tuple[int, str]:
+    """The place of the way that is picked, and the reason; `pool` says which ways are on one."""
     better = [i for i, each in enumerate(judged) if each.against_usual > CLEARLY * each.against_usual_error]
     usual = judged[0]
     if not better:
+        number = next((i for i, pooled in enumerate(pool) if not pooled), 0) if pool[0] else 0
+        own = judged[number]
+        if own.against_usual > own.against_usual_error:
+            return number, (
+                f"right on {100 * own.accuracy:.1f} % of held-out examples without the pool, {usual.name} on "
+                f"{100 * usual.accuracy:.1f} %, so that the pool is left aside"
+            )
         rivals = max((each.against_usual for each in judged[1:]), default=0.0)
-        best = (
-            f"no other is clearly better (the best by {100 * rivals:+.1f} points)"
-            if len(judged) > 1
-            else "it is the only one"
-        )
+        best = "no other is right more often" if len(judged) > 1 else "it is the only one"
+        if rivals > 0:
+            best = f"no other is clearly better (the best by {100 * rivals:.1f} points)"
         return 0, f"right on {100 * usual.accuracy:.1f} % of held-out examples; {best}"
     number = max(better, key=lambda i: judged[i].accuracy)
     own = judged[number]
