@@ -18,7 +18,7 @@ from mapsto.service.keys import Caller
 from mapsto.service.refusal import Refusal, error_body
 from mapsto.service.service import Service
 
-__all__ = ["Application", "InferenceHandler", "Receive", "Scope", "Send", "Who", "read_body", "refused"]
+__all__ = ["Application", "Gone", "InferenceHandler", "Receive", "Scope", "Send", "Who", "read_body", "refused"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -95,7 +95,7 @@ class InferenceHandler:
         except Refusal as refusal:
             status = refusal.status
             await refused(send, refusal)
-        except _Gone:
+        except Gone:
             status = 499
         finally:
             self._observe(name, version, status, time.perf_counter() - began)
@@ -112,7 +112,7 @@ def _unobserved(model: str, version: str, status: int, seconds: float) -> None:
     """Nobody asks."""
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """The client has gone."""
 
 
@@ -120,7 +120,7 @@ async def read_body(receive: Receive, most: int) -> bytes:
     """The body of a request. Raises `Refusal` (413) where it is longer than allowed."""
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise _Gone
+        raise Gone
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False) and len(body) <= most:
         return body
@@ -130,7 +130,7 @@ async def read_body(receive: Receive, most: int) -> bytes:
             break
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _Gone
+            raise Gone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
     if size > most:

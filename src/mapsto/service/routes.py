@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mapsto.errors import MapstoError, StoreError
-from mapsto.service.inference_handler import Who, read_body, unpacked
+from mapsto.service.inference_handler import Gone, Who, read_body, unpacked
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
 from mapsto.service.refusal import Refusal, error_body
@@ -58,6 +58,9 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
         status = 503 if isinstance(error, StoreError) else 400
         return Response(error_body(str(error)), status, media_type="application/json")
 
+    async def gone(request: Request, error: Gone) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
     async def plain(request: Request, error: HTTPException) -> Response:
         return Response(error_body(str(error.detail)), error.status_code, media_type="application/json")
 
@@ -68,6 +71,7 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
 
     app.add_exception_handler(Refusal, refused)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(MapstoError, failed)  # pyright: ignore[reportArgumentType]
+    app.add_exception_handler(Gone, gone)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(HTTPException, plain)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, invalid)  # pyright: ignore[reportArgumentType]
     return app

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import uvicorn
 
 from mapsto.errors import StoreError
+from mapsto.service.connections import ConnectionLimits, limited, watch
 from mapsto.service.inference_handler import InferenceHandler
 from mapsto.service.service import Service
 
@@ -51,11 +52,15 @@ async def serve(
     sockets: Sequence[socket.socket],
     *,
     ending: Ending,
+    limits: ConnectionLimits | None = None,
     started: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer until a signal says to end."""
     config = uvicorn.Config(
         application,
+        http=limited(limits or ConnectionLimits()),
+        ws="none",
+        proxy_headers=False,  # nothing here depends on where a request came from
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -70,6 +75,7 @@ async def serve(
         loop.add_signal_handler(number, ended.set)
     work = asyncio.ensure_future(server.serve(list(sockets)))
     polling = asyncio.ensure_future(_follow(service))
+    watching = asyncio.ensure_future(watch(server.server_state.connections))
     while not server.started and not work.done():
         await asyncio.sleep(0.01)
     if not work.done():
@@ -83,6 +89,7 @@ async def serve(
         server.should_exit = True
     await work
     polling.cancel()
+    watching.cancel()
     await service.closed()
 
 
