@@ -330,7 +330,11 @@ CODE = [
     (file, number, code)
     for file in SITE
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / file).read_text("utf-8"), re.DOTALL))
-    if file != "docs/recipes.md"  # its chain trains for an epoch of thirty; see test_readme
+    if file
+    not in (
+        "docs/recipes.md",
+        "docs/service.md",
+    )  # a training of an epoch of thirty, a service: see test_readme, test_service_page
     and not code.startswith(">>>")  # a session, which the tests of its page run
 ]
 
