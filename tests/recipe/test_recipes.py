@@ -42,6 +42,7 @@ def test_the_shipped_recipes_are_these() -> None:
         "lite0_cifarfs",
         "vgg_cifar",
         "stream_table",
+        "whole",
         *COMPRESS,
         *META,
     }
