@@ -29,11 +29,20 @@ class Served:
     key: str
     said: list[str]
     """The lines that it printed."""
+    folder: Path
+    """Where its state is."""
 
     def call(
         self, path: str, body: Any = None, *, key: str | None = None, method: str | None = None, headers: Any = None
     ) -> tuple[int, Any]:
         """The status and the answer's JSON."""
+        status, content = self.raw(path, body, key=key, method=method, headers=headers)
+        return status, json.loads(content) if content else None
+
+    def raw(
+        self, path: str, body: Any = None, *, key: str | None = None, method: str | None = None, headers: Any = None
+    ) -> tuple[int, str]:
+        """The status and the answer's text."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method)
         given = self.key if key is None else key
@@ -41,10 +50,9 @@ class Served:
             request.add_header(name, value)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                status, content = answer.status, answer.read()
+                return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            status, content = error.code, error.read()
-        return status, json.loads(content) if content else None
+            return error.code, error.read().decode()
 
     def infer(self, model: str, rows: list[list[float]], **more: Any) -> dict[str, Any]:
         """The answer to rows."""
@@ -76,7 +84,7 @@ def serving(*arguments: object, folder: Path, port: int = 0) -> Iterator[Served]
         address, key = re.search(r"http://[\d.:]+", text), re.search(r"for this run: (\S+)", text)
         assert address is not None, text
         assert key is not None, text
-        yield Served(process, address.group(), key.group(1), text.splitlines())
+        yield Served(process, address.group(), key.group(1), text.splitlines(), folder)
     finally:
         if process.poll() is None:
             process.terminate()

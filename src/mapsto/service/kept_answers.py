@@ -56,6 +56,7 @@ class KeptAnswers:
     """
 
     def __init__(self, folder: Path, *, worker: int, width: int, most: int, seconds: float) -> None:
+        self.folder = folder
         self._folder, self._worker, self._most, self._seconds = folder, worker, most, seconds
         self._type = np.dtype(
             [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 
 from mapsto.errors import MapstoError
 from mapsto.service.access import AccessSettings
+from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
 from mapsto.service.server import Ending
 from mapsto.service.service import Limits
 
@@ -82,6 +84,8 @@ class Supervisor:
     def __init__(self, settings: Settings, listening: socket.socket) -> None:
         self._settings, self._listening = settings, listening
         self._place = Path(tempfile.mkdtemp(prefix="mapsto-"))  # only this user may enter it
+        self._metrics = self._place / "metrics"
+        self._metrics.mkdir()
         self._ready, self._tells = os.pipe()
         common: dict[str, Any] = {
             "state": settings.state,
@@ -147,12 +151,16 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         inherited = (self._listening.fileno(), self._tells) if child.name.startswith("worker") else ()
+        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        environment.pop(FOLDER_VARIABLE, None)
+        if self._settings.workers > 1:
+            environment[FOLDER_VARIABLE] = str(self._metrics)
         child.process = subprocess.Popen(
             [sys.executable, "-m", child.module],
             stdin=subprocess.PIPE,
             pass_fds=inherited,
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in their order
-            env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+            env=environment,
         )
         child.began = time.monotonic()
         given = child.process.stdin
@@ -179,6 +187,7 @@ class Supervisor:
             process = child.process
             if process is None or process.poll() is None or self._ended:
                 continue
+            forget_process(process.pid, self._metrics)
             soon = time.monotonic() - child.began < _SHORT
             child.short = child.short + 1 if soon else 0
             if child.short >= _MOST_SHORT:
@@ -208,8 +217,6 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        for place in sorted(self._place.glob("*")):
-            place.unlink()
-        self._place.rmdir()
+        shutil.rmtree(self._place, ignore_errors=True)
         os.close(self._ready)
         os.close(self._tells)

@@ -16,6 +16,7 @@ from typing import Any
 
 from mapsto.service.access import Access, AccessSettings
 from mapsto.service.inference_handler import InferenceHandler
+from mapsto.service.metrics import Metrics
 from mapsto.service.routes import application
 from mapsto.service.served_model import ServedModel
 from mapsto.service.server import Ending, serve
@@ -26,9 +27,19 @@ from mapsto.service.writer import RemoteWriter
 __all__ = ["main", "models_of"]
 
 
-def models_of(settings: Sequence[Mapping[str, str]], **more: Any) -> list[ServedModel]:
-    """The models of settings: ``name`` and ``folder`` each."""
-    return [ServedModel(each["name"], Path(each["folder"]), **more) for each in settings]
+def models_of(
+    settings: Sequence[Mapping[str, str]], *, metrics: Metrics | None = None, **more: Any
+) -> list[ServedModel]:
+    """The models of settings: ``name`` and ``folder`` each; `metrics` are told of their batches."""
+    return [
+        ServedModel(
+            each["name"],
+            Path(each["folder"]),
+            observe=None if metrics is None else metrics.batch(each["name"]),
+            **more,
+        )
+        for each in settings
+    ]
 
 
 def main() -> None:
@@ -38,8 +49,9 @@ def main() -> None:
     settings: dict[str, Any] = json.load(sys.stdin)
     limits = Limits(**settings["limits"])
     state = State(settings["state"], durability=settings["durability"])
+    metrics = Metrics([each["name"] for each in settings["models"]])
     service = Service(
-        models_of(settings["models"], most_wait=limits.most_wait),
+        models_of(settings["models"], metrics=metrics, most_wait=limits.most_wait),
         state,
         Path(settings["folder"]),
         worker=settings["worker"],
@@ -53,9 +65,12 @@ def main() -> None:
         os.write(settings["ready"], b"1")
 
     signal.signal(signal.SIGHUP, lambda number, frame: service.reload_soon())
-    handler = InferenceHandler(service, application(service, who, lambda: b""), who)
+    metrics.follow(service)
+    behind = metrics.around(application(service, who, metrics.text))
+    handler = InferenceHandler(service, behind, who, metrics.request)
     listening = socket.socket(fileno=settings["listening"])
     uvloop.run(serve(service, handler, [listening], ending=Ending(**settings["ending"]), started=started))
+    metrics.close()
     state.close()
 
 
