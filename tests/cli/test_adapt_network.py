@@ -15,8 +15,13 @@ from tests.command import mapsto
 
 from mapsto import datasets, export, networks
 from mapsto.cli.adapt.command import _sureness
-from mapsto.cli.adapt.networks import _accuracy_before
+from mapsto.cli.adapt.networks import Asked, _accuracy_before, _require_within_reach, adapt_network
+from mapsto.context import Context
+from mapsto.errors import DomainError
 from mapsto.report.build import save_package
+from mapsto.run.result import Listener
+from mapsto.search.adapt import Examples
+from mapsto.search.compress import parse_limit
 from mapsto_runtime.predictor import Predictor
 
 DIGITS = datasets.digits(size=16)
@@ -88,6 +93,22 @@ def test_a_limit_out_of_reach(network: Path, photos: Path, tmp_path: Path) -> No
     assert "more than bytes=2k" in said
     assert "mapsto compress" in said
     assert not (tmp_path / "o" / "package").exists(), "one that is too large is not left behind"
+
+
+@pytest.mark.parametrize(("limit", "fits"), [("bytes=100", False), ("parameters=100", False), ("macs=1", True)])
+def test_a_limit_that_nothing_can_keep_is_refused_at_once(limit: str, fits: bool, tmp_path: Path) -> None:
+    data = datasets.subset(data=datasets.digits(size=16), per_class=2)
+    whole = networks.conv4(data=data, width=16)()
+    parameters = sum(each.numel() for each in whole.module().parameters())
+    assert parameters * 0.05 > 100
+    asked = Asked(examples=Examples(labelled={}), title="t", folder=tmp_path, limits=(parse_limit(limit),))
+    if fits:
+        _require_within_reach(whole, asked)
+        return
+    with pytest.raises(DomainError, match=f"{parameters:,} parameters.*more than {limit}") as said:
+        adapt_network({}, whole, data.open(), asked, Context(), Listener())
+    assert "mapsto compress" in str(said.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@ def adapt_network(
     from mapsto.nn.network.head import require_head_path
     from mapsto.report import build as reports
 
+    _require_within_reach(network, asked)
     folds = _folds_of_tuning(network, samples, asked, ctx)
     share, over = 1.0, ""
     for _ in range(_TRIES):
@@ -109,8 +110,25 @@ def adapt_network(
         if share < _LEAST_SHARE:
             break
         ctx.note(f"{over}: {100 * share:.0f} % of the parameters are tried")
-    raise DomainError(
-        f"{over}, and less is left of the network than can be adapted without training",
+    raise _out_of_reach(f"{over}, and less is left of the network than can be adapted without training", asked)
+
+
+def _require_within_reach(network: Network, asked: Asked) -> None:
+    """Raises `DomainError`, for a limit that not even the smallest network that is tried can keep."""
+    parameters = sum(each.numel() for each in network.module().parameters())
+    least = math.floor(parameters * _LEAST_SHARE)
+    for limit in asked.limits:
+        if limit.kind in ("bytes", "parameters") and limit.most < least:
+            raise _out_of_reach(
+                f"the network has {parameters:,} parameters, and with fewer than {least:,} of them, a byte each, it is not adapted without "
+                f"training, which is more than {limit.text}",
+                asked,
+            )
+
+
+def _out_of_reach(what: str, asked: Asked) -> DomainError:
+    return DomainError(
+        what,
         where="--limit",
         hint="raise the limit, or leave it out and let the package be trained smaller: `"
         + command("mapsto compress {run} FOLDER --limit {limit}", run=asked.folder, limit=asked.limits[0].text)
