@@ -49,7 +49,7 @@ def refusal(tokens: Tokens, token: bytes) -> tuple[int, str]:
 
 def test_a_token_tells_who_whose_and_what(tokens: Tokens, provider: Provider) -> None:
     caller = asyncio.run(tokens.caller(provider.token()))
-    assert (caller.name, caller.tenant, caller.scopes) == ("token:ann", "a", {"predict", "adapt"})
+    assert (caller.name, caller.tenant, caller.scopes) == ("token:a/ann", "a", {"predict", "adapt"})
     listed = asyncio.run(tokens.caller(provider.token(scope=["learn", 7])))
     assert listed.scopes == {"learn"}
     assert asyncio.run(tokens.caller(provider.token(scope=None))).scopes == set()
@@ -270,7 +270,7 @@ def test_keys_and_tokens_open_the_same_service(provider: Provider, tmp_path: Pat
     access = Access(Keys(state), settings.tokens())
 
     async def run() -> None:
-        assert (await access.caller(b"Bearer " + provider.token())).name == "token:ann"
+        assert (await access.caller(b"Bearer " + provider.token())).name == "token:a/ann"
         assert (await access.caller(b"bearer " + key.encode())).name == name
         assert (await access.caller(key.encode())).name == name
         with pytest.raises(Refusal) as refused:

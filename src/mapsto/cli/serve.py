@@ -23,6 +23,11 @@ class _Durability(Enum):
     POWER = "power"
 
 
+class _Log(Enum):
+    NOTHING = "nothing"
+    REQUESTS = "requests"
+
+
 @app.command()
 def serve(
     context: typer.Context,
@@ -65,6 +70,16 @@ def serve(
     admin: Annotated[
         bool, typer.Option("--admin", help="Let this run's key promote and roll back versions, and read metrics.")
     ] = False,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name that clients reach it by, besides the loopback's and --host; others are refused. Give several; * is any.",
+        ),
+    ] = None,
+    log: Annotated[
+        _Log, typer.Option(help="To standard error: `requests` writes a line of JSON for each, without what it held.")
+    ] = _Log.NOTHING,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two learnt versions at most.")] = 5.0,
     most_wait: Annotated[
         float, typer.Option(min=0.001, help="Seconds that a request may be expected to wait; beyond it is refused.")
@@ -108,7 +123,9 @@ def serve(
     asked = asked.model_copy(update={each: value for each, value in typed.items() if each in type(asked).model_fields})
     if asked.learn not in ("none", *LEARNERS):
         raise SpecError(f"'{asked.learn}' does not learn here", where="--learn", hint=nearest(asked.learn, LEARNERS))
-    access = AccessSettings(jwks=jwks, audience=audience, issuer=issuer)
+    access = AccessSettings(
+        hosts=tuple(host_name or ()), log=log is _Log.REQUESTS, jwks=jwks, audience=audience, issuer=issuer
+    )
     access.tokens()  # is refused now, and not by a worker
     folders = _named(packages)
     first = next(iter(folders.values()))

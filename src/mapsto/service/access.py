@@ -20,8 +20,12 @@ _KEY = PREFIX.encode()
 
 @dataclass(frozen=True, kw_only=True)
 class AccessSettings:
-    """What tells callers of a service."""
+    """What tells the callers of a service, and what is noted of them."""
 
+    hosts: tuple[str, ...] = ()
+    """Names that it answers to besides those of the loopback and the address that is listened on; ``*`` is any."""
+    log: bool = False
+    """Write a line for each request."""
     jwks: str = ""
     """The JSON Web Key Set of the identity provider, a URL or a file; empty: there are no tokens."""
     audience: str = ""

@@ -9,16 +9,28 @@ import asyncio
 import gzip
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
+from mapsto.service.hosts import Hosts
 from mapsto.service.inference_protocol import HEADER_LENGTH, decode
 from mapsto.service.keys import Caller
 from mapsto.service.refusal import Refusal, error_body
 from mapsto.service.service import Service
 
-__all__ = ["Application", "Gone", "InferenceHandler", "Receive", "Scope", "Send", "Who", "read_body", "refused"]
+__all__ = [
+    "CALLER",
+    "Application",
+    "Gone",
+    "InferenceHandler",
+    "Receive",
+    "Scope",
+    "Send",
+    "Who",
+    "read_body",
+    "refused",
+]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -28,6 +40,8 @@ Who: TypeAlias = Callable[[bytes | None], Awaitable[Caller]]
 """The caller by the value of the ``Authorization`` or ``X-Api-Key`` header. Raises `Refusal` (401, 429, 503)."""
 Observe: TypeAlias = Callable[[str, str, int, float], None]
 """Told of each request: the model and the version as they were asked for, the status, the seconds."""
+CALLER = "mapsto.caller"
+"""Where `RequestLog` wants to be told in a request's scope who sends it: a mapping, of which ``name`` is set."""
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 
@@ -41,6 +55,8 @@ class InferenceHandler:
         What answers every other route.
     who
         Tells the caller; see `Access`.
+    hosts
+        The names that it answers to; None: any.
     """
 
     def __init__(
@@ -49,15 +65,15 @@ class InferenceHandler:
         behind: Application,
         who: Who,
         observe: Observe | None = None,
-        hosts: frozenset[str] = frozenset(),
+        hosts: Hosts | None = None,
     ) -> None:
         self._service, self._behind, self._who = service, behind, who
         self._observe: Observe = observe or _unobserved
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_known_host(scope["headers"]):
-            await refused(send, Refusal(421, "this host is not served here; the service's --host names those that are"))
+        if scope["type"] == "http" and self._hosts is not None and not self._hosts.allow(scope["headers"]):
+            await refused(send, Refusal(421, "the service does not answer to this name; --host-name allows names"))
             return
         path = scope.get("path", "")
         if scope["type"] != "http" or not path.endswith("/infer") or not path.startswith("/v2/models/"):
@@ -81,6 +97,8 @@ class InferenceHandler:
                 elif header == b"accept-encoding":
                     wants_gzip = b"gzip" in value
             caller = await self._who(key)
+            if CALLER in scope:
+                scope[CALLER]["name"] = caller.name
             caller.require("predict")
             body = await read_body(receive, self._service.limits.body)
             if encoding:
@@ -99,13 +117,6 @@ class InferenceHandler:
             status = 499
         finally:
             self._observe(name, version, status, time.perf_counter() - began)
-
-    def _is_known_host(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether the request is for this service, and not sent here by a page under another name (DNS rebinding)."""
-        if not self._hosts:
-            return True
-        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
-        return (host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host) in self._hosts
 
 
 def _unobserved(model: str, version: str, status: int, seconds: float) -> None:

@@ -55,9 +55,13 @@ class Caller:
     burst: float = 1.0
     """Requests that may come at once."""
 
+    def may(self, *scopes: Scope) -> bool:
+        """Whether the caller has one of the scopes."""
+        return not self.scopes.isdisjoint(scopes)
+
     def require(self, *scopes: Scope) -> None:
         """Raises `Refusal` (403) where the caller has none of the scopes."""
-        if self.scopes.isdisjoint(scopes):
+        if not self.may(*scopes):
             needed = " or ".join(f"'{scope}'" for scope in scopes)
             raise Refusal(
                 403, f"this key may {', '.join(sorted(self.scopes)) or 'do nothing'}; the request needs {needed}"

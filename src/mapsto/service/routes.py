@@ -1,6 +1,6 @@
 """All routes but inference, with FastAPI: the protocol's metadata and health, adapting, feedback, versions, keys, metrics.
 
-Each says who may call it: `_PUBLIC` lists those that anyone may; every other begins with the caller's scope.
+Each says who may call it: `PUBLIC` lists those that anyone may; every other begins with the caller's scope.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mapsto.errors import MapstoError, StoreError
-from mapsto.service.inference_handler import Gone, Who, read_body, unpacked
+from mapsto.service.inference_handler import CALLER, Gone, Who, read_body, unpacked
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
 from mapsto.service.refusal import Refusal, error_body
@@ -83,6 +83,8 @@ def _allowed(who: Who, *scopes: Scope) -> Any:
     async def caller(request: Request) -> Caller:
         found = request.headers.get("authorization") or request.headers.get("x-api-key")
         known = await who(found.encode("latin-1") if found else None)
+        if CALLER in request.scope:
+            request.scope[CALLER]["name"] = known.name
         known.require(*scopes)
         return known
 
@@ -150,7 +152,8 @@ def _learning(service: Service, who: Who) -> APIRouter:
     async def versions(name: str, caller: Caller = may_predict) -> dict[str, Any]:
         rows = service.versions(name, caller)
         first = {"version": "1", "kind": "package", "package": service.model(name).digest}
-        return {"active": service.active(name), "versions": [first, *map(_shown, rows)]}
+        shown = [_shown(row, everything=caller.may("metrics", "admin")) for row in rows]
+        return {"active": service.active(name), "versions": [first, *shown]}
 
     @router.post("/versions/{version}/promote", tags=["versions"], summary="Let a version answer")
     async def promote(name: str, version: str, caller: Caller = is_admin) -> dict[str, Any]:
@@ -164,18 +167,13 @@ def _learning(service: Service, who: Who) -> APIRouter:
     @router.get("/learner", tags=["learn"], summary="How far the learner is")
     async def learner(name: str, caller: Caller = may_learn) -> dict[str, Any]:
         service.model(name)
-        status = service.state.learner_status(name)
-        last = service.state.last_position(name)
-        if status is None:
-            return {"position": 0, "behind": last, "version": "", "note": "nothing was learnt yet"}
-        position, version, note, changed = status
-        return {
-            "position": position,
-            "behind": max(0, last - position),
-            "version": version,
-            "note": note,
-            "changed": changed,
-        }
+        position, version, note, changed = service.state.learner_status(name) or (0, "", "nothing was learnt yet", None)
+        if not caller.may("metrics", "admin"):  # how much others gave, and what came of it, is theirs
+            learnt, behind = service.state.labels_around(name, position, tenant=caller.tenant)
+            return {"position": learnt, "behind": behind, "version": version}
+        behind = max(0, service.state.last_position(name) - position)
+        found = {"position": position, "behind": behind, "version": version, "note": note}
+        return found if changed is None else {**found, "changed": changed}
 
     return router
 
@@ -224,13 +222,14 @@ def _labels(body: bytes) -> list[Feedback]:
     ]
 
 
-def _shown(row: VersionRow) -> dict[str, Any]:
+def _shown(row: VersionRow, *, everything: bool) -> dict[str, Any]:
+    """A version; how many labels of all tenants one learnt from is not for each of them."""
     return {
         "version": row.version,
         "kind": row.kind,
         "parent": row.parent,
         "created": row.created,
-        "note": row.note,
+        "note": row.note if everything or row.kind != "learned" else "",
         "private": row.owner is not None,
         "package": row.package,
     }

@@ -19,7 +19,7 @@ import uvicorn
 
 from mapsto.errors import StoreError
 from mapsto.service.connections import ConnectionLimits, limited, watch
-from mapsto.service.inference_handler import InferenceHandler
+from mapsto.service.inference_handler import Application
 from mapsto.service.service import Service
 
 __all__ = ["Ending", "serve"]
@@ -48,7 +48,7 @@ class _Server(uvicorn.Server):
 
 async def serve(
     service: Service,
-    application: InferenceHandler,
+    application: Application,
     sockets: Sequence[socket.socket],
     *,
     ending: Ending,

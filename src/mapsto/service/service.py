@@ -294,6 +294,8 @@ class Service:
         read = self.state.active(name)
         if version != BASE:
             _, owner = self._load(served, version)
+            if owner not in (None, caller.tenant):
+                raise self._no_version(served, version)
             if owner is not None:
                 raise Refusal(409, 'a private version answers only its owner; adapt with "shared": true to promote it')
         if not self.state.promote(name, version, read=read, why=why or f"promoted by {caller.name}"):

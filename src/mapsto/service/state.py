@@ -235,6 +235,14 @@ class State:
             found = connection.execute(query).mappings().all()
         return [FeedbackRow(**row) for row in found]
 
+    def labels_around(self, model: str, position: int, *, tenant: str) -> tuple[int, int]:
+        """How many labels of a tenant are up to a position, and how many beyond it."""
+        own = sa.select(sa.func.count()).where(_feedback.c.model == model, _feedback.c.tenant == tenant)
+        with self._engine.connect() as connection:
+            upto = connection.execute(own.where(_feedback.c.position <= position)).scalar() or 0
+            beyond = connection.execute(own.where(_feedback.c.position > position)).scalar() or 0
+        return upto, beyond
+
     def last_position(self, model: str) -> int:
         """The position of a model's last row; 0 where there is none."""
         query = sa.select(sa.func.max(_feedback.c.position)).where(_feedback.c.model == model)

@@ -104,5 +104,7 @@ def _caller(claims: Mapping[str, Any]) -> Caller:
         raise Refusal(401, "the token is not accepted: its claim 'sub' names nobody")
     given = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else []
     return Caller(
-        f"token:{subject}", tenant, frozenset(SCOPES).intersection(each for each in given if isinstance(each, str))
+        f"token:{tenant}/{subject}",
+        tenant,
+        frozenset(SCOPES).intersection(each for each in given if isinstance(each, str)),
     )

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mapsto.service.access import Access, AccessSettings
-from mapsto.service.inference_handler import InferenceHandler
+from mapsto.service.hosts import Hosts
+from mapsto.service.inference_handler import Application, InferenceHandler
 from mapsto.service.metrics import Metrics
+from mapsto.service.request_log import RequestLog
 from mapsto.service.routes import application
 from mapsto.service.served_model import ServedModel
 from mapsto.service.server import Ending, serve
@@ -59,7 +61,10 @@ def main() -> None:
         writer=RemoteWriter(Path(settings["socket"])),
     )
 
-    who = Access(service.keys, AccessSettings(**settings["access"]).tokens()).caller
+    access = AccessSettings(**settings["access"])
+    who = Access(service.keys, access.tokens()).caller
+    listening = socket.socket(fileno=settings["listening"])
+    hosts = Hosts(listening.getsockname()[0], access.hosts)
 
     def started() -> None:
         os.write(settings["ready"], b"1")
@@ -67,8 +72,9 @@ def main() -> None:
     signal.signal(signal.SIGHUP, lambda number, frame: service.reload_soon())
     metrics.follow(service)
     behind = metrics.around(application(service, who, metrics.text))
-    handler = InferenceHandler(service, behind, who, metrics.request)
-    listening = socket.socket(fileno=settings["listening"])
+    handler: Application = InferenceHandler(service, behind, who, metrics.request, hosts)
+    if access.log:
+        handler = RequestLog(handler, models=lambda: service.names, active=service.active)
     uvloop.run(serve(service, handler, [listening], ending=Ending(**settings["ending"]), started=started))
     metrics.close()
     state.close()

@@ -1,0 +1,246 @@
+"""Each route says who may call it, and does as it says; tenants see nothing of each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from mapsto.service.hosts import Hosts
+from mapsto.service.keys import SCOPES, Scope, ended
+from mapsto.service.routes import PUBLIC
+from mapsto.service.signing_keys import SigningKeys
+from mapsto.service.tokens import Tokens
+from tests.service.identity import AUDIENCE, ISSUER, Provider
+from tests.service.in_process import InProcess, started
+
+MODEL = "/v2/models/{name}"
+ROUTES: dict[tuple[str, str], tuple[Scope, ...]] = {
+    ("GET", "/v2"): ("predict",),
+    ("GET", MODEL): ("predict",),
+    ("GET", MODEL + "/ready"): ("predict",),
+    ("GET", MODEL + "/versions"): ("predict",),
+    ("GET", MODEL + "/versions/{version}"): ("predict",),
+    ("GET", MODEL + "/versions/{version}/ready"): ("predict",),
+    ("POST", MODEL + "/infer"): ("predict",),
+    ("POST", MODEL + "/versions/{version}/infer"): ("predict",),
+    ("POST", MODEL + "/adapt"): ("adapt",),
+    ("POST", MODEL + "/feedback"): ("learn",),
+    ("GET", MODEL + "/learner"): ("learn",),
+    ("POST", MODEL + "/versions/{version}/promote"): ("admin",),
+    ("POST", MODEL + "/rollback"): ("admin",),
+    ("GET", "/metrics"): ("metrics", "admin"),
+}
+"""The scopes of which a caller needs one. A new route gets its line here, or stands among those for everybody in `PUBLIC`."""
+OF_THE_HANDLER = {("POST", MODEL + "/infer"), ("POST", MODEL + "/versions/{version}/infer")}
+ROW = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [2, 0, 0]}
+ROWS = [
+    {"name": "input", "datatype": "FP32", "shape": [2, 3], "data": [0, 1, 0, 0, 0, 1]},
+    {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["y", "z"]},
+]
+BODIES: dict[str, Any] = {
+    "infer": {"inputs": [ROW]},
+    "adapt": {"inputs": ROWS},
+    "feedback": {"label": "low", "inputs": [ROW]},
+    "promote": {},
+    "rollback": {},
+}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[InProcess]:
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "keys.json").write_bytes(provider.key_set())
+    tokens = Tokens(SigningKeys(str(folder / "keys.json")), audience=AUDIENCE, issuer=ISSUER)
+    with started(folder, tokens=tokens, hosts=Hosts("127.0.0.1", ["mapsto.example"])) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def alice(service: InProcess) -> str:
+    return service.key(name="alices-key", tenant="alices-team", scopes=SCOPES)
+
+
+@pytest.fixture(scope="module")
+def bob(service: InProcess) -> str:
+    return service.key(name="bobs-key", tenant="bobs-team", scopes=SCOPES)
+
+
+@pytest.fixture(scope="module")
+def private(service: InProcess, alice: str) -> str:
+    """A version of Alice's."""
+    return service.ask("/v2/models/signs/adapt", BODIES["adapt"], key=alice).json()["model_version"]
+
+
+def call(service: InProcess, route: tuple[str, str], version: str = "1", **more: Any) -> Any:
+    method, path = route
+    body = BODIES.get(path.rpartition("/")[2]) if method == "POST" else None
+    return service.ask(path.format(name="signs", version=version), body, method=method, **more)
+
+
+def test_every_route_has_a_decision(service: InProcess) -> None:
+    found = {
+        (method, str(route.path))
+        for route in iter_route_contexts(service.routes.routes)
+        for method in route.methods or {"MOUNT"}
+    }
+    assert len(found) > 10
+    assert found | OF_THE_HANDLER == {("GET", path) for path in PUBLIC} | set(ROUTES)
+
+
+@pytest.mark.parametrize("path", sorted(PUBLIC))
+def test_what_is_for_everybody_tells_of_nothing(service: InProcess, path: str) -> None:
+    answer = service.ask(path)
+    assert answer.status == 200
+    assert answer.json() in ({"live": True}, {"ready": True})
+
+
+@pytest.fixture(scope="module")
+def useless(service: InProcess, provider: Provider) -> dict[str, str | None]:
+    """What opens nothing."""
+    revoked = service.key(name="revoked", scopes=SCOPES)
+    ended(service.state, "revoked")
+    everything = " ".join(SCOPES)
+    found = {
+        "none": None,
+        "empty": "",
+        "wrong": "mapsto_" + "x" * 43,
+        "expired": service.key(days=-1, scopes=SCOPES),
+        "revoked": revoked,
+        "an expired token": provider.token(scope=everything, exp=time.time() - 60).decode(),
+        "a token of another": Provider().token(scope=everything).decode(),
+    }
+    service.service.keys.refresh()
+    return found
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+def test_only_who_may_is_answered(service: InProcess, useless: dict[str, str | None], route: tuple[str, str]) -> None:
+    for name, key in useless.items():
+        answer = call(service, route, key=key)
+        assert answer.status == 401, name
+        assert list(answer.json()) == ["error"], name
+        assert answer.headers["www-authenticate"] == "Bearer", name
+    allowed = ROUTES[route]
+    others = service.key(scopes=[scope for scope in SCOPES if scope not in allowed])
+    answer = call(service, route, key=others)
+    assert (answer.status, list(answer.json())) == (403, ["error"])
+    for scope in allowed:
+        answer = call(service, route, key=service.key(scopes=[scope]))
+        nothing_to_roll_back = route[1].endswith("rollback") and answer.status == 409
+        assert answer.status == 200 or nothing_to_roll_back, answer.body
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if "{version}" in route[1]], ids=" ".join)
+def test_a_private_version_is_not_there_for_another_tenant(
+    service: InProcess, alice: str, bob: str, private: str, provider: Provider, route: tuple[str, str]
+) -> None:
+    token = provider.token(tenant="bobs-team", scope=" ".join(SCOPES)).decode()
+    none = call(service, route, "a-000000000000", key=bob)
+    for key in (bob, token):
+        answer = call(service, route, private, key=key)
+        assert answer.status == none.status == 404
+        assert answer.json()["error"].replace(private, "a-000000000000") == none.json()["error"], (
+            "as if it were not there"
+        )
+    owner = call(service, route, private, key=alice)
+    assert owner.status == (409 if route[1].endswith("promote") else 200), "a private version answers only its owner"
+    assert (
+        call(service, route, private, key=provider.token(tenant="alices-team", scope=" ".join(SCOPES)).decode()).status
+        == owner.status
+    )
+
+
+def test_lists_hold_only_what_is_ones_own(service: InProcess, alice: str, bob: str, private: str) -> None:
+    for key, seen in ((alice, True), (bob, False)):
+        listed = call(service, ("GET", MODEL + "/versions"), key=key).json()["versions"]
+        assert (private in [each["version"] for each in listed]) is seen
+        assert (private in call(service, ("GET", MODEL), key=key).json()["versions"]) is seen
+
+
+def test_a_request_is_labelled_by_its_own_tenant_alone(service: InProcess, alice: str, bob: str) -> None:
+    path = "/v2/models/signs/feedback"
+    asked = service.ask("/v2/models/signs/infer", BODIES["infer"], key=alice).json()
+    label = {"label": "low", "request_id": asked["parameters"]["request_id"]}
+    answer, none = (service.ask(path, body, key=bob) for body in (label, {**label, "request_id": "0" * 28}))
+    assert (answer.status, answer.json()) == (none.status, none.json())
+    assert answer.status == 404
+    assert service.ask(path, label, key=alice).json()["feedback"][0]["stored"]
+    twice = {"label": "low", "inputs": [ROW], "idempotency_key": "the same"}
+    for key in (alice, bob):
+        assert service.ask(path, twice, key=key).json()["feedback"][0]["stored"], "it is not the other's"
+
+
+def test_of_the_learner_a_tenant_sees_its_own_labels(service: InProcess, alice: str, private: str) -> None:
+    carol = service.key(name="carols-key", tenant="carols-team")
+    service.learnt("l-000000000001", "93 labels; 0.9 against 0.8")
+    before = service.ask("/v2/models/signs/learner", key=alice).json()
+    for _ in range(2):
+        assert service.ask("/v2/models/signs/feedback", BODIES["feedback"], key=carol).status == 200
+    own = service.ask("/v2/models/signs/learner", key=carol).json()
+    assert own == {"position": 0, "behind": 2, "version": ""}
+    assert service.ask("/v2/models/signs/learner", key=alice).json()["behind"] == before["behind"] + 2, (
+        "an admin's view"
+    )
+    for key, note in ((carol, ""), (alice, "93 labels; 0.9 against 0.8")):
+        listed = service.ask("/v2/models/signs/versions", key=key).json()["versions"]
+        assert {each["version"]: each["note"] for each in listed if "note" in each}["l-000000000001"] == note
+
+
+def test_nobody_is_named_to_another(service: InProcess, bob: str, private: str) -> None:
+    for route in ROUTES:
+        for version in ("1", private):
+            body = call(service, route, version, key=bob).body.decode()
+            assert "alice" not in body, route
+
+
+def test_the_oldest_private_version_of_a_tenant_goes_and_no_others(tmp_path: Any) -> None:
+    with started(tmp_path) as service:
+        a, b = (service.key(tenant=tenant) for tenant in "ab")
+        object.__setattr__(service.service.limits, "versions", 2)
+        adapted = [
+            service.ask("/v2/models/signs/adapt", BODIES["adapt"], key=key).json()["model_version"]
+            for key in (b, a, a, a)
+        ]
+        held = [row.version for row in service.state.versions("signs")]
+        assert held == [adapted[0], *adapted[2:]]
+
+
+def test_a_key_asks_no_oftener_than_it_may(service: InProcess) -> None:
+    often = service.key(rate=0.5, burst=len(ROUTES))
+    for route in ROUTES:
+        assert call(service, route, key=often).status != 429
+    for route in ROUTES:
+        answer = call(service, route, key=often)
+        assert (answer.status, list(answer.json())) == (429, ["error"])
+        assert 1 <= int(answer.headers["retry-after"]) <= 3
+    assert call(service, ("GET", "/v2"), key=service.key()).status == 200, "another key is not concerned"
+
+
+def test_only_hosts_that_are_allowed_are_answered(service: InProcess, bob: str) -> None:
+    for host in ("127.0.0.1:8080", "localhost", "[::1]:80", "MAPSTO.example.", ""):
+        headers = {"host": host} if host else {}
+        assert service.ask("/v2/health/live", **headers).status == 200, host
+        assert service.ask("/v2", key=bob, **headers).status == 200, host
+    for host in (
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+        "[::2]",
+        "10.0.0.1",
+        "localhost@evil",
+        ":",
+    ):
+        for path in ("/v2/health/live", "/v2/models/signs/infer"):
+            answer = service.ask(path, key=bob, host=host)
+            assert answer.status == 421, host
+            assert "--host-name" in answer.json()["error"]
+    assert Hosts("127.0.0.1", ["*"]).knows(b"anything.example")
