@@ -1,0 +1,105 @@
+"""The recipe `whole`, served: it adapts to handwriting over HTTP, the digits turn, an alarm says so, and it learns them anew."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mapsto import datasets
+from mapsto.service.client import Client
+from tests.command import mapsto
+from tests.service.served import Served, serving
+
+SHOTS, BEFORE, AFTER = 5, 200, 900
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image[0]).save(content, "PNG")
+    return content.getvalue()
+
+
+def gauge(served: Served, name: str) -> float:
+    """A metric of the model, as Prometheus would read it."""
+    import urllib.request
+
+    request = urllib.request.Request(f"{served.url}/metrics", headers={"Authorization": f"Bearer {served.key}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read().decode()
+    found = re.search(rf"^{name}{{[^}}]*}} (\S+)$", text, re.MULTILINE)
+    assert found is not None, name
+    return float(found[1])
+
+
+def taught(client: Client, events: list[tuple[bytes, str]]) -> NDArray[np.bool_]:
+    """Whether each was answered right, before its label was given."""
+    right: list[bool] = []
+    for start in range(0, len(events), 10):
+        part = events[start : start + 10]
+        answer = client.infer("run", [image for image, _ in part])
+        labels = [label for _, label in part]
+        right += [given == label for given, label in zip(answer.labels, labels, strict=True)]
+        assert client.feedback("run", answer, labels) == len(labels)
+    return np.array(right)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("quick", [False])
+def test_from_training_to_a_service_that_learns(quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
+    began = time.monotonic()
+    mapsto("run", "whole", *(["--quick"] if quick else []), "--out", tmp_path / "run", code=0)
+    trained = time.monotonic() - began
+    report: dict[str, Any] = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    figures = {step["path"]: step["report"]["metrics"] for step in report["steps"] if step["report"]}
+    digits = {
+        name: figures[f"{name}.digits"]["accuracy"]["value"]
+        for name in ("plain", "teacher", "pruned", "distilled", "int8")
+    }
+    samples = datasets.digits(size=28).open()
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(samples))
+    support = np.concatenate([order[samples.labels[order] == label][:SHOTS] for label in range(10)])
+    rest = [each for each in order.tolist() if each not in set(support.tolist())]
+    names = samples.classes
+
+    def event(number: int, turned: bool) -> tuple[bytes, str]:
+        image = samples.inputs[number]
+        return png(np.ascontiguousarray(np.rot90(image, axes=(1, 2))) if turned else image), names[
+            samples.labels[number]
+        ]
+
+    with serving(tmp_path / "run", "--admin", folder=tmp_path) as served:
+        client = Client(served.url, served.key)
+        examples = [event(number, False) for number in support.tolist()]
+        version = client.adapt("run", [image for image, _ in examples], [label for _, label in examples], shared=True)
+        client.promote("run", version)
+        before = taught(client, [event(number, False) for number in rest[:BEFORE]])
+        after = taught(client, [event(number, True) for number in rest[BEFORE : BEFORE + AFTER]])
+        assert client.versions("run")["active"].startswith("l-"), "what was learnt answers"
+        drift = gauge(served, "mapsto_input_drift")
+        assert served.end() == 0
+    seconds = time.monotonic() - began
+    gained = {
+        "augmentation": digits["teacher"] - digits["plain"],
+        "distillation": digits["distilled"] - digits["pruned"],
+        "compression": figures["int8.size"]["macs_ratio"]["value"],
+        "online learning": 100 * float(after[-200:].mean() - after[:100].mean()),
+    }
+    (tmp_path / "pillars.json").write_text(json.dumps({**gained, "seconds": seconds, "trained": trained}))
+    print(gained, digits, seconds, trained, before.mean(), after[:100].mean(), after[-200:].mean())  # noqa: T201 - what -s shows
+    assert before.mean() > 0.75
+    assert drift == 1, "the alarm for other inputs"
+    assert gained["online learning"] > 20
+    assert gained["distillation"] > 0
+    assert gained["compression"] > 5
