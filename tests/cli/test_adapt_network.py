@@ -87,6 +87,18 @@ def test_a_limit_is_kept(network: Path, photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_small_network_with_a_pool_is_judged_by_the_one_before(network: Path, photos: Path, tmp_path: Path) -> None:
+    whole = adapted(network, photos, tmp_path / "whole", "--unlabelled", photos / "pool", "--minutes", 0)
+    more = ("--unlabelled", photos / "pool", "--minutes", 0, "--limit", f"bytes={round(0.45 * whole['bytes'])}")
+    small = adapted(network, photos, tmp_path / "small", *more)
+    assert small["accuracy_percent"] == whole["accuracy_percent"]
+    assert 60 < small["agreement_percent"] <= 100
+    assert small["test_accuracy_percent"] > 60, "by chance 33"
+    steps = yaml.safe_load((tmp_path / "small" / "recipe.yaml").read_text(encoding="utf-8"))["steps"]
+    assert any("distill.head" in step for step in steps)
+
+
+@pytest.mark.slow
 def test_a_limit_out_of_reach(network: Path, photos: Path, tmp_path: Path) -> None:
     given = ["adapt", network / "run", photos / "photos", "--step", "trained", "--store", network / "store"]
     said = mapsto(*given, "--out", tmp_path / "o", "--minutes", 0, "--limit", "bytes=2k", code=2).err

@@ -3,7 +3,7 @@
 The way to adapt is chosen by cross-validation on the labelled examples (`adapt.best`), with a pool of unlabelled ones where there is one.
 Where there is time, fine-tuning is tried beside it, and judged on the same examples fold by fold. Where the package is to be small, the
 adapted network is pruned to the share that is left, refitted and quantized on the pool without training, and its head is fitted
-anew to what the small network makes of the examples.
+anew: to what the adapted network answers to the pool, without one to the examples.
 """
 
 from __future__ import annotations
@@ -170,12 +170,11 @@ def _smaller(examples: Examples, small: Small, observe: dict[str, Any]) -> list[
             },
             {"prune.reconstruct": {"data": unlabelled, "teacher": "$adapted", "samples": _SAMPLES}, "as": "refitted"},
         ]
+    head: dict[str, Any] = {"adapt.best": _fields(examples, "$examples")}
+    if examples.pool is not None:
+        head = {"distill.head": {"data": "$pool", "teacher": "$adapted"}}
     return [
         *steps,
         {"quantize.static": {"data": unlabelled, "samples": _SAMPLES, "skip": [small.head]}, "as": "int8"},
-        {
-            "adapt.best": _fields(examples, "$examples"),
-            "as": "small",
-            "observe": {**observe, "size": {"evaluate.size": {}}},
-        },
+        {**head, "as": "small", "observe": {**observe, "size": {"evaluate.size": {}}}},
     ]

@@ -252,11 +252,13 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
         package, found = adapt_to(start.network, data, ctx, class_weights=asked.class_weights)
         reports.save_package(package, asked.folder / "package")
     lost = found.get("whole_accuracy_percent", 0.0) - found.get("accuracy_percent", 0.0)
-    if lost > _MUCH_LOST:
+    agreement = found.get("agreement_percent", 100.0)
+    if lost > _MUCH_LOST or agreement < 100 - 2 * _MUCH_LOST:
+        what = f"it is right on {lost:.0f} points fewer"
+        if agreement < 100:
+            what = f"it gives another class for {100 - agreement:.0f} % of the unlabelled examples"
         smaller = command("mapsto compress {run} FOLDER --limit {limit}", run=asked.folder, limit=asked.limits[0])
-        ctx.warn(
-            f"within the limit it is right on {lost:.0f} points fewer: raise the limit, or let it be trained smaller: `{smaller}`"
-        )
+        ctx.warn(f"within the limit {what}: raise the limit, or let it be trained smaller: `{smaller}`")
     if "test" in splits:
         found |= tested(asked.folder / "package", splits["test"])
     return {"learner": start.name, **found}
@@ -374,5 +376,8 @@ def _sureness(result: dict[str, Any]) -> str:
     text += (
         f"; right on {result['accuracy_percent']:.4g} %{ends}{others} by cross-validation in {result['folds']} folds"
     )
+    if "agreement_percent" in result:
+        share = f"{result['agreement_percent']:.4g} % of the unlabelled examples"
+        return f"{text}, before it was made smaller; the small network gives the same class for {share}"
     before = result.get("whole_accuracy_percent")
     return text if before is None else f"{text}, and on {before:.4g} % before it was made smaller"

@@ -231,15 +231,18 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
     -------
     dict
         ``method``; ``ways``, a row each with its figures; ``accuracy_percent`` with both ends of its interval where something could be held
-        out; with limits ``whole_accuracy_percent``, of the network before it was made smaller; ``bytes`` of the package's model;
+        out; with limits ``whole_accuracy_percent``, of the network before it was made smaller. Where the small one's head was fitted to
+        the pool it is judged by that: then ``accuracy_percent`` is of the network before, and ``agreement_percent`` says for how many
+        samples of the pool both give the same class. ``bytes`` of the package's model;
         ``warnings`` and ``notes``.
     """
     steps = {str(step["path"]): step for step in report["steps"]}
-    chosen = steps.get("small") or steps.get("frozen") or steps["adapted"]
-    ways = ways_in(chosen["report"]["tables"]["ways"])
+    tables = {path: step["report"]["tables"] for path, step in steps.items() if step["report"]}
+    refitted = "ways" in tables.get("small", {})
+    ways = ways_in(tables["small" if refitted else ("frozen" if "frozen" in steps else "adapted")]["ways"])
     taken = next(way for way in ways if way["taken"])
     method, accuracy = str(taken["way"]), taken["accuracy"]
-    if "adapted.accuracy" in steps and "small" not in steps:
+    if "adapted.accuracy" in steps and not refitted:
         found = steps["adapted.accuracy"]["report"]
         accuracy = found["metrics"]["accuracy"]["value"]
         rows = {row[0]: row[1] for row in found["tables"]["candidates"]["rows"]}
@@ -248,7 +251,10 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
             method = "fine-tuning"
             ways = [{**way, "taken": "yes" if way["way"] == method else ""} for way in ways]
     sure = sure_of(accuracy, samples, folds)
-    if "small" in steps and sure:
+    agreement = tables.get("small", {}).get("agreement")
+    if agreement is not None:
+        sure["agreement_percent"] = agreement["rows"][0][1]
+    if refitted and sure:
         sure["whole_accuracy_percent"] = _accuracy_before(steps)
     said = {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
     size = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
