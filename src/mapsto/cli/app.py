@@ -34,6 +34,7 @@ ORDER = (
     "evaluate",
     "serve",
     "keys",
+    "monitor",
     "versions",
     "feedback",
     "report",

@@ -17,7 +17,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mapsto import discovery
-from mapsto.cli import bench, catalog, compress, doctor, keys, lock, predict, report, run, serve, store, versions
+from mapsto.cli import (
+    bench,
+    catalog,
+    compress,
+    doctor,
+    keys,
+    lock,
+    monitor,
+    predict,
+    report,
+    run,
+    serve,
+    store,
+    versions,
+)
 from mapsto.cli.adapt import command as adapt_command
 from mapsto.cli.app import app, fail, print_text
 from mapsto.cli.evaluate import command as evaluate_command
@@ -36,6 +50,7 @@ _COMMANDS = (
     compress,
     serve,
     keys,
+    monitor,
     versions,
     report,
     store,

@@ -188,6 +188,8 @@ class Metrics:
         self._tallies: list[_Tally] = []
         self._looked: dict[tuple[str, str], int] = {}
         self._heads: dict[str, OwnHead | None] = {}
+        for model in models:
+            self._begin(model)
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -285,6 +287,17 @@ class Metrics:
         tally = _Tally(histogram, bounds)
         self._tallies.append(tally)
         return tally
+
+    def _begin(self, model: str) -> None:
+        """Let what alarms look at be 0 from the start: of a series that comes with its first failure Prometheus sees no growth."""
+        for status in ("2xx", "4xx", "5xx"):
+            for kind in ("package", *_KINDS.values()):
+                self._requests.labels(model, "infer", kind, status)
+            for route in ("adapt", "feedback"):
+                self._requests.labels(model, route, "", status)
+        self._latency.labels(model, "infer")
+        self._refusals.labels(model, "infer", "busy")
+        self._refusals.labels(model, "feedback", "unavailable")
 
     def _route(self, path: str) -> tuple[str, str]:
         parts = path.split("/")
@@ -391,6 +404,8 @@ class _Collected(Collector):
         seconds: list[tuple[tuple[str, ...], float]] = []
         for name in names:
             status = state.learner_status(name)
+            if status is None and not state.learns(name):  # nothing is to be learnt
+                continue
             count, first = state.behind(name, 0 if status is None else status[0])
             rows.append(((name,), count))
             seconds.append(((name,), 0.0 if first is None else max(0.0, now - first)))

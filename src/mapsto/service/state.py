@@ -358,6 +358,12 @@ class State:
             ).scalar()
         return held == holder
 
+    def learns(self, model: str) -> bool:
+        """Whether a learner is at work for a model, or was and has not given its right back."""
+        with self._engine.connect() as connection:
+            lease = sa.select(_leases.c.holder).where(_leases.c.model == model)
+            return connection.execute(lease).scalar() is not None
+
     def release(self, model: str, holder: str) -> None:
         """Give the right back."""
         with self.writing() as connection:

@@ -1,0 +1,165 @@
+"""`mapsto monitor init`: files that Prometheus, Alertmanager and Grafana take."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mapsto.service.monitoring import Monitor, Thresholds, files
+from mapsto.service.state import State
+from tests.command import mapsto
+
+
+def tool(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed (Debian: prometheus, prometheus-alertmanager)")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, content in files(Monitor(webhook="http://127.0.0.1:9/alarms", interval=0.5, window=4)).items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "key").write_text("k")
+    return tmp_path
+
+
+def test_prometheus_and_alertmanager_take_their_files(folder: Path) -> None:
+    assert "SUCCESS: 12 rules found" in tool("promtool", "check", "config", str(folder / "prometheus.yml"))
+    assert "SUCCESS" in tool("amtool", "check-config", str(folder / "alertmanager.yml"))
+
+
+RULES = [
+    # alert, series over the minutes 0 to 20, labels of the alarm
+    ("MapstoDown", {'up{job="mapsto", instance="i"}': "0x20"}, {"instance": "i"}),
+    ("MapstoStateUnreachable", {'mapsto_state_up{job="mapsto", instance="i"}': "0x20"}, {"instance": "i"}),
+    (
+        "MapstoBusy",
+        {
+            'mapsto_refusals_total{job="mapsto", model="m", route="infer", reason="busy"}': "0+3x20",
+            'mapsto_requests_total{job="mapsto", model="m", route="infer", status="4xx"}': "0+3x20",
+            'mapsto_requests_total{job="mapsto", model="m", route="infer", status="2xx"}': "0+97x20",
+        },
+        {"model": "m"},
+    ),
+    (
+        "MapstoLearnerBehind",
+        {
+            'mapsto_learner_lag_seconds{job="mapsto", model="m"}': "0+60x20",
+            'mapsto_learner_lag_rows{job="mapsto", model="m"}': "25x20",
+        },
+        {"model": "m"},
+    ),
+    (
+        "MapstoFeedbackNotStored",
+        {'mapsto_refusals_total{job="mapsto", model="m", route="feedback", reason="unavailable"}': "0+1x20"},
+        {"model": "m", "route": "feedback", "reason": "unavailable"},
+    ),
+    ("MapstoKeyEnds", {'mapsto_key_next_expiry_timestamp_seconds{job="mapsto"}': "500000x20"}, {}),
+]
+QUIET: list[tuple[str, dict[str, str]]] = [
+    (
+        "MapstoLearnerBehind",  # too few labels for a version
+        {
+            'mapsto_learner_lag_seconds{job="mapsto", model="m"}': "0+60x20",
+            'mapsto_learner_lag_rows{job="mapsto", model="m"}': "5x20",
+        },
+    ),
+    (
+        "MapstoErrors",  # the clients' own mistakes
+        {
+            'mapsto_requests_total{job="mapsto", model="m", status="4xx"}': "0+50x20",
+            'mapsto_requests_total{job="mapsto", model="m", status="5xx"}': "0x20",
+        },
+    ),
+    (
+        "MapstoAccuracyDrop",  # a drop that chance explains
+        {
+            'mapsto_online_accuracy_before_ratio{job="mapsto", model="m"}': "0.9x20",
+            'mapsto_online_accuracy_ratio{job="mapsto", model="m"}': "0.7x20",
+            'mapsto_online_accuracy_drop_p_value{job="mapsto", model="m"}': "0.02x20",
+        },
+    ),
+]
+
+
+def test_alarms_are_for_what_they_say(folder: Path) -> None:
+    def case(series: dict[str, str], alert: str, labels: dict[str, str] | None) -> dict[str, Any]:
+        severities = {
+            rule["alert"]: rule["labels"]["severity"]
+            for rule in yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
+        }
+        own: Any = {"job": "mapsto"} if alert not in ("MapstoBusy", "MapstoErrors") else {}
+        expected = [] if labels is None else [{"exp_labels": {"severity": severities[alert], **own, **labels}}]
+        return {
+            "interval": "1m",
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "alert_rule_test": [{"eval_time": "18m", "alertname": alert, "exp_alerts": expected}],
+        }
+
+    (folder / "alerts.yml").write_text(files(Monitor())["alerts.yml"].replace("annotations:", "x:"))
+    rules = yaml.safe_load((folder / "alerts.yml").read_text())
+    for rule in rules["groups"][0]["rules"]:
+        del rule["x"]  # what is said is for people
+    (folder / "alerts.yml").write_text(yaml.safe_dump(rules))
+    tests = [case(series, alert, labels) for alert, series, labels in RULES]
+    tests += [case(series, alert, None) for alert, series in QUIET]
+    tree = {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": tests}
+    (folder / "tests.yml").write_text(yaml.safe_dump(tree))
+    assert "SUCCESS" in tool("promtool", "test", "rules", str(folder / "tests.yml"))
+
+
+def test_the_dashboard_is_one_of_grafana() -> None:
+    board = json.loads(files(Monitor(thresholds=Thresholds(p99=0.3)))["dashboard.json"])
+    assert (board["uid"], board["schemaVersion"], bool(board["title"])) == ("mapsto-service", 39, True)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 16
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + 8)}
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+        assert panel["type"] == "timeseries"
+        assert panel["targets"]
+        assert all(target["expr"] and target["refId"] and target["datasource"] for target in panel["targets"])
+    (latency,) = [panel for panel in board["panels"] if panel["title"] == "Latency of inference"]
+    assert latency["fieldConfig"]["defaults"]["thresholds"]["steps"][1]["value"] == 0.3
+
+
+def test_a_folder_with_a_key_of_its_own(tmp_path: Path) -> None:
+    state = tmp_path / "state.sqlite"
+    command = ["monitor", "init", str(tmp_path / "watch"), "--state", str(state), "--errors", "5"]
+    mapsto(*command, code=0)
+    key = tmp_path / "watch" / "key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    (row,) = State(state).all_keys()
+    assert row["scopes"] == "metrics"
+    assert "> 5.0" in (tmp_path / "watch" / "alerts.yml").read_text()
+    said = mapsto(*command, code=2)
+    assert "holds prometheus.yml already; give another folder, or --force" in said.err
+    before = key.read_text()
+    mapsto(*command, "--force", code=0)
+    assert (key.read_text(), len(State(state).all_keys())) == (before, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--url", "localhost:8080"], "'localhost:8080' is no address of a service"),
+        (["--webhook", "alarms"], "'alarms' is no address"),
+        (["--interval", "60", "--window", "120"], "120 s hold fewer than four looks of 60 s"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(tmp_path: Path, given: list[str], said: str) -> None:
+    assert said in mapsto("monitor", "init", str(tmp_path / "watch"), *given, code=2).err
+    assert not (tmp_path / "watch").exists()
