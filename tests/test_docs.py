@@ -105,6 +105,7 @@ NOT_HERE = {
     "export.litert": "needs the extra edge",
     "export.openvino": "needs the extra edge",
     "networks.checkpoint": "reads a file of the reader's",
+    "networks.saved": "reads a folder of the reader's",
     "networks.timm": "needs the extra timm",
     "prune.embedding_rows": "reads a file of the reader's",
     "arrays": "reads a file of the reader's",
@@ -123,10 +124,13 @@ SMALL = {"epochs": 1, "steps": 2, "episodes": 5, "rounds": 1, "samples": 32, "it
 
 @pytest.mark.slow
 @pytest.mark.parametrize("each", reference.named(), ids=lambda each: each.name)
-def test_the_example_of_a_page_runs(each: Any, tmp_path: Path) -> None:
+def test_the_example_of_a_page_runs(each: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fields that make it quick."""
     if each.name in NOT_HERE:
         pytest.skip(NOT_HERE[each.name])
+    rows = [f"{a},{a * a % 7},{'high' if a > 10 else 'low'}" for a in range(20)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,column", *rows]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load(reference.example(each))
 
     def quick(node: Any) -> None:

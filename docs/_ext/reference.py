@@ -228,6 +228,7 @@ BEGIN = {
     "texts": {"arrays": {"file": "token_ids.npz"}},
     "few": {"subset": {"data": "$images", "per_class": 4}},
     "pool": {"subset": {"data": "$images", "per_class": 4, "part": "rest"}},
+    "rows": {"table": {"file": "table.csv", "target": "column"}},
     "without_0": {"fold": {"data": "$images", "folds": 2, "number": 0}},
     "without_1": {"fold": {"data": "$images", "folds": 2, "number": 1}},
 }
@@ -343,7 +344,9 @@ def example(each: Named) -> str:
     else:
         node = node_of(instance(cls))
         field = {each.space: [node if list(node) == [each.short] else {each.short: node}]}
-        steps = [NETWORK, {"train.supervised": {"data": "$images", **field}}]
+        data = "$images" if "images" in cls.on else "$rows"
+        network = NETWORK if "images" in cls.on else {"networks.mlp": {"data": data, "classes": "data"}}
+        steps = [network, {"train.supervised": {"data": data, **field}}]
     labels = _labels(steps)
     text = _written(steps, {name: node for name, node in BEGIN.items() if name in labels})
     parse_recipe(text, where=each.name)
@@ -355,6 +358,9 @@ def _steps_with(each: Named, cls: type[Any]) -> list[Any]:
     if accepts(cls.takes, type(None)):
         return [node]
     before: list[Any] = BEFORE.get(each.name, BEFORE.get(each.space, [NETWORK]))
+    if each.name == "adapt.average":  # which needs a network and what was tuned from it
+        tuned = {"adapt.finetune": {"data": "$images"}}
+        return [EMBEDDING, {"adapt.ridge": {"data": "$images"}, "as": "network"}, tuned, node]
     if each.name == "evaluate.cross_validated":  # which needs a network for each fold
         made = {"all": "$images", "first": "$without_0", "second": "$without_1"}
         branches = {label: [{"adapt.linear": {"data": data}}] for label, data in made.items()}

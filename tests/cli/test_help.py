@@ -320,6 +320,8 @@ def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pyte
     words += [each for each in faster.get(words[0], []) if each not in words or each == "--set"]
     if words[0] == "serve":  # it serves until it is ended, which tests/service does
         return
+    if words[0] == "adapt" and "--target" not in words and "--minutes" not in words:
+        words += ["--minutes", "0"]
     if "--processes" in words:  # which starts others, and takes them with it when it ends
         subprocess.run([sys.executable, "-m", "mapsto", *words], check=True, capture_output=True)
     else:
