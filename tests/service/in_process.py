@@ -73,8 +73,17 @@ class InProcess:
             )
         )
 
-    def ask(self, path: str, body: Any = None, *, key: str | None = None, method: str = "", **headers: str) -> Answer:
-        """An answer; ``_`` in a header's name stands for ``-``."""
+    def ask(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        method: str = "",
+        reading: Any = None,
+        **headers: str,
+    ) -> Answer:
+        """An answer; ``_`` in a header's name stands for ``-``; `reading` is told when the body is read."""
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         if key is not None:
@@ -93,17 +102,19 @@ class InProcess:
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 1),
         }
-        return self._runner.run(self._asked(scope, content))
+        return self._runner.run(self._asked(scope, content, reading))
 
     def close(self) -> None:
         self._runner.run(self.service.closed())
         self._runner.close()
         self.state.close()
 
-    async def _asked(self, scope: dict[str, Any], content: bytes) -> Answer:
+    async def _asked(self, scope: dict[str, Any], content: bytes, reading: Any) -> Answer:
         said: list[Any] = []
 
         async def receive() -> dict[str, Any]:
+            if reading is not None:
+                reading(len(content))
             return {"type": "http.request", "body": content, "more_body": False}
 
         async def send(message: Any) -> None:

@@ -21,12 +21,12 @@ LIMITS = ConnectionLimits(
     connections=8,
     header_bytes=2000,
     headers=20,
-    header_seconds=0.4,
-    body_gap=0.3,
-    body_seconds=0.6,
+    header_seconds=0.8,
+    body_gap=0.5,
+    body_seconds=0.8,
     body_rate=1000,
     framing=500,
-    idle=0.4,
+    idle=0.8,
     linger=0.4,
     unsent=0.4,
     pipelined=4,
@@ -141,29 +141,33 @@ def test_a_request_is_answered_and_the_connection_kept(client: socket.socket) ->
 
 def test_slow_headers_are_given_up(client: socket.socket) -> None:
     began = time.monotonic()
-    sender = threading.Thread(target=send_slowly, args=(client, [POST, *[b"a: b\r\n"] * 15], 0.05))
+    sender = threading.Thread(target=send_slowly, args=(client, [POST, *[b"a: b\r\n"] * 15], 0.08))
     sender.start()
     found = rest(client)
     assert found.startswith(b"HTTP/1.1 408 ")
     assert time.monotonic() - began < 2
-    assert json.loads(found.partition(b"\r\n\r\n")[2]) == {"error": "the headers were not whole within 0.4 s"}
+    assert json.loads(found.partition(b"\r\n\r\n")[2]) == {"error": "the headers were not whole within 0.8 s"}
     sender.join()
 
 
-@pytest.mark.parametrize("sent", [b"", b"\r\n", b"POST"])
-def test_a_connection_on_which_no_request_comes_is_closed(client: socket.socket, sent: bytes) -> None:
-    client.sendall(sent)
-    found, seconds = took(client)
-    assert found == ([408] if sent else [])
-    assert seconds < 2
+def test_connections_on_which_no_request_comes_are_closed(server: Server) -> None:
+    clients = [(server.connection(), sent) for sent in (b"", b"\r\n", b"POST")]
+    for client, sent in clients:
+        client.sendall(sent)
+    for client, sent in clients:
+        found, seconds = took(client)
+        assert found == ([408] if sent else [])
+        assert seconds < 2
+        client.close()
 
 
+@pytest.mark.slow
 def test_blank_lines_do_not_keep_a_connection(client: socket.socket) -> None:
     client.sendall(POST + b"content-length: 0\r\n\r\n")
     answer(client)
     began = time.monotonic()
-    send_slowly(client, [b"\r\n"] * 40, 0.05)
-    assert time.monotonic() - began < 1.5
+    send_slowly(client, [b"\r\n"] * 40, 0.08)
+    assert time.monotonic() - began < 2.5
     assert statuses(client) in ([408], [])
 
 
@@ -203,10 +207,11 @@ def test_a_body_slower_than_the_rate_is_given_up(client: socket.socket) -> None:
     )
     sender.start()
     assert b"slower than 1000 bytes a second" in rest(client)
-    assert 0.5 < time.monotonic() - began < 2
+    assert 0.7 < time.monotonic() - began < 3
     sender.join()
 
 
+@pytest.mark.slow
 def test_a_long_body_has_longer(client: socket.socket) -> None:
     parts = [b"x" * 300] * 10  # 3,000 bytes in 0.9 s
     send_slowly(client, [POST + b"content-length: 3000\r\n\r\n", *parts], 0.09)
@@ -238,14 +243,18 @@ def test_after_an_early_answer_the_rest_is_waited_for_a_little(client: socket.so
 
 
 def test_pipelined_requests_are_answered_in_their_order(client: socket.socket) -> None:
-    client.sendall(b"GET /slow HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n\r\n" + POST + b"content-length: 4\r\n\r\nab")
+    client.sendall(
+        b"GET /slow HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n\r\n"
+        + POST
+        + b"connection: close\r\ncontent-length: 4\r\n\r\nab"
+    )
     time.sleep(0.3)
     client.sendall(b"cd")
     assert re.findall(rb"(/\w+ \d+)", rest(client)) == [b"/slow 0", b"/a 0", b"/echo 4"]
 
 
 def test_more_pipelined_requests_than_allowed_are_not_kept(client: socket.socket) -> None:
-    client.sendall(b"GET /slow HTTP/1.1\r\n\r\n" * 1000)
+    client.sendall(b"GET /slow HTTP/1.1\r\n\r\n" + b"GET /a HTTP/1.1\r\n\r\n" * 1000)
     assert statuses(client) == [200] * 5, "the first, and those that may wait"
 
 
@@ -256,6 +265,7 @@ def test_what_is_no_http_is_refused_in_the_protocols_form(client: socket.socket)
     assert "error" in json.loads(found.partition(b"\r\n\r\n")[2])
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_no_answer_is_closed(server: Server) -> None:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mapsto.errors import StoreError
 from mapsto.service.signing_keys import SigningKeys
 from mapsto.service.tokens import Tokens
 from tests.cli.packages import linear_package
@@ -82,6 +83,32 @@ def test_no_payload_key_token_or_header_is_written(service: InProcess) -> None:
     text = "".join(service.log)
     for secret in (key, token, "mapsto_", "my-payload", "2.718", "my-header", "Bearer"):
         assert secret not in text, secret
+
+
+def test_where_the_service_fails_is_said_and_not_on_what(
+    service: InProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ValueError(BODY["id"])
+
+    def full(*arguments: object) -> None:
+        raise StoreError("the state cannot be written (disk full)", where="/its/place")
+
+    key = service.key()
+    for path, name in (("/v2/models/signs/infer", "infer"), ("/v2/models/signs/versions", "versions")):
+        body = BODY if name == "infer" else None
+        monkeypatch.setattr(service.service, name, broken)
+        answer = service.ask(path, body, key=key)
+        assert (answer.status, list(answer.json())) == (500, ["error"])
+        monkeypatch.setattr(service.service, name, full)
+        answer = service.ask(path, body, key=key)
+        assert (answer.status, answer.json()) == (503, {"error": "the state cannot be written (disk full)"})
+        assert answer.headers["retry-after"]
+    said = capsys.readouterr().err
+    assert said.count("failed with ValueError") == 2
+    assert "in broken" in said
+    assert "my-payload" not in said + "".join(service.log)
+    assert [json.loads(line)["status"] for line in service.log] == [500, 503] * 2
 
 
 @pytest.mark.slow

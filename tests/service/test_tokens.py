@@ -103,7 +103,7 @@ def changed(provider: Provider) -> bytes:
         (lambda p: p.token(header={"kid": "9"}), "signing key is not known"),
         (lambda p: p.token(header={"crit": ["exp"]}), "it is no JSON Web Token"),
         (lambda p: p.token(more="x" * 9000), "more than 8192 bytes"),
-        (lambda p: b"x" * 100_000_000, "more than 8192 bytes"),
+        (lambda p: b"x" * 1_000_000, "more than 8192 bytes"),
         (lambda p: b"no token", "it is no JSON Web Token"),
         (lambda p: b"\xff.\xff.\xff", "it is no JSON Web Token"),
         (lambda p: encoded(b"[" * 5000, b"{}", b""), "it is no JSON Web Token"),

@@ -139,6 +139,16 @@ def test_only_who_may_is_answered(service: InProcess, useless: dict[str, str | N
         assert answer.status == 200 or nothing_to_roll_back, answer.body
 
 
+@pytest.mark.parametrize("route", [route for route in ROUTES if route[0] == "POST"], ids=" ".join)
+def test_nothing_is_read_of_who_may_not(service: InProcess, route: tuple[str, str]) -> None:
+    read: list[int] = []
+    allowed = ROUTES[route]
+    others = service.key(scopes=[scope for scope in SCOPES if scope not in allowed])
+    for key, status in ((None, 401), (others, 403)):
+        assert call(service, route, key=key, reading=read.append).status == status
+    assert read == []
+
+
 @pytest.mark.parametrize("route", [route for route in ROUTES if "{version}" in route[1]], ids=" ".join)
 def test_a_private_version_is_not_there_for_another_tenant(
     service: InProcess, alice: str, bob: str, private: str, provider: Provider, route: tuple[str, str]

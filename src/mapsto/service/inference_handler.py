@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
+import sys
 import time
+import traceback
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
+from mapsto.errors import StoreError
 from mapsto.service.hosts import Hosts
 from mapsto.service.inference_protocol import HEADER_LENGTH, decode
 from mapsto.service.keys import Caller
@@ -42,6 +46,7 @@ Observe: TypeAlias = Callable[[str, str, int, float], None]
 """Told of each request: the model and the version as they were asked for, the status, the seconds."""
 CALLER = "mapsto.caller"
 """Where `RequestLog` wants to be told in a request's scope who sends it: a mapping, of which ``name`` is set."""
+FAILED = "the service failed; what it wrote to standard error says where"
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 
@@ -77,7 +82,10 @@ class InferenceHandler:
             return
         path = scope.get("path", "")
         if scope["type"] != "http" or not path.endswith("/infer") or not path.startswith("/v2/models/"):
-            await self._behind(scope, receive, send)
+            try:
+                await self._behind(scope, receive, send)
+            except Exception as error:  # which has been answered with 500
+                _note(error)
             return
         began = time.perf_counter()
         name, version, status = "", "", 500
@@ -115,8 +123,23 @@ class InferenceHandler:
             await refused(send, refusal)
         except Gone:
             status = 499
+        except StoreError as error:
+            status = 503
+            await refused(send, Refusal(503, error.what, retry_after=5.0))
+        except Exception as error:
+            _note(error)
+            if status != 200:
+                await refused(send, Refusal(500, FAILED))
         finally:
             self._observe(name, version, status, time.perf_counter() - began)
+
+
+def _note(error: Exception) -> None:
+    """Say where the service failed, and not on what: the text of an exception may hold what a client sent."""
+    if os.environ.get("MAPSTO_DEBUG"):
+        raise error
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    sys.stderr.write(f"mapsto: a request failed with {type(error).__name__}; MAPSTO_DEBUG=1 shows its text\n{frames}")
 
 
 def _unobserved(model: str, version: str, status: int, seconds: float) -> None:

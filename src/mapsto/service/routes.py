@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mapsto.errors import MapstoError, StoreError
-from mapsto.service.inference_handler import CALLER, Gone, Who, read_body, unpacked
+from mapsto.service.inference_handler import CALLER, FAILED, Gone, Who, read_body, unpacked
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
 from mapsto.service.refusal import Refusal, error_body
@@ -55,8 +55,12 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
         return Response(error_body(error.text), error.status, dict(_texts(error.headers())), "application/json")
 
     async def failed(request: Request, error: MapstoError) -> Response:
-        status = 503 if isinstance(error, StoreError) else 400
-        return Response(error_body(str(error)), status, media_type="application/json")
+        if isinstance(error, StoreError):  # where the state lies is nothing to a client
+            return Response(error_body(error.what), 503, {"retry-after": "5"}, "application/json")
+        return Response(error_body(str(error)), 400, media_type="application/json")
+
+    async def broken(request: Request, error: Exception) -> Response:
+        return Response(error_body(FAILED), 500, media_type="application/json")
 
     async def gone(request: Request, error: Gone) -> Response:
         return Response(status_code=499)  # nobody reads it
@@ -71,6 +75,7 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
 
     app.add_exception_handler(Refusal, refused)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(MapstoError, failed)  # pyright: ignore[reportArgumentType]
+    app.add_exception_handler(Exception, broken)
     app.add_exception_handler(Gone, gone)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(HTTPException, plain)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, invalid)  # pyright: ignore[reportArgumentType]
