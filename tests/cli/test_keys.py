@@ -46,6 +46,7 @@ def test_mistakes_are_said(package: Path, tmp_path: Path) -> None:
     assert "there is no state of a service yet" in mapsto("keys", "list", package, code=2).err
     assert "holds no package" in mapsto("keys", "make", tmp_path, code=2).err
     assert "needs the package that is served" in mapsto("keys", "list", code=2).err
+    assert "'root' is no scope" in mapsto("keys", "make", package, "--scope", "root", code=2).err
     assert "no valid key 'x'" in mapsto("keys", "end", package, "--name", "x", code=2).err
     assert (
         "not a length of time: 'soon'"
