@@ -275,3 +275,38 @@ def test_a_package_that_breaks_is_refused_by_name_and_the_old_one_goes_on(tmp_pa
         while served.infer("signs", [[2, 0, 0]])["outputs"][1]["data"] == ["low"] and time.monotonic() < end:
             time.sleep(0.1)
         assert served.infer("signs", [[2, 0, 0]])["outputs"][1]["data"] == ["high"]
+
+
+def test_the_client_of_the_protocol_is_answered(service: Served) -> None:
+    client_of = pytest.importorskip("open_inference.openapi.client").OpenInferenceClient
+    types = pytest.importorskip("open_inference.openapi.types")
+    import httpx
+
+    with httpx.Client(headers={"Authorization": f"Bearer {service.key}"}) as http:
+        client = client_of(base_url=service.url, httpx_client=http)
+        client.check_server_liveness()
+        client.check_server_readiness()
+        client.check_model_readiness("signs")
+        client.check_model_version_readiness("signs", "1")
+        assert client.read_server_metadata().name == "mapsto"
+        assert client.read_model_metadata("signs").inputs[0].shape == [-1, 3]
+        request = types.InferenceRequest(
+            id="7",
+            inputs=[types.RequestInput(name="input", shape=[1, 3], datatype="FP32", data=[2.0, 0.0, 0.0])],
+            outputs=[types.RequestOutput(name="label")],
+        )
+        found = client.model_version_infer("signs", "1", request=request)
+        assert (found.id, [output.name for output in found.outputs]) == ("7", ["label"])
+
+
+def test_the_routes_are_described_with_examples(service: Served) -> None:
+    status, tree = service.call("/openapi.json")
+    assert (status, tree["info"]["title"]) == (200, "mapsto")
+    paths = tree["paths"]
+    assert {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer", "/v2/models/{name}/adapt"} <= set(
+        paths
+    )
+    for path in ("/v2/models/{name}/infer", "/v2/models/{name}/adapt", "/v2/models/{name}/feedback"):
+        body = paths[path]["post"]["requestBody"]["content"]["application/json"]
+        assert body["example"], path
+    assert service.call("/openapi.json", key="")[0] == 401

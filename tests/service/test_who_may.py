@@ -20,6 +20,7 @@ from tests.service.in_process import InProcess, started
 MODEL = "/v2/models/{name}"
 ROUTES: dict[tuple[str, str], tuple[Scope, ...]] = {
     ("GET", "/v2"): ("predict",),
+    ("GET", "/openapi.json"): ("predict",),
     ("GET", MODEL): ("predict",),
     ("GET", MODEL + "/ready"): ("predict",),
     ("GET", MODEL + "/versions"): ("predict",),

@@ -42,6 +42,15 @@ class _Labels(msgspec.Struct):
 
 
 _MOST_LABELS = 1000
+_QUESTION = {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [0.5, 1.0, -2.0]}]}
+_FILES = {
+    "name": "image",
+    "datatype": "BYTES",
+    "shape": [2],
+    "parameters": {"content_type": "base64"},
+    "data": ["…", "…"],
+}
+_SUPPORT = {"inputs": [_FILES, {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["cat", "dog"]}]}
 
 
 def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> FastAPI:
@@ -50,6 +59,12 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
     app.include_router(_protocol(service, who))
     app.include_router(_learning(service, who))
     app.include_router(_watching(service, who, metrics))
+
+    may_predict: Any = _allowed(who, "predict")
+
+    @app.get("/openapi.json", tags=["Open Inference Protocol"], summary="These routes, by OpenAPI")
+    async def described(caller: Caller = may_predict) -> dict[str, Any]:
+        return _described(app)
 
     async def refused(request: Request, error: Refusal) -> Response:
         return Response(error_body(error.text), error.status, dict(_texts(error.headers())), "application/json")
@@ -80,6 +95,28 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
     app.add_exception_handler(HTTPException, plain)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, invalid)  # pyright: ignore[reportArgumentType]
     return app
+
+
+def _body(example: Any) -> dict[str, Any]:
+    """What OpenAPI is told of the body of a request that a handler reads by itself."""
+    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The routes by OpenAPI, with inference, which is answered in front of them."""
+    tree = app.openapi()
+    operation = {
+        "tags": ["Open Inference Protocol"],
+        "summary": "Inference; binary tensors by the header Inference-Header-Content-Length",
+        "responses": {"200": {"description": "Successful Response"}},
+        **_body(_QUESTION),
+    }
+    for path in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        given = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+        tree["paths"][path] = {"post": {**operation, "parameters": given}}
+    return tree
 
 
 def _allowed(who: Who, *scopes: Scope) -> Any:
@@ -143,12 +180,20 @@ def _learning(service: Service, who: Who) -> APIRouter:
     is_admin: Any = _allowed(who, "admin")
 
     @router.post(
-        "/adapt", tags=["adapt"], summary="A version from labelled examples, in the form of an inference request"
+        "/adapt",
+        tags=["adapt"],
+        summary="A version from labelled examples, in the form of an inference request",
+        openapi_extra=_body(_SUPPORT),
     )
     async def adapt(name: str, request: Request, caller: Caller = may_adapt) -> dict[str, Any]:
         return await service.adapt(name, await _asked(request, service), caller)
 
-    @router.post("/feedback", tags=["learn"], summary="Labels for answers, on time or late")
+    @router.post(
+        "/feedback",
+        tags=["learn"],
+        summary="Labels for answers, on time or late",
+        openapi_extra=_body({"feedback": [{"request_id": "00000000000162b436b02b5542ed", "row": 0, "label": "cat"}]}),
+    )
     async def feedback(name: str, request: Request, caller: Caller = may_learn) -> dict[str, Any]:
         labels = _labels(await read_body(request.receive, service.limits.body))
         return {"feedback": await service.feedback(name, labels, caller)}
