@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import socket
 import sys
 from enum import Enum
@@ -132,7 +133,7 @@ def serve(
     place = Path(state) if state and "://" not in state else default_state(first)
     models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()])
     held = State(state or str(place), durability=asked.durability)
-    name, key = made(held, scopes=SCOPES if admin else ORDINARY)
+    name, key = made(held, name=f"run-{secrets.token_hex(4)}", scopes=SCOPES if admin else ORDINARY)
     listening = _listening(asked.host, asked.port)
     address = f"http://{asked.host if ':' not in asked.host else f'[{asked.host}]'}:{listening.getsockname()[1]}"
     settings = Settings(

@@ -6,6 +6,7 @@ Each says who may call it: `PUBLIC` lists those that anyone may; every other beg
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -219,7 +220,8 @@ def _learning(service: Service, who: Who) -> APIRouter:
         service.model(name)
         position, version, note, changed = service.state.learner_status(name) or (0, "", "nothing was learnt yet", None)
         if not caller.may("metrics", "admin"):  # how much others gave, and what came of it, is theirs
-            learnt, behind = service.state.labels_around(name, position, tenant=caller.tenant)
+            count = functools.partial(service.state.labels_around, name, position, tenant=caller.tenant)
+            learnt, behind = await asyncio.to_thread(count)  # of very many labels it takes its time
             return {"position": learnt, "behind": behind, "version": version}
         behind = max(0, service.state.last_position(name) - position)
         found = {"position": position, "behind": behind, "version": version, "note": note}
