@@ -98,7 +98,7 @@ def monitor_init(
         _write_secret(folder / KEY, key)
     print_text(f"{folder / 'README.md'} says how to start")
     if not has_key and not key:
-        say = command("mapsto keys make PACKAGE --scope metrics")
+        say = command("mapsto keys make RUN --scope metrics")
         print_note(f"{folder / KEY} is empty: put a key into it that may read metrics, made by {say}")
 
 
