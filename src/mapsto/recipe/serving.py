@@ -39,10 +39,10 @@ def serving_of(run: Path) -> Serving:
     """
     file = run / "recipe.yaml"
     if not file.is_file():
-        return Serving()
+        return Serving.model_validate({})
     try:
         tree: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return Serving(**((tree.get("serve") if isinstance(tree, dict) else None) or {}))
+        return Serving.model_validate((tree.get("serve") if isinstance(tree, dict) else None) or {})
     except (yaml.YAMLError, pydantic.ValidationError, UnicodeDecodeError, TypeError) as error:
         reason = error.errors()[0] if isinstance(error, pydantic.ValidationError) else None
         what = f"serve: {'.'.join(map(str, reason['loc']))}: {reason['msg']}" if reason else "it cannot be read"

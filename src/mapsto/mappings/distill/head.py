@@ -106,5 +106,5 @@ class Head(Mapping[Network, Network]):
         rows = np.asarray(features(teacher, samples.inputs, ctx), np.float64)
         rows = rooted(rows) if takes_root(last) else rows
         weight = last.weight.detach().double().numpy()
-        bias: Tensor | None = last.bias
+        bias: Tensor | None = getattr(last, "bias", None)
         return rows @ weight.T + (0.0 if bias is None else bias.detach().double().numpy())
