@@ -47,6 +47,8 @@ Observe: TypeAlias = Callable[[str, str, int, float], None]
 CALLER = "mapsto.caller"
 """Where `RequestLog` wants to be told in a request's scope who sends it: a mapping, of which ``name`` is set."""
 FAILED = "the service failed; what it wrote to standard error says where"
+_MOST_ASSEMBLING = 8
+"""Bodies of the greatest size whose parts may be held at once."""
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 
@@ -150,8 +152,22 @@ class Gone(Exception):
     """The client has gone."""
 
 
+class _Assembling:
+    """Bytes of bodies of this process that are not whole yet."""
+
+    held = 0
+
+
 async def read_body(receive: Receive, most: int) -> bytes:
-    """The body of a request. Raises `Refusal` (413) where it is longer than allowed."""
+    """The body of a request.
+
+    Raises
+    ------
+    Refusal
+        413: it is longer than allowed; 503: too much of other bodies is waited for.
+    Gone
+        The client has gone.
+    """
     message = await receive()
     if message["type"] == "http.disconnect":
         raise Gone
@@ -159,14 +175,19 @@ async def read_body(receive: Receive, most: int) -> bytes:
     if not message.get("more_body", False) and len(body) <= most:
         return body
     parts, size = [body], len(body)
-    while message.get("more_body", False):
-        if size > most:
-            break
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+    _Assembling.held += size
+    try:
+        while message.get("more_body", False) and size <= most:
+            if _Assembling.held > _MOST_ASSEMBLING * most:
+                raise Refusal(503, "too many large bodies are being sent", retry_after=2.0)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            _Assembling.held += len(parts[-1])
+    finally:
+        _Assembling.held -= size
     if size > most:
         raise Refusal(413, f"the body has more than {most} bytes")
     return b"".join(parts)
