@@ -212,7 +212,7 @@ def test_photos_without_a_learner(tmp_path: Path) -> None:
                 noise = random.integers(-30, 30, (60, 80, 3))
                 Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(place / f"{number}.png")
     out = tmp_path / "mine"
-    found = json.loads(mapsto("adapt", tmp_path / "photos", "--out", out, "--json", code=0).out)
+    found = json.loads(mapsto("adapt", tmp_path / "photos", "--minutes", 0, "--out", out, "--json", code=0).out)
     assert found["learner"].startswith("EfficientNet-Lite0")
     assert (found["accuracy_percent"], found["test_accuracy_percent"], found["tested"]) == (100, 100, 4)
     (tmp_path / "photos" / "test" / "red" / "9.png").write_bytes(b"no image")
