@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,6 +126,10 @@ def test_a_service_that_runs_logs_to_standard_error(tmp_path: Path) -> None:
         assert served.call("/v2", headers={"Host": "evil.example"})[0] == 421
         assert served.call("/v2/models/signs/rollback", b"")[0] == 403, "admin is off by default"
         assert served.call("/metrics")[0] == 403
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as greedy:
+            greedy.sendall(b"GET /v2 HTTP/1.1\r\nhost: 127.0.0.1\r\na: " + b"b" * 40_000)
+            assert greedy.recv(100).startswith(b"HTTP/1.1 431 "), "it runs with the limits of a connection"
         assert served.end() == 0
     text = (tmp_path / "serve.log").read_text()
     rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
