@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from mapsto.service.batching import Batcher
 from mapsto.service.keys import made
 from mapsto.service.metrics import Metrics
 from mapsto.service.monitoring import Monitor, files
@@ -55,6 +57,24 @@ def test_labels_are_bounded_whatever_clients_send() -> None:
     assert len(own) < 20
     assert of(text, "mapsto_requests_total", model="m", kind="adapted", status="2xx") == 50
     assert of(text, "mapsto_refusals_total", reason="not_found") == 100
+
+
+def test_a_busy_model_is_told_from_a_key_that_asks_too_often() -> None:
+    batcher = Batcher(lambda samples: [samples], seconds=10.0, most_wait=0.1)
+    metrics = Metrics(["m"])
+
+    async def asked() -> list[Any]:
+        deadline = time.perf_counter() + 60
+        row = np.zeros((1, 1), np.float32)
+        tasks = [batcher.submit(row, deadline=deadline) for _ in range(3)]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    for refusal in asyncio.run(asked())[1:]:
+        metrics.request("m", "", refusal.status, 0.01, refusal.reason)
+    metrics.request("m", "", 429, 0.01)
+    text = metrics.text().decode()
+    assert of(text, "mapsto_refusals_total", reason="busy") == 2
+    assert of(text, "mapsto_refusals_total", reason="rate") == 1
 
 
 def test_what_was_observed_is_counted_once() -> None:

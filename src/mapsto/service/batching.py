@@ -140,6 +140,7 @@ class Batcher:
             429,
             f"the model is busy: a request would wait {wait:.2g} s, and at most {most:.2g} s are allowed",
             retry_after=wait * random.uniform(0.5, 1.5),
+            reason="busy",
         )
 
     def _schedule(self) -> None:

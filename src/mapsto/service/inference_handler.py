@@ -42,8 +42,9 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Who: TypeAlias = Callable[[bytes | None], Awaitable[Caller]]
 """The caller by the value of the ``Authorization`` or ``X-Api-Key`` header. Raises `Refusal` (401, 429, 503)."""
-Observe: TypeAlias = Callable[[str, str, int, float], None]
-"""Told of each request: the model and the version as they were asked for, the status, the seconds."""
+Observe: TypeAlias = Callable[[str, str, int, float, str], None]
+"""Told of each request: the model and the version as they were asked for, the status, the seconds, and why it was refused where the
+status does not tell."""
 CALLER = "mapsto.caller"
 """Where `RequestLog` wants to be told in a request's scope who sends it: a mapping, of which ``name`` is set."""
 FAILED = "the service failed; what it wrote to standard error says where"
@@ -90,7 +91,7 @@ class InferenceHandler:
                 _note(error)
             return
         began = time.perf_counter()
-        name, version, status = "", "", 500
+        name, version, status, reason = "", "", 500, ""
         try:
             if scope["method"] != "POST":
                 raise Refusal(405, "inference is asked for by POST")
@@ -121,7 +122,7 @@ class InferenceHandler:
             status = 200
             await _answer(send, 200, content, headers)
         except Refusal as refusal:
-            status = refusal.status
+            status, reason = refusal.status, refusal.reason
             await refused(send, refusal)
         except Gone:
             status = 499
@@ -133,7 +134,7 @@ class InferenceHandler:
             if status != 200:
                 await refused(send, Refusal(500, FAILED))
         finally:
-            self._observe(name, version, status, time.perf_counter() - began)
+            self._observe(name, version, status, time.perf_counter() - began, reason)
 
 
 def _note(error: Exception) -> None:
@@ -144,7 +145,7 @@ def _note(error: Exception) -> None:
     sys.stderr.write(f"mapsto: a request failed with {type(error).__name__}; MAPSTO_DEBUG=1 shows its text\n{frames}")
 
 
-def _unobserved(model: str, version: str, status: int, seconds: float) -> None:
+def _unobserved(model: str, version: str, status: int, seconds: float, reason: str) -> None:
     """Nobody asks."""
 
 

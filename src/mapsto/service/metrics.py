@@ -27,6 +27,7 @@ from mapsto.errors import MapstoError
 from mapsto.service.drift import LEAST, LEVEL, REFERENCE, WINDOW, Reference
 from mapsto.service.inference_handler import Application, Receive, Scope, Send
 from mapsto.service.online_accuracy import ROWS, online_accuracy
+from mapsto.service.refusal import REASON
 from mapsto.service.served_model import BASE, OwnHead, ServedModel
 from mapsto.service.service import Service
 from mapsto_runtime import __version__
@@ -49,12 +50,15 @@ _REASONS = {
     401: "unauthenticated",
     403: "forbidden",
     404: "not_found",
+    405: "method",
+    408: "too_slow",
     409: "conflict",
     410: "gone",
     413: "too_large",
     415: "unsupported",
     421: "unknown_host",
-    429: "busy",
+    429: "rate",
+    431: "headers",
     499: "client_gone",
     500: "model_failed",
     503: "unavailable",
@@ -184,7 +188,7 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self._ready = Gauge("mapsto_ready", "Whether every worker answers.", registry=own, multiprocess_mode="livemin")
-        self._answered: dict[tuple[str, str, str, int], _Tally] = {}
+        self._answered: dict[tuple[str, str, str, int, str], _Tally] = {}
         self._tallies: list[_Tally] = []
         self._looked: dict[tuple[str, str], int] = {}
         self._heads: dict[str, OwnHead | None] = {}
@@ -195,7 +199,7 @@ class Metrics:
 
     # -- what is told
 
-    def request(self, model: str, version: str, status: int, seconds: float) -> None:
+    def request(self, model: str, version: str, status: int, seconds: float, reason: str = "") -> None:
         """A request for inference."""
         if model not in self._models:
             model, kind = OTHER, OTHER
@@ -203,7 +207,7 @@ class Metrics:
             if not version and self._service is not None:
                 version = self._service.active(model)
             kind = _kind(version)
-        self._count(model, "infer", kind, status, seconds)
+        self._count(model, "infer", kind, status, seconds, reason)
 
     def batch(self, model: str) -> Callable[[int, float, float], None]:
         """What is to be told of each batch of a model."""
@@ -242,7 +246,7 @@ class Metrics:
                 await application(scope, receive, noted)
             finally:
                 model, route = self._route(scope.get("path", ""))
-                self._count(model, route, "", status, time.perf_counter() - began)
+                self._count(model, route, "", status, time.perf_counter() - began, scope.get(REASON, ""))
 
         return counted
 
@@ -272,15 +276,15 @@ class Metrics:
 
     # -- private
 
-    def _count(self, model: str, route: str, kind: str, status: int, seconds: float) -> None:
-        tally = self._answered.get((model, route, kind, status))
+    def _count(self, model: str, route: str, kind: str, status: int, seconds: float, reason: str = "") -> None:
+        tally = self._answered.get((model, route, kind, status, reason))
         if tally is None:
             tally = self._tally(self._latency.labels(model, route), _SECONDS)
             counters = [self._requests.labels(model, route, kind, f"{status // 100}xx")]
             if status >= 400:
-                counters.append(self._refusals.labels(model, route, _REASONS.get(status, OTHER)))
+                counters.append(self._refusals.labels(model, route, reason or _REASONS.get(status, OTHER)))
             tally.counters = counters
-            self._answered[model, route, kind, status] = tally
+            self._answered[model, route, kind, status, reason] = tally
         tally.add(seconds)
 
     def _tally(self, histogram: Histogram, bounds: tuple[float, ...]) -> _Tally:

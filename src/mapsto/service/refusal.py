@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Refusal", "error_body"]
+__all__ = ["REASON", "Refusal", "error_body"]
+
+REASON = "mapsto.reason"
+"""Where the reason of a refusal stands in the scope of its request."""
 
 
 class Refusal(Exception):
@@ -18,11 +21,13 @@ class Refusal(Exception):
         What is wrong, what was given, what is allowed.
     retry_after
         Seconds after which it may be asked again.
+    reason
+        What metrics count it as, where the status does not tell.
     """
 
-    def __init__(self, status: int, text: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, status: int, text: str, *, retry_after: float | None = None, reason: str = "") -> None:
         super().__init__(text)
-        self.status, self.text, self.retry_after = status, text, retry_after
+        self.status, self.text, self.retry_after, self.reason = status, text, retry_after, reason
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What goes with it besides its body."""

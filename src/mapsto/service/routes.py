@@ -20,7 +20,7 @@ from mapsto.errors import MapstoError, StoreError
 from mapsto.service.inference_handler import CALLER, FAILED, Gone, Who, read_body, unpacked
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
-from mapsto.service.refusal import Refusal, error_body
+from mapsto.service.refusal import REASON, Refusal, error_body
 from mapsto.service.service import EXTENSIONS, Feedback, Service
 from mapsto.service.state import VersionRow
 
@@ -68,6 +68,7 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
         return _described(app)
 
     async def refused(request: Request, error: Refusal) -> Response:
+        request.scope[REASON] = error.reason
         return Response(error_body(error.text), error.status, dict(_texts(error.headers())), "application/json")
 
     async def failed(request: Request, error: MapstoError) -> Response:
