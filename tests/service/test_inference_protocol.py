@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mapsto.native import json_numbers
 from mapsto.service.inference_protocol import DATATYPES, Asked, Output, datatype_of, decode, encode, tensor
 from mapsto.service.refusal import Refusal
 
+json_numbers.prepare()  # compiled now, and not within a test's deadline
 NUMBERS = [name for name in DATATYPES if name != "BYTES"]
 
 
@@ -22,6 +24,7 @@ def body(**more: Any) -> bytes:
     return json.dumps({"inputs": [{name: value for name, value in item.items() if value is not None}]}).encode()
 
 
+@settings(deadline=None)
 @given(data=st.data(), name=st.sampled_from(NUMBERS), binary=st.booleans())
 def test_numbers_of_every_type_come_back_as_they_went(data: st.DataObject, name: str, binary: bool) -> None:
     shapes = hnp.array_shapes(max_dims=3, max_side=4)

@@ -14,6 +14,7 @@ SOURCES: dict[str, tuple[Path, ...]] = {
         _CSRC / "softmax_learner.cpp",
         *(_CSRC / "online" / name for name in ("elementary.h", "inputs.h", "linear.h", "state.h")),
     ),
+    "json_numbers": (_CSRC / "json_numbers.cpp",),
     "image_steps": (_CSRC / "image_steps.cpp", *sorted((_CSRC / "images").glob("*.h"))),
 }
 """By library: its source, and the headers that it includes. Libraries are apart, so that each is compiled only where it is used."""

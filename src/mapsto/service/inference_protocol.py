@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from mapsto.native.json_numbers import floats
 from mapsto.service.refusal import Refusal
 from mapsto_runtime.shown import few, short
 
@@ -56,6 +57,8 @@ DATATYPES: Mapping[str, str] = {
 """The protocol's types and NumPy's. Of BYTES an element is a `bytes`."""
 _NAMES = {name: datatype for datatype, name in DATATYPES.items()}
 _MOST_DIMENSIONS = 8
+_NONE: Mapping[str, Any] = {}
+_NOTHING = (b"", b"null")
 
 
 class _Tensor(msgspec.Struct):
@@ -63,7 +66,7 @@ class _Tensor(msgspec.Struct):
     shape: list[int]
     datatype: str
     parameters: dict[str, Any] | None = None
-    data: Any = None
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class _Wanted(msgspec.Struct):
@@ -88,8 +91,8 @@ class Given(NamedTuple):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Any
-    """A list, nested or flat, or the bytes of the binary extension."""
+    data: bytes | memoryview
+    """JSON, a list, nested or flat; or the bytes of the binary extension."""
     content_type: str
     """``parameters.content_type``: of BYTES in JSON, ``base64`` where elements are so written."""
 
@@ -152,12 +155,14 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
         raise Refusal(400, "the body is no inference request: it is nested too deeply") from error
     inputs, place = [], 0
     for item in request.inputs:
-        parameters = item.parameters or {}
-        given, size = item.data, parameters.get("binary_data_size")
-        name = short(item.name)
+        parameters = item.parameters or _NONE
+        size = parameters.get("binary_data_size")
         count = _count(item, most_values)
+        raw = bytes(item.data)
+        given: bytes | memoryview = raw
         if size is not None:
-            if given is not None:
+            name = short(item.name)
+            if raw not in _NOTHING:
                 raise Refusal(400, f"input '{name}' has both data and binary_data_size; give one")
             if binary is None:
                 raise Refusal(400, f"input '{name}' is binary, but the request has no Inference-Header-Content-Length")
@@ -173,8 +178,8 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
                     400,
                     f"input '{name}' of shape {item.shape} and type {item.datatype} has {count * width} bytes, not {size}",
                 )
-        elif given is None:
-            raise Refusal(400, f"input '{name}' has neither data nor binary_data_size")
+        elif raw in _NOTHING:
+            raise Refusal(400, f"input '{short(item.name)}' has neither data nor binary_data_size")
         content = parameters.get("content_type", "")
         inputs.append(
             Given(item.name, item.datatype, tuple(item.shape), given, content if isinstance(content, str) else "")
@@ -202,17 +207,26 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
 
 def tensor(given: Given) -> NDArray[Any]:
     """The array of an input, of its shape and type. Raises `Refusal` (400) where the data is not what they say."""
-    dtype, name = DATATYPES[given.datatype], short(given.name)
+    dtype = DATATYPES[given.datatype]
+    if not isinstance(given.data, memoryview):
+        found = floats(given.data, math.prod(given.shape), dtype)
+        if found is not None:
+            return found.reshape(given.shape)
+    name = short(given.name)
     if isinstance(given.data, memoryview):
         if given.datatype == "BYTES":
             return _texts(_unpacked(given.data, math.prod(given.shape), name)).reshape(given.shape)
         return np.frombuffer(given.data, np.dtype(dtype).newbyteorder("<")).reshape(given.shape)
+    try:
+        data = msgspec.json.decode(given.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, f"input '{name}' holds no JSON: {error}") from error
     if given.datatype == "BYTES":
         flat: list[Any] = []
-        _flatten(given.data, flat, len(given.shape))
+        _flatten(data, flat, len(given.shape))
         texts = [_text(value, given, name) for value in flat]
         return _fitting(_texts(texts), given, name)
-    return _fitting(_numbers(given, dtype, name), given, name)
+    return _fitting(_numbers(data, given, dtype, name), given, name)
 
 
 def encode(
@@ -268,22 +282,22 @@ def _length(header: str | bytes, size: int) -> int:
 
 def _count(item: _Tensor, most: int) -> int:
     """How many elements the shape says."""
-    name = short(item.name)
     if item.datatype not in DATATYPES:
         raise Refusal(
-            400, f"input '{name}' has the type '{short(item.datatype)}'; the types are {', '.join(DATATYPES)}"
+            400,
+            f"input '{short(item.name)}' has the type '{short(item.datatype)}'; the types are {', '.join(DATATYPES)}",
         )
     if len(item.shape) > _MOST_DIMENSIONS or any(not 0 <= size <= most for size in item.shape):
-        raise Refusal(400, f"input '{name}' has no possible shape: {item.shape[:10]}")
+        raise Refusal(400, f"input '{short(item.name)}' has no possible shape: {item.shape[:10]}")
     count = math.prod(item.shape)
     if count > most:
-        raise Refusal(400, f"input '{name}' has {count} elements; at most {most} are taken")
+        raise Refusal(400, f"input '{short(item.name)}' has {count} elements; at most {most} are taken")
     return count
 
 
-def _numbers(given: Given, dtype: str, name: str) -> NDArray[Any]:
+def _numbers(data: Any, given: Given, dtype: str, name: str) -> NDArray[Any]:
     try:
-        found: NDArray[Any] = np.array(given.data)
+        found: NDArray[Any] = np.array(data)
     except ValueError as error:  # lists of different lengths
         raise Refusal(400, f"input '{name}': its lists are of different lengths") from error
     if found.dtype.kind not in "biuf":

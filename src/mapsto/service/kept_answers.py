@@ -6,7 +6,8 @@ can read every other's. An id says where to look and is not to be guessed. What 
 
 from __future__ import annotations
 
-import secrets
+import os
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Kept", "KeptAnswers"]
+
+_ROW, _REST = struct.Struct("<Q"), struct.Struct("<Qdi24s64s")
+"""Of a ring's rows, what comes before the features: the number of the row, and what it is of."""
 
 
 class Kept(NamedTuple):
@@ -72,23 +76,24 @@ class KeptAnswers:
         folder.mkdir(parents=True, exist_ok=True)
         self._rings: dict[int, NDArray[Any]] = {}
         self._own = self._opened(worker)
+        plain = self._own.view(np.ndarray)  # a memory map's own access to items is slow
+        self._buffer, self._features = plain.view(np.uint8).data, plain["features"]
         self._next = int(self._own["row"].max()) + 1
         """Rows are counted on from those of a worker before it."""
 
     def keep(self, features: NDArray[np.float32], *, version: str, tenant: str, answers: list[int]) -> str:
         """The id by which the rows of an answer are found."""
-        first, nonce, now = self._next, secrets.randbits(63) | 1, time.time()
+        first, nonce, now = self._next, int.from_bytes(os.urandom(8), "little") | 1, time.time()
         self._next += len(features)
-        ring, most = self._own, self._most
-        held = tenant.encode()[:64]
-        for number, (row, answer) in enumerate(
-            zip(features[-most:], answers[-most:], strict=True), max(0, len(features) - most)
-        ):
-            place = ring[(first + number) % most]
-            place["row"] = 0  # a reader of this moment finds nothing
-            place["nonce"], place["time"], place["answer"] = nonce, now, answer
-            place["version"], place["tenant"], place["features"] = version.encode(), held, row
-            place["row"] = first + number
+        most, size, buffer = self._most, self._type.itemsize, self._buffer
+        named, held = version.encode(), tenant.encode()[:64]
+        for number in range(max(0, len(features) - most), len(features)):
+            row = first + number
+            place = row % most
+            _ROW.pack_into(buffer, place * size, 0)  # a reader of this moment finds nothing
+            _REST.pack_into(buffer, place * size + _ROW.size, nonce, now, answers[number], named, held)
+            self._features[place] = features[number]
+            _ROW.pack_into(buffer, place * size, row)
         return f"{self._worker:02x}{first:010x}{nonce:016x}"
 
     def find(self, name: str, row: int, *, tenant: str) -> Kept:
