@@ -44,7 +44,7 @@ def opened_state(package: str | None, state: str | None, *, where: str, new: boo
         raise SpecError(
             "needs the package that is served, or --state" if state is None else "takes a package or --state, not both",
             where=where,
-            hint="give the package's folder, or that of its run, or --state and the place that `mapsto serve` was given",
+            hint="give the package's folder, or that of its run, or --state and the place that the service was given",
         )
     if package is not None:
         folder = package_folder(Path(package))
