@@ -79,7 +79,7 @@ def forget_process(number: int, folder: Path) -> None:
 class _Tally:
     """Counts of one histogram, added to by one thread in a microsecond, and handed over by another from time to time.
 
-    prometheus-client's own histogram takes 3 µs an observation here, and 8 with several processes.
+    prometheus-client's own histogram takes 2.5 µs an observation, and 5.7 with several processes.
     """
 
     __slots__ = ("_bounds", "_counts", "_handed", "_histogram", "_sum", "_summed", "counters")
