@@ -45,7 +45,13 @@ def main(quick: bool = False) -> dict[str, Any]:
     from mapsto.report.build import metrics_of
 
     rows = [
-        {"what": path, "unit": metric["unit"], "value": metric["value"], "ci95": metric.get("ci95"), "n": metric.get("n")}
+        {
+            "what": path,
+            "unit": metric["unit"],
+            "value": metric["value"],
+            "ci95": metric.get("ci95"),
+            "n": metric.get("n"),
+        }
         for path, metric in metrics_of(report["steps"]).items()
     ]
     targets = [{key: entry[key] for key in ("what", "goal", "measured", "met")} for entry in report["targets"]]
