@@ -133,3 +133,27 @@ def test_few_labels_runs_with_small_settings() -> None:
     found = {row["way"]: row["CIFAR-10, 5 labels"] for row in tree["rows"]}
     assert found["fine-tuned"] == "not run"
     assert min(float(each) for name, each in found.items() if name != "fine-tuned") > 20, "ten classes"
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks of the service are loaded anew."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "service"))
+    for name in ("common", "_environments", "_models", "_sides"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["serving", "adapt_latency", "feedback", "service_kills"])
+def test_a_benchmark_of_the_service_runs_with_small_settings(name: str, services: None) -> None:
+    tree = run_benchmark(name, quick=True)
+    if name == "serving":
+        times = {row["side"]: row["CPU ms a request"] for row in tree["rows"] if "16 connections" in row["load"]}
+        assert {"mapsto", "pure ASGI + msgspec", "FastAPI + pydantic"} <= set(times)
+        assert min(times.values()) > 0
+    elif name == "service_kills":
+        assert [entry["what"] for entry in tree["targets"] if not entry["met"]] == []
+    else:
+        assert all(entry["measured"] > 0 for entry in tree["targets"])

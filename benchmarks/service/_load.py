@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
 import sys
@@ -32,7 +33,8 @@ class Load:
         self.due: deque[float] = deque()
         """When requests were due that wait for a connection."""
         self.closed_loop = True
-        self.unanswered = 0
+        self.most: int | None = None
+        self.ended = asyncio.Event()
 
     def next(self) -> bytes:
         self.sent += 1
@@ -72,7 +74,8 @@ class Connection(asyncio.Protocol):
         load.statuses[status] += 1
         if status == "200":
             load.taken.append(now - self.began)
-        if now > load.ends:
+        if now > load.ends or load.sent == load.most:
+            load.ended.set()
             return
         if load.closed_loop:
             self.ask(now)
@@ -90,7 +93,7 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     bodies = [base64.b64decode(text) for text in asked["requests"]]
     load = Load(bodies, time.perf_counter() + asked["seconds"])
-    load.closed_loop = asked["rate"] is None
+    load.closed_loop, load.most = asked["rate"] is None, asked["most"]
     opened: list[Connection] = []
     for _ in range(asked["connections"]):
         _, made = await loop.create_connection(lambda: Connection(load), asked["host"], asked["port"])
@@ -100,7 +103,8 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
     if load.closed_loop:
         for each in opened:
             each.ask(time.perf_counter())
-        await asyncio.sleep(asked["seconds"])
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(load.ended.wait(), asked["seconds"] + 10)
     else:
         load.idle.extend(opened)
         rng, due = random.Random(asked.get("seed", 0)), began
@@ -119,7 +123,9 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
     # what was asked is waited for, so that its work is in the server's CPU time and its latency is known
     end = time.perf_counter() + 10
     while any(each.due for each in opened) and time.perf_counter() < end:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.002)
+    if load.closed_loop:
+        seconds = time.perf_counter() - began
     for each in opened:
         each.transport.close()
     taken = sorted(load.taken)

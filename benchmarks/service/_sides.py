@@ -64,14 +64,16 @@ def load(
     connections: int,
     seconds: float,
     rate: float | None = None,
+    most: int | None = None,
 ) -> dict[str, Any]:
-    """What a client of its own process measures, and ``CPU ms``, the server's for each answer."""
+    """What a client of its own process measures, and ``CPU ms``, the server's for each answer; it ends after `most` requests."""
     asked = {
         "host": "127.0.0.1",
         "port": side.port,
         "connections": connections,
         "seconds": seconds,
         "rate": rate,
+        "most": most,
         "requests": [base64.b64encode(each).decode() for each in requests],
     }
     before = side.cpu()
@@ -138,6 +140,13 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether a server takes connections there."""
+    with socket.socket() as opened:
+        opened.settimeout(1)
+        return opened.connect_ex(("127.0.0.1", port)) == 0
+
+
 # -- private
 
 
@@ -169,7 +178,7 @@ def _running(
     side = Side(name, process, port, log=str(folder / "log.txt"))
     try:
         end = time.monotonic() + _START_SECONDS
-        while not _listens(port):
+        while not listens(port):
             if process.poll() is not None or time.monotonic() > end:
                 text = (folder / "log.txt").read_text(errors="replace").strip()
                 raise _environments.NotRunError(f"{name} did not start: {text[-300:]}")
@@ -187,12 +196,6 @@ def _running(
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
         log.close()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as opened:
-        opened.settimeout(1)
-        return opened.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _said(side: Side, wanted: str) -> str:

@@ -166,6 +166,11 @@ def in_turn(sides: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict
                 raise RuntimeError(f"{name} answered {measured['statuses']}")
             if number:
                 found[name].append(measured)
+        print(
+            f"round {number} of {rounds}: "
+            + ", ".join(f"{name} {found[name][-1]['CPU ms']:.3f}" for name in sides if number),
+            flush=True,
+        )
     return found
 
 

@@ -6,8 +6,10 @@ Workers reach it through a socket in a folder of the service; `python -m mapsto.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import os
 import queue
 import signal
 import sys
@@ -263,7 +265,10 @@ async def _serve(writer: Writer, path: Path) -> None:
 
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(connected, str(path))
-    await ended.wait()
+    parent = os.getppid()
+    while not ended.is_set() and os.getppid() == parent:  # it ends with the process that started it
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), 1.0)
     server.close()
     if tasks:
         await asyncio.wait(tasks)

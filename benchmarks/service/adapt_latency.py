@@ -1,0 +1,93 @@
+"""How long it takes over HTTP from 25 images, five of each of five classes, to a version that answers for these classes.
+
+mapsto bench adapt_latency
+
+PNGs go as base64 in one request on a connection that is kept; the answer comes once the version is stored. The networks are four blocks of
+64 channels in float32 with random weights: what is measured does not hang on what they learnt.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import _models
+import _sides
+import common
+import numpy as np
+from PIL import Image
+
+SHAPES = ((1, 28, 28), (3, 32, 32), (3, 84, 84))
+GOAL = "<= 50"
+JUDGED = SHAPES[:2]
+"""Sizes of Omniglot and CIFAR-FS. At 84 pixels 25 images take 2.4 thousand million multiply-accumulates, which no goal was set for."""
+
+
+def main(quick: bool = False) -> dict[str, Any]:
+    requests = 5 if quick else 200
+    rows: list[dict[str, Any]] = []
+    targets: list[dict[str, Any]] = []
+    for shape in SHAPES:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            package = _models.conv4(folder / "conv4", shape)
+            with _sides.mapsto(package, folder / "service", model="conv4") as side:
+                times = sorted(adapted(side, shape, requests))
+        what = f"Conv4-64, {' × '.join(map(str, shape))}"
+        p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
+        row = {"side": what, "p50 ms": times[len(times) // 2], "p99 ms": p99, "requests": len(times)}
+        rows.append(row)
+        if shape in JUDGED:
+            targets.append(common.target(f"{what}: p99 of 5-way 5-shot from PNGs, ms", GOAL, p99))
+    tree = common.result(
+        "adapt_latency",
+        conditions={"ways": 5, "shots": 5, "images": "PNG, base64 in JSON", "threads": 1, "quick": quick},
+        rows=rows,
+        targets=targets,
+    )
+    return common.finished(tree, quick=quick)
+
+
+def adapted(side: _sides.Side, shape: tuple[int, int, int], requests: int) -> list[float]:
+    """Milliseconds of each request, after a few that do not count."""
+    connection = http.client.HTTPConnection("127.0.0.1", side.port, timeout=60)
+    headers = {"authorization": f"Bearer {side.key}"}
+    times: list[float] = []
+    for number in range(requests + 5):
+        body = support(shape, number)
+        began = time.perf_counter()
+        connection.request("POST", "/v2/models/conv4/adapt", body, headers)
+        answer = connection.getresponse()
+        content = json.loads(answer.read())
+        if answer.status != 200 or content["examples"] != 25:
+            raise RuntimeError(f"{answer.status} {content}")
+        if number >= 5:
+            times.append(1000 * (time.perf_counter() - began))
+    connection.close()
+    return times
+
+
+def support(shape: tuple[int, int, int], seed: int) -> bytes:
+    """A request: 25 images of blurred noise, five a class."""
+    rng = np.random.default_rng(seed)
+    files: list[str] = []
+    for number in range(25):
+        channels, height, width = shape
+        small = rng.integers(0, 200, (height // 4, width // 4, channels), np.uint8)
+        pixels = np.repeat(np.repeat(small, 4, 0), 4, 1) + np.uint8(10 * (number % 5))
+        file = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(file, "PNG")
+        files.append(base64.b64encode(file.getvalue()).decode())
+    image = {"name": "image", "datatype": "BYTES", "shape": [25], "data": files}
+    image["parameters"] = {"content_type": "base64"}
+    labels = {"name": "label", "datatype": "BYTES", "shape": [25], "data": [f"class {each % 5}" for each in range(25)]}
+    return json.dumps({"inputs": [image, labels]}).encode()
