@@ -132,7 +132,12 @@ def test_the_sums_of_two_workers(service: Served) -> None:
     assert of(text, "mapsto_version_info", model="signs", version="1", kind="package") == 1
     assert of(text, "mapsto_keys", status="valid") == 1
     assert of(text, "mapsto_ready") == of(text, "mapsto_state_up") == 1
-    assert of(text, "mapsto_confidence_ratio_count", model="signs") > 0
+    count = of(text, "mapsto_confidence_ratio_count", model="signs", kind="package")
+    assert count == of(text, "mapsto_confidence_ratio_bucket", model="signs", le="1.0") > 0
+    assert 0.5 < of(text, "mapsto_confidence_ratio_sum", model="signs") / count < 1.0
+    assert of(text, "mapsto_confidence_ratio_bucket", model="signs", le="0.4") == 0, (
+        "of two classes one has a half or more"
+    )
     assert of(text, "mapsto_input_drift_reference_samples", model="signs") == 500
 
 

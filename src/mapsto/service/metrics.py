@@ -105,10 +105,7 @@ class _Tally:
         new = [now - before for now, before in zip(counts, self._handed, strict=True)]
         if not any(new):
             return
-        for bucket, count in zip(self._histogram._buckets, new, strict=True):
-            if count:
-                bucket.inc(count)
-        self._histogram._sum.inc(total - self._summed)
+        _add(self._histogram, new, total - self._summed)
         for counter in self.counters:
             counter.inc(sum(new))
         self._handed, self._summed = counts, total
@@ -345,9 +342,9 @@ class Metrics:
             head = self._head(model) if name == BASE else service.head(model.name, name)
             if head is None:
                 continue
-            observe = self._confidence.labels(model.name, _kind(name)).observe
-            for share in _confidence(head.scores(rows["features"][rows["version"] == version])).tolist():
-                observe(share)
+            shares = _confidence(head.scores(rows["features"][rows["version"] == version]))
+            counts = np.bincount(np.searchsorted(_SHARES, shares), minlength=len(_SHARES) + 1)
+            _add(self._confidence.labels(model.name, _kind(name)), counts.tolist(), float(shares.sum()))
 
     def _head(self, model: ServedModel) -> OwnHead | None:
         """The package's own head, opened once; None where it cannot be had apart."""
@@ -508,6 +505,14 @@ class _Collected(Collector):
     def _confidence(self, model: ServedModel, features: NDArray[np.float32]) -> NDArray[np.float64] | None:
         head = self._head(model)
         return None if head is None else _confidence(head.scores(features))
+
+
+def _add(histogram: Histogram, counts: Sequence[int], total: float) -> None:
+    """Observations by bucket, the last beyond all bounds, and their sum."""
+    for bucket, count in zip(histogram._buckets, counts, strict=True):
+        if count:
+            bucket.inc(count)
+    histogram._sum.inc(total)
 
 
 def _confidence(scores: NDArray[np.float32]) -> NDArray[np.float64]:
