@@ -166,6 +166,7 @@ class State:
         self._sqlite = "://" not in self.url
         self._engine = self._opened(durability)
         self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
+        self._append = self._insert(_feedback).on_conflict_do_nothing()
         try:
             with self._engine.begin() as connection:
                 tables.create_all(connection)
@@ -194,34 +195,40 @@ class State:
             Each row's position, of one that is stored already its own, so that it may be sent again; 0 where its event has another label
             already, which stays.
         """
+        if not rows:
+            return []
         now = time.time()
-        positions: list[int] = []
+        values = [
+            {
+                "model": row.model,
+                "event": row.event,
+                "tenant": row.tenant,
+                "time": now,
+                "version": row.version,
+                "label": row.label,
+                "answer": row.answer,
+                "features": row.features,
+            }
+            for row in rows
+        ]
         with self.writing() as connection:
-            for row in rows:
-                values = {
-                    "model": row.model,
-                    "event": row.event,
-                    "tenant": row.tenant,
-                    "time": now,
-                    "version": row.version,
-                    "label": row.label,
-                    "answer": row.answer,
-                    "features": row.features,
-                }
-                insert = self._insert(_feedback).values(values).on_conflict_do_nothing().returning(_feedback.c.position)
-                position = connection.execute(insert).scalar()
-                positions.append(self._stored(connection, row) if position is None else int(position))
-        return positions
+            connection.execute(self._append, values)
+            stored = self._stored(connection, rows)
+        return [stored.get((row.model, row.tenant, row.event, row.label), 0) for row in rows]
 
-    def _stored(self, connection: sa.Connection, row: FeedbackRow) -> int:
-        """The position of a row whose event is there already; 0 where it has another label there."""
-        own = sa.and_(
-            _feedback.c.model == row.model,
-            _feedback.c.tenant == row.tenant,
-            _feedback.c.event == row.event,
-            _feedback.c.label == row.label,
-        )
-        return int(connection.execute(sa.select(_feedback.c.position).where(own)).scalar() or 0)
+    def _stored(self, connection: sa.Connection, rows: Sequence[FeedbackRow]) -> dict[tuple[str, str, str, str], int]:
+        """The positions of rows, by model, tenant, event and label."""
+        events: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            events.setdefault((row.model, row.tenant), []).append(row.event)
+        found: dict[tuple[str, str, str, str], int] = {}
+        for (model, tenant), own in events.items():
+            query = sa.select(_feedback.c.event, _feedback.c.label, _feedback.c.position).where(
+                _feedback.c.model == model, _feedback.c.tenant == tenant, _feedback.c.event.in_(own)
+            )
+            for event_, label, position in connection.execute(query):
+                found[model, tenant, event_, label] = int(position)
+        return found
 
     def feedback(self, model: str, *, after: int = 0, most: int = 256) -> list[FeedbackRow]:
         """Rows of a model beyond a position, in their order."""
