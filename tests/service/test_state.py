@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +110,31 @@ def test_nothing_of_a_transaction_that_fails_is_stored(state: State) -> None:
     with pytest.raises(StoreError):
         state.learnt("m", holder="h", position=5, content=b"x", note="", version=version("a"))
     assert state.learner("m") is None
+
+
+FILLS = """
+import resource, sys
+from mapsto.errors import StoreError
+from mapsto.service.state import FeedbackRow, State
+state = State(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+acknowledged = []
+try:
+    for number in range(10_000):
+        row = FeedbackRow(model="m", event=str(number), tenant="t", version="1", label="a", answer="", features=b"x" * 600)
+        state.append([row])
+        acknowledged.append(number)
+except StoreError as error:
+    print(len(acknowledged), error)
+"""
+
+
+def test_a_full_disk_is_said_and_nothing_is_acknowledged_that_is_not_there(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS, str(tmp_path / "state.sqlite")], capture_output=True, text=True, check=True
+    )
+    count, _, said = done.stdout.partition(" ")
+    assert "cannot be written" in said
+    stored = State(tmp_path / "state.sqlite").feedback("m", most=100_000)
+    assert int(count) > 20
+    assert [row.event for row in stored] == [str(number) for number in range(int(count))]
