@@ -124,7 +124,7 @@ class _Document(pydantic.BaseModel):
     steps: list[Any] = pydantic.Field(min_length=1, description="a list of at least one step")
     quick: dict[str, Any] | None = pydantic.Field(None, description="label.field → value")
     targets: list[_Target] | None = pydantic.Field(None, description="a list of {what, metric, goal}")
-    serve: Serving | None = pydantic.Field(None, description="options of mapsto serve")
+    serve: Serving | None = pydantic.Field(None, description="how its package is served: {port, workers, …}")
 
 
 _ENTRIES = {info.alias or name: info for name, info in _Document.model_fields.items()}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from mapsto.errors import SpecError
+from mapsto.errors import SpecError, command
 
 __all__ = ["KEY", "Monitor", "Thresholds", "files"]
 
@@ -93,7 +93,7 @@ What each alarm means and what to do is in mapsto's manual, "Watch a service".
 
 
 def _yaml(tree: Any, title: str) -> str:
-    return f"# {title} Made by `mapsto monitor init`.\n{yaml.safe_dump(tree, sort_keys=False, width=160)}"
+    return f"# {title} Made by `{command('mapsto monitor init')}`.\n{yaml.safe_dump(tree, sort_keys=False, width=160)}"
 
 
 def _prometheus(monitor: Monitor) -> dict[str, Any]:
