@@ -5,6 +5,7 @@ The listening socket is the supervisor's, so that a worker that is started again
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -75,6 +76,9 @@ def main() -> None:
     handler: Application = InferenceHandler(service, behind, who, metrics.request, hosts)
     if access.log:
         handler = RequestLog(handler, models=lambda: service.names, active=service.active)
+    gc.collect()
+    gc.freeze()  # what was loaded stays, and need not be looked through again and again
+    gc.set_threshold(10_000)
     uvloop.run(serve(service, handler, [listening], ending=Ending(**settings["ending"]), started=started))
     metrics.close()
     state.close()
