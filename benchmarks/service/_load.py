@@ -11,10 +11,12 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import random
 import sys
 import time
 from collections import Counter, deque
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -89,6 +91,18 @@ class Connection(asyncio.Protocol):
             self.load.statuses["closed"] += 1
 
 
+def cpu_seconds(processes: list[int]) -> float:
+    """User and system time of processes so far."""
+    ticks = 0
+    for number in processes:
+        try:
+            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 async def run(asked: dict[str, Any]) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     bodies = [base64.b64decode(text) for text in asked["requests"]]
@@ -98,6 +112,7 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
     for _ in range(asked["connections"]):
         _, made = await loop.create_connection(lambda: Connection(load), asked["host"], asked["port"])
         opened.append(made)
+    before = cpu_seconds(asked["processes"])
     began = time.perf_counter()
     load.ends = began + asked["seconds"]
     if load.closed_loop:
@@ -126,6 +141,7 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
         await asyncio.sleep(0.002)
     if load.closed_loop:
         seconds = time.perf_counter() - began
+    used = cpu_seconds(asked["processes"]) - before
     for each in opened:
         each.transport.close()
     taken = sorted(load.taken)
@@ -135,6 +151,7 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "seconds": seconds,
+        "CPU s": used,
         "sent": load.sent,
         "statuses": dict(load.statuses),
         "answered": len(taken),
