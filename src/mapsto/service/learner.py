@@ -333,8 +333,7 @@ def main() -> None:
         )
         for each in cast("list[dict[str, str]]", settings["models"])
     ]
-    parent = os.getppid()
-    while not ended and os.getppid() == parent:
+    while not ended and os.getppid() == settings["supervisor"]:  # which may have ended before this one was ready
         if not sum(learner.step() for learner in learners):
             time.sleep(settings["poll"])
     for learner in learners:

@@ -54,8 +54,9 @@ async def serve(
     ending: Ending,
     limits: ConnectionLimits | None = None,
     started: Callable[[], None] = lambda: None,
+    supervisor: int | None = None,
 ) -> None:
-    """Answer until a signal says to end."""
+    """Answer until a signal says to end, or the supervisor has ended, by default the process that started this one."""
     config = uvicorn.Config(
         application,
         http=limited(limits or ConnectionLimits()),
@@ -74,7 +75,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     work = asyncio.ensure_future(server.serve(list(sockets)))
-    polling = asyncio.ensure_future(_follow(service))
+    polling = asyncio.ensure_future(_follow(service, supervisor or os.getppid()))
     watching = asyncio.ensure_future(watch(server.server_state.connections))
     while not server.started and not work.done():
         await asyncio.sleep(0.01)
@@ -93,10 +94,9 @@ async def serve(
     await service.closed()
 
 
-async def _follow(service: Service) -> None:
+async def _follow(service: Service, parent: int) -> None:
     """Take over what other processes change, and packages that are to be loaded again; end with the process that started this one."""
     loop = asyncio.get_running_loop()
-    parent = os.getppid()
     while True:
         await asyncio.sleep(_POLL_SECONDS)
         try:

@@ -90,6 +90,7 @@ class Supervisor:
         common: dict[str, Any] = {
             "state": settings.state,
             "durability": settings.durability,
+            "supervisor": os.getpid(),
             "socket": str(self._place / "writer"),
             "models": [{"name": name, "folder": str(folder)} for name, folder in settings.models.items()],
         }

@@ -5,6 +5,7 @@ The listening socket is the supervisor's, so that a worker that is started again
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -68,7 +69,8 @@ def main() -> None:
     hosts = Hosts(listening.getsockname()[0], access.hosts)
 
     def started() -> None:
-        os.write(settings["ready"], b"1")
+        with contextlib.suppress(BrokenPipeError):  # the supervisor has ended, and this process does next
+            os.write(settings["ready"], b"1")
 
     signal.signal(signal.SIGHUP, lambda number, frame: service.reload_soon())
     metrics.follow(service)
@@ -79,7 +81,15 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # what was loaded stays, and need not be looked through again and again
     gc.set_threshold(10_000)
-    uvloop.run(serve(service, handler, [listening], ending=Ending(**settings["ending"]), started=started))
+    work = serve(
+        service,
+        handler,
+        [listening],
+        ending=Ending(**settings["ending"]),
+        started=started,
+        supervisor=settings["supervisor"],
+    )
+    uvloop.run(work)
     metrics.close()
     state.close()
 

@@ -239,8 +239,8 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(length)
 
 
-async def _serve(writer: Writer, path: Path) -> None:
-    """Store what workers send, until a signal says to end."""
+async def _serve(writer: Writer, path: Path, supervisor: int) -> None:
+    """Store what workers send, until a signal says to end, or the process that started this one has."""
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -265,8 +265,7 @@ async def _serve(writer: Writer, path: Path) -> None:
 
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(connected, str(path))
-    parent = os.getppid()
-    while not ended.is_set() and os.getppid() == parent:  # it ends with the process that started it
+    while not ended.is_set() and os.getppid() == supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), 1.0)
     server.close()
@@ -279,7 +278,7 @@ def main() -> None:
     settings: dict[str, Any] = json.load(sys.stdin)
     state = State(settings["state"], durability=settings["durability"])
     writer = Writer(state)
-    asyncio.run(_serve(writer, Path(settings["socket"])))
+    asyncio.run(_serve(writer, Path(settings["socket"]), settings["supervisor"]))
     writer.close()
     state.close()
 
