@@ -30,6 +30,7 @@ from mapsto.cli.bench import benchmarks
 from mapsto.cli.progress import try_next
 from mapsto.recipe.reader import load_recipe, shipped_recipes
 from mapsto.report.build import load
+from mapsto.service.state import State, VersionRow, default_state
 from mapsto.testing import lock
 from mapsto_runtime.errors import CARRIED
 
@@ -193,6 +194,15 @@ def parsed(words: list[str]) -> dict[str, Any]:
         return dict(context.params)
 
 
+def _promoted(package: Path) -> None:
+    """A version of a served package that answers, after another: what a service leaves."""
+    state = State(default_state(package))
+    for before, name in (("", "l-1"), ("l-1", "l-2")):
+        state.add_version(VersionRow(model="demo", version=name, kind="learned", parent="1", package="p", content=b""))
+        state.promote("demo", name, read=before, why="")
+    state.close()
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the examples name: photographs, a table, a network of one's own, and runs."""
@@ -232,6 +242,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mapsto("run", "tiny.yaml", "--out", "runs/demo", "--threads", 1, code=0)
         mapsto("stream", "table.csv", "--target", "column", code=0)
         mapsto("keys", "make", "runs/demo", "--name", "phone", code=0)
+        _promoted(folder / "runs" / "demo" / "package")
     for name in ("short", "meta_protonet", "photos", "vgg_cifar"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
     return folder

@@ -21,7 +21,7 @@ from tests.command import mapsto
 from tests.toys import Toy, Walk
 
 from mapsto import datasets, kinds, networks, train
-from mapsto.cli import store as cli
+from mapsto.cli.ages import days_of
 from mapsto.context import Context, Numerics
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.kinds import Package
@@ -207,12 +207,12 @@ def test_abandoned_checkpoints_go_by_age(store_folder: Path) -> None:
 
 @pytest.mark.parametrize(("age", "days"), [("30d", 30.0), ("12h", 0.5), ("2 w", 14.0), ("1.5", 1.5)])
 def test_ages(age: str, days: float) -> None:
-    assert cli._days(age) == days
+    assert days_of(age, where="--age") == days
 
 
 def test_no_age() -> None:
     with pytest.raises(SpecError, match="as in 30d"):
-        cli._days("a month")
+        days_of("a month", where="--age")
 
 
 def test_gc_of_an_object_store_leaves_what_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,9 @@ DECIDES_NOTHING = {
     "nn/adapt/choice_of_network.py",
     "nn/evaluate/regression.py",
     "nn/export/training_digests.py",
+    "native/json_numbers.py",
 }
-"""What is measured beside the result, and what commands do before a recipe is run or after: in no key."""
+"""What is measured beside the result, what commands do before a recipe is run or after, and how a service reads requests: in no key."""
 
 
 def test_the_lock_fits_the_code() -> None:
