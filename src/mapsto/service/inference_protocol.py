@@ -307,6 +307,11 @@ def _numbers(data: Any, given: Given, dtype: str, name: str) -> NDArray[Any]:
     wanted = np.dtype(dtype)
     if wanted.kind == "b" and found.dtype.kind != "b":
         raise Refusal(400, f"input '{name}' of type BOOL holds numbers; write true and false")
+    if wanted.kind in "iu" and found.dtype.kind == "f":
+        # whole numbers beyond 2⁶³ beside smaller ones: as floats they would be rounded
+        exact: NDArray[Any] = np.array(data, object)
+        if all(isinstance(value, int) for value in exact.ravel()):
+            found = exact
     if wanted.kind in "iu":
         limits = np.iinfo(wanted)
         if found.dtype.kind == "f" and not (found == np.floor(found)).all():
