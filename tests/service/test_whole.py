@@ -54,11 +54,10 @@ def taught(client: Client, events: list[tuple[bytes, str]]) -> NDArray[np.bool_]
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("quick", [False])
-def test_from_training_to_a_service_that_learns(quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_training_to_a_service_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
     began = time.monotonic()
-    mapsto("run", "whole", *(["--quick"] if quick else []), "--out", tmp_path / "run", code=0)
+    mapsto("run", "whole", "--out", tmp_path / "run", code=0)
     trained = time.monotonic() - began
     report: dict[str, Any] = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
     figures = {step["path"]: step["report"]["metrics"] for step in report["steps"] if step["report"]}

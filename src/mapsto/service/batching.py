@@ -8,7 +8,6 @@ deadline has passed is not run.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections import OrderedDict, deque
@@ -220,7 +219,7 @@ class Batcher:
     ) -> None:
         seconds = time.perf_counter() - began
         self._in_flight = 0
-        self._each += _SMOOTHING * (seconds / count - self._each) if math.isfinite(self._each) else 0.0
+        self._each += _SMOOTHING * (seconds / count - self._each)
         if self._observe is not None:
             self._observe(count, seconds, began - min(item.began for item in items))
         for item, answer in zip(items, answers, strict=True):

@@ -23,6 +23,7 @@ from mapsto.service.keys import Caller, Scope
 from mapsto.service.refusal import REASON, Refusal, error_body
 from mapsto.service.service import EXTENSIONS, Feedback, Service
 from mapsto.service.state import VersionRow
+from mapsto_runtime import __version__
 
 __all__ = ["PUBLIC", "application"]
 
@@ -56,7 +57,7 @@ _SUPPORT = {"inputs": [_FILES, {"name": "label", "datatype": "BYTES", "shape": [
 
 def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> FastAPI:
     """The application behind `InferenceHandler`."""
-    app = FastAPI(title="mapsto", version=_version(), docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="mapsto", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(_protocol(service, who))
     app.include_router(_learning(service, who))
     app.include_router(_watching(service, who, metrics))
@@ -150,7 +151,7 @@ def _protocol(service: Service, who: Who) -> APIRouter:
 
     @router.get("", summary="The server")
     async def server(caller: Caller = may_predict) -> dict[str, Any]:
-        return {"name": "mapsto", "version": _version(), "extensions": list(EXTENSIONS), "models": service.names}
+        return {"name": "mapsto", "version": __version__, "extensions": list(EXTENSIONS), "models": service.names}
 
     @router.get("/models/{name}", summary="A model")
     async def model(name: str, caller: Caller = may_predict) -> dict[str, Any]:
@@ -290,12 +291,3 @@ def _shown(row: VersionRow, *, everything: bool) -> dict[str, Any]:
 
 def _texts(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("mapsto")
-    except PackageNotFoundError:
-        return "0"

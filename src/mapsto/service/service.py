@@ -43,7 +43,7 @@ class Limits:
     body: int = 64 << 20
     """Bytes of a request's body."""
     versions: int = 100
-    """Private versions of a tenant; the one used longest ago goes when another comes."""
+    """Private versions of a tenant; the oldest goes when another comes."""
     heads: int = 1000
     """Versions in memory."""
     kept: int = 10_000
@@ -59,7 +59,6 @@ class Feedback:
     request_id: str = ""
     row: int = 0
     inputs: Sequence[Given] = ()
-    version: str = ""
     idempotency_key: str = ""
 
 
@@ -106,19 +105,7 @@ class Service:
         self._changes = -1
         self._work = ThreadPoolExecutor(2, thread_name_prefix="adapt")
         for model in models:
-            kept = None
-            if model.adapts:
-                width = model.embedded(np.zeros(model.signature.input_shape(1), model.signature.inputs[0].dtype)).shape[
-                    1
-                ]
-                kept = KeptAnswers(
-                    folder / model.name / f"{model.digest[:16]}",
-                    worker=worker,
-                    width=width,
-                    most=self.limits.kept,
-                    seconds=self.limits.kept_seconds,
-                )
-            self._models[model.name] = _Served(model, kept)
+            self._models[model.name] = _Served(model, self._kept(model))
         self.refresh()
 
     # -- what is there
