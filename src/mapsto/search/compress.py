@@ -538,7 +538,8 @@ def _learner_and_tasks(
             where="mapsto compress",
             hint="compress it by a recipe: prune.meta, prune.reconstruct, distill.meta, quantize.static",
         )
-    episodes = fields_of(discovery.find("data", "episodes")(**{**tasks["episodes"], "data": {"digits": {}}}))
+    any_data = discovery.find("data", "digits")()
+    episodes = fields_of(discovery.find("data", "episodes")(**{**tasks["episodes"], "data": any_data}))
     return fields, {name: episodes[name] for name in ("ways", "shots", "queries")}
 
 

@@ -78,8 +78,8 @@ class KeptAnswers:
         self._own = self._opened(worker)
         plain = self._own.view(np.ndarray)  # a memory map's own access to items is slow
         self._buffer, self._features = plain.view(np.uint8).data, plain["features"]
-        self._next = int(self._own["row"].max()) + 1
-        """Rows are counted on from those of a worker before it."""
+        self._next = self.first = int(self._own["row"].max()) + 1
+        """Rows are counted on from those of a worker before it; `first` is this worker's own first."""
 
     def keep(self, features: NDArray[np.float32], *, version: str, tenant: str, answers: list[int]) -> str:
         """The id by which the rows of an answer are found."""

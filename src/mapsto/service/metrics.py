@@ -332,11 +332,10 @@ class Metrics:
         if kept is None:
             return
         rows = kept.latest(_LOOKED_AT, own=True)
-        seen = self._looked.get(key)
-        self._looked[key] = int(rows["row"].max()) if len(rows) else 0
-        if seen is None:  # of the process before this one
+        rows = rows[rows["row"] > self._looked.get(key, kept.first - 1)]  # not those of the process before this one
+        if not len(rows):
             return
-        rows = rows[rows["row"] > seen]
+        self._looked[key] = int(rows["row"].max())
         for version in np.unique(rows["version"]).tolist():
             name = version.decode()
             head = self._head(model) if name == BASE else service.head(model.name, name)
