@@ -13,8 +13,8 @@ from fastapi import FastAPI
 
 from mapsto.service.access import Access
 from mapsto.service.hosts import Hosts
-from mapsto.service.inference_handler import InferenceHandler
 from mapsto.service.keys import made
+from mapsto.service.request_handler import RequestHandler
 from mapsto.service.request_log import RequestLog
 from mapsto.service.routes import application
 from mapsto.service.served_model import ServedModel
@@ -46,7 +46,7 @@ class InProcess:
         self.routes: FastAPI = application(self.service, who, lambda: b"# metrics\n")
         self.log: list[str] = []
         self._runner = asyncio.Runner()
-        handler = InferenceHandler(self.service, self.routes, who, hosts=hosts)
+        handler = RequestHandler(self.service, self.routes, who, hosts=hosts)
         self._application = RequestLog(
             handler, models=lambda: self.service.names, active=self.service.active, write=self.log.append
         )

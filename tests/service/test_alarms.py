@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +13,15 @@ import pytest
 
 from mapsto.service.keys import made
 from mapsto.service.state import State
-from tests.command import mapsto
 from tests.service.breakable import breakable_package
 from tests.service.served import Served, serving
+from tests.service.watching import Webhook, needs_prometheus, until, watching
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("prometheus") and shutil.which("prometheus-alertmanager")),
-        reason="Prometheus and Alertmanager are not installed (Debian: prometheus, prometheus-alertmanager)",
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_prometheus]
 CLASSES = ("low", "high")
 SLOW, WAITING = 2.0, 1.0
 """Seconds of a request, and in the queue, beyond which it alarms."""
 ROWS = 50
-
-
-class Webhook:
-    """Notes what Alertmanager says: which alarms are on, and all that ever were."""
-
-    def __init__(self) -> None:
-        self.on: set[str] = set()
-        self.ever: set[str] = set()
-        noted = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                tree = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                for alert in tree["alerts"]:
-                    name = alert["labels"]["alertname"]
-                    if alert["status"] == "firing":
-                        noted.on.add(name)
-                        noted.ever.add(name)
-                    else:
-                        noted.on.discard(name)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}/"
 
 
 class Clients:
@@ -103,87 +59,22 @@ class Clients:
         return round(2000 * seconds / (time.perf_counter() - began))
 
 
-@contextmanager
-def running(*command: str, folder: Path, ready: str) -> Iterator[None]:
-    """A program, once it says that it is ready."""
-    with (folder / f"{command[0]}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            host, port = ready.split(":")
-            until(lambda: _answers(host, int(port)), f"{command[0]} listens")
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=1) as opened:
-            opened.sendall(b"GET /-/ready HTTP/1.0\r\n\r\n")
-            return b" 200 " in opened.recv(100)
-    except OSError:
-        return False
-
-
-def until(
-    holds: Callable[[], bool], what: str, *, seconds: float = 120, meanwhile: Callable[[], Any] | None = None
-) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        if meanwhile is not None:
-            meanwhile()
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Clients, Webhook]]:
     """A service in its usual work, Prometheus and Alertmanager, and no alarm yet."""
     folder = tmp_path_factory.mktemp("alarms")
     breakable_package(folder / "model", CLASSES)
-    hook = Webhook()
-    alertmanager, prometheus = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    with ExitStack() as stack:
-        service = stack.enter_context(serving(folder / "model", "--learn", "none", folder=folder))
-        watch = folder / "watch"
-        given = ["--url", service.url, "--webhook", hook.url, "--alertmanager", alertmanager]
-        given += ["--p99", SLOW, "--queue-wait", WAITING, "--interval", 0.5, "--window", 5, "--hold", 1]
-        mapsto("monitor", "init", watch, "--state", folder / "state.sqlite", *given, code=0)
-        stack.enter_context(
-            running(
-                "prometheus-alertmanager",
-                "--config.file=alertmanager.yml",
-                "--storage.path=alerts",
-                f"--web.listen-address={alertmanager}",
-                "--cluster.listen-address=",
-                folder=watch,
-                ready=alertmanager,
-            )
-        )
-        stack.enter_context(
-            running(
-                "prometheus",
-                "--config.file=prometheus.yml",
-                "--storage.tsdb.path=data",
-                f"--web.listen-address={prometheus}",
-                folder=watch,
-                ready=prometheus,
-            )
-        )
+    limits = ["--p99", SLOW, "--queue-wait", WAITING, "--interval", 1, "--window", 5, "--hold", 3]
+    with (
+        serving(folder / "model", "--learn", "none", folder=folder) as service,
+        watching(service, *limits) as hook,
+    ):
         clients = Clients(service, "model")
         for _ in range(2000 // ROWS):
             clients.usual()
         end = time.monotonic() + 8
         until(lambda: time.monotonic() > end, "a while", meanwhile=clients.usual)
         yield clients, hook
-        hook.server.shutdown()
 
 
 def alarms(watched: tuple[Clients, Webhook], name: str, broken: Callable[[], Any]) -> set[str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mapsto.service.inference_handler import Gone, read_body, unpacked
 from mapsto.service.refusal import Refusal
+from mapsto.service.request_handler import Gone, read_body, unpacked
 
 
 def sending(parts: Sequence[bytes | None], *, last: bool = True) -> Any:

@@ -47,9 +47,9 @@ def of(text: str, name: str, **labels: str) -> float:
 def test_labels_are_bounded_whatever_clients_send() -> None:
     metrics = Metrics(["m"])
     for number in range(50):
-        metrics.request(f"x{number}", f"v{number}", 404, 0.01)
-        metrics.request("m", f"v{number}", 404, 0.01)
-        metrics.request("m", f"a-{number}", 200, 0.01)
+        metrics.request("infer", f"x{number}", f"v{number}", 404, 0.01)
+        metrics.request("infer", "m", f"v{number}", 404, 0.01)
+        metrics.request("infer", "m", f"a-{number}", 200, 0.01)
     text = metrics.text().decode()
     own = [dict(labels) for (name, labels) in values(text) if name == "mapsto_requests_total"]
     assert {each["model"] for each in own} == {"m", "other"}
@@ -70,8 +70,8 @@ def test_a_busy_model_is_told_from_a_key_that_asks_too_often() -> None:
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     for refusal in asyncio.run(asked())[1:]:
-        metrics.request("m", "", refusal.status, 0.01, refusal.reason)
-    metrics.request("m", "", 429, 0.01)
+        metrics.request("infer", "m", "", refusal.status, 0.01, refusal.reason)
+    metrics.request("infer", "m", "", 429, 0.01)
     text = metrics.text().decode()
     assert of(text, "mapsto_refusals_total", reason="busy") == 2
     assert of(text, "mapsto_refusals_total", reason="rate") == 1
@@ -81,7 +81,7 @@ def test_what_was_observed_is_counted_once() -> None:
     metrics = Metrics(["m"])
     observe = metrics.batch("m")
     for seconds in (0.0005, 0.003, 0.003, 100):
-        metrics.request("m", "1", 200, seconds)
+        metrics.request("infer", "m", "1", 200, seconds)
         observe(3, seconds, 0.0)
     for text in (metrics.text().decode(), metrics.text().decode()):
         assert of(text, "mapsto_requests_total") == 4

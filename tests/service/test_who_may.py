@@ -36,7 +36,7 @@ ROUTES: dict[tuple[str, str], tuple[Scope, ...]] = {
     ("GET", "/metrics"): ("metrics", "admin"),
 }
 """The scopes of which a caller needs one. A new route gets its line here, or stands among those for everybody in `PUBLIC`."""
-OF_THE_HANDLER = {("POST", MODEL + "/infer"), ("POST", MODEL + "/versions/{version}/infer")}
+OF_THE_HANDLER = {("POST", MODEL + path) for path in ("/infer", "/versions/{version}/infer", "/feedback")}
 ROW = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [2, 0, 0]}
 ROWS = [
     {"name": "input", "datatype": "FP32", "shape": [2, 3], "data": [0, 1, 0, 0, 0, 1]},

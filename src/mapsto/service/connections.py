@@ -18,6 +18,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from mapsto.service.overload import Overload
 from mapsto.service.refusal import error_body
 
 __all__ = ["Connection", "ConnectionLimits", "limited", "watch"]
@@ -64,6 +65,7 @@ class Connection(HttpToolsProtocol):
     """A client's connection; made by uvicorn, of a class that `limited` gives."""
 
     limits: ClassVar[ConnectionLimits] = ConnectionLimits()
+    overload: ClassVar[Overload | None] = None
 
     def __init__(
         self,
@@ -96,6 +98,12 @@ class Connection(HttpToolsProtocol):
             return
         limits, size = self.limits, len(data)
         self._last = self.loop.time()
+        if self.overload is not None and not self._received and self._phase != _BODY and self._is_free():
+            refusal = self.overload.refusal(data)
+            if refusal is not None:
+                self._phase = _IDLE
+                self.transport.write(refusal)
+                return
         self._received += size
         self._large = size > limits.header_bytes
         super().data_received(data)
@@ -236,9 +244,9 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-def limited(limits: ConnectionLimits) -> type[Connection]:
-    """The class of connections with these limits."""
-    return type("LimitedConnection", (Connection,), {"limits": limits})
+def limited(limits: ConnectionLimits, overload: Overload | None = None) -> type[Connection]:
+    """The class of connections with these limits, whose requests are refused where there are too many."""
+    return type("LimitedConnection", (Connection,), {"limits": limits, "overload": overload})
 
 
 async def watch(connections: Collection[Any], *, every: float = 0.25) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,7 +56,7 @@ class KeptAnswers:
     >>> import tempfile
     >>> kept = KeptAnswers(Path(tempfile.mkdtemp()), worker=0, width=2, most=3, seconds=60)
     >>> name = kept.keep(np.array([[1, 2]], np.float32), version="1", tenant="a", answers=[0])
-    >>> kept.find(name, 0, tenant="a").features.tolist()
+    >>> kept.find(name, [0], tenant="a")[0].features.tolist()
     [1.0, 2.0]
     """
 
@@ -76,8 +77,7 @@ class KeptAnswers:
         folder.mkdir(parents=True, exist_ok=True)
         self._rings: dict[int, NDArray[Any]] = {}
         self._own = self._opened(worker)
-        plain = self._own.view(np.ndarray)  # a memory map's own access to items is slow
-        self._buffer, self._features = plain.view(np.uint8).data, plain["features"]
+        self._buffer, self._features = self._own.view(np.uint8).data, self._own["features"]
         self._next = self.first = int(self._own["row"].max()) + 1
         """Rows are counted on from those of a worker before it; `first` is this worker's own first."""
 
@@ -96,40 +96,44 @@ class KeptAnswers:
             _ROW.pack_into(buffer, place * size, row)
         return f"{self._worker:02x}{first:010x}{nonce:016x}"
 
-    def find(self, name: str, row: int, *, tenant: str) -> Kept:
-        """A row of an answer.
+    def find(self, name: str, rows: Sequence[int], *, tenant: str) -> list[Kept]:
+        """Rows of an answer.
 
         Raises
         ------
         Refusal
-            404: there is no such id, or it is another's; 410: it is no longer kept.
+            404: there is no such id or row, or it is another's; 410: it is no longer kept.
         """
         unknown = Refusal(404, "no request of yours has this request_id")
         try:
             worker, first, nonce = int(name[:2], 16), int(name[2:12], 16), int(name[12:], 16)
         except ValueError:
             raise unknown from None
-        if len(name) != 28 or row < 0:
+        if len(name) != 28 or min(rows) < 0 or max(rows) >= self._most:
             raise unknown
         ring = self._rings.get(worker)
         if ring is None:
             if not self._path(worker).is_file():
                 raise unknown
             ring = self._opened(worker)
-        found = ring[(first + row) % self._most].copy()
-        if int(found["row"]) > first + row:
-            raise Refusal(410, "the request is no longer kept; give its input with the label")
-        if (
-            int(found["row"]) != first + row
-            or int(found["nonce"]) != nonce
-            or bytes(found["tenant"]).decode() != tenant[:64]
-        ):
+        wanted = [first + row for row in rows]
+        places = [row % self._most for row in wanted]
+        found = ring[places]
+        there: list[int] = found["row"].tolist()
+        gone = Refusal(410, "the request is no longer kept; give its input with the label")
+        if any(row > want for row, want in zip(there, wanted, strict=True)):
+            raise gone
+        tenants = set(found["tenant"].tolist())
+        if there != wanted or set(found["nonce"].tolist()) != {nonce} or tenants != {tenant.encode()[:64]}:
             raise unknown
-        if time.time() - float(found["time"]) > self._seconds:
-            raise Refusal(410, "the request is no longer kept; give its input with the label")
-        return Kept(
-            found["features"].copy(), bytes(found["version"]).decode(), int(found["answer"]), float(found["time"])
-        )
+        times: list[float] = found["time"].tolist()
+        if time.time() - min(times) > self._seconds or ring["row"][places].tolist() != there:  # overwritten meanwhile
+            raise gone
+        versions, answers = found["version"].tolist(), found["answer"].tolist()
+        return [
+            Kept(features, version.decode(), answer, moment)
+            for features, version, answer, moment in zip(found["features"], versions, answers, times, strict=True)
+        ]
 
     def latest(self, most: int, *, own: bool = False) -> NDArray[Any]:
         """Rows of the last answers of all workers or of this one, the latest last: fields ``row``, ``time``, ``version``, ``features``."""
@@ -156,5 +160,6 @@ class KeptAnswers:
         if not path.is_file() or path.stat().st_size != size:
             with path.open("wb") as file:
                 file.truncate(size)
-        ring = self._rings[worker] = np.memmap(path, self._type, "r+", shape=(self._most,))
-        return ring
+        ring = np.memmap(path, self._type, "r+", shape=(self._most,))
+        self._rings[worker] = ring.view(np.ndarray)  # a memory map's own access to items is slow
+        return self._rings[worker]

@@ -25,9 +25,9 @@ from prometheus_client.registry import Collector
 from mapsto.atomic import new_file
 from mapsto.errors import MapstoError
 from mapsto.service.drift import LEAST, LEVEL, REFERENCE, WINDOW, Reference
-from mapsto.service.inference_handler import Application, Receive, Scope, Send
 from mapsto.service.online_accuracy import ROWS, online_accuracy
 from mapsto.service.refusal import REASON
+from mapsto.service.request_handler import Application, Receive, Scope, Send
 from mapsto.service.served_model import BASE, OwnHead, ServedModel
 from mapsto.service.service import Service
 from mapsto_runtime import __version__
@@ -119,7 +119,7 @@ class Metrics:
     models
         The names of those that are served.
 
-    Its methods are what the service's parts are to tell: `request` is for `InferenceHandler`, `batch` for each `Batcher`, `around` for the
+    Its methods are what the service's parts are to tell: `request` is for `RequestHandler`, `batch` for each `Batcher`, `around` for the
     application of the other routes. `follow` starts what looks at the service from time to time.
     """
 
@@ -143,6 +143,7 @@ class Metrics:
         self._refusals = Counter(
             "mapsto_refusals", "Requests that were refused.", ("model", "route", "reason"), registry=own
         )
+        self._refused_unread = self._refusals.labels(OTHER, OTHER, "overload")
         self._batch_size = Histogram(
             "mapsto_batch_samples", "Samples that ran together.", ("model",), buckets=_SAMPLES, registry=own
         )
@@ -196,15 +197,21 @@ class Metrics:
 
     # -- what is told
 
-    def request(self, model: str, version: str, status: int, seconds: float, reason: str = "") -> None:
-        """A request for inference."""
+    def request(self, route: str, model: str, version: str, status: int, seconds: float, reason: str = "") -> None:
+        """A request for inference, or feedback."""
         if model not in self._models:
-            model, kind = OTHER, OTHER
+            model, kind = OTHER, OTHER if route == "infer" else ""
+        elif route != "infer":
+            kind = ""
         else:
             if not version and self._service is not None:
                 version = self._service.active(model)
             kind = _kind(version)
-        self._count(model, "infer", kind, status, seconds, reason)
+        self._count(model, route, kind, status, seconds, reason)
+
+    def refused_unread(self) -> None:
+        """A request that was not read, since there were too many."""
+        self._refused_unread.inc()
 
     def batch(self, model: str) -> Callable[[int, float, float], None]:
         """What is to be told of each batch of a model."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-from mapsto.service.inference_handler import CALLER, Application, Receive, Scope, Send
+from mapsto.service.request_handler import CALLER, Application, Receive, Scope, Send
 
 __all__ = ["RequestLog"]
 

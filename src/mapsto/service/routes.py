@@ -1,4 +1,4 @@
-"""All routes but inference, with FastAPI: the protocol's metadata and health, adapting, feedback, versions, keys, metrics.
+"""All routes but inference and feedback, with FastAPI: the protocol's metadata and health, adapting, versions, metrics.
 
 Each says who may call it: `PUBLIC` lists those that anyone may; every other begins with the caller's scope.
 """
@@ -10,18 +10,17 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mapsto.errors import MapstoError, StoreError
-from mapsto.service.inference_handler import CALLER, FAILED, Gone, Who, read_body, unpacked
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
 from mapsto.service.refusal import REASON, Refusal, error_body
-from mapsto.service.service import EXTENSIONS, Feedback, Service
+from mapsto.service.request_handler import CALLER, FAILED, Gone, Who, read_body, unpacked
+from mapsto.service.service import EXTENSIONS, Service
 from mapsto.service.state import VersionRow
 from mapsto_runtime import __version__
 
@@ -31,19 +30,6 @@ PUBLIC = frozenset(("/v2/health/live", "/v2/health/ready"))
 """Routes that need no key: they tell whether the service is there, and nothing of what it holds."""
 
 
-class _Label(msgspec.Struct):
-    label: str
-    request_id: str = ""
-    row: int = 0
-    idempotency_key: str = ""
-    inputs: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
-
-
-class _Labels(msgspec.Struct):
-    feedback: list[_Label]
-
-
-_MOST_LABELS = 1000
 _QUESTION = {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [0.5, 1.0, -2.0]}]}
 _FILES = {
     "name": "image",
@@ -52,11 +38,12 @@ _FILES = {
     "parameters": {"content_type": "base64"},
     "data": ["…", "…"],
 }
+_LABELS = {"feedback": [{"request_id": "00000000000162b436b02b5542ed", "row": 0, "label": "cat"}]}
 _SUPPORT = {"inputs": [_FILES, {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["cat", "dog"]}]}
 
 
 def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> FastAPI:
-    """The application behind `InferenceHandler`."""
+    """The application behind `RequestHandler`."""
     app = FastAPI(title="mapsto", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(_protocol(service, who))
     app.include_router(_learning(service, who))
@@ -107,18 +94,23 @@ def _body(example: Any) -> dict[str, Any]:
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
-    """The routes by OpenAPI, with inference, which is answered in front of them."""
+    """The routes by OpenAPI, with those that are answered in front of them."""
     tree = app.openapi()
-    operation = {
+    infer = {
         "tags": ["Open Inference Protocol"],
         "summary": "Inference; binary tensors by the header Inference-Header-Content-Length",
-        "responses": {"200": {"description": "Successful Response"}},
         **_body(_QUESTION),
     }
-    for path in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
+    feedback = {"tags": ["learn"], "summary": "Labels for answers, on time or late", **_body(_LABELS)}
+    for path, operation in (
+        ("/v2/models/{name}/infer", infer),
+        ("/v2/models/{name}/versions/{version}/infer", infer),
+        ("/v2/models/{name}/feedback", feedback),
+    ):
         names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
         given = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-        tree["paths"][path] = {"post": {**operation, "parameters": given}}
+        answered = {"200": {"description": "Successful Response"}}
+        tree["paths"][path] = {"post": {**operation, "parameters": given, "responses": answered}}
     return tree
 
 
@@ -191,16 +183,6 @@ def _learning(service: Service, who: Who) -> APIRouter:
     async def adapt(name: str, request: Request, caller: Caller = may_adapt) -> dict[str, Any]:
         return await service.adapt(name, await _asked(request, service), caller)
 
-    @router.post(
-        "/feedback",
-        tags=["learn"],
-        summary="Labels for answers, on time or late",
-        openapi_extra=_body({"feedback": [{"request_id": "00000000000162b436b02b5542ed", "row": 0, "label": "cat"}]}),
-    )
-    async def feedback(name: str, request: Request, caller: Caller = may_learn) -> dict[str, Any]:
-        labels = _labels(await read_body(request.receive, service.limits.body))
-        return {"feedback": await service.feedback(name, labels, caller)}
-
     @router.get("/versions", tags=["versions"], summary="The versions of a model")
     async def versions(name: str, caller: Caller = may_predict) -> dict[str, Any]:
         rows = service.versions(name, caller)
@@ -251,29 +233,6 @@ async def _asked(request: Request, service: Service) -> Asked:
     if encoding:
         body = unpacked(body, encoding.encode("latin-1"), service.limits.body)
     return decode(body, request.headers.get(HEADER_LENGTH.decode()))
-
-
-def _labels(body: bytes) -> list[Feedback]:
-    """The labels of a body: one object, or ``{"feedback": [...]}``."""
-    try:
-        try:
-            given = msgspec.json.decode(body, type=_Labels).feedback
-        except msgspec.ValidationError:
-            given = [msgspec.json.decode(body, type=_Label)]
-    except msgspec.DecodeError as error:
-        raise Refusal(400, f"the body is no feedback: {error}") from error
-    if not 0 < len(given) <= _MOST_LABELS:
-        raise Refusal(400, f"{len(given)} labels are given; 1 to {_MOST_LABELS} are taken")
-    return [
-        Feedback(
-            label=each.label,
-            request_id=each.request_id,
-            row=each.row,
-            idempotency_key=each.idempotency_key,
-            inputs=decode(msgspec.json.encode({"inputs": each.inputs})).inputs if each.inputs else (),
-        )
-        for each in given
-    ]
 
 
 def _shown(row: VersionRow, *, everything: bool) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import uvicorn
 
 from mapsto.errors import StoreError
 from mapsto.service.connections import ConnectionLimits, limited, watch
-from mapsto.service.inference_handler import Application
+from mapsto.service.overload import Overload
+from mapsto.service.request_handler import Application
 from mapsto.service.service import Service
 
 __all__ = ["Ending", "serve"]
@@ -53,13 +54,17 @@ async def serve(
     *,
     ending: Ending,
     limits: ConnectionLimits | None = None,
+    refused: Callable[[], None] = lambda: None,
     started: Callable[[], None] = lambda: None,
     supervisor: int | None = None,
 ) -> None:
-    """Answer until a signal says to end, or the supervisor has ended, by default the process that started this one."""
+    """Answer until a signal says to end, or the supervisor has ended, by default the process that started this one.
+
+    `refused` is told of each request that is refused unread.
+    """
     config = uvicorn.Config(
         application,
-        http=limited(limits or ConnectionLimits()),
+        http=limited(limits or ConnectionLimits(), Overload(service.limits.most_wait, refused)),
         ws="none",
         proxy_headers=False,  # nothing here depends on where a request came from
         log_level="warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import secrets
 import time
@@ -262,16 +263,22 @@ class Service:
         served = self._served(name)
         if served.kept is None:
             raise Refusal(409, "no features can be taken of this model, so that it does not learn")
-        rows = [await self._feedback_row(served, each, caller) for each in given]
+        rows: list[FeedbackRow] = []
+        for request, group in itertools.groupby(given, lambda each: each.request_id):
+            own = list(group)
+            if request:
+                kept = served.kept.find(request, [each.row for each in own], tenant=caller.tenant)
+                events = [f"{request}/{each.row}" for each in own]
+                rows += [self._row(served, *each, caller) for each in zip(own, events, kept, strict=True)]
+            else:
+                rows += [await self._row_of_inputs(served, each, caller) for each in own]
         positions = await self.writer.append(rows)
         stored = sum(position > 0 for position in positions)
         self.observe_feedback(name, stored, len(rows) - stored)
         return [
-            {
-                "event": row.event,
-                "stored": position > 0,
-                **({} if position else {"reason": "it has another label already"}),
-            }
+            {"event": row.event, "stored": True}
+            if position
+            else {"event": row.event, "stored": False, "reason": "it has another label already"}
             for row, position in zip(rows, positions, strict=True)
         ]
 
@@ -372,40 +379,34 @@ class Service:
             return min(self.limits.deadline, wanted / 1e6)
         return self.limits.deadline
 
-    async def _feedback_row(self, served: _Served, given: Feedback, caller: Caller) -> FeedbackRow:
-        model, label = served.model, given.label.strip()
-        if not label or len(label) > 1000:
-            raise Refusal(400, "a label is a text of 1 to 1000 characters")
-        if given.request_id:
-            kept = served.kept.find(given.request_id, given.row, tenant=caller.tenant) if served.kept else None
-            if kept is None:
-                raise Refusal(404, "no request of yours has this request_id")
-            event = f"{given.request_id}/{given.row}"
-            return self._row(model.name, event, kept, label, caller, served)
+    async def _row_of_inputs(self, served: _Served, given: Feedback, caller: Caller) -> FeedbackRow:
+        """A label that comes with its input."""
         if not given.inputs:
             raise Refusal(400, "give the request_id of an answer, or the inputs that the label is for")
-        samples = model.samples(given.inputs)
+        samples = served.model.samples(given.inputs)
         if len(samples) != 1:
             raise Refusal(400, f"a label is for one sample, and the inputs hold {len(samples)}")
         deadline = time.perf_counter() + self.limits.deadline
-        found = await model.infer(samples, deadline=deadline, key=caller.name)
+        found = await served.model.infer(samples, deadline=deadline, key=caller.name)
         if found.features is None:
             raise Refusal(409, "no features can be taken of this model, so that it does not learn")
         event = f"k/{given.idempotency_key}" if given.idempotency_key else f"i/{secrets.token_hex(12)}"
-        return self._row(model.name, event, Kept(found.features[0], "", -1, time.time()), label, caller, served)
+        return self._row(served, given, event, Kept(found.features[0], "", -1, time.time()), caller)
 
-    def _row(self, model: str, event: str, kept: Kept, label: str, caller: Caller, served: _Served) -> FeedbackRow:
+    def _row(self, served: _Served, given: Feedback, event: str, kept: Kept, caller: Caller) -> FeedbackRow:
+        label = given.label.strip()
+        if not label or len(label) > 1000:
+            raise Refusal(400, "a label is a text of 1 to 1000 characters")
         classes: Sequence[str] = served.model.signature.classes or ()
         if kept.version not in ("", BASE) and kept.version in served.heads:
             classes = served.heads[kept.version][0].classes
-        answer = classes[kept.answer] if 0 <= kept.answer < len(classes) else ""
         return FeedbackRow(
-            model=model,
+            model=served.model.name,
             event=event,
             tenant=caller.tenant,
             version=kept.version,
             label=label,
-            answer=answer,
+            answer=classes[kept.answer] if 0 <= kept.answer < len(classes) else "",
             features=np.ascontiguousarray(kept.features, np.float32).tobytes(),
         )
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from mapsto.service.access import Access, AccessSettings
 from mapsto.service.hosts import Hosts
-from mapsto.service.inference_handler import Application, InferenceHandler
 from mapsto.service.metrics import Metrics
+from mapsto.service.request_handler import Application, RequestHandler
 from mapsto.service.request_log import RequestLog
 from mapsto.service.routes import application
 from mapsto.service.served_model import ServedModel
@@ -75,7 +75,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, lambda number, frame: service.reload_soon())
     metrics.follow(service)
     behind = metrics.around(application(service, who, metrics.text))
-    handler: Application = InferenceHandler(service, behind, who, metrics.request, hosts)
+    handler: Application = RequestHandler(service, behind, who, metrics.request, hosts)
     if access.log:
         handler = RequestLog(handler, models=lambda: service.names, active=service.active)
     gc.collect()
@@ -86,6 +86,7 @@ def main() -> None:
         handler,
         [listening],
         ending=Ending(**settings["ending"]),
+        refused=metrics.refused_unread,
         started=started,
         supervisor=settings["supervisor"],
     )

@@ -1,6 +1,7 @@
-"""Inference over HTTP as a small ASGI handler in front of the other routes: from bytes to arrays and back, with nothing between.
+"""The requests that come often, as a small ASGI handler in front of the other routes: from bytes to arrays and back, with nothing between.
 
-It answers ``POST /v2/models/NAME[/versions/VERSION]/infer``; all else goes to the application behind it.
+It answers ``POST /v2/models/NAME[/versions/VERSION]/infer`` and ``POST /v2/models/NAME/feedback``; all else goes to the application
+behind it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from mapsto.errors import StoreError
+from mapsto.service.feedback_protocol import encoded, labels_of
 from mapsto.service.hosts import Hosts
 from mapsto.service.inference_protocol import HEADER_LENGTH, decode
 from mapsto.service.keys import Caller
@@ -27,7 +29,7 @@ __all__ = [
     "CALLER",
     "Application",
     "Gone",
-    "InferenceHandler",
+    "RequestHandler",
     "Receive",
     "Scope",
     "Send",
@@ -42,9 +44,9 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Who: TypeAlias = Callable[[bytes | None], Awaitable[Caller]]
 """The caller by the value of the ``Authorization`` or ``X-Api-Key`` header. Raises `Refusal` (401, 429, 503)."""
-Observe: TypeAlias = Callable[[str, str, int, float, str], None]
-"""Told of each request: the model and the version as they were asked for, the status, the seconds, and why it was refused where the
-status does not tell."""
+Observe: TypeAlias = Callable[[str, str, str, int, float, str], None]
+"""Told of each request: ``infer`` or ``feedback``, the model and the version as they were asked for, the status, the seconds, and why it
+was refused where the status does not tell."""
 CALLER = "mapsto.caller"
 """Where `RequestLog` wants to be told in a request's scope who sends it: a mapping, of which ``name`` is set."""
 FAILED = "the service failed; what it wrote to standard error says where"
@@ -54,7 +56,7 @@ _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 
 
-class InferenceHandler:
+class RequestHandler:
     """The ASGI application of the service.
 
     Parameters
@@ -84,7 +86,8 @@ class InferenceHandler:
             await refused(send, Refusal(421, "the service does not answer to this name; --host-name allows names"))
             return
         path = scope.get("path", "")
-        if scope["type"] != "http" or not path.endswith("/infer") or not path.startswith("/v2/models/"):
+        infers = path.endswith("/infer")
+        if scope["type"] != "http" or not (infers or path.endswith("/feedback")) or not path.startswith("/v2/models/"):
             try:
                 await self._behind(scope, receive, send)
             except Exception as error:  # which has been answered with 500
@@ -94,8 +97,8 @@ class InferenceHandler:
         name, version, status, reason = "", "", 500, ""
         try:
             if scope["method"] != "POST":
-                raise Refusal(405, "inference is asked for by POST")
-            name, version = _model_of(path)
+                raise Refusal(405, "it is asked for by POST")
+            name, version = _model_of(path, "infer" if infers else "feedback")
             length = encoding = key = None
             wants_gzip = False
             for header, value in scope["headers"]:
@@ -110,11 +113,15 @@ class InferenceHandler:
             caller = await self._who(key)
             if CALLER in scope:
                 scope[CALLER]["name"] = caller.name
-            caller.require("predict")
+            caller.require("predict" if infers else "learn")
             body = await read_body(receive, self._service.limits.body)
             if encoding:
                 body = unpacked(body, encoding, self._service.limits.body)
-            content, head = await self._service.infer(name, version, decode(body, length), caller)
+            head = None
+            if infers:
+                content, head = await self._service.infer(name, version, decode(body, length), caller)
+            else:
+                content = encoded(await self._service.feedback(name, labels_of(body), caller))
             headers: list[tuple[bytes, bytes]] = [_JSON] if head is None else [_BINARY, (HEADER_LENGTH, b"%d" % head)]
             if wants_gzip and len(content) > 1 << 14:
                 content = await asyncio.to_thread(gzip.compress, content, 1)
@@ -134,7 +141,8 @@ class InferenceHandler:
             if status != 200:
                 await refused(send, Refusal(500, FAILED))
         finally:
-            self._observe(name, version, status, time.perf_counter() - began, reason)
+            seconds = time.perf_counter() - began
+            self._observe("infer" if infers else "feedback", name, version, status, seconds, reason)
 
 
 def _note(error: Exception) -> None:
@@ -145,7 +153,7 @@ def _note(error: Exception) -> None:
     sys.stderr.write(f"mapsto: a request failed with {type(error).__name__}; MAPSTO_DEBUG=1 shows its text\n{frames}")
 
 
-def _unobserved(model: str, version: str, status: int, seconds: float, reason: str) -> None:
+def _unobserved(action: str, model: str, version: str, status: int, seconds: float, reason: str) -> None:
     """Nobody asks."""
 
 
@@ -227,11 +235,11 @@ async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[byte
     await send({"type": "http.response.body", "body": body})
 
 
-def _model_of(path: str) -> tuple[str, str]:
-    """The model and version of ``/v2/models/NAME[/versions/VERSION]/infer``; no version is empty."""
+def _model_of(path: str, action: str) -> tuple[str, str]:
+    """The model and version of ``/v2/models/NAME[/versions/VERSION]/infer`` or ``/v2/models/NAME/feedback``; no version is empty."""
     parts = path.split("/")
     if len(parts) == 5 and parts[3]:
         return unquote(parts[3]), ""
-    if len(parts) == 7 and parts[3] and parts[4] == "versions" and parts[5]:
+    if len(parts) == 7 and parts[3] and parts[4] == "versions" and parts[5] and action == "infer":
         return unquote(parts[3]), unquote(parts[5])
-    raise Refusal(404, "there is no such path; inference is POST /v2/models/NAME/infer")
+    raise Refusal(404, f"there is no such path; it is POST /v2/models/NAME/{action}")

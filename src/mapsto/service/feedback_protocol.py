@@ -1,0 +1,65 @@
+"""Feedback as it comes and goes over HTTP: labels for answers, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mapsto.service.inference_protocol import decode
+from mapsto.service.refusal import Refusal
+from mapsto.service.service import Feedback
+
+__all__ = ["encoded", "labels_of"]
+
+_MOST_LABELS = 1000
+
+
+class _Label(msgspec.Struct):
+    label: str
+    request_id: str = ""
+    row: int = 0
+    idempotency_key: str = ""
+    inputs: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
+
+
+class _Labels(msgspec.Struct):
+    feedback: list[_Label]
+
+
+_many, _one = msgspec.json.Decoder(_Labels), msgspec.json.Decoder(_Label)
+
+
+def labels_of(body: bytes) -> list[Feedback]:
+    """The labels of a body: one object, or ``{"feedback": [...]}``.
+
+    >>> labels_of(b'{"request_id": "0a", "row": 1, "label": "cat"}')
+    [Feedback(label='cat', request_id='0a', row=1, inputs=(), idempotency_key='')]
+
+    Raises `Refusal` (400) where it is neither, or holds none or more than 1000.
+    """
+    try:
+        try:
+            given = _many.decode(body).feedback
+        except msgspec.ValidationError:
+            given = [_one.decode(body)]
+    except msgspec.DecodeError as error:
+        raise Refusal(400, f"the body is no feedback: {error}") from error
+    if not 0 < len(given) <= _MOST_LABELS:
+        raise Refusal(400, f"{len(given)} labels are given; 1 to {_MOST_LABELS} are taken")
+    return [
+        Feedback(
+            label=each.label,
+            request_id=each.request_id,
+            row=each.row,
+            idempotency_key=each.idempotency_key,
+            inputs=decode(msgspec.json.encode({"inputs": each.inputs})).inputs if each.inputs else (),
+        )
+        for each in given
+    ]
+
+
+def encoded(stored: Sequence[dict[str, Any]]) -> bytes:
+    """The answer, with what became of each label."""
+    return msgspec.json.encode({"feedback": stored})

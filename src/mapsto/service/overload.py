@@ -1,0 +1,137 @@
+"""More requests than an event loop can answer are refused before they are read.
+
+The queue of an event loop is what came while it was busy: it takes all of it at once, and a flood makes every request late. So each
+round of the loop is timed, and as many requests go on in a round as keep it short; with a flood from one key the others still have their
+share. A refusal costs a small part of an answer, since nothing is parsed. Requests that wait for a model in a thread of its own are not
+meant here; `Batcher` bounds those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from mapsto.service.refusal import error_body
+
+__all__ = ["Overload"]
+
+_FIRST = 0.0005
+"""Seconds that a request is taken to cost before any was timed."""
+_SMOOTHING, _GROWTH = 0.1, 4.0
+"""Of the cost, and how many times what is known a round may say that it is: a round may be long for other reasons."""
+_ROUNDS = 3
+"""Of the loop, until a request has its answer: it comes during one, is run in the next and answered in the third."""
+_LONGEST = 0.25
+"""Seconds of a round at most, so that readiness and metrics answer however long a request may wait."""
+_MOST_KEYS = 1000
+"""Told apart in a round."""
+
+
+class Overload:
+    """Decides of each request as it comes, in one event loop.
+
+    Parameters
+    ----------
+    most_wait
+        Seconds that a request may wait for the event loop.
+    refused
+        Told of each refusal.
+    """
+
+    def __init__(self, most_wait: float, refused: Callable[[], None] = lambda: None) -> None:
+        self._goal = min(most_wait / _ROUNDS, _LONGEST)
+        self._refused = refused
+        self._each = _FIRST
+        """Seconds of a request, smoothed."""
+        self._room = max(1.0, self._goal / _FIRST)
+        """How many requests go on in a round."""
+        self._sum = 0
+        """Requests of this round."""
+        self._began: float | None = None
+        """When it began; None: it has not."""
+        self._full = False
+        """Whether the last round was: from then on keys are told apart."""
+        self._by_key: Counter[bytes] = Counter()
+        self._keys = 1
+        """How many keys asked in the last round."""
+
+    def refusal(self, data: bytes) -> bytes | None:
+        """The answer to a request that does not go on; None for one that does.
+
+        Parameters
+        ----------
+        data
+            All that a connection has had since the last request. What is not a whole request for a model goes on.
+        """
+        if self._began is None:
+            self._began = time.perf_counter()
+            asyncio.get_running_loop().call_soon(self._taken)
+        if not self._full and self._sum < self._room:
+            self._sum += 1
+            return None
+        self._full = True
+        key = _key_of(data)
+        if key is not None:
+            taken = self._by_key[key]
+            share = self._room / max(self._keys, len(self._by_key))
+            if self._sum >= (2 * self._room if taken < share else self._room):
+                self._refused()
+                return random.choice(_ANSWERS)
+            if taken or len(self._by_key) < _MOST_KEYS:
+                self._by_key[key] = taken + 1
+        self._sum += 1
+        return None
+
+    # -- private
+
+    def _taken(self) -> None:
+        """Once all that came is taken; what is called soon from here comes after its work."""
+        asyncio.get_running_loop().call_soon(self._answered)
+
+    def _answered(self) -> None:
+        seconds = time.perf_counter() - (self._began or 0.0)
+        each = min(seconds / max(1, self._sum), _GROWTH * self._each)
+        self._each += _SMOOTHING * (each - self._each)
+        self._full = self._sum >= self._room
+        self._room = max(1.0, self._goal / self._each)
+        self._keys = max(1, len(self._by_key))
+        self._by_key.clear()
+        self._sum, self._began = 0, None
+
+
+def _key_of(data: bytes) -> bytes | None:
+    """What tells a client apart in a request for a model; None if it is none, or not whole, or wants to be asked for its body."""
+    if not data.startswith(b"POST /v2/models/"):
+        return None
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = data[:end].lower()
+    length = _value(head, b"\r\ncontent-length:")
+    if not length.isdigit() or len(data) != end + 4 + int(length) or b"\r\nexpect:" in head:
+        return None
+    return _value(head, b"\r\nauthorization:") or _value(head, b"\r\nx-api-key:")
+
+
+def _value(head: bytes, name: bytes) -> bytes:
+    place = head.find(name)
+    if place < 0:
+        return b""
+    place += len(name)
+    end = head.find(b"\r\n", place)
+    return head[place : end if end >= 0 else len(head)].strip()
+
+
+def _answer(retry_after: int) -> bytes:
+    body = error_body("the service is busy: more requests come than it can answer in time")
+    return (
+        b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: %d\r\nretry-after: %d\r\n\r\n%s"
+        % (len(body), retry_after, body)
+    )
+
+
+_ANSWERS = tuple(_answer(seconds) for seconds in (1, 2, 3))
+"""Jittered, so that clients do not come back at once."""
