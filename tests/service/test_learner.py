@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     return ServedModel("m", folder)
 
 
-def rows(count: int, start: int = 0) -> list[FeedbackRow]:
+def rows(model: ServedModel, count: int, start: int = 0) -> list[FeedbackRow]:
     found: list[FeedbackRow] = []
     for number in range(start, start + count):
         features = np.random.default_rng(number).normal(size=3).astype(np.float32)
@@ -37,6 +38,7 @@ def rows(count: int, start: int = 0) -> list[FeedbackRow]:
                 label=right,
                 answer="",
                 features=features.tobytes(),
+                package=model.digest,
             )
         )
     return found
@@ -44,7 +46,7 @@ def rows(count: int, start: int = 0) -> list[FeedbackRow]:
 
 def test_a_version_that_proves_better_answers(model: ServedModel, tmp_path: Path) -> None:
     state = State(tmp_path / "state.sqlite")
-    state.append(rows(150))
+    state.append(rows(model, 150))
     learner = FeedbackLearner(model, state, every=0)
     assert learner.step() == 150
     active = state.active("m")
@@ -64,7 +66,7 @@ def test_a_version_that_proves_better_answers(model: ServedModel, tmp_path: Path
 
 def test_the_head_answers_as_the_learner_does(model: ServedModel, tmp_path: Path) -> None:
     state = State(tmp_path / "state.sqlite")
-    state.append(rows(60))
+    state.append(rows(model, 60))
     learner = FeedbackLearner(model, state, every=0)
     learner.step()
     (made,) = state.versions("m")
@@ -83,9 +85,10 @@ def test_the_head_answers_as_the_learner_does(model: ServedModel, tmp_path: Path
 
 def test_a_version_that_is_no_better_does_not_answer(tmp_path: Path) -> None:
     folder = linear_package(tmp_path / "package", [[-1.0, 0, 0], [1, 0, 0]], CLASSES)  # right already
+    model = ServedModel("m", folder)
     state = State(tmp_path / "state.sqlite")
-    state.append(rows(150))
-    FeedbackLearner(ServedModel("m", folder), state, every=0).step()
+    state.append(rows(model, 150))
+    FeedbackLearner(model, state, every=0).step()
     assert len(state.versions("m")) == 1
     assert state.active("m") == ""
 
@@ -94,10 +97,10 @@ def test_a_learner_that_is_killed_goes_on_as_if_nothing_had_been(model: ServedMo
     whole, cut = State(tmp_path / "whole.sqlite"), State(tmp_path / "cut.sqlite")
     undisturbed = FeedbackLearner(model, whole, every=0)
     for start in range(0, 120, 30):
-        whole.append(rows(30, start))
+        whole.append(rows(model, 30, start))
         undisturbed.step()
     for start in range(0, 120, 30):
-        cut.append(rows(30, start))
+        cut.append(rows(model, 30, start))
         killed = FeedbackLearner(model, cut, every=3600)  # takes rows, and is gone before it stores anything
         killed._published = float("inf")
         killed.step()
@@ -118,14 +121,50 @@ def test_a_learner_that_is_killed_goes_on_as_if_nothing_had_been(model: ServedMo
 
 def test_while_another_has_the_lease_nothing_is_learnt(model: ServedModel, tmp_path: Path) -> None:
     state = State(tmp_path / "state.sqlite")
-    state.append(rows(40))
+    state.append(rows(model, 40))
     state.lease("m", "another", 60)
     learner = FeedbackLearner(model, state, every=0)
     assert learner.step() == 0
     assert state.versions("m") == []
 
 
-def test_labels_are_held_back_by_their_event_alone() -> None:
-    chosen = [row.event for row in rows(200) if held_back(row)]
-    assert chosen == [row.event for row in rows(200) if held_back(row)]
+def test_a_learner_takes_the_labels_of_its_own_package_alone(model: ServedModel, tmp_path: Path) -> None:
+    """A new package begins anew with the labels for it; with the one before again, what that had learnt is learnt again."""
+    folder = linear_package(
+        tmp_path / "package", [[1.0, 0, 0, 0, 0], [-1, 0, 0, 0, 0]], CLASSES
+    )  # features of another width
+    other = ServedModel("m", folder)
+    state = State(tmp_path / "state.sqlite")
+
+    def learnt(served: ServedModel) -> tuple[str, str]:
+        learner = FeedbackLearner(served, state, every=0)
+        learner.step()
+        learner.close()
+        made = state.versions("m")[-1]
+        assert made.package == served.digest
+        return made.version, made.parent
+
+    state.append(rows(model, 150))
+    first, _ = learnt(model)
+    assert state.active("m") == first
+    state.append(
+        [
+            replace(row, event=f"other {row.event}", features=row.features + bytes(8), package=other.digest)
+            for row in rows(model, 60)
+        ]
+    )
+    second, parent = learnt(other)
+    assert (parent, state.active("m")) == ("1", second), "the package's own head was the one to beat"
+    found = state.learner("m")
+    assert found is not None
+    assert found[0] == 210
+    again, _ = learnt(model)
+    heads = [state.version("m", name) for name in (first, again)]
+    a, b = (VersionHead.of(row.content) for row in heads if row is not None)
+    np.testing.assert_array_equal(a.last, b.last)
+
+
+def test_labels_are_held_back_by_their_event_alone(model: ServedModel) -> None:
+    chosen = [row.event for row in rows(model, 200) if held_back(row)]
+    assert chosen == [row.event for row in rows(model, 200) if held_back(row)]
     assert 20 < len(chosen) < 60

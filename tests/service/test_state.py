@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,41 @@ def test_what_was_learnt_is_stored_by_the_holder_alone(state: State) -> None:
     assert state.learnt("m", holder="first", position=5, content=b"x", note="n", version=new, promoted_from="")
     assert state.learner("m") == (5, "l-1", "n", b"x")
     assert state.active("m") == "l-1"
+
+
+def test_a_state_of_before_is_taken_over(tmp_path: Path) -> None:
+    """It has no column for the package of a label, and no table for what is served."""
+    place = tmp_path / "state.sqlite"
+    old = State(place)
+    old.append([label("x")])
+    old.close()
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("ALTER TABLE feedback DROP COLUMN package")
+        connection.execute("DROP TABLE packages")
+    state = State(place)
+    assert [(row.event, row.package) for row in state.feedback("m")] == [("x", "")]
+    state.append([replace(label("y"), package="p")])
+    assert [row.package for row in state.feedback("m")] == ["", "p"]
+    assert state.package("m") == ""
+
+
+def test_what_is_served_is_known_and_told(state: State) -> None:
+    state.set_package("m", "p")
+    before = state.changes()
+    state.set_package("m", "p")
+    assert state.changes() == before
+    state.set_package("m", "q")
+    assert (state.package("m"), state.package("n"), state.changes() > before) == ("q", "", True)
+
+
+def test_a_state_of_a_later_mapsto_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "state.sqlite"
+    State(place).close()
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("UPDATE meta SET value = 2 WHERE name = 'format'")
+        connection.commit()
+    with pytest.raises(StoreError, match=r"of a later mapsto \(format 2\)"):
+        State(place)
 
 
 def test_a_state_that_cannot_be_opened_says_so(tmp_path: Path) -> None:

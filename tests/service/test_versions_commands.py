@@ -62,6 +62,24 @@ def test_a_version_that_may_not_answer_is_refused(place: Path, options: list[str
     assert State(place).active("m") == "l-2"
 
 
+def test_a_version_of_another_package_than_is_served_does_not_answer(place: Path) -> None:
+    state = State(place)
+    state.set_package("m", "q")
+    state.close()
+    rows = json.loads(mapsto("versions", "--state", place, "--json", code=0).out)
+    assert [(row["version"], row["package"], row["answers"]) for row in rows] == [
+        ("1", "q", True),
+        ("a-1", "p", False),
+        ("l-1", "p", False),
+        ("l-2", "p", False),
+    ]
+    for options in (["--rollback"], ["--promote", "l-1"]):
+        said = mapsto("versions", "--state", place, *options, code=2).err
+        assert "'l-1' stands on the package p, and 'm' is served from q" in said
+    mapsto("versions", "--state", place, "--promote", "1", code=0)
+    assert State(place).active("m") == "1"
+
+
 def test_labels_are_shown_and_written(place: Path, tmp_path: Path) -> None:
     (found,) = json.loads(
         mapsto("feedback", "--state", place, "--last", 2, "--out", tmp_path / "labels.csv", "--json", code=0).out

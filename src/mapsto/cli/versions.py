@@ -111,6 +111,13 @@ def _let_answer(state: State, model: str, version: str, before: str) -> None:
         raise SpecError(
             f"'{model}' has no version '{version}'", where="--promote", hint=nearest(version, [_BASE, *known])
         )
+    served = state.package(model)
+    if version != _BASE and served and known[version].package != served:
+        raise SpecError(
+            f"version '{version}' stands on the package {known[version].package[:12]}, and '{model}' is served from {served[:12]}",
+            where="--promote",
+            hint="promote a version of that package, or 1, which is the package itself",
+        )
     if version != _BASE and known[version].owner is not None:
         raise SpecError(
             f"version '{version}' is private to the tenant '{known[version].owner}'",
@@ -123,22 +130,25 @@ def _let_answer(state: State, model: str, version: str, before: str) -> None:
 
 
 def _rows(state: State, model: str) -> list[dict[str, Any]]:
-    active = state.active(model) or _BASE
-    package = {"model": model, "version": _BASE, "kind": "package", "made": 0.0, "answers": active == _BASE}
+    """The versions of a model. Those that stand on another package than the one that is served do not answer."""
+    active, served, rows = state.active(model) or _BASE, state.package(model), state.versions(model)
+    answers = {row.version for row in rows if row.version == active and served in ("", row.package)}
+    package = {"model": model, "version": _BASE, "kind": "package", "made": 0.0, "answers": not answers}
     return [
-        {**package, "from": "", "tenant": "", "note": ""},
+        {**package, "from": "", "package": served[:12], "tenant": "", "note": ""},
         *(
             {
                 "model": model,
                 "version": row.version,
                 "kind": row.kind,
                 "made": row.created,
-                "answers": row.version == active,
+                "answers": row.version in answers,
                 "from": row.parent,
+                "package": row.package[:12],
                 "tenant": row.owner or "",
                 "note": row.note,
             }
-            for row in state.versions(model)
+            for row in rows
         ),
     ]
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "KeptAnswers"]
 
+_UNKNOWN = "no request of yours has this request_id; for an answer of another package give the input with the label"
 _ROW, _REST = struct.Struct("<Q"), struct.Struct("<Qdi24s64s")
 """Of a ring's rows, what comes before the features: the number of the row, and what it is of."""
 
@@ -104,7 +105,7 @@ class KeptAnswers:
         Refusal
             404: there is no such id or row, or it is another's; 410: it is no longer kept.
         """
-        unknown = Refusal(404, "no request of yours has this request_id")
+        unknown = Refusal(404, _UNKNOWN)
         try:
             worker, first, nonce = int(name[:2], 16), int(name[2:12], 16), int(name[12:], 16)
         except ValueError:

@@ -169,18 +169,22 @@ class FeedbackLearner:
                 hint="learn with online.ridge, online.softmax, online.prototypes or online.mlp",
             )
         head = of_learner(found[0], found[1], model.signature.classes)
-        evidence = compared(head, self._active_head(active), self._held[-_WINDOW:])
+        before = self._active_row(active)
+        theirs = self._model.own_head() if before is None else VersionHead.of(before.content)
+        evidence = compared(head, theirs, self._held[-_WINDOW:])
         version = f"l-{self._position:08d}-{secrets.token_hex(3)}"
         row = VersionRow(
             model=name,
             version=version,
             kind="learned",
-            parent=active or BASE,
+            parent=BASE if before is None else active,
             package=self._model.digest,
             content=head.content(),
             note=f"{model.events} labels; {evidence}",
         )
-        content = encode_state({"live": self._live.snapshot(), "held": self._held_state()})
+        content = encode_state(
+            {"live": self._live.snapshot(), "held": self._held_state(), "package": self._model.digest}
+        )
         promotes = self._promote and evidence.promotes
         stored = self._state.learnt(
             name,
@@ -214,6 +218,10 @@ class FeedbackLearner:
         self._position, self._held = 0, []
         if stored is not None:
             state = decode_state(stored[3])
+            if (
+                state.get("package") != self._model.digest
+            ):  # features of another package: learn again from the labels for this one
+                state = None
         if state is not None and stored is not None:
             self._position = stored[0]
             self._held = [
@@ -224,7 +232,8 @@ class FeedbackLearner:
 
     def _take(self, rows: list[FeedbackRow]) -> None:
         taken: list[FeedbackRow] = []
-        for row in rows:
+        own = [row for row in rows if row.package == self._model.digest]
+        for row in own:
             features = np.frombuffer(row.features, np.float32)
             if held_back(row):
                 self._held = [*self._held[1 - 2 * _WINDOW :], (features, row.label)]
@@ -234,7 +243,7 @@ class FeedbackLearner:
             self._live.advance(_block(taken))
         if rows:
             self._position = rows[-1].position
-            self._learnt += len(rows)
+            self._learnt += len(own)
 
     def _held_state(self) -> dict[str, Any]:
         return {
@@ -242,12 +251,10 @@ class FeedbackLearner:
             "labels": [label for _, label in self._held],
         }
 
-    def _active_head(self, active: str) -> VersionHead | OwnHead | None:
-        """What gives the active version's scores and classes of features."""
+    def _active_row(self, active: str) -> VersionRow | None:
+        """The active version; None where the package itself answers, also since that version is one of another package."""
         row = self._state.version(self._model.name, active) if active not in ("", BASE) else None
-        if row is not None and row.package == self._model.digest:
-            return VersionHead.of(row.content)
-        return self._model.own_head()
+        return row if row is not None and row.package == self._model.digest else None
 
 
 _KEPT = 20

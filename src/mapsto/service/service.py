@@ -107,6 +107,7 @@ class Service:
         self._work = ThreadPoolExecutor(2, thread_name_prefix="adapt")
         for model in models:
             self._models[model.name] = _Served(model, self._kept(model))
+            state.set_package(model.name, model.digest)
         self.refresh()
 
     # -- what is there
@@ -169,11 +170,11 @@ class Service:
         self._reload = True
 
     def reload(self) -> list[str]:
-        """Load packages again whose files have changed; what is wrong with those that cannot be, which go on as they were."""
+        """Load packages again whose files have changed; what is to be said: which were, what is wrong with those that go on."""
         if not self._reload:
             return []
         self._reload = False
-        errors: list[str] = []
+        said: list[str] = []
         for name, served in list(self._models.items()):
             old = served.model
             try:
@@ -181,13 +182,15 @@ class Service:
                 if new.digest == old.digest:
                     continue
                 fresh = _Served(new, self._kept(new))
+                self.state.set_package(name, new.digest)
             except MapstoError as error:
-                errors.append(f"model '{name}' goes on as it was: {error}")
+                said.append(f"model '{name}' goes on as it was: {error}")
                 continue
             self._models[name] = fresh
             self._changes = -1
+            said.append(f"model '{name}' is loaded again, as package {new.digest[:12]}")
         self.refresh()
-        return errors
+        return said
 
     # -- what is asked
 
@@ -299,9 +302,15 @@ class Service:
 
     def roll_back(self, name: str, caller: Caller) -> tuple[str, str]:
         """Let the version before answer again: which did, and which does now."""
+        served = self._served(name)
         before = self.state.active_before(name) or BASE
         if not self.state.active(name):
             raise Refusal(409, "nothing was promoted, so that there is nothing to roll back")
+        row = self.state.version(name, before)
+        if row is not None and row.package != served.model.digest:
+            raise Refusal(
+                409, f"the version before, '{before}', stands on another package; promote one of this package"
+            )
         return self.promote(name, before, caller, why=f"rolled back by {caller.name}"), before
 
     async def closed(self) -> None:
@@ -408,6 +417,7 @@ class Service:
             label=label,
             answer=classes[kept.answer] if 0 <= kept.answer < len(classes) else "",
             features=np.ascontiguousarray(kept.features, np.float32).tobytes(),
+            package=served.model.digest,
         )
 
 

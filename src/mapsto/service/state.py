@@ -43,6 +43,7 @@ _feedback = sa.Table(
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("features", sa.LargeBinary, nullable=False),
+    sa.Column("package", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("model", "tenant", "event"),
 )
 _by_model = sa.Index("feedback_by_model", _feedback.c.model, _feedback.c.position)
@@ -69,6 +70,12 @@ _active = sa.Table(
     sa.Column("before", sa.Text, nullable=False),
     sa.Column("changed", sa.Float, nullable=False),
     sa.Column("why", sa.Text, nullable=False),
+)
+_packages = sa.Table(
+    "packages",
+    tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("package", sa.Text, nullable=False),
 )
 _learners = sa.Table(
     "learners",
@@ -122,6 +129,8 @@ class FeedbackRow:
     """The class that was answered; empty where nothing was."""
     features: bytes
     """float32."""
+    package: str = ""
+    """The digest of the package whose features they are."""
     position: int = 0
     """Its place among all rows, from 1; set when it is stored."""
     time: float = 0.0
@@ -170,7 +179,10 @@ class State:
         try:
             with self._engine.begin() as connection:
                 tables.create_all(connection)
-                _by_model.create(connection, checkfirst=True)  # a state of before has the table without it
+                # a state of before has the table without them
+                _by_model.create(connection, checkfirst=True)
+                if "package" not in {column["name"] for column in sa.inspect(connection).get_columns("feedback")}:
+                    connection.exec_driver_sql("ALTER TABLE feedback ADD COLUMN package TEXT NOT NULL DEFAULT ''")
                 row = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).first()
                 if row is None:
                     values = [{"name": "format", "value": _FORMAT}, {"name": "changes", "value": 0}]
@@ -208,6 +220,7 @@ class State:
                 "label": row.label,
                 "answer": row.answer,
                 "features": row.features,
+                "package": row.package,
             }
             for row in rows
         ]
@@ -343,6 +356,22 @@ class State:
             if done:
                 self._changed(connection)
         return done
+
+    def package(self, model: str) -> str:
+        """The digest of the package that a model was served from last; empty where it never was."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(_packages.c.package).where(_packages.c.model == model)).scalar()
+        return str(found or "")
+
+    def set_package(self, model: str, package: str) -> None:
+        """Say which package a model is served from."""
+        if self.package(model) == package:
+            return
+        values = {"model": model, "package": package}
+        insert = self._insert(_packages).values(values)
+        with self.writing() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=values))
+            self._changed(connection)
 
     def changes(self) -> int:
         """A number that grows with every change of versions and keys: what replicas poll."""

@@ -8,6 +8,7 @@ has the workers load their packages again.
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import shutil
@@ -149,6 +150,7 @@ class Supervisor:
                 child.process.send_signal(signal.SIGHUP)
             elif child.process is not None and child.name == "learner":
                 child.process.terminate()  # it is started again with what is there now
+                child.began = -math.inf  # which is no failure
 
     def _start(self, child: _Child) -> None:
         inherited = (self._listening.fileno(), self._tells) if child.name.startswith("worker") else ()
@@ -197,7 +199,9 @@ class Supervisor:
                     where="mapsto serve",
                     hint="look at what it said above",
                 )
-            note(f"the {child.name} ended with {process.returncode} and is started again")
+            ended = child.began > -math.inf
+            how = f"ended with {process.returncode} and" if ended else "loads packages again, and therefore"
+            note(f"the {child.name} {how} is started again")
             if soon:
                 time.sleep(0.2 * child.short)
             self._start(child)
