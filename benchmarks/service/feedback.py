@@ -123,14 +123,13 @@ def raw(path: Path, durability: str, seconds: float) -> float:
     held.execute(str(sa.schema.CreateTable(table).compile(dialect=dialect)))
     held.execute("create index by_model on feedback (model, position)")
     features = np.zeros(48, np.float32).tobytes()
-    insert = (
-        "insert into feedback (model, event, tenant, time, version, label, answer, features) values (?,?,?,?,?,?,?,?)"
-    )
+    columns = "model, event, tenant, time, version, label, answer, features, package"
+    insert = f"insert into feedback ({columns}) values (?,?,?,?,?,?,?,?,?)"
     count, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         held.execute("begin immediate")
         for _ in range(CONNECTIONS):
-            row = ("student", f"{count:028x}/0", "default", time.time(), "1", "3", "4", features)
+            row = ("student", f"{count:028x}/0", "default", time.time(), "1", "3", "4", features, "f" * 64)
             held.execute(insert, row)
             count += 1
         held.execute("commit")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mapsto.service.heads import VersionHead
 from mapsto.service.learner import FeedbackLearner, held_back

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mapsto.errors import StoreError
 from mapsto.service.state import FeedbackRow, State, VersionRow, tables

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
@@ -114,8 +115,7 @@ def default_state(package: Path) -> Path:
     return package.parent / "service" / "state.sqlite"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeedbackRow:
+class FeedbackRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A label for something that was answered."""
 
     model: str
@@ -175,7 +175,9 @@ class State:
         self._sqlite = "://" not in self.url
         self._engine = self._opened(durability)
         self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
-        self._append = self._insert(_feedback).on_conflict_do_nothing()
+        columns = ("model", "event", "tenant", "time", "version", "label", "answer", "features", "package")
+        marks = ", ".join("?" if self._sqlite else "%s" for _ in columns)
+        self._append = f"INSERT INTO {_feedback.name} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
         try:
             with self._engine.begin() as connection:
                 tables.create_all(connection)
@@ -211,21 +213,14 @@ class State:
             return []
         now = time.time()
         values = [
-            {
-                "model": row.model,
-                "event": row.event,
-                "tenant": row.tenant,
-                "time": now,
-                "version": row.version,
-                "label": row.label,
-                "answer": row.answer,
-                "features": row.features,
-                "package": row.package,
-            }
+            (row.model, row.event, row.tenant, now, row.version, row.label, row.answer, row.features, row.package)
             for row in rows
         ]
         with self.writing() as connection:
-            connection.execute(self._append, values)
+            count = connection.exec_driver_sql(self._append, values).rowcount
+            if self._sqlite and count == len(rows):  # all are new, and theirs are the last positions
+                last = int(connection.exec_driver_sql(f"SELECT max(position) FROM {_feedback.name}").scalar() or 0)
+                return list(range(last - count + 1, last + 1))
             stored = self._stored(connection, rows)
         return [stored.get((row.model, row.tenant, row.event, row.label), 0) for row in rows]
 

@@ -1,4 +1,4 @@
-"""One process that stores feedback: what waits goes into one transaction, and is acknowledged when that is durable.
+"""One process that stores feedback: what comes while a transaction is written goes into the next, and is acknowledged when that is durable.
 
 Workers reach it through a socket in a folder of the service; `python -m mapsto.service.writer` is it.
 """
@@ -10,12 +10,10 @@ import contextlib
 import itertools
 import json
 import os
-import queue
 import signal
 import sys
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +26,11 @@ from mapsto.service.state import FeedbackRow, State
 __all__ = ["RemoteWriter", "Writer", "Writes"]
 
 _MOST = 256
-"""Rows of a transaction."""
-_Item = tuple[Sequence[FeedbackRow], "asyncio.AbstractEventLoop", "asyncio.Future[list[int]]"]
+"""Rows of a transaction, unless one request has more."""
+_MOST_WAITING = 4096
+"""Requests that may wait; beyond it feedback is refused with 503."""
+_Tell = Callable[["list[int] | Refusal"], None]
+"""Told of the positions of a request's rows, or of why they were not stored."""
 
 
 class Writes(Protocol):
@@ -50,86 +51,78 @@ class Writes(Protocol):
 
 
 class Writer:
-    """A thread, and a queue before a state.
+    """Stores in the event loop, which does nothing else meanwhile: what comes is the next transaction."""
 
-    Parameters
-    ----------
-    most_waiting
-        Requests that may wait; beyond it feedback is refused with 503.
-    """
-
-    def __init__(self, state: State, *, most_waiting: int = 4096) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._queue: queue.Queue[_Item | None] = queue.Queue(most_waiting)
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
-        self._thread.start()
+        self._queue: deque[tuple[Sequence[FeedbackRow], _Tell]] = deque()
+        self._scheduled = False
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     async def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
         """Positions of the rows, once they are durable; see `State.append`.
 
         Raises `Refusal` (503) where the state cannot be written or too much waits: then none of them is stored.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[int]] = loop.create_future()
-        try:
-            self._queue.put_nowait((rows, loop, future))
-        except queue.Full as error:
-            raise Refusal(503, "too much feedback waits to be stored", retry_after=1.0) from error
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        if len(self._queue) >= _MOST_WAITING:
+            raise _too_much()
+        self.put(rows, lambda found: _settle(future, found))
         return await future
 
+    def put(self, rows: Sequence[FeedbackRow], tell: _Tell) -> None:
+        """As `append`, with what is told once they are stored or cannot be."""
+        self._queue.append((rows, tell))
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._store)
+
     def close(self) -> None:
-        """Stores what waits, and ends."""
-        self._queue.put(None)
-        self._thread.join()
+        """Stores what waits."""
+        while self._queue:
+            self._store_some()
 
-    def _work(self) -> None:
-        ended = False
-        while not ended:
-            first = self._queue.get()
-            if first is None:
-                return
-            items, count = [first], len(first[0])
-            while count < _MOST:
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    ended = True
-                    break
-                items.append(item)
-                count += len(item[0])
-            self._store(items)
+    def _store(self) -> None:
+        self._store_some()
+        self._scheduled = bool(self._queue)
+        if self._scheduled:
+            asyncio.get_running_loop().call_soon(self._store)
 
-    def _store(self, items: list[_Item]) -> None:
+    def _store_some(self) -> None:
+        items, count = list[tuple[Sequence[FeedbackRow], _Tell]](), 0
+        while self._queue and (not items or count + len(self._queue[0][0]) <= _MOST):
+            items.append(self._queue.popleft())
+            count += len(items[-1][0])
+        if not items:
+            return
         try:
-            positions = self._state.append([row for rows, _, _ in items for row in rows])
+            positions = self._state.append([row for rows, _ in items for row in rows])
         except StoreError as error:
             refusal = Refusal(503, f"the feedback was not stored: {error.what}", retry_after=5.0)
-            for _, loop, future in items:
-                _tell(loop, future, partial(future.set_exception, refusal))
+            for _, tell in items:
+                tell(refusal)
             return
         start = 0
-        for rows, loop, future in items:
-            own = positions[start : start + len(rows)]
+        for rows, tell in items:
+            tell(positions[start : start + len(rows)])
             start += len(rows)
-            _tell(loop, future, partial(future.set_result, own))
 
 
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[list[int]], say: Callable[[], None]) -> None:
-    def done() -> None:
-        if not future.done():  # its client has gone; what was stored stays
-            say()
-
-    try:
-        loop.call_soon_threadsafe(done)
-    except RuntimeError:  # the loop has ended
+def _settle(future: asyncio.Future[list[int]], found: list[int] | Refusal) -> None:
+    if future.done():  # its client has gone; what was stored stays
         return
+    if isinstance(found, Refusal):
+        future.set_exception(found)
+    else:
+        future.set_result(found)
+
+
+def _too_much() -> Refusal:
+    return Refusal(503, "too much feedback waits to be stored", retry_after=1.0)
 
 
 # ------------------------------------------------------------------------------------------------------- in another process
@@ -152,6 +145,55 @@ class _Done(msgspec.Struct, array_like=True):
     retry_after: float = 0.0
 
 
+class _Messages(asyncio.Protocol):
+    """A stream of messages; those that are sent in one round of the event loop go out together."""
+
+    def __init__(self, came: Callable[[_Messages, bytes], None], lost: Callable[[], None] = lambda: None) -> None:
+        self._came, self._lost = came, lost
+        self._buffer, self._out = bytearray(), list[bytes]()
+        self._transport: asyncio.WriteTransport | None = None
+        self.closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # pyright: ignore[reportAttributeAccessIssue]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._lost()
+
+    def data_received(self, data: bytes) -> None:
+        buffer, start = self._buffer, 0
+        buffer += data
+        while len(buffer) - start >= _LENGTH:
+            end = start + _LENGTH + int.from_bytes(buffer[start : start + _LENGTH], "little")
+            if end - start > _LARGEST:
+                self.close()
+                return
+            if len(buffer) < end:
+                break
+            self._came(self, bytes(buffer[start + _LENGTH : end]))
+            start = end
+        del buffer[:start]
+
+    def send(self, message: msgspec.Struct) -> None:
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        content = msgspec.msgpack.encode(message)
+        self._out += [len(content).to_bytes(_LENGTH, "little"), content]
+
+    def close(self) -> None:
+        """Ends, once what was sent has gone out."""
+        self._flush()
+        self.closed = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None and not self.closed:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+
 class RemoteWriter:
     """A worker's way to the process that writes.
 
@@ -165,8 +207,7 @@ class RemoteWriter:
         self._path = path
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[list[int]]] = {}
-        self._stream: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._messages: _Messages | None = None
         self._opening: asyncio.Lock | None = None
 
     @property
@@ -175,111 +216,99 @@ class RemoteWriter:
 
     async def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
         """Raises `Refusal` (503) where the writer is gone or cannot store them. Then they may be sent again: a label is stored once."""
-        stream = await self._connected()
+        if len(self._waiting) >= _MOST_WAITING:
+            raise _too_much()
+        messages = self._messages
+        if messages is None or messages.closed:
+            messages = await self._connected()
         number = next(self._numbers)
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
+        messages.send(_Wanted(number, list(rows)))
         try:
-            stream.write(_framed(_Wanted(number, list(rows))))
-            await stream.drain()
             return await future
-        except OSError as error:
-            raise _gone() from error
         finally:
             self._waiting.pop(number, None)
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        if self._messages is not None:
+            self._messages.close()
 
-    async def _connected(self) -> asyncio.StreamWriter:
+    async def _connected(self) -> _Messages:
         if self._opening is None:
             self._opening = asyncio.Lock()
         async with self._opening:
-            if self._stream is None or self._stream.is_closing():
+            if self._messages is None or self._messages.closed:
+                loop, path = asyncio.get_running_loop(), str(self._path)
                 try:
-                    reader, self._stream = await asyncio.open_unix_connection(str(self._path))
+                    _, self._messages = await loop.create_unix_connection(
+                        lambda: _Messages(self._done, self._lost), path
+                    )
                 except OSError as error:
                     raise _gone() from error
-                self._reading = asyncio.ensure_future(self._read(reader, self._stream))
-            return self._stream
+            return self._messages
 
-    async def _read(self, reader: asyncio.StreamReader, stream: asyncio.StreamWriter) -> None:
-        """Hand answers to those who wait for them, until the writer is gone."""
-        try:
-            while True:
-                done = msgspec.msgpack.decode(await _message(reader), type=_Done)
-                future = self._waiting.get(done.number)
-                if future is None or future.done():
-                    continue
-                if done.status == 200:
-                    future.set_result(done.positions)
-                else:
-                    future.set_exception(Refusal(done.status, done.error, retry_after=done.retry_after))
-        except (OSError, asyncio.IncompleteReadError):
-            stream.close()
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_exception(_gone())
+    def _done(self, messages: _Messages, content: bytes) -> None:
+        done = msgspec.msgpack.decode(content, type=_Done)
+        future = self._waiting.get(done.number)
+        if future is not None:
+            refused = done.status != 200
+            _settle(
+                future, Refusal(done.status, done.error, retry_after=done.retry_after) if refused else done.positions
+            )
+
+    def _lost(self) -> None:
+        for future in self._waiting.values():
+            _settle(future, _gone())
 
 
 def _gone() -> Refusal:
     return Refusal(503, "the process that stores feedback is being started again", retry_after=1.0)
 
 
-def _framed(message: msgspec.Struct) -> bytes:
-    content = msgspec.msgpack.encode(message)
-    return len(content).to_bytes(_LENGTH, "little") + content
-
-
-async def _message(reader: asyncio.StreamReader) -> bytes:
-    length = int.from_bytes(await reader.readexactly(_LENGTH), "little")
-    if length > _LARGEST:
-        raise OSError("a message is too long")
-    return await reader.readexactly(length)
-
-
 async def _serve(writer: Writer, path: Path, supervisor: int) -> None:
     """Store what workers send, until a signal says to end, or the process that started this one has."""
     ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    tasks = set[asyncio.Task[None]]()
+        loop.add_signal_handler(number, ended.set)
+    opened: list[_Messages] = []
 
-    async def store(wanted: _Wanted, stream: asyncio.StreamWriter) -> None:
-        try:
-            done = _Done(wanted.number, await writer.append(wanted.rows))
-        except Refusal as refusal:
-            done = _Done(wanted.number, [], refusal.status, refusal.text, refusal.retry_after or 1.0)
-        stream.write(_framed(done))
+    def came(messages: _Messages, content: bytes) -> None:
+        wanted = msgspec.msgpack.decode(content, type=_Wanted)
 
-    async def connected(reader: asyncio.StreamReader, stream: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                wanted = msgspec.msgpack.decode(await _message(reader), type=_Wanted)
-                task = asyncio.ensure_future(store(wanted, stream))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        except (OSError, asyncio.IncompleteReadError):
-            stream.close()
+        def tell(found: list[int] | Refusal) -> None:
+            if isinstance(found, Refusal):
+                messages.send(_Done(wanted.number, [], found.status, found.text, found.retry_after or 1.0))
+            else:
+                messages.send(_Done(wanted.number, found))
+
+        writer.put(wanted.rows, tell)
+
+    def connected() -> _Messages:
+        opened[:] = [each for each in opened if not each.closed]
+        opened.append(_Messages(came))
+        return opened[-1]
 
     path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(connected, str(path))
+    server = await loop.create_unix_server(connected, str(path))
     while not ended.is_set() and os.getppid() == supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), 1.0)
     server.close()
-    if tasks:
-        await asyncio.wait(tasks)
+    writer.close()
+    for each in opened:
+        each.close()
+    await asyncio.sleep(0.05)  # so that the last answers leave
 
 
 def main() -> None:
     """Write until SIGTERM; the settings come as JSON on standard input."""
+    import uvloop
+
     settings: dict[str, Any] = json.load(sys.stdin)
     state = State(settings["state"], durability=settings["durability"])
-    writer = Writer(state)
-    asyncio.run(_serve(writer, Path(settings["socket"]), settings["supervisor"]))
-    writer.close()
+    uvloop.run(_serve(Writer(state), Path(settings["socket"]), settings["supervisor"]))
     state.close()
 
 
