@@ -45,6 +45,19 @@ def test_a_version_for_other_classes(client: Client) -> None:
     assert version in [each["version"] for each in client.versions("signs")["versions"]]
 
 
+def test_a_version_that_takes_seconds_is_waited_for_or_a_job(client: Client) -> None:
+    rows, labels = np.array([[0.0, 1, 0], [0, 2, 0], [0, 0, 1], [0, 0, 2]]), ["y", "y", "z", "z"]
+    job = client.adapt("signs", rows, labels, way="logistic", wait=None)
+    assert (job.state, job.id[:2], job.version) == ("queued", "j-", "")
+    version = client.wait(job)
+    assert client.infer("signs", np.array([[0.0, 0, 5], [0, 5, 0]]), version=version).labels == ("z", "y")
+    assert client.job("signs", job.id).version == version
+    with pytest.raises(ServiceError, match="no way 'magic'"):
+        client.adapt("signs", rows, labels, way="magic")
+    with pytest.raises(ServiceError, match="has not ended after 0 s"):
+        client.adapt("signs", rows, labels, way="logistic", wait=0)
+
+
 def test_image_files_are_prepared_by_the_service(client: Client, tmp_path: Path) -> None:
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         Image.new("RGB", (50, 30), colour).save(tmp_path / f"{name}.png")

@@ -57,7 +57,7 @@ def test_a_label_is_stored_once(state: State) -> None:
         ("x", "a", "other"),
     ]
     assert [row.event for row in state.feedback("m", after=first)] == ["y", "x"]
-    assert (state.last_position("m"), state.last_position("other")) == (third, 0)
+    assert (state.behind("m", first)[0], state.behind("other", 0)) == (2, (0, None))
 
 
 def test_it_is_there_after_it_was_opened_again(state: State) -> None:

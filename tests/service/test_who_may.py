@@ -10,6 +10,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from mapsto.service.hosts import Hosts
+from mapsto.service.job_queue import Job
 from mapsto.service.keys import SCOPES, Scope, ended
 from mapsto.service.routes import PUBLIC
 from mapsto.service.signing_keys import SigningKeys
@@ -29,6 +30,7 @@ ROUTES: dict[tuple[str, str], tuple[Scope, ...]] = {
     ("POST", MODEL + "/infer"): ("predict",),
     ("POST", MODEL + "/versions/{version}/infer"): ("predict",),
     ("POST", MODEL + "/adapt"): ("adapt",),
+    ("GET", MODEL + "/jobs/{job}"): ("adapt",),
     ("POST", MODEL + "/feedback"): ("learn",),
     ("GET", MODEL + "/learner"): ("learn",),
     ("POST", MODEL + "/versions/{version}/promote"): ("admin",),
@@ -42,6 +44,8 @@ ROWS = [
     {"name": "input", "datatype": "FP32", "shape": [2, 3], "data": [0, 1, 0, 0, 0, 1]},
     {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["y", "z"]},
 ]
+JOB = "j-0000000000000000"
+"""A job of the tenant `default`."""
 BODIES: dict[str, Any] = {
     "infer": {"inputs": [ROW]},
     "adapt": {"inputs": ROWS},
@@ -62,6 +66,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Ite
     (folder / "keys.json").write_bytes(provider.key_set())
     tokens = Tokens(SigningKeys(str(folder / "keys.json")), audience=AUDIENCE, issuer=ISSUER)
     with started(folder, tokens=tokens, hosts=Hosts("127.0.0.1", ["mapsto.example"])) as running:
+        job = Job(id=JOB, model="signs", tenant="default", way="logistic", shared=False, package="p")
+        running.service.jobs.submit(job, own=1, all_=1)
         yield running
 
 
@@ -84,7 +90,7 @@ def private(service: InProcess, alice: str) -> str:
 def call(service: InProcess, route: tuple[str, str], version: str = "1", **more: Any) -> Any:
     method, path = route
     body = BODIES.get(path.rpartition("/")[2]) if method == "POST" else None
-    return service.ask(path.format(name="signs", version=version), body, method=method, **more)
+    return service.ask(path.format(name="signs", version=version, job=JOB), body, method=method, **more)
 
 
 def test_every_route_has_a_decision(service: InProcess) -> None:

@@ -140,6 +140,7 @@ def serve(
         state=state or str(place),
         folder=place.parent,
         models=folders,
+        adapts=any(model.adapts for model in models),
         learning=tuple(model.name for model in models if model.adapts) if asked.learn != "none" else (),
         learner=asked.learn,
         promote=asked.promote,

@@ -154,7 +154,7 @@ def _rows(state: State, model: str) -> list[dict[str, Any]]:
 
 
 def _summary(state: State, model: str, last: int) -> dict[str, Any]:
-    end, status = state.last_position(model), state.learner_status(model)
+    status = state.learner_status(model)
     position = 0 if status is None else status[0]
     rows: list[FeedbackRow] = []
     after, labels = 0, 0
@@ -165,7 +165,7 @@ def _summary(state: State, model: str, last: int) -> dict[str, Any]:
     return {
         "model": model,
         "labels": labels,
-        "behind": len(state.feedback(model, after=position, most=100_000)) if end > position else 0,
+        "behind": state.behind(model, position)[0],
         "note": "" if status is None else status[2],
         "served": [
             {"version": version, "labels": count, "right, %": round(100 * right / count, 1)}

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 from urllib.parse import quote
 
 import numpy as np
@@ -26,7 +26,7 @@ from mapsto.errors import DomainError, MapstoError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Answer", "Client", "Inputs", "ServiceError"]
+__all__ = ["Answer", "Client", "Inputs", "Job", "ServiceError"]
 
 Inputs: TypeAlias = "Sequence[str | Path | bytes] | Mapping[str, Sequence[Any]] | NDArray[Any]"
 """Image files, by path or content; columns of a table by name; or the model's own tensor (N, ...)."""
@@ -53,6 +53,20 @@ class Answer:
     """(N, ...)."""
     request_id: str
     """By which `Client.feedback` names it; empty where the model does not learn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Adapting that takes seconds."""
+
+    model: str
+    id: str
+    """Empty of what was done at once."""
+    state: Literal["queued", "running", "done", "failed"]
+    version: str
+    """Once it is done."""
+    error: str
+    """Why it failed, where it did."""
 
 
 class Client:
@@ -90,11 +104,70 @@ class Client:
             request_id=found.get("parameters", {}).get("request_id", ""),
         )
 
-    def adapt(self, model: str, inputs: Inputs, labels: Sequence[str], *, shared: bool = False) -> str:
-        """A version for the classes of a few labelled samples: its name. `shared`: for everyone, by a key with the scope admin."""
+    @overload
+    def adapt(
+        self,
+        model: str,
+        inputs: Inputs,
+        labels: Sequence[str],
+        *,
+        way: str = ...,
+        shared: bool = ...,
+        wait: float = ...,
+    ) -> str: ...
+
+    @overload
+    def adapt(
+        self, model: str, inputs: Inputs, labels: Sequence[str], *, way: str = ..., shared: bool = ..., wait: None
+    ) -> Job: ...
+
+    def adapt(
+        self,
+        model: str,
+        inputs: Inputs,
+        labels: Sequence[str],
+        *,
+        way: str = "ridge",
+        shared: bool = False,
+        wait: float | None = 600.0,
+    ) -> str | Job:
+        """A version for the classes of a few labelled samples: its name, or the job that makes it.
+
+        Parameters
+        ----------
+        way
+            How its head is fitted: ``ridge``, at once; ``logistic`` or ``best``, as a job of the service that takes seconds.
+        shared
+            For everyone, by a key with the scope admin.
+        wait
+            Seconds for which a job is waited for; None: it is not, and given back.
+
+        Raises
+        ------
+        ServiceError
+            It is refused, the job failed, or it has not ended in time.
+        """
         own = {"name": "label", "datatype": "BYTES", "shape": [len(labels)], "data": list(map(str, labels))}
-        body = {"inputs": [*self._tensors(model, inputs), own], "parameters": {"shared": shared}}
-        return str(self._asked(f"{_model(model)}/adapt", body)["model_version"])
+        body = {"inputs": [*self._tensors(model, inputs), own], "parameters": {"way": way, "shared": shared}}
+        job = _job(self._asked(f"{_model(model)}/adapt", body))
+        return job if wait is None else self.wait(job, seconds=wait)
+
+    def job(self, model: str, id_: str) -> Job:
+        """How far a job is."""
+        return _job(self._asked(f"{_model(model)}/jobs/{quote(id_, safe='')}"))
+
+    def wait(self, job: Job, *, seconds: float = 600.0) -> str:
+        """The version that comes of a job. Raises `ServiceError` where it failed or has not ended in time."""
+        end, pause = time.monotonic() + seconds, 0.1
+        while job.state in ("queued", "running"):
+            if time.monotonic() > end:
+                raise ServiceError(f"job '{job.id}' has not ended after {seconds:g} s", status=202, where=self._url)
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+            job = self.job(job.model, job.id)
+        if job.state == "failed":
+            raise ServiceError(f"job '{job.id}' failed: {job.error}", status=200, where=self._url)
+        return job.version
 
     def feedback(self, model: str, answer: Answer | str, labels: Sequence[str]) -> int:
         """Store what is right of the samples of an answer, or of a request by its id: how many labels are stored.
@@ -186,6 +259,16 @@ class Client:
 
 def _model(name: str) -> str:
     return f"/v2/models/{quote(name, safe='')}"
+
+
+def _job(found: Mapping[str, Any]) -> Job:
+    return Job(
+        model=found["model_name"],
+        id=found.get("job", ""),
+        state=found.get("state", "done"),
+        version=found.get("model_version", ""),
+        error=found.get("error", ""),
+    )
 
 
 def _column(name: str, values: Sequence[Any]) -> dict[str, Any]:

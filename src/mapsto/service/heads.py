@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mapsto.nn.online.head import Head as LearntHead
     from mapsto.nn.online.head import RowColumn
 
-__all__ = ["VersionHead", "fitted", "of_learner"]
+__all__ = ["VersionHead", "fitted", "numbered", "of_learner"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +91,22 @@ class VersionHead:
         return head
 
 
+def numbered(features: NDArray[np.float32], labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The classes in the order in which they come, and each example's number among them.
+
+    Raises `DataError` for fewer than two classes, or features that are not finite.
+    """
+    classes = tuple(dict.fromkeys(labels))
+    if len(classes) < 2:
+        raise DataError(
+            "the examples are of fewer than two classes", where="adapt", hint="give examples of two or more"
+        )
+    if not np.isfinite(features).all():
+        raise DataError("the model gives NaN or infinity for an example", where="adapt", hint="leave that example out")
+    numbers = {label: number for number, label in enumerate(classes)}
+    return classes, np.array([numbers[label] for label in labels], np.int64)
+
+
 def fitted(features: NDArray[np.float32], labels: Sequence[str]) -> VersionHead:
     """Ridge regression on the features or on their roots, whichever is likelier on examples that are left out in turn.
 
@@ -100,14 +116,7 @@ def fitted(features: NDArray[np.float32], labels: Sequence[str]) -> VersionHead:
     >>> head.classes, head.scores(np.array([[0, 3]], np.float32)).argmax()
     (('a', 'b'), np.int64(0))
     """
-    classes = tuple(dict.fromkeys(labels))
-    if len(classes) < 2:
-        raise DataError(
-            "the examples are of fewer than two classes", where="adapt", hint="give examples of two or more"
-        )
-    if not np.isfinite(features).all():
-        raise DataError("the model gives NaN or infinity for an example", where="adapt", hint="leave that example out")
-    numbers = np.array([classes.index(label) for label in labels])
+    classes, numbers = numbered(features, labels)
     ways = {
         rooted: ridge.fitted(ridge.rooted(features) if rooted else features, numbers, len(classes), normalise=True)
         for rooted in (True, False)

@@ -44,7 +44,7 @@ OTHER = "other"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-_ROUTES = frozenset(("adapt", "feedback", "versions", "promote", "rollback", "learner"))
+_ROUTES = frozenset(("adapt", "feedback", "versions", "promote", "rollback", "learner", "jobs"))
 _REASONS = {
     400: "invalid",
     401: "unauthenticated",
@@ -312,7 +312,8 @@ class Metrics:
         model = parts[3] if len(parts) > 3 and parts[2] == "models" else ""
         if model and model not in self._models:
             model = OTHER
-        return model, parts[-1] if model and parts[-1] in _ROUTES else OTHER
+        action = parts[4] if len(parts) == 6 and parts[4] == "jobs" else parts[-1]
+        return model, action if model and action in _ROUTES else OTHER
 
     def _work(self) -> None:
         while not self._ended.wait(_TICK):
@@ -402,6 +403,9 @@ class _Collected(Collector):
             [((name, version, _kind(version), digest), 1.0) for name, version, digest in versions],
         )
         learning = [each.name for each in models if each.adapts]
+        jobs = service.jobs.counts()
+        open_ = [((name, state), jobs.get((name, state), 0)) for name in learning for state in ("queued", "running")]
+        yield _gauge("mapsto_adapt_jobs", "Jobs of adapting that have not ended.", ("model", "state"), open_)
         yield from self._of_learning(learning, now)
         yield from self._of_labels(learning)
 

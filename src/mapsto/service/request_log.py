@@ -18,7 +18,7 @@ from mapsto.service.request_handler import CALLER, Application, Receive, Scope, 
 __all__ = ["RequestLog"]
 
 _ACTIONS = frozenset(
-    ("adapt", "feedback", "infer", "learner", "live", "metrics", "promote", "ready", "rollback", "versions")
+    ("adapt", "feedback", "infer", "jobs", "learner", "live", "metrics", "promote", "ready", "rollback", "versions")
 )
 
 
@@ -79,11 +79,12 @@ class RequestLog:
         if model and status < 400:
             asked = parts[5] if len(parts) > 5 and parts[4] == "versions" else ""
             version = asked or self._active(model)
+        action = parts[4] if len(parts) == 6 and parts[4] == "jobs" else parts[-1]
         row = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "key": caller,
             "method": scope["method"] if len(scope["method"]) < 8 else "",
-            "action": parts[-1] if parts[-1] in _ACTIONS else "",
+            "action": action if action in _ACTIONS else "",
             "model": model,
             "version": version,
             "status": status,

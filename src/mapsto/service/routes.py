@@ -9,6 +9,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -39,7 +40,41 @@ _FILES = {
     "data": ["…", "…"],
 }
 _LABELS = {"feedback": [{"request_id": "00000000000162b436b02b5542ed", "row": 0, "label": "cat"}]}
-_SUPPORT = {"inputs": [_FILES, {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["cat", "dog"]}]}
+_SUPPORT = {
+    "inputs": [_FILES, {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["cat", "dog"]}],
+    "parameters": {"way": "ridge", "shared": False},
+}
+_MADE = {
+    "model_name": "demo",
+    "model_version": "a-5f0c1d2e3b4a",
+    "classes": ["cat", "dog"],
+    "examples": 2,
+    "package": "9d5ed678fe57bcca610140957afab571…",
+    "shared": False,
+    "way": "ridge",
+    "dropped": [],
+    "seconds": 0.004,
+}
+_QUEUED = {
+    "job": "j-0123456789abcdef",
+    "model_name": "demo",
+    "state": "queued",
+    "way": "logistic",
+    "classes": ["cat", "dog"],
+    "examples": 2,
+    "shared": False,
+}
+_JOB = {
+    "job": "j-0123456789abcdef",
+    "model_name": "demo",
+    "state": "done",
+    "way": "logistic",
+    "created": 1796011200.0,
+    "changed": 1796011202.5,
+    "model_version": "a-5f0c1d2e3b4a",
+    "dropped": [],
+    "note": "logistic regression, strength 0.1 of 0.001, 0.01, 0.1, 1, 10 by cross-validation",
+}
 
 
 def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> FastAPI:
@@ -91,6 +126,11 @@ def _body(example: Any) -> dict[str, Any]:
     """What OpenAPI is told of the body of a request that a handler reads by itself."""
     content = {"application/json": {"schema": {"type": "object"}, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _example(text: str, example: Any) -> dict[str, Any]:
+    """What OpenAPI is told of an answer."""
+    return {"description": text, "content": {"application/json": {"example": example}}}
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
@@ -178,10 +218,31 @@ def _learning(service: Service, who: Who) -> APIRouter:
         "/adapt",
         tags=["adapt"],
         summary="A version from labelled examples, in the form of an inference request",
+        description="The parameter `way` says how the head is fitted: `ridge` in closed form, which is answered at once; `logistic` "
+        "(logistic regression, its strength by cross-validation) and `best` (the best of several by cross-validation) as a job, which is "
+        "answered with 202 and where to ask for it.",
         openapi_extra=_body(_SUPPORT),
+        responses={
+            200: _example("The version", _MADE),
+            202: _example("The job; `Location` is where to ask for it", _QUEUED),
+            429: _example("Too many jobs wait", {"error": "10 of your jobs wait or run; ask again when one has ended"}),
+        },
     )
-    async def adapt(name: str, request: Request, caller: Caller = may_adapt) -> dict[str, Any]:
-        return await service.adapt(name, await _asked(request, service), caller)
+    async def adapt(name: str, request: Request, caller: Caller = may_adapt) -> Response:
+        found = await service.adapt(name, await _asked(request, service), caller)
+        if "job" not in found:
+            return JSONResponse(found)
+        place = f"/v2/models/{quote(name, safe='')}/jobs/{found['job']}"
+        return JSONResponse(found, 202, {"location": place, "retry-after": "1"})
+
+    @router.get(
+        "/jobs/{job}",
+        tags=["adapt"],
+        summary="How far a job of adapting is: queued, running, done or failed",
+        responses={200: _example("The job; of one that failed, `error` says why", _JOB)},
+    )
+    async def job(name: str, job: str, caller: Caller = may_adapt) -> dict[str, Any]:
+        return await asyncio.to_thread(service.job, name, job, caller)
 
     @router.get("/versions", tags=["versions"], summary="The versions of a model")
     async def versions(name: str, caller: Caller = may_predict) -> dict[str, Any]:
@@ -207,7 +268,7 @@ def _learning(service: Service, who: Who) -> APIRouter:
             count = functools.partial(service.state.labels_around, name, position, tenant=caller.tenant)
             learnt, behind = await asyncio.to_thread(count)  # of very many labels it takes its time
             return {"position": learnt, "behind": behind, "version": version}
-        behind = max(0, service.state.last_position(name) - position)
+        behind, _ = await asyncio.to_thread(service.state.behind, name, position)
         found = {"position": position, "behind": behind, "version": version, "note": note}
         return found if changed is None else {**found, "changed": changed}
 

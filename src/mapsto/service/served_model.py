@@ -15,6 +15,7 @@ from mapsto.service.batching import Batcher, Run
 from mapsto.service.heads import VersionHead
 from mapsto.service.inference_protocol import Given, Output, datatype_of, tensor
 from mapsto.service.refusal import Refusal
+from mapsto.service.state import BASE
 from mapsto_runtime.manifest import read_manifest
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE", "IMAGES", "LABEL", "Features", "OwnHead", "ServedModel"]
 
-BASE = "1"
-"""The version that the package itself is."""
 LABEL, IMAGES = "label", "image"
 """The output that names the class of each sample, and the input of image files or raw pixels."""
 _ROUNDS = 5

@@ -106,6 +106,7 @@ async def _follow(service: Service, parent: int) -> None:
         await asyncio.sleep(_POLL_SECONDS)
         try:
             await loop.run_in_executor(None, service.refresh)
+            await loop.run_in_executor(None, service.note_uses)
         except StoreError as error:
             sys.stderr.write(f"mapsto: {error}\n")
         for text in await loop.run_in_executor(None, service.reload):

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from mapsto.errors import MapstoError, StoreError
-from mapsto.service.heads import VersionHead, fitted
+from mapsto.service.cross_validated_heads import WAYS
+from mapsto.service.fitting import Support
+from mapsto.service.heads import VersionHead, fitted, numbered
 from mapsto.service.inference_protocol import Asked, Given, Output, encode, tensor
+from mapsto.service.job_queue import NO_ROOM, Job, JobQueue
 from mapsto.service.kept_answers import Kept, KeptAnswers
 from mapsto.service.keys import Caller, Keys
 from mapsto.service.refusal import Refusal
@@ -31,6 +35,11 @@ __all__ = ["Feedback", "Limits", "Service"]
 
 EXTENSIONS = ("binary_tensor_data", "model_versions", "mapsto_adapt", "mapsto_feedback")
 _MOST_CLASSES = 1000
+_LONGEST_LABEL = 1000
+_RIDGE = "ridge"
+"""The way to a head in closed form, which is answered at once."""
+_NOTE_SECONDS = 5.0
+"""Between two times that the state is told which versions were used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +53,15 @@ class Limits:
     body: int = 64 << 20
     """Bytes of a request's body."""
     versions: int = 100
-    """Private versions of a tenant; the oldest goes when another comes."""
+    """Private versions of a tenant, a model; the one that was not used for longest goes when another comes."""
+    jobs: int = 10
+    """Jobs of a tenant that wait or run; beyond it 429."""
+    all_jobs: int = 100
+    """Jobs of all tenants that wait or run; beyond it 429."""
+    job_bytes: int = 64 << 20
+    """Of the features of a job's examples; beyond it 413."""
+    job_seconds: float = 600.0
+    """After which a job fails."""
     heads: int = 1000
     """Versions in memory."""
     kept: int = 10_000
@@ -70,6 +87,13 @@ class _Served:
     active: str = BASE
     heads: OrderedDict[str, tuple[VersionHead, str | None]] = field(default_factory=OrderedDict[str, Any])
     """Versions that were loaded, with their owner; the one used last is the last."""
+    used: set[str] = field(default_factory=set[str])
+    """Versions that were asked for and that the state was not told of."""
+
+    def taken_uses(self) -> list[str]:
+        """What `used` held."""
+        used, self.used = self.used, set()
+        return sorted(used)
 
 
 class Service:
@@ -97,6 +121,7 @@ class Service:
     ) -> None:
         self.state, self.limits = state, limits or Limits()
         self.keys, self.writer = Keys(state), writer or Writer(state)
+        self.jobs = JobQueue(state)
         self.ready = True
         self._folder, self._worker = folder, worker
         self._reload = False
@@ -104,6 +129,7 @@ class Service:
         """Told of feedback that was stored: the model, its new labels, and those that there were already."""
         self._models: dict[str, _Served] = {}
         self._changes = -1
+        self._noted = time.monotonic()
         self._work = ThreadPoolExecutor(2, thread_name_prefix="adapt")
         for model in models:
             self._models[model.name] = _Served(model, self._kept(model))
@@ -163,7 +189,21 @@ class Service:
                     except (Refusal, StoreError):  # of another package, or damaged: the one before goes on
                         continue
                 served.active = wanted
+            held = list(served.heads)
+            there = self.state.known(name, held)
+            for version in held:
+                if version not in there:
+                    served.heads.pop(version, None)
         return True
+
+    def note_uses(self) -> None:
+        """Tell the state every few seconds which versions were asked for: those that were not make room for others."""
+        if time.monotonic() - self._noted < _NOTE_SECONDS:
+            return
+        self._noted = time.monotonic()
+        for name, served in self._models.items():
+            if served.used:
+                self.state.note_use(name, served.taken_uses())
 
     def reload_soon(self) -> None:
         """Let `reload` be called by whoever follows the state; may be called by a signal's handler."""
@@ -213,53 +253,76 @@ class Service:
         return encode(model=name, version=chosen, asked=asked, outputs=outputs, parameters=parameters)
 
     async def adapt(self, name: str, asked: Asked, caller: Caller) -> dict[str, Any]:
-        """A version from a support set: the inputs, and the label of each as the input ``label``."""
+        """A version from a support set: the inputs, and the label of each as the input ``label``; or a ``job`` that makes it.
+
+        The parameter ``way`` says how the head is fitted: ``ridge``, at once, or one of `cross_validated_heads.WAYS`, as a job.
+        """
         served = self._served(name)
-        model = served.model
         labels, inputs = _labels(asked.inputs)
-        shared = asked.parameters.get("shared", False) is True
+        way, shared = _way(asked), asked.parameters.get("shared", False) is True
         if shared:
             caller.require("admin")
-        version = f"a-{secrets.token_hex(6)}"
+        owner = None if shared else caller.tenant
+        began = time.perf_counter()
 
-        def work() -> tuple[VersionHead, float]:
-            began = time.perf_counter()
-            samples = model.samples(inputs)
-            if len(samples) != len(labels):
-                raise Refusal(400, f"{len(samples)} examples but {len(labels)} labels; give one a sample")
-            if len(set(labels)) > _MOST_CLASSES:
-                raise Refusal(400, f"at most {_MOST_CLASSES} classes are taken")
-            head = fitted(model.embedded(samples), labels)
+        def work() -> dict[str, Any]:
+            if way != _RIDGE:
+                self._require_place(caller)
+            features = _features(served.model, inputs, labels)
+            if way != _RIDGE:
+                return self._submitted(served.model, features, labels, caller, way=way, shared=shared)
+            head = fitted(features, labels)
             row = VersionRow(
                 model=name,
-                version=version,
+                version=f"a-{secrets.token_hex(6)}",
                 kind="adapted",
                 parent=BASE,
-                package=model.digest,
+                package=served.model.digest,
                 content=head.content(),
-                owner=None if shared else caller.tenant,
+                owner=owner,
                 note=f"{len(labels)} examples of {len(head.classes)} classes",
             )
-            self.state.add_version(row)
-            self._keep_within_quota(name, caller)
-            return head, time.perf_counter() - began
+            dropped = self.state.add_version(row, most=self.limits.versions, used=served.taken_uses())
+            if dropped is None:
+                raise Refusal(409, NO_ROOM)
+            self._remember(served, row.version, head, owner)
+            for version in dropped:
+                served.heads.pop(version, None)
+            return {
+                "model_name": name,
+                "model_version": row.version,
+                "classes": list(head.classes),
+                "examples": len(labels),
+                "package": served.model.digest,
+                "shared": shared,
+                "way": way,
+                "dropped": dropped,
+                "seconds": round(time.perf_counter() - began, 6),
+            }
 
         try:
-            head, seconds = await asyncio.get_running_loop().run_in_executor(self._work, work)
+            return await asyncio.get_running_loop().run_in_executor(self._work, work)
         except StoreError as error:
             raise Refusal(503, f"the version was not stored: {error.what}", retry_after=5.0) from error
         except MapstoError as error:
             raise Refusal(400, str(error)) from error
-        self._remember(served, version, head, None if shared else caller.tenant)
-        return {
-            "model_name": name,
-            "model_version": version,
-            "classes": list(head.classes),
-            "examples": len(labels),
-            "package": model.digest,
-            "shared": shared,
-            "seconds": round(seconds, 6),
-        }
+
+    def job(self, name: str, id_: str, caller: Caller) -> dict[str, Any]:
+        """How far a job of the caller's tenant is."""
+        model = self.model(name)
+        job = self.jobs.find(name, id_, tenant=caller.tenant)
+        if job is None:
+            raise Refusal(404, f"model '{name}' has no job '{short(id_)}'")
+        found = {**_told(job), "created": job.created, "changed": job.changed}
+        if job.package != model.digest:
+            return {
+                **found,
+                "state": "failed",
+                "error": "the package was replaced after this was asked for; adapt again",
+            }
+        if job.state == "done":
+            return {**found, "model_version": job.version, "dropped": list(job.dropped), "note": job.note}
+        return {**found, "error": job.note} if job.state == "failed" else found
 
     async def feedback(self, name: str, given: Sequence[Feedback], caller: Caller) -> list[dict[str, Any]]:
         """Store labels; what is returned is stored durably, or was before."""
@@ -350,6 +413,7 @@ class Service:
             held = self._load(served, chosen)
         else:
             served.heads.move_to_end(chosen)
+        served.used.add(chosen)
         head, owner = held
         if owner is not None and owner != caller.tenant:
             raise self._no_version(served, chosen)
@@ -376,10 +440,35 @@ class Service:
     def _no_version(self, served: _Served, version: str) -> Refusal:
         return Refusal(404, f"model '{served.model.name}' has no version '{short(version)}'")
 
-    def _keep_within_quota(self, name: str, caller: Caller) -> None:
-        own = [row.version for row in self.state.versions(name) if row.owner == caller.tenant]
-        if len(own) > self.limits.versions:
-            self.state.drop_versions(name, own[: len(own) - self.limits.versions])
+    def _submitted(
+        self, model: ServedModel, features: Any, labels: Sequence[str], caller: Caller, *, way: str, shared: bool
+    ) -> dict[str, Any]:
+        """A new job, as its caller is told of it."""
+        if features.nbytes > self.limits.job_bytes:
+            most = self.limits.job_bytes // (4 * features.shape[1])
+            raise Refusal(
+                413, f"{len(features)} examples are too many for a job: at most {most} of this model are taken"
+            )
+        classes, numbers = numbered(features, labels)
+        content = Support(
+            np.ascontiguousarray(features, np.float32).tobytes(), features.shape[1], numbers.tolist(), [*classes]
+        )
+        job = Job(
+            id=f"j-{secrets.token_hex(8)}",
+            model=model.name,
+            tenant=caller.tenant,
+            way=way,
+            shared=shared,
+            package=model.digest,
+            content=msgspec.msgpack.encode(content),
+        )
+        _refuse_full(self.jobs.submit(job, own=self.limits.jobs, all_=self.limits.all_jobs), self.limits)
+        return {**_told(job), "classes": list(classes), "examples": len(labels), "shared": shared}
+
+    def _require_place(self, caller: Caller) -> None:
+        """Raises `Refusal` (429) where another job has no place, before anything is computed for it."""
+        full = self.jobs.full(caller.tenant, own=self.limits.jobs, all_=self.limits.all_jobs)
+        _refuse_full(full, self.limits)
 
     def _deadline(self, asked: Asked) -> float:
         """Seconds, the request's ``timeout`` in microseconds where it has one."""
@@ -421,6 +510,33 @@ class Service:
         )
 
 
+def _features(model: ServedModel, inputs: Sequence[Given], labels: Sequence[str]) -> Any:
+    """Features (N, D) of the examples of a support set. Raises `Refusal` (400) where it is none."""
+    samples = model.samples(inputs)
+    if len(samples) != len(labels):
+        raise Refusal(400, f"{len(samples)} examples but {len(labels)} labels; give one a sample")
+    if len(set(labels)) > _MOST_CLASSES:
+        raise Refusal(400, f"at most {_MOST_CLASSES} classes are taken")
+    return model.embedded(samples)
+
+
+def _way(asked: Asked) -> str:
+    way = asked.parameters.get("way", _RIDGE)
+    if way != _RIDGE and way not in WAYS:
+        raise Refusal(400, f"there is no way '{short(str(way))}' to adapt; the ways are {', '.join((_RIDGE, *WAYS))}")
+    return str(way)
+
+
+def _told(job: Job) -> dict[str, Any]:
+    return {"job": job.id, "model_name": job.model, "state": job.state, "way": job.way}
+
+
+def _refuse_full(full: str, limits: Limits) -> None:
+    if full:
+        whose = f"{limits.jobs} of your jobs" if full == "own" else "as many jobs as are taken"
+        raise Refusal(429, f"{whose} wait or run; ask again when one has ended", retry_after=5.0, reason="jobs")
+
+
 def _unobserved(model: str, stored: int, known: int) -> None:
     """Nobody asks."""
 
@@ -434,6 +550,6 @@ def _labels(inputs: Sequence[Given]) -> tuple[list[str], list[Given]]:
     if not others:
         raise Refusal(400, "a support set has the examples beside their labels")
     found = [value.decode("utf-8", "replace") for value in tensor(own[0]).ravel().tolist()]
-    if any(not label.strip() for label in found):
-        raise Refusal(400, "a label is empty")
+    if any(not label.strip() or len(label) > _LONGEST_LABEL for label in found):
+        raise Refusal(400, f"a label is a text of 1 to {_LONGEST_LABEL} characters")
     return found, others

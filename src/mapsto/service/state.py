@@ -21,9 +21,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mapsto.errors import SpecError, StoreError
 
-__all__ = ["Durability", "FeedbackRow", "State", "VersionRow", "default_state", "tables"]
+__all__ = ["BASE", "Durability", "FeedbackRow", "State", "VersionRow", "default_state", "jobs_table", "tables"]
 
 Durability = Literal["process", "power"]
+BASE = "1"
+"""The version that a package itself is."""
 _FORMAT = 1
 _BUSY_MS = 10_000
 
@@ -95,6 +97,28 @@ _leases = sa.Table(
     sa.Column("holder", sa.Text, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
 )
+jobs_table = sa.Table(
+    "jobs",
+    tables,
+    sa.Column("position", _big, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("way", sa.Text, nullable=False),
+    sa.Column("shared", sa.Integer, nullable=False),
+    sa.Column("package", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("changed", sa.Float, nullable=False),
+    sa.Column("begun", sa.Integer, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("dropped", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+"""Rows of `mapsto.service.job_queue`; a state of before gets the table when it is opened."""
 _keys = sa.Table(
     "keys",
     tables,
@@ -246,28 +270,22 @@ class State:
             .order_by(_feedback.c.position)
             .limit(most)
         )
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             found = connection.execute(query).mappings().all()
         return [FeedbackRow(**row) for row in found]
 
     def labels_around(self, model: str, position: int, *, tenant: str) -> tuple[int, int]:
         """How many labels of a tenant are up to a position, and how many beyond it."""
         own = sa.select(sa.func.count()).where(_feedback.c.model == model, _feedback.c.tenant == tenant)
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             upto = connection.execute(own.where(_feedback.c.position <= position)).scalar() or 0
             beyond = connection.execute(own.where(_feedback.c.position > position)).scalar() or 0
         return upto, beyond
 
-    def last_position(self, model: str) -> int:
-        """The position of a model's last row; 0 where there is none."""
-        query = sa.select(sa.func.max(_feedback.c.position)).where(_feedback.c.model == model)
-        with self._engine.connect() as connection:
-            return int(connection.execute(query).scalar() or 0)
-
     def models(self) -> list[str]:
         """The names of models that have feedback, versions or an active version."""
         names = [sa.select(table.c.model) for table in (_feedback, _versions, _active)]
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return sorted(str(row[0]) for row in connection.execute(sa.union(*names)))
 
     def served(self, model: str) -> list[tuple[str, int, int]]:
@@ -279,7 +297,7 @@ class State:
             .group_by(_feedback.c.version)
             .order_by(sa.func.min(_feedback.c.position))
         )
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return [(str(row[0]), int(row[1]), int(row[2])) for row in connection.execute(query)]
 
     def served_right(self, model: str, *, most: int) -> list[bool]:
@@ -290,35 +308,67 @@ class State:
             .order_by(_feedback.c.position.desc())
             .limit(most)
         )
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return [bool(right) for (right,) in connection.execute(query)][::-1]
 
     def behind(self, model: str, position: int) -> tuple[int, float | None]:
         """How many rows of a model are beyond a position, and when the first of them was stored."""
         query = sa.select(sa.func.count(), sa.func.min(_feedback.c.time))
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             row = connection.execute(query.where(_feedback.c.model == model, _feedback.c.position > position)).one()
         return int(row[0]), None if row[1] is None else float(row[1])
 
     # -- versions
 
-    def add_version(self, row: VersionRow) -> None:
-        """Store a version. Raises `StoreError` where there is one of that name."""
+    def add_version(self, row: VersionRow, *, most: int | None = None, used: Sequence[str] = ()) -> list[str] | None:
+        """Store a version, and make room for it. Raises `StoreError` where there is one of that name.
+
+        Parameters
+        ----------
+        most
+            Versions of the model that its owner may have: beyond it those go that were not used for longest. None: any number.
+        used
+            Of the model, versions that were asked for lately.
+
+        Returns
+        -------
+        list of str or None
+            The versions that went; None, and nothing is stored, where none may go, since they answer or answered last.
+        """
         with self.writing() as connection:
+            self._note_use(connection, row.model, used)
+            return self.put_version(connection, row, most=most)
+
+    def put_version(self, connection: sa.Connection, row: VersionRow, *, most: int | None = None) -> list[str] | None:
+        """As `add_version`, within a transaction."""
+        gone = [] if most is None or row.owner is None else self._make_room(connection, row.model, row.owner, most)
+        if gone is not None:
             self._put_version(connection, row)
+        return gone
+
+    def note_use(self, model: str, versions: Sequence[str]) -> None:
+        """Remember that versions were asked for."""
+        with self.writing() as connection:
+            self._note_use(connection, model, versions)
+
+    def known(self, model: str, versions: Sequence[str]) -> set[str]:
+        """Those of the versions that there are."""
+        query = sa.select(_versions.c.version).where(_versions.c.model == model, _versions.c.version.in_(versions))
+        with self.reading() as connection:
+            return {str(row[0]) for row in connection.execute(query)}
 
     def versions(self, model: str) -> list[VersionRow]:
         """All of a model, the earliest first, without their content."""
         columns = [column for column in _versions.c if column.name not in ("content", "used")]
         query = sa.select(*columns).where(_versions.c.model == model).order_by(_versions.c.created)
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return [VersionRow(**row, content=b"") for row in connection.execute(query).mappings()]
 
     def version(self, model: str, version: str) -> VersionRow | None:
         """One, with its content."""
         columns = [column for column in _versions.c if column.name != "used"]
         query = sa.select(*columns).where(_versions.c.model == model, _versions.c.version == version)
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else VersionRow(**row)
 
@@ -335,12 +385,12 @@ class State:
 
     def active(self, model: str) -> str:
         """The version that answers; empty where none was ever promoted."""
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return str(connection.execute(sa.select(_active.c.version).where(_active.c.model == model)).scalar() or "")
 
     def active_before(self, model: str) -> str:
         """The version that answered before the active one; empty where there was none."""
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return str(connection.execute(sa.select(_active.c.before).where(_active.c.model == model)).scalar() or "")
 
     def promote(self, model: str, version: str, *, read: str, why: str) -> bool:
@@ -370,7 +420,7 @@ class State:
 
     def changes(self) -> int:
         """A number that grows with every change of versions and keys: what replicas poll."""
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return int(connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "changes")).scalar() or 0)
 
     # -- learners
@@ -391,7 +441,7 @@ class State:
 
     def learns(self, model: str) -> bool:
         """Whether a learner is at work for a model, or was and has not given its right back."""
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             lease = sa.select(_leases.c.holder).where(_leases.c.model == model)
             return connection.execute(lease).scalar() is not None
 
@@ -403,14 +453,14 @@ class State:
     def learner(self, model: str) -> tuple[int, str, str, bytes] | None:
         """Of a model's learner its position, the version it published last, a note and its state."""
         query = sa.select(_learners.c.position, _learners.c.version, _learners.c.note, _learners.c.content)
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             row = connection.execute(query.where(_learners.c.model == model)).first()
         return None if row is None else (int(row[0]), str(row[1]), str(row[2]), bytes(row[3]))
 
     def learner_status(self, model: str) -> tuple[int, str, str, float] | None:
         """As `learner`, with the time of its last word in place of its state."""
         query = sa.select(_learners.c.position, _learners.c.version, _learners.c.note, _learners.c.changed)
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             row = connection.execute(query.where(_learners.c.model == model)).first()
         return None if row is None else (int(row[0]), str(row[1]), str(row[2]), float(row[3]))
 
@@ -522,7 +572,7 @@ class State:
 
         Each with ``id``, ``digest``, ``tenant``, ``scopes``, ``created``, ``expires``, ``revoked``, ``rate`` and ``burst``.
         """
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             return [dict(row) for row in connection.execute(sa.select(_keys).order_by(_keys.c.created)).mappings()]
 
     # -- private
@@ -556,6 +606,17 @@ class State:
         return engine
 
     @contextmanager
+    def reading(self) -> Generator[sa.Connection]:
+        """A connection for questions. Raises `StoreError` where there is no answer."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except exc.SQLAlchemyError as error:
+            raise StoreError(  # clients are told what it is, and not the database's own words
+                "the state cannot be read now", where=self._place, hint=f"look at its disk or server ({_reason(error)})"
+            ) from error
+
+    @contextmanager
     def writing(self) -> Generator[sa.Connection]:
         """A transaction that is committed at the end. Raises `StoreError` where that fails: then nothing is stored."""
         try:
@@ -572,15 +633,37 @@ class State:
             raise self._trouble(error, "cannot be written") from error
 
     def _trouble(self, error: Exception, what: str) -> StoreError:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        return StoreError(
-            f"the state {what} ({reason})", where=self.url.rpartition("@")[2], hint="look at its disk or server"
-        )
+        return StoreError(f"the state {what} ({_reason(error)})", where=self._place, hint="look at its disk or server")
+
+    @property
+    def _place(self) -> str:
+        """Its address without a password."""
+        return self.url.rpartition("@")[2]
 
     def _end_key(self, connection: sa.Connection, id_: str, at: float) -> None:
         """An earlier end stays."""
         later = sa.or_(_keys.c.revoked.is_(None), _keys.c.revoked > at)
         connection.execute(sa.update(_keys).where(_keys.c.id == id_, later).values(revoked=at))
+
+    def _make_room(self, connection: sa.Connection, model: str, owner: str, most: int) -> list[str] | None:
+        """Forget versions of an owner so that he may have one more; None, and none is forgotten, where too few may go."""
+        own = sa.select(_versions.c.version).where(_versions.c.model == model, _versions.c.owner == owner)
+        names = [str(row[0]) for row in connection.execute(own.order_by(_versions.c.used, _versions.c.created))]
+        over = len(names) + 1 - most
+        if over <= 0:
+            return []
+        answers = connection.execute(sa.select(_active.c.version, _active.c.before).where(_active.c.model == model))
+        pinned = {str(name) for row in answers for name in row}
+        going = [name for name in names if name not in pinned][:over]
+        if len(going) < over:
+            return None
+        connection.execute(sa.delete(_versions).where(_versions.c.model == model, _versions.c.version.in_(going)))
+        return going
+
+    def _note_use(self, connection: sa.Connection, model: str, versions: Sequence[str]) -> None:
+        if versions:
+            used = sa.update(_versions).where(_versions.c.model == model, _versions.c.version.in_(versions))
+            connection.execute(used.values(used=time.time()))
 
     def _put_version(self, connection: sa.Connection, row: VersionRow) -> None:
         now = time.time()
@@ -609,3 +692,7 @@ class State:
 
     def _changed(self, connection: sa.Connection) -> None:
         connection.execute(sa.update(_meta).where(_meta.c.name == "changes").values(value=_meta.c.value + 1))
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]

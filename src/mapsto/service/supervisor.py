@@ -1,8 +1,8 @@
-"""The processes of a service, kept running: workers that answer, one that writes, one that learns.
+"""The processes of a service, kept running: workers that answer, one that writes, one that fits versions, one that learns.
 
 A process that ends by itself is started again; one that cannot start, time after time, ends the service with what it said. SIGTERM and
-SIGINT end the workers first, which answer what they have begun, then the writer, which stores what waits, then the learner. SIGHUP
-has the workers load their packages again.
+SIGINT end the workers first, which answer what they have begun, then the writer, which stores what waits, then the fitter and the
+learner. SIGHUP has the workers load their packages again.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Settings:
     """Where workers keep answers for their labels."""
     models: Mapping[str, Path]
     """Packages by name."""
+    adapts: bool = True
+    """Whether a model adapts, so that one process fits versions that take seconds."""
     learning: tuple[str, ...] = ()
     """Models that learn from feedback."""
     learner: str = "online.ridge"
@@ -107,6 +109,9 @@ class Supervisor:
                 "ready": self._tells,
             }
             self._children.append(_Child(f"worker {number + 1}", "mapsto.service.worker", common | own))
+        if settings.adapts:
+            fits = {"limits": asdict(settings.limits), "poll": 0.2}
+            self._children.append(_Child("fitter", "mapsto.service.fitter", common | fits))
         if settings.learning:
             learns = {
                 "learner": settings.learner,
@@ -207,8 +212,8 @@ class Supervisor:
             self._start(child)
 
     def _stop(self) -> None:
-        """End all: workers, writer, learner."""
-        order = ("worker", "writer", "learner")
+        """End all: workers, writer, fitter, learner."""
+        order = ("worker", "writer", "fitter", "learner")
         for kind in order:
             own = [
                 child.process for child in self._children if child.name.startswith(kind) and child.process is not None
