@@ -309,4 +309,8 @@ def test_the_routes_are_described_with_examples(service: Served) -> None:
     for path in ("/v2/models/{name}/infer", "/v2/models/{name}/adapt", "/v2/models/{name}/feedback"):
         body = paths[path]["post"]["requestBody"]["content"]["application/json"]
         assert body["example"], path
+    adapt, job = paths["/v2/models/{name}/adapt"]["post"], paths["/v2/models/{name}/jobs/{job}"]["get"]
+    for status in ("200", "202", "429"):
+        assert adapt["responses"][status]["content"]["application/json"]["example"], status
+    assert job["responses"]["200"]["content"]["application/json"]["example"]["state"] == "done"
     assert service.call("/openapi.json", key="")[0] == 401

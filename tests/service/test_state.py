@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from mapsto.errors import StoreError
+from mapsto.service.job_queue import JobQueue
 from mapsto.service.state import FeedbackRow, State, VersionRow, tables
 from tests.service.databases import postgresql
 
@@ -140,6 +141,43 @@ def test_a_state_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken.sqlite").write_bytes(b"this is no database, whatever its name says" * 100)
     with pytest.raises(StoreError, match="cannot be opened"):
         State(tmp_path / "broken.sqlite")
+
+
+def test_a_state_of_before_gets_what_it_lacks(tmp_path: Path) -> None:
+    """Its first form had neither jobs nor the index of feedback by model."""
+    path = tmp_path / "state.sqlite"
+    held = State(path)
+    held.append([label("x")])
+    held.add_version(version("a"))
+    held.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE jobs")
+        connection.execute("DROP INDEX feedback_by_model")
+    connection.close()
+    again = State(path)
+    assert [row.event for row in again.feedback("m")] == ["x"]
+    assert again.version("m", "a") is not None
+    assert JobQueue(again).counts() == {}
+    again.close()
+    with sqlite3.connect(path) as connection:
+        names = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master")}
+        connection.execute("UPDATE meta SET value = 99 WHERE name = 'format'")
+    connection.close()
+    assert {"jobs", "feedback_by_model"} <= names
+    with pytest.raises(StoreError, match=r"of a later mapsto \(format 99\); upgrade mapsto"):
+        State(path)
+
+
+def test_a_version_that_is_used_stays_longer(state: State) -> None:
+    for name in ("a", "b", "c"):
+        state.add_version(version(name, "t"))
+    state.add_version(version("of another", "u"))
+    assert state.add_version(version("d", "t"), most=3, used=["a"]) == ["b"]
+    state.note_use("m", ["c"])
+    assert state.add_version(version("e", "t"), most=3) == ["a"]
+    assert state.add_version(version("f", "t"), most=2) == ["d", "c"], "fewer may be kept than before"
+    assert state.known("m", ["c", "e", "f", "of another"]) == {"e", "f", "of another"}
+    assert state.add_version(version("everyone's"), most=1) == []
 
 
 def test_nothing_of_a_transaction_that_fails_is_stored(state: State) -> None:

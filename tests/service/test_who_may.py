@@ -10,9 +10,12 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from mapsto.service.hosts import Hosts
-from mapsto.service.job_queue import Job
-from mapsto.service.keys import SCOPES, Scope, ended
+from mapsto.service.job_queue import NO_ROOM, Job
+from mapsto.service.keys import SCOPES, Caller, Scope, ended
+from mapsto.service.refusal import Refusal
 from mapsto.service.routes import PUBLIC
+from mapsto.service.served_model import ServedModel
+from mapsto.service.service import Service
 from mapsto.service.signing_keys import SigningKeys
 from mapsto.service.tokens import Tokens
 from tests.service.identity import AUDIENCE, ISSUER, Provider
@@ -219,16 +222,43 @@ def test_nobody_is_named_to_another(service: InProcess, bob: str, private: str) 
             assert "alice" not in body, route
 
 
-def test_the_oldest_private_version_of_a_tenant_goes_and_no_others(tmp_path: Any) -> None:
+def test_the_private_version_that_was_not_used_for_longest_goes_and_no_others(tmp_path: Any) -> None:
     with started(tmp_path) as service:
         a, b = (service.key(tenant=tenant) for tenant in "ab")
         object.__setattr__(service.service.limits, "versions", 2)
-        adapted = [
-            service.ask("/v2/models/signs/adapt", BODIES["adapt"], key=key).json()["model_version"]
-            for key in (b, a, a, a)
-        ]
-        held = [row.version for row in service.state.versions("signs")]
-        assert held == [adapted[0], *adapted[2:]]
+
+        def adapted(key: str) -> tuple[str, list[str]]:
+            made = service.ask("/v2/models/signs/adapt", BODIES["adapt"], key=key).json()
+            return made["model_version"], made["dropped"]
+
+        (others, _), (first, _), (second, none) = adapted(b), adapted(a), adapted(a)
+        assert none == []
+        infer = ("POST", MODEL + "/versions/{version}/infer")
+        assert call(service, infer, first, key=a).status == 200, "the older one is used"
+        third, dropped = adapted(a)
+        assert dropped == [second]
+        assert [row.version for row in service.state.versions("signs")] == [others, first, third]
+        assert [call(service, infer, each, key=a).status for each in (first, second, third)] == [200, 404, 200]
+        another = Service([ServedModel("signs", tmp_path / "signs")], service.state, tmp_path / "another")
+        service.state.note_use("signs", [third])
+        caller = Caller("x", "a", frozenset(SCOPES))
+        assert another._head(another._served("signs"), first, caller)[0] == first
+        assert adapted(a)[1] == [first]
+        another.refresh()
+        with pytest.raises(Refusal) as refused:
+            another._head(another._served("signs"), first, caller)
+        assert refused.value.status == 404, "what made room answers in no worker"
+
+
+def test_where_no_version_may_make_room_another_is_refused(tmp_path: Any) -> None:
+    with started(tmp_path) as service:
+        key = service.key()
+        object.__setattr__(service.service.limits, "versions", 1)
+        version = service.ask("/v2/models/signs/adapt", BODIES["adapt"], key=key).json()["model_version"]
+        assert service.state.promote("signs", version, read="", why="")
+        answer = service.ask("/v2/models/signs/adapt", BODIES["adapt"], key=key)
+        assert (answer.status, answer.json()["error"]) == (409, NO_ROOM)
+        assert [row.version for row in service.state.versions("signs")] == [version]
 
 
 def test_a_key_asks_no_oftener_than_it_may(service: InProcess) -> None:
