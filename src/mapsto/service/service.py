@@ -493,8 +493,8 @@ class Service:
 
     def _row(self, served: _Served, given: Feedback, event: str, kept: Kept, caller: Caller) -> FeedbackRow:
         label = given.label.strip()
-        if not label or len(label) > 1000:
-            raise Refusal(400, "a label is a text of 1 to 1000 characters")
+        if not label or len(label) > _LONGEST_LABEL:
+            raise Refusal(400, f"a label is a text of 1 to {_LONGEST_LABEL} characters")
         classes: Sequence[str] = served.model.signature.classes or ()
         if kept.version not in ("", BASE) and kept.version in served.heads:
             classes = served.heads[kept.version][0].classes

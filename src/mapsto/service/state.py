@@ -404,7 +404,7 @@ class State:
 
     def package(self, model: str) -> str:
         """The digest of the package that a model was served from last; empty where it never was."""
-        with self._engine.connect() as connection:
+        with self.reading() as connection:
             found = connection.execute(sa.select(_packages.c.package).where(_packages.c.model == model)).scalar()
         return str(found or "")
 
