@@ -16,7 +16,7 @@ from PIL import Image
 from mapsto import datasets
 from mapsto.service.client import Client
 from tests.command import mapsto
-from tests.service.served import serving
+from tests.service.served import Served, serving
 from tests.service.watching import needs_prometheus, until, watching
 
 SHOTS, BEFORE, LABELLED, AFTER = 5, 1000, 200, 700
@@ -29,8 +29,12 @@ def png(image: NDArray[np.uint8]) -> bytes:
     return content.getvalue()
 
 
-def taught(client: Client, events: list[tuple[bytes, str]]) -> NDArray[np.bool_]:
-    """Whether each was answered right, before its label was given."""
+def taught(served: Served, client: Client, events: list[tuple[bytes, str]]) -> NDArray[np.bool_]:
+    """Whether each was answered right, before its label was given; labels come no faster than they are learnt, as they do in use."""
+
+    def learnt() -> bool:
+        return served.call("/v2/models/run/learner")[1]["behind"] == 0
+
     right: list[bool] = []
     for start in range(0, len(events), 10):
         part = events[start : start + 10]
@@ -38,6 +42,8 @@ def taught(client: Client, events: list[tuple[bytes, str]]) -> NDArray[np.bool_]
         labels = [label for _, label in part]
         right += [given == label for given, label in zip(answer.labels, labels, strict=True)]
         assert client.feedback("run", answer, labels) == len(labels)
+        if start % 50 == 40:
+            until(learnt, "the labels are learnt")
     return np.array(right)
 
 
@@ -79,9 +85,9 @@ def test_from_training_to_a_service_that_learns(tmp_path: Path, monkeypatch: pyt
         upright = [event(number, False) for number in rest[:BEFORE]]
         for start in range(0, BEFORE - LABELLED, 10):
             client.infer("run", [image for image, _ in upright[start : start + 10]])
-        before = taught(client, upright[-LABELLED:])
+        before = taught(served, client, upright[-LABELLED:])
         calm = set(hook.ever)
-        after = taught(client, [event(number, True) for number in rest[BEFORE : BEFORE + AFTER]])
+        after = taught(served, client, [event(number, True) for number in rest[BEFORE : BEFORE + AFTER]])
         assert client.versions("run")["active"].startswith("l-"), "what was learnt answers"
         until(lambda: "MapstoInputDrift" in hook.ever, "the alarm for other inputs")
         assert served.end() == 0
