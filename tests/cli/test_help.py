@@ -243,6 +243,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mapsto("stream", "table.csv", "--target", "column", code=0)
         mapsto("keys", "make", "runs/demo", "--name", "phone", code=0)
         _promoted(folder / "runs" / "demo" / "package")
+        mapsto("state", "backup", "runs/demo", "--out", "sunday.sqlite", code=0)
     for name in ("short", "meta_protonet", "photos", "vgg_cifar"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
     return folder

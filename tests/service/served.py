@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,10 @@ class Served:
 
 
 @contextmanager
-def serving(*arguments: object, folder: Path, port: int = 0) -> Iterator[Served]:
-    """``mapsto serve`` with its state in a folder; it is ended at the end."""
+def serving(*arguments: object, folder: Path, port: int = 0, state: str = "") -> Generator[Served]:
+    """``mapsto serve`` with its state in a folder, or where `state` says; it is ended at the end."""
     command = [sys.executable, "-m", "mapsto", "serve", *map(str, arguments), "--port", str(port)]
-    command += ["--state", str(folder / "state.sqlite")]
+    command += ["--state", state or str(folder / "state.sqlite")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     log = (folder / "serve.log").open("w+")
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)

@@ -37,6 +37,7 @@ ORDER = (
     "monitor",
     "versions",
     "feedback",
+    "state",
     "report",
     "list",
     "show",

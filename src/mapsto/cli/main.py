@@ -29,6 +29,7 @@ from mapsto.cli import (
     report,
     run,
     serve,
+    state,
     store,
     versions,
 )
@@ -52,6 +53,7 @@ _COMMANDS = (
     keys,
     monitor,
     versions,
+    state,
     report,
     store,
     bench,

@@ -138,7 +138,7 @@ def serve(
     address = f"http://{asked.host if ':' not in asked.host else f'[{asked.host}]'}:{listening.getsockname()[1]}"
     settings = Settings(
         state=state or str(place),
-        folder=place.parent,
+        folder=place.with_name(f"{place.stem}-answers"),  # not among packages, nor among those of another state
         models=folders,
         adapts=any(model.adapts for model in models),
         learning=tuple(model.name for model in models if model.adapts) if asked.learn != "none" else (),

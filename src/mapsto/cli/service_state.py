@@ -15,7 +15,7 @@ from mapsto.errors import MissingExtra, SpecError
 if TYPE_CHECKING:
     from mapsto.service.state import State
 
-__all__ = ["PackageArgument", "StateOption", "opened_state"]
+__all__ = ["PackageArgument", "StateOption", "opened_state", "place_of"]
 
 PackageArgument = Annotated[
     str | None, typer.Argument(help="The first package that is served, or the --out folder of the run that made it.")
@@ -30,14 +30,13 @@ StateOption = Annotated[
 ]
 
 
-@contextmanager
-def opened_state(package: str | None, state: str | None, *, where: str, new: bool = False) -> Generator[State]:
-    """The state of a service; it is made where `new` says so."""
+def place_of(package: str | None, state: str | None, *, where: str) -> str:
+    """Where the state of a service is: a file, or ``postgresql://…``. Raises `SpecError` where neither or both are given."""
     try:
         import_module("msgspec")
     except ImportError as error:
         raise MissingExtra("msgspec", "serve", where=where) from error
-    from mapsto.service.state import State, default_state
+    from mapsto.service.state import default_state
     from mapsto_runtime.answer_rows import package_folder
 
     if (package is None) == (state is None):
@@ -50,8 +49,16 @@ def opened_state(package: str | None, state: str | None, *, where: str, new: boo
         folder = package_folder(Path(package))
         if not (folder / "manifest.json").is_file():
             raise SpecError("holds no package", where=package, hint="give a package's folder, or that of its run")
-        state = str(default_state(folder))
-    url = str(state)
+        return str(default_state(folder))
+    return str(state)
+
+
+@contextmanager
+def opened_state(package: str | None, state: str | None, *, where: str, new: bool = False) -> Generator[State]:
+    """The state of a service; it is made where `new` says so."""
+    url = place_of(package, state, where=where)
+    from mapsto.service.state import State
+
     if not new and "://" not in url and not Path(url).is_file():
         raise SpecError(
             "there is no state of a service yet",

@@ -450,6 +450,11 @@ class State:
         with self.writing() as connection:
             connection.execute(sa.delete(_leases).where(_leases.c.model == model, _leases.c.holder == holder))
 
+    def drop_leases(self) -> None:
+        """Let anyone learn: no learner is at work."""
+        with self.writing() as connection:
+            connection.execute(sa.delete(_leases))
+
     def learner(self, model: str) -> tuple[int, str, str, bytes] | None:
         """Of a model's learner its position, the version it published last, a note and its state."""
         query = sa.select(_learners.c.position, _learners.c.version, _learners.c.note, _learners.c.content)
