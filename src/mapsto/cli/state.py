@@ -28,7 +28,7 @@ def state_backup(
 
     Example: mapsto state backup runs/demo --out monday.sqlite
     """
-    place = _file(package, state, "mapsto state backup")
+    place = _file(package, state, where="mapsto state backup")
     from mapsto.service.backup import back_up
 
     if not place.is_file():
@@ -54,7 +54,7 @@ def state_restore(
 
     Example: mapsto state restore runs/demo --from sunday.sqlite --force
     """
-    place = _file(package, state, "mapsto state restore")
+    place = _file(package, state, where="mapsto state restore")
     from mapsto.service.backup import replaced, restore
 
     was_there = place.exists()
@@ -69,7 +69,7 @@ def state_restore(
         print_note(f"the state that was there is {replaced(place)}")
 
 
-def _file(package: str | None, state: str | None, where: str) -> Path:
+def _file(package: str | None, state: str | None, *, where: str) -> Path:
     place = place_of(package, state, where=where)
     if "://" in place:
         raise SpecError(
