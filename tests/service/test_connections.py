@@ -55,6 +55,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 class Server(NamedTuple):
     uvicorn: uvicorn.Server
     port: int
+    closed: list[int]
+    """The statuses that metrics are told of."""
 
     def connection(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=5)
@@ -66,7 +68,9 @@ class Server(NamedTuple):
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(application, http=limited(LIMITS), ws="none", lifespan="off", log_level="critical")
+    closed: list[int] = []
+    own = limited(LIMITS, closed=closed.append)
+    config = uvicorn.Config(application, http=own, ws="none", lifespan="off", log_level="critical")
     running = uvicorn.Server(config)
 
     async def run() -> None:
@@ -76,7 +80,7 @@ def server() -> Iterator[Server]:
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    yield Server(running, listening.getsockname()[1])
+    yield Server(running, listening.getsockname()[1], closed)
     running.should_exit = True
     thread.join()
 
@@ -300,3 +304,22 @@ def test_connections_beyond_the_limit_are_told_so(server: Server) -> None:
     with closing(server.connection()) as again:
         again.sendall(b"GET /a HTTP/1.1\r\n\r\n")
         assert answer(again) == "/a 0"
+
+
+def test_what_is_refused_is_told_once_each(server: Server) -> None:
+    server.closed.clear()
+    sent = [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nx: " + b"y" * 3000 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n", b""]
+    for content in sent:
+        with closing(server.connection()) as client:
+            client.sendall(content)
+            rest(client)
+    assert server.closed == [400, 431, 408], "a connection on which nothing came is no request"
+    server.closed.clear()
+    clients = [server.connection() for _ in range(LIMITS.connections + 1)]
+    assert statuses(clients[-1]) == [503]
+    assert server.closed == [503]
+    for client in clients:
+        client.close()
+    end = time.monotonic() + 5
+    while server.open() and time.monotonic() < end:
+        time.sleep(0.01)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mapsto.errors import SpecError
-from mapsto.service.keys import ORDINARY, SCOPES, Keys, ended, made, rotated
+from mapsto.service.keys import ORDINARY, SCOPES, Keys, ended, made, made_for_run, rotated
 from mapsto.service.refusal import Refusal
 from mapsto.service.state import State
 
@@ -126,3 +126,13 @@ def test_what_there_is_not_is_not_rotated_or_ended(state: State) -> None:
             rotated(state, name, grace_days=1)
     with pytest.raises(SpecError, match="no valid key 'telephone'"):
         ended(state, "telephone")
+
+
+def test_the_key_of_a_run_is_valid_in_that_run_alone(state: State) -> None:
+    run, key = made_for_run(["predict"])
+    keys = Keys(state, run)
+    assert (keys.caller(key.encode()).name, keys.caller(key.encode()).scopes) == (run.name, {"predict"})
+    keys.refresh()
+    assert status(keys, key) == 200
+    assert state.all_keys() == [], "what is not stored cannot be left behind by a kill"
+    assert status(Keys(state), key) == status(Keys(state, made_for_run(["predict"])[0]), key) == 401

@@ -77,6 +77,18 @@ def test_a_busy_model_is_told_from_a_key_that_asks_too_often() -> None:
     assert of(text, "mapsto_refusals_total", reason="rate") == 1
 
 
+def test_refusals_below_the_application_are_counted() -> None:
+    metrics = Metrics(["m"])
+    for status in (400, 408, 431, 503, 503):
+        metrics.closed(status)
+    text = metrics.text().decode()
+    found = {
+        reason: of(text, "mapsto_refusals_total", reason=reason) for reason in ("too_slow", "headers", "connections")
+    }
+    assert found == {"too_slow": 1, "headers": 1, "connections": 2}
+    assert of(text, "mapsto_requests_total") == 0, "they were requests to nobody"
+
+
 def test_what_was_observed_is_counted_once() -> None:
     metrics = Metrics(["m"])
     observe = metrics.batch("m")

@@ -207,6 +207,23 @@ def test_it_ends_with_0_and_what_was_begun_is_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_all_processes_end_with_the_supervisor_and_so_does_the_key_of_the_run(tmp_path: Path) -> None:
+    linear_package(tmp_path / "signs", WRONG, CLASSES)
+    with serving(tmp_path / "signs", "--workers", 2, folder=tmp_path) as served:
+        children = psutil.Process(served.process.pid).children(recursive=True)
+        modules = sorted(part for child in children for part in child.cmdline() if part.startswith("mapsto.service."))
+        assert modules == [f"mapsto.service.{name}" for name in ("fitter", "learner", "worker", "worker", "writer")]
+        key = served.key
+        served.process.kill()
+        _, left = psutil.wait_procs(children, timeout=20)
+        assert left == []
+    (tmp_path / "serve.log").unlink()
+    with serving(tmp_path / "signs", folder=tmp_path) as served:
+        assert served.call("/v2/models/signs", key=key)[0] == 401
+        assert served.call("/v2/models/signs")[0] == 200
+
+
+@pytest.mark.slow
 def test_what_was_acknowledged_outlives_kills_of_every_process(tmp_path: Path) -> None:
     """Kills of workers, the writer and the learner under load, SIGKILL each: every label that was acknowledged is there, once."""
     linear_package(tmp_path / "signs", WRONG, CLASSES)

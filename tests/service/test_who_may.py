@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.routing import iter_route_contexts
 
+from mapsto.errors import StoreError
 from mapsto.service.hosts import Hosts
 from mapsto.service.job_queue import NO_ROOM, Job
 from mapsto.service.keys import SCOPES, Caller, Scope, ended
@@ -17,6 +19,7 @@ from mapsto.service.routes import PUBLIC
 from mapsto.service.served_model import ServedModel
 from mapsto.service.service import Service
 from mapsto.service.signing_keys import SigningKeys
+from mapsto.service.state import FeedbackRow
 from mapsto.service.tokens import Tokens
 from tests.service.identity import AUDIENCE, ISSUER, Provider
 from tests.service.in_process import InProcess, started
@@ -205,6 +208,12 @@ def test_of_the_learner_a_tenant_sees_its_own_labels(service: InProcess, alice: 
     before = service.ask("/v2/models/signs/learner", key=alice).json()
     for _ in range(2):
         assert service.ask("/v2/models/signs/feedback", BODIES["feedback"], key=carol).status == 200
+    service.state.append(
+        [
+            FeedbackRow(model="other", event=str(n), tenant="t", version="1", label="x", answer="", features=b"")
+            for n in range(3)
+        ]
+    )
     own = service.ask("/v2/models/signs/learner", key=carol).json()
     assert own == {"position": 0, "behind": 2, "version": ""}
     assert service.ask("/v2/models/signs/learner", key=alice).json()["behind"] == before["behind"] + 2, (
@@ -259,6 +268,27 @@ def test_where_no_version_may_make_room_another_is_refused(tmp_path: Any) -> Non
         answer = service.ask("/v2/models/signs/adapt", BODIES["adapt"], key=key)
         assert (answer.status, answer.json()["error"]) == (409, NO_ROOM)
         assert [row.version for row in service.state.versions("signs")] == [version]
+
+
+def test_where_the_state_cannot_be_read_nothing_fails_but_says_so(
+    service: InProcess, alice: str, private: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = sa.create_engine("sqlite:////nowhere/at/all.sqlite")
+    monkeypatch.setattr(service.state, "_engine", gone)
+    monkeypatch.setattr(service.service.writer._state, "_engine", gone)  # type: ignore[union-attr]
+    works = {("GET", "/v2"), ("GET", "/openapi.json"), ("GET", MODEL + "/ready"), ("GET", "/metrics")}
+    works |= {("POST", MODEL + "/infer"), ("POST", MODEL + "/versions/{version}/infer")}
+    for route in ROUTES:
+        answer = call(service, route, key=alice)
+        if route in works:
+            assert answer.status == 200, route
+            continue
+        assert (answer.status, answer.headers["retry-after"] in ("5", "6")) == (503, True), route
+        assert "the state cannot be" in answer.json()["error"]
+        assert "nowhere" not in answer.json()["error"], "where it lies is nothing to clients"
+    for read in (service.service.refresh, lambda: service.state.feedback("signs"), service.state.all_keys):
+        with pytest.raises(StoreError, match="the state cannot be read now; look at its disk or server"):
+            read()
 
 
 def test_a_key_asks_no_oftener_than_it_may(service: InProcess) -> None:

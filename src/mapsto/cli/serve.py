@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import socket
 import sys
 from enum import Enum
@@ -106,7 +105,7 @@ def serve(
         raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
     from mapsto.recipe.serving import serving_of
     from mapsto.service.access import AccessSettings
-    from mapsto.service.keys import ORDINARY, SCOPES, made
+    from mapsto.service.keys import ORDINARY, SCOPES, made_for_run
     from mapsto.service.learner import LEARNERS
     from mapsto.service.server import Ending
     from mapsto.service.service import Limits
@@ -133,7 +132,7 @@ def serve(
     place = Path(state) if state and "://" not in state else default_state(first)
     models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()])
     held = State(state or str(place), durability=asked.durability)
-    name, key = made(held, name=f"run-{secrets.token_hex(4)}", scopes=SCOPES if admin else ORDINARY)
+    run, key = made_for_run(SCOPES if admin else ORDINARY)
     listening = _listening(asked.host, asked.port)
     address = f"http://{asked.host if ':' not in asked.host else f'[{asked.host}]'}:{listening.getsockname()[1]}"
     settings = Settings(
@@ -150,17 +149,17 @@ def serve(
         limits=Limits(most_wait=asked.most_wait, deadline=asked.deadline),
         ending=Ending(window=asked.window),
         access=access,
+        run=run,
     )
 
     def started() -> None:
-        for line in _welcome(address, name, key, models[0]):
+        for line in _welcome(address, run.name, key, models[0]):
             print_text(line)
         sys.stdout.flush()
 
     try:
         Supervisor(settings, listening).run(started, note=print_note)
     finally:
-        held.end_key(name, at=0.0)
         held.close()
     print_note("ended; what was acknowledged is kept")
 

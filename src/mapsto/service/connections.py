@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -66,6 +66,7 @@ class Connection(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits] = ConnectionLimits()
     overload: ClassVar[Overload | None] = None
+    closed: ClassVar[Callable[[int], None]] = staticmethod(lambda status: None)
 
     def __init__(
         self,
@@ -90,6 +91,8 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections:
             self._too_many = True
             if len(self.connections) > 2 * self.limits.connections:
+                self._refused = True
+                self.closed(503)
                 transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -224,6 +227,8 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
+        if not silent:
+            self.closed(status)
         if self._phase == _HEADERS and not self._is_free():
             self.cycle.keep_alive = False
             return
@@ -244,9 +249,15 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-def limited(limits: ConnectionLimits, overload: Overload | None = None) -> type[Connection]:
-    """The class of connections with these limits, whose requests are refused where there are too many."""
-    return type("LimitedConnection", (Connection,), {"limits": limits, "overload": overload})
+def limited(
+    limits: ConnectionLimits, overload: Overload | None = None, closed: Callable[[int], None] = lambda status: None
+) -> type[Connection]:
+    """The class of connections with these limits, whose requests are refused where there are too many.
+
+    `closed` is told the status of each request that is refused, 503 of a connection that is closed unheard.
+    """
+    own = {"limits": limits, "overload": overload, "closed": staticmethod(closed)}
+    return type("LimitedConnection", (Connection,), own)
 
 
 async def watch(connections: Collection[Any], *, every: float = 0.25) -> None:

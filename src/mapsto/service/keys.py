@@ -19,7 +19,20 @@ from mapsto.service.refusal import Refusal
 from mapsto.service.state import State
 from mapsto_runtime.shown import few, short
 
-__all__ = ["ORDINARY", "PREFIX", "SCOPES", "Caller", "Keys", "Scope", "ended", "is_name", "made", "rotated"]
+__all__ = [
+    "ORDINARY",
+    "PREFIX",
+    "SCOPES",
+    "Caller",
+    "Keys",
+    "RunKey",
+    "Scope",
+    "ended",
+    "is_name",
+    "made",
+    "made_for_run",
+    "rotated",
+]
 
 Scope = Literal["predict", "adapt", "learn", "metrics", "admin"]
 """``predict``: infer, metadata. ``adapt``: make versions from examples. ``learn``: give feedback. ``metrics``: sums over all tenants.
@@ -75,17 +88,38 @@ class _Key:
     ends: float
 
 
-class Keys:
-    """The keys of a state, in memory; `refresh` reads them again."""
+@dataclass(frozen=True, kw_only=True)
+class RunKey:
+    """A key for one run of a service: it is in no state, so that nothing opens with it once that run's processes have ended, however."""
 
-    def __init__(self, state: State) -> None:
+    name: str
+    digest: str
+    """Hexadecimal."""
+    scopes: Sequence[str]
+
+    def entry(self) -> _Key:
+        """What is kept of it, valid without end."""
+        return _Key(bytes.fromhex(self.digest), Caller(self.name, "default", frozenset(self.scopes)), float("inf"))
+
+
+class Keys:
+    """The keys of a state, in memory; `refresh` reads them again.
+
+    Parameters
+    ----------
+    run
+        A key that is valid beside them.
+    """
+
+    def __init__(self, state: State, run: RunKey | None = None) -> None:
         self._state = state
+        self._own = [] if run is None else [run.entry()]
         self._by_digest: Mapping[bytes, _Key] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Read the keys that are still valid."""
-        found: dict[bytes, _Key] = {}
+        found = {key.digest: key for key in self._own}
         now = time.time()
         for row in self._state.all_keys():
             ends = _end(row)
@@ -104,6 +138,13 @@ class Keys:
         if known is None or not hmac.compare_digest(known.digest, digest) or time.time() >= known.ends:
             raise Refusal(401, "the key is not known, or no longer valid")
         return known.caller
+
+
+def made_for_run(scopes: Sequence[str]) -> tuple[RunKey, str]:
+    """A key for a run, and its text, which is shown only now."""
+    key = _new_key()
+    name = f"run-{secrets.token_hex(4)}"
+    return RunKey(name=name, digest=_digest(key).hex(), scopes=tuple(scopes)), key
 
 
 def made(

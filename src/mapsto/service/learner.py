@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from mapsto.context import Context
-from mapsto.errors import DomainError
+from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block, ColumnType, Json, Stream
 from mapsto.nn.online.encoder import EMBEDDING
 from mapsto.service.heads import VersionHead, of_learner
@@ -341,10 +341,19 @@ def main() -> None:
         for each in cast("list[dict[str, str]]", settings["models"])
     ]
     while not ended and os.getppid() == settings["supervisor"]:  # which may have ended before this one was ready
-        if not sum(learner.step() for learner in learners):
+        try:
+            taken = sum(learner.step() for learner in learners)
+        except StoreError as error:  # a disk that is full, or a database that is gone: it may come back
+            sys.stderr.write(f"mapsto: {error}\n")
+            taken = 0
+            time.sleep(1.0)
+        if not taken:
             time.sleep(settings["poll"])
     for learner in learners:
-        learner.close()
+        try:
+            learner.close()
+        except StoreError as error:  # the labels are stored, and are learnt from next time
+            sys.stderr.write(f"mapsto: {error}\n")
 
 
 if __name__ == "__main__":

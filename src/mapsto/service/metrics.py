@@ -64,6 +64,7 @@ _REASONS = {
     503: "unavailable",
     504: "deadline",
 }
+_REASONS_OF_CONNECTIONS = {400: "invalid", 408: "too_slow", 431: "headers", 503: "connections"}
 _KINDS = {"a-": "adapted", "l-": "learned"}
 _TICK = 1.0
 """Seconds between two looks at what waits and at what was answered."""
@@ -144,6 +145,9 @@ class Metrics:
             "mapsto_refusals", "Requests that were refused.", ("model", "route", "reason"), registry=own
         )
         self._refused_unread = self._refusals.labels(OTHER, OTHER, "overload")
+        self._closed = {
+            status: self._refusals.labels(OTHER, OTHER, reason) for status, reason in _REASONS_OF_CONNECTIONS.items()
+        }
         self._batch_size = Histogram(
             "mapsto_batch_samples", "Samples that ran together.", ("model",), buckets=_SAMPLES, registry=own
         )
@@ -212,6 +216,10 @@ class Metrics:
     def refused_unread(self) -> None:
         """A request that was not read, since there were too many."""
         self._refused_unread.inc()
+
+    def closed(self, status: int) -> None:
+        """A request that broke the limits of a connection, before it was anyone's."""
+        self._closed[status].inc()
 
     def batch(self, model: str) -> Callable[[int, float, float], None]:
         """What is to be told of each batch of a model."""

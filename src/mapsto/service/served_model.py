@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mapsto.service.heads import VersionHead
 from mapsto.service.inference_protocol import Given, Output, datatype_of, tensor
 from mapsto.service.refusal import Refusal
 from mapsto.service.state import BASE
+from mapsto_runtime import own_example
 from mapsto_runtime.manifest import read_manifest
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input
@@ -33,6 +34,7 @@ __all__ = ["BASE", "IMAGES", "LABEL", "Features", "OwnHead", "ServedModel"]
 LABEL, IMAGES = "label", "image"
 """The output that names the class of each sample, and the input of image files or raw pixels."""
 _ROUNDS = 5
+_AGAIN = "export it again"
 _NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64")}
 """Of common types: NumPy takes microseconds to write one."""
 
@@ -83,7 +85,7 @@ class ServedModel:
         json_numbers.prepare()
         checked = read_manifest(folder)
         self.signature, self.digest = checked.signature, _digest(checked.tree)
-        self.runtime, self.parity = checked.runtime, checked.tree.get("parity", {})
+        self.runtime = checked.runtime
         self._features = False
         self._run: Run
         self._path = checked.files[checked.model]
@@ -96,7 +98,7 @@ class ServedModel:
                 return [predictor.outputs(samples)]
 
             self._run = run
-        self.seconds = self._tried()
+        self.seconds = self._tried(checked.tree)
         self.batcher = Batcher(self._run, seconds=self.seconds, most_wait=most_wait, observe=observe)
 
     @property
@@ -215,12 +217,13 @@ class ServedModel:
 
         return run
 
-    def _tried(self) -> float:
-        """Seconds of one sample, on the package's own example where it holds one. Raises `StoreError` where its answers are not finite."""
-        x = np.zeros(self.signature.input_shape(1), self.signature.inputs[0].dtype)
-        examples = sorted((self.folder / "examples").glob("*")) if (self.folder / "examples").is_dir() else []
-        if examples and self.signature.preprocessing.kind == "image":
-            x = read_input(examples[0], self.signature)
+    def _tried(self, manifest: Mapping[str, Any]) -> float:
+        """Seconds of one sample, on the package's own example, which it must answer as when it was exported.
+
+        Raises `StoreError` where it does not, or gives NaN or infinity.
+        """
+        example: Any = manifest.get("example")
+        x = self._example(example)
         scores = self._run(x)[0]
         times: list[float] = []
         for _ in range(_ROUNDS):
@@ -228,10 +231,30 @@ class ServedModel:
             self._run(x)
             times.append(time.perf_counter() - began)
         if not np.isfinite(scores).all():
-            raise StoreError(
-                "its model gives NaN or infinity for its own example", where=str(self.folder), hint="export it again"
-            )
+            raise StoreError("its model gives NaN or infinity for its own example", where=str(self.folder), hint=_AGAIN)
+        if example is not None:
+            try:
+                wrong, count = own_example.differences(example, manifest.get("parity") or {}, scores)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise StoreError("its own example cannot be read", where=str(self.folder), hint=_AGAIN) from error
+            if wrong:
+                raise StoreError(
+                    f"it does not answer its own example as when it was exported: {wrong} of {count} outputs are others",
+                    where=str(self.folder),
+                    hint="export it again on this machine; if that does not help, the runtime here computes otherwise",
+                )
         return sorted(times)[_ROUNDS // 2]
+
+    def _example(self, described: Any) -> NDArray[Any]:
+        """One prepared sample: the package's own, else zeros or an image of its examples."""
+        examples = sorted((self.folder / "examples").glob("*")) if (self.folder / "examples").is_dir() else []
+        if isinstance(described, dict):
+            name: Any = cast("dict[str, Any]", described).get("input")
+            own = [path for path in examples if f"examples/{path.name}" == name]
+            return read_input(own[0], self.signature) if own else own_example.pattern(self.signature)
+        if examples and self.signature.preprocessing.kind == "image":
+            return read_input(examples[0], self.signature)
+        return np.zeros(self.signature.input_shape(1), self.signature.inputs[0].dtype)
 
     def _tensor(self, given: Given) -> NDArray[Any]:
         spec = self.signature.inputs[0]

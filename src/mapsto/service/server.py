@@ -55,16 +55,17 @@ async def serve(
     ending: Ending,
     limits: ConnectionLimits | None = None,
     refused: Callable[[], None] = lambda: None,
+    closed: Callable[[int], None] = lambda status: None,
     started: Callable[[], None] = lambda: None,
     supervisor: int | None = None,
 ) -> None:
     """Answer until a signal says to end, or the supervisor has ended, by default the process that started this one.
 
-    `refused` is told of each request that is refused unread.
+    `refused` is told of each request that is refused unread, `closed` of the status of each that breaks the limits of a connection.
     """
     config = uvicorn.Config(
         application,
-        http=limited(limits or ConnectionLimits(), Overload(service.limits.most_wait, refused)),
+        http=limited(limits or ConnectionLimits(), Overload(service.limits.most_wait, refused), closed),
         ws="none",
         proxy_headers=False,  # nothing here depends on where a request came from
         log_level="warning",
@@ -101,16 +102,19 @@ async def serve(
 
 async def _follow(service: Service, parent: int) -> None:
     """Take over what other processes change, and packages that are to be loaded again; end with the process that started this one."""
-    loop = asyncio.get_running_loop()
+    loop, said = asyncio.get_running_loop(), ""
     while True:
         await asyncio.sleep(_POLL_SECONDS)
         try:
             await loop.run_in_executor(None, service.refresh)
             await loop.run_in_executor(None, service.note_uses)
+            for text in await loop.run_in_executor(None, service.reload):
+                sys.stderr.write(f"mapsto: {text}\n")
+            said = ""
         except StoreError as error:
-            sys.stderr.write(f"mapsto: {error}\n")
-        for text in await loop.run_in_executor(None, service.reload):
-            sys.stderr.write(f"mapsto: {text}\n")
+            if str(error) != said:  # once, and not at every look
+                sys.stderr.write(f"mapsto: {error}\n")
+            said = str(error)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
             return

@@ -24,7 +24,7 @@ from mapsto.service.heads import VersionHead, fitted, numbered
 from mapsto.service.inference_protocol import Asked, Given, Output, encode, tensor
 from mapsto.service.job_queue import NO_ROOM, Job, JobQueue
 from mapsto.service.kept_answers import Kept, KeptAnswers
-from mapsto.service.keys import Caller, Keys
+from mapsto.service.keys import Caller, Keys, RunKey
 from mapsto.service.refusal import Refusal
 from mapsto.service.served_model import BASE, LABEL, ServedModel
 from mapsto.service.state import FeedbackRow, State, VersionRow
@@ -107,6 +107,8 @@ class Service:
         Where this service keeps answers for their labels.
     worker
         The number of this process.
+    run
+        A key that is valid as long as this process lives, beside those of the state.
     """
 
     def __init__(
@@ -118,9 +120,10 @@ class Service:
         worker: int = 0,
         limits: Limits | None = None,
         writer: Writes | None = None,
+        run: RunKey | None = None,
     ) -> None:
         self.state, self.limits = state, limits or Limits()
-        self.keys, self.writer = Keys(state), writer or Writer(state)
+        self.keys, self.writer = Keys(state, run), writer or Writer(state)
         self.jobs = JobQueue(state)
         self.ready = True
         self._folder, self._worker = folder, worker

@@ -25,6 +25,7 @@ from typing import Any
 
 from mapsto.errors import MapstoError
 from mapsto.service.access import AccessSettings
+from mapsto.service.keys import RunKey
 from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
 from mapsto.service.server import Ending
 from mapsto.service.service import Limits
@@ -61,6 +62,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     ending: Ending = field(default_factory=Ending)
     access: AccessSettings = field(default_factory=AccessSettings)
+    run: RunKey | None = None
+    """A key that is valid as long as this service runs."""
 
 
 @dataclass(eq=False)
@@ -105,6 +108,7 @@ class Supervisor:
                 "limits": asdict(settings.limits),
                 "ending": asdict(settings.ending),
                 "access": asdict(settings.access),
+                "run": None if settings.run is None else asdict(settings.run),
                 "listening": listening.fileno(),
                 "ready": self._tells,
             }

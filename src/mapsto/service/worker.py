@@ -18,6 +18,7 @@ from typing import Any
 
 from mapsto.service.access import Access, AccessSettings
 from mapsto.service.hosts import Hosts
+from mapsto.service.keys import RunKey
 from mapsto.service.metrics import Metrics
 from mapsto.service.request_handler import Application, RequestHandler
 from mapsto.service.request_log import RequestLog
@@ -61,6 +62,7 @@ def main() -> None:
         worker=settings["worker"],
         limits=limits,
         writer=RemoteWriter(Path(settings["socket"])),
+        run=RunKey(**settings["run"]) if settings["run"] else None,
     )
 
     access = AccessSettings(**settings["access"])
@@ -87,6 +89,7 @@ def main() -> None:
         [listening],
         ending=Ending(**settings["ending"]),
         refused=metrics.refused_unread,
+        closed=metrics.closed,
         started=started,
         supervisor=settings["supervisor"],
     )

@@ -22,6 +22,9 @@ from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.quantize.static import Static
 from mapsto.nn.export.onnx import to_onnx
 from mapsto.nn.export.runtimes.onnxruntime import runner
+from mapsto_runtime import own_example
+from mapsto_runtime.preprocessing import read_input
+from mapsto_runtime.signature import Signature
 
 pytestmark = pytest.mark.usefixtures("trusted", "one_thread")
 
@@ -53,6 +56,20 @@ def test_the_package_holds_hashes_signature_and_parity():
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "N"
     assert [item.name for item in (*model.graph.input, *model.graph.output)] == ["image", "scores"]
+
+
+def test_the_package_carries_an_example_that_it_answers():
+    for package in (Onnx(data=Blobs(), samples=20)(network(Plain)), Onnx(samples=20)(network(Plain))):
+        manifest = package.manifest()
+        signature, example = Signature.from_plain(manifest["signature"]), manifest["example"]
+        images = [name for name in package.files if name.startswith("examples/")]
+        assert example["input"] == (min(images) if images else own_example.PATTERN)
+        x = read_input(package.files[images[0]], signature) if images else own_example.pattern(signature)
+        run = runner(package.files["model.onnx"].read_bytes())
+        assert len(example["outputs"]) == 5
+        assert own_example.differences(example, manifest["parity"], run(x)) == (0, 5)
+        wrong, _ = own_example.differences(example, manifest["parity"], run(x)[:, ::-1])
+        assert wrong > 0, "other classes"
 
 
 def test_any_batch_size_runs():

@@ -31,6 +31,8 @@ class Best(Exported, Mapping[Network, Package]):
     can run the network, or none agrees with it.
     """
 
+    version: ClassVar[int] = 2
+
     exporters: tuple[str, ...] = ()
     """Names of this family, such as onnx and openvino; by default all whose runtime is installed."""
     top1_agreement: float = Field(default=0.99, ge=0, le=1)

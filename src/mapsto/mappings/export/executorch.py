@@ -6,6 +6,8 @@ is not quantized (the last one) runs in float. The file is for one sample at a t
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mapsto.context import Context
 from mapsto.kinds import Network, Package
 from mapsto.mapping import Mapping
@@ -21,6 +23,8 @@ class Executorch(Exported, Mapping[Network, Package]):
     Raises `MissingExtra` without the extra `edge`, `DomainError` where torch cannot export the network, its inputs vary in size, it is
     quantized in a way that ExecuTorch has no kernels for or the outputs are not finite, and `DataError` where the data does not fit it.
     """
+
+    version: ClassVar[int] = 2
 
     def apply(self, value: Network, ctx: Context) -> Package:
         return packaged(self, value, ctx, executorch, where=self.name, described={"batch": 1})

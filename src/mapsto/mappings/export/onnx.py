@@ -14,6 +14,8 @@ river's trees, `export.mapsto` packages for hosts that have mapsto.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from mapsto import discovery
@@ -33,6 +35,8 @@ class Onnx(Exported, Mapping[Network | Model, Package]):
     Raises `DomainError` where torch cannot export the network, the outputs are not finite or what a model learnt is no network, and
     `DataError` where the data does not fit it.
     """
+
+    version: ClassVar[int] = 2
 
     stream: StreamSource | None = Field(
         default=None,

@@ -6,6 +6,8 @@ OpenVINO's int8 kernels take them up; any batch size. The rest of the package is
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mapsto.context import Context
 from mapsto.kinds import Network, Package
 from mapsto.mapping import Mapping
@@ -21,6 +23,8 @@ class Openvino(Exported, Mapping[Network, Package]):
     Raises `MissingExtra` without the extra `edge`, `DomainError` where torch cannot export the network, OpenVINO lacks an operator or
     the outputs are not finite, and `DataError` where the data does not fit it.
     """
+
+    version: ClassVar[int] = 2
 
     def apply(self, value: Network, ctx: Context) -> Package:
         return packaged(self, value, ctx, openvino, where=self.name)
