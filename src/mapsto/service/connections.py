@@ -66,7 +66,8 @@ class Connection(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits] = ConnectionLimits()
     overload: ClassVar[Overload | None] = None
-    closed: ClassVar[Callable[[int], None]] = staticmethod(lambda status: None)
+    told: ClassVar[tuple[Callable[[int], None], ...]] = ()
+    """Called with the status of each request that is refused."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Connection(HttpToolsProtocol):
             self._too_many = True
             if len(self.connections) > 2 * self.limits.connections:
                 self._refused = True
-                self.closed(503)
+                self._tell(503)
                 transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -222,13 +223,17 @@ class Connection(HttpToolsProtocol):
             f"there are more than {self.limits.headers} headers, or more than {self.limits.header_bytes} bytes of them"
         )
 
+    def _tell(self, status: int) -> None:
+        for each in self.told:
+            each(status)
+
     def _refuse(self, status: int, text: str, *, silent: bool = False) -> None:
         """Answer the request that is not whole, if no answer to another is under way, and close the connection."""
         if self._refused:
             return
         self._refused = True
         if not silent:
-            self.closed(status)
+            self._tell(status)
         if self._phase == _HEADERS and not self._is_free():
             self.cycle.keep_alive = False
             return
@@ -256,7 +261,7 @@ def limited(
 
     `closed` is told the status of each request that is refused, 503 of a connection that is closed unheard.
     """
-    own = {"limits": limits, "overload": overload, "closed": staticmethod(closed)}
+    own = {"limits": limits, "overload": overload, "told": (closed,)}
     return type("LimitedConnection", (Connection,), own)
 
 
