@@ -12,7 +12,7 @@ from mapsto.mapping import Chain, Labelled
 from mapsto.recipe.document import Recipe
 from mapsto.recipe.nodes import data_from_node
 from mapsto.recipe.reader import load_recipe, parse_recipe, shipped_recipes
-from mapsto.recipe.serving import serving_of
+from mapsto.recipe.serving import Thresholds, serving_of
 from mapsto.recipe.writer import dump, node_of
 from mapsto.run.contents import data_of
 
@@ -213,6 +213,15 @@ def test_how_a_package_is_served_is_kept_and_checked(tmp_path: Path) -> None:
         parse_recipe(text.replace("port: 0", "port: x"))
     with pytest.raises(SpecError, match=r"serve: unknown entry 'prot' \(.*port"):
         parse_recipe(text.replace("port: 0", "prot: 0"))
+    watched = text.replace("port: 0", "alerts: {p99: 0.2, errors: 5}")
+    (tmp_path / "recipe.yaml").write_text(dump(parse_recipe(watched)), encoding="utf-8")
+    assert serving_of(tmp_path).alerts == Thresholds(p99=0.2, errors=5.0)
+    with pytest.raises(SpecError, match=r"serve: alerts: unknown entry 'p9' \(.*p99"):
+        parse_recipe(watched.replace("p99", "p9"))
+    with pytest.raises(SpecError, match=r"serve: alerts: drift: corrected p-value of inputs being as before, got 2"):
+        parse_recipe(watched.replace("errors: 5", "drift: 2"))
+    with pytest.raises(SpecError, match=r"serve: alerts: \{errors, p99, …\}, beyond which .* got 7"):
+        parse_recipe(watched.replace("{p99: 0.2, errors: 5}", "7"))
     (tmp_path / "recipe.yaml").write_text("serve: {workers: many}", encoding="utf-8")
     with pytest.raises(SpecError, match="workers"):
         serving_of(tmp_path)

@@ -14,6 +14,7 @@ import yaml
 
 from mapsto.service.monitoring import Monitor, Thresholds, files
 from mapsto.service.state import State
+from tests.cli.packages import linear_package
 from tests.command import mapsto
 
 
@@ -150,6 +151,16 @@ def test_a_folder_with_a_key_of_its_own(tmp_path: Path) -> None:
     before = key.read_text()
     mapsto(*command, "--force", code=0)
     assert (key.read_text(), len(State(state).all_keys())) == (before, 1)
+
+
+def test_limits_come_from_the_recipe_of_the_run_and_what_is_typed_goes_first(tmp_path: Path) -> None:
+    linear_package(tmp_path / "run" / "package", [[1.0], [-1]], ("a", "b"))
+    (tmp_path / "run" / "recipe.yaml").write_text("serve: {alerts: {errors: 7, p99: 0.125, key_days: 3}}")
+    mapsto("monitor", "init", tmp_path / "watch", tmp_path / "run", "--errors", "1.0", code=0)
+    rules = yaml.safe_load((tmp_path / "watch" / "alerts.yml").read_text())["groups"][0]["rules"]
+    limits = {rule["alert"]: rule["expr"].rpartition(" ")[2] for rule in rules}
+    assert (limits["MapstoErrors"], limits["MapstoLatency"], limits["MapstoQueue"]) == ("1.0", "0.125", "0.25")
+    assert limits["MapstoKeyEnds"] == str(3.0 * 86_400)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ app.add_typer(monitor_app, name="monitor")
 
 @monitor_app.command("init")
 def monitor_init(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="The folder to write to.")],
     package: PackageArgument = None,
     state: StateOption = None,
@@ -54,11 +55,13 @@ def monitor_init(
 ) -> None:
     """Write the configurations of Prometheus and Alertmanager, the rules of alarms, and a dashboard for Grafana.
 
-    With a package, or --state, a key with the scope `metrics` is made and put beside them.
+    With a package, or --state, a key with the scope `metrics` is made and put beside them. Limits that are not typed are taken from
+    `serve: {alerts: …}` in the recipe of the run.
 
     Example: mapsto monitor init monitoring runs/demo --webhook http://127.0.0.1:9000/alarms
     """
-    from mapsto.service.monitoring import KEY, Monitor, Thresholds, files
+    from mapsto.recipe.serving import Thresholds, serving_of
+    from mapsto.service.monitoring import KEY, Monitor, files
 
     if window < 4 * interval:
         raise SpecError(
@@ -66,15 +69,16 @@ def monitor_init(
             where="--window",
             hint="make it at least four times --interval",
         )
-    limits = Thresholds(
-        errors=errors,
-        p99=p99,
-        queue_wait=queue_wait,
-        refused=refused,
-        drift=drift,
-        accuracy_drop=accuracy_drop,
-        learner_lag=learner_lag,
-    )
+    typed = {
+        name: value
+        for name, value in context.params.items()
+        if name in Thresholds.model_fields
+        and (source := context.get_parameter_source(name)) is not None
+        and source.name == "COMMANDLINE"
+    }
+    del errors, p99, queue_wait, refused, drift, accuracy_drop, learner_lag  # those that were typed are in `typed`
+    limits = Thresholds() if package is None else serving_of(Path(package)).alerts
+    limits = limits.model_copy(update=typed)
     contents = files(
         Monitor(
             url=url,

@@ -35,7 +35,7 @@ from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
 from mapsto.recipe.nodes import data_from_node, step_from_node
 from mapsto.recipe.older_forms import label_of_today, rewritten, setting_of_today
-from mapsto.recipe.serving import Serving
+from mapsto.recipe.serving import Serving, Thresholds
 from mapsto.recipe.settings import addresses, listed
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
@@ -460,11 +460,14 @@ def _finding(finding: Any) -> tuple[Place, str]:
         return place[:2], f"a target is {{what, metric, goal}}, three texts, got {whole!r}"[:200]
     got = "" if missing else f", got {value!r}"
     if entry == "serve" and len(place) > 1:
-        name = str(place[1])
-        known = Serving.model_fields.get(name)
+        inner = len(place) > 2 and place[1] == "alerts"
+        fields = Thresholds.model_fields if inner else Serving.model_fields
+        end = 3 if inner else 2
+        name, before = str(place[end - 1]), "".join(f"{part}: " for part in place[: end - 1])
+        known = fields.get(name)
         if known is None:
-            return place[:2], f"serve: unknown entry '{name}' ({nearest(name, Serving.model_fields)})"
-        return place[:2], f"serve: {name}: {known.description}{got}"[:200]
+            return place[:end], f"{before}unknown entry '{name}' ({nearest(name, fields)})"
+        return place[:end], f"{before}{name}: {known.description}{got}"[:200]
     return place, f"{entry}: {_ENTRIES[entry].description}{got}"[:200]
 
 

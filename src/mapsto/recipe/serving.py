@@ -1,4 +1,6 @@
-"""How a recipe's package is served: the entry ``serve``, which `mapsto serve` reads where an option is not typed."""
+"""How a recipe's package is served and watched: the entry ``serve``, which `mapsto serve` and `mapsto monitor init` read where an option is
+not typed.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,41 @@ import yaml
 
 from mapsto.errors import SpecError
 
-__all__ = ["Serving", "serving_of"]
+__all__ = ["Serving", "Thresholds", "serving_of"]
+
+
+class Thresholds(pydantic.BaseModel):
+    """Beyond which a service alarms."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    errors: float = pydantic.Field(
+        default=1.0, ge=0, le=100, description="% of requests that fail by the service's fault"
+    )
+    p99: float = pydantic.Field(
+        default=0.5, ge=0, description="seconds that 99 of 100 requests for inference stay below"
+    )
+    queue_wait: float = pydantic.Field(
+        default=0.25, ge=0, description="seconds in the queue that 99 of 100 batches stay below"
+    )
+    refused: float = pydantic.Field(
+        default=1.0, ge=0, le=100, description="% of requests refused because the model is busy"
+    )
+    drift: float = pydantic.Field(default=0.001, ge=0, le=1, description="corrected p-value of inputs being as before")
+    accuracy_drop: float = pydantic.Field(
+        default=10.0,
+        ge=0,
+        le=100,
+        description="points by which late answers are right less often, where that is no chance",
+    )
+    learner_lag: float = pydantic.Field(
+        default=600.0, ge=0, description="seconds that the first of 20 labels or more waits to be learnt"
+    )
+    key_days: float = pydantic.Field(default=7.0, ge=0, description="days before a key ends")
 
 
 class Serving(pydantic.BaseModel):
-    """The options of ``mapsto serve`` that a recipe may give."""
+    """The options of ``mapsto serve`` and of its alarms that a recipe may give."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -30,6 +62,9 @@ class Serving(pydantic.BaseModel):
     most_wait: float = pydantic.Field(1.0, gt=0, description="seconds that a request may be expected to wait")
     deadline: float = pydantic.Field(30.0, gt=0, description="seconds after which nothing is done for a request")
     window: float = pydantic.Field(0.0, ge=0, description="seconds for which it still answers after SIGTERM")
+    alerts: Thresholds = pydantic.Field(
+        default_factory=Thresholds, description="{errors, p99, …}, beyond which `mapsto monitor init` lets it alarm"
+    )
 
 
 def serving_of(run: Path) -> Serving:

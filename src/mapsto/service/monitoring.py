@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from mapsto.errors import SpecError, command
+from mapsto.recipe.serving import Thresholds
 
 __all__ = ["KEY", "Monitor", "Thresholds", "files"]
 
@@ -20,28 +21,6 @@ _OF = 'job="mapsto"'
 _DAY = 86_400
 _VALUE = '{{ $value | printf "%.3g" }}'
 """What stands for VALUE in the texts of alarms."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Beyond which it alarms."""
-
-    errors: float = 1.0
-    """Requests that fail by the service's fault (status 5xx), in %."""
-    p99: float = 0.5
-    """Seconds of a request that 99 of 100 stay below."""
-    queue_wait: float = 0.25
-    """Seconds in the queue that 99 of 100 batches' first requests stay below."""
-    refused: float = 1.0
-    """Requests refused because the model is busy, in %."""
-    drift: float = 0.001
-    """Corrected p-value of inputs being as before."""
-    accuracy_drop: float = 10.0
-    """Points that the last 100 labels are answered worse than those before, where that is no chance."""
-    learner_lag: float = 600.0
-    """Age in seconds of the first of 20 labels or more in no version yet."""
-    key_days: float = 7.0
-    """Days before a key ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
