@@ -242,6 +242,9 @@ def test_a_key_is_rotated_while_clients_go_on(service: Served) -> None:
     )
     assert first["ends"] - time.time() == pytest.approx(7 * 86_400, abs=60)
     assert second["ends"] - time.time() == pytest.approx(90 * 86_400, abs=60)
+    text = service.raw("/metrics")[1]
+    (ends,) = re.findall(r"^mapsto_key_next_expiry_timestamp_seconds (\S+)$", text, re.MULTILINE)
+    assert float(ends) - time.time() == pytest.approx(90 * 86_400, abs=60), "no alert for a key that has a successor"
     newest = mapsto("keys", "rotate", *place, "--name", "kitchen", "--grace", "0", code=0).out.strip()
     until(lambda: statuses() == [401, 401])
     assert service.call("/v2/models/signs", key=newest)[0] == 200

@@ -395,10 +395,13 @@ class _Collected(Collector):
         yield _gauge(
             "mapsto_keys", "API keys.", ("status",), [(("valid",), len(valid)), (("ended",), len(ends) - len(valid))]
         )
-        expiring = [end for end in valid if np.isfinite(end)]
+        last: dict[str, float] = {}  # of each name: a key that was rotated has a successor
+        for row, end in zip(keys, ends, strict=True):
+            last[row["id"]] = max(end, last.get(row["id"], 0.0))
+        expiring = [end for end in last.values() if end > now and np.isfinite(end)]
         yield _gauge(
             "mapsto_key_next_expiry_timestamp_seconds",
-            "When the next valid key ends.",
+            "When the next valid key ends that has no successor.",
             (),
             [((), min(expiring))] if expiring else [],
         )
