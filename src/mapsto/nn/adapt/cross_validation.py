@@ -20,6 +20,7 @@ __all__ = [
     "accuracy",
     "folds_of",
     "likeliest_scale",
+    "likeliest_scales",
     "log_losses",
     "log_loss",
     "out_of_fold",
@@ -133,6 +134,23 @@ def likeliest_scale(scores: NDArray[Any], labels: NDArray[Any], scales: Sequence
         here, further = (float(log_losses(scales[place] * scores, labels).mean()) for place in (middle, middle + 1))
         low, high = (middle + 1, high) if here > further else (low, middle)
     return scales[low]
+
+
+def likeliest_scales(tables: NDArray[Any], labels: NDArray[Any], scales: Sequence[float]) -> list[float]:
+    """`likeliest_scale` of each of several tables (P, N, K) of scores for the same class numbers (N,), in few calls."""
+    count, rows, classes = tables.shape
+    if tables.size > ENOUGH:
+        return [likeliest_scale(table, labels, scales) for table in tables]
+    known, twice = np.array(scales), np.tile(labels, 2 * count)
+    low, high = np.zeros(count, int), np.full(count, len(scales) - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        tried = known[[middle, np.minimum(middle + 1, len(scales) - 1)]]
+        scaled = tried[:, :, None, None] * tables
+        here, further = log_losses(scaled.reshape(-1, classes), twice).reshape(2, count, rows).mean(2)
+        rises, open_ = here > further, low < high
+        low, high = np.where(open_ & rises, middle + 1, low), np.where(open_ & ~rises, middle, high)
+    return known[low].tolist()
 
 
 def accuracy(scores: NDArray[Any], labels: NDArray[Any]) -> float:

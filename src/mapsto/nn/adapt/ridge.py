@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.nn.adapt.cross_validation import likeliest_scale, log_losses
+from mapsto.nn.adapt.cross_validation import likeliest_scale, likeliest_scales, log_losses
 
 __all__ = [
     "PENALTIES",
@@ -144,9 +144,14 @@ def fitted(
     solver = _Solver(features, targets_of(labels, classes), weights)
     judged = _judged(labels)
     scales: dict[float, float] = {}
+    tables: dict[float, NDArray[np.float64]] = {}
+    if scale is None and penalty is None and labels.ndim == 1 and judged.any():
+        tables = {each: solver.left_out(each)[judged] for each in PENALTIES}
+        found = likeliest_scales(np.stack(list(tables.values())), labels[judged], _SCALES)
+        scales = dict(zip(tables, found, strict=True))
 
     def losses(penalty: float) -> NDArray[np.float64]:
-        answers = solver.left_out(penalty)[judged]
+        answers = tables[penalty] if penalty in tables else solver.left_out(penalty)[judged]
         if penalty not in scales:
             scales[penalty] = likeliest_scale(answers, labels[judged], _SCALES) if scale is None else scale
         return log_losses(scales[penalty] * answers, labels[judged])
