@@ -7,29 +7,34 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-__all__ = ["postgresql"]
+__all__ = ["as_server", "postgresql"]
+
+
+def as_server() -> list[str]:
+    """What stands before a command of the server: PostgreSQL refuses to run as root. Skips the test where there is no way around."""
+    if os.getuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no setpriv")
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql(folder: Path) -> Generator[str]:
     """The URL of an empty database. Skips the test, with the reason, where there is no server to start."""
     pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
     places = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     found = shutil.which("initdb", path=os.pathsep.join([*map(str, places), os.environ.get("PATH", "")]))
     if found is None:
         pytest.skip("PostgreSQL's initdb is not installed")
-    programs, user = Path(found).parent, "postgres"
-    before: list[str] = []
-    if os.getuid() == 0:  # which PostgreSQL refuses to run as
-        if shutil.which("setpriv") is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no setpriv")
-        before = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    programs, user, before = Path(found).parent, "postgres", as_server()
+    if before:
         for each in (folder, *folder.parents[:3]):
             each.chmod(each.stat().st_mode | 0o755)
         shutil.chown(folder, user, user)

@@ -37,7 +37,7 @@ def state_backup(
         )
     found = back_up(place, out, force=force)
     if as_json:
-        print_json({"out": str(out), "labels": found.labels, "versions": found.versions, "keys": found.keys})
+        print_json({"out": str(out), **asdict(found)})
         return
     print_text(f"{out}: {found.labels} labels, {found.versions} versions, {found.keys} keys")
 
@@ -50,7 +50,7 @@ def state_restore(
     force: Annotated[bool, typer.Option("--force", help="Move a state that is there aside.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a copy at the place of the state, while no service runs there. Keys that were made for a run end.
+    """Put a copy at the place of the state, while no service runs there.
 
     Example: mapsto state restore runs/demo --from sunday.sqlite --force
     """
@@ -63,8 +63,6 @@ def state_restore(
         print_json({"state": str(place), **asdict(found)})
         return
     print_text(f"{place}: {found.labels} labels, {found.versions} versions, {found.keys} keys")
-    if found.ended:
-        print_note(f"ended the keys of runs: {', '.join(found.ended)}")
     if was_there:
         print_note(f"the state that was there is {replaced(place)}")
 

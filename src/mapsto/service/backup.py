@@ -6,7 +6,6 @@ damaged by it. SQLite's own backup takes what one moment holds, while others rea
 
 from __future__ import annotations
 
-import re
 import shutil
 import sqlite3
 from collections.abc import Generator
@@ -19,10 +18,7 @@ from mapsto.errors import SpecError, StoreError
 from mapsto.service.state import State
 from mapsto.store.files import disk_error
 
-__all__ = ["RUN_KEY", "Contents", "back_up", "replaced", "restore"]
-
-RUN_KEY = re.compile(r"run-[0-9a-f]{8}")
-"""Names of keys that are valid as long as the service runs that made them."""
+__all__ = ["Contents", "back_up", "replaced", "restore"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +28,6 @@ class Contents:
     labels: int
     versions: int
     keys: int
-    ended: tuple[str, ...] = ()
-    """The keys of runs that it held, which are valid no more."""
 
 
 def replaced(place: Path) -> Path:
@@ -65,7 +59,7 @@ def back_up(place: Path, out: Path, *, force: bool = False) -> Contents:
 
 
 def restore(backup: Path, place: Path, *, force: bool = False) -> Contents:
-    """Put a copy at the place of a state; keys of runs end, since none of them runs any more.
+    """Put a copy at the place of a state.
 
     Parameters
     ----------
@@ -90,11 +84,7 @@ def restore(backup: Path, place: Path, *, force: bool = False) -> Contents:
             shutil.copyfile(backup, fresh)
             contents = _checked(fresh, backup)
             state = State(fresh)
-            names = dict.fromkeys(str(row["id"]) for row in state.all_keys() if row["revoked"] is None)
-            ended = tuple(name for name in names if RUN_KEY.fullmatch(name))
-            for name in ended:
-                state.end_key(name, at=0.0)
-            state.drop_leases()
+            state.drop_leases()  # of the learner that was at work when the copy was made
             state.close()
             if place.exists():
                 for name in (
@@ -108,7 +98,7 @@ def restore(backup: Path, place: Path, *, force: bool = False) -> Contents:
                         )
     except OSError as error:
         raise disk_error(error, place) from error
-    return Contents(contents.labels, contents.versions, contents.keys, ended)
+    return contents
 
 
 @contextmanager
