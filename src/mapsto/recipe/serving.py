@@ -63,7 +63,7 @@ class Serving(pydantic.BaseModel):
     deadline: float = pydantic.Field(30.0, gt=0, description="seconds after which nothing is done for a request")
     window: float = pydantic.Field(0.0, ge=0, description="seconds for which it still answers after SIGTERM")
     alerts: Thresholds = pydantic.Field(
-        default_factory=Thresholds, description="{errors, p99, …}, beyond which `mapsto monitor init` lets it alarm"
+        default_factory=Thresholds, description="{errors, p99, …}, beyond which it is to alarm"
     )
 
 
