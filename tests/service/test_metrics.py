@@ -142,7 +142,9 @@ def test_the_sums_of_two_workers(service: Served) -> None:
     assert of(text, "mapsto_online_accuracy_ratio", model="signs") == 0.75
     assert ("mapsto_learner_lag_rows", (("model", "signs"),)) not in values(text), "nothing is to be learnt"
     assert of(text, "mapsto_version_info", model="signs", version="1", kind="package") == 1
-    assert of(text, "mapsto_keys", status="valid") == 1
+    assert of(text, "mapsto_keys", status="valid") == 0, "the key of the run is not stored"
+    made(State(service.folder / "state.sqlite"), name="stored")
+    assert of(scraped(service), "mapsto_keys", status="valid") == 1
     assert of(text, "mapsto_ready") == of(text, "mapsto_state_up") == 1
     count = of(text, "mapsto_confidence_ratio_count", model="signs", kind="package")
     assert count == of(text, "mapsto_confidence_ratio_bucket", model="signs", le="1.0") > 0

@@ -393,7 +393,10 @@ class _Collected(Collector):
         ends = [min(row["expires"] or np.inf, row["revoked"] or np.inf) for row in keys]
         valid = [end for end in ends if end > now]
         yield _gauge(
-            "mapsto_keys", "API keys.", ("status",), [(("valid",), len(valid)), (("ended",), len(ends) - len(valid))]
+            "mapsto_keys",
+            "Stored API keys.",
+            ("status",),
+            [(("valid",), len(valid)), (("ended",), len(ends) - len(valid))],
         )
         last: dict[str, float] = {}  # of each name: a key that was rotated has a successor
         for row, end in zip(keys, ends, strict=True):
