@@ -257,6 +257,8 @@ class FeedbackLearner:
         return row if row is not None and row.package == self._model.digest else None
 
 
+_PRIORITY = 10
+"""By how much answers and labels that come go before learning from them."""
 _KEPT = 20
 """Learnt versions that are kept."""
 
@@ -322,6 +324,7 @@ def main() -> None:
     import sys
 
     settings: dict[str, Any] = json.load(sys.stdin)
+    os.nice(_PRIORITY)
     ended: list[int] = []
 
     def end(number: int, frame: Any) -> None:
