@@ -26,7 +26,7 @@ from mapsto.errors import DomainError, StoreError
 from mapsto.kinds import Block, ColumnType, Json, Stream
 from mapsto.nn.online.encoder import EMBEDDING
 from mapsto.service.heads import VersionHead, of_learner
-from mapsto.service.served_model import BASE, OwnHead, ServedModel
+from mapsto.service.served_model import BASE, KeptScores, OwnHead, ServedModel
 from mapsto.service.state import FeedbackRow, State, VersionRow
 from mapsto.store.state import decode_state, encode_state
 
@@ -274,7 +274,9 @@ def held_back(row: FeedbackRow) -> bool:
 
 
 def compared(
-    candidate: VersionHead, active: VersionHead | OwnHead | None, held: list[tuple[NDArray[np.float32], str]]
+    candidate: VersionHead,
+    active: VersionHead | OwnHead | KeptScores | None,
+    held: list[tuple[NDArray[np.float32], str]],
 ) -> Evidence:
     """What held-back labels say of two heads; without an active one every answer of it counts as wrong."""
     if not held:
@@ -282,7 +284,7 @@ def compared(
     features = np.stack([row for row, _ in held])
     labels = [label for _, label in held]
 
-    def right(head: VersionHead | OwnHead | None) -> NDArray[np.bool_]:
+    def right(head: VersionHead | OwnHead | KeptScores | None) -> NDArray[np.bool_]:
         if head is None or not head.classes:
             return np.zeros(len(labels), bool)
         return np.array(

@@ -28,7 +28,7 @@ from mapsto.service.drift import LEAST, LEVEL, REFERENCE, WINDOW, Reference
 from mapsto.service.online_accuracy import ROWS, online_accuracy
 from mapsto.service.refusal import REASON
 from mapsto.service.request_handler import Application, Receive, Scope, Send
-from mapsto.service.served_model import BASE, OwnHead, ServedModel
+from mapsto.service.served_model import BASE, KeptScores, OwnHead, ServedModel
 from mapsto.service.service import Service
 from mapsto_runtime import __version__
 
@@ -193,7 +193,7 @@ class Metrics:
         self._answered: dict[tuple[str, str, str, int, str], _Tally] = {}
         self._tallies: list[_Tally] = []
         self._looked: dict[tuple[str, str], int] = {}
-        self._heads: dict[str, OwnHead | None] = {}
+        self._heads: dict[str, OwnHead | KeptScores | None] = {}
         for model in models:
             self._begin(model)
         self._lock = threading.Lock()
@@ -361,7 +361,7 @@ class Metrics:
             counts = np.bincount(np.searchsorted(_SHARES, shares), minlength=len(_SHARES) + 1)
             _add(self._confidence.labels(model.name, _kind(name)), counts.tolist(), float(shares.sum()))
 
-    def _head(self, model: ServedModel) -> OwnHead | None:
+    def _head(self, model: ServedModel) -> OwnHead | KeptScores | None:
         """The package's own head, opened once; None where it cannot be had apart."""
         if model.digest not in self._heads:
             head = None
@@ -374,7 +374,7 @@ class Metrics:
 class _Collected(Collector):
     """What is read from the state and from the answers of all workers when it is asked for."""
 
-    def __init__(self, service: Service, head: Callable[[ServedModel], OwnHead | None]) -> None:
+    def __init__(self, service: Service, head: Callable[[ServedModel], OwnHead | KeptScores | None]) -> None:
         self._service, self._head = service, head
 
     def collect(self) -> Iterator[Metric]:
@@ -421,7 +421,7 @@ class _Collected(Collector):
         open_ = [((name, state), jobs.get((name, state), 0)) for name in learning for state in ("queued", "running")]
         yield _gauge("mapsto_adapt_jobs", "Jobs of adapting that have not ended.", ("model", "state"), open_)
         yield from self._of_learning(learning, now)
-        yield from self._of_labels(learning)
+        yield from self._of_labels([each.name for each in models if service.kept(each.name) is not None])
 
     def _of_learning(self, names: Sequence[str], now: float) -> Iterator[Metric]:
         state = self._service.state

@@ -29,12 +29,14 @@ from mapsto_runtime.shown import few, short
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BASE", "IMAGES", "LABEL", "Features", "OwnHead", "ServedModel"]
+__all__ = ["BASE", "IMAGES", "LABEL", "Features", "KeptScores", "OwnHead", "ServedModel"]
 
 LABEL, IMAGES = "label", "image"
 """The output that names the class of each sample, and the input of image files or raw pixels."""
 _ROUNDS = 5
 _AGAIN = "export it again"
+_MOST_WATCHED = 256
+"""Numbers of a sample up to which they are kept, where there are no features."""
 _NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64")}
 """Of common types: NumPy takes microseconds to write one."""
 
@@ -58,6 +60,17 @@ class OwnHead:
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, K) of features (N, D)."""
         return self._opened.run(None, {self._name: features})[0]
+
+
+class KeptScores:
+    """The scores that are kept of answers, where no head stands on features; see `ServedModel.watched`."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+
+    def scores(self, kept: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, K), which stand last in what is kept (N, D)."""
+        return kept[:, -len(self.classes) :]
 
 
 class ServedModel:
@@ -106,13 +119,16 @@ class ServedModel:
         """Whether features can be taken, on which heads for other classes stand."""
         return self._features
 
-    def own_head(self) -> OwnHead | None:
-        """The package's own head over its features; None where it has none."""
-        if not self._features or self.signature.classes is None:
+    def own_head(self) -> OwnHead | KeptScores | None:
+        """What gives the package's own scores of what is kept of its answers; None where it has no classes."""
+        classes = self.signature.classes
+        if classes is None or self.signature.answers != "classes" or self.signature.is_dense:
             return None
+        if not self._features:
+            return KeptScores(classes)
         from mapsto.nn.export.embedding import head_alone
 
-        return OwnHead(self.signature.classes, session(head_alone(self._path.read_bytes(), where=self.name)))
+        return OwnHead(classes, session(head_alone(self._path.read_bytes(), where=self.name)))
 
     @property
     def platform(self) -> str:
@@ -148,6 +164,25 @@ class ServedModel:
                 hint="serve a package for ONNX Runtime whose last layer is linear",
             )
         return np.concatenate([self._run(samples[i : i + 64])[-1] for i in range(0, len(samples), 64)])
+
+    def watched(self, samples: NDArray[Any], found: Features) -> NDArray[np.float32] | None:
+        """What is kept of answers, (N, D): the features; else the prepared inputs, where they are few numbers, and the scores behind them.
+
+        None for maps: their answers are not kept.
+        """
+        if found.features is not None:
+            return found.features
+        if found.scores.ndim != 2 or self.signature.is_dense:
+            return None
+        inputs = samples.reshape(len(samples), -1)
+        few_numbers = inputs.dtype.kind == "f" and inputs.shape[1] <= _MOST_WATCHED
+        return np.concatenate([inputs, found.scores] if few_numbers else [found.scores], axis=1, dtype=np.float32)
+
+    def tried(self) -> Features:
+        """What it makes of one sample of zeros."""
+        spec = self.signature.inputs[0]
+        outputs = self._run(np.zeros(self.signature.input_shape(1), spec.dtype))
+        return Features(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
     def outputs(self, found: Features, head: VersionHead | None) -> list[Output]:
         """The outputs of an answer: scores, and of classes the label of each sample."""

@@ -243,16 +243,16 @@ class Service:
         model = served.model
         chosen, head = self._head(served, version, caller)
         deadline = time.perf_counter() + self._deadline(asked)
-        found = await model.infer(model.samples(asked.inputs), deadline=deadline, key=caller.name)
+        samples = model.samples(asked.inputs)
+        found = await model.infer(samples, deadline=deadline, key=caller.name)
         outputs = model.outputs(found, head)
         if asked.outputs is not None and "features" in asked.outputs and found.features is not None:
             outputs.append(Output("features", "FP32", found.features))
         parameters: dict[str, Any] = {}
-        if served.kept is not None and found.features is not None:
-            best = outputs[0].array.argmax(1).tolist() if len(outputs) > 1 else [-1] * len(found.features)
-            parameters["request_id"] = served.kept.keep(
-                found.features, version=chosen, tenant=caller.tenant, answers=best
-            )
+        rows = None if served.kept is None else model.watched(samples, found)
+        if served.kept is not None and rows is not None:
+            best = outputs[0].array.argmax(1).tolist() if len(outputs) > 1 else [-1] * len(rows)
+            parameters["request_id"] = served.kept.keep(rows, version=chosen, tenant=caller.tenant, answers=best)
         return encode(model=name, version=chosen, asked=asked, outputs=outputs, parameters=parameters)
 
     async def adapt(self, name: str, asked: Asked, caller: Caller) -> dict[str, Any]:
@@ -330,8 +330,9 @@ class Service:
     async def feedback(self, name: str, given: Sequence[Feedback], caller: Caller) -> list[dict[str, Any]]:
         """Store labels; what is returned is stored durably, or was before."""
         served = self._served(name)
-        if served.kept is None:
-            raise Refusal(409, "no features can be taken of this model, so that it does not learn")
+        signature = served.model.signature
+        if served.kept is None or not (served.model.adapts or signature.answers == "classes"):
+            raise Refusal(409, "the model does not answer with classes, so that no labels are taken")
         rows: list[FeedbackRow] = []
         for request, group in itertools.groupby(given, lambda each: each.request_id):
             own = list(group)
@@ -389,13 +390,14 @@ class Service:
     # -- private
 
     def _kept(self, model: ServedModel) -> KeptAnswers | None:
-        if not model.adapts:
+        spec = model.signature.inputs[0]
+        row = model.watched(np.zeros(model.signature.input_shape(1), spec.dtype), model.tried())
+        if row is None:
             return None
-        example = np.zeros(model.signature.input_shape(1), model.signature.inputs[0].dtype)
         return KeptAnswers(
             self._folder / model.name / model.digest[:16],
             worker=self._worker,
-            width=model.embedded(example).shape[1],
+            width=row.shape[1],
             most=self.limits.kept,
             seconds=self.limits.kept_seconds,
         )
@@ -490,7 +492,9 @@ class Service:
         deadline = time.perf_counter() + self.limits.deadline
         found = await served.model.infer(samples, deadline=deadline, key=caller.name)
         if found.features is None:
-            raise Refusal(409, "no features can be taken of this model, so that it does not learn")
+            raise Refusal(
+                409, "the model does not learn, so that it takes labels for its answers alone: give a request_id"
+            )
         event = f"k/{given.idempotency_key}" if given.idempotency_key else f"i/{secrets.token_hex(12)}"
         return self._row(served, given, event, Kept(found.features[0], "", -1, time.time()), caller)
 
@@ -508,7 +512,7 @@ class Service:
             version=kept.version,
             label=label,
             answer=classes[kept.answer] if 0 <= kept.answer < len(classes) else "",
-            features=np.ascontiguousarray(kept.features, np.float32).tobytes(),
+            features=np.ascontiguousarray(kept.features, np.float32).tobytes() if served.model.adapts else b"",
             package=served.model.digest,
         )
 
