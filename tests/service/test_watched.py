@@ -63,8 +63,7 @@ def test_its_confidence_drift_and_accuracy_are_metrics(service: Service) -> None
     metrics = Metrics(["plain"])
     metrics.follow(service)
     rng = np.random.default_rng(0)
-    for _ in range(10):
-        found = asked(service, rng.normal(size=(100, 3)))
+    found = [asked(service, rng.normal(size=(100, 3))) for _ in range(10)][-1]
     request = found["parameters"]["request_id"]
     answers = found["outputs"][1]["data"]
     for row, answer in enumerate(answers[:40]):
