@@ -33,8 +33,9 @@ def share(right: int, n: int) -> Metric:
     z, p = 1.959964, right / n
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    low, high = 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
-    return Metric(value=100 * p, unit="%", ci95=100 * half, n=n, low=0.0 if right == 0 else low, high=high)
+    low = 0.0 if right == 0 else 100 * max(0.0, middle - half)  # the ends exactly: rounding would leave the share out
+    high = 100.0 if right == n else 100 * min(1.0, middle + half)
+    return Metric(value=100 * p, unit="%", ci95=100 * half, n=n, low=low, high=high)
 
 
 def counted(shares: Iterable[Metric]) -> tuple[int, int]:
