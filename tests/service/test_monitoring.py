@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_prometheus_and_alertmanager_take_their_files(folder: Path) -> None:
-    assert "SUCCESS: 12 rules found" in tool("promtool", "check", "config", str(folder / "prometheus.yml"))
+    assert "SUCCESS: 13 rules found" in tool("promtool", "check", "config", str(folder / "prometheus.yml"))
     assert "SUCCESS" in tool("amtool", "check-config", str(folder / "alertmanager.yml"))
 
 
@@ -51,6 +51,14 @@ RULES = [
             'mapsto_requests_total{job="mapsto", model="m", route="infer", status="2xx"}': "0+97x20",
         },
         {"model": "m"},
+    ),
+    (
+        "MapstoOverload",
+        {
+            'mapsto_refusals_total{job="mapsto", instance="i", model="other", route="other", reason="overload"}': "0+3x20",
+            'mapsto_requests_total{job="mapsto", instance="i", model="m", route="infer", status="2xx"}': "0+97x20",
+        },
+        {"instance": "i"},
     ),
     (
         "MapstoLearnerBehind",
@@ -99,7 +107,7 @@ def test_alarms_are_for_what_they_say(folder: Path) -> None:
             rule["alert"]: rule["labels"]["severity"]
             for rule in yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
         }
-        own: Any = {"job": "mapsto"} if alert not in ("MapstoBusy", "MapstoErrors") else {}
+        own: Any = {"job": "mapsto"} if alert not in ("MapstoBusy", "MapstoErrors", "MapstoOverload") else {}
         expected = [] if labels is None else [{"exp_labels": {"severity": severities[alert], **own, **labels}}]
         return {
             "interval": "1m",

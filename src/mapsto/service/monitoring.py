@@ -144,6 +144,8 @@ def _alerts(monitor: Monitor) -> list[dict[str, Any]]:
             ("mapsto_queue_wait_seconds_bucket", ""),
         )
     )
+    unread = rate("mapsto_refusals_total", 'reason="overload"', "instance")
+    flood = f"100 * {unread} / ({unread} + {rate(requests, by='instance')})"
     drop = f"100 * (mapsto_online_accuracy_before_ratio{{{_OF}}} - mapsto_online_accuracy_ratio{{{_OF}}})"
     lag = f"mapsto_learner_lag_seconds{{{_OF}}} > {limit.learner_lag} and mapsto_learner_lag_rows{{{_OF}}} >= 20"
     unstored = f'increase(mapsto_refusals_total{{{_OF}, route="feedback", reason="unavailable"}}[{window}]) > 0'
@@ -164,6 +166,12 @@ def _alerts(monitor: Monitor) -> list[dict[str, Any]]:
             f"{busy} > {limit.refused}",
             "warning",
             "VALUE % of the requests are refused: the model is busy",
+        ),
+        (
+            "MapstoOverload",
+            f"{flood} > {limit.refused}",
+            "warning",
+            "VALUE % of the requests are refused unread: more come than the service can answer",
         ),
         (
             "MapstoInputDrift",
