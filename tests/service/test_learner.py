@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from mapsto.service.heads import VersionHead
 from mapsto.service.learner import FeedbackLearner, held_back
 from mapsto.service.served_model import ServedModel
-from mapsto.service.state import FeedbackRow, State
+from mapsto.service.state import ROLLED_BACK, FeedbackRow, State
 from tests.cli.packages import linear_package
 
 CLASSES = ("low", "high")
@@ -62,6 +62,21 @@ def test_a_version_that_proves_better_answers(model: ServedModel, tmp_path: Path
         for x, best in zip(inputs, head.scores(inputs).argmax(1), strict=True)
     ]
     assert np.mean(right) > 0.9
+
+
+def test_what_was_rolled_back_comes_again_only_for_labels_that_came_since(model: ServedModel, tmp_path: Path) -> None:
+    state = State(tmp_path / "state.sqlite")
+    state.append(rows(model, 150))
+    learner = FeedbackLearner(model, state, every=0)
+    learner.step()
+    assert state.promote("m", "1", read=state.active("m"), why=f"{ROLLED_BACK} by somebody")
+    state.append(rows(model, 20, 150))
+    learner.step()
+    assert state.active("m") == "1", "of 20 labels about four are held back"
+    state.append(rows(model, 100, 170))
+    state.release("m", learner._holder)
+    FeedbackLearner(model, state, every=0).step()  # the times of labels outlive a learner
+    assert state.active("m").startswith("l-00000270")
 
 
 def test_the_head_answers_as_the_learner_does(model: ServedModel, tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ def _model(names: list[str], wanted: str | None) -> str:
 
 def _let_answer(state: State, model: str, version: str, before: str) -> None:
     """Raises `SpecError` for a version that there is not, or that is private."""
+    from mapsto.service.state import PROMOTED
+
     known = {row.version: row for row in state.versions(model)}
     if version != _BASE and version not in known:
         raise SpecError(
@@ -125,7 +127,7 @@ def _let_answer(state: State, model: str, version: str, before: str) -> None:
             hint="adapt with shared: true, so that it may answer everyone",
         )
     read = state.active(model)
-    if (read or _BASE) != before or not state.promote(model, version, read=read, why="promoted on the command line"):
+    if (read or _BASE) != before or not state.promote(model, version, read=read, why=f"{PROMOTED} on the command line"):
         raise SpecError(f"another version than {before} answers now", where=model, hint="look again")
 
 

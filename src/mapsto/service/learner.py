@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -99,6 +99,14 @@ class Evidence:
         )
 
 
+class _Held(NamedTuple):
+    """A label that is held back from the learner."""
+
+    features: NDArray[np.float32]
+    label: str
+    time: float
+
+
 class FeedbackLearner:
     """A model's learner at work.
 
@@ -135,7 +143,7 @@ class FeedbackLearner:
         self._learnt = 0
         """Labels since the last version."""
         self._published = 0.0
-        self._held: list[tuple[NDArray[np.float32], str]] = []
+        self._held: list[_Held] = []
 
     @property
     def position(self) -> int:
@@ -171,7 +179,10 @@ class FeedbackLearner:
         head = of_learner(found[0], found[1], model.signature.classes)
         before = self._active_row(active)
         theirs = self._model.own_head() if before is None else VersionHead.of(before.content)
-        evidence = compared(head, theirs, self._held[-_WINDOW:])
+        # what somebody chose goes again only for labels that came since
+        chosen = self._state.chosen(name)
+        held = [(each.features, each.label) for each in self._held if each.time > chosen]
+        evidence = compared(head, theirs, held[-_WINDOW:])
         version = f"l-{self._position:08d}-{secrets.token_hex(3)}"
         row = VersionRow(
             model=name,
@@ -224,8 +235,11 @@ class FeedbackLearner:
                 state = None
         if state is not None and stored is not None:
             self._position = stored[0]
+            held = state["held"]
+            times = held.get("times", [0.0] * len(held["labels"]))  # a state of before has none
             self._held = [
-                (row, str(label)) for row, label in zip(state["held"]["features"], state["held"]["labels"], strict=True)
+                _Held(row, str(label), float(time_))
+                for row, label, time_ in zip(held["features"], held["labels"], times, strict=True)
             ]
         self._learnt = 0
         return self._mapping.open(None, None if state is None else state["live"], Context())
@@ -236,7 +250,7 @@ class FeedbackLearner:
         for row in own:
             features = np.frombuffer(row.features, np.float32)
             if held_back(row):
-                self._held = [*self._held[1 - 2 * _WINDOW :], (features, row.label)]
+                self._held = [*self._held[1 - 2 * _WINDOW :], _Held(features, row.label, row.time)]
             else:
                 taken.append(row)
         if taken:
@@ -247,8 +261,9 @@ class FeedbackLearner:
 
     def _held_state(self) -> dict[str, Any]:
         return {
-            "features": np.array([features for features, _ in self._held], np.float32),
-            "labels": [label for _, label in self._held],
+            "features": np.array([each.features for each in self._held], np.float32),
+            "labels": [each.label for each in self._held],
+            "times": [each.time for each in self._held],
         }
 
     def _active_row(self, active: str) -> VersionRow | None:

@@ -27,7 +27,7 @@ from mapsto.service.kept_answers import Kept, KeptAnswers
 from mapsto.service.keys import Caller, Keys, RunKey
 from mapsto.service.refusal import Refusal
 from mapsto.service.served_model import BASE, LABEL, ServedModel
-from mapsto.service.state import FeedbackRow, State, VersionRow
+from mapsto.service.state import PROMOTED, ROLLED_BACK, FeedbackRow, State, VersionRow
 from mapsto.service.writer import Writer, Writes
 from mapsto_runtime.shown import few, short
 
@@ -362,7 +362,7 @@ class Service:
                 raise self._no_version(served, version)
             if owner is not None:
                 raise Refusal(409, 'a private version answers only its owner; adapt with "shared": true to promote it')
-        if not self.state.promote(name, version, read=read, why=why or f"promoted by {caller.name}"):
+        if not self.state.promote(name, version, read=read, why=why or f"{PROMOTED} by {caller.name}"):
             raise Refusal(409, f"another version than '{read or BASE}' answers now; look again")
         self.refresh()
         return read or BASE
@@ -378,7 +378,7 @@ class Service:
             raise Refusal(
                 409, f"the version before, '{before}', stands on another package; promote one of this package"
             )
-        return self.promote(name, before, caller, why=f"rolled back by {caller.name}"), before
+        return self.promote(name, before, caller, why=f"{ROLLED_BACK} by {caller.name}"), before
 
     async def closed(self) -> None:
         """Waits for what is running, and stores what was acknowledged."""

@@ -24,6 +24,8 @@ from mapsto.errors import SpecError, StoreError
 __all__ = ["BASE", "Durability", "FeedbackRow", "State", "VersionRow", "default_state", "jobs_table", "tables"]
 
 Durability = Literal["process", "power"]
+PROMOTED, ROLLED_BACK = "promoted", "rolled back"
+"""What begins to say why a version answers, where somebody chose it."""
 BASE = "1"
 """The version that a package itself is."""
 _FORMAT = 1
@@ -392,6 +394,14 @@ class State:
         """The version that answered before the active one; empty where there was none."""
         with self.reading() as connection:
             return str(connection.execute(sa.select(_active.c.before).where(_active.c.model == model)).scalar() or "")
+
+    def chosen(self, model: str) -> float:
+        """When somebody chose the active version, by promoting it or rolling back to it; 0 where the learner did, or nobody."""
+        with self.reading() as connection:
+            found = connection.execute(
+                sa.select(_active.c.changed, _active.c.why).where(_active.c.model == model)
+            ).first()
+        return float(found[0]) if found is not None and str(found[1]).startswith((PROMOTED, ROLLED_BACK)) else 0.0
 
     def promote(self, model: str, version: str, *, read: str, why: str) -> bool:
         """Let a version answer if the active one is still the one that was read; whether it was."""
