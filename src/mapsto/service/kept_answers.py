@@ -77,8 +77,10 @@ class KeptAnswers:
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._rings: dict[int, NDArray[Any]] = {}
+        self._views: dict[int, tuple[memoryview, NDArray[np.float32]]] = {}
+        """Each ring's bytes and its features."""
         self._own = self._opened(worker)
-        self._buffer, self._features = self._own.view(np.uint8).data, self._own["features"]
+        self._buffer, self._features = self._views[worker]
         self._next = self.first = int(self._own["row"].max()) + 1
         """Rows are counted on from those of a worker before it; `first` is this worker's own first."""
 
@@ -112,29 +114,27 @@ class KeptAnswers:
             raise unknown from None
         if len(name) != 28 or min(rows) < 0 or max(rows) >= self._most:
             raise unknown
-        ring = self._rings.get(worker)
-        if ring is None:
+        if worker not in self._views:
             if not self._path(worker).is_file():
                 raise unknown
-            ring = self._opened(worker)
-        wanted = [first + row for row in rows]
-        places = [row % self._most for row in wanted]
-        found = ring[places]
-        there: list[int] = found["row"].tolist()
+            self._opened(worker)
+        buffer, features = self._views[worker]
+        size, own = self._type.itemsize, tenant.encode()[:64].ljust(64, b"\0")
         gone = Refusal(410, "the request is no longer kept; give its input with the label")
-        if any(row > want for row, want in zip(there, wanted, strict=True)):
-            raise gone
-        tenants = set(found["tenant"].tolist())
-        if there != wanted or set(found["nonce"].tolist()) != {nonce} or tenants != {tenant.encode()[:64]}:
-            raise unknown
-        times: list[float] = found["time"].tolist()
-        if time.time() - min(times) > self._seconds or ring["row"][places].tolist() != there:  # overwritten meanwhile
-            raise gone
-        versions, answers = found["version"].tolist(), found["answer"].tolist()
-        return [
-            Kept(features, version.decode(), answer, moment)
-            for features, version, answer, moment in zip(found["features"], versions, answers, times, strict=True)
-        ]
+        oldest, found = time.time() - self._seconds, list[Kept]()
+        for row in rows:
+            place, number = (first + row) % self._most, first + row
+            (there,) = _ROW.unpack_from(buffer, place * size)
+            its_nonce, moment, answer, version, its_tenant = _REST.unpack_from(buffer, place * size + _ROW.size)
+            kept = Kept(features[place].copy(), version.rstrip(b"\0").decode(), answer, moment)
+            if there > number or _ROW.unpack_from(buffer, place * size)[0] != there:  # overwritten, or just now
+                raise gone
+            if (there, its_nonce, its_tenant) != (number, nonce, own):
+                raise unknown
+            if moment < oldest:
+                raise gone
+            found.append(kept)
+        return found
 
     def latest(self, most: int, *, own: bool = False) -> NDArray[Any]:
         """Rows of the last answers of all workers or of this one, the latest last: fields ``row``, ``time``, ``version``, ``features``."""
@@ -163,4 +163,5 @@ class KeptAnswers:
                 file.truncate(size)
         ring = np.memmap(path, self._type, "r+", shape=(self._most,))
         self._rings[worker] = ring.view(np.ndarray)  # a memory map's own access to items is slow
+        self._views[worker] = self._rings[worker].view(np.uint8).data, self._rings[worker]["features"]
         return self._rings[worker]

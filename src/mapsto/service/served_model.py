@@ -19,7 +19,7 @@ from mapsto.service.state import BASE
 from mapsto_runtime import own_example
 from mapsto_runtime.manifest import read_manifest
 from mapsto_runtime.predictor import Predictor
-from mapsto_runtime.preprocessing import read_input
+from mapsto_runtime.preprocessing import read_input, read_inputs
 from mapsto_runtime.preprocessing.arrays import require_ids
 from mapsto_runtime.preprocessing.raw_tables import RawTable
 from mapsto_runtime.preprocessing.tables import encoded
@@ -323,7 +323,7 @@ class ServedModel:
             files = found.ravel().tolist()
             if not files:
                 raise Refusal(400, f"input '{IMAGES}' holds no image")
-            return np.concatenate([read_input(content, self.signature) for content in files])
+            return read_inputs(files, self.signature)
         except DataError as error:
             raise Refusal(400, str(error).replace("standard input", IMAGES)) from error
 

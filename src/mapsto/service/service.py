@@ -69,8 +69,7 @@ class Limits:
     kept_seconds: float = 3600.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Feedback:
+class Feedback(msgspec.Struct, frozen=True, kw_only=True):
     """A label for an answer, or for an input that comes with it."""
 
     label: str

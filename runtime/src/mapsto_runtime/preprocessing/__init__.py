@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Input", "Read", "name_of", "prepare", "read", "read_input"]
+__all__ = ["Input", "Read", "name_of", "prepare", "read", "read_input", "read_inputs"]
 
 Input: TypeAlias = "str | Path | bytes | NDArray[Any]"
 """A path, the bytes of a file, or an array."""
@@ -66,7 +67,7 @@ def read(source: Input, signature: Signature) -> Read:
             content = array_of(content, name)
     if before.kind == "image":
         if isinstance(content, bytes):
-            samples = _picture(content, name, before)
+            samples = _pictures([content], name, before)
         else:
             samples = np.stack([prepare(image, before) for image in images_of(content, name)])
             return Read(samples=samples, numbers=tuple(range(len(samples))), notes=said_of(content, before, name))
@@ -106,6 +107,16 @@ def read_input(source: Input, signature: Signature) -> NDArray[Any]:
     return found.samples
 
 
+def read_inputs(contents: Sequence[bytes], signature: Signature) -> NDArray[Any]:
+    """As `read_input` of several files one after another; images in less time than one by one."""
+    import numpy as np
+
+    before = signature.preprocessing
+    if before.kind == "image" and all(content and not content.startswith(_ARRAYS) for content in contents):
+        return _pictures(contents, name_of(contents[0]), before)
+    return np.concatenate([read_input(content, signature) for content in contents])
+
+
 def name_of(source: Input) -> str:
     """What messages call a source."""
     if isinstance(source, (str, Path)):
@@ -123,22 +134,22 @@ def _content(path: Path) -> bytes:
         raise DataError(f"cannot be read ({reason})", where=str(path), hint="check the path") from error
 
 
-def _picture(content: bytes, name: str, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """One image file as a batch of one."""
+def _pictures(contents: Sequence[bytes], name: str, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Image files as a batch."""
     import numpy as np
 
+    channels = 3 if preprocessing.channels == 3 else 1
     with huge_allowed():
-        picture = read_picture(
-            content,
-            name,
-            size=preprocessing.size,
-            channels=3 if preprocessing.channels == 3 else 1,
-            ink=preprocessing.ink,
-        )
+        pictures = [
+            read_picture(content, name, size=preprocessing.size, channels=channels, ink=preprocessing.ink)
+            for content in contents
+        ]
     log = logging.getLogger("mapsto_runtime")
-    if picture.constant:
+    if any(picture.constant for picture in pictures):
         log.warning("%s: every pixel has the same value, so that there is nothing to be seen in it", shown(name))
-    if picture.stretched:
+    if any(picture.stretched for picture in pictures):
         log.warning("%s: its values fit no known range and were stretched to that of 8 bits", shown(name))
-    pixels = np.repeat(picture.pixels, preprocessing.channels // len(picture.pixels), axis=0)
-    return normalised(pixels.astype(np.float32) / np.float32(255), preprocessing)[None]
+    pixels = np.stack([picture.pixels for picture in pictures])
+    if channels != preprocessing.channels:
+        pixels = np.repeat(pixels, preprocessing.channels // channels, axis=1)
+    return normalised(pixels.astype(np.float32) / np.float32(255), preprocessing)

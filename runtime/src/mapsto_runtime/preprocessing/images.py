@@ -39,12 +39,12 @@ def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.flo
 
 
 def normalised(pixels: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """``(x - mean) / std`` by channel, for values 0 to 1 of shape (C, H, W)."""
+    """``(x - mean) / std`` by channel, for values 0 to 1 of shape (..., C, H, W)."""
     import numpy as np
 
     mean = np.array(preprocessing.mean, np.float32).reshape(-1, 1, 1)
     std = np.array(preprocessing.std, np.float32).reshape(-1, 1, 1)
-    return ((pixels - mean) / std).astype(np.float32)
+    return ((pixels - mean) / std).astype(np.float32, copy=False)
 
 
 def lightened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
