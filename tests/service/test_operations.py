@@ -267,7 +267,7 @@ def test_a_version_that_was_rolled_back_comes_again_if_it_is_better(service: Ser
     first = learnt(service)
     mapsto("versions", *place, "--promote", "1", code=0)
     until(lambda: active(service) == "1")
-    teach(service, 60, seed=3)
+    teach(service, 200, seed=3)
     assert learnt(service) != first
 
 
