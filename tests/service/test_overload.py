@@ -42,7 +42,7 @@ def flooded(overload: Overload, asked: list[bytes], rounds: int = 30) -> list[Co
 
 def test_of_a_flood_as_many_go_on_as_are_answered_in_time() -> None:
     told = list[None]()
-    overload = Overload(3 * ROUND, lambda: told.append(None))
+    overload = Overload(3 * ROUND, refused=lambda: told.append(None))
     found = flooded(overload, [request()] * 200)
     late = [taken.total() for taken in found[-10:]]
     assert max(late) < 2 * ROUND / SECONDS, "a round is about as long as it may be"
@@ -60,6 +60,13 @@ def test_a_key_that_floods_leaves_the_others_their_share() -> None:
     few = [request("b")] * 2
     late = flooded(overload, [*[request("a")] * 200, *few])[-10:]
     assert all(taken[few[0]] == 2 for taken in late)
+
+
+def test_those_who_are_not_known_share_as_one() -> None:
+    overload = Overload(3 * ROUND, lambda value: "b" if value == b"Bearer b" else "")
+    few = [request("b")] * 5
+    late = flooded(overload, [*[request(f"made up {number}") for number in range(200)], *few])[-10:]
+    assert all(taken[few[0]] == 5 for taken in late)
 
 
 def test_what_is_no_whole_request_for_a_model_goes_on() -> None:

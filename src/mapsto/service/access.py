@@ -71,6 +71,16 @@ class Access:
             self._limits.take(caller)
         return caller
 
+    def name_of(self, header: bytes) -> str:
+        """The caller's name, as far as it is known without waiting; empty otherwise."""
+        try:
+            given = authorization(header)
+            if self._tokens is not None and not given.startswith(_KEY):
+                return self._tokens.name_of(given)
+            return self._keys.caller(given).name
+        except Refusal:
+            return ""
+
 
 def authorization(value: bytes | None) -> bytes:
     """The key or token of a header. Raises `Refusal` (401) where there is none."""

@@ -26,8 +26,6 @@ _ROUNDS = 3
 """Of the loop, until a request has its answer: it comes during one, is run in the next and answered in the third."""
 _LONGEST = 0.25
 """Seconds of a round at most, so that readiness and metrics answer however long a request may wait."""
-_MOST_KEYS = 1000
-"""Told apart in a round."""
 
 
 class Overload:
@@ -37,13 +35,20 @@ class Overload:
     ----------
     most_wait
         Seconds that a request may wait for the event loop.
+    name_of
+        The name of who sends a header's value, as far as that is known at once; empty for anybody else, who share as one.
     refused
         Told of each refusal.
     """
 
-    def __init__(self, most_wait: float, refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        most_wait: float,
+        name_of: Callable[[bytes], str] = lambda value: value.decode("latin-1"),
+        refused: Callable[[], None] = lambda: None,
+    ) -> None:
         self._goal = min(most_wait / _ROUNDS, _LONGEST)
-        self._refused = refused
+        self._name_of, self._refused = name_of, refused
         self._each = _FIRST
         """Seconds of a request, smoothed."""
         self._room = max(1.0, self._goal / _FIRST)
@@ -53,10 +58,10 @@ class Overload:
         self._began: float | None = None
         """When it began; None: it has not."""
         self._full = False
-        """Whether the last round was: from then on keys are told apart."""
-        self._by_key: Counter[bytes] = Counter()
-        self._keys = 1
-        """How many keys asked in the last round."""
+        """Whether the last round was: from then on callers are told apart."""
+        self._by_name: Counter[str] = Counter()
+        self._names = 1
+        """How many asked in the last round."""
 
     def refusal(self, data: bytes) -> bytes | None:
         """The answer to a request that does not go on; None for one that does.
@@ -75,13 +80,13 @@ class Overload:
         self._full = True
         key = _key_of(data)
         if key is not None:
-            taken = self._by_key[key]
-            share = self._room / max(self._keys, len(self._by_key))
+            name = self._name_of(key) if key else ""
+            taken = self._by_name[name]
+            share = self._room / max(self._names, len(self._by_name))
             if self._sum >= (2 * self._room if taken < share else self._room):
                 self._refused()
                 return random.choice(_ANSWERS)
-            if taken or len(self._by_key) < _MOST_KEYS:
-                self._by_key[key] = taken + 1
+            self._by_name[name] = taken + 1
         self._sum += 1
         return None
 
@@ -97,27 +102,28 @@ class Overload:
         self._each += _SMOOTHING * (each - self._each)
         self._full = self._sum >= self._room
         self._room = max(1.0, self._goal / self._each)
-        self._keys = max(1, len(self._by_key))
-        self._by_key.clear()
+        self._names = max(1, len(self._by_name))
+        self._by_name.clear()
         self._sum, self._began = 0, None
 
 
 def _key_of(data: bytes) -> bytes | None:
-    """What tells a client apart in a request for a model; None if it is none, or not whole, or wants to be asked for its body."""
+    """The header by which a request for a model says who sends it; None if it is none, or not whole, or wants to be asked for its body."""
     if not data.startswith(b"POST /v2/models/"):
         return None
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
-    head = data[:end].lower()
-    length = _value(head, b"\r\ncontent-length:")
-    if not length.isdigit() or len(data) != end + 4 + int(length) or b"\r\nexpect:" in head:
+    head = data[:end]
+    lower = head.lower()
+    length = _value(head, lower, b"\r\ncontent-length:")
+    if not length.isdigit() or len(data) != end + 4 + int(length) or b"\r\nexpect:" in lower:
         return None
-    return _value(head, b"\r\nauthorization:") or _value(head, b"\r\nx-api-key:")
+    return _value(head, lower, b"\r\nauthorization:") or _value(head, lower, b"\r\nx-api-key:")
 
 
-def _value(head: bytes, name: bytes) -> bytes:
-    place = head.find(name)
+def _value(head: bytes, lower: bytes, name: bytes) -> bytes:
+    place = lower.find(name)
     if place < 0:
         return b""
     place += len(name)

@@ -54,18 +54,18 @@ async def serve(
     *,
     ending: Ending,
     limits: ConnectionLimits | None = None,
-    refused: Callable[[], None] = lambda: None,
+    overload: Overload | None = None,
     closed: Callable[[int], None] = lambda status: None,
     started: Callable[[], None] = lambda: None,
     supervisor: int | None = None,
 ) -> None:
     """Answer until a signal says to end, or the supervisor has ended, by default the process that started this one.
 
-    `refused` is told of each request that is refused unread, `closed` of the status of each that breaks the limits of a connection.
+    `overload` refuses requests unread; `closed` is told of the status of each that breaks the limits of a connection.
     """
     config = uvicorn.Config(
         application,
-        http=limited(limits or ConnectionLimits(), Overload(service.limits.most_wait, refused), closed),
+        http=limited(limits or ConnectionLimits(), overload, closed),
         ws="none",
         proxy_headers=False,  # nothing here depends on where a request came from
         log_level="warning",

@@ -52,6 +52,11 @@ class Tokens:
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._generation = keys.generation
 
+    def name_of(self, token: bytes) -> str:
+        """The name of whose token was verified before; empty for any other."""
+        known = self._known.get(hashlib.sha256(token).digest())
+        return known[0].name if known is not None and time.time() < known[1] else ""
+
     async def caller(self, token: bytes) -> Caller:
         """Whose a token is.
 

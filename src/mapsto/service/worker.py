@@ -20,6 +20,7 @@ from mapsto.service.access import Access, AccessSettings
 from mapsto.service.hosts import Hosts
 from mapsto.service.keys import RunKey
 from mapsto.service.metrics import Metrics
+from mapsto.service.overload import Overload
 from mapsto.service.request_handler import Application, RequestHandler
 from mapsto.service.request_log import RequestLog
 from mapsto.service.routes import application
@@ -66,7 +67,8 @@ def main() -> None:
     )
 
     access = AccessSettings(**settings["access"])
-    who = Access(service.keys, access.tokens()).caller
+    callers = Access(service.keys, access.tokens())
+    who = callers.caller
     listening = socket.socket(fileno=settings["listening"])
     hosts = Hosts(listening.getsockname()[0], access.hosts)
 
@@ -88,7 +90,7 @@ def main() -> None:
         handler,
         [listening],
         ending=Ending(**settings["ending"]),
-        refused=metrics.refused_unread,
+        overload=Overload(limits.most_wait, callers.name_of, metrics.refused_unread),
         closed=metrics.closed,
         started=started,
         supervisor=settings["supervisor"],
