@@ -84,12 +84,21 @@ def test_what_is_no_whole_request_for_a_model_goes_on() -> None:
 def test_the_answer_is_one_of_the_protocol() -> None:
     overload = Overload(3 * ROUND)
 
-    async def run() -> set[bytes]:
-        return {found for _ in range(5000) if (found := overload.refusal(request())) is not None}
+    closing = request().replace(b"\r\nContent", b"\r\nConnection: close\r\nContent")
+    old = request().replace(b"HTTP/1.1", b"HTTP/1.0")
 
-    found = asyncio.run(run())
-    assert len(found) == 3, "with several times to come again"
-    for answer in found:
+    async def run() -> list[set[tuple[bytes, bool]]]:
+        return [
+            {found for _ in range(5000) if (found := overload.refusal(data)) is not None}
+            for data in (request(), closing, old)
+        ]
+
+    kept, *ended = asyncio.run(run())
+    assert [last for _, last in kept] == [False] * 3, "with several times to come again"
+    for found in ended:
+        assert all(last and b"\r\nconnection: close\r\n" in answer for answer, last in found)
+        assert len(found) == 3
+    for answer, _ in kept:
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
         assert f"content-length: {len(body)}".encode() in head

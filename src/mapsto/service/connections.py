@@ -105,8 +105,11 @@ class Connection(HttpToolsProtocol):
         if self.overload is not None and not self._received and self._phase != _BODY and self._is_free():
             refusal = self.overload.refusal(data)
             if refusal is not None:
+                answer, last = refusal
                 self._phase = _IDLE
-                self.transport.write(refusal)
+                self.transport.write(answer)
+                if last:
+                    self.transport.close()
                 return
         self._received += size
         self._large = size > limits.header_bytes

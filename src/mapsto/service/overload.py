@@ -63,8 +63,8 @@ class Overload:
         self._names = 1
         """How many asked in the last round."""
 
-    def refusal(self, data: bytes) -> bytes | None:
-        """The answer to a request that does not go on; None for one that does.
+    def refusal(self, data: bytes) -> tuple[bytes, bool] | None:
+        """The answer to a request that does not go on, and whether the connection ends with it; None for one that goes on.
 
         Parameters
         ----------
@@ -85,7 +85,8 @@ class Overload:
             share = self._room / max(self._names, len(self._by_name))
             if self._sum >= (2 * self._room if taken < share else self._room):
                 self._refused()
-                return random.choice(_ANSWERS)
+                last = _is_last(data)
+                return random.choice(_LAST if last else _ANSWERS), last
             self._by_name[name] = taken + 1
         self._sum += 1
         return None
@@ -122,6 +123,13 @@ def _key_of(data: bytes) -> bytes | None:
     return _value(head, lower, b"\r\nauthorization:") or _value(head, lower, b"\r\nx-api-key:")
 
 
+def _is_last(data: bytes) -> bool:
+    """Whether the client wants no other answer on its connection."""
+    head = data[: data.find(b"\r\n\r\n")].lower()
+    wanted = _value(head, head, b"\r\nconnection:")
+    return b"close" in wanted or (head.partition(b"\r\n")[0].endswith(b"http/1.0") and b"keep-alive" not in wanted)
+
+
 def _value(head: bytes, lower: bytes, name: bytes) -> bytes:
     place = lower.find(name)
     if place < 0:
@@ -131,13 +139,13 @@ def _value(head: bytes, lower: bytes, name: bytes) -> bytes:
     return head[place : end if end >= 0 else len(head)].strip()
 
 
-def _answer(retry_after: int) -> bytes:
+def _answer(retry_after: int, more: bytes = b"") -> bytes:
     body = error_body("the service is busy: more requests come than it can answer in time")
     return (
-        b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: %d\r\nretry-after: %d\r\n\r\n%s"
-        % (len(body), retry_after, body)
+        b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: %d\r\nretry-after: %d\r\n%s\r\n%s"
+        % (len(body), retry_after, more, body)
     )
 
 
-_ANSWERS = tuple(_answer(seconds) for seconds in (1, 2, 3))
+_ANSWERS, _LAST = (tuple(_answer(seconds, more) for seconds in (1, 2, 3)) for more in (b"", b"connection: close\r\n"))
 """Jittered, so that clients do not come back at once."""
