@@ -79,6 +79,26 @@ def test_its_confidence_drift_and_accuracy_are_metrics(service: Service) -> None
     assert "mapsto_learner_lag_rows{" not in text, "there is nothing to be learnt"
 
 
+def test_what_is_not_finite_is_counted_and_spoils_nothing(service: Service) -> None:
+    metrics = Metrics(["plain"])
+    metrics.follow(service)
+    rng = np.random.default_rng(0)
+    found: dict[str, Any] = {}
+    for number in range(12):
+        rows = rng.normal(size=(100, 3)).astype("<f4")
+        rows[7] = np.nan if number % 2 else np.inf
+        item = {"name": "input", "datatype": "FP32", "shape": [100, 3], "parameters": {"binary_data_size": rows.nbytes}}
+        head = json.dumps({"inputs": [item]}).encode()
+        asked_ = decode(head + rows.tobytes(), str(len(head)).encode())
+        body, _ = asyncio.run(service.infer("plain", "", asked_, CALLER))
+        text = metrics.text().decode()
+        found = json.loads(body)
+    assert of(text, "mapsto_answers_not_finite_total", model="plain") == 12
+    assert of(text, "mapsto_input_drift", model="plain") == 0
+    with pytest.raises(Refusal, match="NaN or infinity"):
+        labelled(service, request_id=found["parameters"]["request_id"], row=7, label="low")
+
+
 def test_a_label_needs_the_answer_that_it_is_for(service: Service) -> None:
     item = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
     with pytest.raises(Refusal, match="give a request_id"):

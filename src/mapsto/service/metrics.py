@@ -168,6 +168,12 @@ class Metrics:
             buckets=_SHARES,
             registry=own,
         )
+        self._not_finite = Counter(
+            "mapsto_answers_not_finite",
+            f"Answers from NaN or infinity, of at most {_LOOKED_AT} a second and worker.",
+            ("model",),
+            registry=own,
+        )
         self._labels = Counter("mapsto_feedback_labels", "Labels that were given.", ("model", "result"), registry=own)
         self._queue_samples = Gauge(
             "mapsto_queue_samples",
@@ -352,6 +358,9 @@ class Metrics:
         if not len(rows):
             return
         self._looked[key] = int(rows["row"].max())
+        whole = _finite(rows)
+        self._not_finite.labels(model.name).inc(len(rows) - len(whole))
+        rows = whole
         for version in np.unique(rows["version"]).tolist():
             name = version.decode()
             head = self._head(model) if name == BASE else service.head(model.name, name)
@@ -509,7 +518,7 @@ class _Collected(Collector):
         path = kept.folder / "reference.npz"
         try:
             if not path.is_file():
-                rows = kept.latest(REFERENCE)
+                rows = _finite(kept.latest(2 * REFERENCE))[-REFERENCE:]
                 if len(rows) < REFERENCE:
                     return {}, 0, 0
                 confidence = self._confidence(model, rows["features"])
@@ -519,7 +528,7 @@ class _Collected(Collector):
             reference = Reference.read(path.read_bytes())
         except (MapstoError, OSError):
             return {}, 0, 0
-        rows = kept.latest(WINDOW)
+        rows = _finite(kept.latest(WINDOW))
         features = rows["features"][rows["time"] > reference.until]  # not those of the reference itself
         held = reference.values.shape[1]
         if len(features) < LEAST:
@@ -529,6 +538,11 @@ class _Collected(Collector):
     def _confidence(self, model: ServedModel, features: NDArray[np.float32]) -> NDArray[np.float64] | None:
         head = self._head(model)
         return None if head is None else _confidence(head.scores(features))
+
+
+def _finite(rows: NDArray[Any]) -> NDArray[Any]:
+    """The rows of answers without those in which a number is NaN or infinite."""
+    return rows[np.isfinite(rows["features"]).all(1)]
 
 
 def _add(histogram: Histogram, counts: Sequence[int], total: float) -> None:

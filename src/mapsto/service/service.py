@@ -501,6 +501,8 @@ class Service:
         label = given.label.strip()
         if not label or len(label) > _LONGEST_LABEL:
             raise Refusal(400, f"a label is a text of 1 to {_LONGEST_LABEL} characters")
+        if not np.isfinite(kept.features).all():
+            raise Refusal(400, "the label is for an answer from NaN or infinity, of which nothing can be learnt")
         classes: Sequence[str] = served.model.signature.classes or ()
         if kept.version not in ("", BASE) and kept.version in served.heads:
             classes = served.heads[kept.version][0].classes
