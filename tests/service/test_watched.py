@@ -83,7 +83,7 @@ def test_what_is_not_finite_is_counted_and_spoils_nothing(service: Service) -> N
     metrics = Metrics(["plain"])
     metrics.follow(service)
     rng = np.random.default_rng(0)
-    found: dict[str, Any] = {}
+    found, text = dict[str, Any](), ""
     for number in range(12):
         rows = rng.normal(size=(100, 3)).astype("<f4")
         rows[7] = np.nan if number % 2 else np.inf
