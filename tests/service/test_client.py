@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mapsto.errors import DomainError
+from mapsto.errors import DataError, DomainError
 from mapsto.service.client import Client, ServiceError
 from tests.cli.packages import color_package, linear_package, table_package
 from tests.service.served import Served, serving
@@ -43,6 +43,18 @@ def test_a_version_for_other_classes(client: Client) -> None:
     version = client.adapt("signs", np.array([[0.0, 1, 0], [0, 2, 0], [0, 0, 1], [0, 0, 2]]), ["y", "y", "z", "z"])
     assert client.infer("signs", np.array([[0.0, 0, 5], [0, 5, 0]]), version=version).labels == ("z", "y")
     assert version in [each["version"] for each in client.versions("signs")["versions"]]
+
+
+def test_an_example_under_two_classes_is_said(client: Client) -> None:
+    rows = np.array([[0.0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 2]])
+    version = client.adapt("signs", rows, ["y", "z", "z", "y"])
+    (row,) = [each for each in client.versions("signs")["versions"] if each["version"] == version]
+    assert row["note"] == "4 examples of 2 classes; 1 of them stands under more than one class, alike to the model"
+
+
+def test_a_file_that_is_not_there_is_said(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.png: cannot be read"):
+        client.infer("colours", [str(tmp_path / "none.png")])
 
 
 def test_a_version_that_takes_seconds_is_waited_for_or_a_job(client: Client) -> None:

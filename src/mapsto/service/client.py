@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mapsto.errors import DomainError, MapstoError
+from mapsto.errors import DataError, DomainError, MapstoError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -224,9 +224,7 @@ class Client:
             return [
                 {"name": spec["name"], "datatype": spec["datatype"], "shape": [*inputs.shape], "data": inputs.tolist()}
             ]
-        data = [
-            base64.b64encode(each if isinstance(each, bytes) else Path(each).read_bytes()).decode() for each in inputs
-        ]
+        data = [base64.b64encode(each if isinstance(each, bytes) else _content(Path(each))).decode() for each in inputs]
         return [
             {
                 "name": "image",
@@ -255,6 +253,14 @@ class Client:
                 reason = getattr(error, "reason", error)
                 raise ServiceError(f"it cannot be reached ({reason})", status=0, where=self._url) from error
         raise ServiceError("it is busy", status=429, where=self._url)
+
+
+def _content(path: Path) -> bytes:
+    """Raises `DataError` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
 
 
 def _model(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -30,6 +30,9 @@ from mapsto.service.served_model import BASE, LABEL, ServedModel
 from mapsto.service.state import PROMOTED, ROLLED_BACK, FeedbackRow, State, VersionRow
 from mapsto.service.writer import Writer, Writes
 from mapsto_runtime.shown import few, short
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Feedback", "Limits", "Service"]
 
@@ -274,6 +277,7 @@ class Service:
             if way != _RIDGE:
                 return self._submitted(served.model, features, labels, caller, way=way, shared=shared)
             head = fitted(features, labels)
+            notes = _notes(features, labels)
             row = VersionRow(
                 model=name,
                 version=f"a-{secrets.token_hex(6)}",
@@ -282,7 +286,7 @@ class Service:
                 package=served.model.digest,
                 content=head.content(),
                 owner=owner,
-                note=f"{len(labels)} examples of {len(head.classes)} classes",
+                note="; ".join([f"{len(labels)} examples of {len(head.classes)} classes", *notes]),
             )
             dropped = self.state.add_version(row, most=self.limits.versions, used=served.taken_uses())
             if dropped is None:
@@ -299,6 +303,7 @@ class Service:
                 "shared": shared,
                 "way": way,
                 "dropped": dropped,
+                "notes": notes,
                 "seconds": round(time.perf_counter() - began, 6),
             }
 
@@ -467,7 +472,8 @@ class Service:
             content=msgspec.msgpack.encode(content),
         )
         _refuse_full(self.jobs.submit(job, own=self.limits.jobs, all_=self.limits.all_jobs), self.limits)
-        return {**_told(job), "classes": list(classes), "examples": len(labels), "shared": shared}
+        told = {"classes": list(classes), "examples": len(labels), "shared": shared, "notes": _notes(features, labels)}
+        return {**_told(job), **told}
 
     def _require_place(self, caller: Caller) -> None:
         """Raises `Refusal` (429) where another job has no place, before anything is computed for it."""
@@ -526,6 +532,17 @@ def _features(model: ServedModel, inputs: Sequence[Given], labels: Sequence[str]
     if len(set(labels)) > _MOST_CLASSES:
         raise Refusal(400, f"at most {_MOST_CLASSES} classes are taken")
     return model.embedded(samples)
+
+
+def _notes(features: NDArray[np.float32], labels: Sequence[str]) -> list[str]:
+    """What is odd about examples that can be learnt from all the same."""
+    classes: dict[bytes, set[str]] = {}
+    for row, label in zip(features, labels, strict=True):
+        classes.setdefault(row.tobytes(), set()).add(label)
+    double = sum(len(each) > 1 for each in classes.values())
+    if not double:
+        return []
+    return [f"{double} of them {'stands' if double == 1 else 'stand'} under more than one class, alike to the model"]
 
 
 def _way(asked: Asked) -> str:
