@@ -81,6 +81,8 @@ class Connection(HttpToolsProtocol):
         self._began = self._last = self.loop.time()
         self._received = self._body = 0
         self._large = self._refused = self._too_many = False
+        self._begun = False
+        """Whether a request has begun that is not whole yet."""
         self._gap = self.limits.body_gap
         self._unsent, self._unsent_since = 0, 0.0
 
@@ -102,13 +104,13 @@ class Connection(HttpToolsProtocol):
             return
         limits, size = self.limits, len(data)
         self._last = self.loop.time()
-        if self.overload is not None and not self._received and self._phase != _BODY and self._is_free():
+        if self.overload is not None and not (self._begun or self._received) and self._is_free():
             refusal = self.overload.refusal(data)
             if refusal is not None:
                 answer, last = refusal
                 self._phase = _IDLE
                 self.transport.write(answer)
-                if last:
+                if last or self.flow.write_paused:  # who takes no answers is not told again
                     self.transport.close()
                 return
         self._received += size
@@ -125,6 +127,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._begun = True
         if self._phase != _HEADERS:
             self._phase, self._began = _HEADERS, self._last
 
@@ -154,7 +157,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._refused:
             return
-        self._phase, self._received = _IDLE, 0
+        self._phase, self._received, self._begun = _IDLE, 0, False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -44,8 +44,10 @@ def labels_of(body: bytes) -> list[Feedback]:
             given = _many.decode(body).feedback
         except msgspec.ValidationError:
             given = [_one.decode(body)]
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, f"the body is no feedback: {error}") from error
+    if any("\0" in text for each in given for text in (each.label, each.idempotency_key)):
+        raise Refusal(400, "a label or idempotency_key holds the character U+0000, which no database takes")
     if not 0 < len(given) <= _MOST_LABELS:
         raise Refusal(400, f"{len(given)} labels are given; 1 to {_MOST_LABELS} are taken")
     return [

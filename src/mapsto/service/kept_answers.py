@@ -27,6 +27,9 @@ _ROW, _REST = struct.Struct("<Q"), struct.Struct("<Qdi24s64s")
 """Of a ring's rows, what comes before the features: the number of the row, and what it is of."""
 
 
+_HEX = frozenset("0123456789abcdef")
+
+
 class Kept(NamedTuple):
     """A row of an answer."""
 
@@ -112,7 +115,7 @@ class KeptAnswers:
             worker, first, nonce = int(name[:2], 16), int(name[2:12], 16), int(name[12:], 16)
         except ValueError:
             raise unknown from None
-        if len(name) != 28 or min(rows) < 0 or max(rows) >= self._most:
+        if len(name) != 28 or not _HEX.issuperset(name) or min(rows) < 0 or max(rows) >= self._most:
             raise unknown
         if worker not in self._views:
             if not self._path(worker).is_file():

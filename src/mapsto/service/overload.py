@@ -108,6 +108,10 @@ class Overload:
         self._sum, self._began = 0, None
 
 
+_PARSED = (b"\r\nexpect:", b"\r\ntransfer-encoding:", b"\r\nupgrade:")
+"""Headers of requests of which the parser alone says where they end."""
+
+
 def _key_of(data: bytes) -> bytes | None:
     """The header by which a request for a model says who sends it; None if it is none, or not whole, or wants to be asked for its body."""
     if not data.startswith(b"POST /v2/models/"):
@@ -118,7 +122,9 @@ def _key_of(data: bytes) -> bytes | None:
     head = data[:end]
     lower = head.lower()
     length = _value(head, lower, b"\r\ncontent-length:")
-    if not length.isdigit() or len(data) != end + 4 + int(length) or b"\r\nexpect:" in lower:
+    if not length.isdigit() or len(length) > 12 or len(data) != end + 4 + int(length):
+        return None
+    if any(name in lower for name in _PARSED) or lower.count(b"\r\ncontent-length:") > 1:
         return None
     return _value(head, lower, b"\r\nauthorization:") or _value(head, lower, b"\r\nx-api-key:")
 

@@ -101,8 +101,9 @@ class Writer:
             return
         try:
             positions = self._state.append([row for rows, _ in items for row in rows])
-        except StoreError as error:
-            refusal = Refusal(503, f"the feedback was not stored: {error.what}", retry_after=5.0)
+        except Exception as error:  # whatever it is, those who wait are told, and the next are stored
+            why = error.what if isinstance(error, StoreError) else type(error).__name__
+            refusal = Refusal(503, f"the feedback was not stored: {why}", retry_after=5.0)
             for _, tell in items:
                 tell(refusal)
             return
@@ -221,6 +222,8 @@ class RemoteWriter:
         messages = self._messages
         if messages is None or messages.closed:
             messages = await self._connected()
+            if messages.closed:  # at once again: nobody would be told of what is sent now
+                raise _gone()
         number = next(self._numbers)
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
