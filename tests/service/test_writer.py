@@ -34,7 +34,7 @@ def test_it_goes_on_after_an_error_that_nobody_foresaw() -> None:
     writer = Writer(state)
 
     async def run() -> list[int]:
-        with pytest.raises(Refusal, match="was not stored: ValueError$"):
+        with pytest.raises(Refusal, match=r"was not stored: ValueError$"):
             await writer.append([ROW])
         return await asyncio.wait_for(writer.append([ROW, ROW]), 10)
 

@@ -30,6 +30,8 @@ BASE = "1"
 """The version that a package itself is."""
 _FORMAT = 1
 _BUSY_MS = 10_000
+_APPENDING = 0x6D617073
+"""PostgreSQL's lock of those who store labels, several services too."""
 
 tables = sa.MetaData()
 _big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -243,6 +245,8 @@ class State:
             for row in rows
         ]
         with self.writing() as connection:
+            if not self._sqlite:  # positions become visible in their order: no learner passes one that is still to come
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_APPENDING})")
             count = connection.exec_driver_sql(self._append, values).rowcount
             if self._sqlite and count == len(rows):  # all are new, and theirs are the last positions
                 last = int(connection.exec_driver_sql(f"SELECT max(position) FROM {_feedback.name}").scalar() or 0)
