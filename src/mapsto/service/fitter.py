@@ -11,7 +11,6 @@ import os
 import secrets
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ import msgspec
 from mapsto.errors import StoreError
 from mapsto.service.fitting import LENGTH, Fitted, Support
 from mapsto.service.job_queue import Job, JobQueue
-from mapsto.service.state import BASE, State, VersionRow
+from mapsto.service.state import BASE, State, VersionRow, new_holder
 
 __all__ = ["Fitter", "main"]
 
@@ -50,7 +49,7 @@ class Fitter:
         self, state: State, *, seconds: float = 600.0, most: int = 100, ended: Callable[[], bool] = lambda: False
     ) -> None:
         self._queue, self._seconds, self._most, self._ended = JobQueue(state), seconds, most, ended
-        self._holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._holder = new_holder()
 
     def step(self) -> bool:
         """Take up the next job and see it through; False where none waits."""

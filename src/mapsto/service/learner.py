@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from mapsto.kinds import Block, ColumnType, Json, Stream
 from mapsto.nn.online.encoder import EMBEDDING
 from mapsto.service.heads import VersionHead, of_learner
 from mapsto.service.served_model import BASE, KeptScores, OwnHead, ServedModel
-from mapsto.service.state import FeedbackRow, State, VersionRow
+from mapsto.service.state import FeedbackRow, State, VersionRow, new_holder
 from mapsto.store.state import decode_state, encode_state
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class FeedbackLearner:
 
         self._model, self._state = model, state
         self._every, self._least, self._promote = every, least, promote
-        self._holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._holder = new_holder()
         self._mapping: Any = discovery.find("mappings", learner)(stream=_Feedback())
         self._live: Any = None
         self._position = 0

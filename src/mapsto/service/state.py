@@ -7,6 +7,9 @@ the latter.
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +24,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mapsto.errors import SpecError, StoreError
 
-__all__ = ["BASE", "Durability", "FeedbackRow", "State", "VersionRow", "default_state", "jobs_table", "tables"]
+__all__ = [
+    "BASE",
+    "Durability",
+    "FeedbackRow",
+    "State",
+    "VersionRow",
+    "default_state",
+    "jobs_table",
+    "new_holder",
+    "tables",
+]
 
 Durability = Literal["process", "power"]
 PROMOTED, ROLLED_BACK = "promoted", "rolled back"
@@ -136,6 +149,11 @@ _keys = sa.Table(
     sa.Column("rate", sa.Float),
     sa.Column("burst", sa.Float),
 )
+
+
+def new_holder() -> str:
+    """A name under which this process holds leases and jobs, which no other has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def default_state(package: Path) -> Path:
