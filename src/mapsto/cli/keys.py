@@ -34,10 +34,18 @@ def keys_make(
             help="What it may: predict, adapt, learn, metrics, admin; give several. By default the first three."
         ),
     ] = None,
-    days: Annotated[float | None, typer.Option(min=0, help="Days for which it is valid; by default no end.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Requests a second that it may make; by default no limit.")] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Days for which it is valid, parts of one too; 0: it is not valid at all. By default no end."
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second that it may make, above 0; by default no limit.")
+    ] = None,
     burst: Annotated[
-        float | None, typer.Option(help="Requests that it may make at once; by default those of a second.")
+        float | None,
+        typer.Option(help="Requests that it may make at once, at least 1, with --rate; by default those of a second."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

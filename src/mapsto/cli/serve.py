@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
 import sys
 from enum import Enum
@@ -210,7 +211,7 @@ def _welcome(address: str, name: str, key: str, model: ServedModel) -> list[str]
     curl = f"curl -sH 'Authorization: Bearer {key}' {own}"
     infer, label = _example(model), "LABEL"
     return [
-        f"serving {model.name} at {address}; end with Ctrl-C",
+        f"serving {model.name} at {address}, process {os.getpid()}; end with Ctrl-C",
         f"key '{name}', for this run: {key}",
         curl,
         f"{curl}/infer -d '{infer}'",

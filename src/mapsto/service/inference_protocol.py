@@ -168,7 +168,8 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
                 raise Refusal(400, f"input '{name}' is binary, but the request has no Inference-Header-Content-Length")
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(binary) - place:
                 raise Refusal(
-                    400, f"input '{name}' says it has {size} bytes; {len(binary) - place} are left of the request"
+                    400,
+                    f"input '{name}' says it has {short(str(size))} bytes; {len(binary) - place} are left of the request",
                 )
             given = binary[place : place + size]
             place += size

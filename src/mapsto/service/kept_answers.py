@@ -6,10 +6,12 @@ can read every other's. An id says where to look and is not to be guessed. What 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "KeptAnswers"]
 
 _UNKNOWN = "no request of yours has this request_id; for an answer of another package give the input with the label"
-_ROW, _REST = struct.Struct("<Q"), struct.Struct("<Qdi24s64s")
+_ROW, _REST = struct.Struct("<Q"), struct.Struct("<Qdi24s32s")
 """Of a ring's rows, what comes before the features: the number of the row, and what it is of."""
 
 
@@ -74,7 +76,7 @@ class KeptAnswers:
                 ("time", "<f8"),
                 ("answer", "<i4"),
                 ("version", "S24"),
-                ("tenant", "S64"),
+                ("tenant", "V32"),
                 ("features", "<f4", (width,)),
             ]
         )
@@ -92,7 +94,7 @@ class KeptAnswers:
         first, nonce, now = self._next, int.from_bytes(os.urandom(8), "little") | 1, time.time()
         self._next += len(features)
         most, size, buffer = self._most, self._type.itemsize, self._buffer
-        named, held = version.encode(), tenant.encode()[:64]
+        named, held = version.encode(), _digest(tenant)
         for number in range(max(0, len(features) - most), len(features)):
             row = first + number
             place = row % most
@@ -118,11 +120,11 @@ class KeptAnswers:
         if len(name) != 28 or not _HEX.issuperset(name) or min(rows) < 0 or max(rows) >= self._most:
             raise unknown
         if worker not in self._views:
-            if not self._path(worker).is_file():
+            if not self._is_whole(self._path(worker)):
                 raise unknown
             self._opened(worker)
         buffer, features = self._views[worker]
-        size, own = self._type.itemsize, tenant.encode()[:64].ljust(64, b"\0")
+        size, own = self._type.itemsize, _digest(tenant)
         gone = Refusal(410, "the request is no longer kept; give its input with the label")
         oldest, found = time.time() - self._seconds, list[Kept]()
         for row in rows:
@@ -141,7 +143,11 @@ class KeptAnswers:
 
     def latest(self, most: int, *, own: bool = False) -> NDArray[Any]:
         """Rows of the last answers of all workers or of this one, the latest last: fields ``row``, ``time``, ``version``, ``features``."""
-        workers = [self._worker] if own else [int(path.stem.partition("-")[2]) for path in self._folder.glob("*.ring")]
+        workers = (
+            [self._worker]
+            if own
+            else [int(path.stem.partition("-")[2]) for path in self._folder.glob("*.ring") if self._is_whole(path)]
+        )
         found = [self._latest_of(worker, most) for worker in workers]
         rows = np.concatenate(found)
         rows = rows[rows["time"] > time.time() - self._seconds]
@@ -159,12 +165,20 @@ class KeptAnswers:
     def _path(self, worker: int) -> Path:
         return self._folder / f"answers-{worker}.ring"
 
+    def _is_whole(self, path: Path) -> bool:
+        return path.is_file() and path.stat().st_size == self._most * self._type.itemsize
+
     def _opened(self, worker: int) -> NDArray[Any]:
-        path, size = self._path(worker), self._most * self._type.itemsize
-        if not path.is_file() or path.stat().st_size != size:
+        path = self._path(worker)
+        if not self._is_whole(path):  # of this worker alone; another's is asked for only where it is whole
             with path.open("wb") as file:
-                file.truncate(size)
+                file.truncate(self._most * self._type.itemsize)
         ring = np.memmap(path, self._type, "r+", shape=(self._most,))
         self._rings[worker] = ring.view(np.ndarray)  # a memory map's own access to items is slow
         self._views[worker] = self._rings[worker].view(np.uint8).data, self._rings[worker]["features"]
         return self._rings[worker]
+
+
+@lru_cache(1024)
+def _digest(tenant: str) -> bytes:
+    return hashlib.sha256(tenant.encode()).digest()

@@ -132,7 +132,7 @@ def _key_of(data: bytes) -> bytes | None:
 def _is_last(data: bytes) -> bool:
     """Whether the client wants no other answer on its connection."""
     head = data[: data.find(b"\r\n\r\n")].lower()
-    wanted = _value(head, head, b"\r\nconnection:")
+    wanted = b",".join(line[11:] for line in head.split(b"\r\n") if line.startswith(b"connection:"))
     return b"close" in wanted or (head.partition(b"\r\n")[0].endswith(b"http/1.0") and b"keep-alive" not in wanted)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import re
 import sys
 import time
 import traceback
@@ -109,7 +110,7 @@ class RequestHandler:
                 elif header == b"content-encoding":
                     encoding = value
                 elif header == b"accept-encoding":
-                    wants_gzip = b"gzip" in value
+                    wants_gzip = _takes_gzip(value)
             caller = await self._who(key)
             if CALLER in scope:
                 scope[CALLER]["name"] = caller.name
@@ -200,6 +201,22 @@ async def read_body(receive: Receive, most: int) -> bytes:
     if size > most:
         raise Refusal(413, f"the body has more than {most} bytes")
     return b"".join(parts)
+
+
+def _takes_gzip(accepted: bytes) -> bool:
+    """Whether a header Accept-Encoding names gzip, and not as what is refused.
+
+    >>> _takes_gzip(b"br, gzip;q=0.5"), _takes_gzip(b"gzip; q=0, br"), _takes_gzip(b"br")
+    (True, False, False)
+    """
+    for entry in accepted.lower().split(b","):
+        coding, _, rest = entry.replace(b" ", b"").partition(b";")
+        if coding in (b"gzip", b"x-gzip"):
+            return not _NEVER.fullmatch(rest)
+    return False
+
+
+_NEVER = re.compile(rb"q=0(\.0*)?")
 
 
 def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
