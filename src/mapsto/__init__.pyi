@@ -52,6 +52,7 @@ from mapsto.data.sets.sinusoids import Sinusoids as _datasets_sinusoids
 from mapsto.data.sets.subset import Subset as _datasets_subset
 from mapsto.data.sets.table import Table as _datasets_table
 from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augmented
+from mapsto.data.sets.text import Text as _datasets_text
 from mapsto.data.sets.umtra import Umtra as _datasets_umtra
 from mapsto.data.streams.agrawal import Agrawal as _streams_agrawal
 from mapsto.data.streams.csv import Csv as _streams_csv
@@ -154,6 +155,7 @@ from mapsto.mappings.networks.conv4 import Conv4 as _networks_conv4
 from mapsto.mappings.networks.densenet import Densenet as _networks_densenet
 from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0 as _networks_efficientnet_lite0
 from mapsto.mappings.networks.hf_text import HfText as _networks_hf_text
+from mapsto.mappings.networks.minilm import Minilm as _networks_minilm
 from mapsto.mappings.networks.mlp import Mlp as _networks_mlp
 from mapsto.mappings.networks.mobilenet_v2 import MobilenetV2 as _networks_mobilenet_v2
 from mapsto.mappings.networks.resnet12 import Resnet12 as _networks_resnet12
@@ -308,6 +310,7 @@ class datasets:
     subset = _datasets_subset
     table = _datasets_table
     task_augmented = _datasets_task_augmented
+    text = _datasets_text
     umtra = _datasets_umtra
 
 class distill:
@@ -380,6 +383,7 @@ class networks:
     densenet = _networks_densenet
     efficientnet_lite0 = _networks_efficientnet_lite0
     hf_text = _networks_hf_text
+    minilm = _networks_minilm
     mlp = _networks_mlp
     mobilenet_v2 = _networks_mobilenet_v2
     resnet12 = _networks_resnet12

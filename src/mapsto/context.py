@@ -32,12 +32,32 @@ __all__ = ["Context", "Numerics", "SilentContext", "make_fabric"]
 
 A = TypeVar("A", contravariant=True)
 T = TypeVar("T")
-_Reading: TypeAlias = "tuple[tuple[int, int], int, str, tuple[kinds.Column, ...]] | None"
-"""What of a network's preprocessing decides how a file is read: size, channels, ink, columns of a table."""
+_Reading: TypeAlias = "tuple[Any, ...] | None"
+"""What of a network's preprocessing decides how a file is read (`_form`)."""
 
 
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
+
+
+def _form(reading: Preprocessing) -> tuple[Any, ...]:
+    """Size, channels and ink of images, columns of a table, the tokenizer of texts."""
+    texts = (reading.tokenizer, reading.length, reading.padding, reading.texts)
+    return (reading.size, reading.channels, reading.ink, reading.columns, *texts)
+
+
+def _one_tokenizer(readings: Sequence[Preprocessing]) -> Preprocessing:
+    """The tokenizer that all networks share, at the largest length. Raises `SpecError` where they have different ones."""
+    first = readings[0]
+    if any(
+        (each.tokenizer, each.padding, each.texts) != (first.tokenizer, first.padding, first.texts) for each in readings
+    ):
+        raise SpecError(
+            "the networks read texts by different tokenizers, so that the same token ids mean other words to them",
+            where="data",
+            hint="give networks of one tokenizer; make the vocabulary smaller as the last step",
+        )
+    return max(readings, key=lambda each: each.length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +203,9 @@ class Context:
         tables = [each for each in wanted if each.columns]
         if tables:
             return tables[0]
+        texts = [each for each in wanted if each.kind == "text"]
+        if texts:
+            return _one_tokenizer(texts)
         wanted = [each for each in wanted if each.kind == "image"]
         if not wanted:
             return None
@@ -190,7 +213,7 @@ class Context:
         return replace(wanted[0], size=(height, width), channels=max(each.channels for each in wanted))
 
     def _once(self, reference: Any, reading: Preprocessing | None, *, warn: bool) -> Any:
-        form = (reading.size, reading.channels, reading.ink, reading.columns) if reading is not None else None
+        form = _form(reading) if reading is not None else None
         key = (id(reference), form)
         if key not in self._opened:
             read = reference if reading is None else reference.read_for(reading)

@@ -83,7 +83,7 @@ def test_missing_files_are_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda m: m.update(format=99), StoreError, "format 99, this mapsto reads up to 4; upgrade"),
+        (lambda m: m.update(format=99), StoreError, "format 99, this mapsto reads up to 5; upgrade"),
         (lambda m: m["files"].update({"../evil": {"sha256": ""}}), TrustError, "outside the package"),
         (lambda m: m["files"].update({"C:\\evil": {"sha256": ""}}), TrustError, "outside the package"),
         (lambda m: m.update(model="other.onnx"), StoreError, "names no model"),

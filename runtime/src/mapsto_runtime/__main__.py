@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mapsto_runtime import __version__
-from mapsto_runtime.answer_rows import line, package_folder, rows
+from mapsto_runtime.answer_rows import given_input, line, package_folder, rows
 from mapsto_runtime.errors import MapstoError, is_environment_error, trouble
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.shown import shown
@@ -51,7 +51,8 @@ def _predict(package: Path, files: Sequence[str], *, top: int, as_json: bool) ->
     found: list[tuple[str, dict[str, Any]]] = []
     errors: list[MapstoError] = []
     for name in files:
-        answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
+        texts = predictor.signature.preprocessing.kind == "text"
+        answers = predictor.answers([given_input(name, texts=texts)])
         found += [(title, row) for title, _, row in rows(name, answers, top=top)]
         errors += answers.errors
         for note in answers.notes:
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("package", type=Path, help="a package's folder, or the folder of the run that made one")
     parser.add_argument(
-        "files", nargs="+", help="images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input"
+        "files", nargs="+", help="images, .npy/.npz arrays, CSV or Parquet tables, texts, or - for standard input"
     )
     parser.add_argument("--top", type=_from_one, default=3, help="how many classes to show (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")

@@ -17,14 +17,15 @@ from typing import Any, Final, NoReturn, cast
 from mapsto_runtime import runtimes
 from mapsto_runtime.errors import StoreError, TrustError
 from mapsto_runtime.external_data import external_files
+from mapsto_runtime.preprocessing.texts import ASSET
 from mapsto_runtime.regular_files import read_file
 from mapsto_runtime.signature import Signature
 
 __all__ = ["FORMAT", "Manifest", "checked_signature", "read_manifest"]
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """The latest version of the package's format that is read; 2 knows other runtimes than ONNX Runtime, 3 how many ids an input has, 4 missing
-values that are marked, categories of all other words and rows of float64."""
+values that are marked, categories of all other words and rows of float64, 5 texts."""
 
 _LARGEST: Final = 1 << 28
 """Numbers of one input: more than any network takes, and less than memory holds."""
@@ -72,6 +73,8 @@ def read_manifest(folder: Path) -> Manifest:
         _check_format(tree, folder)
         files = _files(tree, folder)
         signature = checked_signature(_part(tree, "signature", dict))
+        if signature.preprocessing.kind == "text":
+            signature = _with_tokenizer(signature, tree, files)
         runtime = str(tree.get("runtime", "onnxruntime"))
         model = tree.get("model")
         adaptation: Any = tree.get("adaptation")
@@ -120,6 +123,17 @@ def _check_format(tree: Mapping[str, Any], folder: Path) -> None:
             where=str(folder),
             hint=_UPGRADE,
         )
+
+
+def _with_tokenizer(signature: Signature, tree: Mapping[str, Any], files: Mapping[str, Path]) -> Signature:
+    _require(ASSET in files, "files", f"lack the tokenizer, {ASSET}")
+    known = tree["files"][ASSET]["sha256"]
+    _require(
+        signature.preprocessing.tokenizer == known,
+        "signature.preprocessing.tokenizer",
+        "is not the package's tokenizer",
+    )
+    return signature.reading(read_file(files[ASSET]))
 
 
 # ------------------------------------------------------------------------------------------------------------------- files
@@ -215,6 +229,13 @@ def _check_input(signature: Signature) -> None:
     _require(len(signature.inputs) == 1, where, f"are {len(signature.inputs)}, and a sample is one")
     spec, before = signature.inputs[0], signature.preprocessing
     takes = ("float32", "int64")
+    if before.kind == "text":
+        takes = ("int64",)
+        shape = ("*",) if before.texts == 1 else (before.texts, "*")
+        found = tuple("*" if isinstance(size, str) else size for size in spec.shape[1:])
+        _require(found == shape, f"{where}.0.shape", f"is {spec.shape[1:]} behind the first, and texts have any length")
+        _require(len(spec.ids) == 1, f"{where}.0.ids", "do not say how many tokens there are")
+        _require(before.padding < spec.ids[0], "signature.preprocessing.padding", "is no token's id")
     if before.kind == "image" or before.columns:
         takes = ("float32", "float64") if before.columns else ("float32",)
     _require(spec.dtype in takes, f"{where}.0.dtype", f"is {spec.dtype}, and samples become {' or '.join(takes)}")
@@ -228,7 +249,7 @@ def _check_input(signature: Signature) -> None:
         f"is {spec.shape[1:]} behind the first, and images become {prepared}",
     )
     _require(
-        len(spec.ids) in (0, 1, *spec.shape[1:2]) and (not spec.ids or before.kind == "none"),
+        len(spec.ids) in (0, 1, *spec.shape[1:2]) and (not spec.ids or before.kind != "image"),
         f"{where}.0.ids",
         "are not one number, or one for each place of the first axis",
     )
@@ -239,8 +260,9 @@ def _check_output(signature: Signature) -> None:
     spec, where = signature.outputs[0], "signature.outputs.0"
     _require(spec.dtype not in ("bool", "bfloat16"), f"{where}.dtype", f"is {spec.dtype}, of which no scores are made")
     sizes = spec.shape[1:]
+    texts = signature.preprocessing.kind == "text" and len(sizes) > 1  # an answer for each token
     _require(
-        isinstance(spec.shape[0], str) and all(isinstance(size, int) for size in sizes),
+        isinstance(spec.shape[0], str) and all(isinstance(size, int) for size in sizes[: len(sizes) - texts]),
         f"{where}.shape",
         "is not a name, for any number of samples, and sizes",
     )
@@ -269,6 +291,9 @@ def _check_spec(spec: Any, where: str, more: tuple[str, ...] = ()) -> None:
 
 def _check_preprocessing(before: Mapping[str, Any]) -> None:
     where = "signature.preprocessing"
+    if before.get("kind") == "text":
+        _check_texts(before, where)
+        return
     _only(before, ("kind", "channels", "size", "mean", "std", "ink", "columns", "header"), where)
     _require(before.get("kind", "image") in ("image", "none"), f"{where}.kind", "is not known")
     _require(before.get("ink", "as_is") in ("as_is", "light"), f"{where}.ink", "is not known")
@@ -295,6 +320,20 @@ def _check_preprocessing(before: Mapping[str, Any]) -> None:
     names = [column["name"] for column in columns]
     _require(len(set(names)) == len(names), f"{where}.columns", "name one twice")
     _require(not header or set(names) <= set(header), f"{where}.header", "lacks a column")
+
+
+def _check_texts(before: Mapping[str, Any], where: str) -> None:
+    _only(before, ("kind", "tokenizer", "length", "padding", "texts", "header"), where)
+    digest = before.get("tokenizer")
+    _require(
+        isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None,
+        f"{where}.tokenizer",
+        "is no SHA-256",
+    )
+    _require(_whole(before.get("length"), 3, 1 << 16), f"{where}.length", "is no number of tokens")
+    _require(_whole(before.get("padding"), 0, 1 << 31), f"{where}.padding", "is no token's id")
+    _require(before.get("texts") in (1, 2), f"{where}.texts", "is not 1 or 2")
+    _require(_texts(before.get("header", [])), f"{where}.header", "is no list of names")
 
 
 def _check_column(column: Any, where: str) -> None:

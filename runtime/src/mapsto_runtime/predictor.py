@@ -18,6 +18,7 @@ from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingEx
 from mapsto_runtime.manifest import FORMAT, read_manifest
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.preprocessing.arrays import require_ids
+from mapsto_runtime.preprocessing.texts import batches, joined
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
 
@@ -106,7 +107,8 @@ class Predictor:
     def predict(self, inputs: Sequence[Input], *, batch_size: int = 64) -> list[Prediction]:
         """The class of each sample. Raises `DataError` naming the input that cannot be read.
 
-        An input is the path of an image, ``.npy``, ``.npz``, CSV or Parquet file, the bytes of one (standard input), or an array.
+        An input is the path of an image, ``.npy``, ``.npz``, CSV or Parquet file, the bytes of one (standard input), or an array. Where the
+        network takes texts a string is a text, and a `Path` a file of them.
         """
         return _all_or_error(self.answers(inputs, batch_size=batch_size))
 
@@ -154,7 +156,7 @@ class Predictor:
             raise DataError("the examples are of fewer than two classes", hint="give examples of two classes or more")
         parts = [read_input(given, self.signature) for given in inputs]
         numbers = np.repeat([classes.index(str(label)) for label in labels], [len(part) for part in parts])
-        features = self.outputs(np.concatenate(parts))
+        features = self.outputs(self._together(parts))
         members = np.eye(len(classes), dtype=np.float32)[numbers]
         try:
             made = session(self.folder / model).run(["weight", "bias"], {"features": features, "members": members})
@@ -191,7 +193,7 @@ class Predictor:
             answers.notes.extend(found.notes)
         if not names:
             return answers
-        scores = score(np.concatenate(parts))
+        scores = score(self._together(parts))
         says = _map if self.signature.is_dense and scores.ndim > 2 else _SAYS[self.signature.answers]
         if says is not _map and (scores.ndim != 2 or scores.shape[1] != len(classes)):
             raise StoreError(
@@ -218,7 +220,10 @@ class Predictor:
 
         require_ids(inputs, self.signature.preprocessing.ids, "<array>")
         starts = range(0, len(inputs), batch_size)
+        before = self.signature.preprocessing
         try:
+            if before.kind == "text":
+                return self._of_texts(inputs, batch_size)
             return np.concatenate([self._run(inputs[i : i + batch_size]) for i in starts])
         except Exception as error:  # runtimes' errors have no common base class
             if inputs.dtype.kind == "i":  # token ids, whose number a signature of before does not hold
@@ -228,6 +233,23 @@ class Predictor:
                     hint="give token ids of the vocabulary that it was trained with",
                 ) from error
             raise _not_run("its model does not take what its signature says", self.folder, error) from error
+
+    def _together(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        import numpy as np
+
+        before = self.signature.preprocessing
+        return joined(parts, before.padding) if before.kind == "text" else np.concatenate(parts)
+
+    def _of_texts(self, ids: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
+        """Outputs of texts, in batches of like length."""
+        import numpy as np
+
+        found: list[NDArray[np.float32]] = []
+        order: list[NDArray[np.int64]] = []
+        for places, batch in batches(ids, self.signature.preprocessing.padding, batch_size):
+            order.append(places)
+            found.append(self._run(batch))
+        return np.concatenate(found)[np.argsort(np.concatenate(order))]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Column", "Preprocessing", "Signature", "TensorSpec"]
+__all__ = ["TYPICAL_TOKENS", "Column", "Preprocessing", "Signature", "TensorSpec"]
+
+TYPICAL_TOKENS = 16
+"""The length of a text where work and time are counted, and nothing says another."""
+_OF_TEXTS = ("tokenizer", "length", "padding", "texts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +64,11 @@ class Preprocessing:
 
     An image of shape (H, W, C) or (C, H, W) with values 0 to 255 is converted to `channels` channels, resized to
     `size`, inverted where `ink` asks for it, divided by 255 and normalised: ``(x / 255 - mean) / std``. With ``kind="none"``
-    samples are used as they are (embeddings), or where `columns` are given rows of a raw table are encoded by them.
+    samples are used as they are (embeddings), or where `columns` are given rows of a raw table are encoded by them. With
+    ``kind="text"`` a text becomes the ids of its tokens, and a batch is as long as its longest text.
     """
 
-    kind: Literal["image", "none"] = "image"
+    kind: Literal["image", "text", "none"] = "image"
     channels: int = 3
     size: tuple[int, int] = (32, 32)
     mean: tuple[float, ...] = (0.0,)
@@ -73,14 +78,24 @@ class Preprocessing:
     columns: tuple[Column, ...] = ()
     """Of a table: what each column that is predicted from becomes, in the order of the network's input."""
     integers: bool = False
-    """With ``kind="none"``: samples are whole numbers, such as token ids, and become int64; else float32. A signature has it from its
-    input's type, so that it is stored nowhere else."""
+    """With ``kind="none"`` or ``"text"``: samples are whole numbers, such as token ids, and become int64; else float32. A signature has it
+    from its input's type, so that it is stored nowhere else."""
     doubles: bool = False
     """With `columns`: rows become float64; else float32. As `integers`, from the input's type."""
     ids: tuple[int, ...] = ()
-    """With ``kind="none"``: the input's `TensorSpec.ids`, which a signature has from there."""
+    """With ``kind="none"`` or ``"text"``: the input's `TensorSpec.ids`, which a signature has from there."""
     header: tuple[str, ...] = ()
     """Of a table: all columns of the one trained on, in its order. Those that are not in `columns` (the label, ids) are passed over."""
+    tokenizer: str = ""
+    """Of texts: the SHA-256 of the tokenizer's file."""
+    length: int = 128
+    """Of texts: the most tokens that are read, those that begin and end a text among them."""
+    padding: int = 0
+    """Of texts: the id that fills a text up to the length of its batch."""
+    texts: int = 1
+    """Of texts: how many a sample consists of; 2 is a pair."""
+    tokenizer_json: bytes = field(default=b"", compare=False, repr=False)
+    """Of texts: the tokenizer's file, which a network has from its assets and a package from its files; it is stored nowhere else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +111,7 @@ class Signature:
     """What the outputs are: scores of classes of which one is right, of labels each by itself, or numbers."""
 
     def __post_init__(self) -> None:
-        plain = self.preprocessing.kind == "none" and bool(self.inputs)
+        plain = self.preprocessing.kind != "image" and bool(self.inputs)
         integers = plain and "int" in self.inputs[0].dtype
         doubles = plain and self.inputs[0].dtype == "float64"
         ids = self.inputs[0].ids if plain else ()
@@ -118,7 +133,10 @@ class Signature:
                 del column["missing"]
             if not column["others"]:
                 del column["others"]
-        for name in ("integers", "doubles", "ids"):
+        texts = self.preprocessing.kind == "text"
+        for name in ("integers", "doubles", "ids", "tokenizer_json", *(() if texts else _OF_TEXTS)):
+            del tree["preprocessing"][name]
+        for name in ("channels", "size", "mean", "std", "ink") if texts else ():
             del tree["preprocessing"][name]
         for name in ("columns", "header"):
             if not tree["preprocessing"][name]:
@@ -139,7 +157,8 @@ class Signature:
 
         before = dict(tree["preprocessing"])
         for name in ("size", "mean", "std"):
-            before[name] = tuple(before[name])
+            if name in before or before.get("kind") != "text":
+                before[name] = tuple(before[name])
         before["columns"] = tuple(_column(part) for part in before.get("columns", ()))
         before["header"] = tuple(before.get("header", ()))
         if not tree["inputs"] or not tree["outputs"]:
@@ -161,8 +180,19 @@ class Signature:
         return len(self.outputs[0].shape) > 2
 
     def input_shape(self, batch: int = 1) -> tuple[int, ...]:
-        """The first input's shape with every symbolic dimension set to `batch`."""
-        return tuple(batch if isinstance(size, str) else size for size in self.inputs[0].shape)
+        """The first input's shape with the symbolic dimension set to `batch`; of texts, with `TYPICAL_TOKENS` as their length."""
+        first, *rest = self.inputs[0].shape
+        tokens = min(TYPICAL_TOKENS, self.preprocessing.length) if self.preprocessing.kind == "text" else batch
+        return (
+            batch if isinstance(first, str) else first,
+            *(tokens if isinstance(size, str) else size for size in rest),
+        )
+
+    def reading(self, tokenizer: bytes) -> Signature:
+        """This signature with the file of the tokenizer that its texts are read by."""
+        return dataclasses.replace(
+            self, preprocessing=dataclasses.replace(self.preprocessing, tokenizer_json=tokenizer)
+        )
 
 
 def _column(tree: Mapping[str, Any]) -> Column:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -24,7 +23,8 @@ def predict(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Images, folders of images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input."
+            help="Images, folders of images, .npy/.npz arrays, CSV or Parquet tables, or - for standard input; for a package that reads "
+            "texts also the texts themselves."
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
@@ -37,8 +37,10 @@ def predict(
     """Classify files with an exported package. Needs no training library.
 
     Example: mapsto predict runs/demo photo1.png photo2.png
+
+    Example: mapsto predict runs/intents "where is my card?"
     """
-    from mapsto_runtime.answer_rows import line, package_folder, rows
+    from mapsto_runtime.answer_rows import given_input, line, package_folder, rows
     from mapsto_runtime.predictor import Predictor
 
     if (package / "stream.json").is_file() and not (package / "package").exists():
@@ -53,8 +55,9 @@ def predict(
     written: set[str] = set()
     found: list[tuple[str, dict[str, Any]]] = []
     errors: list[MapstoError] = []
-    for name in _files(files):
-        answers = predictor.answers([sys.stdin.buffer.read() if name == "-" else Path(name)])
+    texts = predictor.signature.preprocessing.kind == "text"
+    for name in files if texts else _files(files):
+        answers = predictor.answers([given_input(name, texts=texts)])
         errors += answers.errors
         for note in answers.notes:
             print_note(note)

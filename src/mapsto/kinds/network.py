@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import Field
 
 from mapsto.errors import DomainError, SpecError, TrustError
+from mapsto_runtime.preprocessing.texts import ASSET, digest
 from mapsto_runtime.signature import Preprocessing, Signature
 
 if TYPE_CHECKING:
@@ -190,6 +191,18 @@ class Network:
     """Named blobs that travel with the network, such as a tokenizer."""
     adaptation: Adaptation | None = None
     """Set on a learner: how it adapts to a new task."""
+
+    def __post_init__(self) -> None:
+        before = self.signature.preprocessing
+        if before.kind == "text" and not before.tokenizer_json:
+            tokenizer = self.assets.get(ASSET, b"")
+            if digest(tokenizer) != before.tokenizer:
+                raise DomainError(
+                    f"its tokenizer is {'not the one of its signature' if tokenizer else 'missing'}",
+                    where=self.arch.name,
+                    hint=f"give it among the assets, as '{ASSET}'",
+                )
+            object.__setattr__(self, "signature", self.signature.reading(tokenizer))
 
     def module(self, *, device: str | torch.device = "cpu") -> nn.Module:
         """Plain PyTorch, in evaluation mode, with its own copy of the tensors.

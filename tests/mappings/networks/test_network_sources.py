@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tests.foreign_checkpoints import Spoken
 from tests.mappings.small import Corners, context
+from tests.text.tiny_encoder import WORDS, tiny_encoder, tokenizer
 
 from mapsto.context import Context
 from mapsto.data.sets.arrays import Arrays
@@ -100,17 +101,15 @@ def test_the_data_gives_form_and_names() -> None:
 
 def test_a_text_encoder_from_a_folder(tmp_path: Path) -> None:
     transformers: Any = pytest.importorskip("transformers", reason="the extra text is not installed")
-    torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**CONFIG))
-    model.save_pretrained(tmp_path)
-    (tmp_path / "vocab.txt").write_text("[PAD]\nword\n")
+    tiny_encoder(tmp_path)
     network = made(HfText(folder=str(tmp_path), length=8))
-    assert network.assets["vocab.txt"].startswith(b"[PAD]")
+    model = transformers.AutoModel.from_pretrained(tmp_path).eval()
     ids = torch.tensor([[5, 6, 7, 0]])
-    hidden = model.eval()(input_ids=ids, attention_mask=(ids > 0).long()).last_hidden_state
-    assert torch.allclose(network.module()(ids), hidden[:, :3].mean(1), atol=1e-6)
+    hidden = model(input_ids=ids, attention_mask=(ids > 0).long()).last_hidden_state
+    wanted = torch.nn.functional.normalize(hidden[:, :3].mean(1), dim=1)
+    assert torch.allclose(network.module()(ids), wanted, atol=1e-6)
     before = HfText(folder=str(tmp_path)).fingerprint()
-    (tmp_path / "vocab.txt").write_text("[PAD]\nother\n")
+    tokenizer([*WORDS[:-1], "other"]).save(str(tmp_path / "tokenizer.json"))
     assert HfText(folder=str(tmp_path)).fingerprint() != before
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"model\.safetensors"):

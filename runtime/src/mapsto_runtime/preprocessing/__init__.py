@@ -13,9 +13,12 @@ from mapsto_runtime.preprocessing.arrays import array_of, require_ids
 from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
 from mapsto_runtime.preprocessing.images import images_of, normalised, prepare, said_of
 from mapsto_runtime.preprocessing.raw_tables import read_raw
-from mapsto_runtime.preprocessing.tables import encoded, plain_rows, raw_of_array, reshaped
+from mapsto_runtime.preprocessing.tables import encoded as encoded_rows
+from mapsto_runtime.preprocessing.tables import plain_rows, raw_of_array, reshaped
+from mapsto_runtime.preprocessing.text_files import texts_in
+from mapsto_runtime.preprocessing.texts import Text, encoded
 from mapsto_runtime.regular_files import read_file
-from mapsto_runtime.shown import shown
+from mapsto_runtime.shown import short, shown
 from mapsto_runtime.signature import Preprocessing, Signature
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Input", "Read", "name_of", "prepare", "read", "read_input", "read_inputs"]
 
 Input: TypeAlias = "str | Path | bytes | NDArray[Any]"
-"""A path, the bytes of a file, or an array."""
+"""A path, the bytes of a file, or an array; where a network takes texts a string is one, and a `Path` alone a file."""
 
 _ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")
 """How files of arrays begin."""
@@ -56,6 +59,8 @@ def read(source: Input, signature: Signature) -> Read:
     name = name_of(source)
     before = signature.preprocessing
     content: Any = source
+    if before.kind == "text":
+        return _texts(source, before, name)
     if isinstance(source, (str, Path)):
         content = _content(Path(source))
     if isinstance(content, bytes):
@@ -78,7 +83,7 @@ def read(source: Input, signature: Signature) -> Read:
             if isinstance(content, bytes)
             else raw_of_array(content, len(before.columns), name)
         )
-        rows = encoded(raw, before, name)
+        rows = encoded_rows(raw, before, name)
         if not len(raw):
             raise DataError("holds no rows", where=name, hint="give one sample a row")
         return Read(
@@ -94,6 +99,43 @@ def read(source: Input, signature: Signature) -> Read:
         if not len(samples):
             raise DataError("holds no samples", where=name, hint="give one sample or more")
     return Read(samples=samples, numbers=tuple(range(len(samples))))
+
+
+def _texts(source: Input, before: Preprocessing, name: str) -> Read:
+    """Of a string, which is a text, of a file's texts, or of token ids."""
+    import numpy as np
+
+    notes: tuple[str, ...] = ()
+    if isinstance(source, str):
+        texts: Sequence[Text] = (source,)
+    elif isinstance(source, (Path, bytes)):
+        content = _content(source) if isinstance(source, Path) else source
+        if not content.strip():
+            raise DataError("it is empty", where=name, hint="give one text a line, or a table")
+        found = texts_in(content, name, columns=before.header, parts=before.texts)
+        texts, notes = found.texts, found.notes
+    elif np.issubdtype(source.dtype, np.integer):
+        ids = reshaped(source, ("L",) if before.texts == 1 else (before.texts, "L"), name, integers=True)
+        require_ids(ids, before.ids, name)
+        return Read(samples=ids, numbers=tuple(range(len(ids))))
+    else:
+        texts = _of_array(source, before, name)
+    done = encoded(texts, before, short(name))
+    return Read(
+        samples=done.ids,
+        numbers=done.numbers,
+        errors=tuple(done.errors[number] for number in sorted(done.errors)),
+        notes=tuple(f"{short(name)}: {note}" for note in (*notes, *done.notes)),
+    )
+
+
+def _of_array(source: NDArray[Any], before: Preprocessing, name: str) -> Sequence[Text]:
+    if before.texts == 1 and source.ndim <= 1:
+        return source.reshape(-1).tolist()
+    if before.texts > 1 and source.ndim in (1, 2):
+        return [tuple(row) for row in source.reshape(-1, source.shape[-1]).tolist()]
+    what = "a text" if before.texts == 1 else f"{before.texts} texts"
+    raise DataError(f"has shape {source.shape}, and a sample is {what}", where=name, hint=f"give {what} a row")
 
 
 def read_input(source: Input, signature: Signature) -> NDArray[Any]:
@@ -118,7 +160,7 @@ def read_inputs(contents: Sequence[bytes], signature: Signature) -> NDArray[Any]
 
 
 def name_of(source: Input) -> str:
-    """What messages call a source."""
+    """What messages call a source; of a text itself, its beginning."""
     if isinstance(source, (str, Path)):
         return str(source)
     return "standard input" if isinstance(source, bytes) else "<array>"

@@ -1,4 +1,4 @@
-"""From the bytes of a CSV, TSV or Parquet file to its cells: encoding, separator, decimal sign and header are found and said.
+"""From the bytes of a CSV, TSV, JSON Lines or Parquet file to its cells: encoding, separator, decimal sign and header are found and said.
 
 Missing are empty cells and those of `MISSING`. A column's type is no matter of this file: cells of a text file stay text.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from mapsto_runtime.errors import DataError
+from mapsto_runtime.preprocessing.json_lines import is_json_lines, read_json_lines
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Cells: TypeAlias = NDArray[np.object_]
 
-__all__ = ["MISSING", "RawTable", "decimal_commas", "number_of", "read_raw", "unit_of"]
+__all__ = ["MISSING", "RawTable", "decimal_commas", "decoded", "number_of", "read_raw", "unit_of"]
 
 MISSING: Final = frozenset(("", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"))
 """Cells that hold no value."""
@@ -103,7 +104,16 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
     """
     if content.startswith(b"PAR1"):
         return _parquet(content, name)
-    text, notes = _text(content, name)
+    text, notes = decoded(content, name)
+    if is_json_lines(text):
+        named, odd = read_json_lines(text, name)
+        return RawTable(
+            names=tuple(named),
+            columns=tuple(named.values()),
+            odd=odd,
+            decimal_points=True,
+            notes=tuple(notes),
+        )
     text, told = _told_separator(text)
     lines = [line for line in text.splitlines() if line.strip()]
     separator = told or _separator(lines[:_LOOKED_AT], name)
@@ -295,7 +305,7 @@ def _parts(cell: str) -> tuple[str, str]:
     return sign + cell, unit
 
 
-def _text(content: bytes, name: str) -> tuple[str, list[str]]:
+def decoded(content: bytes, name: str) -> tuple[str, list[str]]:
     """The text, and a note where it is not in UTF-8."""
     for start, kind in _NO_TEXT.items():
         if content.startswith(start):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from mapsto_runtime.shown import short
 if TYPE_CHECKING:
     from mapsto.cli.progress import Progress
     from mapsto.context import Context
+    from mapsto.kinds import Samples
+    from mapsto.search.adapt import Examples
 from mapsto.cli.adapt.images import AtHand
 from mapsto.cli.adapt.ways import print_ways
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
@@ -45,11 +48,17 @@ def adapt(
         list[Path],
         typer.Argument(
             metavar="[LEARNER] EXAMPLES",
-            help="The examples: a folder with a folder of images for each class, or a table. Before them, where one is wanted, a learner: "
-            "the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive.",
+            help="The examples: a folder with a folder of images for each class, a table, or a table of texts. Before them, where one is "
+            "wanted, a learner: the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive.",
         ),
     ],
     target: Annotated[str | None, typer.Option(help="The column of a table to predict.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column of texts to predict from: they are read by a pretrained encoder. Give two for pairs of texts."
+        ),
+    ] = None,
     task: Annotated[
         _Task, typer.Option(help="Whether a table's target is a class or a value; auto: by what the column holds.")
     ] = _Task.AUTO,
@@ -68,7 +77,7 @@ def adapt(
     unlabelled: Annotated[
         Path | None,
         typer.Option(
-            help="More examples of the same kind without labels, a folder of images: they are used where that helps the labelled ones."
+            help="More examples of the same kind without labels, a folder of images or a table: used where that helps the labelled ones."
         ),
     ] = None,
     minutes: Annotated[
@@ -101,6 +110,8 @@ def adapt(
 
     Example: mapsto adapt table.csv --target column
 
+    Example: mapsto adapt intents.csv --text text --target intent
+
     Example: mapsto adapt table.csv --target column --exclude a --class-weights balanced
     """
     from mapsto import kinds
@@ -127,6 +138,7 @@ def adapt(
         examples=places[-1],
         learner=places[0] if len(places) == 2 else None,
         target=target,
+        text=tuple(text or ()),
         unlabelled=unlabelled,
         class_weights=class_weights.value,
         minutes=minutes,
@@ -148,15 +160,14 @@ def adapt(
         }
         print_json({**found, **said, "package": str(folder / "package")})
         return
-    for line in _counts(found["classes"], "row" if target is not None else "example"):
+    for line in _counts(found["classes"], "row" if target is not None and not text else "example"):
         print_text(f"  {line}")
     if "ways" in found:
         print_ways(found["ways"])
     print_text(_sureness(found))
-    example = command(
-        "mapsto predict {folder} {file}", folder=folder, file="FILE.csv" if target is not None else "FILE"
-    )
-    page = f" and {folder / 'report.html'}" if "ways" in found and target is None else ""
+    file = "FILE" if target is None else "FILE.csv"
+    example = command("mapsto predict {folder} {file}", folder=folder, file=found["example"] if text else file)
+    page = f" and {folder / 'report.html'}" if "ways" in found and (target is None or text) else ""
     print_text(f"wrote {folder / 'package'}{page}; try it with: {example}")
 
 
@@ -176,6 +187,8 @@ class _Asked:
     examples: Path
     learner: Path | None
     target: str | None
+    text: tuple[str, ...]
+    """Columns of texts."""
     unlabelled: Path | None
     class_weights: Literal["none", "balanced"]
     minutes: float
@@ -216,6 +229,8 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
     from mapsto.report import build as reports
 
     examples = asked.examples
+    if asked.text:
+        return _of_texts(asked, columns, ctx, listener)
     if asked.target is not None:
         return _of_table(asked, columns, ctx)
     if examples.suffix.lower() in (".csv", ".tsv", ".parquet"):
@@ -229,6 +244,12 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
             raise SpecError(
                 "it is for the columns of a table", where=f"--{name}", hint="leave it out for images and arrays"
             )
+    if examples.suffix.lower() in (".jsonl", ".ndjson", ".txt"):
+        raise SpecError(
+            "texts need the columns that hold them and what they are",
+            where=str(examples),
+            hint=command("mapsto adapt {table} --text COLUMN --target COLUMN", table=examples),
+        )
     splits = splits_in(examples)
     learn = splits.get("train", examples)
     if not examples.exists() or (asked.learner is None and not examples.is_dir()):
@@ -245,7 +266,7 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
         typed = command("mapsto adapt {examples} --class-weights balanced", examples=examples)
         ctx.advice["class_weights"] = f"use `{typed}`"
     if start.network.adaptation is None:
-        found = _of_network(start, asked, "train" in splits, "test" in splits, ctx, listener)
+        found = _of_images(start, asked, "train" in splits, "test" in splits, ctx, listener)
     else:
         _refuse_for_learner(asked)
         data = examples_in(learn, start.network)
@@ -310,17 +331,14 @@ def _of_table(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
     return {"learner": "the table's columns", "method": "a linear model", **result}
 
 
-def _of_network(
+def _of_images(
     start: AtHand, asked: _Asked, train: bool, test: bool, ctx: Context, listener: Progress
 ) -> dict[str, Any]:
-    """Adapt a pretrained network by the recipe that is written for it; `train` and `test`: the folder has these splits."""
-    from mapsto.cli.adapt.images import examples_in, judged_folds
-    from mapsto.cli.adapt.networks import Asked, adapt_network, figures_of, network_node
-    from mapsto.data.checks import require_classes
+    """Adapt a pretrained network to a folder of images or an archive; `train` and `test`: the folder has these splits."""
+    from mapsto.cli.adapt.images import examples_in
+    from mapsto.cli.adapt.networks import network_node
     from mapsto.search.adapt import Examples
-    from mapsto.search.compress import parse_limit, together
 
-    limits = together(tuple(parse_limit(text) for text in asked.limits)) if asked.limits else ()
     place = str(asked.examples.resolve())
     labelled: dict[str, Any] = {"images": {"folder": place, "skip_broken": True}}
     if train:
@@ -329,22 +347,54 @@ def _of_network(
         labelled = {"arrays": {"file": place}}
     with ctx.giving(start.network):
         samples = ctx.dataset(examples_in(asked.examples / "train" if train else asked.examples, start.network))
-    require_classes(samples, max(2, len(samples.classes)), where=str(asked.examples))
-    _, folds, judged = judged_folds(samples.labels, samples.classes, ctx, what="example")
     pool = None
     if asked.unlabelled is not None:
         pool = {"images": {"folder": str(asked.unlabelled.resolve()), "skip_broken": True, "unlabelled": True}}
+    examples = Examples(
+        labelled=labelled,
+        pool=pool,
+        test={"images": {"folder": place, "skip_broken": True, "split": "test"}} if test else None,
+        class_weights=asked.class_weights,
+    )
+    start = dataclasses.replace(start, node=start.node or network_node(start.network, asked.folder))
+    return _of_network(start, samples, examples, asked, ctx, listener)
+
+
+def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress) -> dict[str, Any]:
+    """Adapt a pretrained encoder to a table of texts."""
+    from mapsto.cli.adapt.texts import encoder_at_hand, example_of, examples_of
+
+    for name, value in (("task", columns.task), ("include", columns.include), ("exclude", columns.exclude)):
+        if value not in ((), "auto"):
+            raise SpecError("it is for the columns of a table", where=f"--{name}", hint="leave it out for texts")
+    start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step)
+    examples, data = examples_of(
+        asked.examples, asked.text, asked.target, asked.unlabelled, class_weights=asked.class_weights
+    )
+    with ctx.giving(start.network):
+        samples = ctx.dataset(data)
+    found = _of_network(start, samples, examples, asked, ctx, listener)
+    return {"learner": start.name, **found, "example": example_of(data)}
+
+
+def _of_network(
+    start: AtHand, samples: Samples, examples: Examples, asked: _Asked, ctx: Context, listener: Progress
+) -> dict[str, Any]:
+    """Adapt a pretrained network by the recipe that is written for it."""
+    from mapsto.cli.adapt.images import judged_folds
+    from mapsto.cli.adapt.networks import Asked, adapt_network, figures_of
+    from mapsto.data.checks import require_classes
+    from mapsto.search.compress import parse_limit, together
+
+    limits = together(tuple(parse_limit(text) for text in asked.limits)) if asked.limits else ()
+    require_classes(samples, max(2, len(samples.classes)), where=str(asked.examples))
+    _, folds, judged = judged_folds(samples.labels, samples.classes, ctx, what="example")
     report = adapt_network(
-        start.node or network_node(start.network, asked.folder),
+        start.node or {},
         start.network,
         samples,
         Asked(
-            examples=Examples(
-                labelled=labelled,
-                pool=pool,
-                test={"images": {"folder": place, "skip_broken": True, "split": "test"}} if test else None,
-                class_weights=asked.class_weights,
-            ),
+            examples=examples,
             title=f"{start.name} adapted to {asked.examples.name}",
             folder=asked.folder,
             store=asked.store,

@@ -22,6 +22,7 @@ from mapsto.data.io.download import cache_folder
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.kinds.canonical import dumps
+from mapsto_runtime.preprocessing.texts import batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def _key(bare: Network, inputs: NDArray[Any], ctx: Context, *, onnx: bool) -> st
         "arch": {"name": bare.arch.name, "arguments": bare.arch.arguments},
         "edits": [encode_edit(edit) for edit in bare.edits if not isinstance(edit, Head)],
         "tensors": {name: _digest(tensor.view(-1).view(torch.uint8).numpy()) for name, tensor in bare.tensors.items()},
-        "preprocessing": dataclasses.asdict(bare.signature.preprocessing),
+        "preprocessing": {**dataclasses.asdict(bare.signature.preprocessing), "tokenizer_json": ""},
         "inputs": [inputs.dtype.str, list(inputs.shape), _digest(inputs)],
     }
     return hashlib.sha256(dumps(tree).encode()).hexdigest()
@@ -146,6 +147,11 @@ def _by_onnxruntime(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArra
         run = runner(to_onnx(bare), threads=ctx.numerics.threads)
         few, starts = inputs[:BATCH], range(0, len(inputs), BATCH)
         _require_alike(run(prepare(few, before).numpy()), _by_pytorch(bare, few[:8], ctx))
+        if before.kind == "text":
+            texts = list(batches(inputs, before.padding, BATCH))
+            found = [run(part) for _, part in ctx.track(texts, total=len(texts), what="embedding")]
+            order = np.argsort(np.concatenate([places for places, _ in texts]))
+            return np.concatenate(found).astype(np.float32, copy=False)[order]
         parts = [
             run(prepare(inputs[start : start + BATCH], before).numpy())
             for start in ctx.track(starts, total=len(starts), what="embedding")

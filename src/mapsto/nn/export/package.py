@@ -18,6 +18,7 @@ from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Frozen, Network, Package, Signature, Table
 from mapsto.mapping import DataSource
+from mapsto_runtime.preprocessing.texts import ASSET
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +83,8 @@ def packaged(
         manifest["runtime"] = engine.NAME
     examples = _examples(fields, ctx)
     contents |= examples
+    if signature.preprocessing.kind == "text":
+        contents[ASSET] = signature.preprocessing.tokenizer_json
     manifest |= _own_example(value.signature, run, examples)
     if value.adaptation is not None:
         learner, manifest["adaptation"] = _learner(value)
@@ -108,6 +111,8 @@ def _require_answerable(signature: Signature, where: str) -> None:
 
 def _format(engine: Runtime, signature: Signature) -> int:
     """The least that tells all: what every mapsto can answer with stays readable for every mapsto."""
+    if signature.preprocessing.kind == "text":
+        return 5
     if signature.inputs[0].ids:
         return 3
     return 1 if engine.NAME == "onnxruntime" else 2

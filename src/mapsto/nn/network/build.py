@@ -152,9 +152,10 @@ def network_of(
         classes = data_classes
     if classes is not None:
         require_names(classes, result, factory)
-    ids = ids_of(module, batch) if preprocessing.kind == "none" else ()
+    ids = ids_of(module, batch) if preprocessing.kind != "image" else ()
+    rest = batch.shape[1:] if preprocessing.kind != "text" else (*batch.shape[1:-1], "L")
     signature = Signature(
-        inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *batch.shape[1:]), ids=ids),),
+        inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *rest), ids=ids),),
         outputs=(TensorSpec(name="output", dtype=_dtype(result), shape=("N", *result.shape[1:])),),
         preprocessing=preprocessing,
         classes=tuple(classes) if classes is not None else None,
@@ -181,8 +182,13 @@ def with_output(
 
 
 def taking(signature: Signature, samples: Samples) -> Signature:
-    """The signature with the table columns of what it was trained on, where it takes rows and knows of no columns yet."""
+    """The signature with the table columns of what it was trained on, where it takes rows and knows of no columns yet; of texts, with
+    the names of their columns.
+    """
     before = signature.preprocessing
+    if before.kind == "text" and samples.preprocessing.header:
+        known = dataclasses.replace(before, header=samples.preprocessing.header)
+        return dataclasses.replace(signature, preprocessing=known)
     if before.kind != "none" or before.columns or not samples.preprocessing.columns:
         return signature
     return dataclasses.replace(signature, preprocessing=samples.preprocessing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from mapsto.kinds import Preprocessing
 from mapsto.nn.kernels.malloc import keep_pages
 from mapsto.nn.network.head import embed
 from mapsto.nn.network.preprocess import prepare
+from mapsto_runtime.preprocessing.texts import batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,11 +61,26 @@ def _batched(
 ) -> Tensor:
     keep_pages()
     with evaluating(compact(module.to(device))), torch.no_grad():
+        if preprocessing.kind == "text" and len(inputs):
+            return _of_texts(call, inputs, preprocessing, batch_size, device)
         parts = [
             call(prepare(inputs[start : start + batch_size], preprocessing, device=device)).float().cpu()
             for start in range(0, max(len(inputs), 1), batch_size)
         ]
     return torch.cat(parts)
+
+
+def _of_texts(
+    call: Callable[[Tensor], Tensor],
+    ids: NDArray[Any],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    device: torch.device | str,
+) -> Tensor:
+    """In batches of like length, in the order in which the texts are given."""
+    parts = list(batches(ids, preprocessing.padding, batch_size))
+    found = torch.cat([call(prepare(part, preprocessing, device=device)).float().cpu() for _, part in parts])
+    return found[torch.as_tensor(np.concatenate([places for places, _ in parts])).argsort()]
 
 
 def compact(module: nn.Module) -> nn.Module:

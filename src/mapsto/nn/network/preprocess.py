@@ -25,7 +25,7 @@ def prepare(
     Parameters
     ----------
     inputs
-        Images: uint8 of shape (N, C, H, W), C 1 or 3; anything else: numbers of shape (N, ...).
+        Images: uint8 of shape (N, C, H, W), C 1 or 3; texts: token ids (N, L); anything else: numbers of shape (N, ...).
     preprocessing
         Channels, size, mean and standard deviation; grey becomes colour by repetition, colour grey by Rec. 601 luma; another
         size is resized bilinearly with antialiasing.
@@ -34,7 +34,7 @@ def prepare(
     -------
     Tensor
         float32, shape (N, channels, height, width): ``(x / 255 - mean) / std``; with ``kind="none"`` the input as
-        float32, or as int64 where the network takes integers.
+        float32, or as int64 where the network takes integers; of texts without the padding that none of the batch needs.
 
     Raises
     ------
@@ -48,7 +48,9 @@ def prepare(
     1.0
     """
     batch = torch.as_tensor(inputs, device=device)
-    if preprocessing.kind == "none":
+    if preprocessing.kind != "image":
+        if preprocessing.kind == "text":
+            batch = _without_padding(batch, preprocessing.padding)
         if preprocessing.ids:
             require_ids(batch.numpy(force=True), preprocessing.ids, "the data")
         if preprocessing.integers:
@@ -69,6 +71,12 @@ def prepare(
     mean = batch.new_tensor(preprocessing.mean).view(1, -1, 1, 1)
     std = batch.new_tensor(preprocessing.std).view(1, -1, 1, 1)
     return (batch - mean) / std
+
+
+def _without_padding(batch: Tensor, padding: int) -> Tensor:
+    """Token ids (..., L) without what is padding at the end of every text; one token stays."""
+    used = (batch != padding).reshape(-1, batch.shape[-1]).any(0).nonzero()
+    return batch[..., : int(used[-1]) + 1 if len(used) else 1]
 
 
 def whole(batch: Tensor) -> Tensor:

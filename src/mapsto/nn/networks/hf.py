@@ -7,7 +7,8 @@ the tokens that are not padding (Reimers and Gurevych, "Sentence-BERT", 2019).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ def configured(library: Any, config: Mapping[str, Any], build: Callable[[Any], A
 class TextEncoder(nn.Module):
     """Token ids to a mean-pooled embedding, and a classifier."""
 
-    def __init__(self, encoder: nn.Module, embedding: int, padding: int, classes: int | None) -> None:
+    def __init__(
+        self, encoder: nn.Module, embedding: int, padding: int, classes: int | None, *, normalize: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.padding = padding
+        self.normalize = normalize
         self.embedding = embedding
         self.classifier = classifier_of(embedding, classes)
 
@@ -48,14 +52,32 @@ class TextEncoder(nn.Module):
         mask = (x != self.padding).to(x.dtype)
         hidden: Tensor = self.encoder(input_ids=x, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return nn.functional.normalize(mean, dim=1) if self.normalize else mean
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.embed(x))
 
 
+@contextmanager
+def _without_bar(library: Any) -> Generator[None]:
+    """Without transformers' own progress bar, which is of another form than mapsto's."""
+    logging: Any = library.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def hf_text(
-    *, config: dict[str, Any] | None = None, folder: str | None = None, classes: int | None = None
+    *,
+    config: dict[str, Any] | None = None,
+    folder: str | None = None,
+    classes: int | None = None,
+    normalize: bool = False,
 ) -> nn.Module:
     """A transformers encoder.
 
@@ -67,6 +89,8 @@ def hf_text(
         A local folder with ``config.json`` and ``model.safetensors``: the encoder gets those.
     classes
         Outputs of the classifier; None for the embedding.
+    normalize
+        Whether the embedding has length 1.
 
     Raises
     ------
@@ -89,9 +113,10 @@ def hf_text(
         if not (Path(folder) / "config.json").is_file():
             raise DataError("there is no config.json here", where=folder, hint="give a folder saved by transformers")
         try:
-            encoder = library.AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
-            )
+            with _without_bar(library):
+                encoder = library.AutoModel.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+                )
         except OSError as error:
             raise DataError(str(error), where=folder, hint="give a folder saved by transformers") from error
     else:
@@ -102,4 +127,6 @@ def hf_text(
             f"model_type {made.model_type!r} is no text encoder", where="hf_text", hint="give one with a vocabulary"
         )
     padding = made.pad_token_id
-    return TextEncoder(encoder, int(made.hidden_size), -1 if padding is None else int(padding), classes)
+    return TextEncoder(
+        encoder, int(made.hidden_size), -1 if padding is None else int(padding), classes, normalize=normalize
+    )

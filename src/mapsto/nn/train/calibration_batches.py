@@ -53,7 +53,11 @@ def as_inputs(value: Network, raw: NDArray[Any], *, where: str, device: torch.de
     """Raw samples (N, ...) prepared as the network takes them. Raises `DomainError` where they are not inputs of it."""
     inputs = prepare(raw, value.signature.preprocessing, device=device)
     spec = value.signature.inputs[0]
-    fits = inputs.dtype == getattr(torch, spec.dtype) and tuple(inputs.shape) == value.signature.input_shape(len(raw))
+    sizes = inputs.shape[1:]
+    fits = inputs.dtype == getattr(torch, spec.dtype) and (
+        len(sizes) == len(spec.shape) - 1
+        and all(isinstance(own, str) or own == size for own, size in zip(spec.shape[1:], sizes, strict=True))
+    )
     if len(value.signature.inputs) != 1 or not fits:
         given = str(inputs.dtype).removeprefix("torch.")
         raise DomainError(

@@ -1,0 +1,151 @@
+"""The texts of a file and, where it is a table, its other columns; which texts are repeated, and which contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.data.io.tables import read_table
+from mapsto.errors import DataError, SpecError, nearest
+from mapsto_runtime.preprocessing.json_lines import is_json_lines
+from mapsto_runtime.preprocessing.raw_tables import RawTable
+from mapsto_runtime.preprocessing.text_files import TABLES, columns_of_texts, texts_in
+from mapsto_runtime.shown import few, short
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["TextRows", "conflicts", "read_texts", "repeats"]
+
+_MOST_LISTED = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextRows:
+    """The rows of a file."""
+
+    texts: NDArray[np.object_]
+    """(N,), or of pairs (N, 2); empty where there is none."""
+    table: RawTable | None
+    """None for a file of lines."""
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def empty(self) -> NDArray[np.bool_]:
+        """Which rows lack a text, or one of a pair."""
+        rows = self.texts.reshape(len(self.texts), -1)
+        return np.array([not all(text.strip() for text in row) for row in rows], np.bool_)
+
+
+def read_texts(path: Path, columns: Sequence[str], targets: Sequence[str]) -> TextRows:
+    """The rows of a file of texts.
+
+    Raises
+    ------
+    DataError
+        The file is not whole, or it is no table and targets are asked for.
+    SpecError
+        There is no such column.
+    """
+    where, parts = str(path), len(columns)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot be read ({error.strerror})", where=where, hint="give a .csv, .tsv, .parquet or .jsonl file"
+        ) from error
+    if not content.strip():
+        raise DataError("it is empty", where=where, hint="give a table with a column of texts, or one text a line")
+    if not _is_table(content, path):
+        if targets:
+            raise DataError(
+                f"it has no columns, so that there is no '{short(targets[0])}'",
+                where=where,
+                hint="give a .csv, .tsv, .parquet or .jsonl table",
+            )
+        found = texts_in(content, where, parts=parts)
+        return TextRows(texts=_array(found.texts, parts), table=None, notes=found.notes)
+    table = read_table(path, targets)
+    missing = [column for column in columns if column not in (table.names or ())]
+    if missing:
+        raise SpecError(
+            f"there is no column '{short(missing[0])}'",
+            where=where,
+            hint=nearest(missing[0], table.names or (), most=20),
+        )
+    for column in columns:
+        if column in table.odd:
+            raise DataError(
+                f"column '{short(column)}' holds {table.odd[column]}, not texts",
+                where=where,
+                hint="name another column",
+            )
+    texts, _ = columns_of_texts(table, where, columns=columns, parts=parts)
+    return TextRows(texts=_array(texts, parts), table=table, notes=table.notes)
+
+
+def _is_table(content: bytes, path: Path) -> bool:
+    return (
+        path.suffix.lower() in TABLES
+        or content.startswith(b"PAR1")
+        or is_json_lines(content[: 1 << 16].decode(errors="ignore"))
+    )
+
+
+def _array(texts: Sequence[Any], parts: int) -> NDArray[np.object_]:
+    found = np.empty((len(texts), parts), object)
+    for row, pieces in enumerate(texts):
+        found[row] = [pieces] if parts == 1 else list(pieces)
+    return found[:, 0] if parts == 1 else found
+
+
+def repeats(rows: TextRows, labels: NDArray[Any], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows have the text and the target of one before them."""
+    seen: set[Any] = set()
+    found = np.zeros(len(rows), np.bool_)
+    for row in np.flatnonzero(among).tolist():
+        key = (_key(rows, row), labels[row].tobytes())
+        found[row] = key in seen
+        seen.add(key)
+    return found
+
+
+def conflicts(rows: TextRows, labels: NDArray[np.int64], classes: Sequence[str], among: NDArray[np.bool_]) -> list[str]:
+    """A warning that lists equal texts with different classes; none where there is none."""
+    by_text: dict[Any, list[int]] = {}
+    for row in np.flatnonzero(among).tolist():
+        by_text.setdefault(_key(rows, row), []).append(row)
+    found = [same for same in by_text.values() if len(set(labels[same].tolist())) > 1]
+    if not found:
+        return []
+
+    def said(same: list[int]) -> str:
+        shown = " | ".join(np.atleast_1d(rows.texts[same[0]]).tolist())
+        as_what = few([f"'{short(classes[label])}' (row {row + 1})" for row, label in _first_of_each(same, labels)])
+        return f"'{short(shown)}' as {as_what}"
+
+    listed = "; ".join(said(same) for same in found[:_MOST_LISTED])
+    more = f"; and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
+    texts = "a text stands" if len(found) == 1 else f"{len(found)} texts stand"
+    return [
+        f"{texts} there with different classes, so that one of them must be wrong: {listed}{more}; mend or drop the rows"
+    ]
+
+
+def _first_of_each(rows: list[int], labels: NDArray[np.int64]) -> list[tuple[int, int]]:
+    found: dict[int, int] = {}
+    for row in rows:
+        found.setdefault(int(labels[row]), row)
+    return [(row, label) for label, row in found.items()]
+
+
+def _key(rows: TextRows, row: int) -> Any:
+    """A text without what a tokenizer hardly tells: case and blanks."""
+    return tuple(" ".join(str(text).casefold().split()) for text in np.atleast_1d(rows.texts[row]))
