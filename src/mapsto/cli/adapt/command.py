@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Samples
     from mapsto.search.adapt import Examples
 from mapsto.cli.adapt.images import AtHand
-from mapsto.cli.adapt.ways import print_ways
+from mapsto.cli.adapt.ways import print_labels, print_ways
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
 from mapsto.cli.run import writable
 
@@ -34,6 +34,7 @@ _MUCH_LOST = 5
 class _Task(Enum):
     AUTO = "auto"
     CLASSES = "classes"
+    LABELS = "labels"
     VALUES = "values"
 
 
@@ -52,7 +53,10 @@ def adapt(
             "wanted, a learner: the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive.",
         ),
     ],
-    target: Annotated[str | None, typer.Option(help="The column of a table to predict.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="The column of a table to predict; of texts with several labels or values may be repeated."),
+    ] = None,
     text: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,8 +64,15 @@ def adapt(
         ),
     ] = None,
     task: Annotated[
-        _Task, typer.Option(help="Whether a table's target is a class or a value; auto: by what the column holds.")
+        _Task,
+        typer.Option(
+            help="Whether a table's target is a class or a value, or of texts several labels; auto: a class or a value, by what the "
+            "column holds."
+        ),
     ] = _Task.AUTO,
+    separator: Annotated[
+        str, typer.Option(help="What stands between the labels of one column, with --task labels.")
+    ] = ";",
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,6 +123,8 @@ def adapt(
 
     Example: mapsto adapt intents.csv --text text --target intent
 
+    Example: mapsto adapt mails.csv --text text --target tags --task labels
+
     Example: mapsto adapt table.csv --target column --exclude a --class-weights balanced
     """
     from mapsto import kinds
@@ -133,11 +146,11 @@ def adapt(
             print_note(text)
 
     ctx = Telling(seed=seed)
-    columns = _Columns(task=task.value, include=tuple(include or ()), exclude=tuple(exclude or ()))
+    columns = _Columns(task=task.value, separator=separator, include=tuple(include or ()), exclude=tuple(exclude or ()))
     asked = _Asked(
         examples=places[-1],
         learner=places[0] if len(places) == 2 else None,
-        target=target,
+        targets=tuple(target or ()),
         text=tuple(text or ()),
         unlabelled=unlabelled,
         class_weights=class_weights.value,
@@ -160,14 +173,16 @@ def adapt(
         }
         print_json({**found, **said, "package": str(folder / "package")})
         return
-    for line in _counts(found["classes"], "row" if target is not None and not text else "example"):
+    for line in _counts(found["classes"], "row" if target and not text else "example"):
         print_text(f"  {line}")
+    if "per_label" in found:
+        print_labels(found["per_label"])
     if "ways" in found:
         print_ways(found["ways"])
     print_text(_sureness(found))
-    file = "FILE" if target is None else "FILE.csv"
+    file = "FILE.csv" if target else "FILE"
     example = command("mapsto predict {folder} {file}", folder=folder, file=found["example"] if text else file)
-    page = f" and {folder / 'report.html'}" if "ways" in found and (target is None or text) else ""
+    page = f" and {folder / 'report.html'}" if "ways" in found and (not target or text) else ""
     print_text(f"wrote {folder / 'package'}{page}; try it with: {example}")
 
 
@@ -175,7 +190,8 @@ def adapt(
 class _Columns:
     """The options of tables."""
 
-    task: Literal["auto", "classes", "values"]
+    task: Literal["auto", "classes", "labels", "values"]
+    separator: str
     include: tuple[str, ...]
     exclude: tuple[str, ...]
 
@@ -186,7 +202,8 @@ class _Asked:
 
     examples: Path
     learner: Path | None
-    target: str | None
+    targets: tuple[str, ...]
+    """Columns to predict."""
     text: tuple[str, ...]
     """Columns of texts."""
     unlabelled: Path | None
@@ -231,7 +248,7 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
     examples = asked.examples
     if asked.text:
         return _of_texts(asked, columns, ctx, listener)
-    if asked.target is not None:
+    if asked.targets:
         return _of_table(asked, columns, ctx)
     if examples.suffix.lower() in (".csv", ".tsv", ".parquet"):
         raise SpecError(
@@ -300,7 +317,14 @@ def _of_table(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
     from mapsto.cli.adapt.tables import adapt_to_table
     from mapsto.report import build as reports
 
-    examples, target = asked.examples, str(asked.target)
+    examples, target = asked.examples, asked.targets[0]
+    task = columns.task
+    if len(asked.targets) > 1 or task == "labels":
+        raise SpecError(
+            "several labels are predicted from texts alone",
+            where="--task" if task == "labels" else "--target",
+            hint="name the column of texts with --text, or one column to predict and --task classes",
+        )
     if asked.learner is not None:
         raise SpecError(
             "a learner takes images or arrays; a table gets a model of its own",
@@ -321,7 +345,7 @@ def _of_table(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
         examples,
         target,
         ctx,
-        task=columns.task,
+        task=task,
         class_weights=asked.class_weights,
         include=columns.include,
         exclude=columns.exclude,
@@ -362,18 +386,46 @@ def _of_images(
 
 def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress) -> dict[str, Any]:
     """Adapt a pretrained encoder to a table of texts."""
-    from mapsto.cli.adapt.texts import encoder_at_hand, example_of, examples_of
+    from mapsto.cli.adapt.text_targets import task_of
+    from mapsto.cli.adapt.texts import encoder_at_hand, example_of, examples_of, require_table
 
-    for name, value in (("task", columns.task), ("include", columns.include), ("exclude", columns.exclude)):
-        if value not in ((), "auto"):
+    for name, value in (("include", columns.include), ("exclude", columns.exclude)):
+        if value:
             raise SpecError("it is for the columns of a table", where=f"--{name}", hint="leave it out for texts")
+    require_table(asked.examples, asked.text, asked.targets)
+    task = task_of(columns.task, asked.examples, asked.targets, ctx)
     start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step)
+    if task != "classes":
+        return _of_text_targets(start, asked, task, columns.separator, ctx)
     examples, data = examples_of(
-        asked.examples, asked.text, asked.target, asked.unlabelled, class_weights=asked.class_weights
+        asked.examples, asked.text, asked.targets[0], asked.unlabelled, class_weights=asked.class_weights
     )
     with ctx.giving(start.network):
         samples = ctx.dataset(data)
     found = _of_network(start, samples, examples, asked, ctx, listener)
+    return {"learner": start.name, **found, "example": example_of(data)}
+
+
+def _of_text_targets(
+    start: AtHand, asked: _Asked, task: Literal["labels", "values"], separator: str, ctx: Context
+) -> dict[str, Any]:
+    """Fit a head that gives labels or numbers to a pretrained encoder."""
+    from mapsto.cli.adapt.text_targets import adapt_to_targets
+    from mapsto.cli.adapt.texts import example_of, targets_of
+    from mapsto.report import build as reports
+
+    given = {
+        "--unlabelled": asked.unlabelled,
+        "--limit": asked.limits,
+        "--class-weights": asked.class_weights != "none",
+    }
+    for name in (name for name, value in given.items() if value):
+        raise SpecError(
+            f"it is for classes, and {task} are predicted here", where=name, hint="leave it out, or use --task classes"
+        )
+    data = targets_of(asked.examples, asked.text, asked.targets, task, separator)
+    package, found = adapt_to_targets(start.network, data, task, ctx, file=asked.examples)
+    reports.save_package(package, asked.folder / "package")
     return {"learner": start.name, **found, "example": example_of(data)}
 
 
@@ -418,7 +470,14 @@ def _sureness(result: dict[str, Any]) -> str:
         return f"{text}; how near the answers come is not known: there is one row"
     if "rmse" in result:
         always = f"{result['rmse_of_mean']:.4g} by always answering the mean"
-        return f"{text}; root mean squared error {result['rmse']:.4g} by cross-validation ({always})"
+        agree = f", correlation {result['correlation']:.3f}" if "correlation" in result else ""
+        return f"{text}; root mean squared error {result['rmse']:.4g} by cross-validation ({always}){agree}"
+    if "exact_percent" in result:
+        return (
+            f"{text}; all labels of a text are right for {result['exact_percent']:.4g} %, F1 of all labels together "
+            f"{result['micro_f1_percent']:.4g} %, mean F1 of a label {result['macro_f1_percent']:.4g} %, by cross-validation in "
+            f"{result['folds']} folds"
+        )
     if "accuracy_percent" not in result:
         return f"{text}; how often it is right is not known: there are too few examples"
     others = " of the classes with two examples or more" if result.get("not_judged") else ""

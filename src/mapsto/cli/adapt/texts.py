@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mapsto.cli.adapt.images import AtHand, find_learner
 from mapsto.errors import DataError, DomainError, SpecError, command
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from mapsto.kinds import Dataset
     from mapsto.search.adapt import Examples
 
-__all__ = ["encoder_at_hand", "example_of", "examples_of"]
+__all__ = ["encoder_at_hand", "example_of", "examples_of", "require_table", "targets_of"]
+
+_LENGTH = 128
+"""Tokens of a text that `networks.hf_text` reads by default."""
 
 
 def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step: str | None) -> AtHand:
@@ -33,7 +38,7 @@ def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step
 
     if place is None or (place / "config.json").is_file():
         name = "networks.minilm" if place is None else "networks.hf_text"
-        fields: dict[str, Any] = {} if place is None else {"folder": str(place.resolve())}
+        fields: dict[str, Any] = {} if place is None else _fields_of(place)
         network = ctx.apply(discovery.find("mappings", name)(**fields), None)
         called = "MiniLM-L6 (English sentences)" if place is None else place.resolve().name
         return AtHand(network=network, name=called, node={name: fields})
@@ -45,32 +50,43 @@ def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step
     return AtHand(network=network, name=called)
 
 
-def examples_of(
-    file: Path,
-    text: Sequence[str],
-    target: str | None,
-    unlabelled: Path | None,
-    *,
-    class_weights: str,
-) -> tuple[Examples, Dataset]:
-    """What the recipe says of the data, and the labelled examples.
+def _fields_of(folder: Path) -> dict[str, Any]:
+    """A folder saved by transformers, and where its encoder reads fewer tokens than is usual, that many."""
+    fields: dict[str, Any] = {"folder": str(folder.resolve())}
+    with suppress(OSError, ValueError):  # `networks.hf_text` says what is wrong with the file
+        most = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+        if isinstance(most, int) and most < _LENGTH:
+            fields["length"] = most
+    return fields
 
-    Raises `SpecError` where no target is named, or too many columns of texts.
-    """
-    from mapsto import discovery
-    from mapsto.search.adapt import Examples
 
-    if target is None:
+def require_table(file: Path, text: Sequence[str], targets: Sequence[str]) -> None:
+    """Raises `SpecError` where no target is named, or too many columns of texts, `DataError` where there is no file."""
+    if not targets:
         raise SpecError(
             "it takes the column to predict, too",
             where="--text",
-            hint=command("mapsto adapt {table} --text {text} --target COLUMN", table=file, text=text[0]),
+            hint=command("mapsto adapt {table} --text {column} --target COLUMN", table=file, column=text[0]),
         )
     if len(text) > 2:
         raise SpecError(f"{len(text)} columns are named", where="--text", hint="name one, or two for pairs of texts")
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "there is no such file"
         raise DataError(what, where=str(file), hint="give a .csv, .tsv, .parquet or .jsonl table")
+
+
+def examples_of(
+    file: Path,
+    text: Sequence[str],
+    target: str,
+    unlabelled: Path | None,
+    *,
+    class_weights: str,
+) -> tuple[Examples, Dataset]:
+    """What the recipe says of the data, and the labelled examples, one class each."""
+    from mapsto import discovery
+    from mapsto.search.adapt import Examples
+
     column: Any = text[0] if len(text) == 1 else list(text)
     fields: dict[str, Any] = {"text": column, "target": target, "unlabelled": "leave_out"}
     labelled = {"text": {"file": str(file.resolve()), **fields}}
@@ -81,6 +97,22 @@ def examples_of(
         file=str(file), text=tuple(text) if len(text) > 1 else text[0], target=target, unlabelled="leave_out"
     )
     return Examples(labelled=labelled, pool=pool, class_weights=class_weights, augment=False), data
+
+
+def targets_of(
+    file: Path, text: Sequence[str], targets: Sequence[str], task: Literal["labels", "values"], separator: str
+) -> Dataset:
+    """The examples of labels or numbers."""
+    from mapsto import discovery
+
+    return discovery.find("data", "text")(
+        file=str(file),
+        text=tuple(text) if len(text) > 1 else text[0],
+        target=tuple(targets) if len(targets) > 1 else targets[0],
+        task=task,
+        separator=separator,
+        unlabelled="leave_out",
+    )
 
 
 def example_of(data: Dataset) -> str:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mapsto.kinds import Samples
 
-__all__ = ["print_ways", "sure_of", "ways_in"]
+__all__ = ["print_labels", "print_ways", "sure_of", "ways_in"]
+
+
+_MOST_LABELS = 20
 
 
 def ways_in(table: Any) -> list[dict[str, Any]]:
@@ -41,6 +44,22 @@ def print_ways(ways: Sequence[Mapping[str, Any]]) -> None:
     for way in ways:
         figures = [_shown(way.get(name, "")) for name in ("accuracy", "± of accuracy")]
         table.add_row(str(way["way"]), *figures, _shown(way.get("log-loss", ""), 3), "taken" if way["taken"] else "")
+    Screen(highlight=False).print(table)
+
+
+def print_labels(labels: Sequence[Mapping[str, Any]]) -> None:
+    """Print a row for each label of several: how well held-out examples are told to have it; of many the worst."""
+    from rich.table import Table
+
+    from mapsto.cli.progress import Screen
+
+    shown = sorted(labels, key=lambda row: row["f1"])[:_MOST_LABELS]
+    title = "labels of held-out examples" + (f", the worst {_MOST_LABELS}" if len(labels) > _MOST_LABELS else "")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    for name in ("label", "F1, %", "precision, %", "recall, %", "examples"):
+        table.add_column(name, justify="left" if name == "label" else "right")
+    for row in shown:
+        table.add_row(row["label"], *(_shown(row[name]) for name in ("f1", "precision", "recall", "support")))
     Screen(highlight=False).print(table)
 
 

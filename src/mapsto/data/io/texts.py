@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 from mapsto.data.io.tables import read_table
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto_runtime.preprocessing.json_lines import is_json_lines
-from mapsto_runtime.preprocessing.raw_tables import RawTable
+from mapsto_runtime.preprocessing.raw_tables import RawTable, decoded
 from mapsto_runtime.preprocessing.text_files import TABLES, columns_of_texts, texts_in
 from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TextRows", "conflicts", "read_texts", "repeats"]
+__all__ = ["TextRows", "conflicts", "lists_in", "read_texts", "repeats"]
 
 _MOST_LISTED = 5
 
@@ -89,6 +90,32 @@ def read_texts(path: Path, columns: Sequence[str], targets: Sequence[str]) -> Te
             )
     texts, _ = columns_of_texts(table, where, columns=columns, parts=parts)
     return TextRows(texts=_array(texts, parts), table=table, notes=table.notes)
+
+
+def lists_in(path: Path, column: str) -> list[tuple[str, ...] | None]:
+    """The cells of a column of lists of words, of a JSON Lines or Parquet file; None where a row has no list.
+
+    Raises `DataError` for a cell that is no list of words.
+    """
+    content = path.read_bytes()
+    cells: list[Any]
+    if content.startswith(b"PAR1"):
+        import pyarrow.parquet as pq
+
+        cells = pq.read_table(path, columns=[column]).column(0).to_pylist()
+    else:
+        lines = decoded(content, str(path))[0].splitlines()
+        cells = [json.loads(line).get(column) for line in lines if line.strip()]
+    found: list[tuple[str, ...] | None] = []
+    for row, cell in enumerate(cells):
+        if cell is not None and not (isinstance(cell, list) and all(isinstance(word, str) for word in cell)):
+            raise DataError(
+                f"row {row + 1}: '{short(column)}' holds {short(str(cell))}, no list of words",
+                where=str(path),
+                hint='write it as ["red", "fruit"]',
+            )
+        found.append(None if cell is None else tuple(cell))
+    return found
 
 
 def _is_table(content: bytes, path: Path) -> bool:

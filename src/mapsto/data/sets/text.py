@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -39,7 +40,7 @@ class Text(Dataset):
     target: str | tuple[str, ...] | None = None
     """The column to predict; several for task `labels` or `values`. None: the texts are a pool without labels."""
     task: Literal["classes", "labels", "values"] = "classes"
-    """Whether the target is a class, columns of 0 and 1 (or one of labels with `separator` between them), or numbers."""
+    """Whether the target is a class, columns of 0 and 1 (or one of labels with `separator` between them, or of lists), or numbers."""
     separator: str = Field(default=";", min_length=1)
     """What stands between the labels of one column, with task `labels`."""
     unlabelled: Literal["refuse", "leave_out", "only"] = "refuse"
@@ -124,13 +125,14 @@ class Text(Dataset):
         import numpy as np
 
         from mapsto.data.io.tables import target_of
+        from mapsto.data.io.texts import lists_in
         from mapsto.errors import DataError, SpecError
 
         table = rows.table
         if only:
             gaps = np.ones(len(rows), np.bool_)
-            for name in self.targets if table is not None else ():
-                if name in (table.names or ()):
+            for name in self.targets:
+                if table is not None and name in (table.names or ()):
                     gaps &= target_of(table, name, where=where).missing("classes")
             if self.target is not None and not gaps.any():
                 raise DataError(
@@ -139,6 +141,8 @@ class Text(Dataset):
                     hint="give a file with rows that have none, or leave unlabelled out",
                 )
             return np.zeros((len(rows), 0), np.float32), (), gaps if self.target is not None else ~gaps
+        if self.task == "labels" and table is not None and len(self.targets) == 1 and self.targets[0] in table.odd:
+            return _label_columns([list(cell or ()) for cell in lists_in(Path(where), self.targets[0])])
         targets = [target_of(table, name, where=where) for name in self.targets] if table is not None else []
         if self.task == "classes":
             if len(targets) > 1:
@@ -200,14 +204,20 @@ def _separated(
     cells: tuple[str | None, ...], separator: str
 ) -> tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.bool_]]:
     """Labels of one column, such as ``red; blue``; a cell without a value has none of them."""
+    return _label_columns([[part.strip() for part in (cell or "").split(separator) if part.strip()] for cell in cells])
+
+
+def _label_columns(
+    labels: Sequence[Sequence[str]],
+) -> tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.bool_]]:
+    """A column of 0 and 1 for each label, by alphabet."""
     import numpy as np
 
-    parts = [[part.strip() for part in (cell or "").split(separator) if part.strip()] for cell in cells]
-    names = tuple(sorted({part for row in parts for part in row}))
-    found = np.zeros((len(cells), len(names)), np.float32)
-    for row, own in zip(found, parts, strict=True):
-        row[[names.index(part) for part in own]] = 1
-    return found, names, np.zeros(len(cells), np.bool_)
+    names = {name: place for place, name in enumerate(sorted({name for own in labels for name in own}))}
+    found = np.zeros((len(labels), len(names)), np.float32)
+    for row, own in zip(found, labels, strict=True):
+        row[[names[name] for name in own]] = 1
+    return found, tuple(names), np.zeros(len(labels), np.bool_)
 
 
 def _alike(classes: tuple[str, ...]) -> list[str]:

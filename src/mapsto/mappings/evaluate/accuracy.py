@@ -2,7 +2,7 @@
 
 ``accuracy = right / N`` with Wilson's score interval at 95 % (both its ends and its half-width; Wilson, "Probable Inference, the Law of
 Succession, and Statistical Inference", 1927); precision, recall and F1 of each class as usual. Several labels at once are
-judged label by label at 0.5, numbers by their root mean squared error.
+judged at 0.5, label by label and all of a sample together, numbers by their root mean squared error.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Metric, Model, Network, Report, Samples, Table
 from mapsto.mapping import DataSource, Mapping
 from mapsto.nn.evaluate.classification import confusion_counts, per_class, share
+from mapsto.nn.evaluate.labels import label_figures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ class Accuracy(Mapping[Network | Model, Report]):
     A model that learnt from a stream is asked each sample as a question, and learns nothing from it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     data: DataSource
     """The labelled samples, never those it was trained on."""
@@ -89,12 +90,24 @@ class Accuracy(Mapping[Network | Model, Report]):
         labels = torch.as_tensor(samples.labels)
         mean = Metric(value=float(loss(kind, outputs, labels)), n=len(samples))
         if kind == "multilabel":
-            right = ((outputs > 0) == (labels > 0.5)).double().numpy()
-            return Report(metrics={"accuracy": share(int(right.sum()), right.size), "loss": mean})
+            return self._labels(samples, (outputs > 0).numpy(), mean)
         if kind == "regression":
             error = float((outputs - labels).double().square().mean().sqrt())
             return Report(metrics={"rmse": Metric(value=error, n=len(samples)), "loss": mean})
         return self._classification(samples, outputs.argmax(1).numpy(), mean)
+
+    def _labels(self, samples: Samples, predicted: NDArray[np.bool_], loss: Metric) -> Report:
+        """Of labels that stand each by itself: accuracy counts each label, `exact` the samples of which all are right."""
+        found = label_figures(samples.labels, predicted, samples.classes)
+        right = predicted == (samples.labels > 0.5)
+        metrics = {
+            "accuracy": share(int(right.sum()), right.size),
+            "exact": share(found.exact, found.samples),
+            "micro_f1": Metric(value=found.micro_f1, unit="%", n=found.samples),
+            "macro_f1": Metric(value=found.macro_f1, unit="%", n=found.samples),
+            "loss": loss,
+        }
+        return Report(metrics=metrics, tables={"per_label": found.per_label})
 
     def _classification(self, samples: Samples, predicted: NDArray[np.int64], loss: Metric) -> Report:
         counts = confusion_counts(samples.labels, predicted, len(samples.classes))
