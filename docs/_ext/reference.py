@@ -247,6 +247,7 @@ BEFORE: dict[str, list[dict[str, Any]]] = {
     "meta.optimizer": [{"networks.update_rule": {}}],
     "prune.blocks": [TRANSFORMER],
     "prune.embedding_rows": [TEXT],
+    "prune.vocabulary": [{"networks.minilm": {}}],
     "prune.heads": [TRANSFORMER],
     "prune.meta": [EMBEDDING],
     "distill.meta": [EMBEDDING],
@@ -263,6 +264,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "meta.semi": {"tasks": {"episodes": {"data": "$images", "ways": 5, "shots": 1, "unlabelled": 5}}},
     "networks.hf_text": next(iter(TEXT.values())),
     "prune.embedding_rows": {"data": "$texts"},
+    "prune.vocabulary": {"data": "$texts"},
     "prune.gradual": {
         "criterion": {"prune.magnitude": {"macs": 0.5}},
         "train": {"train.supervised": {"data": "$images"}},

@@ -7,7 +7,6 @@ a map from ids to rows goes with the network: on text of whose tokens none was d
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -16,11 +15,11 @@ from mapsto.context import Context
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import DataSource, Mapping
+from mapsto_runtime.preprocessing.texts import ASSET
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
 __all__ = ["EmbeddingRows"]
 
@@ -67,11 +66,14 @@ class EmbeddingRows(Mapping[Network, Network]):
         from mapsto.nn.edits.embedding_rows import rows_of
         from mapsto.nn.network.examples import example_batch
         from mapsto.nn.prune.checks import require_prunable
+        from mapsto.nn.prune.reduced_tokenizer import special_tokens
+        from mapsto.nn.prune.token_table import token_table
 
         module = require_prunable(value, where=self.name)
-        path, layer = _vocabulary(module, example_batch(value), where=self.name)
+        path, layer = token_table(module, example_batch(value), where=self.name)
         rows = rows_of(layer).numpy()
-        special, unknown = _tokenizer(value)
+        tokenizer = value.assets.get(ASSET)
+        special, unknown = (set[int](), None) if tokenizer is None else special_tokens(tokenizer)
         unknown = self.unknown if self.unknown is not None else unknown
         if unknown is None:
             raise DomainError(
@@ -117,58 +119,3 @@ class EmbeddingRows(Mapping[Network, Network]):
                 hint="tokenize with the network's own tokenizer",
             )
         return np.bincount(inputs.reshape(-1), minlength=ids)
-
-
-def _vocabulary(module: nn.Module, example: Any, *, where: str) -> tuple[str, nn.Embedding]:
-    """The embedding that takes the network's input, and its path."""
-    import torch
-    from torch import nn
-
-    from mapsto.nn.network.layer_calls import run_watched
-
-    parts = {path: part for path, part in module.named_modules() if isinstance(part, nn.Embedding)}
-    tables: dict[str, nn.Embedding] = {}
-
-    def compare(path: str, given: tuple[torch.Tensor, ...], _: object) -> None:
-        if torch.equal(given[0], example):
-            tables[path] = parts[path]
-
-    if not example.is_floating_point():
-        run_watched(module, parts, [example], compare)
-    if not tables:
-        raise DomainError(
-            f"no nn.Embedding takes its input, which is {str(example.dtype).removeprefix('torch.')}",
-            where=where,
-            hint="give a text network, which takes token ids",
-        )
-    path = max(tables, key=lambda name: tables[name].num_embeddings)
-    shared = [
-        name
-        for name, tensor in module.named_parameters(remove_duplicate=False)
-        if tensor is tables[path].weight and name.rpartition(".")[0] != path
-    ]
-    if shared:
-        raise DomainError(
-            f"its vocabulary is also '{shared[0]}'", where=where, hint="give an encoder without a tied output"
-        )
-    return path, tables[path]
-
-
-def _tokenizer(value: Network) -> tuple[set[int], int | None]:
-    """Ids that the tokenizer calls special, and that of the unknown token."""
-    asset = value.assets.get("tokenizer.json")
-    if asset is None:
-        return set(), None
-    tree: dict[str, Any] = json.loads(asset)
-    added: list[dict[str, Any]] = tree.get("added_tokens") or []
-    names = {entry["content"]: int(entry["id"]) for entry in added}
-    special = {int(entry["id"]) for entry in added if entry.get("special")}
-    model: dict[str, Any] = tree.get("model") or {}
-    if isinstance(model.get("unk_id"), int):
-        return special, int(model["unk_id"])
-    vocabulary: Any = model.get("vocab")
-    known = {**vocabulary, **names} if isinstance(vocabulary, dict) else names
-    for token in (model.get("unk_token"), "[UNK]", "<unk>"):
-        if token in known:
-            return special, int(known[token])
-    return special, None

@@ -22,8 +22,10 @@ def example_batch(network: Network, batch: int = 2) -> Tensor:
 
 
 def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[Tensor, ...]:
-    """Inputs of the signature's shapes and types: standard normal floats, zeros for integers."""
+    """Inputs of the signature's shapes and types: standard normal floats, zeros for integers, texts of random tokens and lengths."""
     generator = torch.Generator().manual_seed(seed)
+    if signature.preprocessing.kind == "text":
+        return (_texts(signature, batch, generator),)
     found: list[Tensor] = []
     for spec in signature.inputs:
         shape = [batch if isinstance(size, str) else size for size in spec.shape]
@@ -33,3 +35,15 @@ def example_inputs(signature: Signature, batch: int, *, seed: int = 0) -> tuple[
             torch.randn(shape, generator=generator, dtype=dtype) if floating else torch.zeros(shape, dtype=dtype)
         )
     return tuple(found)
+
+
+def _texts(signature: Signature, batch: int, generator: torch.Generator) -> Tensor:
+    """Token ids of which every other text ends in padding, so that nothing is measured or traced without it."""
+    from mapsto_runtime.preprocessing.texts import tokenizer_of
+
+    read = signature.preprocessing
+    shape = signature.input_shape(batch)
+    most = tokenizer_of(read).get_vocab_size() if read.tokenizer_json else 2
+    ids = torch.randint(0, most, shape, generator=generator)
+    ids[1::2, ..., -(-shape[-1] // 2) :] = read.padding
+    return ids
