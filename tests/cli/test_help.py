@@ -24,6 +24,7 @@ from PIL import Image
 from tests.command import mapsto
 from tests.test_readme import PAGES as NAMES_OF_PAGES
 from tests.test_readme import SITE, block
+from tests.text.packages import text_package, write_table
 
 from mapsto import discovery
 from mapsto.cli.app import app
@@ -54,7 +55,7 @@ FILLED_IN = {
     "folder": "runs/demo", "free": "mine",
     "limit": "bytes=200kB", "model": "runs/demo", "name": "vgg", "run": "runs/demo", "snapshot": "runs/table",
     "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
-    "table": "table.csv",
+    "table": "table.csv", "text": "text",
 }  # fmt: skip
 ALL = typer.main.get_command(app)
 TINY = """\
@@ -230,6 +231,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(folder / "photos" / "cat" / "0.png", folder / f"photo{i}.png")
     rows = [f"{draw.normal(4 * (i % 2)):.3f},{draw.normal():.3f},{'yes' if i % 2 else 'no'}" for i in range(20)]
     (folder / "table.csv").write_text("\n".join(["a,b,column", *rows]) + "\n", encoding="utf-8")
+    shutil.copytree(text_package(tmp_path_factory.mktemp("texts")), folder / "runs" / "intents" / "package")
+    write_table(folder / "intents.csv")
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
     (folder / "mine.yaml").write_text(block("README.md", "yaml"), encoding="utf-8")
     (folder / "package").mkdir()

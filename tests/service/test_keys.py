@@ -107,7 +107,8 @@ def test_an_end_that_was_earlier_stays(state: State) -> None:
         ({"name": "a b"}, "'a b' is no name"),
         ({"tenant": "x" * 65}, "is no name"),
         ({"name": "there"}, "there is a key 'there' already"),
-        ({"rate": 0.0}, "is no rate"),
+        ({"rate": 0.0}, "0 is no number of requests a second"),
+        ({"rate": float("nan")}, "nan is no number of requests a second"),
         ({"burst": 3.0}, "--burst"),
     ],
 )

@@ -137,7 +137,7 @@ def test_a_learner_that_is_killed_goes_on_as_if_nothing_had_been(model: ServedMo
 def test_while_another_has_the_lease_nothing_is_learnt(model: ServedModel, tmp_path: Path) -> None:
     state = State(tmp_path / "state.sqlite")
     state.append(rows(model, 40))
-    state.lease("m", "another", 60)
+    state.lease("m", "another", 15)
     learner = FeedbackLearner(model, state, every=0)
     assert learner.step() == 0
     assert state.versions("m") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,13 @@ from mapsto import datasets
 from mapsto.context import Context
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Network
-from mapsto.mappings.adapt.ridge import Ridge
-from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.hf_text import HfText
 from mapsto.nn.network.inference import forward
 from mapsto_runtime.errors import StoreError
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing.texts import batches
+from tests.text.packages import ROWS, adapted_package, write_table
 from tests.text.tiny_encoder import tiny_encoder, tokenizer
-
-ROWS = [
-    ("where is my card?", "card"),
-    ("my card is lost", "card"),
-    ("please help, my card", "card"),
-    ("I like the red apple", "fruit"),
-    ("eat a green pear", "fruit"),
-    ("apples, pears and fruit; it is red", "fruit"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +35,16 @@ def encoder(folder: Path) -> Network:
     return HfText(folder=str(folder), length=12)()
 
 
-def table(path: Path, rows: list[tuple[str, str]] = ROWS, *, encoding: str = "utf-8", delimiter: str = ",") -> Path:
-    with path.open("w", newline="", encoding=encoding) as file:
-        csv.writer(file, delimiter=delimiter).writerows([("text", "intent"), *rows])
-    return path
-
-
 def test_a_file_in_every_form_gives_the_same_texts(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"text": text, "intent": intent}) + "\n" for text, intent in ROWS)
     (tmp_path / "a.jsonl").write_text(lines)
     columns = {"text": [text for text, _ in ROWS], "intent": [intent for _, intent in ROWS]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     files = [
-        table(tmp_path / "a.csv"),
-        table(tmp_path / "b.csv", delimiter=";"),
-        table(tmp_path / "a.tsv", delimiter="\t"),
-        table(tmp_path / "c.csv", encoding="utf-16"),
+        write_table(tmp_path / "a.csv"),
+        write_table(tmp_path / "b.csv", delimiter=";"),
+        write_table(tmp_path / "a.tsv", delimiter="\t"),
+        write_table(tmp_path / "c.csv", encoding="utf-16"),
         tmp_path / "a.jsonl",
         tmp_path / "a.parquet",
     ]
@@ -72,7 +55,7 @@ def test_a_file_in_every_form_gives_the_same_texts(tmp_path: Path) -> None:
 
 
 def test_a_network_reads_texts_by_its_own_tokenizer(encoder: Network, tmp_path: Path) -> None:
-    data = datasets.text(file=str(table(tmp_path / "a.csv")), target="intent")
+    data = datasets.text(file=str(write_table(tmp_path / "a.csv")), target="intent")
     samples = Context().dataset(data, for_=encoder.signature.preprocessing)
     wanted = [each.ids for each in tokenizer().encode_batch([text for text, _ in ROWS])]
     assert samples.inputs.dtype == np.int64
@@ -100,24 +83,14 @@ def test_texts_of_a_batch_are_of_like_length() -> None:
     assert sorted(np.concatenate([places for places, _ in batches(ids, 0, 16)]).tolist()) == list(range(256))
 
 
-def packaged(encoder: Network, file: Path, out: Path) -> Predictor:
-    data = datasets.text(file=str(file), target="intent")
-    ctx = Context()
-    adapted = ctx.apply(Ridge(data=data), encoder)
-    package = ctx.apply(Onnx(data=data), adapted)
-    manifest = package.manifest()
-    assert manifest["parity"]["top1_agreement"] == 1
-    assert manifest["parity"]["max_abs_difference"] < 1e-4
-    for name, path in package.files.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_bytes(path.read_bytes())
-    return Predictor(out)
-
-
 @pytest.fixture(scope="module")
 def package(encoder: Network, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     place = tmp_path_factory.mktemp("package")
-    return packaged(encoder, table(place / "rows.csv"), place / "package")
+    made = adapted_package(encoder, write_table(place / "rows.csv"), place / "package")
+    parity = made.manifest()["parity"]
+    assert parity["top1_agreement"] == 1
+    assert parity["max_abs_difference"] < 1e-4
+    return Predictor(place / "package")
 
 
 def test_a_package_answers_strings_files_and_arrays(package: Predictor, tmp_path: Path) -> None:
@@ -125,7 +98,7 @@ def test_a_package_answers_strings_files_and_arrays(package: Predictor, tmp_path
     answers = package.predict(texts)
     assert [answer.label for answer in answers] == [intent for _, intent in ROWS]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    for given in (tmp_path / "texts.txt", table(tmp_path / "rows.csv"), np.array(texts, object), np.array(texts)):
+    for given in (tmp_path / "texts.txt", write_table(tmp_path / "rows.csv"), np.array(texts, object), np.array(texts)):
         found = package.predict([given])
         assert [each.label for each in found] == [each.label for each in answers], given
         for one, other in zip(found, answers, strict=True):
@@ -160,7 +133,7 @@ def test_a_damaged_tokenizer_is_noticed(package: Predictor, tmp_path: Path) -> N
 
 def test_rows_that_cannot_be_used_are_left_out_and_said(tmp_path: Path) -> None:
     rows = [*ROWS, ("", "card"), ("My card is  LOST", "card"), ("where is my card?", "fruit"), ("it is lost", "")]
-    data = datasets.text(file=str(table(tmp_path / "a.csv", rows)), target="intent", unlabelled="leave_out")
+    data = datasets.text(file=str(write_table(tmp_path / "a.csv", rows)), target="intent", unlabelled="leave_out")
     samples = data.open()
     said = "\n".join(samples.warnings)
     assert "1 of 10 rows is left out, for the text is empty (row 7)" in said
@@ -173,7 +146,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_said(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
-    file = str(table(tmp_path / "a.csv"))
+    file = str(write_table(tmp_path / "a.csv"))
     with pytest.raises(SpecError, match=r"no column 'texts'; did you mean 'text'"):
         datasets.text(file=file, text="texts", target="intent").open()
     with pytest.raises(SpecError, match="no column 'label'"):
@@ -182,14 +155,14 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
 
 def test_several_labels_in_one_column(tmp_path: Path) -> None:
     rows = [("a red apple", "red; fruit"), ("blue", "blue"), ("it", "")]
-    samples = datasets.text(file=str(table(tmp_path / "a.csv", rows)), target="intent", task="labels").open()
+    samples = datasets.text(file=str(write_table(tmp_path / "a.csv", rows)), target="intent", task="labels").open()
     assert samples.classes == ("blue", "fruit", "red")
     assert samples.labels.tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
 
 
 def test_splits_share_no_row(tmp_path: Path) -> None:
     rows = [(f"text {number}", "ab"[number % 2]) for number in range(50)]
-    file = str(table(tmp_path / "a.csv", rows))
+    file = str(write_table(tmp_path / "a.csv", rows))
     train, test = (datasets.text(file=file, target="intent", split=split).open() for split in ("train", "test"))
     assert len(train) == 40
     assert len(test) == 10

@@ -13,18 +13,22 @@ if TYPE_CHECKING:
 from mapsto.cli.ages import days_of
 from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
 from mapsto.cli.service_state import PackageArgument, StateOption, opened_state
+from mapsto.errors import SpecError
 
 keys_app = typer.Typer(
     help="Make, list, rotate and end the keys of a service.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(keys_app, name="keys")
+_MOST_DAYS = 1e6
 
 
 @keys_app.command("make")
 def keys_make(
     package: PackageArgument = None,
     state: StateOption = None,
-    name: Annotated[str, typer.Option(help="What it is called in logs and lists; by default one is drawn.")] = "",
+    name: Annotated[
+        str | None, typer.Option(help="What it is called in logs and lists; by default one is drawn.")
+    ] = None,
     tenant: Annotated[
         str, typer.Option(help="Whose it is: tenants do not see each other's versions and feedback.")
     ] = "default",
@@ -36,9 +40,7 @@ def keys_make(
     ] = None,
     days: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Days for which it is valid, parts of one too; 0: it is not valid at all. By default no end."
-        ),
+        typer.Option(help="Days for which it is valid, above 0; parts of one too. By default no end."),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Requests a second that it may make, above 0; by default no limit.")
@@ -53,6 +55,8 @@ def keys_make(
 
     Example: mapsto keys make runs/demo --name kitchen --scope predict --days 90
     """
+    if days is not None and not 0 < days < _MOST_DAYS:
+        raise SpecError(f"{days:g} is no number of days", where="--days", hint="give one above 0, or leave it out")
     with opened_state(package, state, where="mapsto keys", new=True) as held:
         from mapsto.service.keys import ORDINARY, made
 

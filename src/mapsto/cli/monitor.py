@@ -63,6 +63,11 @@ def monitor_init(
     from mapsto.recipe.serving import Thresholds, serving_of
     from mapsto.service.monitoring import KEY, Monitor, files
 
+    name, _, port = alertmanager.rpartition(":")
+    if not name or not port.isdigit() or not 0 < int(port) < 65536:
+        raise SpecError(
+            f"'{alertmanager}' is no address", where="--alertmanager", hint="give a host and a port, as 127.0.0.1:9093"
+        )
     if window < 4 * interval:
         raise SpecError(
             f"{window:g} s hold fewer than four looks of {interval:g} s",

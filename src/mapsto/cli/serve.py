@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mapsto.service.served_model import ServedModel
 from mapsto.cli.app import app, print_note, print_text
 from mapsto.errors import MissingExtra, SpecError, command, nearest
+from mapsto_runtime.shown import short
 
 
 class _Durability(Enum):
@@ -123,7 +124,9 @@ def serve(
     asked = serving_of(Path(packages[0].partition("=")[2] or packages[0]))
     asked = asked.model_copy(update={each: value for each, value in typed.items() if each in type(asked).model_fields})
     if asked.learn not in ("none", *LEARNERS):
-        raise SpecError(f"'{asked.learn}' does not learn here", where="--learn", hint=nearest(asked.learn, LEARNERS))
+        raise SpecError(
+            f"'{asked.learn}' does not learn here", where="--learn", hint=nearest(asked.learn, ("none", *LEARNERS))
+        )
     access = AccessSettings(
         hosts=tuple(host_name or ()), log=log is _Log.REQUESTS, jwks=jwks, audience=audience, issuer=issuer
     )
@@ -166,6 +169,7 @@ def serve(
 
 
 def _named(packages: list[str]) -> dict[str, Path]:
+    from mapsto.service.hosts import is_model_name
     from mapsto_runtime.answer_rows import package_folder
 
     found: dict[str, Path] = {}
@@ -173,8 +177,14 @@ def _named(packages: list[str]) -> dict[str, Path]:
         name, sign, folder = text.partition("=")
         given = Path(folder if sign else text)
         name = name if sign else given.resolve().name
-        if name in ("", "package"):
+        if name == "package" and not sign:
             name = given.resolve().parent.name
+        if not is_model_name(name):
+            raise SpecError(
+                f"'{short(name)}' is no name of a model",
+                where=text,
+                hint="give one of letters, digits, '.', '_' and '-': NAME=FOLDER",
+            )
         if name in found:
             raise SpecError(f"two models are called '{name}'", where=text, hint="give one another name: NAME=FOLDER")
         found[name] = package_folder(given)
@@ -187,6 +197,11 @@ def _listening(host: str, port: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host, port))
+    except (socket.gaierror, UnicodeError) as error:
+        opened.close()
+        raise SpecError(
+            f"'{short(host)}' is no address of this machine", where="--host", hint="give 127.0.0.1, or 0.0.0.0 for all"
+        ) from error
     except OSError as error:
         opened.close()
         raise SpecError(
@@ -224,6 +239,11 @@ def _example(model: ServedModel) -> str:
     examples = sorted((model.folder / "examples").glob("*")) if (model.folder / "examples").is_dir() else []
     if examples and model.signature.preprocessing.kind == "image":
         return _IMAGE.replace("FILE", str(examples[0].resolve()))
+    if model.signature.preprocessing.kind == "text":
+        texts = [
+            {"name": each["name"], "datatype": "BYTES", "shape": [1], "data": ["TEXT"]} for each in model.raw_inputs()
+        ]
+        return json.dumps({"inputs": texts})
     columns = model.signature.preprocessing.columns
     if columns:
         inputs = [

@@ -44,8 +44,11 @@ def versions(
             name = _model(names, model)
             before = held.active(name) or _BASE
             version = held.active_before(name) or _BASE if rollback else str(promote)
-            _let_answer(held, name, version, before)
-            print_note(f"version {version} of '{name}' answers now, in place of {before}")
+            if version == before:
+                print_note(f"version {version} of '{name}' answers already")
+            else:
+                _let_answer(held, name, version, before)
+                print_note(f"version {version} of '{name}' answers now, in place of {before}")
         chosen = [_model(names, model)] if model is not None else names
         rows = [row for name in chosen for row in _rows(held, name)]
     if as_json:

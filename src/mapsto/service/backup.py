@@ -45,14 +45,19 @@ def back_up(place: Path, out: Path, *, force: bool = False) -> Contents:
     StoreError
         It is no state, is damaged, or cannot be copied.
     """
+    if out.resolve() in {place.resolve().with_name(f"{place.resolve().name}{end}") for end in ("", "-wal", "-shm")}:
+        raise SpecError("is the state itself", where=str(out), hint="give another --out")
     if out.exists() and not force:
         raise SpecError("is there already", where=str(out), hint="give another --out, or --force")
+    if out.is_file():
+        _require_alone(out)
     State(place).close()  # which says what is wrong with one that is none
     try:
         with new_file(out, durable=True) as fresh:
             with _reading(place), closing(sqlite3.connect(place)) as source, closing(sqlite3.connect(fresh)) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode=DELETE")  # one file
+            fresh.chmod(0o600)  # it holds what clients sent
             return _checked(fresh, out)
     except OSError as error:
         raise disk_error(error, out) from error
@@ -82,6 +87,7 @@ def restore(backup: Path, place: Path, *, force: bool = False) -> Contents:
     try:
         with new_file(place, durable=True) as fresh:
             shutil.copyfile(backup, fresh)
+            fresh.chmod(0o600)
             contents = _checked(fresh, backup)
             state = State(fresh)
             state.drop_leases()  # of the learner that was at work when the copy was made

@@ -104,6 +104,8 @@ class Batcher:
             429: it would wait too long; 504: its deadline has passed; 500: the model fails on it.
         """
         now = time.perf_counter()
+        if not len(samples):
+            raise Refusal(400, "the request holds no sample")
         if now > deadline:
             raise Refusal(504, "the deadline of the request has passed")
         self._admit(len(samples), key, min(self._most_wait, deadline - now))

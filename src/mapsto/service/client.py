@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import random
 import time
 import urllib.error
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Client", "Inputs", "Job", "ServiceError"]
 
-Inputs: TypeAlias = "Sequence[str | Path | bytes] | Mapping[str, Sequence[Any]] | NDArray[Any]"
-"""Image files, by path or content; columns of a table by name; or the model's own tensor (N, ...)."""
+Inputs: TypeAlias = "Sequence[str | Path | bytes | tuple[str, ...]] | Mapping[str, Sequence[Any]] | NDArray[Any]"
+"""Image files, by path or content; texts, or pairs of them, for a model that reads texts; columns of a table by name; or the model's own
+tensor (N, ...)."""
+_log = logging.getLogger("mapsto")
 _TYPES = {"f": "FP64", "i": "INT64", "u": "UINT64", "b": "BOOL"}
 
 
@@ -87,7 +90,12 @@ class Client:
     def __init__(self, url: str, key: str, *, seconds: float = 30.0, tries: int = 5) -> None:
         if not url.startswith(("http://", "https://")):
             raise DomainError(f"'{url}' is no address", where="Client", hint="give one such as http://127.0.0.1:8080")
+        key = key.strip()  # as a file has it, with the end of its line
+        if not key or not key.isascii() or not key.isprintable():
+            raise DomainError("this is no key", where="Client", hint="give the key as it was shown, in ASCII letters")
         self._url, self._key, self._seconds, self._tries = url.rstrip("/"), key, seconds, tries
+        self._raw: dict[str, list[str]] = {}
+        """Each model's inputs besides its tensor."""
 
     def infer(self, model: str, inputs: Inputs, *, version: str = "") -> Answer:
         """The labels and scores of samples. Raises `ServiceError`."""
@@ -147,9 +155,13 @@ class Client:
         ServiceError
             It is refused, the job failed, or it has not ended in time.
         """
-        own = {"name": "label", "datatype": "BYTES", "shape": [len(labels)], "data": list(map(str, labels))}
-        body = {"inputs": [*self._tensors(model, inputs), own], "parameters": {"way": way, "shared": shared}}
-        job = _job(self._asked(f"{_model(model)}/adapt", body))
+        parameters = {"way": way, "shared": shared, "labels": [_label(each) for each in labels]}
+        found = self._asked(
+            f"{_model(model)}/adapt", {"inputs": self._tensors(model, inputs), "parameters": parameters}
+        )
+        for note in found.get("notes", ()):
+            _log.warning("%s: %s", model, note)
+        job = _job(found)
         return job if wait is None else self.wait(job, seconds=wait)
 
     def job(self, model: str, id_: str) -> Job:
@@ -169,16 +181,23 @@ class Client:
             raise ServiceError(f"job '{job.id}' failed: {job.error}", status=200, where=self._url)
         return job.version
 
-    def feedback(self, model: str, answer: Answer | str, labels: Sequence[str]) -> int:
+    def feedback(self, model: str, answer: Answer | str, labels: Sequence[str | None]) -> int:
         """Store what is right of the samples of an answer, or of a request by its id: how many labels are stored.
 
-        May be sent again: a label is stored once. A sample whose label is None is left out.
+        May be sent again: a label is stored once. A sample whose label is None is left out. Raises `DataError` for another number of
+        labels than the answer has samples.
         """
         request = answer.request_id if isinstance(answer, Answer) else answer
+        if isinstance(answer, Answer) and len(labels) != len(answer.scores):
+            raise DataError(
+                f"{len(labels)} labels for {len(answer.scores)} samples",
+                where="Client.feedback",
+                hint="give one a sample, None where it is not known",
+            )
         given = [
-            {"request_id": request, "row": row, "label": str(label)}
+            {"request_id": request, "row": row, "label": _label(label)}
             for row, label in enumerate(labels)
-            if label is not None  # pyright: ignore[reportUnnecessaryComparison]
+            if label is not None
         ]
         found = self._asked(f"{_model(model)}/feedback", {"feedback": given})
         return sum(bool(each["stored"]) for each in found["feedback"])
@@ -186,11 +205,18 @@ class Client:
     def teach(self, model: str, inputs: Inputs, labels: Sequence[str], *, keys: Sequence[str] = ()) -> int:
         """As `feedback`, for samples that come with their labels; `keys` name them, so that they may be sent again."""
         columns = self._tensors(model, inputs)
+        for what, count in (("labels", len(labels)), ("keys", len(keys) or len(labels))):
+            if any(each["shape"][0] != count for each in columns):
+                raise DataError(
+                    f"{count} {what} for {columns[0]['shape'][0]} samples",
+                    where="Client.teach",
+                    hint="give one a sample",
+                )
         given: list[dict[str, Any]] = []
         for row, label in enumerate(labels):
             one = [{**each, "shape": [1, *each["shape"][1:]], "data": [each["data"][row]]} for each in columns]
             named = {"idempotency_key": keys[row]} if keys else {}
-            given.append({"label": str(label), "inputs": one, **named})
+            given.append({"label": _label(label), "inputs": one, **named})
         found = self._asked(f"{_model(model)}/feedback", {"feedback": given})
         return sum(bool(each["stored"]) for each in found["feedback"])
 
@@ -221,9 +247,19 @@ class Client:
             return [_column(name, values) for name, values in inputs.items()]
         if isinstance(inputs, np.ndarray):
             spec = self.metadata(model)["inputs"][0]
+            if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+                raise DataError("it holds NaN or infinity", where="the inputs", hint="give numbers alone")
             return [
                 {"name": spec["name"], "datatype": spec["datatype"], "shape": [*inputs.shape], "data": inputs.tolist()}
             ]
+        if isinstance(inputs, str | Path | bytes):
+            raise DataError("it is one file or text", where="the inputs", hint="give a list of them, as [file]")
+        raw = self._raw.get(model)
+        if raw is None:
+            raw = self._raw[model] = [each["name"] for each in self.metadata(model)["parameters"].get("raw_inputs", ())]
+        if raw and raw[0].startswith("text"):
+            rows = [(each,) if isinstance(each, str) else each for each in inputs]
+            return [_column(name, [row[place] for row in rows]) for place, name in enumerate(raw)]
         data = [base64.b64encode(each if isinstance(each, bytes) else _content(Path(each))).decode() for each in inputs]
         return [
             {
@@ -278,10 +314,24 @@ def _job(found: Mapping[str, Any]) -> Job:
 
 
 def _column(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    array = np.asarray(values)
-    datatype = _TYPES.get(array.dtype.kind, "BYTES")
-    data = array.tolist() if datatype != "BYTES" else [str(value) for value in values]
+    """A column; None and NaN are missing values."""
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise DataError(f"'{values}' is one value", where=f"column '{name}'", hint="give a list of them, one a row")
+    gaps = [value is None or value != value for value in values]  # noqa: PLR0124 - NaN
+    array = np.asarray([value for value, gap in zip(values, gaps, strict=True) if not gap])
+    datatype = _TYPES.get(array.dtype.kind, "BYTES") if len(array) else "BYTES"
+    there = iter(array.tolist() if datatype != "BYTES" else [str(value) for value in array])
+    if datatype == "INT64" and any(gaps):
+        datatype = "FP64"
+    data = [None if gap else next(there) for gap in gaps]
     return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
+
+
+def _label(label: Any) -> str:
+    """A label as text. Raises `DataError` for what is none."""
+    if label is None or label != label or not isinstance(label, str | int | float | np.generic):  # noqa: PLR0124 - NaN
+        raise DataError(f"{label!r} is no label", where="the labels", hint="give a text or a number for each sample")
+    return str(label)
 
 
 def _said(content: bytes) -> str:

@@ -7,6 +7,7 @@ one look at all of them, four times a second, closes those that are late: reques
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class ConnectionLimits:
     """Seconds for which a client may take nothing of its answer."""
     pipelined: int = 32
     """Requests that may come before the answer to the first; what comes beyond is not read."""
+    body_bytes: int = 64 << 20
+    """Of a body whose length is said before it comes."""
     ending_gap: float = 2.0
     """`body_gap` once the service ends."""
 
@@ -113,6 +116,8 @@ class Connection(HttpToolsProtocol):
                 if last or self.flow.write_paused:  # who takes no answers is not told again
                     self.transport.close()
                 return
+        if not (self._begun or self._received):
+            data = _without_upgrade(data)
         self._received += size
         self._large = size > limits.header_bytes
         super().data_received(data)
@@ -124,6 +129,13 @@ class Connection(HttpToolsProtocol):
                 self._refuse(431, self._too_large())
         elif self._received:  # blank lines before a request are part of it
             self._phase, self._began = _HEADERS, self._last
+
+    def eof_received(self) -> bool:
+        """Whether the connection stays open for an answer: a client that sends no more may still wait for what it asked."""
+        if self._is_free() or self._refused or self._phase == _BODY:
+            return False
+        self.cycle.keep_alive = False
+        return True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -139,6 +151,9 @@ class Connection(HttpToolsProtocol):
             (self._large or self._received > limits.header_bytes) and self._header_bytes() > limits.header_bytes
         ):
             self._refuse(431, self._too_large())
+            return
+        if self._declared() > limits.body_bytes:
+            self._refuse(413, f"the body has more than {limits.body_bytes} bytes")
             return
         if len(self.pipeline) >= limits.pipelined:
             self.cycle.keep_alive = False  # the connection ends with the last answer
@@ -224,6 +239,11 @@ class Connection(HttpToolsProtocol):
     def _header_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
+    def _declared(self) -> int:
+        """The bytes that the request says its body has; 0 where it does not."""
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        return int(length) if length.isdigit() else 0
+
     def _too_large(self) -> str:
         return (
             f"there are more than {self.limits.headers} headers, or more than {self.limits.header_bytes} bytes of them"
@@ -281,6 +301,21 @@ async def watch(connections: Collection[Any], *, every: float = 0.25) -> None:
         for connection in tuple(connections):
             connection.look(now, before)
         before = now
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    r"""A request without the wish for another protocol, which RFC 9110 lets a server pass over.
+
+    >>> _without_upgrade(b"GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n")
+    b'GET / HTTP/1.1\r\nignored: h2c\r\n\r\n'
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return data
+    return _UPGRADE.sub(b"\r\nignored:", data[: end + 2]) + data[end + 2 :]
+
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def _answer(status: int, text: str) -> bytes:

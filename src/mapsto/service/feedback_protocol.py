@@ -14,9 +14,10 @@ from mapsto.service.service import Feedback
 __all__ = ["encoded", "labels_of"]
 
 _MOST_LABELS = 1000
+_LONGEST_KEY = 200
 
 
-class _Label(msgspec.Struct):
+class _Label(msgspec.Struct, forbid_unknown_fields=True):
     label: str
     request_id: str = ""
     row: int = 0
@@ -24,10 +25,11 @@ class _Label(msgspec.Struct):
     inputs: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
 
 
-class _Labels(msgspec.Struct):
+class _Labels(msgspec.Struct, forbid_unknown_fields=True):
     feedback: list[_Label]
 
 
+_Names = dict[str, msgspec.Raw]
 _many, _one = msgspec.json.Decoder(_Labels), msgspec.json.Decoder(_Label)
 
 
@@ -40,14 +42,14 @@ def labels_of(body: bytes) -> list[Feedback]:
     Raises `Refusal` (400) where it is neither, or holds none or more than 1000.
     """
     try:
-        try:
-            given = _many.decode(body).feedback
-        except msgspec.ValidationError:
-            given = [_one.decode(body)]
+        several = "feedback" in msgspec.json.decode(body, type=_Names)
+        given = _many.decode(body).feedback if several else [_one.decode(body)]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, f"the body is no feedback: {error}") from error
     if any("\0" in text for each in given for text in (each.label, each.idempotency_key)):
         raise Refusal(400, "a label or idempotency_key holds the character U+0000, which no database takes")
+    if any(len(each.idempotency_key) > _LONGEST_KEY for each in given):
+        raise Refusal(400, f"an idempotency_key has more than {_LONGEST_KEY} characters")
     if not 0 < len(given) <= _MOST_LABELS:
         raise Refusal(400, f"{len(given)} labels are given; 1 to {_MOST_LABELS} are taken")
     return [

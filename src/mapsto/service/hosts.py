@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-__all__ = ["LOOPBACK", "Hosts"]
+__all__ = ["LOOPBACK", "Hosts", "is_model_name"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANY = ("", "0.0.0.0", "::")  # compared, not listened on
@@ -39,10 +40,9 @@ class Hosts:
 
     def allow(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether a request with these headers is for this service."""
-        for name, value in headers:
-            if name == b"host":
-                return value in self._seen or self.knows(value)
-        return True  # a browser always names one
+        named = [value for name, value in headers if name == b"host"]
+        # a browser always names one
+        return len(named) < 2 and all(value in self._seen or self.knows(value) for value in named)
 
     def knows(self, host: bytes) -> bool:
         """Whether a value of ``Host``, with or without a port, is one of the names."""
@@ -65,3 +65,15 @@ def _is_number(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model may be called so: it stands in paths as it is.
+
+    >>> is_model_name("demo-2.1"), is_model_name("a/b"), is_model_name("")
+    (True, False, False)
+    """
+    return _MODEL_NAME.fullmatch(name) is not None

@@ -56,6 +56,9 @@ DATATYPES: Mapping[str, str] = {
 }
 """The protocol's types and NumPy's. Of BYTES an element is a `bytes`."""
 _NAMES = {name: datatype for datatype, name in DATATYPES.items()}
+_MOST_INPUTS = 10_000
+_LONGEST_NUMBER = 64
+"""Characters of a number with its separators and blanks."""
 _MOST_DIMENSIONS = 8
 _NONE: Mapping[str, Any] = {}
 _NOTHING = (b"", b"null")
@@ -147,6 +150,8 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
     if header_length is not None:
         length = _length(header_length, len(body))
         text, binary = text[:length], text[length:]
+    if body.count(b'"datatype"') > _MOST_INPUTS:
+        raise Refusal(400, f"the request has more than {_MOST_INPUTS} inputs")
     try:
         request = _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -191,7 +196,8 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
         raise Refusal(400, "the request has no inputs")
     names = [given.name for given in inputs]
     if len(set(names)) < len(names):
-        raise Refusal(400, f"an input is given twice: {few(names)}")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise Refusal(400, f"an input is given twice: {few([short(name) for name in twice])}")
     own = request.parameters or {}
     wanted = request.outputs
     every = own.get("binary_data_output") is True
@@ -218,6 +224,11 @@ def tensor(given: Given) -> NDArray[Any]:
         if given.datatype == "BYTES":
             return _texts(_unpacked(given.data, math.prod(given.shape), name)).reshape(given.shape)
         return np.frombuffer(given.data, np.dtype(dtype).newbyteorder("<")).reshape(given.shape)
+    if given.datatype != "BYTES":
+        if b'"' in given.data:  # before NumPy would make room for the longest text in every place
+            raise Refusal(400, f"input '{name}' of type {given.datatype} holds what is no number")
+        if len(given.data) > _LONGEST_NUMBER * math.prod(given.shape) + _LONGEST_NUMBER:
+            raise Refusal(400, f"input '{name}' of shape {list(given.shape)} has more data than its shape says")
     try:
         data = msgspec.json.decode(given.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -228,6 +239,27 @@ def tensor(given: Given) -> NDArray[Any]:
         texts = [_text(value, given, name) for value in flat]
         return _fitting(_texts(texts), given, name)
     return _fitting(_numbers(data, given, dtype, name), given, name)
+
+
+def cells(given: Given) -> list[Any]:
+    """The values of an input of shape [N] or [N, 1], a column of a table: as `tensor` has them, and None for JSON's null."""
+    name, count = short(given.name), math.prod(given.shape)
+    if len(given.shape) not in (1, 2) or count != given.shape[0]:
+        raise Refusal(400, f"column '{name}' has the shape [N] or [N, 1], not {list(given.shape)}")
+    if isinstance(given.data, memoryview) or b"null" not in given.data:
+        return tensor(given).ravel().tolist()
+    try:
+        data = msgspec.json.decode(given.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, f"input '{name}' holds no JSON: {error}") from error
+    found: list[Any] = []
+    _flatten(data, found, len(given.shape))
+    there = [value for value in found if value is not None]
+    whole = given._replace(shape=(len(there),), data=msgspec.json.encode(there))
+    values = iter(tensor(whole).tolist() if there else [])
+    if len(found) != count:
+        raise Refusal(400, f"column '{name}' of shape {list(given.shape)} has {len(found)} values")
+    return [None if value is None else next(values) for value in found]
 
 
 def encode(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import sys
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "KeptAnswers"]
 
-_UNKNOWN = "no request of yours has this request_id; for an answer of another package give the input with the label"
+_UNKNOWN = (
+    "no request of yours has this request_id and a row of that number; for an answer of another package give the "
+    "input with the label"
+)
 _ROW, _REST = struct.Struct("<Q"), struct.Struct("<Qdi24s32s")
 """Of a ring's rows, what comes before the features: the number of the row, and what it is of."""
 
@@ -80,7 +84,7 @@ class KeptAnswers:
                 ("features", "<f4", (width,)),
             ]
         )
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._rings: dict[int, NDArray[Any]] = {}
         self._views: dict[int, tuple[memoryview, NDArray[np.float32]]] = {}
         """Each ring's bytes and its features."""
@@ -117,8 +121,10 @@ class KeptAnswers:
             worker, first, nonce = int(name[:2], 16), int(name[2:12], 16), int(name[12:], 16)
         except ValueError:
             raise unknown from None
-        if len(name) != 28 or not _HEX.issuperset(name) or min(rows) < 0 or max(rows) >= self._most:
+        if len(name) != 28 or not _HEX.issuperset(name) or min(rows) < 0:
             raise unknown
+        if max(rows) >= self._most:
+            raise Refusal(404, f"row {max(rows)} is not kept: of one request at most {self._most} rows are")
         if worker not in self._views:
             if not self._is_whole(self._path(worker)):
                 raise unknown
@@ -171,10 +177,19 @@ class KeptAnswers:
     def _opened(self, worker: int) -> NDArray[Any]:
         path = self._path(worker)
         if not self._is_whole(path):  # of this worker alone; another's is asked for only where it is whole
-            with path.open("wb") as file:
-                file.truncate(self._most * self._type.itemsize)
-        ring = np.memmap(path, self._type, "r+", shape=(self._most,))
-        self._rings[worker] = ring.view(np.ndarray)  # a memory map's own access to items is slow
+            try:
+                with path.open("wb") as file:  # the room is taken now: a hole of a full disk would end the process
+                    os.posix_fallocate(file.fileno(), 0, self._most * self._type.itemsize)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                sys.stderr.write(
+                    f"mapsto: answers are kept in memory alone, for {path} cannot be made ({error.strerror})\n"
+                )
+        if self._is_whole(path):
+            ring = np.memmap(path, self._type, "r+", shape=(self._most,))
+            self._rings[worker] = ring.view(np.ndarray)  # a memory map's own access to items is slow
+        else:
+            self._rings[worker] = np.zeros(self._most, self._type)
         self._views[worker] = self._rings[worker].view(np.uint8).data, self._rings[worker]["features"]
         return self._rings[worker]
 

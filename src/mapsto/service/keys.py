@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
@@ -150,7 +151,7 @@ def made_for_run(scopes: Sequence[str]) -> tuple[RunKey, str]:
 def made(
     state: State,
     *,
-    name: str = "",
+    name: str | None = None,
     tenant: str = "default",
     scopes: Sequence[str] = ORDINARY,
     days: float | None = None,
@@ -180,18 +181,19 @@ def made(
             where="--scope",
             hint=f"give some of {', '.join(SCOPES)}",
         )
-    id_ = name or f"key-{secrets.token_hex(4)}"
+    id_ = name if name is not None else f"key-{secrets.token_hex(4)}"
     for text, where in ((id_, "--name"), (tenant, "--tenant")):
         if not is_name(text):
             raise SpecError(
                 f"'{short(text)}' is no name", where=where, hint="1 to 64 letters, digits and signs, without blanks"
             )
+    for number, where, unit in ((rate, "--rate", "requests a second"), (burst, "--burst", "requests")):
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise SpecError(f"{number:g} is no number of {unit}", where=where, hint="give one above 0, or leave it out")
     if burst is not None and (rate is None or burst < 1):
         raise SpecError(
             "is the number of requests at once within a rate, at least 1", where="--burst", hint="give --rate too"
         )
-    if rate is not None and rate <= 0:
-        raise SpecError(f"{rate} is no rate", where="--rate", hint="give requests a second, above 0")
     key = _new_key()
     added = state.add_key(
         id_=id_,

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from mapsto.context import Context
-from mapsto.errors import DomainError, StoreError
+from mapsto.errors import DomainError, MapstoError, StoreError
 from mapsto.kinds import Block, ColumnType, Json, Stream
 from mapsto.nn.online.encoder import EMBEDDING
 from mapsto.service.heads import VersionHead, of_learner
@@ -94,7 +96,7 @@ class Evidence:
     def __str__(self) -> str:
         return (
             f"candidate {self.candidate:.1f} %, active {self.active:.1f} % of {self.labels} held-back labels; the candidate alone "
-            f"right on {self.better}, the active alone on {self.worse}, by chance with {100 * self.chance:.2g} %"
+            f"right on {self.better}, the active alone on {self.worse}, by chance with {_percent(self.chance)} %"
         )
 
 
@@ -136,6 +138,10 @@ class FeedbackLearner:
         self._model, self._state = model, state
         self._every, self._least, self._promote = every, least, promote
         self._holder = new_holder()
+        self._learner = learner
+        self._classes: set[str] = set()
+        """Those that were learnt, at most `_MOST_CLASSES`."""
+        self._said = ""
         self._mapping: Any = discovery.find("mappings", learner)(stream=_Feedback())
         self._live: Any = None
         self._position = 0
@@ -193,7 +199,12 @@ class FeedbackLearner:
             note=f"{model.events} labels; {evidence}",
         )
         content = encode_state(
-            {"live": self._live.snapshot(), "held": self._held_state(), "package": self._model.digest}
+            {
+                "live": self._live.snapshot(),
+                "held": self._held_state(),
+                "package": self._model.digest,
+                "learner": self._learner,
+            }
         )
         promotes = self._promote and evidence.promotes
         stored = self._state.learnt(
@@ -223,30 +234,47 @@ class FeedbackLearner:
     # -- private
 
     def _opened(self) -> Any:
+        """The learner as it was stored, or a new one where that is of another package or learner, or cannot be read."""
         stored = self._state.learner(self._model.name)
-        state: Any = None
-        self._position, self._held = 0, []
-        if stored is not None:
-            state = decode_state(stored[3])
-            if (
-                state.get("package") != self._model.digest
-            ):  # features of another package: learn again from the labels for this one
-                state = None
-        if state is not None and stored is not None:
-            self._position = stored[0]
+        self._position, self._held, self._classes, self._learnt = 0, [], set(self._model.signature.classes or ()), 0
+        state: Any = None if stored is None else decode_state(stored[3])
+        if stored is None or not isinstance(state, dict) or state.get("package") != self._model.digest:
+            if stored is not None and not isinstance(state, dict):
+                self._say("what was learnt is damaged; it is learnt again from the labels")
+            return self._mapping.open(None, None, Context())
+        if state.get("learner", self._learner) != self._learner:
+            self._say(f"{state['learner']} learnt before; {self._learner} learns again from the labels")
+            return self._mapping.open(None, None, Context())
+        try:
+            live = self._mapping.open(None, state["live"], Context())
             held = state["held"]
             times = held.get("times", [0.0] * len(held["labels"]))  # a state of before has none
             self._held = [
                 _Held(row, str(label), float(time_))
                 for row, label, time_ in zip(held["features"], held["labels"], times, strict=True)
             ]
-        self._learnt = 0
-        return self._mapping.open(None, None if state is None else state["live"], Context())
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            self._say(f"what was learnt cannot be read ({type(error).__name__}); it is learnt again from the labels")
+            self._held = []
+            return self._mapping.open(None, None, Context())
+        self._position = stored[0]
+        self._classes |= set(live.result().signature.classes)
+        return live
+
+    def _say(self, text: str) -> None:
+        """On standard error, once."""
+        if text != self._said:
+            sys.stderr.write(f"mapsto: the learner of '{self._model.name}': {text}\n")
+        self._said = text
 
     def _take(self, rows: list[FeedbackRow]) -> None:
         taken: list[FeedbackRow] = []
         own = [row for row in rows if row.package == self._model.digest]
         for row in own:
+            if row.label not in self._classes and len(self._classes) >= _MOST_CLASSES:
+                self._say(f"labels of more than {_MOST_CLASSES} classes came; those of others are not learnt")
+                continue
+            self._classes.add(row.label)
             features = np.frombuffer(row.features, np.float32)
             if held_back(row):
                 self._held = [*self._held[1 - 2 * _WINDOW :], _Held(features, row.label, row.time)]
@@ -273,6 +301,9 @@ class FeedbackLearner:
 
 _PRIORITY = 10
 """By how much answers and labels that come go before learning from them."""
+_MOST_CLASSES = 1000
+_AGAIN_SECONDS = 10.0
+"""After which a package that could not be loaded is tried again."""
 _KEPT = 20
 """Learnt versions that are kept."""
 
@@ -319,6 +350,14 @@ def _sign_test(better: int, worse: int) -> float:
     return float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue) if better + worse else 1.0
 
 
+def _percent(chance: float) -> str:
+    """>>> _percent(0.999), _percent(0.0312), _percent(1e-9)
+    ('100', '3.1', '1e-07')
+    """
+    percent = 100 * chance
+    return f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
+
+
 def _block(rows: list[FeedbackRow]) -> Block:
     count = len(rows)
     labels = np.empty(count, object)
@@ -337,7 +376,6 @@ def _block(rows: list[FeedbackRow]) -> Block:
 def main() -> None:
     """Learn until SIGTERM or SIGINT; the settings come as JSON on standard input."""
     import signal
-    import sys
 
     settings: dict[str, Any] = json.load(sys.stdin)
     os.nice(_PRIORITY)
@@ -349,30 +387,51 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     state = State(settings["state"], durability=settings["durability"])
-    learners = [
-        FeedbackLearner(
-            ServedModel(each["name"], Path(each["folder"])),
-            state,
-            learner=settings["learner"],
-            every=settings["every"],
-            promote=settings["promote"],
-        )
-        for each in cast("list[dict[str, str]]", settings["models"])
-    ]
-    while not ended and os.getppid() == settings["supervisor"]:  # which may have ended before this one was ready
+    waiting = cast("list[dict[str, str]]", settings["models"])
+    learners: list[FeedbackLearner] = []
+    tried = -math.inf
+    try:
+        while not ended and os.getppid() == settings["supervisor"]:  # which may have ended before this one was ready
+            if waiting and time.monotonic() - tried >= _AGAIN_SECONDS:
+                said = tried == -math.inf
+                opened, waiting = _opened_learners(waiting, state, settings, say=said)
+                learners += opened
+                tried = time.monotonic()
+            try:
+                taken = sum(learner.step() for learner in learners)
+            except StoreError as error:  # a disk that is full, or a database that is gone: it may come back
+                sys.stderr.write(f"mapsto: {error}\n")
+                taken = 0
+                time.sleep(1.0)
+            if not taken:
+                time.sleep(settings["poll"])
+    finally:
+        for learner in learners:
+            try:
+                learner.close()
+            except StoreError as error:  # the labels are stored, and are learnt from next time
+                sys.stderr.write(f"mapsto: {error}\n")
+
+
+def _opened_learners(
+    models: list[dict[str, str]], state: State, settings: dict[str, Any], *, say: bool
+) -> tuple[list[FeedbackLearner], list[dict[str, str]]]:
+    """Learners of the models whose packages can be loaded, and the models whose cannot."""
+    found: list[FeedbackLearner] = []
+    others: list[dict[str, str]] = []
+    for each in models:
         try:
-            taken = sum(learner.step() for learner in learners)
-        except StoreError as error:  # a disk that is full, or a database that is gone: it may come back
-            sys.stderr.write(f"mapsto: {error}\n")
-            taken = 0
-            time.sleep(1.0)
-        if not taken:
-            time.sleep(settings["poll"])
-    for learner in learners:
-        try:
-            learner.close()
-        except StoreError as error:  # the labels are stored, and are learnt from next time
-            sys.stderr.write(f"mapsto: {error}\n")
+            model = ServedModel(each["name"], Path(each["folder"]))
+            learner = FeedbackLearner(
+                model, state, learner=settings["learner"], every=settings["every"], promote=settings["promote"]
+            )
+        except (MapstoError, OSError) as error:
+            if say:
+                sys.stderr.write(f"mapsto: '{each['name']}' does not learn until its package can be loaded: {error}\n")
+            others.append(each)
+        else:
+            found.append(learner)
+    return found, others
 
 
 if __name__ == "__main__":

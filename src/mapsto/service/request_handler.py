@@ -132,6 +132,9 @@ class RequestHandler:
         except Refusal as refusal:
             status, reason = refusal.status, refusal.reason
             await refused(send, refusal)
+        except MemoryError:
+            status, reason = 413, "memory"
+            await refused(send, Refusal(413, "there is not the memory for this request; send fewer samples at once"))
         except Gone:
             status = 499
         except StoreError as error:

@@ -253,11 +253,11 @@ def _learning(service: Service, who: Who) -> APIRouter:
 
     @router.post("/versions/{version}/promote", tags=["versions"], summary="Let a version answer")
     async def promote(name: str, version: str, caller: Caller = is_admin) -> dict[str, Any]:
-        return {"active": version, "before": service.promote(name, version, caller)}
+        return {"active": version, "before": await asyncio.to_thread(service.promote, name, version, caller)}
 
     @router.post("/rollback", tags=["versions"], summary="Let the version before answer again")
     async def roll_back(name: str, caller: Caller = is_admin) -> dict[str, Any]:
-        before, now = service.roll_back(name, caller)
+        before, now = await asyncio.to_thread(service.roll_back, name, caller)
         return {"active": now, "before": before}
 
     @router.get("/learner", tags=["learn"], summary="How far the learner is")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from mapsto.errors import DataError, DomainError, StoreError
 from mapsto.native import json_numbers
 from mapsto.service.batching import Batcher, Run
 from mapsto.service.heads import VersionHead
-from mapsto.service.inference_protocol import Given, Output, datatype_of, tensor
+from mapsto.service.inference_protocol import Given, Output, cells, datatype_of, tensor
 from mapsto.service.refusal import Refusal
 from mapsto.service.state import BASE
 from mapsto_runtime import own_example
@@ -23,6 +25,8 @@ from mapsto_runtime.preprocessing import read_input, read_inputs
 from mapsto_runtime.preprocessing.arrays import require_ids
 from mapsto_runtime.preprocessing.raw_tables import RawTable
 from mapsto_runtime.preprocessing.tables import encoded
+from mapsto_runtime.preprocessing.texts import Text, batches
+from mapsto_runtime.preprocessing.texts import encoded as encoded_texts
 from mapsto_runtime.runtimes.onnxruntime import session
 from mapsto_runtime.shown import few, short
 
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE", "IMAGES", "LABEL", "Features", "KeptScores", "OwnHead", "ServedModel"]
 
-LABEL, IMAGES = "label", "image"
-"""The output that names the class of each sample, and the input of image files or raw pixels."""
+LABEL, IMAGES, TEXTS = "label", "image", "text"
+"""The output that names the class of each sample, and the inputs of image files or raw pixels, and of texts."""
+_LENGTHS = 8
+"""Texts are padded to a multiple of so many tokens, so that those of like length run together."""
 _ROUNDS = 5
 _AGAIN = "export it again"
 _MOST_WATCHED = 256
@@ -102,6 +108,7 @@ class ServedModel:
         self._features = False
         self._run: Run
         self._path = checked.files[checked.model]
+        self._sha256 = str(checked.tree["files"][checked.model]["sha256"])
         if checked.runtime == "onnxruntime" and not self.signature.is_dense and self.signature.answers == "classes":
             self._run = self._session(checked.files[checked.model], threads)
         else:
@@ -128,7 +135,10 @@ class ServedModel:
             return KeptScores(classes)
         from mapsto.nn.export.embedding import head_alone
 
-        return OwnHead(classes, session(head_alone(self._path.read_bytes(), where=self.name)))
+        content = self._path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self._sha256:  # a file of the next package, which is loaded soon
+            return None
+        return OwnHead(classes, session(head_alone(content, where=self.name)))
 
     @property
     def platform(self) -> str:
@@ -146,9 +156,15 @@ class ServedModel:
         before = self.signature.preprocessing
         if before.kind == "image" and len(inputs) == 1 and inputs[0].name == IMAGES:
             return self._images(inputs[0])
+        if before.kind == "text":
+            return self._texts(inputs)
         if before.columns:
             return self._rows(inputs)
         raise Refusal(400, f"the model takes {self._taken()}; given: {few([given.name for given in inputs])}")
+
+    def reads_slowly(self, inputs: Sequence[Given]) -> bool:
+        """Whether inputs are files to decode, which a few bytes may make long work."""
+        return self.signature.preprocessing.kind == "image" and any(each.datatype == "BYTES" for each in inputs)
 
     async def infer(self, samples: NDArray[Any], *, deadline: float, key: str) -> Features:
         """The model's outputs for prepared samples."""
@@ -163,6 +179,11 @@ class ServedModel:
                 where=self.name,
                 hint="serve a package for ONNX Runtime whose last layer is linear",
             )
+        before = self.signature.preprocessing
+        if before.kind == "text":
+            parts = list(batches(samples, before.padding, 64))
+            found = np.concatenate([self._run(part)[-1] for _, part in parts])
+            return found[np.argsort(np.concatenate([places for places, _ in parts]))]
         return np.concatenate([self._run(samples[i : i + 64])[-1] for i in range(0, len(samples), 64)])
 
     def watched(self, samples: NDArray[Any], found: Features) -> NDArray[np.float32] | None:
@@ -197,6 +218,7 @@ class ServedModel:
         if classes is not None and self.signature.answers == "classes" and scores.ndim == 2:
             names = np.empty(len(scores), object)
             names[:] = [classes[number] for number in scores.argmax(1).tolist()]
+            names[~np.isfinite(scores).all(axis=1)] = ""  # of which nothing can be said
             outputs.append(Output(LABEL, "BYTES", names))
         return outputs
 
@@ -222,11 +244,24 @@ class ServedModel:
             "parameters": {
                 "version": version,
                 "classes": None if classes is None else list(classes),
-                "raw_inputs": self._raw(),
+                "raw_inputs": self.raw_inputs(),
                 "adapts": self.adapts,
                 "package": self.digest,
             },
         }
+
+    def raw_inputs(self) -> list[dict[str, Any]]:
+        """Inputs that are taken in place of the tensor: the runtime prepares them."""
+        before = self.signature.preprocessing
+        if before.kind == "image":
+            return [
+                {"name": IMAGES, "datatype": "BYTES", "shape": [-1]},
+                {"name": IMAGES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
+            ]
+        if before.kind == "text":
+            return [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in self._names_of_texts()]
+        kinds = {"numbers": "FP64", "words": "BYTES"}
+        return [{"name": each.name, "datatype": kinds[each.type], "shape": [-1]} for each in before.columns]
 
     # -- private
 
@@ -325,7 +360,53 @@ class ServedModel:
                 raise Refusal(400, f"input '{IMAGES}' holds no image")
             return read_inputs(files, self.signature)
         except DataError as error:
-            raise Refusal(400, str(error).replace("standard input", IMAGES)) from error
+            said = str(error).replace("standard input", IMAGES)
+            if given.datatype == "BYTES" and found.size > 1:
+                said = self._first_wrong(found.ravel().tolist()) or said
+            base64 = (
+                ""
+                if given.content_type or given.datatype != "BYTES"
+                else '; of base64 the parameter content_type is "base64"'
+            )
+            raise Refusal(400, f"{said}{base64}") from error
+
+    def _texts(self, inputs: Sequence[Given]) -> NDArray[Any]:
+        """Token ids of texts (BYTES), an input each for the texts of a pair."""
+        before = self.signature.preprocessing
+        names = self._names_of_texts()
+        given = {each.name: each for each in inputs}
+        if set(given) != set(names):
+            raise Refusal(400, f"the model takes {self._taken()}; given: {few(list(given))}")
+        columns: list[list[str]] = []
+        for name in names:
+            if given[name].datatype != "BYTES":
+                raise Refusal(400, f"input '{name}' is BYTES, a text each; not {given[name].datatype}")
+            columns.append([_cell(value, name) or "" for value in cells(given[name])])
+        if len({len(column) for column in columns}) != 1 or not columns[0]:
+            raise Refusal(
+                400, "the inputs hold no text" if not columns[0] else "the texts of pairs are not equally many"
+            )
+        texts: list[Text] = list(columns[0]) if before.texts == 1 else list(zip(*columns, strict=True))
+        found = encoded_texts(texts, before, "the request")
+        if found.errors:
+            raise Refusal(400, str(found.errors[min(found.errors)]))
+        length = found.ids.shape[-1]
+        most = min(-(-length // _LENGTHS) * _LENGTHS, max(before.length, length))
+        free = [(0, 0)] * (found.ids.ndim - 1)
+        return np.pad(found.ids, [*free, (0, most - length)], constant_values=before.padding)
+
+    def _names_of_texts(self) -> tuple[str, ...]:
+        before = self.signature.preprocessing
+        return (TEXTS,) if before.texts == 1 else tuple(f"{TEXTS}_{number + 1}" for number in range(before.texts))
+
+    def _first_wrong(self, files: Sequence[bytes]) -> str:
+        """What is wrong with the first of several files that cannot be read, and which it is."""
+        for number, content in enumerate(files):
+            try:
+                read_input(content, self.signature)
+            except DataError as error:
+                return str(error).replace("standard input", f"{IMAGES} {number + 1} of {len(files)}")
+        return ""
 
     def _rows(self, inputs: Sequence[Given]) -> NDArray[Any]:
         """Prepared samples of a table: an input a column."""
@@ -343,33 +424,21 @@ class ServedModel:
             raise Refusal(400, f"the model takes {self._taken()}; the request {said}")
         columns: list[NDArray[Any]] = []
         for name in names:
-            cells = tensor(given[name])
-            if cells.size != cells.shape[0] if cells.ndim else True:
-                raise Refusal(400, f"column '{short(name)}' has the shape [N] or [N, 1], not {list(given[name].shape)}")
-            values: list[Any] = [_cell(value) for value in cells.ravel().tolist()]
+            values: list[Any] = [_cell(value, name) for value in cells(given[name])]
             columns.append(np.array([*values, None], object)[:-1])
         if len({len(column) for column in columns}) != 1:
             raise Refusal(400, "the columns are of different lengths")
+        if not len(columns[0]):
+            raise Refusal(400, "the columns hold no row")
         rows = encoded(RawTable(names=tuple(names), columns=tuple(columns)), before, "request")
         if rows.errors:
             raise Refusal(400, str(rows.errors[min(rows.errors)]))
         return rows.rows
 
-    def _raw(self) -> list[dict[str, Any]]:
-        """Inputs that are taken in place of the tensor: the runtime prepares them."""
-        before = self.signature.preprocessing
-        if before.kind == "image":
-            return [
-                {"name": IMAGES, "datatype": "BYTES", "shape": [-1]},
-                {"name": IMAGES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
-            ]
-        kinds = {"numbers": "FP64", "words": "BYTES"}
-        return [{"name": each.name, "datatype": kinds[each.type], "shape": [-1]} for each in before.columns]
-
     def _taken(self) -> str:
         spec = self.signature.inputs[0]
         own = f"'{spec.name}' ({datatype_of(spec.dtype)} {_shape(spec.shape)})"
-        names = list(dict.fromkeys(f"'{each['name']}'" for each in self._raw()))
+        names = list(dict.fromkeys(f"'{each['name']}'" for each in self.raw_inputs()))
         return f"{own}, or {', '.join(names[:20])}" if names else own
 
 
@@ -377,16 +446,16 @@ def _shape(shape: Sequence[int | str]) -> list[int]:
     return [-1 if isinstance(size, str) else size for size in shape]
 
 
-def _cell(value: Any) -> Any:
-    """A cell as a table has it: None where it is missing."""
+def _cell(value: Any, name: str) -> Any:
+    """A cell as a table has it: None where it is missing. Raises `Refusal` (400) for what is no text."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace") or None
+        try:
+            return value.decode() or None
+        except UnicodeDecodeError as error:
+            raise Refusal(400, f"column '{short(name)}' holds what is no UTF-8") from error
     return None if value != value else value  # noqa: PLR0124 - NaN
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
     """Of a package: what its manifest says of its files."""
-    import hashlib
-    import json
-
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -105,16 +105,16 @@ async def _follow(service: Service, parent: int) -> None:
     loop, said = asyncio.get_running_loop(), ""
     while True:
         await asyncio.sleep(_POLL_SECONDS)
-        try:
-            await loop.run_in_executor(None, service.refresh)
-            await loop.run_in_executor(None, service.note_uses)
-            for text in await loop.run_in_executor(None, service.reload):
-                sys.stderr.write(f"mapsto: {text}\n")
-            said = ""
-        except StoreError as error:
-            if str(error) != said:  # once, and not at every look
-                sys.stderr.write(f"mapsto: {error}\n")
-            said = str(error)
+        wrong = ""
+        for look in (service.refresh, service.note_uses, service.reload):
+            try:
+                for text in await loop.run_in_executor(None, look) or ():
+                    sys.stderr.write(f"mapsto: {text}\n")
+            except Exception as error:  # whatever it is: who does not follow would answer keys that have ended
+                wrong = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+        if wrong and wrong != said:  # once, and not at every look
+            sys.stderr.write(f"mapsto: {wrong}\n")
+        said = wrong
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
             return

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -39,6 +39,10 @@ __all__ = ["Feedback", "Limits", "Service"]
 EXTENSIONS = ("binary_tensor_data", "model_versions", "mapsto_adapt", "mapsto_feedback")
 _MOST_CLASSES = 1000
 _LONGEST_LABEL = 1000
+_LARGEST = 1e15
+"""Of a feature that can be learnt from: squares of larger ones leave 32 bits."""
+_MOST_SCORES, _MOST_SCORES_OF_JOB = 2_000_000, 20_000_000
+"""Examples times classes that a head is fitted to at once, and as a job: memory and time grow with them."""
 _RIDGE = "ridge"
 """The way to a head in closed form, which is answered at once."""
 _NOTE_SECONDS = 5.0
@@ -136,6 +140,7 @@ class Service:
         self._changes = -1
         self._noted = time.monotonic()
         self._work = ThreadPoolExecutor(2, thread_name_prefix="adapt")
+        self._reading = ThreadPoolExecutor(2, thread_name_prefix="reading")
         for model in models:
             self._models[model.name] = _Served(model, self._kept(model))
             state.set_package(model.name, model.digest)
@@ -178,11 +183,11 @@ class Service:
         held = self._served(name).heads.get(version)
         return None if held is None else held[0]
 
-    def refresh(self) -> bool:
-        """Take over what changed in the state, by this process or another; whether anything did."""
+    def refresh(self) -> None:
+        """Take over what changed in the state, by this process or another."""
         changes = self.state.changes()
         if changes == self._changes:
-            return False
+            return
         self._changes = changes
         self.keys.refresh()
         for name, served in self._models.items():
@@ -199,7 +204,6 @@ class Service:
             for version in held:
                 if version not in there:
                     served.heads.pop(version, None)
-        return True
 
     def note_uses(self) -> None:
         """Tell the state every few seconds which versions were asked for: those that were not make room for others."""
@@ -228,7 +232,7 @@ class Service:
                     continue
                 fresh = _Served(new, self._kept(new))
                 self.state.set_package(name, new.digest)
-            except MapstoError as error:
+            except Exception as error:  # of a package that is broken in some way: it must not end the others
                 said.append(f"model '{name}' goes on as it was: {error}")
                 continue
             self._models[name] = fresh
@@ -245,7 +249,9 @@ class Service:
         model = served.model
         chosen, head = self._head(served, version, caller)
         deadline = time.perf_counter() + self._deadline(asked)
-        samples = model.samples(asked.inputs)
+        samples = model.samples(asked.inputs) if not model.reads_slowly(asked.inputs) else None
+        if samples is None:
+            samples = await asyncio.get_running_loop().run_in_executor(self._reading, model.samples, asked.inputs)
         found = await model.infer(samples, deadline=deadline, key=caller.name)
         outputs = model.outputs(found, head)
         if asked.outputs is not None and "features" in asked.outputs and found.features is not None:
@@ -263,8 +269,10 @@ class Service:
         The parameter ``way`` says how the head is fitted: ``ridge``, at once, or one of `cross_validated_heads.WAYS`, as a job.
         """
         served = self._served(name)
-        labels, inputs = _labels(asked.inputs)
-        way, shared = _way(asked), asked.parameters.get("shared", False) is True
+        labels, inputs = _labels(asked)
+        way, shared = _way(asked), asked.parameters.get("shared", False)
+        if not isinstance(shared, bool):
+            raise Refusal(400, f"shared is true or false, not {short(repr(shared))}")
         if shared:
             caller.require("admin")
         owner = None if shared else caller.tenant
@@ -273,6 +281,7 @@ class Service:
         def work() -> dict[str, Any]:
             if way != _RIDGE:
                 self._require_place(caller)
+            _require_few(labels, _MOST_SCORES if way == _RIDGE else _MOST_SCORES_OF_JOB)
             features = _features(served.model, inputs, labels)
             if way != _RIDGE:
                 return self._submitted(served.model, features, labels, caller, way=way, shared=shared)
@@ -342,6 +351,7 @@ class Service:
             own = list(group)
             if request:
                 kept = served.kept.find(request, [each.row for each in own], tenant=caller.tenant)
+                await self._load_heads(served, {each.version for each in kept})
                 events = [f"{request}/{each.row}" for each in own]
                 rows += [self._row(served, *each, caller) for each in zip(own, events, kept, strict=True)]
             else:
@@ -360,6 +370,8 @@ class Service:
         """Let a version answer; the one that did before. Raises `Refusal` (409) where another was promoted meanwhile."""
         served = self._served(name)
         read = self.state.active(name)
+        if version == (read or BASE):  # so that asking twice does not lose the way back
+            return self.state.active_before(name) or BASE
         if version != BASE:
             _, owner = self._load(served, version)
             if owner not in (None, caller.tenant):
@@ -389,6 +401,7 @@ class Service:
         for served in self._models.values():
             await served.model.batcher.closed()
         self._work.shutdown(wait=True)
+        self._reading.shutdown(wait=True)
         await asyncio.get_running_loop().run_in_executor(None, self.writer.close)
 
     # -- private
@@ -427,6 +440,12 @@ class Service:
         if owner is not None and owner != caller.tenant:
             raise self._no_version(served, chosen)
         return chosen, head
+
+    async def _load_heads(self, served: _Served, versions: set[str]) -> None:
+        """Have the heads of versions in memory, as far as there are any, so that it is known which classes they gave."""
+        for version in versions - {"", BASE, *served.heads}:
+            with suppress(Refusal, StoreError):  # forgotten meanwhile: what was answered is not known any more
+                await asyncio.to_thread(self._load, served, version)
 
     def _load(self, served: _Served, version: str) -> tuple[VersionHead, str | None]:
         held = served.heads.get(version)
@@ -483,9 +502,11 @@ class Service:
     def _deadline(self, asked: Asked) -> float:
         """Seconds, the request's ``timeout`` in microseconds where it has one."""
         wanted = asked.parameters.get("timeout")
-        if isinstance(wanted, (int, float)) and not isinstance(wanted, bool) and math.isfinite(wanted) and wanted > 0:
+        if wanted is None:
+            return self.limits.deadline
+        if isinstance(wanted, (int, float)) and not isinstance(wanted, bool) and 0 < wanted < 1e18:
             return min(self.limits.deadline, wanted / 1e6)
-        return self.limits.deadline
+        raise Refusal(400, f"timeout is a number of microseconds above 0, not {short(repr(wanted))}")
 
     async def _row_of_inputs(self, served: _Served, given: Feedback, caller: Caller) -> FeedbackRow:
         """A label that comes with its input."""
@@ -506,12 +527,17 @@ class Service:
     def _row(self, served: _Served, given: Feedback, event: str, kept: Kept, caller: Caller) -> FeedbackRow:
         label = given.label.strip()
         if not label or len(label) > _LONGEST_LABEL:
-            raise Refusal(400, f"a label is a text of 1 to {_LONGEST_LABEL} characters")
+            raise Refusal(400, f"a label is a text of 1 to {_LONGEST_LABEL} characters, not of blanks alone")
         if not np.isfinite(kept.features).all():
             raise Refusal(400, "the label is for an answer from NaN or infinity, of which nothing can be learnt")
+        if np.abs(kept.features).max(initial=0.0) > _LARGEST:
+            raise Refusal(
+                400, f"the label is for an input whose features are beyond {_LARGEST:g}, of which nothing can be learnt"
+            )
         classes: Sequence[str] = served.model.signature.classes or ()
-        if kept.version not in ("", BASE) and kept.version in served.heads:
-            classes = served.heads[kept.version][0].classes
+        if kept.version not in ("", BASE):
+            held = served.heads.get(kept.version)
+            classes = held[0].classes if held is not None else ()
         return FeedbackRow(
             model=served.model.name,
             event=event,
@@ -524,6 +550,15 @@ class Service:
         )
 
 
+def _require_few(labels: Sequence[str], most: int) -> None:
+    """Raises `Refusal` (413) for more examples and classes than memory and time are there for."""
+    if len(labels) * len(set(labels)) > most:
+        raise Refusal(
+            413,
+            f"{len(labels)} examples of {len(set(labels))} classes are too many: at most {most} of one times the other are taken",
+        )
+
+
 def _features(model: ServedModel, inputs: Sequence[Given], labels: Sequence[str]) -> Any:
     """Features (N, D) of the examples of a support set. Raises `Refusal` (400) where it is none."""
     samples = model.samples(inputs)
@@ -531,7 +566,12 @@ def _features(model: ServedModel, inputs: Sequence[Given], labels: Sequence[str]
         raise Refusal(400, f"{len(samples)} examples but {len(labels)} labels; give one a sample")
     if len(set(labels)) > _MOST_CLASSES:
         raise Refusal(400, f"at most {_MOST_CLASSES} classes are taken")
-    return model.embedded(samples)
+    found = model.embedded(samples)
+    if np.abs(found).max(initial=0.0) > _LARGEST:
+        raise Refusal(
+            400, f"an example has features beyond {_LARGEST:g}, of which nothing can be learnt; check its numbers"
+        )
+    return found
 
 
 def _notes(features: NDArray[np.float32], labels: Sequence[str]) -> list[str]:
@@ -566,15 +606,26 @@ def _unobserved(model: str, stored: int, known: int) -> None:
     """Nobody asks."""
 
 
-def _labels(inputs: Sequence[Given]) -> tuple[list[str], list[Given]]:
-    """The labels of a support set, and its other inputs."""
-    others = [given for given in inputs if given.name != LABEL]
-    own = [given for given in inputs if given.name == LABEL]
-    if len(own) != 1 or own[0].datatype != "BYTES":
-        raise Refusal(400, f"a support set has an input '{LABEL}' of type BYTES, the class of each example")
+def _labels(asked: Asked) -> tuple[list[str], Sequence[Given]]:
+    """The labels of a support set, the input ``label`` or the parameter ``labels``, and its other inputs."""
+    named = asked.parameters.get("labels")
+    if named is not None:
+        if not isinstance(named, list) or not all(isinstance(each, str) for each in cast("list[Any]", named)):
+            raise Refusal(400, "labels are a list of texts, the class of each example")
+        others, found = asked.inputs, cast("list[str]", named)
+    else:
+        others = [given for given in asked.inputs if given.name != LABEL]
+        own = [given for given in asked.inputs if given.name == LABEL]
+        if len(own) != 1 or own[0].datatype != "BYTES":
+            raise Refusal(
+                400,
+                f"a support set has an input '{LABEL}' of type BYTES, the class of each example, or the parameter labels",
+            )
+        found = [value.decode("utf-8", "replace") for value in tensor(own[0]).ravel().tolist()]
     if not others:
         raise Refusal(400, "a support set has the examples beside their labels")
-    found = [value.decode("utf-8", "replace") for value in tensor(own[0]).ravel().tolist()]
     if any(not label.strip() or len(label) > _LONGEST_LABEL for label in found):
-        raise Refusal(400, f"a label is a text of 1 to {_LONGEST_LABEL} characters")
+        raise Refusal(400, f"a label is a text of 1 to {_LONGEST_LABEL} characters, not of blanks alone")
+    if any("\0" in label for label in found):
+        raise Refusal(400, "a label holds the character U+0000")
     return found, others

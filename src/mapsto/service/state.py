@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
-from mapsto.errors import SpecError, StoreError
+from mapsto.errors import MissingExtra, SpecError, StoreError
 
 __all__ = [
     "BASE",
@@ -463,7 +463,8 @@ class State:
         values = {"model": model, "holder": holder, "expires": now + seconds}
         with self.writing() as connection:
             insert = self._insert(_leases).values(values)
-            free = sa.or_(_leases.c.holder == holder, _leases.c.expires < now)
+            ahead = _leases.c.expires > now + 2 * seconds  # of a clock that was set back since
+            free = sa.or_(_leases.c.holder == holder, _leases.c.expires < now, ahead)
             held = connection.execute(
                 insert.on_conflict_do_update(index_elements=["model"], set_=values, where=free).returning(
                     _leases.c.holder
@@ -621,10 +622,15 @@ class State:
                 raise SpecError(
                     f"'{scheme}' is no database of the service", where="--state", hint="give a file or postgresql://…"
                 )
-            return sa.create_engine(f"postgresql+psycopg://{rest}", pool_pre_ping=True)
+            try:
+                return sa.create_engine(f"postgresql+psycopg://{rest}", pool_pre_ping=True)
+            except ImportError as error:
+                raise MissingExtra("psycopg", "postgres", where="--state") from error
         path = Path(self.url)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # what it holds is for nobody else; SQLite makes its other files alike
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except OSError as error:
             raise StoreError(
                 f"cannot be made ({error.strerror})", where=self.url, hint="give another --state"

@@ -19,11 +19,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.errors import MapstoError
+import psutil
+from filelock import FileLock, Timeout
+
+from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.service.access import AccessSettings
 from mapsto.service.keys import RunKey
 from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
@@ -36,7 +40,13 @@ _SHORT = 10.0
 """Seconds of a process that did not get far."""
 _MOST_SHORT = 5
 """Processes of one kind that end so soon, one after the other, before the service is given up."""
+_BESIDE = ("fitter", "learner")
+"""Processes without which the service answers all the same: they are started again and again."""
+_LONGEST_PAUSE = 30.0
+"""Seconds before what ends again and again is started again."""
 _START_SECONDS = 120.0
+_IN_MEMORY = Path("/dev/shm")
+_PREFIX = "mapsto-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +76,12 @@ class Settings:
     """A key that is valid as long as this service runs."""
 
 
+class _EndsAgainError(MapstoError):
+    """A process without which the service cannot be ends again and again."""
+
+    exit_code = 1
+
+
 @dataclass(eq=False)
 class _Child:
     """A process that is to run."""
@@ -75,7 +91,11 @@ class _Child:
     settings: dict[str, Any]
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
+    """Infinity while it is to be started again."""
     short: int = 0
+    """How often in a row it ended as soon as it was started."""
+    again: float = 0.0
+    """When it is started again."""
 
 
 class Supervisor:
@@ -89,7 +109,12 @@ class Supervisor:
 
     def __init__(self, settings: Settings, listening: socket.socket) -> None:
         self._settings, self._listening = settings, listening
-        self._place = Path(tempfile.mkdtemp(prefix="mapsto-"))  # only this user may enter it
+        self._alone = _only_one(settings.folder)
+        _remove_left_behind()
+        memory = str(_IN_MEMORY) if os.access(_IN_MEMORY, os.W_OK) else None  # which no full disk makes unwritable
+        self._place = Path(
+            tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=memory)
+        )  # only this user may enter it
         self._metrics = self._place / "metrics"
         self._metrics.mkdir()
         self._ready, self._tells = os.pipe()
@@ -199,11 +224,15 @@ class Supervisor:
             process = child.process
             if process is None or process.poll() is None or self._ended:
                 continue
+            if child.began == math.inf:  # it waits for its turn
+                if time.monotonic() >= child.again:
+                    self._start(child)
+                continue
             forget_process(process.pid, self._metrics)
             soon = time.monotonic() - child.began < _SHORT
             child.short = child.short + 1 if soon else 0
-            if child.short >= _MOST_SHORT:
-                raise MapstoError(
+            if child.short >= _MOST_SHORT and child.name not in _BESIDE:
+                raise _EndsAgainError(
                     f"the {child.name} ended {child.short} times as soon as it was started, last with {process.returncode}",
                     where="mapsto serve",
                     hint="look at what it said above",
@@ -211,9 +240,7 @@ class Supervisor:
             ended = child.began > -math.inf
             how = f"ended with {process.returncode} and" if ended else "loads packages again, and therefore"
             note(f"the {child.name} {how} is started again")
-            if soon:
-                time.sleep(0.2 * child.short)
-            self._start(child)
+            child.began, child.again = math.inf, time.monotonic() + min(0.2 * child.short**2, _LONGEST_PAUSE)
 
     def _stop(self) -> None:
         """End all: workers, writer, fitter, learner."""
@@ -232,5 +259,38 @@ class Supervisor:
                     process.kill()
                     process.wait()
         shutil.rmtree(self._place, ignore_errors=True)
+        self._alone.release()
         os.close(self._ready)
         os.close(self._tells)
+
+
+def _only_one(folder: Path) -> FileLock:
+    """The right to keep answers in a folder, held as long as this process lives.
+
+    Raises `SpecError` where another service has it: each would overwrite the other's answers.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(folder / "service.lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise SpecError(
+            "a service runs on this state already",
+            where=str(folder),
+            hint="end that first, give it --workers, or serve with another --state",
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot be made ({error.strerror})", where=str(folder), hint="give another --state"
+        ) from error
+    return lock
+
+
+def _remove_left_behind() -> None:
+    """Remove the folders of services of this user that were killed."""
+    for parent in (_IN_MEMORY, Path(tempfile.gettempdir())):
+        for folder in parent.glob(f"{_PREFIX}*-*"):
+            pid = folder.name[len(_PREFIX) :].partition("-")[0]
+            with suppress(OSError):
+                if pid.isdigit() and folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(pid)):
+                    shutil.rmtree(folder, ignore_errors=True)

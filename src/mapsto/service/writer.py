@@ -28,6 +28,8 @@ __all__ = ["RemoteWriter", "Writer", "Writes"]
 _MOST = 256
 """Rows of a transaction, unless one request has more."""
 _MOST_WAITING = 4096
+_MOST_SECONDS = 30.0
+"""That a worker waits for the writer."""
 """Requests that may wait; beyond it feedback is refused with 503."""
 _Tell = Callable[["list[int] | Refusal"], None]
 """Told of the positions of a request's rows, or of why they were not stored."""
@@ -229,7 +231,13 @@ class RemoteWriter:
         self._waiting[number] = future
         messages.send(_Wanted(number, list(rows)))
         try:
-            return await future
+            return await asyncio.wait_for(future, _MOST_SECONDS)
+        except TimeoutError as error:
+            raise Refusal(
+                503,
+                "the process that stores feedback does not answer; send it again, a label is stored once",
+                retry_after=5.0,
+            ) from error
         finally:
             self._waiting.pop(number, None)
 
