@@ -47,10 +47,15 @@ class TextEncoder(nn.Module):
         self.embedding = embedding
         self.classifier = classifier_of(embedding, classes)
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """Token ids (N, L) → the last hidden states (N, L, D)."""
+        mask = (x != self.padding).to(x.dtype)
+        return self.encoder(input_ids=x, attention_mask=mask).last_hidden_state
+
     def embed(self, x: Tensor) -> Tensor:
         """Token ids (N, L), int64, padded with the padding id → embeddings (N, D)."""
-        mask = (x != self.padding).to(x.dtype)
-        hidden: Tensor = self.encoder(input_ids=x, attention_mask=mask).last_hidden_state
+        hidden = self.hidden(x)
+        mask = x != self.padding
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
         return nn.functional.normalize(mean, dim=1) if self.normalize else mean

@@ -1,0 +1,1 @@
+"""Further pretraining of text encoders on texts without labels: what its three mappings share."""

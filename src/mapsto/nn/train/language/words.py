@@ -1,0 +1,110 @@
+"""Words of token ids: which tokens belong together, which are special, and drawing words to mask or to drop.
+
+A WordPiece tokenizer writes the later pieces of a word with ``##`` before them; pieces of one word are masked, dropped or replaced
+together (whole word masking: Cui et al., "Pre-Training with Whole Word Masking for Chinese BERT", 2021).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.errors import DomainError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto.kinds import Preprocessing
+
+__all__ = ["WordPieces", "drawn_words", "kept_in_order", "require_mask", "word_pieces"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WordPieces:
+    """What a tokenizer's ids are."""
+
+    continues: NDArray[np.bool_]
+    """Whether an id goes on with the word before it, (V,)."""
+    special: NDArray[np.bool_]
+    """Whether an id stands for no word, such as padding and separators, (V,)."""
+    mask: int | None
+    """The id of the mask; None where there is none."""
+
+    def numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of each token of texts (N, L) the number of its word in its text, from 0; −1 of special ones.
+
+        >>> pieces = WordPieces(continues=np.array([0, 0, 0, 1], bool), special=np.array([1, 0, 0, 0], bool), mask=None)
+        >>> pieces.numbers(np.array([[0, 1, 2, 3, 1, 0]])).tolist()
+        [[-1, 0, 1, 1, 2, -1]]
+        """
+        plain = ~self.special[ids]
+        begins = plain & ~self.continues[ids]
+        begins[:, 1:] |= plain[:, 1:] & ~plain[:, :-1]
+        begins[:, 0] |= plain[:, 0]
+        return np.where(plain, begins.cumsum(1) - 1, -1)
+
+
+def word_pieces(preprocessing: Preprocessing) -> WordPieces:
+    """Of a network's tokenizer."""
+    return _word_pieces(preprocessing.tokenizer_json, preprocessing.padding)
+
+
+@lru_cache(8)
+def _word_pieces(tokenizer_json: bytes, padding: int) -> WordPieces:
+    from tokenizers import Tokenizer
+
+    tokenizer: Any = Tokenizer.from_str(tokenizer_json.decode())
+    known: dict[str, int] = tokenizer.get_vocab()
+    size = max([padding, *known.values()]) + 1
+    model: dict[str, Any] = json.loads(tokenizer_json)["model"]
+    before = str(model.get("continuing_subword_prefix") or "##")
+    continues, special = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+    continues[[number for word, number in known.items() if word.startswith(before) and len(word) > len(before)]] = True
+    special[padding] = True
+    ends = tokenizer.encode("").ids
+    listed = [number for number, added in tokenizer.get_added_tokens_decoder().items() if added.special]
+    names = [
+        known[name] for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>", "<pad>") if name in known
+    ]
+    special[[*ends, *listed, *names]] = True
+    mask = next((known[name] for name in ("[MASK]", "<mask>") if name in known), None)
+    return WordPieces(continues=continues, special=special, mask=mask)
+
+
+def require_mask(pieces: WordPieces, *, where: str) -> int:
+    """The id of the mask. Raises `DomainError` where the tokenizer has none."""
+    if pieces.mask is None:
+        raise DomainError(
+            "the tokenizer has no [MASK]", where=where, hint="use train.tsdae or train.simcse, which need none"
+        )
+    return pieces.mask
+
+
+def drawn_words(numbers: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which tokens of texts (N, L) are of drawn words: each word by its own with probability `share`, and one of each text at least.
+
+    `numbers` are those of the words, −1 where there is none; those of the tokens themselves draw single tokens.
+    """
+    count = int(numbers.max(initial=0)) + 1
+    there = np.zeros((len(numbers), count + 1), np.bool_)
+    np.put_along_axis(there, numbers, True, 1)  # −1 is the last column
+    there = there[:, :count]
+    scores = np.where(there, rng.random((len(numbers), count)), 2.0)
+    drawn = scores < np.maximum(share, scores.min(1, keepdims=True) + 1e-12)
+    drawn = np.concatenate([drawn & there, np.zeros((len(numbers), 1), np.bool_)], 1)
+    return np.take_along_axis(drawn, numbers, 1)
+
+
+def kept_in_order(ids: NDArray[np.int64], keep: NDArray[np.bool_], padding: int) -> NDArray[np.int64]:
+    """Texts (N, L) without the tokens that are not kept: the others move up, and padding fills the end.
+
+    >>> kept_in_order(np.array([[5, 6, 7]]), np.array([[True, False, True]]), 0).tolist()
+    [[5, 7, 0]]
+    """
+    order = np.argsort(~keep, axis=1, kind="stable")
+    moved = np.take_along_axis(np.where(keep, ids, padding), order, 1)
+    return moved[:, : max(int(keep.sum(1).max(initial=0)), 1)]
