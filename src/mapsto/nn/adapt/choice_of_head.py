@@ -142,6 +142,7 @@ def choose(
     ways: Sequence[Way] = (),
     pool: NDArray[Any] | None = None,
     weights: NDArray[Any] | None = None,
+    given: int = 0,
     folds: int = FOLDS,
     repeats: int = REPEATS,
 ) -> Choice:
@@ -160,6 +161,8 @@ def choose(
         Features (M, D) without labels.
     weights
         Of the examples in the figures, (N,): with classes of unequal size, what makes them count alike.
+    given
+        So many of the last examples are always learnt from and never judged, such as names of classes.
     folds, repeats
         At most so many folds, and no more than the largest class has examples; so many times over, once where there are many examples of
         many classes.
@@ -168,7 +171,7 @@ def choose(
     there = [way for way in (ways or WAYS) if len(unlabelled) or not way.pool]
     fits = [way.prepare(features, labels, unlabelled, classes) for way in there]
     times = repeats if len(labels) * classes <= _MUCH else 1
-    answers = _answers(fits, features, labels, rng, folds, times)
+    answers = _answers(fits, features, labels, rng, folds, times, given)
     if not len(answers.places):
         none = float("nan")
         judged = [Judged(name=way.name, **dict.fromkeys(_FIGURES, none)) for way in there]
@@ -233,22 +236,25 @@ def _answers(
     rng: np.random.Generator,
     folds: int,
     repeats: int,
+    given: int,
 ) -> _Answers:
+    own = len(labels) - given
+    always = np.arange(own, len(labels))
     places: list[NDArray[np.int64]] = []
     scores: list[list[NDArray[np.float64]]] = [[] for _ in fits]
-    most = int(np.bincount(labels).max())
+    most = int(np.bincount(labels[:own]).max(initial=0))
     for _ in range(repeats if most > 1 else 0):
-        fold = folds_of(labels, max(2, min(folds, most)), rng)
+        fold = folds_of(labels[:own], max(2, min(folds, most)), rng)
         for number in range(int(fold.max()) + 1):
-            held, known = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            held, known = np.flatnonzero(fold == number), np.append(np.flatnonzero(fold != number), always)
             if not len(held):
                 continue
             places.append(held)
-            for own, fit in zip(scores, fits, strict=True):
-                own.append(fit(known)(features[held]))
+            for found, fit in zip(scores, fits, strict=True):
+                found.append(fit(known)(features[held]))
     none = np.zeros(0, np.int64)
     return _Answers(
-        np.concatenate([none, *places]), [np.concatenate(own) if own else np.zeros((0, 1)) for own in scores]
+        np.concatenate([none, *places]), [np.concatenate(found) if found else np.zeros((0, 1)) for found in scores]
     )
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import os
 import platform
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from mapsto_runtime.preprocessing.texts import batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
     from mapsto.context import Context
 
@@ -75,13 +75,12 @@ def features(value: Network, inputs: NDArray[Any], ctx: Context) -> NDArray[np.f
     bare = value.with_module(module, *([edit] if edit else []), signature=signature, adaptation=None)
     onnx = len(inputs) >= FROM and ctx.device.type == "cpu" and not is_quantized(module)
     key = _key(bare, inputs, ctx, onnx=onnx)
-    make: Callable[..., NDArray[np.float32]] = _by_onnxruntime if onnx else _by_pytorch
     made = False
 
     def computed() -> NDArray[np.float32]:
         nonlocal made
         made = True
-        return make(bare, inputs, ctx)
+        return _by_onnxruntime(bare, module, inputs, ctx) if onnx else _by_pytorch(bare, module, inputs, ctx)
 
     found = cached_array("features", key, computed)
     folder = cache_folder() / "features"
@@ -125,10 +124,11 @@ def _digest(array: NDArray[Any]) -> str:
     ).hexdigest()
 
 
-def _by_pytorch(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArray[np.float32]:
+def _by_pytorch(bare: Network, module: nn.Module, inputs: NDArray[Any], ctx: Context) -> NDArray[np.float32]:
+    """By `module`, which is the network's: making another takes as long as embedding some dozens of texts."""
     from mapsto.nn.network.inference import forward
 
-    found = forward(bare.module(), inputs, bare.signature.preprocessing, device=ctx.device).numpy()
+    found = forward(module, inputs, bare.signature.preprocessing, device=ctx.device).numpy()
     if found.ndim != 2:
         raise DomainError(
             f"the embedding has shape {found.shape}, not (N, D)", hint="flatten or pool it before the head"
@@ -136,7 +136,7 @@ def _by_pytorch(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArray[np
     return found
 
 
-def _by_onnxruntime(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArray[np.float32]:
+def _by_onnxruntime(bare: Network, module: nn.Module, inputs: NDArray[Any], ctx: Context) -> NDArray[np.float32]:
     """By ONNX Runtime; by PyTorch, with a note, where it cannot compute the network or gives something else."""
     from mapsto.nn.export.onnx import to_onnx
     from mapsto.nn.export.runtimes.onnxruntime import runner
@@ -146,7 +146,7 @@ def _by_onnxruntime(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArra
     try:
         run = runner(to_onnx(bare), threads=ctx.numerics.threads)
         few, starts = inputs[:BATCH], range(0, len(inputs), BATCH)
-        _require_alike(run(prepare(few, before).numpy()), _by_pytorch(bare, few[:8], ctx))
+        _require_alike(run(prepare(few, before).numpy()), _by_pytorch(bare, module, few[:8], ctx))
         if before.kind == "text":
             texts = list(batches(inputs, before.padding, BATCH))
             found = [run(part) for _, part in ctx.track(texts, total=len(texts), what="embedding")]
@@ -158,7 +158,7 @@ def _by_onnxruntime(bare: Network, inputs: NDArray[Any], ctx: Context) -> NDArra
         ]
     except DomainError as error:
         ctx.note(f"the embeddings are computed in PyTorch, which takes longer: {error.what}")
-        return _by_pytorch(bare, inputs, ctx)
+        return _by_pytorch(bare, module, inputs, ctx)
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
