@@ -165,6 +165,7 @@ def serve(
         Supervisor(settings, listening).run(started, note=print_note)
     finally:
         held.close()
+        listening.close()
     print_note("ended; what was acknowledged is kept")
 
 

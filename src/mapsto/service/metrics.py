@@ -64,7 +64,7 @@ _REASONS = {
     503: "unavailable",
     504: "deadline",
 }
-_REASONS_OF_CONNECTIONS = {400: "invalid", 408: "too_slow", 431: "headers", 503: "connections"}
+_REASONS_OF_CONNECTIONS = {400: "invalid", 408: "too_slow", 413: "too_large", 431: "headers", 503: "connections"}
 _KINDS = {"a-": "adapted", "l-": "learned"}
 _TICK = 1.0
 """Seconds between two looks at what waits and at what was answered."""
