@@ -100,10 +100,10 @@ def drawn_words(numbers: NDArray[np.int64], share: float, rng: np.random.Generat
 
 
 def kept_in_order(ids: NDArray[np.int64], keep: NDArray[np.bool_], padding: int) -> NDArray[np.int64]:
-    """Texts (N, L) without the tokens that are not kept: the others move up, and padding fills the end.
+    """Texts (N, L) without the tokens that are not kept: the others move up, and padding fills the end, (N, M).
 
-    >>> kept_in_order(np.array([[5, 6, 7]]), np.array([[True, False, True]]), 0).tolist()
-    [[5, 7, 0]]
+    >>> kept_in_order(np.array([[5, 6, 7], [5, 6, 7]]), np.array([[True, False, True], [True, False, False]]), 0).tolist()
+    [[5, 7], [5, 0]]
     """
     order = np.argsort(~keep, axis=1, kind="stable")
     moved = np.take_along_axis(np.where(keep, ids, padding), order, 1)
