@@ -21,6 +21,7 @@ import mapsto
 from mapsto import augment, discovery
 from mapsto.context import Context, Numerics
 from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._words import text_words
 from mapsto.data.sets.digits import Digits
 from mapsto.data.sets.episodes import EpisodesOf
 from mapsto.data.sets.subset import Subset
@@ -37,10 +38,12 @@ from mapsto.mappings.networks.mlp import Mlp
 from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.distill.teacher_student import Teacher
 from mapsto.nn.train.augmenter import Augmenter
+from mapsto.nn.train.language.contract_encoder import contract_encoder
 from mapsto.recipe.reader import parse_recipe
 from mapsto.recipe.writer import dump, node_of
 from mapsto.store.digest import step_key
 from mapsto.testing import lock
+from mapsto_runtime.preprocessing.texts import encoded
 
 DATA = Digits(size=16)
 NAMES = sorted(name.removeprefix("augment.") for name in discovery.entries("augment"))
@@ -72,7 +75,9 @@ def smooth(size: int, count: int = 24) -> torch.Tensor:
 
 
 def batch_for(operation: Augmentation, size: int = 32) -> Drawn:
-    """Raw images for what changes single ones, prepared ones for what mixes; rows for what takes no images."""
+    """Raw images for what changes single ones, prepared ones for what mixes; rows or texts for what takes no images."""
+    if operation.on == ("texts",):
+        return texts()
     x = smooth(size) if "images" in operation.on else torch.rand(24, 9, generator=seeded(1))
     return Drawn(
         x=x.float() / 64 - 2 if operation.mixes else x,
@@ -80,6 +85,15 @@ def batch_for(operation: Augmentation, size: int = 32) -> Drawn:
         weights=torch.linspace(0.5, 1.5, len(x)),
         classes=5,
     )
+
+
+def texts() -> Drawn:
+    """Sentences as token ids, with their tokenizer."""
+    encoder = contract_encoder().signature.preprocessing
+    sentences = ["the quick brown fox jumps over a lazy dog", "where is my card", "words and words and more words"] * 8
+    wide = dataclasses.replace(encoder, length=48)
+    ids = encoded(sentences, wide, "texts").ids
+    return Drawn(x=torch.as_tensor(ids), targets=torch.arange(24) % 5, classes=5, words=text_words(wide))
 
 
 # --------------------------------------------------------------------------------------------------------- promises
@@ -119,6 +133,9 @@ def test_these_there_are() -> None:
         "translate_x",
         "translate_y",
         "trivialaugment",
+        "typing_errors",
+        "word_dropout",
+        "word_swap",
     ]
     assert dir(augment) == NAMES
     assert mapsto.augment.flip is class_of("flip")
@@ -436,6 +453,7 @@ import dataclasses
 import torch
 
 from mapsto.data.augment import Augmentation, Drawn
+from mapsto.data.augment._words import text_words
 
 
 class Jitter(Augmentation):

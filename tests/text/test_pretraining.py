@@ -10,6 +10,7 @@ import pytest
 
 from mapsto import datasets
 from mapsto.context import Context
+from mapsto.data.text.word_pieces import drawn_words, kept_in_order, word_pieces
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network
 from mapsto.mappings.networks.conv4 import Conv4
@@ -18,7 +19,6 @@ from mapsto.mappings.train.masked_language import MaskedLanguage
 from mapsto.mappings.train.simcse import Simcse
 from mapsto.mappings.train.tsdae import Tsdae
 from mapsto.nn.train.language.length_batches import LengthBatches
-from mapsto.nn.train.language.words import drawn_words, kept_in_order, word_pieces
 from tests.text.tiny_encoder import WORDS, tiny_encoder
 
 TEXTS = [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from mapsto.data.augment._columns import RowColumns
+    from mapsto.data.augment._words import TextWords
     from mapsto.kinds import Samples
 
 __all__ = ["changed", "generator_of", "mixed", "require_fitting", "sample_kind"]
@@ -34,6 +35,7 @@ def changed(
     targets: Tensor | None = None,
     classes: int = 0,
     columns: RowColumns | None = None,
+    words: TextWords | None = None,
 ) -> Tensor:
     """Raw samples (N, ...) after each operation that keeps their targets; the same tensor where there is none.
 
@@ -45,6 +47,8 @@ def changed(
         Class numbers (N,) and how many there are, for what takes values from other samples of a class.
     columns
         What is known of the numbers of rows.
+    words
+        The tokenizer of texts.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def changed(
                 hint="leave it out",
             )
     known = targets if targets is not None and numbered else raw.new_empty(len(raw), 0)
-    drawn = Drawn(x=raw, targets=known, classes=classes if numbered else 0, columns=columns)
+    drawn = Drawn(x=raw, targets=known, classes=classes if numbered else 0, columns=columns, words=words)
     for together, group in groupby(alone, lambda pair: isinstance(pair[1], PixelOperation)):
         if together:
             pixels = [

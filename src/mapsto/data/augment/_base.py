@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from mapsto.data.augment._columns import RowColumns
+    from mapsto.data.augment._words import TextWords
 
 __all__ = ["Augmentation", "Drawn", "SampleKind"]
 
 SampleKind: TypeAlias = Literal["images", "rows", "texts"]
-"""Images (N, C, H, W), rows of numbers (N, ...), or token ids (N, L)."""
+"""Images (N, C, H, W), rows of numbers (N, ...), or token ids (N, L), of pairs (N, 2, L)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +36,8 @@ class Drawn:
     """How many classes `targets` are numbers or shares of; 0 where they are none."""
     columns: RowColumns | None = None
     """Of rows: which numbers belong together, which are categories, and how the training rows spread; None where nobody looked."""
+    words: TextWords | None = None
+    """Of texts: the tokenizer that read them; None where none came with them."""
 
 
 class Augmentation(Frozen):

@@ -47,11 +47,13 @@ def variants(
 
     from mapsto.data.augment._apply import changed, generator_of
     from mapsto.data.augment._columns import columns_of
+    from mapsto.data.augment._words import words_of
 
     seeds = random.integers(2**63, size=len(operations) + 1).tolist()
     raw = torch.as_tensor(samples.inputs[indices])
     columns = columns_of(samples) if operations else None
-    batch = changed(operations, raw, lambda place: generator_of(seeds[place]), columns=columns)
+    words = words_of(samples) if operations else None
+    batch = changed(operations, raw, lambda place: generator_of(seeds[place]), columns=columns, words=words)
     if drop:
         is_image = batch.ndim == 4
         shape = (len(batch), 1, *batch.shape[2:]) if is_image else tuple(batch.shape)
@@ -78,11 +80,12 @@ def changed_alike(
 
     from mapsto.data.augment._apply import changed, generator_of
     from mapsto.data.augment._columns import columns_of
+    from mapsto.data.augment._words import words_of
 
     seeds = random.integers(2**63, size=len(operations)).tolist()
-    columns = columns_of(samples)
+    columns, words = columns_of(samples), words_of(samples)
     parts = [
-        changed(operations, raw[None], lambda place: generator_of(seeds[place]), columns=columns)
+        changed(operations, raw[None], lambda place: generator_of(seeds[place]), columns=columns, words=words)
         for raw in torch.as_tensor(inputs)
     ]
     return torch.cat(parts).numpy()

@@ -40,8 +40,8 @@ class MaskedLanguage(Pretraining):
 
     def objective(self, encoder: TextEncoder, ids: NDArray[np.int64], value: Network) -> nn.Module:
         """Raises `DomainError` where the tokenizer has no mask."""
+        from mapsto.data.text.word_pieces import require_mask, word_pieces
         from mapsto.nn.train.language.objectives import MaskedLanguage as Objective
-        from mapsto.nn.train.language.words import require_mask, word_pieces
 
         require_mask(word_pieces(value.signature.preprocessing), where=self.name)
         return Objective(encoder, ids)
@@ -49,7 +49,7 @@ class MaskedLanguage(Pretraining):
     def inputs(self, ids: NDArray[np.int64], value: Network, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         import numpy as np
 
-        from mapsto.nn.train.language.words import drawn_words, require_mask, word_pieces
+        from mapsto.data.text.word_pieces import drawn_words, require_mask, word_pieces
 
         pieces = word_pieces(value.signature.preprocessing)
         numbers = pieces.numbers(ids)

@@ -43,7 +43,7 @@ class Tsdae(Pretraining):
         return Denoising(encoder, ids, heads=heads)
 
     def inputs(self, ids: NDArray[np.int64], value: Network, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
-        from mapsto.nn.train.language.words import drawn_words, kept_in_order, word_pieces
+        from mapsto.data.text.word_pieces import drawn_words, kept_in_order, word_pieces
 
         preprocessing = value.signature.preprocessing
         numbers = word_pieces(preprocessing).numbers(ids)

@@ -234,19 +234,27 @@ def operations_for(
 
     What was chosen is noted and attached to the step, with a table of all candidates and what of them destroys the label.
 
-    Raises `DomainError` where there is nothing to choose by: targets that are no classes, or token ids.
+    Raises `DomainError` where there is nothing to choose by: targets that are no classes, or token ids without a tokenizer.
     """
     if isinstance(augment, tuple):
         return augment
     from mapsto.data.augment._apply import sample_kind
+    from mapsto.data.augment._words import words_of
     from mapsto.nn.adapt.features import features
     from mapsto.nn.train.label_kinds import kind_of
 
     kind = sample_kind(samples.inputs)
-    if kind_of(samples.labels) != "classification" or kind == "texts":
-        what = "the samples are token ids" if kind == "texts" else "the targets are no classes"
+    if kind_of(samples.labels) != "classification":
         raise DomainError(
-            f"augment: auto chooses by classes, but {what}", where=where, hint="give a list, or leave it out"
+            "augment: auto chooses by classes, but the targets are no classes",
+            where=where,
+            hint="give a list, or leave it out",
+        )
+    if kind == "texts" and words_of(samples) is None:
+        raise DomainError(
+            "augment: auto changes words, but the samples are token ids without their tokenizer",
+            where=where,
+            hint="give datasets.text to a network that carries its tokenizer",
         )
     if int(np.bincount(samples.labels).max()) < 2:
         ctx.warn(
@@ -284,6 +292,7 @@ def copies_of(
 
     from mapsto.data.augment._apply import changed, generator_of
     from mapsto.data.augment._columns import columns_of
+    from mapsto.data.augment._words import words_of
 
     raw, columns = torch.as_tensor(samples.inputs), columns_of(samples)
     labels = samples.labels if folds is None else samples.labels + len(samples.classes) * (folds + 1)
@@ -294,7 +303,13 @@ def copies_of(
             return generator_of(seed(number) + place)
 
         return changed(
-            operations, raw, generator, targets=targets, classes=int(targets.max()) + 1, columns=columns
+            operations,
+            raw,
+            generator,
+            targets=targets,
+            classes=int(targets.max()) + 1,
+            columns=columns,
+            words=words_of(samples),
         ).numpy()
 
     return np.stack([copy(number) for number in range(count)])

@@ -20,6 +20,7 @@ from mapsto.data.augment._apply import changed, generator_of, mixed
 from mapsto.data.augment._columns import columns_of
 from mapsto.data.augment._pixels import without_native_code
 from mapsto.data.augment._sheet import picture, rows_table
+from mapsto.data.augment._words import words_of
 from mapsto.kinds import Preprocessing, Samples
 from mapsto.nn.network.preprocess import prepare
 
@@ -50,6 +51,7 @@ class Augmenter:
         self._operations, self._ctx = operations, ctx
         self._classes = classes if samples is None else len(samples.classes)
         self._columns = columns_of(samples) if samples is not None and operations else None
+        self._words = words_of(samples) if samples is not None and operations else None
         self._device, self._rank = ctx.device, ctx.fabric.global_rank
         slower = without_native_code(operations, ctx.note) if self._device.type == "cpu" else None
         if slower is not None:
@@ -83,6 +85,7 @@ class Augmenter:
             targets=None if labels is None else torch.as_tensor(labels, device=self._device),
             classes=self._classes,
             columns=self._columns,
+            words=self._words,
         )
 
     def prepared(self, samples: Tensor, labels: NDArray[Any], item: int, preprocessing: Preprocessing) -> Drawn:

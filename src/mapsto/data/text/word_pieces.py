@@ -33,6 +33,8 @@ class WordPieces:
     """Whether an id stands for no word, such as padding and separators, (V,)."""
     mask: int | None
     """The id of the mask; None where there is none."""
+    prefix: str = "##"
+    """What the tokenizer writes before a piece that goes on with a word."""
 
     def numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of each token of texts (N, L) the number of its word in its text, from 0; −1 of special ones.
@@ -72,7 +74,7 @@ def _word_pieces(tokenizer_json: bytes, padding: int) -> WordPieces:
     ]
     special[[*ends, *listed, *names]] = True
     mask = next((known[name] for name in ("[MASK]", "<mask>") if name in known), None)
-    return WordPieces(continues=continues, special=special, mask=mask)
+    return WordPieces(continues=continues, special=special, mask=mask, prefix=before)
 
 
 def require_mask(pieces: WordPieces, *, where: str) -> int:

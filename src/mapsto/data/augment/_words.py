@@ -1,0 +1,126 @@
+"""How operations on texts get at words: samples are token ids, and the tokenizer that made them travels with their preprocessing.
+
+Whole words are moved and dropped by the table of continuations (``##ing`` goes on with the word before it), which needs no text. What
+edits letters writes a word's pieces as letters, edits them, and has the tokenizer read that one word again; a text that would outgrow the
+batch stays as it was. Special tokens, such as the ends of a text, stay in their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.data.text.word_pieces import WordPieces, word_pieces
+from mapsto.errors import DomainError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Generator, Tensor
+
+    from mapsto.data.augment._base import Drawn
+    from mapsto.kinds import Preprocessing, Samples
+
+__all__ = ["TextWords", "Word", "known_words", "numpy_generator", "padded", "rewritten", "text_words", "words_of"]
+
+Word = tuple[int, ...]
+"""The ids of a word's pieces."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextWords:
+    """A tokenizer, as operations on words need it."""
+
+    pieces: WordPieces
+    """Which ids go on with a word, and which are of none."""
+    padding: int
+    tokenizer: Any = field(repr=False)
+    """Of the library tokenizers, without truncation."""
+    _spelled: dict[str, Word] = field(default_factory=dict, repr=False)
+
+    def letters(self, word: Word) -> str:
+        """A word as it is written.
+
+        The pieces of other tokenizers than WordPiece are joined as they are.
+        """
+        tokens = [str(self.tokenizer.id_to_token(each)) for each in word]
+        return "".join(token.removeprefix(self.pieces.prefix) if place else token for place, token in enumerate(tokens))
+
+    def spelled(self, letters: str) -> Word:
+        """The ids of what is written so; empty where the tokenizer does not know it."""
+        if letters not in self._spelled:
+            ids = self.tokenizer.encode(letters, add_special_tokens=False).ids
+            self._spelled[letters] = () if any(self.pieces.special[ids]) else tuple(ids)
+        return self._spelled[letters]
+
+
+def words_of(samples: Samples) -> TextWords | None:
+    """Of opened samples that a network's tokenizer has read; None for others."""
+    return text_words(samples.preprocessing)
+
+
+def text_words(preprocessing: Preprocessing) -> TextWords | None:
+    """Of a preprocessing that holds a tokenizer; None without."""
+    if preprocessing.kind != "text" or not preprocessing.tokenizer_json:
+        return None
+    return _opened(preprocessing.tokenizer_json, preprocessing.padding, word_pieces(preprocessing))
+
+
+@lru_cache(8)
+def _opened(tokenizer_json: bytes, padding: int, pieces: WordPieces) -> TextWords:
+    from tokenizers import Tokenizer
+
+    tokenizer: Any = Tokenizer.from_str(tokenizer_json.decode())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return TextWords(pieces=pieces, padding=padding, tokenizer=tokenizer)
+
+
+def known_words(drawn: Drawn, *, name: str) -> TextWords:
+    """Of a batch of texts. Raises `DomainError` where no tokenizer came with it."""
+    if drawn.words is None:
+        raise DomainError(
+            f"{name} changes words, and these token ids came without their tokenizer",
+            where=f"augment: {name}",
+            hint="give texts (datasets.text) to a network that carries its tokenizer, as networks.minilm does",
+        )
+    return drawn.words
+
+
+def numpy_generator(generator: Generator) -> np.random.Generator:
+    """A NumPy generator whose draws come from torch's."""
+    import torch
+
+    return np.random.default_rng(int(torch.randint(1 << 62, (), generator=generator).item()))
+
+
+def rewritten(ids: Tensor, words: TextWords, change: Callable[[list[Word]], list[Word]]) -> Tensor:
+    """Texts (..., L) with each one's words changed; a text without words, or one that would outgrow L, stays."""
+    import torch
+
+    rows = ids.cpu().numpy().reshape(-1, ids.shape[-1])
+    numbers = words.pieces.numbers(rows)
+    found = rows.copy()
+    for row, own, place in zip(rows, numbers, found, strict=True):
+        inside = np.flatnonzero(own >= 0)
+        if not len(inside):
+            continue
+        begin, end = int(inside[0]), int(inside[-1]) + 1
+        count = int(own.max()) + 1
+        before: list[Word] = [tuple(row[own == number].tolist()) for number in range(count)]
+        made = [piece for word in change(before) for piece in word]
+        rest = row[end:]
+        rest = rest[rest != words.padding]
+        whole = [*row[:begin].tolist(), *made, *rest.tolist()]
+        if (own[begin:end] >= 0).all() and made and len(whole) <= len(row):
+            place[:] = words.padding
+            place[: len(whole)] = whole
+    return torch.as_tensor(found, device=ids.device).view(ids.shape)
+
+
+def padded(ids: NDArray[np.int64], length: int, padding: int) -> NDArray[np.int64]:
+    """Texts (N, M) of a batch of length L, (N, L)."""
+    return np.pad(ids, ((0, 0), (0, length - ids.shape[1])), constant_values=padding)

@@ -1,0 +1,1 @@
+"""Words of texts that a network reads as token ids."""

@@ -1,0 +1,96 @@
+"""Operations on texts: whole words move, go or are mistyped, by the network's own tokenizer; and `augment: auto` chooses among them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mapsto import augment, datasets
+from mapsto.context import Context
+from mapsto.data.augment import Drawn
+from mapsto.data.augment._words import text_words
+from mapsto.data.augment.typing_errors import mistyped
+from mapsto.errors import DomainError
+from mapsto.kinds import Network
+from mapsto.mappings.adapt.best import Best
+from mapsto.mappings.adapt.ridge import Ridge
+from mapsto.mappings.networks.hf_text import HfText
+from mapsto.nn.train.language.contract_encoder import contract_encoder
+from mapsto_runtime.preprocessing.texts import encoded, tokenizer_of
+from tests.text.tiny_encoder import tiny_encoder
+
+BEFORE = dataclasses.replace(contract_encoder().signature.preprocessing, length=32)
+SENTENCE = "where is my card now"
+
+
+def changed(operation: Any, count: int = 400, seed: int = 0) -> list[str]:
+    """The sentence, changed so many times."""
+    ids = np.repeat(encoded([SENTENCE], BEFORE, "text").ids, count, 0)
+    ids = np.pad(ids, ((0, 0), (0, 8)))
+    drawn = Drawn(x=torch.as_tensor(ids), targets=torch.zeros(count), words=text_words(BEFORE))
+    found = operation.draw(drawn, torch.Generator().manual_seed(seed)).x
+    assert found.shape == ids.shape
+    assert (found[:, 0] == ids[0, 0]).all()
+    tokenizer = tokenizer_of(BEFORE)
+    texts = [[tokenizer.id_to_token(each) for each in row if each] for row in found.tolist()]
+    assert all(row.count("[SEP]") == 1 and row[-1] == "[SEP]" for row in texts)
+    return [" ".join(row[1:-1]).replace(" ##", "") for row in texts]
+
+
+def test_words_go_at_their_probability_and_one_stays() -> None:
+    found = changed(augment.word_dropout(probability=0.3))
+    kept = [text.split() for text in found]
+    assert np.mean([len(words) for words in kept]) == pytest.approx(3.5, abs=0.2)
+    assert all(set(words) <= set(SENTENCE.split()) for words in kept)
+    assert min(map(len, [text.split() for text in changed(augment.word_dropout(probability=0.99))])) == 1
+
+
+def test_swapped_words_are_the_same_words() -> None:
+    found = changed(augment.word_swap(share=0.2))
+    assert all(Counter(text.split()) == Counter(SENTENCE.split()) for text in found)
+    assert SENTENCE not in found
+    assert len(set(found)) == 10  # pairs of five places
+
+
+def test_mistyped_words_are_near_and_short_ones_stay() -> None:
+    found = changed(augment.typing_errors(probability=0.5))
+    words = np.array([text.split() for text in found])
+    assert (words[:, [1, 2]] == ["is", "my"]).all()
+    assert (words[:, 3] != "card").mean() == pytest.approx(0.5, abs=0.1)
+    rng = np.random.default_rng(0)
+    made = {mistyped("card", rng) for _ in range(500)}
+    assert {"crad", "cad", "carrd", "csrd", "xard"} <= made
+    assert all(abs(len(each) - 4) <= 1 for each in made)
+
+
+def test_ids_without_a_tokenizer_are_refused() -> None:
+    with pytest.raises(DomainError, match="without their tokenizer"):
+        augment.word_swap().draw(Drawn(x=torch.ones(2, 4).long(), targets=torch.zeros(2)), torch.Generator())
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return HfText(folder=str(tiny_encoder(tmp_path_factory.mktemp("encoder"))), length=12)()
+
+
+def test_a_head_takes_augmented_texts_and_auto_says_what_it_chose(encoder: Network, tmp_path: Path) -> None:
+    rows = [(f"where is my {word} card {other}", "card") for word in ("red", "blue") for other in ("please", "it", "?")]
+    rows += [(f"eat a {word} {other}", "fruit") for word in ("red", "green") for other in ("apple", "pear", "fruit")]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "intent"), *rows])
+    data = datasets.text(file=str(tmp_path / "a.csv"), target="intent")
+    plain = Ridge(data=data)(encoder)
+    changed_so = Ridge(data=data, augment=[augment.word_dropout(probability=0.3)])(encoder)  # type: ignore[arg-type]
+    assert not plain.tensors["classifier.weight"].equal(changed_so.tensors["classifier.weight"])
+    ctx = Context()
+    ctx.apply(Best(data=data, augment="auto"), encoder)
+    assert "augment: auto chose" in "\n".join(ctx.notes)
+    tried = ctx.attached["augmentation_candidates"]
+    assert {str(row[0]).split(":")[0].strip("[]") for row in tried.rows} >= {"word_swap", "typing_errors"}  # type: ignore[union-attr]
