@@ -107,7 +107,7 @@ def _texts(source: Input, before: Preprocessing, name: str) -> Read:
 
     notes: tuple[str, ...] = ()
     if isinstance(source, str):
-        texts: Sequence[Text] = (source,)
+        texts: Sequence[Text] = (source if before.texts == 1 else tuple(source.split("\t")),)
     elif isinstance(source, (Path, bytes)):
         content = _content(source) if isinstance(source, Path) else source
         if not content.strip():

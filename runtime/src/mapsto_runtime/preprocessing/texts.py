@@ -100,7 +100,7 @@ def encoded(texts: Sequence[Text], preprocessing: Preprocessing, name: str) -> E
         wrong = _wrong(pieces, parts)
         if wrong:
             place = f"text {number + 1} " if len(texts) > 1 else ""
-            hint = "give a text" if parts == 1 else f"give {parts} texts a sample"
+            hint = "give a text" if parts == 1 else f"give {parts} texts a sample, with a tab between them"
             errors[number] = DataError(f"{place}{wrong}", where=name, hint=hint)
         else:
             kept.append(pieces)
@@ -134,7 +134,9 @@ def encoded(texts: Sequence[Text], preprocessing: Preprocessing, name: str) -> E
 
 def _wrong(pieces: tuple[Any, ...], parts: int) -> str:
     if len(pieces) != parts:
-        return f"is {len(pieces)} texts, and the network takes {parts}" if parts > 1 else "is a pair, not one text"
+        if parts == 1:
+            return "is a pair, not one text"
+        return f"is {len(pieces)} text{'' if len(pieces) == 1 else 's'}, and the network takes {parts}"
     for piece in pieces:
         if not isinstance(piece, str):
             return f"is a {type(piece).__name__}, not a text" if piece is not None else "is missing"

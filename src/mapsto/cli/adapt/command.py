@@ -125,6 +125,8 @@ def adapt(
 
     Example: mapsto adapt mails.csv --text text --target tags --task labels
 
+    Example: mapsto adapt questions.csv --text first --text second --target same
+
     Example: mapsto adapt table.csv --target column --exclude a --class-weights balanced
     """
     from mapsto import kinds
@@ -394,7 +396,7 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
             raise SpecError("it is for the columns of a table", where=f"--{name}", hint="leave it out for texts")
     require_table(asked.examples, asked.text, asked.targets)
     task = task_of(columns.task, asked.examples, asked.targets, ctx)
-    start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step)
+    start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step, texts=len(asked.text))
     if task != "classes":
         return _of_text_targets(start, asked, task, columns.separator, ctx)
     examples, data = examples_of(

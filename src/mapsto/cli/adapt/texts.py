@@ -22,8 +22,10 @@ _LENGTH = 128
 """Tokens of a text that `networks.hf_text` reads by default."""
 
 
-def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step: str | None) -> AtHand:
+def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step: str | None, texts: int = 1) -> AtHand:
     """The encoder to adapt: of a run or a package, a folder saved by transformers, or MiniLM where none is named.
+
+    `texts` is 2 for pairs.
 
     Raises
     ------
@@ -39,6 +41,8 @@ def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step
     if place is None or (place / "config.json").is_file():
         name = "networks.minilm" if place is None else "networks.hf_text"
         fields: dict[str, Any] = {} if place is None else _fields_of(place)
+        if texts != 1:
+            fields["texts"] = texts
         network = ctx.apply(discovery.find("mappings", name)(**fields), None)
         called = "MiniLM-L6 (English sentences)" if place is None else place.resolve().name
         return AtHand(network=network, name=called, node={name: fields})
@@ -46,6 +50,13 @@ def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step
     if network.signature.preprocessing.kind != "text":
         raise DomainError(
             "it takes no texts", where=str(place), hint="leave it out, or give a folder saved by transformers"
+        )
+    takes = network.signature.preprocessing.texts
+    if takes != texts:
+        raise DomainError(
+            f"a sample is {texts} texts, and it takes {takes}",
+            where=str(place),
+            hint=f"name {takes} columns with --text, or leave it out",
         )
     return AtHand(network=network, name=called)
 

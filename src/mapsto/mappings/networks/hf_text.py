@@ -6,7 +6,7 @@ et al., "Transformers: State-of-the-Art Natural Language Processing", 2020).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class HfText(Mapping[None, Network]):
     """With `folder` the most tokens of a text that are read; else those of an example in the signature."""
     classes: int | None = Field(default=None, ge=1)
     """Outputs; none: the output is the embedding."""
+    texts: Literal[1, 2] = 1
+    """Texts of a sample; 2: pairs, whose embedding holds both and compares them."""
 
     contract: ClassVar[dict[str, Any]] = {
         "configuration": {
@@ -68,15 +70,17 @@ class HfText(Mapping[None, Network]):
         from mapsto.nn.network.text_encoder import DROPPED, text_encoder
 
         if self.folder is not None:
-            return text_encoder(self._folder(), length=self.length, classes=self.classes)
+            return text_encoder(self._folder(), length=self.length, classes=self.classes, texts=self.texts)
         config = {name: entry for name, entry in (self.configuration or {}).items() if name not in DROPPED}
         names = None if self.classes is None else tuple(str(index) for index in range(self.classes))
+        pair = {} if self.texts == 1 else {"texts": self.texts}
+        shape = (2, *pair.values(), self.length)
         return network_of(
             "mapsto.nn.networks.hf:hf_text",
-            {"config": config, "classes": self.classes},
+            {"config": config, "classes": self.classes, **pair},
             Preprocessing(kind="none"),
             classes=names,
-            example=torch.ones(2, self.length, dtype=torch.int64),
+            example=torch.ones(shape, dtype=torch.int64),
         )
 
     def _folder(self) -> Path:

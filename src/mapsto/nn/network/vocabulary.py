@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from mapsto.kinds import Signature
 from mapsto.nn.edits.embedding_rows import rows_of
 
-__all__ = ["ids_of", "with_ids"]
+__all__ = ["ids_of", "ids_of_pairs", "with_ids"]
 
 _MOST_PLACES = 4096
 """Of an input of floats: a larger one holds no categories, and to try it takes long."""
@@ -57,6 +57,13 @@ def ids_of(module: nn.Module, example: Tensor) -> tuple[int, ...]:
         if bool(read.any()) and bool((_nth(_lookups(module, beyond), number) == rows).any()):
             limits[read] = torch.where(limits[read] == 0, rows, limits[read].clamp(max=rows))
     return _shortest(limits.unflatten(0, shape))
+
+
+def ids_of_pairs(module: nn.Module, example: Tensor) -> tuple[int, ...]:
+    """How many ids the places of pairs of texts (N, 2, L) may hold, where both are looked up in one table as one batch of 2 N texts."""
+    batch = (torch.arange(example.numel()) % 3 == 0).reshape(example.shape).to(example.dtype)
+    rows = [count for ids, count in _lookups(module, batch) if torch.equal(ids.flatten(), batch.flatten().long())]
+    return (min(rows),) if rows else ()
 
 
 def _codes(places: int) -> Tensor:

@@ -1,7 +1,9 @@
 """Text encoders of transformers, from a configuration or a local folder (extra ``text``); never from a hub.
 
 Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", 2020. The embedding is the mean of the last hidden states over
-the tokens that are not padding (Reimers and Gurevych, "Sentence-BERT", 2019).
+the tokens that are not padding (Reimers and Gurevych, "Sentence-BERT", 2019). Of pairs of texts the embedding is
+``[u, v, |u − v|, u ⊙ v, cos(u, v) … cos(u, v)]``, theirs with the cosine in as many places as the other parts have: on few pairs heads
+that scale every number alike would else hardly see it.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DataError, DomainError, MissingExtra
 from mapsto.nn.networks._checks import classifier_of
 
-__all__ = ["configured", "hf_text"]
+__all__ = ["compared", "configured", "hf_text"]
+
+_PARTS = 5
+"""Parts of a pair's embedding, each as long as that of a text."""
 
 
 def configured(library: Any, config: Mapping[str, Any], build: Callable[[Any], Any], *, where: str) -> Any:
@@ -38,14 +44,22 @@ class TextEncoder(nn.Module):
     """Token ids to a mean-pooled embedding, and a classifier."""
 
     def __init__(
-        self, encoder: nn.Module, embedding: int, padding: int, classes: int | None, *, normalize: bool = False
+        self,
+        encoder: nn.Module,
+        embedding: int,
+        padding: int,
+        classes: int | None,
+        *,
+        normalize: bool = False,
+        texts: int = 1,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.padding = padding
         self.normalize = normalize
-        self.embedding = embedding
-        self.classifier = classifier_of(embedding, classes)
+        self.texts = texts
+        self.embedding = embedding if texts == 1 else _PARTS * embedding
+        self.classifier = classifier_of(self.embedding, classes)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Token ids (N, L) → the last hidden states (N, L, D)."""
@@ -53,7 +67,10 @@ class TextEncoder(nn.Module):
         return self.encoder(input_ids=x, attention_mask=mask).last_hidden_state
 
     def embed(self, x: Tensor) -> Tensor:
-        """Token ids (N, L), int64, padded with the padding id → embeddings (N, D)."""
+        """Token ids (N, L), int64, padded with the padding id → embeddings (N, D); of pairs (N, 2, L) → (N, 5 D)."""
+        return self._embed(x) if self.texts == 1 else compared(self._embed(x.flatten(0, 1)).unflatten(0, (-1, 2)))
+
+    def _embed(self, x: Tensor) -> Tensor:
         hidden = self.hidden(x)
         mask = x != self.padding
         weights = mask.unsqueeze(-1).to(hidden.dtype)
@@ -62,6 +79,17 @@ class TextEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.embed(x))
+
+
+def compared(pairs: Tensor) -> Tensor:
+    """Embeddings of pairs (N, 2, D) → ``[u, v, |u − v|, u ⊙ v, cos(u, v) D times]``, (N, 5 D).
+
+    >>> compared(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])).tolist()
+    [[1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0]]
+    """
+    first, second = pairs[:, 0], pairs[:, 1]
+    cosine = nn.functional.cosine_similarity(first, second, dim=1).unsqueeze(1).expand_as(first)
+    return torch.cat([first, second, (first - second).abs(), first * second, cosine], 1)
 
 
 @contextmanager
@@ -83,6 +111,7 @@ def hf_text(
     folder: str | None = None,
     classes: int | None = None,
     normalize: bool = False,
+    texts: int = 1,
 ) -> nn.Module:
     """A transformers encoder.
 
@@ -95,7 +124,9 @@ def hf_text(
     classes
         Outputs of the classifier; None for the embedding.
     normalize
-        Whether the embedding has length 1.
+        Whether the embedding of a text has length 1.
+    texts
+        2: a sample is a pair of texts, (N, 2, L), and the embedding compares them.
 
     Raises
     ------
@@ -133,5 +164,10 @@ def hf_text(
         )
     padding = made.pad_token_id
     return TextEncoder(
-        encoder, int(made.hidden_size), -1 if padding is None else int(padding), classes, normalize=normalize
+        encoder,
+        int(made.hidden_size),
+        -1 if padding is None else int(padding),
+        classes,
+        normalize=normalize,
+        texts=texts,
     )
