@@ -136,6 +136,8 @@ def _package(subject: Subject, results: dict[str, Doc], timed: bool) -> Doc:
     takes = f"images, {before.size[0]} × {before.size[1]}, {'colour' if before.channels == 3 else 'grey'}"
     if before.columns:
         takes = f"rows of {len(before.columns)} columns"
+    elif before.kind == "text":
+        takes = f"{'texts' if before.texts == 1 else 'pairs of texts'} of at most {before.length} tokens"
     elif before.kind == "none":
         takes = f"{signature.inputs[0].dtype} of shape {' × '.join(map(str, signature.inputs[0].shape[1:]))}"
     return {

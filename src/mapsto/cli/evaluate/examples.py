@@ -19,16 +19,16 @@ from mapsto_runtime.preprocessing import read
 from mapsto_runtime.preprocessing.image_files import huge_allowed
 from mapsto_runtime.regular_files import open_file, read_file
 from mapsto_runtime.shown import few, short
-from mapsto_runtime.signature import Signature
+from mapsto_runtime.signature import Preprocessing, Signature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto_runtime.preprocessing.raw_tables import RawTable
 
-__all__ = ["TABLES", "Batch", "Domain", "domains_of", "opened"]
+__all__ = ["TABLES", "Batch", "Domain", "columns_read", "domains_of", "opened"]
 
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 _BATCH = 64
 _ROWS = 4096
 """Rows of a table or an archive that are prepared at once."""
@@ -224,13 +224,13 @@ def _open_table(domain: Domain, signature: Signature, target: str | None) -> Non
     before, where = signature.preprocessing, str(domain.path)
     if before.kind == "image":
         raise DataError("the package takes images, and this is a table", where=where, hint="give a folder of images")
-    if not before.columns:
+    if not before.columns and before.kind != "text":
         raise DataError(
             "the package knows no columns of a table, only rows of numbers",
             where=where,
             hint="give an .npz archive with inputs and labels",
         )
-    known = [column.name for column in before.columns]
+    known = columns_read(before)
     asked = target if target is not None else _target_known(signature, known, domain)
     table = read_table(domain.path, [asked])
     if asked in known:
@@ -256,6 +256,13 @@ def _open_table(domain: Domain, signature: Signature, target: str | None) -> Non
         domain.warnings.append(f"{where}: {rows} no value in '{short(asked)}' and cannot be judged")
     domain.kind, domain.total, domain.target = "table", len(table), asked
     domain.batches = lambda: _rows(domain, labels, missing, signature)
+
+
+def columns_read(before: Preprocessing) -> list[str]:
+    """The columns of a table that a package reads: numbers and words, or texts."""
+    if before.kind == "text":
+        return list(before.header or ("text",))
+    return [column.name for column in before.columns]
 
 
 def _target_known(signature: Signature, known: Sequence[str], domain: Domain) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from mapsto.cli.evaluate.episodes import needs_learner, on_unseen_tasks
-from mapsto.cli.evaluate.examples import Batch, Domain
+from mapsto.cli.evaluate.examples import Batch, Domain, columns_read
 from mapsto.errors import DataError, DomainError, StoreError, nearest
 from mapsto.kinds import Metric, Table
 from mapsto.nn.evaluate.calibration import calibrate, calibration, softmax
@@ -71,7 +71,9 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
             where=str(predictor.folder),
             hint="evaluate a package of classes, labels or values",
         )
-    seen = _Seen(keeps_inputs=needs_learner(predictor))
+    before = signature.preprocessing
+    padding = before.padding if before.kind == "text" else None
+    seen = _Seen(keeps_inputs=needs_learner(predictor), padding=padding)
     for batch in domain.batches():
         scores = predictor.outputs(batch.inputs).astype(np.float64)
         seen.add(batch, scores)
@@ -113,7 +115,8 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
 class _Seen:
     """What was read and answered so far."""
 
-    def __init__(self, *, keeps_inputs: bool) -> None:
+    def __init__(self, *, keeps_inputs: bool, padding: int | None) -> None:
+        self._padding = padding
         self.inputs: list[NDArray[Any]] | None = [] if keeps_inputs else None
         self.scores: list[NDArray[np.float64]] = []
         self.labels: list[Any] = []
@@ -129,7 +132,7 @@ class _Seen:
         self.labels += batch.labels
         self.sources += batch.sources
         self.files += batch.files
-        self.digests += digests_of(batch.inputs)
+        self.digests += digests_of(batch.inputs, padding=self._padding)
         if self.inputs is not None:
             self.inputs.append(batch.inputs)
 
@@ -401,7 +404,7 @@ def _add_cells(cases: Sequence[Doc], domain: Domain, preprocessing: Preprocessin
 
     table = read_table(domain.path, [])
     names = list(table.names or ())
-    known = [column.name for column in preprocessing.columns]
+    known = columns_read(preprocessing)
     for case in cases:
         row = int(str(case["source"]).rpartition(" ")[2]) - 1
         cells = {name: table.columns[names.index(name)][row] for name in known if name in names}

@@ -10,8 +10,8 @@ import typer
 from mapsto.cli.app import JsonOption, StoreOption, app
 from mapsto.cli.run import typed
 from mapsto.cli.stream.answering import list_snapshots, predict
-from mapsto.cli.stream.learning import learn, learner_of, source_of
-from mapsto.cli.stream.names import LEARNERS, Task
+from mapsto.cli.stream.learning import encoder_of, learn, learner_of, source_of
+from mapsto.cli.stream.names import LEARNERS, LEARNERS_ON_AN_ENCODER, Task
 from mapsto.errors import SpecError, command
 
 __all__ = ["stream"]
@@ -32,6 +32,16 @@ def stream(
     ] = None,
     features: Annotated[
         list[str] | None, typer.Option(help="A column to predict from; may be repeated. [default: all others]")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="The column of texts: a pretrained encoder reads them. Give two for pairs of texts."),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="With --text: the encoder, as transformers saves it. [default: MiniLM, English]"
+        ),
     ] = None,
     id_column: Annotated[
         str | None, typer.Option("--id", help="The column that names an event, by which its label may come late.")
@@ -89,11 +99,17 @@ def stream(
 
     Example: mapsto stream table.csv --target column --predictions answers.csv --publish-every 1000
 
+    Example: mapsto stream intents.csv --text text --target intent
+
     Example: mapsto stream table.csv --from runs/table --explain
     """
+    if text and features:
+        raise SpecError("texts are predicted from by themselves", where="--features", hint="leave it out")
+    if encoder is not None and not text:
+        raise SpecError("it reads texts", where="--encoder", hint="name their column with --text")
     fields = {
         "target": target,
-        "features": tuple(features or ()),
+        "features": tuple(text or features or ()),
         "id": id_column,
         "time": time_column,
         "follow": follow,
@@ -142,10 +158,14 @@ def stream(
             hint=command("mapsto stream {table} --target COLUMN", table=file),
         )
     node, chosen = source_of(file, form, fields, task, quiet or as_json)
-    mapping = learner_of(learner, preset, settings or [], node, every, drift)
+    before = encoder_of(encoder, text) if text else None
+    named = learner or (LEARNERS_ON_AN_ENCODER[0] if text else None)
+    mapping = learner_of(named, preset, settings or [], node, every, drift)
     options = typed(
         {
             "--features": features,
+            "--text": text,
+            "--encoder": encoder,
             "--id": id_column,
             "--time": time_column,
             "--task": chosen if chosen != "classes" else None,
@@ -165,6 +185,7 @@ def stream(
     go_on = command("mapsto stream {table} --target {column}", *options, table=file, column=target)
     learn(
         mapping,
+        before=before,
         file=file,
         form=form,
         out=out,

@@ -18,10 +18,11 @@ from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     from mapsto.kinds import Stream
+    from mapsto.mapping import Mapping
     from mapsto.process import Process
     from mapsto.run.result import RunResult
 
-__all__ = ["learn", "learner_of", "source_of"]
+__all__ = ["encoder_of", "learn", "learner_of", "source_of"]
 
 _KEPT = "stream.json"
 """The file of a run's folder that says what it is a run of."""
@@ -83,9 +84,25 @@ def learner_of(
     return cast("Process[Any, Any]", step_from_node({name: {"stream": node, **given}}))
 
 
+def encoder_of(folder: Path | None, columns: list[str]) -> Mapping[Any, Any]:
+    """What gives the encoder that reads texts, as a package for ONNX Runtime.
+
+    Raises `SpecError` for more than two columns of texts.
+    """
+    if len(columns) > 2:
+        raise SpecError(f"{len(columns)} columns are named", where="--text", hint="name one, or two for pairs of texts")
+    more = {"texts": 2} if len(columns) == 2 else {}
+    if folder is None:
+        made: Any = discovery.find("mappings", "networks.minilm")(**more)
+    else:
+        made = discovery.find("mappings", "networks.hf_text")(folder=str(folder.resolve()), **more)
+    return made >> discovery.find("mappings", "export.onnx")()
+
+
 def learn(
     mapping: Process[Any, Any],
     *,
+    before: Mapping[Any, Any] | None,
     file: str,
     form: str | None,
     out: Path | None,
@@ -97,7 +114,7 @@ def learn(
     as_json: bool,
     go_on: str,
 ) -> None:
-    """Run it over a store, with the display and the report."""
+    """Run it over a store, with the display and the report; `before` gives the encoder that it stands on."""
     from mapsto.cli.stream.display import StreamDisplay, print_end
     from mapsto.cli.stream.predictions import PredictionFile
     from mapsto.cli.stream.sources import another, size_of
@@ -110,13 +127,14 @@ def learn(
     from mapsto.store import write_atomically
 
     source: Stream = cast("Any", mapping).stream
-    kept = dumps({"step": node_of(mapping), "seed": seed}) + "\n"
+    on = {} if before is None else {"encoder": node_of(before)}
+    kept = dumps({"step": node_of(mapping), "seed": seed, **on}) + "\n"
     folder = _folder(kept, file, out)
     key_before = _key_of(folder) if _is_of(folder, kept) else None
     writable(folder)
     write_atomically(folder / _KEPT, kept.encode())
     recipe = Recipe(
-        steps=mapping,
+        steps=mapping if before is None else before >> mapping,
         name=slug(folder.name),
         title=f"{'standard input' if file == '-' else Path(file).name} → {mapping.name}",
     )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-__all__ = ["LEARNERS", "Task", "slug"]
+__all__ = ["LEARNERS", "LEARNERS_ON_AN_ENCODER", "Task", "slug"]
 
 LEARNERS = ("online.tabular", "online.softmax")
 """The first of them that there is learns where none is named."""
+
+
+LEARNERS_ON_AN_ENCODER = ("online.ridge",)
+"""As `LEARNERS`, of the features of an encoder."""
 
 
 class Task(Enum):

@@ -18,6 +18,7 @@ import numpy as np
 
 from mapsto.kinds import Package, Preprocessing, Signature
 from mapsto_runtime.preprocessing.images import normalised, prepare
+from mapsto_runtime.preprocessing.texts import trimmed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,18 +52,23 @@ class Known:
         return round(len(digests) * sum(judged) / len(judged)) if judged else 0
 
 
-def digests_of(prepared: NDArray[Any]) -> list[str]:
+def digests_of(prepared: NDArray[Any], *, padding: int | None = None) -> list[str]:
     """A digest of each sample (n, ...) as a network takes it: the same picture has the same, whatever its file.
+
+    Of texts `padding` is the id that fills them up, which is left out: the same text has the same digest, whatever others are longer.
 
     >>> first, second, third = digests_of(np.array([[1.0], [2.0], [1.0]], np.float32))
     >>> first == third, first == second, len(first)
     (True, False, 16)
     """
-    return [hashlib.sha256(np.ascontiguousarray(each).tobytes()).hexdigest()[:16] for each in prepared]
+    samples = prepared if padding is None else [trimmed(each[None], padding) for each in prepared]
+    return [hashlib.sha256(np.ascontiguousarray(each).tobytes()).hexdigest()[:16] for each in samples]
 
 
 def digests_of_raw(inputs: NDArray[Any], preprocessing: Preprocessing) -> list[str]:
     """The digests of samples as a data set holds them (`Samples.inputs`), which are prepared one by one."""
+    if preprocessing.kind == "text":
+        return digests_of(inputs, padding=preprocessing.padding)
     if preprocessing.kind != "image" or inputs.ndim != 4:
         return digests_of(inputs)
     shape = (preprocessing.channels, *preprocessing.size)

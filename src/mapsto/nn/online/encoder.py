@@ -22,6 +22,7 @@ from mapsto.nn.online.onnx_tabular import TabularSnapshot
 from mapsto_runtime.preprocessing import read_input
 from mapsto_runtime.preprocessing.raw_tables import RawTable
 from mapsto_runtime.preprocessing.tables import encoded
+from mapsto_runtime.preprocessing.texts import ASSET
 from mapsto_runtime.shown import few
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class EventSamples:
                     hint="give the columns that it was trained with",
                 )
             return named
+        if before.kind == "text":
+            return self._texts(block)
         if before.kind == "image":
             arrays = [name for name in arrays if block.x[name].ndim > 2]
         if "image" in arrays or len(arrays) == 1:
@@ -67,6 +70,21 @@ class EventSamples:
             hint="give one column of them" if not arrays else "name the column 'image'",
         )
 
+    def _texts(self, block: Block) -> list[str]:
+        """The columns of texts: those of training where the stream has them, else its only ones of words."""
+        before = self.signature.preprocessing
+        if before.header and all(name in block.x for name in before.header):
+            return list(before.header)
+        words = [name for name, column in block.x.items() if column.dtype.kind in "OU" and column.ndim == 1]
+        if len(words) == before.texts:
+            return words
+        raise DomainError(
+            f"the encoder takes {'a text' if before.texts == 1 else f'{before.texts} texts'}, and the stream's columns of words are "
+            f"{few(words) or 'none'}",
+            where="stream",
+            hint="name the columns of texts as features of the stream",
+        )
+
     def prepared(self, cells: Mapping[str, Any]) -> NDArray[Any]:
         """One event's sample (1, ...), as the network takes it."""
         before = self.signature.preprocessing
@@ -76,6 +94,9 @@ class EventSamples:
             if rows.errors:
                 raise rows.errors[0]
             return rows.rows
+        if before.kind == "text":
+            texts = np.array(list(cells.values()), object)
+            return read_input(texts if before.texts == 1 else texts[None], self.signature)
         value = next(iter(cells.values())) if len(cells) == 1 else np.array(list(cells.values()))
         return read_input(np.asarray(value)[None], self.signature)
 
@@ -153,6 +174,8 @@ class _PackageEncoder(Encoder):
                 hint="export it for ONNX Runtime: export.onnx",
             )
         signature = checked_signature(manifest["signature"])
+        if signature.preprocessing.kind == "text":
+            signature = signature.reading(package.files[ASSET].read_bytes())
         super().__init__(signature)
         path: Path = package.files[manifest["model"]]
         model = path.read_bytes()
