@@ -1,5 +1,6 @@
 """From a pretrained network and a few labelled examples to a recipe that makes a package of them: what ``mapsto adapt`` runs.
 
+A text encoder may be trained further on a pool of unlabelled texts, and is kept as it was where the examples are not sure of the other.
 The way to adapt is chosen by cross-validation on the labelled examples (`adapt.best`), with a pool of unlabelled ones where there is one.
 Where there is time, fine-tuning is tried beside it, and judged on the same examples fold by fold. Where the package is to be small, the
 adapted network is pruned to the share that is left, refitted and quantized on the pool without training, and its head is fitted
@@ -33,6 +34,8 @@ class Examples:
     class_weights: str = "none"
     augment: bool = True
     """Whether random changes of the examples are tried."""
+    pretraining: dict[str, Any] | None = None
+    """The step that trains the network further on the pool, without its `data`; where the examples are not sure of it, it is undone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,7 @@ def adaptation_recipe(
         "title": title,
         "seed": seed,
         "data": data,
-        "steps": [{**network, "as": "network"}, *steps, export],
+        "steps": [{**network, "as": "network"}, *_pretrained(examples), *steps, export],
     }
     return recipe_text(tree)
 
@@ -117,6 +120,15 @@ def share_to_fit(size: float, most: float, parameters: float) -> float:
     if size <= most:
         return 1.0
     return max((most - (size - parameters)) / parameters * _SPARE, 0.0)
+
+
+def _pretrained(examples: Examples) -> list[dict[str, Any]]:
+    """Training on the pool without labels, and going back to the network where that is not surely better."""
+    if examples.pretraining is None:
+        return []
+    ((name, fields),) = examples.pretraining.items()
+    back = {"choose.better": {"original": "$network", "data": "$examples"}, "as": "encoder"}
+    return [{name: {"data": "$pool", **fields}, "as": "pretrained"}, back]
 
 
 def _fields(examples: Examples, labelled: str) -> dict[str, Any]:

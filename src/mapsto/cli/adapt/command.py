@@ -388,6 +388,7 @@ def _of_images(
 
 def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress) -> dict[str, Any]:
     """Adapt a pretrained encoder to a table of texts."""
+    from mapsto.cli.adapt.pretraining import with_pretraining
     from mapsto.cli.adapt.text_targets import task_of
     from mapsto.cli.adapt.texts import encoder_at_hand, example_of, examples_of, require_table
 
@@ -404,6 +405,7 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
     )
     with ctx.giving(start.network):
         samples = ctx.dataset(data)
+    examples = with_pretraining(examples, start.network, samples, asked.minutes, ctx)
     found = _of_network(start, samples, examples, asked, ctx, listener)
     return {"learner": start.name, **found, "example": example_of(data)}
 

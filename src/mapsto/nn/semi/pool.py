@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from mapsto.data.checks import require_classes, require_finite, require_some
 from mapsto.errors import DataError
 from mapsto.kinds import Samples
+from mapsto_runtime.preprocessing.texts import joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +35,7 @@ def labelled_and_pool(data: Any, unlabelled: Any, ctx: Context, *, where: str) -
     require_classes(samples, at_least=max(2, len(samples.classes)), where=where)
     require_finite(samples.inputs, where=f"{where}: data")
     pool = require_some(ctx.dataset(unlabelled), where=f"{where}: unlabelled")
+    samples, pool = _of_one_length(samples, pool)
     require_same_kind(samples, pool, where=f"{where}: unlabelled")
     require_finite(pool.inputs, where=f"{where}: unlabelled")
     kept = without_copies(samples.inputs, pool.inputs)
@@ -46,6 +49,16 @@ def labelled_and_pool(data: Any, unlabelled: Any, ctx: Context, *, where: str) -
             "so few hardly help: give more"
         )
     return samples, pool.inputs[kept]
+
+
+def _of_one_length(samples: Samples, pool: Samples) -> tuple[Samples, Samples]:
+    """Texts padded to the longest of both; other samples as they are."""
+    kinds = {samples.preprocessing.kind, pool.preprocessing.kind}
+    if kinds != {"text"} or samples.inputs.shape[1:-1] != pool.inputs.shape[1:-1]:
+        return samples, pool
+    both = joined([samples.inputs, pool.inputs], samples.preprocessing.padding)
+    ours, theirs = both[: len(samples)], both[len(samples) :]
+    return dataclasses.replace(samples, inputs=ours), dataclasses.replace(pool, inputs=theirs)
 
 
 def require_same_kind(samples: Samples, pool: Samples, *, where: str) -> None:
