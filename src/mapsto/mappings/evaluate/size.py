@@ -83,10 +83,10 @@ def _of_network(network: Network) -> dict[str, Metric]:
 
 
 def _stored_bytes(module: nn.Module) -> int:
-    from mapsto.nn.edits.grouped_weights import saved_bytes
+    from mapsto.nn.edits import dynamic_quantizers, grouped_weights
     from mapsto.nn.edits.quantizers import quantized_weights
 
-    total = _tensor_bytes(module) - int(saved_bytes(module))
+    total = _tensor_bytes(module) - int(grouped_weights.saved_bytes(module)) - dynamic_quantizers.saved_bytes(module)
     for _, quantizer, weight in quantized_weights(module):
         if quantizer.bits <= 8:  # a bias's scale follows from two others
             total += 4 * len(quantizer.scale) - int(weight.numel() * (weight.element_size() - quantizer.bits / 8))

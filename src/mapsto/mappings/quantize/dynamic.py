@@ -1,8 +1,9 @@
 """Quantize to int8 without any data: weights once, each layer's input anew at every call, so that no range can be wrong.
 
 ``y = (q_x − z) q_wᵀ · s_x s_w + b`` with ``s_w`` for each output channel and ``s_x``, ``z`` read off the input itself, the whole batch
-alike. Between layers everything stays float: that suits linear layers on inputs of changing range (text); a convolution gains
-little, since its large input is gone through twice more, and ONNX Runtime's ConvInteger is slower than its QLinearConv.
+alike; rows of embeddings are stored as int8, each with a step of its own. Between layers everything stays float: that suits linear
+layers on inputs of changing range (text); a convolution gains little, since its large input is gone through twice more, and ONNX
+Runtime's ConvInteger is slower than its QLinearConv.
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018; ONNX,
 "DynamicQuantizeLinear", opset 11, 2019.
@@ -10,13 +11,16 @@ Jacob et al., "Quantization and Training of Neural Networks for Efficient Intege
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.mapping import Mapping
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Dynamic"]
 
@@ -38,7 +42,7 @@ class Dynamic(Mapping[Network, Network]):
     True
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     layers: Literal["linear", "all"] = "all"
     """Linear layers alone, or convolutions too."""
@@ -51,6 +55,8 @@ class Dynamic(Mapping[Network, Network]):
     records the outcome in the quantizers."""
     first: Literal["auto", "float", "int"] = "auto"
     """The first convolution; "auto" leaves it in float where its input has fewer than 3 channels."""
+    tables: bool = True
+    """Whether the rows of embeddings are stored as int8: the words of a small encoder of texts are half of its file."""
     skip: tuple[str, ...] = ()
     """Paths of modules that stay in float with all below them."""
 
@@ -93,5 +99,21 @@ class Dynamic(Mapping[Network, Network]):
             )
             for name in names
         )
-        attach = DynamicQuantizers(weights=weights)
+        attach = DynamicQuantizers(weights=weights, tables=_tables(module, self.skip) if self.tables else ())
         return value.with_module(attach.apply(module), *fold, attach)
+
+
+def _tables(module: nn.Module, skip: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the weights of embeddings that are no other layer's too."""
+    from torch import nn
+
+    names = {id(tensor): 0 for tensor in module.parameters()}
+    for _, tensor in module.named_parameters(remove_duplicate=False):
+        names[id(tensor)] += 1
+    return tuple(
+        f"{path}.weight".lstrip(".")
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Embedding)
+        and names[id(part.weight)] == 1
+        and not any(path == above or path.startswith(f"{above}.") for above in skip)
+    )

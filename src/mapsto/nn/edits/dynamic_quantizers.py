@@ -1,7 +1,8 @@
 """Quantize weights once and each layer's input anew at every call: integer products, and no calibration data.
 
 ``y = (q_x − z) q_wᵀ · s_x s_w + b`` with ``s_x = (max(x, 0) − min(x, 0)) / 255`` and ``z = round(−min(x, 0) / s_x)`` of the call's own
-input, the whole batch alike, as ONNX's DynamicQuantizeLinear defines it. Results stay float.
+input, the whole batch alike, as ONNX's DynamicQuantizeLinear defines it. Results stay float. Tables that are looked up in are of codes too,
+each row with a step of its own, ``max |row| / 127``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mapsto.nn.edits.quantizers import (
     Simulation,
     attach_scales,
     is_quantized,
+    kept,
     quantized_weights,
     scales_of,
     simulate,
@@ -45,6 +47,8 @@ class DynamicQuantizers(Edit):
 
     weights: tuple[Quantizer, ...] = Field(min_length=1)
     """A symmetric quantizer for each weight, with a scale for each output."""
+    tables: tuple[str, ...] = ()
+    """Names of the weights of embeddings whose rows are stored as int8."""
 
     def apply(self, module: nn.Module) -> nn.Module:
         if is_quantized(module):
@@ -54,8 +58,32 @@ class DynamicQuantizers(Edit):
         require_none(module, where="dynamic_quantizers")
         for index, quantizer in enumerate(self.weights):
             attach_scales(module, index, quantizer)
+        for name in self.tables:
+            try:
+                module.get_parameter(name)
+            except AttributeError as error:
+                raise DomainError(str(error), where=name, hint="edits replay in the order they were made") from error
         object.__setattr__(module, "mapsto_quantizers", self.weights)
+        object.__setattr__(module, "mapsto_tables", self.tables)
         return simulate(module, _Simulation)
+
+
+def saved_bytes(module: nn.Module) -> int:
+    """How many bytes fewer the codes of tables and their steps take than the floats that stand for them; 0 for a network without."""
+    tables = [module.get_parameter(name) for name in getattr(module, "mapsto_tables", ())]
+    return sum(3 * table.numel() - 4 * len(table) for table in tables)
+
+
+def row_steps(rows: Tensor) -> Tensor:
+    """The step of each row (..., D), shape (..., 1)."""
+    steps = rows.detach().abs().amax(-1, keepdim=True) / 127
+    return torch.where(steps > 0, steps, 1.0)
+
+
+def rounded_rows(rows: Tensor) -> Tensor:
+    """Rows (..., D), each on 127 steps up to its greatest absolute value; gradients pass through."""
+    steps = row_steps(rows)
+    return (rows.detach() / steps).round() * steps + (rows - rows.detach())
 
 
 def dynamically_quantized(x: Tensor) -> Tensor:
@@ -77,6 +105,8 @@ class _Simulation(Simulation):
         found = list(quantized_weights(root))
         self._quantizers = {index: quantizer for index, quantizer, _ in found}
         self._weights = {id(weight): index for index, _, weight in found}
+        names: tuple[str, ...] = getattr(root, "mapsto_tables", ())
+        self._tables = {id(root.get_parameter(name)): number for number, name in enumerate(names)}
 
     @staticmethod
     def bake(module: nn.Module) -> None:
@@ -87,11 +117,21 @@ class _Simulation(Simulation):
                 codes = (weight / _along(scale, weight.ndim, 0)).round().clamp(quantizer.quant_min, quantizer.quant_max)
                 stored = codes.T.contiguous().to(torch.int8) if weight.ndim == 2 else (codes + 128).to(torch.uint8)
                 module.register_buffer(_codes_name(index), stored, persistent=False)
+            for number, name in enumerate(getattr(module, "mapsto_tables", ())):
+                table = module.get_parameter(name)
+                steps = row_steps(table)
+                module.register_buffer(
+                    _table_name(number, "codes"), (table / steps).round().to(torch.int8), persistent=False
+                )
+                module.register_buffer(_table_name(number, "steps"), steps, persistent=False)
         module.register_buffer(_MIDDLE, torch.tensor(128, dtype=torch.uint8), persistent=False)
 
     def visit(self, site: Site, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
         weight = given.get("weight")
+        number = self._tables.get(id(weight)) if site.function == "embedding" else None
+        if number is not None:
+            return self._looked_up(number, function, args, kwargs)
         index = self._weights.get(id(weight)) if isinstance(weight, Tensor) else None
         if index is None or not isinstance(weight, Tensor) or site.function not in LAYERS:
             return function(*args, **kwargs)
@@ -107,6 +147,18 @@ class _Simulation(Simulation):
         lowest, highest = quantizer.quant_min, quantizer.quant_max
         rounded = torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, lowest, highest)
         return function(dynamically_quantized(x), rounded, bias, **given)
+
+    def _looked_up(
+        self, number: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """Rows of a table; `function` takes ids and the table first."""
+        if not torch.compiler.is_exporting():
+            return rounded_rows(function(*args, **kwargs))
+        codes, steps = (kept(getattr(self.root, _table_name(number, part))) for part in ("codes", "steps"))
+        ids = args[0] if args else kwargs["input"]
+        layer = args[2] if len(args) > 2 else None
+        rows = cast("Tensor", layer.rows)[ids] if isinstance(layer, nn.Embedding) else ids  # its rows were pruned
+        return nn.functional.embedding(rows, codes).float() * nn.functional.embedding(rows, steps)
 
     def _input(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         types, shapes = (torch.uint8, torch.float32, torch.uint8), (x.shape, (), ())
@@ -173,6 +225,10 @@ def _pads(padding: Any, kernel: Sequence[int], dilations: Sequence[int]) -> list
 
 def _along(vector: Tensor, ndim: int, axis: int) -> Tensor:
     return vector.view([-1 if dimension == axis else 1 for dimension in range(ndim)])
+
+
+def _table_name(number: int, part: str) -> str:
+    return f"table_{number}_{part}"
 
 
 def _codes_name(index: int) -> str:

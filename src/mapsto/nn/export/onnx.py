@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Adaptation, Network, Signature, TensorSpec
 from mapsto.nn.edits.quantizers import KEPT, bake_weights
+from mapsto.nn.export.attention import Attentions, fuse, masks_padding
 from mapsto.nn.network.examples import example_inputs
 from mapsto_runtime.runtimes._converting import operator_in
 
@@ -36,27 +37,35 @@ __all__ = ["OPSET", "fake_kernels", "to_adapting_onnx", "to_onnx"]
 OPSET = 20
 
 
-def to_onnx(network: Network) -> bytes:
+def to_onnx(network: Network, *, fused: bool = False) -> bytes:
     """The network as an ONNX model with its signature's names and symbolic dimensions; made once for each network.
+
+    `fused`: with operations that ONNX Runtime alone has, where it is an encoder of texts (`mapsto.nn.export.attention`).
 
     Raises `DomainError` where torch cannot export it; the message says which operation.
     """
-    key = id(network)
+    key = id(network), fused
     if key not in _known:
-        _known[key] = _model_of(network)
+        _known[key] = _model_of(network, fused=fused)
         weakref.finalize(network, _known.pop, key, None)
     return _known[key]
 
 
-_known: dict[int, bytes] = {}
+_known: dict[tuple[int, bool], bytes] = {}
 """Models of the networks that are there."""
 
 
-def _model_of(network: Network) -> bytes:
-    module = network.module()
+def _model_of(network: Network, *, fused: bool) -> bytes:
+    module, signature = network.module(), network.signature
+    read = signature.preprocessing
+    texts = fused and read.kind == "text" and len(signature.inputs[0].shape) == 2
+    fused = texts and masks_padding(module, example_inputs(signature, 3)[0], read.padding)
     bake_weights(module)
-    model = _exported(module, network.signature)
+    with Attentions() if fused else contextlib.nullcontext():
+        model = _exported(module, signature)
     _Lowering(model).run()
+    if fused:
+        fuse(model, read.padding)
     domains = [entry for entry in model.opset_import if entry.domain != KEPT.partition("::")[0]]
     del model.opset_import[:]
     model.opset_import.extend(domains)

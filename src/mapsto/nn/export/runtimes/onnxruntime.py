@@ -22,7 +22,7 @@ def lowered(network: Network) -> dict[str, bytes]:
     """The network as ONNX, int8 where it is quantized."""
     from mapsto.nn.export.onnx import to_onnx
 
-    return {MODEL: to_onnx(network)}
+    return {MODEL: to_onnx(network, fused=True)}
 
 
 def runner(model: bytes, *, threads: int = 1) -> Callable[..., NDArray[Any]]:
