@@ -119,6 +119,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "kills"),
         *listed(rows, "augmentation"),
         *listed(rows, "augment"),
+        *listed(rows, "domain"),
         *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),
         *listed([row for row in rows if next(iter(row)) == "side"], "side"),
         *memory(rows),

@@ -147,3 +147,17 @@ def test_what_is_no_encoder_or_no_text_is_refused(encoder: Network, data: Any, t
     (tmp_path / "one.txt").write_text("my card")
     with pytest.raises(DataError, match="1 text is too little"):
         Tsdae(data=datasets.text(file=str(tmp_path / "one.txt")))(encoder)
+
+
+def test_an_encoder_of_pairs_is_trained_on_their_single_texts(
+    encoder: Network, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("pairs")
+    pairs = HfText(folder=str(tiny_encoder(place / "encoder")), length=12, texts=2)()
+    rows = "\n".join(f"{one},{other}" for one, other in zip(TEXTS, reversed(TEXTS), strict=True))
+    (place / "pairs.csv").write_text(f"a,b\n{rows}\n")
+    data = datasets.text(file=str(place / "pairs.csv"), text=("a", "b"))
+    for cls in ALL:
+        after = cls(data=data, steps=2, batch_size=4, learning_rate=1e-2, warmup=0)(pairs)
+        assert after.signature == pairs.signature
+        assert any(not after.tensors[name].equal(pairs.tensors[name]) for name in after.tensors)

@@ -68,9 +68,14 @@ class TextEncoder(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Token ids (N, L), int64, padded with the padding id → embeddings (N, D); of pairs (N, 2, L) → (N, 5 D)."""
-        return self._embed(x) if self.texts == 1 else compared(self._embed(x.flatten(0, 1)).unflatten(0, (-1, 2)))
+        return (
+            self.embed_single(x)
+            if self.texts == 1
+            else compared(self.embed_single(x.flatten(0, 1)).unflatten(0, (-1, 2)))
+        )
 
-    def _embed(self, x: Tensor) -> Tensor:
+    def embed_single(self, x: Tensor) -> Tensor:
+        """Token ids of single texts (N, L) → embeddings (N, D), of a network of pairs too."""
         hidden = self.hidden(x)
         mask = x != self.padding
         weights = mask.unsqueeze(-1).to(hidden.dtype)

@@ -10,7 +10,7 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.networks.hf import TextEncoder
 
-__all__ = ["encoder_of", "layers_of", "train_top", "tuned_parts", "word_table"]
+__all__ = ["encoder_of", "hidden_size", "layers_of", "train_top", "tuned_parts", "word_table"]
 
 
 def encoder_of(value: Network, *, where: str) -> TextEncoder:
@@ -36,6 +36,11 @@ def layers_of(module: TextEncoder) -> nn.ModuleList:
 def word_table(module: TextEncoder) -> nn.Embedding:
     """The table of word vectors (V, D)."""
     return cast("nn.Embedding", cast("Any", module.encoder).get_input_embeddings())
+
+
+def hidden_size(module: TextEncoder) -> int:
+    """D of the last hidden states, and of a single text's embedding."""
+    return int(cast("Any", module.encoder).config.hidden_size)
 
 
 def tuned_parts(module: TextEncoder, layers: int | None) -> list[nn.Module]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mapsto.nn.train.language.encoder_parts import word_table
+from mapsto.nn.train.language.encoder_parts import hidden_size, word_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class MaskedLanguage(nn.Module):
         self.network = network
         table = word_table(network)
         size = table.embedding_dim
-        self.transform = nn.Sequential(nn.Linear(network.embedding, size), nn.GELU(), nn.LayerNorm(size))
+        self.transform = nn.Sequential(nn.Linear(hidden_size(network), size), nn.GELU(), nn.LayerNorm(size))
         with torch.no_grad():
             self.transform[2].weight.fill_(size**-0.5)  # type: ignore[union-attr]
         self.words = _Vocabulary(table.num_embeddings, ids)
@@ -89,7 +89,7 @@ class Denoising(nn.Module):
         size = table.embedding_dim
         self.positions = nn.Parameter(0.02 * torch.randn(ids.shape[1], size))
         self.enter = nn.LayerNorm(size)
-        self.sentence = nn.Linear(network.embedding, size)
+        self.sentence = nn.Linear(hidden_size(network), size)
         self.layer = nn.TransformerEncoderLayer(size, heads, 4 * size, 0.1, "gelu", batch_first=True)
         with torch.no_grad():
             self.layer.norm2.weight.fill_(size**-0.5)
@@ -100,7 +100,7 @@ class Denoising(nn.Module):
         table = word_table(self.network).weight
         before, after = ids[:, :-1], ids[:, 1:]
         count = before.shape[1]
-        vector = self.network.embed(noisy)
+        vector = self.network.embed_single(noisy)
         if self.network.normalize:
             vector = vector * vector.shape[1] ** 0.5
         states = self.enter(functional.embedding(before, table)) + self.positions[:count]
@@ -121,6 +121,6 @@ class DropoutContrast(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids (B, L) → the loss."""
-        both = functional.normalize(self.network.embed(torch.cat([ids, ids])), dim=1)
+        both = functional.normalize(self.network.embed_single(torch.cat([ids, ids])), dim=1)
         one, other = both.chunk(2)
         return functional.cross_entropy(one @ other.T / self._temperature, torch.arange(len(ids), device=ids.device))
