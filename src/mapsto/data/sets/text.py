@@ -56,7 +56,7 @@ class Text(Dataset):
         from mapsto.data.io.download import locate
         from mapsto.data.io.fingerprint import file_digest, fingerprint_of
 
-        path = locate(self.file, what="the texts")
+        path = locate(self.file, what="the file of texts")
         return fingerprint_of(self, [path.suffix.lower(), file_digest(path)], without=("file",))
 
     def open(self) -> Samples:
@@ -84,7 +84,7 @@ class Text(Dataset):
         from mapsto.data.io.download import locate
         from mapsto.data.io.texts import conflicts, read_texts, repeats
 
-        path = locate(self.file, what="the texts")
+        path = locate(self.file, what="the file of texts")
         where = str(path)
         only = self.unlabelled == "only" or self.target is None
         rows = read_texts(path, self.columns, () if only else self.targets)

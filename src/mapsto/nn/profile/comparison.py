@@ -74,7 +74,8 @@ def compare(
     if isinstance(data, Tasks) and learners and labelled:
         return _on_tasks(before, after, data, ctx)
     inputs, labels = _samples(data, after, ctx)
-    first, second, *others = _outputs([before, after, *([reference] if reference is not None else [])], inputs, ctx)
+    networks = [before, after, *([reference] if reference is not None else [])]
+    first, second, *others = _outputs(networks, [_as_read_by(each, after, inputs, data, ctx) for each in networks], ctx)
     target = others[0] if others else first
     answers = answers_of(reference or before, target)
     found: dict[str, Any] = {
@@ -212,17 +213,25 @@ def _samples(data: Dataset | Tasks, network: Network, ctx: Context) -> tuple[Any
     return samples.inputs[chosen], labels
 
 
-def _outputs(networks: list[Network], inputs: Any, ctx: Context) -> list[Tensor]:
-    """Every network's outputs, batch by batch in turn, until all samples are through or the time is up."""
+def _as_read_by(network: Network, after: Network, inputs: Any, data: Dataset | Tasks, ctx: Context) -> Any:
+    """The samples as a network reads them: of another tokenizer the same texts have other ids."""
+    if network.signature.preprocessing.tokenizer == after.signature.preprocessing.tokenizer:
+        return inputs
+    with ctx.giving(network):
+        return _samples(data, network, ctx)[0]
+
+
+def _outputs(networks: list[Network], inputs: list[Any], ctx: Context) -> list[Tensor]:
+    """Every network's outputs of its inputs, batch by batch in turn, until all samples are through or the time is up."""
     modules = [network.module().to(ctx.device) for network in networks]
     parts: list[list[Tensor]] = [[] for _ in networks]
     began = time.monotonic()
     with torch.no_grad():
-        for start in range(0, len(inputs), _BATCH):
+        for start in range(0, len(inputs[0]), _BATCH):
             if start >= ENOUGH and time.monotonic() - began > SECONDS:
                 break
-            for module, network, kept in zip(modules, networks, parts, strict=True):
-                batch = prepare(inputs[start : start + _BATCH], network.signature.preprocessing, device=ctx.device)
+            for module, network, given, kept in zip(modules, networks, inputs, parts, strict=True):
+                batch = prepare(given[start : start + _BATCH], network.signature.preprocessing, device=ctx.device)
                 with evaluating(module):
                     output = module(batch)
                 if not isinstance(output, Tensor):
