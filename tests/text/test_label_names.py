@@ -14,6 +14,7 @@ from mapsto.kinds import Network
 from mapsto.nn.adapt.label_names import NamedClasses, readable, why_not
 from tests.text.tiny_encoder import tiny_encoder
 
+NO_IDS = np.zeros((0, 1), np.int64)
 NAMES = ("lost_card", "eat_fruit", "red_apple")
 TEXTS = {
     "lost_card": ("my card is lost", "I lost the bank card", "where is my lost card", "help, card lost"),
@@ -73,7 +74,7 @@ def test_names_of_digits_are_not_used(encoder: Network, tmp_path: Path, renamed:
 def test_with_one_example_a_class_names_have_to_be_better_than_chance() -> None:
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(20, 30)), np.arange(20)
-    good = NamedClasses(rows + 0.3 * rng.normal(size=rows.shape), labels, ())
+    good = NamedClasses(rows + 0.3 * rng.normal(size=rows.shape), labels, (), NO_IDS)
     assert why_not(good, rows, labels, 20, rng) == ""
     assert "hardly more than by chance" in why_not(good._replace(labels=np.roll(labels, 1)), rows, labels, 20, rng)
 
@@ -82,7 +83,7 @@ def test_names_that_mislead_are_left_out() -> None:
     rng = np.random.default_rng(0)
     centres, labels = rng.normal(size=(8, 30)), np.arange(24) % 8
     rows = centres[labels] + 0.8 * rng.normal(size=(24, 30))
-    names = NamedClasses(centres, np.arange(8), ())
+    names = NamedClasses(centres, np.arange(8), (), NO_IDS)
     assert why_not(names, rows, labels, 8, rng) == ""
     assert "points fewer" in why_not(names._replace(labels=np.roll(names.labels, 1)), rows, labels, 8, rng)
 

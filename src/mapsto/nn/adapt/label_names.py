@@ -42,6 +42,8 @@ class NamedClasses(NamedTuple):
     """Which class each is, (M,)."""
     texts: tuple[str, ...]
     """As they were read, (M,)."""
+    ids: NDArray[np.int64]
+    """Their token ids, (M, L)."""
 
 
 def readable(name: str) -> str | None:
@@ -70,7 +72,7 @@ def named_classes(value: Network, classes: Sequence[str], ctx: Context) -> Named
     if not there:
         return None
     ids = encoded(there, before, "the names of classes").ids
-    return NamedClasses(np.asarray(features(value, ids, ctx)), labels, there)
+    return NamedClasses(np.asarray(features(value, ids, ctx)), labels, there, ids)
 
 
 def used_names(value: Network, examples: Examples, ctx: Context, *, judged: bool) -> NamedClasses | None:

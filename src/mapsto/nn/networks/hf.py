@@ -57,6 +57,8 @@ class TextEncoder(nn.Module):
         self.encoder = encoder
         self.padding = padding
         self.normalize = normalize
+        self.branches = 1
+        """Encoders whose embeddings stand side by side (`mapsto.nn.edits.tuned_branch`); each is normalised by itself."""
         self.texts = texts
         self.embedding = embedding if texts == 1 else _PARTS * embedding
         self.classifier = classifier_of(self.embedding, classes)
@@ -80,7 +82,11 @@ class TextEncoder(nn.Module):
         mask = x != self.padding
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return nn.functional.normalize(mean, dim=1) if self.normalize else mean
+        if not self.normalize:
+            return mean
+        if self.branches == 1:
+            return nn.functional.normalize(mean, dim=1)
+        return nn.functional.normalize(mean.unflatten(1, (self.branches, -1)), dim=2).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.embed(x))

@@ -1,14 +1,20 @@
-"""A tiny encoder with fresh weights and a tokenizer of single letters, on which the contract tries what needs texts."""
+"""A tiny encoder with fresh weights, a tokenizer of single letters and some labelled texts, for the contract of what needs them."""
 
 from __future__ import annotations
 
 import string
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from mapsto.kinds import Json, Network, Preprocessing
 
-__all__ = ["contract_encoder"]
+__all__ = ["contract_encoder", "contract_texts"]
+
+
+def contract_texts() -> dict[str, Json]:
+    """Twelve texts of three classes, as a recipe writes a data set."""
+    return {"text": {"file": str(Path(__file__).parent / "contract_texts.csv"), "target": "intent"}}
 
 
 @cache
