@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from mapsto.mappings.train.supervised import Supervised
 from mapsto.nn.distill.teacher_student import Teacher
 from mapsto.nn.train.augmenter import Augmenter
 from mapsto.nn.train.language.contract_encoder import contract_encoder
+from mapsto.nn.train.language.masked_language_head import with_head
+from mapsto.nn.train.language.objectives import MaskedLanguage
 from mapsto.recipe.reader import parse_recipe
 from mapsto.recipe.writer import dump, node_of
 from mapsto.store.digest import step_key
@@ -61,7 +64,15 @@ def class_of(name: str) -> type[Augmentation]:
 
 def example(name: str) -> Augmentation:
     cls = class_of(name)
-    return cls(**cls.contract)
+    return cls(**(cls.contract | ({"network": language_model()} if name == "masked_words" else {})))
+
+
+@cache
+def language_model() -> Network:
+    """A masked language model with fresh weights."""
+    network = contract_encoder()
+    ids = encoded(["the quick brown fox"], network.signature.preprocessing, "text").ids
+    return with_head(network, MaskedLanguage(network.module(), ids))  # type: ignore[arg-type]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -119,6 +130,7 @@ def test_these_there_are() -> None:
         "flip",
         "grid_mask",
         "invert",
+        "masked_words",
         "mixup",
         "noise",
         "posterize",
@@ -159,7 +171,8 @@ def test_defaults_construct_and_all_is_explained(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_holds_it(name: str) -> None:
-    chain = Conv4(channels=1, size=16) >> Supervised(data=DATA, augment=(example(name), class_of(name)()))
+    cls = class_of(name)
+    chain = Conv4(channels=1, size=16) >> Supervised(data=DATA, augment=(cls(**cls.contract), cls()))
     assert parse_recipe(dump(chain)).steps == chain
     assert [list(node) for node in node_of(chain)[1]["train.supervised"]["augment"]] == [[name], [name]]
     named = parse_recipe(recipe(f"[{name}, {{{name}: {{}}}}, {name}: ]"))

@@ -22,7 +22,11 @@ from mapsto.kinds import Network
 from mapsto.mappings.adapt.best import Best
 from mapsto.mappings.adapt.ridge import Ridge
 from mapsto.mappings.networks.hf_text import HfText
+from mapsto.mappings.train.masked_language import MaskedLanguage
 from mapsto.nn.train.language.contract_encoder import contract_encoder
+from mapsto.recipe.reader import parse_recipe
+from mapsto.run.executor import execute
+from mapsto.store import Store
 from mapsto_runtime.preprocessing.texts import encoded, tokenizer_of
 from tests.text.tiny_encoder import tiny_encoder
 
@@ -76,8 +80,13 @@ def test_ids_without_a_tokenizer_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    return HfText(folder=str(tiny_encoder(tmp_path_factory.mktemp("encoder"))), length=12)()
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> Network:
+    return HfText(folder=str(folder), length=12)()
 
 
 def test_a_head_takes_augmented_texts_and_auto_says_what_it_chose(encoder: Network, tmp_path: Path) -> None:
@@ -94,3 +103,46 @@ def test_a_head_takes_augmented_texts_and_auto_says_what_it_chose(encoder: Netwo
     assert "augment: auto chose" in "\n".join(ctx.notes)
     tried = ctx.attached["augmentation_candidates"]
     assert {str(row[0]).split(":")[0].strip("[]") for row in tried.rows} >= {"word_swap", "typing_errors"}  # type: ignore[union-attr]
+
+
+def test_masked_words_are_drawn_by_a_language_model_of_the_same_tokenizer(encoder: Network, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(["where is my card", "where is my bank", "where is my money"] * 8))
+    texts = datasets.text(file=str(tmp_path / "texts.txt"), repeated="keep")
+    fields: dict[str, Any] = {"steps": 150, "batch_size": 12, "learning_rate": 3e-3, "masked": 0.3, "warmup": 0}
+    model = MaskedLanguage(data=texts, keep_head=True, **fields)(encoder)
+    before = encoder.signature.preprocessing
+    ids = np.repeat(encoded(["where is my card"], before, "text").ids, 200, 0)
+    drawn = Drawn(x=torch.as_tensor(ids), targets=torch.zeros(200), words=text_words(before))
+    operation = augment.masked_words(probability=0.5, likeliest=4, network=model)
+    tokenizer = tokenizer_of(before)
+    rows = operation.draw(drawn, torch.Generator().manual_seed(0)).x.tolist()
+    last = Counter(tokenizer.id_to_token(row[4]) for row in rows)
+    assert {row[0] for row in rows} == {ids[0, 0]}
+    assert last["card"] > 100
+    assert last["bank"] + last["money"] > 0.6 * (200 - last["card"])
+    for network, what in ((None, "there is none"), (encoder, "there is none")):
+        with pytest.raises(DomainError, match=what):
+            augment.masked_words(network=network).draw(drawn, torch.Generator())
+    other = dataclasses.replace(drawn, words=text_words(BEFORE))
+    with pytest.raises(DomainError, match="another tokenizer"):
+        operation.draw(other, torch.Generator())
+
+
+def test_a_recipe_names_the_language_model_by_its_label(encoder: Network, folder: Path, tmp_path: Path) -> None:
+    rows = [f"where is my {word},card" for word in ("card", "bank")] + [
+        f"eat a {word},fruit" for word in ("pear", "apple")
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["text,intent", *rows]))
+    recipe = f"""
+schema: 1
+data:
+  few: {{text: {{file: {tmp_path / "a.csv"}, target: intent}}}}
+steps:
+  - networks.hf_text: {{folder: {folder}, length: 12}}
+    as: encoder
+  - train.masked_language: {{data: $few, steps: 2, batch_size: 4, keep_head: true}}
+    as: model
+  - adapt.ridge: {{data: $few, augment: [masked_words: {{network: $model, probability: 0.9}}]}}
+"""
+    result = execute(parse_recipe(recipe), store=Store(tmp_path / "store"), seed=0)
+    assert result.value().signature.classes == ("card", "fruit")

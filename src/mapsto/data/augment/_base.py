@@ -11,6 +11,7 @@ from mapsto.kinds import Frozen
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from mapsto.context import Context
     from mapsto.data.augment._columns import RowColumns
     from mapsto.data.augment._words import TextWords
 
@@ -65,6 +66,10 @@ class Augmentation(Frozen):
     def name(self) -> str:
         """The name in a list of augmentations, such as ``flip``."""
         return discovery.name_of(type(self)).removeprefix("augment.")
+
+    def bound(self, ctx: Context) -> Augmentation:
+        """With what its references stand for; itself where it has none."""
+        return self
 
     def draw(self, drawn: Drawn, generator: Generator) -> Drawn:
         """The changed batch, of the same shape and type; never changes `drawn`.

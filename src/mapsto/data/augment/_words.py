@@ -37,6 +37,8 @@ class TextWords:
     pieces: WordPieces
     """Which ids go on with a word, and which are of none."""
     padding: int
+    digest: str
+    """What a signature calls the tokenizer by."""
     tokenizer: Any = field(repr=False)
     """Of the library tokenizers, without truncation."""
     _spelled: dict[str, Word] = field(default_factory=dict, repr=False)
@@ -66,17 +68,18 @@ def text_words(preprocessing: Preprocessing) -> TextWords | None:
     """Of a preprocessing that holds a tokenizer; None without."""
     if preprocessing.kind != "text" or not preprocessing.tokenizer_json:
         return None
-    return _opened(preprocessing.tokenizer_json, preprocessing.padding, word_pieces(preprocessing))
+    tokenizer, digest = preprocessing.tokenizer_json, preprocessing.tokenizer
+    return _opened(tokenizer, preprocessing.padding, digest, word_pieces(preprocessing))
 
 
 @lru_cache(8)
-def _opened(tokenizer_json: bytes, padding: int, pieces: WordPieces) -> TextWords:
+def _opened(tokenizer_json: bytes, padding: int, digest: str, pieces: WordPieces) -> TextWords:
     from tokenizers import Tokenizer
 
     tokenizer: Any = Tokenizer.from_str(tokenizer_json.decode())
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return TextWords(pieces=pieces, padding=padding, tokenizer=tokenizer)
+    return TextWords(pieces=pieces, padding=padding, digest=digest, tokenizer=tokenizer)
 
 
 def known_words(drawn: Drawn, *, name: str) -> TextWords:

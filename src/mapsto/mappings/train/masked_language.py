@@ -34,6 +34,8 @@ class MaskedLanguage(Pretraining):
     """Share of words (or tokens) to guess; one of each text at least."""
     whole_words: bool = True
     """Whether all pieces of a word are drawn together; with one piece hidden the others give it away."""
+    keep_head: bool = False
+    """Whether the network keeps the head that guesses, as an asset: `augment.masked_words` draws words by it."""
 
     contract: ClassVar[dict[str, Any]] = {"data": {"text": {"file": __file__}}}
     contract_input: ClassVar[Any] = staticmethod(contract_encoder)
@@ -45,6 +47,12 @@ class MaskedLanguage(Pretraining):
 
         require_mask(word_pieces(value.signature.preprocessing), where=self.name)
         return Objective(encoder, ids)
+
+    def finished(self, value: Network, module: nn.Module) -> Network:
+        from mapsto.nn.train.language.masked_language_head import with_head
+
+        network = super().finished(value, module)
+        return with_head(network, module) if self.keep_head else network
 
     def inputs(self, ids: NDArray[np.int64], value: Network, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         import numpy as np

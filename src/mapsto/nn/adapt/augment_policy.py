@@ -237,7 +237,7 @@ def operations_for(
     Raises `DomainError` where there is nothing to choose by: targets that are no classes, or token ids without a tokenizer.
     """
     if isinstance(augment, tuple):
-        return augment
+        return tuple(each.bound(ctx) for each in augment)
     from mapsto.data.augment._apply import sample_kind
     from mapsto.data.augment._words import words_of
     from mapsto.nn.adapt.features import features

@@ -48,7 +48,7 @@ class Augmenter:
     def __init__(
         self, operations: Sequence[Augmentation], ctx: Context, samples: Samples | None = None, *, classes: int = 0
     ) -> None:
-        self._operations, self._ctx = operations, ctx
+        self._operations, self._ctx = tuple(each.bound(ctx) for each in operations), ctx
         self._classes = classes if samples is None else len(samples.classes)
         self._columns = columns_of(samples) if samples is not None and operations else None
         self._words = words_of(samples) if samples is not None and operations else None

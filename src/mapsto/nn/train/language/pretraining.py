@@ -7,7 +7,7 @@ encoder alone, of the same architecture (Gururangan et al., "Don't Stop Pretrain
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -133,8 +133,11 @@ class Pretraining(Optimisation, Process[Network, Network]):
         return self.objective(encoder_of(value, where=self.name), ids, value)
 
     def _result(self, value: Network, load: Load, ids: NDArray[np.int64]) -> Network:
-        module: Any = load(self._made(value, ids))
-        return value.with_module(module.network)
+        return self.finished(value, load(self._made(value, ids)))
+
+    def finished(self, value: Network, module: nn.Module) -> Network:
+        """What comes out of the trained objective: the network with the encoder's tensors."""
+        return value.with_module(cast("Any", module).network)
 
     def _ids(self, value: Network, ctx: Context) -> NDArray[np.int64]:
         """The texts as token ids (N, L); of pairs each text by itself."""
