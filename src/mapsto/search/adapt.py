@@ -36,6 +36,10 @@ class Examples:
     """Whether random changes of the examples are tried."""
     pretraining: dict[str, Any] | None = None
     """The step that trains the network further on the pool, without its `data`; where the examples are not sure of it, it is undone."""
+    out_of_scope: str | None = None
+    """What is answered where an input is far from all classes; None: nothing, they are always one of the classes."""
+    outside: dict[str, Any] | None = None
+    """Examples out of scope."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,8 @@ def adaptation_recipe(
         data["pool"] = examples.pool
     if examples.test is not None:
         data["test"] = examples.test
+    if examples.outside is not None:
+        data["outside"] = examples.outside
     frozen = {"adapt.best": _fields(examples, "$examples")}
     if folds:
         data |= {
@@ -87,6 +93,11 @@ def adaptation_recipe(
         steps = [{**frozen, "as": "adapted", "observe": {**observe, "size": {"evaluate.size": {}}}}]
     if small is not None:
         steps += _smaller(examples, small, observe)
+    if examples.out_of_scope is not None:
+        scope: dict[str, Any] = {"data": "$examples", "called": examples.out_of_scope}
+        if examples.outside is not None:
+            scope["outside"] = "$outside"
+        steps.append({"adapt.out_of_scope": scope, "as": "scoped"})
     export: dict[str, Any] = {"export.onnx": {"data": "$examples"}, "as": "package"}
     export["observe"] = {"size": {"evaluate.size": {}}}
     if small is not None:

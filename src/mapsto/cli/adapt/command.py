@@ -82,6 +82,13 @@ def adapt(
     exclude: Annotated[
         list[str] | None, typer.Option(help="A column of a table not to predict from; may be repeated.")
     ] = None,
+    out_of_scope: Annotated[
+        str | None,
+        typer.Option(
+            help="What is answered to a text that is far from all classes, as 'none of these'; rows of that class, where the table has "
+            "some, are examples of it."
+        ),
+    ] = None,
     class_weights: Annotated[
         _Weights, typer.Option(help="balanced: each class counts as much as any other, however few its examples.")
     ] = _Weights.NONE,
@@ -123,6 +130,8 @@ def adapt(
 
     Example: mapsto adapt intents.csv --text text --target intent
 
+    Example: mapsto adapt intents.csv --text text --target intent --out-of-scope "none of these"
+
     Example: mapsto adapt mails.csv --text text --target tags --task labels
 
     Example: mapsto adapt questions.csv --text first --text second --target same
@@ -148,7 +157,13 @@ def adapt(
             print_note(text)
 
     ctx = Telling(seed=seed)
-    columns = _Columns(task=task.value, separator=separator, include=tuple(include or ()), exclude=tuple(exclude or ()))
+    columns = _Columns(
+        task=task.value,
+        separator=separator,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        out_of_scope=out_of_scope,
+    )
     asked = _Asked(
         examples=places[-1],
         learner=places[0] if len(places) == 2 else None,
@@ -182,6 +197,8 @@ def adapt(
     if "ways" in found:
         print_ways(found["ways"])
     print_text(_sureness(found))
+    if "out_of_scope" in found:
+        print_text(_scope(found["out_of_scope"], str(out_of_scope)))
     file = "FILE.csv" if target else "FILE"
     example = command("mapsto predict {folder} {file}", folder=folder, file=found["example"] if text else file)
     page = f" and {folder / 'report.html'}" if "ways" in found and (not target or text) else ""
@@ -196,6 +213,7 @@ class _Columns:
     separator: str
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    out_of_scope: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +266,10 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
     from mapsto.report import build as reports
 
     examples = asked.examples
+    if columns.out_of_scope is not None and not asked.text:
+        raise SpecError(
+            "it is for texts", where="--out-of-scope", hint="name the column of texts with --text, or leave it out"
+        )
     if asked.text:
         return _of_texts(asked, columns, ctx, listener)
     if asked.targets:
@@ -399,9 +421,16 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
     task = task_of(columns.task, asked.examples, asked.targets, ctx)
     start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step, texts=len(asked.text))
     if task != "classes":
+        if columns.out_of_scope is not None:
+            raise SpecError("it is for classes", where="--out-of-scope", hint="leave it out, or use --task classes")
         return _of_text_targets(start, asked, task, columns.separator, ctx)
     examples, data = examples_of(
-        asked.examples, asked.text, asked.targets[0], asked.unlabelled, class_weights=asked.class_weights
+        asked.examples,
+        asked.text,
+        asked.targets[0],
+        asked.unlabelled,
+        class_weights=asked.class_weights,
+        out_of_scope=columns.out_of_scope,
     )
     with ctx.giving(start.network):
         samples = ctx.dataset(data)
@@ -463,6 +492,14 @@ def _of_network(
     )
     counts = {title: int((samples.labels == number).sum()) for number, title in enumerate(samples.classes)}
     return {"classes": counts, "examples": len(samples), **judged, **figures_of(report, samples, folds)}
+
+
+def _scope(figures: dict[str, Any], name: str) -> str:
+    """How often texts are told to be out of scope, rightly or wrongly."""
+    text = f"'{name}' is answered to {100 - figures['kept']:.3g} % of the left-out examples of the classes"
+    if "refused" not in figures:
+        return text
+    return f"{text} and to {figures['refused']:.3g} % of the examples out of scope (AUROC {figures['AUROC']:.3g} %)"
 
 
 def _sureness(result: dict[str, Any]) -> str:

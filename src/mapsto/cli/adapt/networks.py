@@ -233,7 +233,8 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
         ``method``; ``ways``, a row each with its figures; ``accuracy_percent`` with both ends of its interval where something could be held
         out; with limits ``whole_accuracy_percent``, of the network before it was made smaller. Where the small one's head was fitted to
         the pool it is judged by that: then ``accuracy_percent`` is of the network before, and ``agreement_percent`` says for how many
-        samples of the pool both give the same class. ``bytes`` of the package's model;
+        samples of the pool both give the same class. ``out_of_scope``, figure → value, where that is told. ``bytes`` of the
+        package's model;
         ``warnings`` and ``notes``.
     """
     steps = {str(step["path"]): step for step in report["steps"]}
@@ -256,6 +257,9 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
         sure["agreement_percent"] = agreement["rows"][0][1]
     if refitted and sure:
         sure["whole_accuracy_percent"] = _accuracy_before(steps)
+    scope = tables.get("scoped", {}).get("out_of_scope")
+    if scope is not None:
+        sure["out_of_scope"] = {row[0]: row[1] for row in scope["rows"]}
     said = {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
     size = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
     return {"method": method, "ways": ways, **sure, "bytes": size, **said}

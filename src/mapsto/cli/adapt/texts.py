@@ -93,9 +93,12 @@ def examples_of(
     unlabelled: Path | None,
     *,
     class_weights: str,
+    out_of_scope: str | None = None,
 ) -> tuple[Examples, Dataset]:
-    """What the recipe says of the data, and the labelled examples, one class each."""
+    """What the recipe says of the data, and the labelled examples, one class each; rows of the class `out_of_scope` are none of them."""
     from mapsto import discovery
+    from mapsto.data.io.download import locate
+    from mapsto.data.io.tables import read_table, target_of
     from mapsto.search.adapt import Examples
 
     column: Any = text[0] if len(text) == 1 else list(text)
@@ -104,10 +107,29 @@ def examples_of(
     pool = None
     if unlabelled is not None:
         pool = {"text": {"file": str(unlabelled.resolve()), "text": column}}
+    outside = None
+    if out_of_scope is not None:
+        labelled["text"]["without"] = out_of_scope
+        path = locate(str(file), what="the texts")
+        if out_of_scope in target_of(read_table(path, [target]), target, where=str(path)).words:
+            everything = {"text": {"file": str(file.resolve()), **fields}}
+            outside = {"subset": {"data": everything, "classes": [out_of_scope]}}
     data = discovery.find("data", "text")(
-        file=str(file), text=tuple(text) if len(text) > 1 else text[0], target=target, unlabelled="leave_out"
+        file=str(file),
+        text=tuple(text) if len(text) > 1 else text[0],
+        target=target,
+        unlabelled="leave_out",
+        without=out_of_scope,
     )
-    return Examples(labelled=labelled, pool=pool, class_weights=class_weights, augment=False), data
+    found = Examples(
+        labelled=labelled,
+        pool=pool,
+        class_weights=class_weights,
+        augment=False,
+        out_of_scope=out_of_scope,
+        outside=outside,
+    )
+    return found, data
 
 
 def targets_of(

@@ -43,6 +43,8 @@ class Text(Dataset):
     """Whether the target is a class, columns of 0 and 1 (or one of labels with `separator` between them, or of lists), or numbers."""
     separator: str = Field(default=";", min_length=1)
     """What stands between the labels of one column, with task `labels`."""
+    without: str | None = None
+    """A class whose rows are left out, as that of texts out of scope; it need not be there."""
     unlabelled: Literal["refuse", "leave_out", "only"] = "refuse"
     """Whether a row without a value of the target is an error, left out with a warning, or all that is taken."""
     repeated: Literal["drop", "keep"] = "drop"
@@ -98,6 +100,9 @@ class Text(Dataset):
             self._require_leave_out(gaps & keep, where)
             warnings += _left_out(gaps & keep, "the target holds no value")
             keep &= ~gaps
+        if self.without is not None and labels.ndim == 1:
+            labels, classes, others = _without(labels, classes, self.without)
+            keep &= ~others
         if classes and labels.ndim == 1:
             warnings += [*conflicts(rows, labels, classes, keep), *_alike(classes)]
         if self.repeated == "drop":
@@ -218,6 +223,18 @@ def _label_columns(
     for row, own in zip(found, labels, strict=True):
         row[[names[name] for name in own]] = 1
     return found, tuple(names), np.zeros(len(labels), np.bool_)
+
+
+def _without(
+    labels: NDArray[Any], classes: tuple[str, ...], name: str
+) -> tuple[NDArray[Any], tuple[str, ...], NDArray[np.bool_]]:
+    """Labels and classes less one, and which rows are of that."""
+    import numpy as np
+
+    if name not in classes:
+        return labels, classes, np.zeros(len(labels), np.bool_)
+    place = classes.index(name)
+    return np.where(labels > place, labels - 1, labels), (*classes[:place], *classes[place + 1 :]), labels == place
 
 
 def _alike(classes: tuple[str, ...]) -> list[str]:
