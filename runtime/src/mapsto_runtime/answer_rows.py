@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,16 @@ def rows(name: str, answers: Answers, *, top: int) -> Iterator[tuple[str, Predic
         title = f"{name}, row {prediction.index + 1}" if several else name
         highest = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         probability = prediction.probability
-        row = {
+        row: dict[str, Any] = {
             "file": name,
             "index": prediction.index,
             "label": prediction.label,
             "probability": None if probability is None else round(probability, 4),
             "top": {label: float(f"{score:.4g}") for label, score in highest},
         }
+        if prediction.spans is not None:
+            del row["top"]
+            row["spans"] = [{**asdict(span), "probability": round(span.probability, 4)} for span in prediction.spans]
         yield title, prediction, row
 
 

@@ -25,7 +25,7 @@ __all__ = ["FORMAT", "Manifest", "checked_signature", "read_manifest"]
 
 FORMAT: Final = 5
 """The latest version of the package's format that is read; 2 knows other runtimes than ONNX Runtime, 3 how many ids an input has, 4 missing
-values that are marked, categories of all other words and rows of float64, 5 texts."""
+values that are marked, categories of all other words and rows of float64, 5 texts and their tags."""
 
 _LARGEST: Final = 1 << 28
 """Numbers of one input: more than any network takes, and less than memory holds."""
@@ -209,7 +209,9 @@ def checked_signature(tree: Mapping[str, Any]) -> Signature:
     classes = tree.get("classes")
     _require(classes is None or (_texts(classes) and bool(classes)), "signature.classes", "is no list of names")
     _require(len(set(classes or ())) == len(classes or ()), "signature.classes", "names a class twice")
-    _require(tree.get("answers", "classes") in ("classes", "labels", "values"), "signature.answers", "is not known")
+    _require(
+        tree.get("answers", "classes") in ("classes", "labels", "values", "tags"), "signature.answers", "is not known"
+    )
     signature = Signature.from_plain({"classes": None, **tree})
     _check_input(signature)
     _check_output(signature)
@@ -267,6 +269,12 @@ def _check_output(signature: Signature) -> None:
         "is not a name, for any number of samples, and sizes",
     )
     classes = signature.classes
+    tagging = signature.answers == "tags"
+    _require(
+        not tagging or (texts and len(sizes) == 2 and classes is not None and signature.preprocessing.texts == 1),
+        "signature.answers",
+        "are tags, and the output is none for each token of a text",
+    )
     _require(
         classes is None or (bool(sizes) and sizes[0] == len(classes)),
         f"{where}.shape",

@@ -18,7 +18,8 @@ from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingEx
 from mapsto_runtime.manifest import FORMAT, read_manifest
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.preprocessing.arrays import require_ids
-from mapsto_runtime.preprocessing.texts import batches, joined
+from mapsto_runtime.preprocessing.texts import Text, batches, joined, one_length, tokenizer_of
+from mapsto_runtime.preprocessing.words import Span, first_tokens, spans_of, words_of
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "Adapted", "Answers", "Prediction", "Predictor"]
+__all__ = ["FORMAT", "Adapted", "Answers", "Prediction", "Predictor", "Span"]
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ class Prediction:
     map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     """The raw output where it is dense, of the shape in the manifest: (classes, H, W) say. Then `scores` are the share of places where
     a class has the highest score, `label` says them in words, and `probability` is None."""
+    spans: tuple[Span, ...] | None = None
+    """Of a network that tags words: what it found, in the order of the text; `label` says it in words, `probability` is None."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,6 +117,8 @@ class Predictor:
 
     def answers(self, inputs: Sequence[Input], *, batch_size: int = 64) -> Answers:
         """As `predict`, but an input or a row that cannot be used does not cost the others their answers."""
+        if self.signature.answers == "tags":
+            return self._tagged(inputs, batch_size)
         if self.signature.is_dense:
             classes = self.signature.classes or ()
             return self._answers(inputs, classes, lambda prepared: self.outputs(prepared, batch_size=batch_size))
@@ -249,7 +254,54 @@ class Predictor:
         for places, batch in batches(ids, self.signature.preprocessing.padding, batch_size):
             order.append(places)
             found.append(self._run(batch))
-        return np.concatenate(found)[np.argsort(np.concatenate(order))]
+        return one_length(found)[np.argsort(np.concatenate(order))]
+
+    def _tagged(self, inputs: Sequence[Input], batch_size: int) -> Answers:
+        """Spans of the words of texts."""
+        answers = Answers(predictions=[], errors=[], notes=[])
+        for given in inputs:
+            try:
+                found = read(given, self.signature)
+                if len(found.texts) != len(found.numbers):
+                    raise DataError(
+                        "holds token ids, and words are found in texts alone", where=name_of(given), hint="give texts"
+                    )
+            except DataError as error:
+                answers.errors.append(error)
+                continue
+            answers.errors.extend(found.errors)
+            answers.notes.extend(found.notes)
+            if not found.texts:
+                continue
+            name = name_of(given)
+            alone = len(found.numbers) + len(found.errors) == 1
+            scores = self.outputs(found.samples, batch_size=batch_size)
+            for number, text, row in zip(found.numbers, found.texts, scores, strict=True):
+                title = name if alone else f"{name}[{number}]"
+                answers.predictions.append(replace(self._spans(title, text, row), index=number))
+        return answers
+
+    def _spans(self, name: str, text: Text, row: NDArray[np.float32]) -> Prediction:
+        """Of one text and its scores (tags, tokens)."""
+        import numpy as np
+
+        whole = text if isinstance(text, str) else text[0]
+        words = words_of(whole)
+        tokens = first_tokens(tokenizer_of(self.signature.preprocessing).encode(whole).offsets, words)
+        read_words = [(word, token) for word, token in zip(words, tokens, strict=True) if token >= 0]
+        powers = np.exp(row.astype(np.float64) - row.max(0))
+        shares = powers / powers.sum(0)
+        classes = self.signature.classes or ()
+        best = [int(shares[:, token].argmax()) for _, token in read_words]
+        sure = [float(shares[tag, token]) for tag, (_, token) in zip(best, read_words, strict=True)]
+        spans: list[Span] = []
+        for first, end, label in spans_of([classes[tag] for tag in best], known=classes):
+            start, stop = read_words[first][0][0], read_words[end - 1][0][1]
+            spans.append(
+                Span(text=whole[start:stop], start=start, end=stop, label=label, probability=min(sure[first:end]))
+            )
+        said = "; ".join(f"{span.text} ({span.label})" for span in spans) or "none"
+        return Prediction(source=name, label=said, probability=None, scores={}, spans=tuple(spans))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

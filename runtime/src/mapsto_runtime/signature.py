@@ -107,8 +107,9 @@ class Signature:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     classes: tuple[str, ...] | None = None
     """Names of the outputs' classes in order; None for an embedding."""
-    answers: Literal["classes", "labels", "values"] = "classes"
-    """What the outputs are: scores of classes of which one is right, of labels each by itself, or numbers."""
+    answers: Literal["classes", "labels", "values", "tags"] = "classes"
+    """What the outputs are: scores of classes of which one is right, of labels each by itself, numbers, or for each token of a text scores
+    of the tags, of which that of a word's first token counts."""
 
     def __post_init__(self) -> None:
         plain = self.preprocessing.kind != "image" and bool(self.inputs)
@@ -164,7 +165,7 @@ class Signature:
         if not tree["inputs"] or not tree["outputs"]:
             raise ValueError("it names no input or no output")
         classes, answers = tree["classes"], tree.get("answers", "classes")
-        if answers not in ("classes", "labels", "values"):
+        if answers not in ("classes", "labels", "values", "tags"):
             raise ValueError(f"its answers are {answers!r}")
         return Signature(
             inputs=specs(tree["inputs"]),

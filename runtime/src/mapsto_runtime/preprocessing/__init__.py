@@ -46,6 +46,8 @@ class Read:
     """Of rows of a table that cannot be used."""
     notes: tuple[str, ...] = ()
     """What was done that the user should know, as where missing values were filled."""
+    texts: tuple[Text, ...] = ()
+    """Of texts: each sample as it was given; of token ids none."""
 
 
 def read(source: Input, signature: Signature) -> Read:
@@ -126,6 +128,7 @@ def _texts(source: Input, before: Preprocessing, name: str) -> Read:
         numbers=done.numbers,
         errors=tuple(done.errors[number] for number in sorted(done.errors)),
         notes=tuple(f"{short(name)}: {note}" for note in (*notes, *done.notes)),
+        texts=tuple(texts[number] for number in done.numbers),
     )
 
 

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ASSET", "Encoded", "Text", "batches", "digest", "encoded", "joined", "tokenizer_of", "trimmed"]
+__all__ = [
+    "ASSET",
+    "Encoded",
+    "Text",
+    "batches",
+    "digest",
+    "encoded",
+    "joined",
+    "one_length",
+    "tokenizer_of",
+    "trimmed",
+]
 
 ASSET = "tokenizer.json"
 """The tokenizer's name among a network's assets and a package's files."""
@@ -172,6 +183,21 @@ def trimmed(ids: NDArray[Any], padding: int) -> NDArray[Any]:
 
     used = np.flatnonzero((ids != padding).reshape(-1, ids.shape[-1]).any(0))
     return ids[..., : int(used[-1]) + 1 if len(used) else 1]
+
+
+def one_length(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Outputs of batches one after another; where they are of tokens (N, K, L), filled with 0 behind the last of each.
+
+    >>> import numpy as np
+    >>> one_length([np.ones((1, 1, 1)), np.ones((1, 1, 2))]).tolist()
+    [[[1.0, 0.0]], [[1.0, 1.0]]]
+    """
+    import numpy as np
+
+    if parts[0].ndim < 3:
+        return np.concatenate(parts)
+    length = max(part.shape[-1] for part in parts)
+    return np.concatenate([np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, length - part.shape[-1])]) for part in parts])
 
 
 def joined(parts: Sequence[NDArray[Any]], padding: int) -> NDArray[Any]:

@@ -36,6 +36,7 @@ class _Task(Enum):
     CLASSES = "classes"
     LABELS = "labels"
     VALUES = "values"
+    TAGS = "tags"
 
 
 class _Weights(Enum):
@@ -66,8 +67,8 @@ def adapt(
     task: Annotated[
         _Task,
         typer.Option(
-            help="Whether a table's target is a class or a value, or of texts several labels; auto: a class or a value, by what the "
-            "column holds."
+            help="Whether a table's target is a class or a value, or of texts several labels or a tag for each word; auto: a class or a "
+            "value, by what the column holds."
         ),
     ] = _Task.AUTO,
     separator: Annotated[
@@ -134,6 +135,8 @@ def adapt(
 
     Example: mapsto adapt mails.csv --text text --target tags --task labels
 
+    Example: mapsto adapt names.jsonl --task tags
+
     Example: mapsto adapt questions.csv --text first --text second --target same
 
     Example: mapsto adapt table.csv --target column --exclude a --class-weights balanced
@@ -190,7 +193,9 @@ def adapt(
         }
         print_json({**found, **said, "package": str(folder / "package")})
         return
-    for line in _counts(found["classes"], "row" if target and not text else "example"):
+    tagged = found.get("task") == "tags"
+    counted = "span" if tagged else "row" if target and not text else "example"
+    for line in _counts(found["classes"], counted):
         print_text(f"  {line}")
     if "per_label" in found:
         print_labels(found["per_label"])
@@ -200,7 +205,9 @@ def adapt(
     if "out_of_scope" in found:
         print_text(_scope(found["out_of_scope"], str(out_of_scope)))
     file = "FILE.csv" if target else "FILE"
-    example = command("mapsto predict {folder} {file}", folder=folder, file=found["example"] if text else file)
+    example = command(
+        "mapsto predict {folder} {file}", folder=folder, file=found["example"] if text or tagged else file
+    )
     page = f" and {folder / 'report.html'}" if "ways" in found and (not target or text) else ""
     print_text(f"wrote {folder / 'package'}{page}; try it with: {example}")
 
@@ -209,7 +216,7 @@ def adapt(
 class _Columns:
     """The options of tables."""
 
-    task: Literal["auto", "classes", "labels", "values"]
+    task: Literal["auto", "classes", "labels", "values", "tags"]
     separator: str
     include: tuple[str, ...]
     exclude: tuple[str, ...]
@@ -270,6 +277,8 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
         raise SpecError(
             "it is for texts", where="--out-of-scope", hint="name the column of texts with --text, or leave it out"
         )
+    if columns.task == "tags":
+        return _of_tags(asked, columns, ctx)
     if asked.text:
         return _of_texts(asked, columns, ctx, listener)
     if asked.targets:
@@ -343,10 +352,10 @@ def _of_table(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
 
     examples, target = asked.examples, asked.targets[0]
     task = columns.task
-    if len(asked.targets) > 1 or task == "labels":
+    if len(asked.targets) > 1 or task in ("labels", "tags"):
         raise SpecError(
             "several labels are predicted from texts alone",
-            where="--task" if task == "labels" else "--target",
+            where="--task" if task != "auto" else "--target",
             hint="name the column of texts with --text, or one column to predict and --task classes",
         )
     if asked.learner is not None:
@@ -418,7 +427,8 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
         if value:
             raise SpecError("it is for the columns of a table", where=f"--{name}", hint="leave it out for texts")
     require_table(asked.examples, asked.text, asked.targets)
-    task = task_of(columns.task, asked.examples, asked.targets, ctx)
+    wanted = "auto" if columns.task == "tags" else columns.task
+    task = task_of(wanted, asked.examples, asked.targets, ctx)
     start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step, texts=len(asked.text))
     if task != "classes":
         if columns.out_of_scope is not None:
@@ -437,6 +447,28 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
     examples = with_pretraining(examples, start.network, samples, asked.minutes, ctx)
     found = _of_network(start, samples, examples, asked, ctx, listener)
     return {"learner": start.name, **found, "example": example_of(data)}
+
+
+def _of_tags(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
+    """Fit a head that tags each word to a pretrained encoder."""
+    from mapsto.cli.adapt.tagging import adapt_to_tags
+    from mapsto.cli.adapt.texts import encoder_at_hand
+    from mapsto.report import build as reports
+
+    given = {
+        "--unlabelled": asked.unlabelled,
+        "--limit": asked.limits,
+        "--class-weights": asked.class_weights != "none",
+        "--out-of-scope": columns.out_of_scope,
+        "--include": columns.include,
+        "--exclude": columns.exclude,
+    }
+    for name in (name for name, value in given.items() if value):
+        raise SpecError("it is of no use where words are tagged", where=name, hint="leave it out")
+    start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step)
+    package, found = adapt_to_tags(start.network, asked.examples, asked.text, asked.targets, ctx)
+    reports.save_package(package, asked.folder / "package")
+    return {"learner": start.name, **found}
 
 
 def _of_text_targets(
@@ -513,6 +545,11 @@ def _sureness(result: dict[str, Any]) -> str:
         always = f"{result['rmse_of_mean']:.4g} by always answering the mean"
         agree = f", correlation {result['correlation']:.3f}" if "correlation" in result else ""
         return f"{text}; root mean squared error {result['rmse']:.4g} by cross-validation ({always}){agree}"
+    if "span_f1_percent" in result:
+        return (
+            f"{text}; {result['words_percent']:.4g} % of the words are tagged right, F1 of spans {result['span_f1_percent']:.4g} %, by "
+            f"cross-validation in {result['folds']} folds"
+        )
     if "exact_percent" in result:
         return (
             f"{text}; all labels of a text are right for {result['exact_percent']:.4g} %, F1 of all labels together "

@@ -13,7 +13,7 @@ from mapsto.kinds import Preprocessing
 from mapsto.nn.kernels.malloc import keep_pages
 from mapsto.nn.network.head import embed
 from mapsto.nn.network.preprocess import prepare
-from mapsto_runtime.preprocessing.texts import batches
+from mapsto_runtime.preprocessing.texts import batches, one_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,9 @@ def _of_texts(
 ) -> Tensor:
     """In batches of like length, in the order in which the texts are given."""
     parts = list(batches(ids, preprocessing.padding, batch_size))
-    found = torch.cat([call(prepare(part, preprocessing, device=device)).float().cpu() for _, part in parts])
+    found = torch.as_tensor(
+        one_length([call(prepare(part, preprocessing, device=device)).float().cpu().numpy() for _, part in parts])
+    )
     return found[torch.as_tensor(np.concatenate([places for places, _ in parts])).argsort()]
 
 

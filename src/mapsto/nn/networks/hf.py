@@ -60,6 +60,7 @@ class TextEncoder(nn.Module):
         self.branches = 1
         """Encoders whose embeddings stand side by side (`mapsto.nn.edits.tuned_branch`); each is normalised by itself."""
         self.texts = texts
+        self.per_token = False
         self.embedding = embedding if texts == 1 else _PARTS * embedding
         self.classifier = classifier_of(self.embedding, classes)
 
@@ -89,6 +90,8 @@ class TextEncoder(nn.Module):
         return nn.functional.normalize(mean.unflatten(1, (self.branches, -1)), dim=2).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.per_token:  # as `nn.edits.token_head` sets it: (N, K, L)
+            return self.classifier(self.hidden(x)).transpose(1, 2)
         return self.classifier(self.embed(x))
 
 
