@@ -40,7 +40,7 @@ def files(place: Path, texts: int, examples: int = 4) -> tuple[Path, Path]:
 
 
 def prepared(network: Network, table: Path, pool: Path, minutes: float, ctx: Context) -> Examples:
-    examples, data = examples_of(table, ["text"], "intent", pool, class_weights="none")
+    examples, data = examples_of(table, ["text"], "intent", pool, class_weights="none", network=network)
     return with_pretraining(examples, network, ctx.dataset(data, for_=network.signature.preprocessing), minutes, ctx)
 
 

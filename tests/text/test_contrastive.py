@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from mapsto import adapt, datasets, evaluate, export, networks
 from mapsto.context import SilentContext
@@ -15,9 +16,10 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.adapt.contrastive_tuning import BalancedBatches
 from mapsto.nn.adapt.features import features
-from mapsto.nn.adapt.top_layers import HiddenStates, TopLayers
+from mapsto.nn.adapt.top_layers import HiddenStates, TopLayers, tunable_layers
 from mapsto.nn.network.inference import forward
 from mapsto.report.build import save_package
+from mapsto.search.adapt import Examples, Small, adaptation_recipe
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing.texts import encoded
 from tests.text.test_label_names import table
@@ -117,3 +119,17 @@ def test_what_cannot_be_tuned_is_refused(encoder: Network, file: Path) -> None:
         )
     with pytest.raises(DomainError, match="cannot have a copy"):
         tuned(tuned(encoder, file), file)
+
+
+def test_mapsto_adapt_tries_it_where_the_layers_can_be_parted(encoder: Network) -> None:
+    assert tunable_layers(encoder) == 1
+    assert tunable_layers(networks.conv4(size=16, channels=1, width=4, classes=10)(seed=0)) == 0
+    labelled = {"text": {"file": "a.csv", "target": "intent"}}
+    node = {"networks.minilm": {}}
+    for small, answer in ((None, None), (Small(head="classifier"), "tuned")):
+        examples = Examples(labelled=labelled, augment=False, contrastive=2)
+        text = adaptation_recipe(network=node, examples=examples, title="t", folds=2, small=small)
+        ((step,),) = (each["fork"]["tuned_without_1"] for each in yaml.safe_load(text)["steps"] if "fork" in each)
+        fields = step["adapt.contrastive"]
+        assert fields["layers"] == 2
+        assert fields.get("answer") == answer

@@ -2,9 +2,9 @@
 
 A text encoder may be trained further on a pool of unlabelled texts, and is kept as it was where the examples are not sure of the other.
 The way to adapt is chosen by cross-validation on the labelled examples (`adapt.best`), with a pool of unlabelled ones where there is one.
-Where there is time, fine-tuning is tried beside it, and judged on the same examples fold by fold. Where the package is to be small, the
-adapted network is pruned to the share that is left, refitted and quantized on the pool without training, and its head is fitted
-anew: to what the adapted network answers to the pool, without one to the examples.
+Where there is time, fine-tuning (of texts contrastive tuning) is tried beside it, and judged on the same examples fold by fold. Where the
+package is to be small, the adapted network is pruned to the share that is left, refitted and quantized on the pool without training, and
+its head is fitted anew: to what the adapted network answers to the pool, without one to the examples.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Examples:
     class_weights: str = "none"
     augment: bool = True
     """Whether random changes of the examples are tried."""
+    contrastive: int = 0
+    """Of texts: so many top layers are tuned by `adapt.contrastive`, in the place of `adapt.finetune`; 0: not that."""
     pretraining: dict[str, Any] | None = None
     """The step that trains the network further on the pool, without its `data`; where the examples are not sure of it, it is undone."""
     out_of_scope: str | None = None
@@ -88,7 +90,7 @@ def adaptation_recipe(
             f"without_{number}": {"fold": {"data": "$examples", "folds": folds, "number": number}}
             for number in range(folds)
         }
-        steps: list[dict[str, Any]] = [*_with_tuned(examples, folds, observe)]
+        steps: list[dict[str, Any]] = [*_with_tuned(examples, folds, observe, small=small is not None)]
     else:
         steps = [{**frozen, "as": "adapted", "observe": {**observe, "size": {"evaluate.size": {}}}}]
     if small is not None:
@@ -153,17 +155,22 @@ def _fields(examples: Examples, labelled: str) -> dict[str, Any]:
     return found
 
 
-def _with_tuned(examples: Examples, folds: int, observe: dict[str, Any]) -> list[dict[str, Any]]:
+def _with_tuned(examples: Examples, folds: int, observe: dict[str, Any], *, small: bool) -> list[dict[str, Any]]:
     """A frozen embedding and a tuned one beside it, and the choice by what both get right of the same held-out examples."""
+    tuning = "adapt.contrastive" if examples.contrastive else "adapt.finetune"
 
     def branches(labelled: str, suffix: str, entries: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         best = {"adapt.best": _fields(examples, labelled)}
         tuned: dict[str, Any] = {"data": labelled, **({"augment": "auto"} if examples.augment else {})}
         if examples.class_weights != "none":
             tuned["class_weights"] = examples.class_weights
+        if examples.contrastive:
+            tuned["layers"] = examples.contrastive
+            if small:  # two branches would be pruned apart
+                tuned["answer"] = "tuned"
         return {
             f"frozen{suffix}": [{**best, **entries}],
-            f"tuned{suffix}": [{"adapt.finetune": tuned, **entries}],
+            f"tuned{suffix}": [{tuning: tuned, **entries}],
         }
 
     fork = branches("$examples", "", {"observe": observe} if observe else {})

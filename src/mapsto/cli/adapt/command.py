@@ -441,6 +441,7 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
         asked.unlabelled,
         class_weights=asked.class_weights,
         out_of_scope=columns.out_of_scope,
+        network=start.network,
     )
     with ctx.giving(start.network):
         samples = ctx.dataset(data)

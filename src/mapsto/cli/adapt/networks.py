@@ -23,6 +23,8 @@ __all__ = ["Asked", "adapt_network", "figures_of", "network_node"]
 
 _EPOCHS = 30
 """Passes over the examples that fine-tuning is taken to need, for the estimate of its time."""
+_CONTRASTIVE_EPOCHS = 8
+"""Of `adapt.contrastive`, whose lower layers are run once."""
 _BACKWARD = 3
 """Times of a forward pass that a step of training takes."""
 _FOLDS = 3
@@ -157,11 +159,16 @@ def _folds_of_tuning(network: Network, samples: Samples, asked: Asked, ctx: Cont
     """The folds by which fine-tuning is judged; 0 where it is not tried, which is said."""
     import numpy as np
 
+    from mapsto.nn.adapt.top_layers import share_of_layers
+
     least = int(np.bincount(samples.labels, minlength=len(samples.classes)).min())
     if not asked.minutes or least < 2:
         return 0
     folds = min(_FOLDS, least)
-    seconds = _seconds_a_sample(network, samples, ctx) * _BACKWARD * _EPOCHS * len(samples) * (folds + 1)
+    epochs: float = _EPOCHS
+    if asked.examples.contrastive:
+        epochs = _CONTRASTIVE_EPOCHS * share_of_layers(network, asked.examples.contrastive)
+    seconds = _seconds_a_sample(network, samples, ctx) * _BACKWARD * epochs * len(samples) * (folds + 1)
     if seconds <= 60 * asked.minutes:
         return folds
     ctx.note(
@@ -247,9 +254,10 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
         found = steps["adapted.accuracy"]["report"]
         accuracy = found["metrics"]["accuracy"]["value"]
         rows = {row[0]: row[1] for row in found["tables"]["candidates"]["rows"]}
-        ways = [{"way": "fine-tuning", "accuracy": rows.get("tuned", ""), "taken": ""}, *ways]
+        tuning = "contrastive tuning" if _is_contrastive(steps) else "fine-tuning"
+        ways = [{"way": tuning, "accuracy": rows.get("tuned", ""), "taken": ""}, *ways]
         if rows.get("tuned") == accuracy and rows.get("frozen") != accuracy:
-            method = "fine-tuning"
+            method = tuning
             ways = [{**way, "taken": "yes" if way["way"] == method else ""} for way in ways]
     sure = sure_of(accuracy, samples, folds)
     agreement = tables.get("small", {}).get("agreement")
@@ -263,6 +271,10 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
     said = {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
     size = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
     return {"method": method, "ways": ways, **sure, "bytes": size, **said}
+
+
+def _is_contrastive(steps: Mapping[str, Mapping[str, Any]]) -> bool:
+    return steps.get("tuned", {}).get("name") == "adapt.contrastive"
 
 
 def _accuracy_before(steps: Mapping[str, Mapping[str, Any]]) -> float:

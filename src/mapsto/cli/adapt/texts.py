@@ -13,7 +13,7 @@ from mapsto.errors import DataError, DomainError, SpecError, command
 
 if TYPE_CHECKING:
     from mapsto.context import Context
-    from mapsto.kinds import Dataset
+    from mapsto.kinds import Dataset, Network
     from mapsto.search.adapt import Examples
 
 __all__ = ["encoder_at_hand", "example_of", "examples_of", "require_table", "targets_of"]
@@ -93,12 +93,14 @@ def examples_of(
     unlabelled: Path | None,
     *,
     class_weights: str,
+    network: Network,
     out_of_scope: str | None = None,
 ) -> tuple[Examples, Dataset]:
-    """What the recipe says of the data, and the labelled examples, one class each; rows of the class `out_of_scope` are none of them."""
+    """What the recipe says of the data for `network`, and the labelled examples, one class each; those of `out_of_scope` are none."""
     from mapsto import discovery
     from mapsto.data.io.download import locate
     from mapsto.data.io.tables import read_table, target_of
+    from mapsto.nn.adapt.top_layers import tunable_layers
     from mapsto.search.adapt import Examples
 
     column: Any = text[0] if len(text) == 1 else list(text)
@@ -126,6 +128,7 @@ def examples_of(
         pool=pool,
         class_weights=class_weights,
         augment=False,
+        contrastive=tunable_layers(network) if len(text) == 1 else 0,
         out_of_scope=out_of_scope,
         outside=outside,
     )

@@ -19,19 +19,38 @@ from mapsto.nn.train.language.encoder_parts import encoder_of, layers_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HiddenStates", "TopLayers", "path_of_layers"]
+__all__ = ["HiddenStates", "TopLayers", "path_of_layers", "share_of_layers", "tunable_layers"]
 
 _CHUNK = 32
 """Texts, of like length, that are worked on at once."""
 _MOST_KEPT = 1 << 31
 """Bytes of hidden states that are kept; where there would be more they are computed again each time."""
 _AGREE = 1e-3
+_USUAL = 3
+"""Top layers that `adapt.contrastive` tunes by default."""
 
 
 def path_of_layers(module: TextEncoder) -> str:
     """The dotted path of the encoder's list of layers. Raises `DomainError` where it has none."""
     layers = layers_of(module)
     return next(path for path, part in module.named_modules() if part is layers)
+
+
+def tunable_layers(value: Network) -> int:
+    """How many top layers are worth tuning: three of six and more, half of fewer; 0 where they cannot be parted from the others."""
+    try:
+        count = min(_USUAL, len(layers_of(encoder_of(value, where="top layers"))) // 2)
+        if count:
+            ids = np.full((2, 4), value.signature.preprocessing.padding + 1, np.int64)
+            HiddenStates(value, ids, count, torch.device("cpu"), where="top layers")
+    except DomainError:
+        return 0
+    return count
+
+
+def share_of_layers(value: Network, count: int) -> float:
+    """The share of the encoder's layers that so many are."""
+    return count / len(layers_of(encoder_of(value, where="top layers")))
 
 
 class _Given(nn.Module):
