@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
 from urllib.parse import quote
 
 import numpy as np
@@ -258,9 +258,10 @@ class Client:
         if raw is None:
             raw = self._raw[model] = [each["name"] for each in self.metadata(model)["parameters"].get("raw_inputs", ())]
         if raw and raw[0].startswith("text"):
-            rows = [(each,) if isinstance(each, str) else each for each in inputs]
+            rows = [(each,) if isinstance(each, str) else cast("tuple[str, ...]", each) for each in inputs]
             return [_column(name, [row[place] for row in rows]) for place, name in enumerate(raw)]
-        data = [base64.b64encode(each if isinstance(each, bytes) else _content(Path(each))).decode() for each in inputs]
+        files = cast("Sequence[str | Path | bytes]", inputs)
+        data = [base64.b64encode(each if isinstance(each, bytes) else _content(Path(each))).decode() for each in files]
         return [
             {
                 "name": "image",

@@ -130,7 +130,7 @@ class Connection(HttpToolsProtocol):
         elif self._received:  # blank lines before a request are part of it
             self._phase, self._began = _HEADERS, self._last
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Whether the connection stays open for an answer: a client that sends no more may still wait for what it asked."""
         if self._is_free() or self._refused or self._phase == _BODY:
             return False
