@@ -127,7 +127,7 @@ def examples_of(
         labelled=labelled,
         pool=pool,
         class_weights=class_weights,
-        augment=False,
+        augment=False,  # copies hardly ever gain what their embeddings cost: docs/augment.md
         contrastive=tunable_layers(network) if len(text) == 1 else 0,
         out_of_scope=out_of_scope,
         outside=outside,
