@@ -108,6 +108,7 @@ NOT_HERE = {
     "networks.saved": "reads a folder of the reader's",
     "networks.timm": "needs the extra timm",
     "prune.embedding_rows": "reads a file of the reader's",
+    "distill.static": "reads a file of the reader's",
     "prune.vocabulary": "reads a file of the reader's",
     "arrays": "reads a file of the reader's",
     "images": "reads a file of the reader's",

@@ -247,6 +247,7 @@ BEFORE: dict[str, list[dict[str, Any]]] = {
     "meta.optimizer": [{"networks.update_rule": {}}],
     "prune.blocks": [TRANSFORMER],
     "prune.embedding_rows": [TEXT],
+    "distill.static": [{"networks.minilm": {}}],
     "prune.vocabulary": [{"networks.minilm": {}}],
     "prune.heads": [TRANSFORMER],
     "prune.meta": [EMBEDDING],
@@ -264,6 +265,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "meta.semi": {"tasks": {"episodes": {"data": "$images", "ways": 5, "shots": 1, "unlabelled": 5}}},
     "networks.hf_text": next(iter(TEXT.values())),
     "prune.embedding_rows": {"data": "$texts"},
+    "distill.static": {"data": "$texts"},
     "prune.vocabulary": {"data": "$texts"},
     "prune.gradual": {
         "criterion": {"prune.magnitude": {"macs": 0.5}},

@@ -4,22 +4,32 @@ A text encoder may be trained further on a pool of unlabelled texts, and is kept
 The way to adapt is chosen by cross-validation on the labelled examples (`adapt.best`), with a pool of unlabelled ones where there is one.
 Where there is time, fine-tuning (of texts contrastive tuning) is tried beside it, and judged on the same examples fold by fold. Where the
 package is to be small, the adapted network is pruned to the share that is left, refitted and quantized on the pool without training, and
-its head is fitted anew: to what the adapted network answers to the pool, without one to the examples.
+its head is fitted anew: to what the adapted network answers to the pool, without one to the examples. An encoder of texts
+is first left with the words of its texts and quantized, then with half of its layers, then a static table of words takes its place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mapsto.search.recipe_text import recipe_text
 
-__all__ = ["Examples", "Small", "adaptation_recipe", "share_to_fit"]
+__all__ = ["TEXT_WAYS", "Examples", "Small", "TextWay", "adaptation_recipe", "share_to_fit", "text_steps"]
 
 _SAMPLES = 256
 """Unlabelled samples that pruning and quantization look at."""
 _SPARE = 0.99
 """Of the share of parameters that would just fit, what is taken: the number of channels is rounded."""
+
+
+TextWay = Literal["int8", "layers", "static"]
+TEXT_WAYS: dict[TextWay, str] = {
+    "int8": "the words of the texts in int8",
+    "layers": "half of the layers",
+    "static": "a static table of words",
+}
+"""Ways to make an encoder of texts small, each smaller than the one before → in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,8 @@ class Small:
 
     share: float = 1.0
     """Of the adapted network's parameters, in (0, 1]; 1 leaves it whole, and quantizes it alone."""
+    texts: TextWay | None = None
+    """How an encoder of texts is made small, in place of `share`."""
 
 
 def adaptation_recipe(
@@ -191,6 +203,13 @@ def _with_tuned(examples: Examples, folds: int, observe: dict[str, Any], *, smal
 
 def _smaller(examples: Examples, small: Small, observe: dict[str, Any]) -> list[dict[str, Any]]:
     unlabelled = "$examples" if examples.pool is None else "$pool"
+    head: dict[str, Any]
+    if small.texts is not None:
+        head = {"adapt.best": _fields(examples, "$examples")}
+        words: dict[str, Any] = {"prune.vocabulary": {"data": unlabelled, "min_count": MIN_COUNT}, "as": "words"}
+        made = text_steps(small.texts, data=unlabelled, head=small.head)
+        made[-1]["as"] = "int8"
+        return [words, *made, {**head, "as": "small", "observe": {**observe, "size": {"evaluate.size": {}}}}]
     steps: list[dict[str, Any]] = []
     if small.share < 1:
         steps += [
@@ -200,7 +219,7 @@ def _smaller(examples: Examples, small: Small, observe: dict[str, Any]) -> list[
             },
             {"prune.reconstruct": {"data": unlabelled, "teacher": "$adapted", "samples": _SAMPLES}, "as": "refitted"},
         ]
-    head: dict[str, Any] = {"adapt.best": _fields(examples, "$examples")}
+    head = {"adapt.best": _fields(examples, "$examples")}
     if examples.pool is not None:
         head = {"distill.head": {"data": "$pool", "teacher": "$adapted"}}
     return [
@@ -208,3 +227,21 @@ def _smaller(examples: Examples, small: Small, observe: dict[str, Any]) -> list[
         {"quantize.static": {"data": unlabelled, "samples": _SAMPLES, "skip": [small.head]}, "as": "int8"},
         {**head, "as": "small", "observe": {**observe, "size": {"evaluate.size": {}}}},
     ]
+
+
+MIN_COUNT = 2
+"""Times that a word occurs in the texts to keep a vector: of CLINC150 half of the words occur once, and are spelled by pieces."""
+
+
+def text_steps(way: TextWay, *, data: str, head: str | None = None) -> list[dict[str, Any]]:
+    """From the network labelled ``words``, which has the vocabulary of the texts `data`, to a smaller one in int8, in steps.
+
+    `head` is the path of a head that stays in float. After ``static`` there is none: it has another embedding.
+    """
+    quantized: dict[str, Any] = {"quantize.dynamic": {} if head is None or way == "static" else {"skip": [head]}}
+    if way == "layers":
+        taught = {"data": data, "teacher": "$words"}
+        return [{"prune.blocks": {"share": 0.5, "data": data}}, {"distill.embedding": taught}, quantized]
+    if way == "static":
+        return [{"distill.static": {"data": data}}, quantized]
+    return [quantized]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.cli.adapt.ways import sure_of, ways_in
 from mapsto.errors import DomainError, command
-from mapsto.search.adapt import Examples, Small, adaptation_recipe, share_to_fit
+from mapsto.search.adapt import TEXT_WAYS, Examples, Small, TextWay, adaptation_recipe, share_to_fit
 
 if TYPE_CHECKING:
     from mapsto.context import Context
@@ -96,8 +96,10 @@ def adapt_network(
     _require_within_reach(network, asked)
     folds = _folds_of_tuning(network, samples, asked, ctx)
     share, over = 1.0, ""
-    for _ in range(_TRIES):
-        small = Small(head=require_head_path(network.module()), share=share) if asked.limits else None
+    ways: list[TextWay] = list(TEXT_WAYS) if network.signature.preprocessing.kind == "text" else []
+    for number in range(len(ways) or _TRIES):
+        way = ways[number] if ways else None
+        small = Small(head=require_head_path(network.module()), share=share, texts=way) if asked.limits else None
         text = adaptation_recipe(
             network=node, examples=asked.examples, title=asked.title, folds=folds, small=small, seed=asked.seed
         )
@@ -108,6 +110,9 @@ def adapt_network(
             package = with_training_digests(result.value(), samples.inputs, ctx)
             reports.save(report, asked.folder, recipe_yaml=text, package=package)
             return report
+        if way is not None:
+            ctx.note(f"{over}, with {TEXT_WAYS[way]}{_right(report, samples, folds)}")
+            continue
         share = _next_share(report, asked.limits, share)
         if share < _LEAST_SHARE:
             break
@@ -115,8 +120,16 @@ def adapt_network(
     raise _out_of_reach(f"{over}, and less is left of the network than can be adapted without training", asked)
 
 
+def _right(report: Mapping[str, Any], samples: Samples, folds: int) -> str:
+    """How often the small network is right, in words; empty where that is not known."""
+    accuracy = figures_of(report, samples, folds).get("accuracy_percent")
+    return "" if accuracy is None else f" (right on {accuracy:.4g} % by cross-validation)"
+
+
 def _require_within_reach(network: Network, asked: Asked) -> None:
     """Raises `DomainError`, for a limit that not even the smallest network that is tried can keep."""
+    if network.signature.preprocessing.kind == "text":
+        return
     parameters = sum(each.numel() for each in network.module().parameters())
     least = math.floor(parameters * _LEAST_SHARE)
     for limit in asked.limits:

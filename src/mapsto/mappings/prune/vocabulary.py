@@ -34,25 +34,9 @@ _TOLERANCE = 1e-3
 
 def _encoder() -> Network:
     """For the contract suite: an encoder with a token for each grey of its images, as if they were texts."""
-    import json
+    from mapsto.nn.network.examples import reading_greys
 
-    from mapsto import discovery
-    from mapsto.kinds import Preprocessing
-
-    source = discovery.find("mappings", "networks.hf_text")
-    network = source(configuration={**source.contract["configuration"], "vocab_size": 256}, length=8)(seed=0)
-    words = {"[PAD]": 0, "[UNK]": 1, **{f"grey{number}": number for number in range(2, 256)}}
-    pieces = {
-        "type": "WordPiece",
-        "unk_token": "[UNK]",
-        "continuing_subword_prefix": "##",
-        "max_input_chars_per_word": 99,
-    }
-    tree = {"version": "1.0", "added_tokens": [], "model": {**pieces, "vocab": words}}
-    tokenizer = json.dumps(tree).encode()
-    read = Preprocessing(kind="text", tokenizer=digest(tokenizer), length=8, tokenizer_json=tokenizer)
-    signature = dataclasses.replace(network.signature, preprocessing=read)
-    return dataclasses.replace(network, signature=signature, assets={ASSET: tokenizer})
+    return reading_greys()
 
 
 class Vocabulary(Mapping[Network, Network]):

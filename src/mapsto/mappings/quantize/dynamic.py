@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Dynamic"]
 
+_LEAST_WIDTH = 8
+"""Numbers of an embedding's row from which on codes and a step of its own take fewer bytes than floats."""
+
 
 class Dynamic(Mapping[Network, Network]):
     """Attach quantizers to weights, and let layers quantize their inputs.
@@ -84,7 +87,8 @@ class Dynamic(Mapping[Network, Network]):
         floats = left_in_float(module, graph, names, given=reasons)
         if self.layers == "linear":
             floats = {path: LINEAR_ALONE if is_convolution(module, path) else why for path, why in floats.items()}
-        require_quantized(len(names), floats, where=self.name)
+        tables = _tables(module, self.skip) if self.tables else ()
+        require_quantized(len(names) + len(tables), floats, where=self.name)
         tell(floats, ctx, count=len(names), asked=(*reasons.values(), LINEAR_ALONE))
         reduce_range = needs_reduced_range() if self.reduce_range == "auto" else self.reduce_range
         weights = tuple(
@@ -99,7 +103,7 @@ class Dynamic(Mapping[Network, Network]):
             )
             for name in names
         )
-        attach = DynamicQuantizers(weights=weights, tables=_tables(module, self.skip) if self.tables else ())
+        attach = DynamicQuantizers(weights=weights, tables=tables)
         return value.with_module(attach.apply(module), *fold, attach)
 
 
@@ -115,5 +119,6 @@ def _tables(module: nn.Module, skip: tuple[str, ...]) -> tuple[str, ...]:
         for path, part in module.named_modules()
         if isinstance(part, nn.Embedding)
         and names[id(part.weight)] == 1
+        and part.embedding_dim >= _LEAST_WIDTH
         and not any(path == above or path.startswith(f"{above}.") for above in skip)
     )

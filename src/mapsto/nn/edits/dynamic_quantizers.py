@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
@@ -45,10 +44,14 @@ class DynamicQuantizers(Edit):
     1.0
     """
 
-    weights: tuple[Quantizer, ...] = Field(min_length=1)
+    weights: tuple[Quantizer, ...] = ()
     """A symmetric quantizer for each weight, with a scale for each output."""
     tables: tuple[str, ...] = ()
     """Names of the weights of embeddings whose rows are stored as int8."""
+
+    def __post_init__(self) -> None:
+        if not self.weights and not self.tables:
+            raise DomainError("it names no weight and no table", where="dynamic_quantizers", hint="name one")
 
     def apply(self, module: nn.Module) -> nn.Module:
         if is_quantized(module):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mapsto.kinds import Network, Signature
 
-__all__ = ["example_batch", "example_inputs"]
+__all__ = ["example_batch", "example_inputs", "reading_greys"]
 
 
 def example_batch(network: Network, batch: int = 2) -> Tensor:
@@ -47,3 +47,28 @@ def _texts(signature: Signature, batch: int, generator: torch.Generator) -> Tens
     ids = torch.randint(0, most, shape, generator=generator)
     ids[1::2, ..., -(-shape[-1] // 2) :] = read.padding
     return ids
+
+
+def reading_greys() -> Network:
+    """A small encoder with a token for each grey of an image, as if that were a text; for doctests and the contract suite."""
+    import dataclasses
+    import json
+
+    from mapsto import discovery
+    from mapsto.kinds import Preprocessing
+    from mapsto_runtime.preprocessing.texts import ASSET, digest
+
+    source = discovery.find("mappings", "networks.hf_text")
+    network = source(configuration={**source.contract["configuration"], "vocab_size": 256}, length=8)(seed=0)
+    words = {"[PAD]": 0, "[UNK]": 1, **{f"grey{number}": number for number in range(2, 256)}}
+    pieces = {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 99,
+    }
+    tree = {"version": "1.0", "added_tokens": [], "model": {**pieces, "vocab": words}}
+    tokenizer = json.dumps(tree).encode()
+    read = Preprocessing(kind="text", tokenizer=digest(tokenizer), length=8, tokenizer_json=tokenizer)
+    signature = dataclasses.replace(network.signature, preprocessing=read)
+    return dataclasses.replace(network, signature=signature, assets={ASSET: tokenizer})
