@@ -316,6 +316,8 @@ class GradientBased(Episodic):
             names.append("threads")
             if self.batch_norm == "transductive" and is_fusable(learner.network) and compiled_kernels():
                 names.append("fused")
+        if any(map(_of_transformers, learner.network.modules())):
+            return tuple(names)
         names.append("vmap")
         if ctx.device.type == "cuda" and plain and self._is_constant():
             names.append("graph")
@@ -336,6 +338,11 @@ class GradientBased(Episodic):
                 for name in statistics_names(path):
                     statistics[f"{name}@{step}"] = value.tensors[name].clone()
         return statistics
+
+
+def _of_transformers(module: torch.nn.Module) -> bool:
+    """Whether it is of transformers, whose masks are made by what the ids hold, so that tasks cannot be vectorised over."""
+    return type(module).__module__.startswith("transformers.")
 
 
 def _convolves(module: torch.nn.Module) -> bool:
