@@ -33,6 +33,9 @@ def compress(
         ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column of a table that is predicted.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="The column of a table that holds texts; twice for pairs of texts.")
+    ] = None,
     test: Annotated[str | None, typer.Option(help="Data that are only reported on, as --data.")] = None,
     shares: Annotated[
         str, typer.Option(help="Shares of the multiply-accumulates to try, besides the whole network.")
@@ -79,6 +82,8 @@ def compress(
 
     Example: mapsto compress runs/demo digits --limit bytes=200kB
 
+    Example: mapsto compress runs/adapted intents.csv --text text --target intent --limit bytes=13M
+
     Example: mapsto compress package.module:factory=weights.pt photos --limit latency=0.5ms --trust package
     """
     from mapsto import kinds
@@ -102,11 +107,11 @@ def compress(
         raise SpecError(
             "no limit is given", where="mapsto compress", hint="as in --limit latency=0.5ms or --limit bytes=200kB"
         )
-    limits = tuple(compress.parse_limit(text) for text in limit)
+    limits = tuple(compress.parse_limit(each) for each in limit)
     tried = _shares(shares)
     folder = out or Path("runs") / "compress"
     writable(folder)
-    node = compress.data_node(data or examples, target)
+    node = compress.data_node(data or examples, target, columns=tuple(text or ()))
     fields = compress.checkpoint_fields(mean=mean, std=std, input=shape, arguments=arguments, output=output)
     given = compress.model_nodes(model, step, data=node, fields=fields)
     if compress.knows(given, node):
@@ -116,10 +121,14 @@ def compress(
         )
     with kinds.trusting(*(trust or [])):
         signature = compress.signature_of(given)
-    text = compress.compression_recipe(
+    if test is not None:
+        judged = compress.data_node(test, target, columns=tuple(text or ()))
+    else:
+        judged = compress.node_of_test_split(data or examples)
+    recipe_text = compress.compression_recipe(
         model=given,
         data=node,
-        test=compress.data_node(test, target) if test is not None else compress.node_of_test_split(data or examples),
+        test=judged,
         limits=limits,
         shares=tried,
         epochs=epochs,
@@ -129,7 +138,7 @@ def compress(
     )
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(text, encoding="utf-8")
+    recipe.write_text(recipe_text, encoding="utf-8")
     run(
         str(recipe),
         settings=None,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from mapsto.search.recipe_text import recipe_text
 
-__all__ = ["TEXT_WAYS", "Examples", "Small", "TextWay", "adaptation_recipe", "share_to_fit", "text_steps"]
+__all__ = ["MIN_COUNT", "TEXT_WAYS", "Examples", "Small", "TextWay", "adaptation_recipe", "share_to_fit", "text_steps"]
 
 _SAMPLES = 256
 """Unlabelled samples that pruning and quantization look at."""

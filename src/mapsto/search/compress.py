@@ -4,14 +4,15 @@ The whole network quantized, and for each share of the work two branches: prune,
 distillation from the original before it is quantized, which on few or unlike data may do more harm than good. The most accurate branch
 that meets the target is exported; one that cannot be made is left out. A learner stays one: what goes is chosen by its effect after
 adaptation, and the student is taught to adapt as the original does. All choices are made on a held-out part of the data, for a learner on
-classes that the branches were not trained with; test data, where given, are only reported.
+classes that the branches were not trained with; test data, where given, are only reported. An encoder of texts is left with the words of
+its texts, and is then tried in int8, with half of its layers, and as a static table of words.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -25,6 +26,7 @@ from mapsto.errors import DataError, SpecError, nearest
 from mapsto.mapping import fields_of
 from mapsto.nn.export import registry as runtimes
 from mapsto.recipe.yaml_text import read_yaml
+from mapsto.search.adapt import MIN_COUNT, TEXT_WAYS, TextWay, text_steps
 from mapsto.search.recipe_text import recipe_text
 
 if TYPE_CHECKING:
@@ -124,11 +126,11 @@ def parse_limit(text: str) -> Limit:
     return Limit(kind, most, text)
 
 
-def data_node(text: str, target: str | None = None) -> dict[str, Any]:
+def data_node(text: str, target: str | None = None, *, columns: Sequence[str] = ()) -> dict[str, Any]:
     """A data set as a recipe writes it, from a folder of class folders, an ``.npz`` archive, a table's file, or YAML.
 
     Of a folder that is laid out as ``photos/{train,test}/class`` it is the part to train on. `target` is the column of a table that is
-    predicted.
+    predicted, `columns` are those of texts.
 
     >>> data_node("digits"), data_node("{cifar10: {split: train}}")
     ({'digits': {}}, {'cifar10': {'split': 'train'}})
@@ -137,6 +139,12 @@ def data_node(text: str, target: str | None = None) -> dict[str, Any]:
     if place.is_dir():
         learn: dict[str, Any] = {"split": "train"} if "train" in splits_in(place) else {}
         return {"images": {"folder": str(place.resolve()), **learn}}
+    if place.is_file() and columns:
+        if target is None:
+            raise SpecError("texts need the column that is predicted", where=text, hint="name it: --target COLUMN")
+        column = columns[0] if len(columns) == 1 else list(columns)
+        fields = {"text": column, "target": target, "unlabelled": "leave_out"}
+        return {"text": {"file": str(place.resolve()), **fields}}
     if place.is_file():
         kinds = {".npz": "arrays", ".csv": "table", ".tsv": "table", ".parquet": "table"}
         if place.suffix.lower() not in kinds:
@@ -595,7 +603,12 @@ def compression_recipe(
         observe["test"] = plan.test
     original = {**steps[-1], "as": label, "observe": observe if plan.judges_original else {"cost": cost}}
     tried = (1.0, *(share for share in shares if share < 1))
-    branches = {_named("macs", share): _branch(share, label, plan, observe) for share in tried}
+    texts = next(iter(data)) == "text"
+    if texts:
+        branches = {way: _text_branch(way, plan, observe) for way in TEXT_WAYS}
+    else:
+        branches = {_named("macs", share): _branch(share, label, plan, observe) for share in tried}
+    words = [{"prune.vocabulary": {**plan.seen, "min_count": MIN_COUNT}, "as": "words"}] if texts else []
     choose: dict[str, Any] = {
         "by": plan.judge,
         **({} if plan.metric == "accuracy" else {"metric": plan.metric, "maximize": plan.maximize}),
@@ -619,6 +632,7 @@ def compression_recipe(
         "steps": [
             *steps[:-1],
             original,
+            *words,
             {"fork": branches},
             {"choose.best": choose, "as": "chosen", "observe": observe},
             {
@@ -818,6 +832,14 @@ def _cross_validated(
         }
     }
     return {**made, **others}, {**choose, "by": judge, "among": candidates}, {"accuracy": judge, **cost}
+
+
+def _text_branch(way: TextWay, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a way to make an encoder of texts small, after those that give it the words of its texts."""
+    steps = text_steps(way, data=str(plan.seen["data"]))
+    if way == "static":
+        steps.append({"adapt.best": dict(plan.seen)})
+    return [*steps[:-1], {**steps[-1], "observe": observe}]
 
 
 def _branch(share: float, original: str, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
