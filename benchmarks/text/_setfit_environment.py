@@ -10,17 +10,22 @@ from pathlib import Path
 VERSION = "1.2.0"
 PINS = (
     f"setfit=={VERSION}",
-    "sentence-transformers==5.1.2",
+    "sentence-transformers==6.2.0",
     "datasets==5.2.0",
     "evaluate==0.4.6",
     "dill==0.4.1",
     "multiprocess==0.70.19",
     "xxhash==4.1.0",
-    "pandas==2.3.3",
-    "pytz==2025.2",
-    "python-dateutil==2.9.0.post0",
+    "pandas==3.1.1",
+    "pytz==2026.6",
+    "python-dateutil==4.0.0",
     "six==1.17.0",
-    "tzdata==2025.2",
+    "tzdata==2026.6",
+    "requests==2.34.2",
+    "urllib3==2.8.0",
+    "idna==3.20",
+    "charset-normalizer==3.5.3",
+    "certifi==2026.10.19.post1",
 )
 
 
