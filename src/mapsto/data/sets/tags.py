@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from mapsto.data.io.tagged_words import Sentence
 
-__all__ = ["UNTAGGED", "Tags"]
+__all__ = ["Tags"]
 
-UNTAGGED = -100
+_UNTAGGED = -100
 """The label of a token that is no word's first one."""
 _SPLIT_SEED = 0
 
@@ -60,7 +60,7 @@ class Tags(Dataset):
         classes = tags_in(sentences)
         numbers = {tag: number for number, tag in enumerate(classes)}
         longest = max(len(sentence.words) for sentence in sentences)
-        labels = np.full((len(sentences), longest), UNTAGGED, np.int64)
+        labels = np.full((len(sentences), longest), _UNTAGGED, np.int64)
         texts = np.empty(len(sentences), object)
         for row, sentence in enumerate(sentences):
             texts[row] = " ".join(sentence.words)
@@ -132,7 +132,7 @@ class _ReadFor(Dataset):
             raise DomainError("the network takes pairs of texts", where="tags", hint="give one that takes a text")
         texts = samples.inputs.tolist()
         found = encoded(texts, known, self.sentences.file)
-        labels = np.full(found.ids.shape, UNTAGGED, np.int64)
+        labels = np.full(found.ids.shape, _UNTAGGED, np.int64)
         for row, encoding in enumerate(tokenizer_of(known).encode_batch(texts)):
             words = words_between_blanks(texts[row])
             for word, token in enumerate(first_tokens(encoding.offsets, words)):
