@@ -20,6 +20,7 @@ from mapsto.data.augment.feature_dropout import FeatureDropout as _augment_featu
 from mapsto.data.augment.flip import Flip as _augment_flip
 from mapsto.data.augment.grid_mask import GridMask as _augment_grid_mask
 from mapsto.data.augment.invert import Invert as _augment_invert
+from mapsto.data.augment.masked_words import MaskedWords as _augment_masked_words
 from mapsto.data.augment.mixup import Mixup as _augment_mixup
 from mapsto.data.augment.noise import Noise as _augment_noise
 from mapsto.data.augment.posterize import Posterize as _augment_posterize
@@ -34,6 +35,9 @@ from mapsto.data.augment.swap import Swap as _augment_swap
 from mapsto.data.augment.translate_x import TranslateX as _augment_translate_x
 from mapsto.data.augment.translate_y import TranslateY as _augment_translate_y
 from mapsto.data.augment.trivialaugment import Trivialaugment as _augment_trivialaugment
+from mapsto.data.augment.typing_errors import TypingErrors as _augment_typing_errors
+from mapsto.data.augment.word_dropout import WordDropout as _augment_word_dropout
+from mapsto.data.augment.word_swap import WordSwap as _augment_word_swap
 from mapsto.data.sets.arrays import Arrays as _datasets_arrays
 from mapsto.data.sets.augmented import Augmented as _datasets_augmented
 from mapsto.data.sets.cifar10 import Cifar10 as _datasets_cifar10
@@ -51,6 +55,7 @@ from mapsto.data.sets.omniglot import Omniglot as _datasets_omniglot
 from mapsto.data.sets.sinusoids import Sinusoids as _datasets_sinusoids
 from mapsto.data.sets.subset import Subset as _datasets_subset
 from mapsto.data.sets.table import Table as _datasets_table
+from mapsto.data.sets.tags import Tags as _datasets_tags
 from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augmented
 from mapsto.data.sets.text import Text as _datasets_text
 from mapsto.data.sets.umtra import Umtra as _datasets_umtra
@@ -85,20 +90,25 @@ from mapsto.mapping import ref as ref
 from mapsto.mappings.adapt.average import Average as _adapt_average
 from mapsto.mappings.adapt.best import Best as _adapt_best
 from mapsto.mappings.adapt.centroid import Centroid as _adapt_centroid
+from mapsto.mappings.adapt.contrastive import Contrastive as _adapt_contrastive
 from mapsto.mappings.adapt.finetune import Finetune as _adapt_finetune
 from mapsto.mappings.adapt.learner import Learner as _adapt_learner
 from mapsto.mappings.adapt.linear import Linear as _adapt_linear
 from mapsto.mappings.adapt.lora import Lora as _adapt_lora
 from mapsto.mappings.adapt.merge_lora import MergeLora as _adapt_merge_lora
 from mapsto.mappings.adapt.nearest import Nearest as _adapt_nearest
+from mapsto.mappings.adapt.out_of_scope import OutOfScope as _adapt_out_of_scope
 from mapsto.mappings.adapt.ridge import Ridge as _adapt_ridge
+from mapsto.mappings.adapt.tagger import Tagger as _adapt_tagger
 from mapsto.mappings.choose.best import Best as _choose_best
+from mapsto.mappings.choose.better import Better as _choose_better
 from mapsto.mappings.choose.branch import Branch as _choose_branch
 from mapsto.mappings.distill.attention import Attention as _distill_attention
 from mapsto.mappings.distill.contrastive import Contrastive as _distill_contrastive
 from mapsto.mappings.distill.data_free import DataFree as _distill_data_free
 from mapsto.mappings.distill.decoupled import Decoupled as _distill_decoupled
 from mapsto.mappings.distill.dist import Dist as _distill_dist
+from mapsto.mappings.distill.embedding import Embedding as _distill_embedding
 from mapsto.mappings.distill.ensemble import Ensemble as _distill_ensemble
 from mapsto.mappings.distill.head import Head as _distill_head
 from mapsto.mappings.distill.hints import Hints as _distill_hints
@@ -109,6 +119,7 @@ from mapsto.mappings.distill.relational import Relational as _distill_relational
 from mapsto.mappings.distill.review import Review as _distill_review
 from mapsto.mappings.distill.self import Self as _distill_self
 from mapsto.mappings.distill.similarity import Similarity as _distill_similarity
+from mapsto.mappings.distill.static import Static as _distill_static
 from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
 from mapsto.mappings.evaluate.calibration import Calibration as _evaluate_calibration
@@ -192,6 +203,7 @@ from mapsto.mappings.prune.reconstruct import Reconstruct as _prune_reconstruct
 from mapsto.mappings.prune.sensitivity import Sensitivity as _prune_sensitivity
 from mapsto.mappings.prune.taylor import Taylor as _prune_taylor
 from mapsto.mappings.prune.unstructured import Unstructured as _prune_unstructured
+from mapsto.mappings.prune.vocabulary import Vocabulary as _prune_vocabulary
 from mapsto.mappings.quantize.adaround import Adaround as _quantize_adaround
 from mapsto.mappings.quantize.aware import Aware as _quantize_aware
 from mapsto.mappings.quantize.bf16 import Bf16 as _quantize_bf16
@@ -210,8 +222,11 @@ from mapsto.mappings.semi.propagation import Propagation as _semi_propagation
 from mapsto.mappings.semi.pseudo_label import PseudoLabel as _semi_pseudo_label
 from mapsto.mappings.semi.pt_map import PtMap as _semi_pt_map
 from mapsto.mappings.semi.structured import Structured as _semi_structured
+from mapsto.mappings.train.masked_language import MaskedLanguage as _train_masked_language
+from mapsto.mappings.train.simcse import Simcse as _train_simcse
 from mapsto.mappings.train.sparse import Sparse as _train_sparse
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
+from mapsto.mappings.train.tsdae import Tsdae as _train_tsdae
 from mapsto.process import Process as Process
 from mapsto.recipe.reader import load_recipe as load_recipe
 from mapsto.run.executor import execute as execute
@@ -245,13 +260,16 @@ class adapt:
     average = _adapt_average
     best = _adapt_best
     centroid = _adapt_centroid
+    contrastive = _adapt_contrastive
     finetune = _adapt_finetune
     learner = _adapt_learner
     linear = _adapt_linear
     lora = _adapt_lora
     merge_lora = _adapt_merge_lora
     nearest = _adapt_nearest
+    out_of_scope = _adapt_out_of_scope
     ridge = _adapt_ridge
+    tagger = _adapt_tagger
 
 class augment:
     affine = _augment_affine
@@ -272,6 +290,7 @@ class augment:
     flip = _augment_flip
     grid_mask = _augment_grid_mask
     invert = _augment_invert
+    masked_words = _augment_masked_words
     mixup = _augment_mixup
     noise = _augment_noise
     posterize = _augment_posterize
@@ -286,9 +305,13 @@ class augment:
     translate_x = _augment_translate_x
     translate_y = _augment_translate_y
     trivialaugment = _augment_trivialaugment
+    typing_errors = _augment_typing_errors
+    word_dropout = _augment_word_dropout
+    word_swap = _augment_word_swap
 
 class choose:
     best = _choose_best
+    better = _choose_better
     branch = _choose_branch
 
 class datasets:
@@ -309,6 +332,7 @@ class datasets:
     sinusoids = _datasets_sinusoids
     subset = _datasets_subset
     table = _datasets_table
+    tags = _datasets_tags
     task_augmented = _datasets_task_augmented
     text = _datasets_text
     umtra = _datasets_umtra
@@ -319,6 +343,7 @@ class distill:
     data_free = _distill_data_free
     decoupled = _distill_decoupled
     dist = _distill_dist
+    embedding = _distill_embedding
     ensemble = _distill_ensemble
     head = _distill_head
     hints = _distill_hints
@@ -329,6 +354,7 @@ class distill:
     review = _distill_review
     self = _distill_self
     similarity = _distill_similarity
+    static = _distill_static
     student = _distill_student
 
 class evaluate:
@@ -424,6 +450,7 @@ class prune:
     sensitivity = _prune_sensitivity
     taylor = _prune_taylor
     unstructured = _prune_unstructured
+    vocabulary = _prune_vocabulary
 
 class quantize:
     adaround = _quantize_adaround
@@ -464,5 +491,8 @@ class streams:
     sea = _streams_sea
 
 class train:
+    masked_language = _train_masked_language
+    simcse = _train_simcse
     sparse = _train_sparse
     supervised = _train_supervised
+    tsdae = _train_tsdae

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.text.packages import write_table
-from tests.text.tiny_encoder import tiny_encoder
-
 from mapsto import datasets
 from mapsto.context import Context
 from mapsto.mappings.adapt.ridge import Ridge
 from mapsto.mappings.networks.hf_text import HfText
 from mapsto.mappings.prune.vocabulary import Vocabulary
 from mapsto.nn.profile.comparison import compare
+from tests.text.packages import write_table
+from tests.text.tiny_encoder import tiny_encoder
 
 
 def test_other_ids_of_the_same_texts_are_compared(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from mapsto.data.augment import Augmentation, Drawn
 from mapsto.data.augment._base import SampleKind
+from mapsto.data.text.masked_language_head import HEAD
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.mapping import NetworkSource
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from mapsto.context import Context
     from mapsto.data.augment._words import TextWords
 
-__all__ = ["HEAD", "MaskedWords"]
+__all__ = ["MaskedWords"]
 
-HEAD = "masked_language.safetensors"
-"""The asset in which a network keeps the head of its masked language model."""
 _BATCH = 64
 
 

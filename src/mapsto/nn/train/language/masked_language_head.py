@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from safetensors.torch import save
 
-from mapsto.data.augment.masked_words import HEAD
+from mapsto.data.text.masked_language_head import HEAD
 from mapsto.nn.train.language.objectives import MaskedLanguage
 
 if TYPE_CHECKING:
