@@ -61,6 +61,7 @@ def test_it_is_tried_where_there_are_texts_time_and_examples_to_judge_by(folder:
     assert silent.notes == []
 
 
+@pytest.mark.slow
 def test_its_recipe_runs_and_the_report_says_which_encoder_was_taken(folder: Path, tmp_path: Path) -> None:
     network = HfText(folder=str(folder), length=12)()
     examples = prepared(network, *files(tmp_path, 900), 10, Context())

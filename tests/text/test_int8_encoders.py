@@ -49,6 +49,7 @@ def operations(network: Network) -> Counter[str]:
     return Counter(str(node.op_type) for node in model.graph.node)
 
 
+@pytest.mark.slow
 def test_attention_of_a_package_is_one_operation_and_hides_padding(encoder: Network) -> None:
     found = operations(encoder)
     assert found["MultiHeadAttention"] == 2
@@ -61,6 +62,7 @@ def test_attention_of_a_package_is_one_operation_and_hides_padding(encoder: Netw
     assert np.allclose(run(ids().numpy())[4:], alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_int8_stores_rows_and_keeps_the_answers(encoder: Network, int8: Network) -> None:
     found = operations(int8)
     assert found["QAttention"] == 2

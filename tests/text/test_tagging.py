@@ -75,6 +75,7 @@ def test_each_word_has_its_tag_at_its_first_token(encoder: Network, tmp_path: Pa
     assert samples.labels[0].tolist() == [-100, 1, -100, 0, 1, -100]
 
 
+@pytest.mark.slow
 def test_adapt_makes_a_package_that_finds_spans(folder: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "a.jsonl")
     found = json.loads(mapsto("adapt", folder, file, "--task", "tags", "--out", tmp_path / "run", "--json", code=0).out)

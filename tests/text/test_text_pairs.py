@@ -75,6 +75,7 @@ def test_an_encoder_of_pairs_is_saved_and_opened(encoder: Network, tmp_path: Pat
     assert torch.equal(opened.module()(ids), encoder.module()(ids))
 
 
+@pytest.mark.slow
 def test_adapt_makes_a_package_of_pairs(folder: Path, file: Path, tmp_path: Path) -> None:
     given = ("--text", "first", "--text", "second", "--target", "score", "--out", tmp_path / "run")
     found = json.loads(mapsto("adapt", folder, file, *given, "--json", code=0).out)

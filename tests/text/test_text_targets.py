@@ -44,6 +44,7 @@ def adapt(*arguments: object) -> dict[str, Any]:
     return json.loads(mapsto("adapt", *arguments, "--json", code=0).out)
 
 
+@pytest.mark.slow
 def test_labels_of_one_column_become_a_package(folder: Path, file: Path, tmp_path: Path) -> None:
     found = adapt(folder, file, "--text", "text", "--target", "tags", "--task", "labels", "--out", tmp_path)
     assert found["classes"] == {"card": 4, "fruit": 4, "lost": 3}
