@@ -55,7 +55,7 @@ def _one_tokenizer(readings: Sequence[Preprocessing]) -> Preprocessing:
         raise SpecError(
             "the networks read texts by different tokenizers, so that the same token ids mean other words to them",
             where="data",
-            hint="give networks of one tokenizer; make the vocabulary smaller as the last step",
+            hint="give networks of one tokenizer: make the vocabulary smaller first, and let the network that has it be the teacher",
         )
     return max(readings, key=lambda each: each.length)
 
