@@ -120,6 +120,7 @@ NOT_HERE = {
     "parquet": "reads a file of the reader's",
     "replay": "reads a file of the reader's",
     "table": "reads a file of the reader's",
+    "tags": "reads a file of the reader's",
     "text": "reads a file of the reader's",
 }
 SMALL = {"epochs": 1, "steps": 2, "episodes": 5, "rounds": 1, "samples": 32, "iterations": 5, "seconds": 0.01}

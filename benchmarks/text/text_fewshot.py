@@ -308,9 +308,7 @@ def rows_at(kept: Trials, name: str, shots: int) -> list[dict[str, Any]]:
                 "labels": shots or "all",
                 "method": method,
                 "accuracy": statistics.fmean(values) if values else None,
-                "half_width": t95(len(values)) * statistics.stdev(values) / len(values) ** 0.5
-                if len(values) > 1
-                else None,
+                "half_width": t95(values) if len(values) > 1 else None,
                 "draws": len(done),
                 "cpu_s": statistics.fmean(trial["cpu_s"] for trial in done) if done else None,
                 "note": whys[0] if whys else "" if done else "not run",

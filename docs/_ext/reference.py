@@ -300,6 +300,7 @@ FILES = {
     "parquet": {"file": "events.parquet", "target": "column"},
     "replay": {"data": {"table": {"file": "table.csv", "target": "column"}}},
     "table": {"file": "table.csv", "target": "column"},
+    "tags": {"file": "sentences.jsonl"},
     "text": {"file": "intents.csv", "target": "intent"},
 }
 """Data sets and streams of the reader's own, or of others → what they are read from."""
@@ -397,8 +398,9 @@ def _of_data(each: Named, cls: type[Any]) -> str:
     elif not issubclass(cls, Tasks):
         data = {"images": IMAGES, "some": node} if over else {"some": node}
         steps = [{"networks.conv4" if each.name != "table" else "networks.mlp": {"data": "$some"}}]
-        if each.name == "text":
-            steps = [{"networks.minilm": {}}, {"adapt.best": {"data": "$some"}}]
+        if each.name in ("tags", "text"):
+            head = "adapt.best" if each.name == "text" else "adapt.tagger"
+            steps = [{"networks.minilm": {}}, {head: {"data": "$some"}}]
     elif over or "$tasks" in _flow(node):
         data = {"images": IMAGES, "tasks": BEGIN["tasks"], "some": node}
         data = {name: value for name, value in data.items() if name in ("images", "some") or "$tasks" in _flow(node)}

@@ -838,7 +838,7 @@ BAD_PACKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda p: (p / "manifest.json").write_text("[]"), "not a package's manifest"),
     "files a number": (manifest(lambda t: t.update(files=3)), "not a package's manifest"),
     "files of numbers": (manifest(lambda t: t.update(files={"a": 3})), "not a package's manifest"),
-    "later": (manifest(lambda t: t.update(format=99)), "the package has format 99, this mapsto reads up to 4; upgrade"),
+    "later": (manifest(lambda t: t.update(format=99)), "the package has format 99, this mapsto reads up to 5; upgrade"),
     "format a word": (manifest(lambda t: t.update(format="x")), "not a package's manifest"),
     "outside": (manifest(lambda t: t["files"].update({"../x": {"sha256": "0"}})), "'../x', outside the package"),
     "absolute": (manifest(lambda t: t["files"].update({"/etc/passwd": {"sha256": "0"}})), "outside the package"),

@@ -24,7 +24,8 @@ from PIL import Image
 from tests.command import mapsto
 from tests.test_readme import PAGES as NAMES_OF_PAGES
 from tests.test_readme import SITE, block
-from tests.text.packages import text_package, write_table
+from tests.text.packages import ROWS, write_table
+from tests.text.tiny_encoder import tiny_encoder
 
 from mapsto import discovery
 from mapsto.cli.app import app
@@ -231,8 +232,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(folder / "photos" / "cat" / "0.png", folder / f"photo{i}.png")
     rows = [f"{draw.normal(4 * (i % 2)):.3f},{draw.normal():.3f},{'yes' if i % 2 else 'no'}" for i in range(20)]
     (folder / "table.csv").write_text("\n".join(["a,b,column", *rows]) + "\n", encoding="utf-8")
-    shutil.copytree(text_package(tmp_path_factory.mktemp("texts")), folder / "runs" / "intents" / "package")
-    write_table(folder / "intents.csv")
+    tiny_encoder(folder / "encoder")
+    for name in ("intents", "held_out", "pairs"):
+        write_table(folder / f"{name}.csv", [(f"{text} {i}", intent) for i in range(4) for text, intent in ROWS])
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
     (folder / "mine.yaml").write_text(block("README.md", "yaml"), encoding="utf-8")
     (folder / "package").mkdir()
@@ -248,6 +250,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mapsto("keys", "make", "runs/demo", "--name", "phone", code=0)
         _promoted(folder / "runs" / "demo" / "package")
         mapsto("state", "backup", "runs/demo", "--out", "sunday.sqlite", code=0)
+        given = ("--text", "text", "--target", "intent", "--minutes", 0)
+        mapsto("adapt", "encoder", "intents.csv", *given, "--out", "runs/adapted", code=0)
+    for name in ("intents", "mails", "names", "same"):
+        shutil.copytree(folder / "runs" / "adapted", folder / "runs" / name)
     for name in ("short", "meta_protonet", "photos", "vgg_cifar"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
     return folder

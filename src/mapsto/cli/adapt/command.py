@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -393,7 +392,6 @@ def _of_images(
 ) -> dict[str, Any]:
     """Adapt a pretrained network to a folder of images or an archive; `train` and `test`: the folder has these splits."""
     from mapsto.cli.adapt.images import examples_in
-    from mapsto.cli.adapt.networks import network_node
     from mapsto.search.adapt import Examples
 
     place = str(asked.examples.resolve())
@@ -413,7 +411,6 @@ def _of_images(
         test={"images": {"folder": place, "skip_broken": True, "split": "test"}} if test else None,
         class_weights=asked.class_weights,
     )
-    start = dataclasses.replace(start, node=start.node or network_node(start.network, asked.folder))
     return _of_network(start, samples, examples, asked, ctx, listener)
 
 
@@ -500,7 +497,7 @@ def _of_network(
 ) -> dict[str, Any]:
     """Adapt a pretrained network by the recipe that is written for it."""
     from mapsto.cli.adapt.images import judged_folds
-    from mapsto.cli.adapt.networks import Asked, adapt_network, figures_of
+    from mapsto.cli.adapt.networks import Asked, adapt_network, figures_of, network_node
     from mapsto.data.checks import require_classes
     from mapsto.search.compress import parse_limit, together
 
@@ -508,7 +505,7 @@ def _of_network(
     require_classes(samples, max(2, len(samples.classes)), where=str(asked.examples))
     _, folds, judged = judged_folds(samples.labels, samples.classes, ctx, what="example")
     report = adapt_network(
-        start.node or {},
+        start.node or network_node(start.network, asked.folder),
         start.network,
         samples,
         Asked(
