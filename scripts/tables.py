@@ -122,6 +122,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "domain"),
         *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),
         *listed([row for row in rows if next(iter(row)) == "side"], "side"),
+        *by_task(rows),
         *memory(rows),
     ]
     if sampled:
@@ -148,6 +149,13 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
             value = number(row.get("ms", row.get("us")))
             lines.append(f"| {row['what']} | {value} {unit} | {number(row['low'])} – {number(row['high'])} | {ratio} |")
     return lines
+
+
+def by_task(rows: list[dict[str, Any]]) -> list[str]:
+    """A table for each task on texts, whose figures are of different kinds."""
+    told = [row for row in rows if "what" in row and ("auroc" in row or "right" in row)]
+    tasks = dict.fromkeys(row["what"] for row in told)
+    return [line for task in tasks for line in listed([row for row in told if row["what"] == task], "what")]
 
 
 def by_ratio(rows: list[dict[str, Any]]) -> list[str]:
