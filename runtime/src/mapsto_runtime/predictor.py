@@ -18,7 +18,7 @@ from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingEx
 from mapsto_runtime.manifest import FORMAT, read_manifest
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.preprocessing.arrays import require_ids
-from mapsto_runtime.preprocessing.texts import Text, batches, joined, one_length, tokenizer_of
+from mapsto_runtime.preprocessing.texts import Text, by_length, joined, tokenizer_of
 from mapsto_runtime.preprocessing.words import Span, first_tokens, spans_of, words_of
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
@@ -228,7 +228,7 @@ class Predictor:
         before = self.signature.preprocessing
         try:
             if before.kind == "text":
-                return self._of_texts(inputs, batch_size)
+                return by_length(self._run, inputs, before.padding, batch_size)
             return np.concatenate([self._run(inputs[i : i + batch_size]) for i in starts])
         except Exception as error:  # runtimes' errors have no common base class
             if inputs.dtype.kind == "i":  # token ids, whose number a signature of before does not hold
@@ -244,17 +244,6 @@ class Predictor:
 
         before = self.signature.preprocessing
         return joined(parts, before.padding) if before.kind == "text" else np.concatenate(parts)
-
-    def _of_texts(self, ids: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
-        """Outputs of texts, in batches of like length."""
-        import numpy as np
-
-        found: list[NDArray[np.float32]] = []
-        order: list[NDArray[np.int64]] = []
-        for places, batch in batches(ids, self.signature.preprocessing.padding, batch_size):
-            order.append(places)
-            found.append(self._run(batch))
-        return one_length(found)[np.argsort(np.concatenate(order))]
 
     def _tagged(self, inputs: Sequence[Input], batch_size: int) -> Answers:
         """Spans of the words of texts."""

@@ -25,7 +25,7 @@ from mapsto_runtime.preprocessing import read_input, read_inputs
 from mapsto_runtime.preprocessing.arrays import require_ids
 from mapsto_runtime.preprocessing.raw_tables import RawTable
 from mapsto_runtime.preprocessing.tables import encoded
-from mapsto_runtime.preprocessing.texts import Text, batches
+from mapsto_runtime.preprocessing.texts import Text, by_length
 from mapsto_runtime.preprocessing.texts import encoded as encoded_texts
 from mapsto_runtime.runtimes.onnxruntime import session
 from mapsto_runtime.shown import few, short
@@ -181,9 +181,7 @@ class ServedModel:
             )
         before = self.signature.preprocessing
         if before.kind == "text":
-            parts = list(batches(samples, before.padding, 64))
-            found = np.concatenate([self._run(part)[-1] for _, part in parts])
-            return found[np.argsort(np.concatenate([places for places, _ in parts]))]
+            return by_length(lambda part: self._run(part)[-1], samples, before.padding, 64)
         return np.concatenate([self._run(samples[i : i + 64])[-1] for i in range(0, len(samples), 64)])
 
     def watched(self, samples: NDArray[Any], found: Features) -> NDArray[np.float32] | None:

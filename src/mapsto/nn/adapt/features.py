@@ -21,7 +21,7 @@ from mapsto.data.io.download import cache_folder
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.kinds.canonical import dumps
-from mapsto_runtime.preprocessing.texts import batches
+from mapsto_runtime.preprocessing.texts import by_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,10 +148,11 @@ def _by_onnxruntime(bare: Network, module: nn.Module, inputs: NDArray[Any], ctx:
         few, starts = inputs[:BATCH], range(0, len(inputs), BATCH)
         _require_alike(run(prepare(few, before).numpy()), _by_pytorch(bare, module, few[:8], ctx))
         if before.kind == "text":
-            texts = list(batches(inputs, before.padding, BATCH))
-            found = [run(part) for _, part in ctx.track(texts, total=len(texts), what="embedding")]
-            order = np.argsort(np.concatenate([places for places, _ in texts]))
-            return np.concatenate(found).astype(np.float32, copy=False)[order]
+            total = -(-len(inputs) // BATCH)
+            found = by_length(
+                run, inputs, before.padding, BATCH, track=lambda parts: ctx.track(parts, total=total, what="embedding")
+            )
+            return found.astype(np.float32, copy=False)
         parts = [
             run(prepare(inputs[start : start + BATCH], before).numpy())
             for start in ctx.track(starts, total=len(starts), what="embedding")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from mapsto.kinds import Preprocessing
 from mapsto.nn.kernels.malloc import keep_pages
 from mapsto.nn.network.head import embed
 from mapsto.nn.network.preprocess import prepare
-from mapsto_runtime.preprocessing.texts import batches, one_length
+from mapsto_runtime.preprocessing.texts import by_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,11 +77,11 @@ def _of_texts(
     device: torch.device | str,
 ) -> Tensor:
     """In batches of like length, in the order in which the texts are given."""
-    parts = list(batches(ids, preprocessing.padding, batch_size))
-    found = torch.as_tensor(
-        one_length([call(prepare(part, preprocessing, device=device)).float().cpu().numpy() for _, part in parts])
-    )
-    return found[torch.as_tensor(np.concatenate([places for places, _ in parts])).argsort()]
+
+    def run(part: NDArray[Any]) -> NDArray[Any]:
+        return call(prepare(part, preprocessing, device=device)).float().cpu().numpy()
+
+    return torch.as_tensor(by_length(run, ids, preprocessing.padding, batch_size))
 
 
 def compact(module: nn.Module) -> nn.Module:
