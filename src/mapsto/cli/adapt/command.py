@@ -50,7 +50,8 @@ def adapt(
         typer.Argument(
             metavar="[LEARNER] EXAMPLES",
             help="The examples: a folder with a folder of images for each class, a table, or a table of texts. Before them, where one is "
-            "wanted, a learner: the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive.",
+            "wanted, a learner: the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive. Of "
+            "texts it may be an encoder: a folder saved by transformers, or hf:OWNER/NAME on the hub.",
         ),
     ],
     target: Annotated[
@@ -131,6 +132,8 @@ def adapt(
     Example: mapsto adapt intents.csv --text text --target intent
 
     Example: mapsto adapt intents.csv --text text --target intent --out-of-scope "none of these"
+
+    Example: mapsto adapt hf:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2 intents.csv --text text --target intent
 
     Example: mapsto adapt mails.csv --text text --target tags --task labels
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,12 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["encoder_at_hand", "example_of", "examples_of", "require_table", "targets_of"]
 
-_LENGTH = 128
-"""Tokens of a text that `networks.hf_text` reads by default."""
-
-
 def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step: str | None, texts: int = 1) -> AtHand:
-    """The encoder to adapt: of a run or a package, a folder saved by transformers, or MiniLM where none is named.
+    """The encoder to adapt: of a run or a package, of a folder saved by transformers or of the hub, or MiniLM where none is named.
 
     `texts` is 2 for pairs.
 
@@ -36,16 +30,12 @@ def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step
     DomainError
         What is there takes no texts.
     """
-    from mapsto import discovery
+    from mapsto.cli.encoders import encoder_node, is_encoder
+    from mapsto.recipe.nodes import step_from_node
 
-    if place is None or (place / "config.json").is_file():
-        name = "networks.minilm" if place is None else "networks.hf_text"
-        fields: dict[str, Any] = {} if place is None else _fields_of(place)
-        if texts != 1:
-            fields["texts"] = texts
-        network = ctx.apply(discovery.find("mappings", name)(**fields), None)
-        called = "MiniLM-L6 (English sentences)" if place is None else place.resolve().name
-        return AtHand(network=network, name=called, node={name: fields})
+    if place is None or is_encoder(place):
+        node, called = encoder_node(place, texts=texts)
+        return AtHand(network=ctx.apply(step_from_node(node), None), name=called, node=node)
     network, called = find_learner(place, store=store, label=step)
     if network.signature.preprocessing.kind != "text":
         raise DomainError(
@@ -59,16 +49,6 @@ def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step
             hint=f"name {takes} columns with --text, or leave it out",
         )
     return AtHand(network=network, name=called)
-
-
-def _fields_of(folder: Path) -> dict[str, Any]:
-    """A folder saved by transformers, and where its encoder reads fewer tokens than is usual, that many."""
-    fields: dict[str, Any] = {"folder": str(folder.resolve())}
-    with suppress(OSError, ValueError):  # `networks.hf_text` says what is wrong with the file
-        most = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-        if isinstance(most, int) and most < _LENGTH:
-            fields["length"] = most
-    return fields
 
 
 def require_table(file: Path, text: Sequence[str], targets: Sequence[str]) -> None:

@@ -40,7 +40,8 @@ def stream(
     encoder: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="With --text: the encoder, as transformers saves it. [default: MiniLM, English]"
+            metavar="FOLDER",
+            help="With --text: the encoder, a folder saved by transformers or hf:OWNER/NAME. [default: MiniLM, English]",
         ),
     ] = None,
     id_column: Annotated[

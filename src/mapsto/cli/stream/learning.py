@@ -87,15 +87,16 @@ def learner_of(
 def encoder_of(folder: Path | None, columns: list[str]) -> Mapping[Any, Any]:
     """What gives the encoder that reads texts, as a package for ONNX Runtime.
 
+    `folder` as `mapsto.cli.encoders.encoder_node` takes it.
+
     Raises `SpecError` for more than two columns of texts.
     """
+    from mapsto.cli.encoders import encoder_node
+    from mapsto.recipe.nodes import step_from_node
+
     if len(columns) > 2:
         raise SpecError(f"{len(columns)} columns are named", where="--text", hint="name one, or two for pairs of texts")
-    more = {"texts": 2} if len(columns) == 2 else {}
-    if folder is None:
-        made: Any = discovery.find("mappings", "networks.minilm")(**more)
-    else:
-        made = discovery.find("mappings", "networks.hf_text")(folder=str(folder.resolve()), **more)
+    made: Any = step_from_node(encoder_node(folder, texts=len(columns))[0])
     return made >> discovery.find("mappings", "export.onnx")()
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "NotDownloaded",
     "cache_folder",
     "data_folder",
+    "downloads_allowed",
     "find_or_download",
     "find_or_unpack",
     "locate",
@@ -201,8 +202,13 @@ def offline() -> Generator[None]:
         _offline.reset(token)
 
 
+def downloads_allowed() -> bool:
+    """Whether what is not there may be downloaded."""
+    return not _offline.get() and os.environ.get("MAPSTO_OFFLINE", "") in ("", "0")
+
+
 def _download(url: str, checksum: str, path: Path, what: str) -> None:
-    if _offline.get() or os.environ.get("MAPSTO_OFFLINE", "") not in ("", "0"):
+    if not downloads_allowed():
         raise NotDownloaded("nothing is downloaded here")
     digest = hashlib.md5(usedforsecurity=False) if len(checksum) == 32 else hashlib.sha256()
     request = urllib.request.Request(url, headers={"User-Agent": "mapsto"})

@@ -1,4 +1,4 @@
-"""A text encoder of transformers, from a configuration or a local folder (extra `text`); nothing is fetched.
+"""A text encoder of transformers, by its name on the hub, from a local folder or a configuration (extra `text`).
 
 ``f(x) = mean over tokens of h(x)``, the last hidden states where there is no padding (Reimers and Gurevych, "Sentence-BERT", 2019; Wolf
 et al., "Transformers: State-of-the-Art Natural Language Processing", 2020).
@@ -28,11 +28,18 @@ class HfText(Mapping[None, Network]):
     version: ClassVar[int] = 3
 
     configuration: dict[str, Any] | None = None
-    """As in ``config.json``, with ``model_type``: fresh weights. Give this or `folder`."""
+    """As in ``config.json``, with ``model_type``: fresh weights. Give this, `folder` or `model`."""
     folder: str | None = None
     """A folder saved by transformers, with ``config.json`` and ``model.safetensors``: a path, or one inside the data folder."""
-    length: int = Field(default=128, ge=2)
-    """With `folder` the most tokens of a text that are read; else those of an example in the signature."""
+    model: str | None = None
+    """A model of the Hugging Face hub, as ``sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2``: fetched once, without its code."""
+    revision: str | None = None
+    """Of `model`: a commit, a tag or a branch; None: the newest. Give a commit where a recipe shall mean the same next year."""
+    adapter: str | None = None
+    """An adapter that peft saved for this encoder, as LoRA, DoRA or IA3, a folder or ``hf:OWNER/NAME``: merged into the weights."""
+    length: int | None = Field(default=None, ge=2)
+    """The most tokens of a text that are read; None: 128, or as many as the encoder reads where that is fewer. With `configuration` those
+    of an example in the signature."""
     classes: int | None = Field(default=None, ge=1)
     """Outputs; none: the output is the embedding."""
     texts: Literal[1, 2] = 1
@@ -50,31 +57,46 @@ class HfText(Mapping[None, Network]):
     }
 
     def __post_init__(self) -> None:
-        if (self.configuration is None) == (self.folder is None):
+        if sum(source is not None for source in (self.configuration, self.folder, self.model)) != 1:
             raise SpecError(
-                "give either configuration or folder", where="networks.hf_text", hint="folder for trained weights"
+                "give one of configuration, folder and model",
+                where="networks.hf_text",
+                hint="folder or model for trained weights",
             )
+        if self.adapter is not None and self.configuration is not None:
+            raise SpecError("it is for trained weights", where="adapter", hint="give folder or model, or leave it out")
+        if self.revision is not None and self.model is None:
+            raise SpecError("it is one of a model of the hub", where="revision", hint="name the model, or leave it out")
 
     def fingerprint(self) -> str:
         """A digest of the folder's content; empty without one."""
         from mapsto.data.io.fingerprint import file_digests
 
-        if self.folder is None:
+        if self.configuration is not None:
             return ""
-        return " ".join(file_digests(sorted(path for path in self._folder().iterdir() if path.is_file())))
+        folders = [self._folder(), *([] if self.adapter is None else [self._adapter(self.adapter)])]
+        return " ".join(file_digests(path for each in folders for path in sorted(each.iterdir()) if path.is_file()))
 
     def apply(self, value: None, ctx: Context) -> Network:
-        """Raises `MissingExtra` without the extra `text`, `DataError` for a folder that lacks a file or whose tokenizer does not fit."""
+        """Raises `MissingExtra` without the extra `text`, `DataError` for a model that cannot be fetched, or whose files are
+        not all there or do not fit each other."""
         import torch
 
-        from mapsto.nn.network.text_encoder import DROPPED, text_encoder
+        from mapsto.nn.network.text_encoder import DROPPED, MOST_TOKENS, text_encoder
 
-        if self.folder is not None:
-            return text_encoder(self._folder(), length=self.length, classes=self.classes, texts=self.texts)
-        config = {name: entry for name, entry in (self.configuration or {}).items() if name not in DROPPED}
+        if self.configuration is None:
+            return text_encoder(
+                self._folder(),
+                length=self.length,
+                classes=self.classes,
+                texts=self.texts,
+                adapter=None if self.adapter is None else self._adapter(self.adapter),
+                note=ctx.note,
+            )
+        config = {name: entry for name, entry in self.configuration.items() if name not in DROPPED}
         names = None if self.classes is None else tuple(str(index) for index in range(self.classes))
         pair = {} if self.texts == 1 else {"texts": self.texts}
-        shape = (2, *pair.values(), self.length)
+        shape = (2, *pair.values(), self.length or MOST_TOKENS)
         return network_of(
             "mapsto.nn.networks.hf:hf_text",
             {"config": config, "classes": self.classes, **pair},
@@ -85,5 +107,15 @@ class HfText(Mapping[None, Network]):
 
     def _folder(self) -> Path:
         from mapsto.data.io.download import locate
+        from mapsto.data.io.model_hub import model_folder
 
+        if self.model is not None:
+            return model_folder(self.model, self.revision)
         return locate(self.folder or "", what="the model's folder")
+
+    @staticmethod
+    def _adapter(place: str) -> Path:
+        from mapsto.data.io.download import locate
+        from mapsto.data.io.model_hub import model_folder
+
+        return model_folder(place.removeprefix("hf:")) if place.startswith("hf:") else locate(place, what="the adapter")

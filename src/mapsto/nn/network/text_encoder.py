@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -13,17 +14,21 @@ import torch
 from mapsto.errors import DataError, MissingExtra
 from mapsto.kinds import Factory, Network, Preprocessing
 from mapsto.nn.network.build import network_of
+from mapsto.nn.network.peft_adapter import with_adapter
 from mapsto_runtime.preprocessing.texts import ASSET, digest
 
-__all__ = ["DROPPED", "minilm_folder", "text_encoder", "tokenizer_in"]
+__all__ = ["DROPPED", "MOST_TOKENS", "minilm_folder", "text_encoder", "tokenizer_in"]
 
 _FACTORY = "mapsto.nn.networks.hf:hf_text"
 DROPPED = ("architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path")
 """Of a configuration what decides nothing."""
+MOST_TOKENS = 128
+"""Of a text; sentences have fewer."""
 
 
 def text_encoder(
-    folder: Path, *, length: int, classes: int | None = None, normalize: bool | None = None, texts: int = 1
+    folder: Path, *, length: int | None, classes: int | None = None, normalize: bool | None = None, texts: int = 1,
+    adapter: Path | None = None, note: Callable[[str], None] | None = None,
 ) -> Network:
     """An encoder with trained weights that takes texts.
 
@@ -32,27 +37,33 @@ def text_encoder(
     folder
         Saved by transformers or sentence-transformers: ``config.json``, ``model.safetensors`` and a tokenizer.
     length
-        The most tokens of a text that are read.
+        The most tokens of a text that are read; None: `MOST_TOKENS`, or as many as the encoder reads where that is fewer.
     classes
         Outputs of a fresh classifier; None: the output is the embedding.
     normalize
         Whether embeddings have length 1; None: as ``modules.json`` says, where there is one.
     texts
         2 for pairs of texts, whose embedding compares them.
+    adapter
+        A folder that peft saved: its change of the encoder's weights is merged into them.
+    note
+        Is told what of the adapter is left out.
 
     Raises
     ------
     MissingExtra
-        transformers is not installed.
+        transformers, or with an adapter peft, is not installed.
     DataError
-        A file is missing, or the tokenizer does not fit the weights.
+        The adapter does not fit the encoder, a file is missing, or the tokenizer does not fit the weights.
     """
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(f"there is no {name}", where=str(folder), hint="give a folder saved by transformers")
     config = cast("dict[str, Any]", json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    most = int(config.get("max_position_embeddings", length))
-    if length > most:
+    most = int(config.get("max_position_embeddings", length or MOST_TOKENS))
+    if length is None:
+        length = min(MOST_TOKENS, most)
+    elif length > most:
         raise DataError(
             f"the encoder reads at most {most} tokens, not {length}", where=str(folder), hint=f"set length: {most}"
         )
@@ -62,6 +73,11 @@ def text_encoder(
     if texts != 1:
         arguments["texts"] = texts
     made = Factory(name=_FACTORY, arguments={"folder": str(folder), **arguments}).build()
+    if adapter is not None:
+        module = cast("Any", made)
+        module.encoder, rest = with_adapter(module.encoder, adapter)
+        if rest and note is not None:
+            note(f"{len(rest)} tensors of the adapter belong to no layer of the encoder and are left out, such as {rest[0]}")
     kept = {name: entry for name, entry in config.items() if name not in DROPPED}
     example = torch.ones(2, 8, dtype=torch.int64)
     example[1, 4:] = padding  # zeros in the mask, so that nothing is traced without it
