@@ -32,7 +32,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def at(address: str, patch: pytest.MonkeyPatch) -> None:
     """As ``HF_ENDPOINT``, which is read once a process."""
     patch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     model_hub.forget()
 
 

@@ -56,7 +56,9 @@ def test_the_encoder_answers_as_peft_does(config: Any, fields: dict[str, Any], f
     assert not torch.allclose(plain, wanted, atol=1e-3), "the adapter changes something"
 
 
-def test_of_a_classifiers_adapter_the_encoder_takes_its_part_and_says_what_is_left(folder: Path, tmp_path: Path) -> None:
+def test_of_a_classifiers_adapter_the_encoder_takes_its_part_and_says_what_is_left(
+    folder: Path, tmp_path: Path
+) -> None:
     fields = {"r": 2, "target_modules": ["query"], "task_type": "SEQ_CLS"}
     theirs = trained(
         transformers.AutoModelForSequenceClassification, folder, tmp_path / "adapter", config=peft.LoraConfig, **fields
@@ -85,9 +87,9 @@ def test_an_adapter_that_does_not_fit_is_refused(folder: Path, tmp_path: Path) -
     prompts = tmp_path / "prompts"
     made = peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=2)
     peft.get_peft_model(transformers.AutoModel.from_pretrained(folder), made).save_pretrained(prompts)
-    with pytest.raises(DataError, match="changes no weights|cannot be merged"):
+    with pytest.raises(DataError, match="cannot be merged into this encoder"):
         HfText(folder=str(folder), adapter=str(prompts))()
-    with pytest.raises(DataError, match="no adapter_config.json"):
+    with pytest.raises(DataError, match=r"no adapter_config\.json"):
         HfText(folder=str(folder), adapter=str(folder))()
     with pytest.raises(SpecError, match="trained weights"):
         HfText(configuration={"model_type": "bert"}, adapter="x")

@@ -14,6 +14,7 @@ from mapsto.kinds import Samples
 from mapsto_runtime.shown import few, short
 
 __all__ = [
+    "classes_alike",
     "names_alike",
     "require_alike",
     "require_classes",
@@ -35,6 +36,14 @@ def names_alike(names: Iterable[str]) -> list[str]:
         visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
         groups.setdefault(" ".join(unicodedata.normalize("NFC", visible).casefold().split()), []).append(name)
     return [few([f"'{short(name)}'" for name in group]) for group in groups.values() if len(group) > 1]
+
+
+def classes_alike(classes: Iterable[str]) -> list[str]:
+    """A warning for each group of classes whose names hardly differ."""
+    return [
+        f"the classes {names} count as different, though they differ only in case or spaces; write them alike if they are one"
+        for names in names_alike(classes)
+    ]
 
 
 def require_some(samples: Samples, *, where: str) -> Samples:

@@ -50,8 +50,8 @@ def adapt(
         typer.Argument(
             metavar="[LEARNER] EXAMPLES",
             help="The examples: a folder with a folder of images for each class, a table, or a table of texts. Before them, where one is "
-            "wanted, a learner: the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive. Of "
-            "texts it may be an encoder: a folder saved by transformers, or hf:OWNER/NAME on the hub.",
+            "wanted, a learner: the --out folder of a run that trained one, or its package; with it the examples may be an .npz archive. "
+            "Of texts it may be an encoder: a folder saved by transformers, or hf:OWNER/NAME on the hub.",
         ),
     ],
     target: Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["encoder_at_hand", "example_of", "examples_of", "require_table", "targets_of"]
 
+
 def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step: str | None, texts: int = 1) -> AtHand:
     """The encoder to adapt: of a run or a package, of a folder saved by transformers or of the hub, or MiniLM where none is named.
 

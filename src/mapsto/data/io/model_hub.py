@@ -86,7 +86,9 @@ def _folder(model: str, revision: str | None, download: Callable[..., Any]) -> P
     except errors.RevisionNotFoundError as error:
         raise DataError(f"{model} has no revision {revision}", where="revision", hint="leave it out") from error
     except errors.LocalEntryNotFoundError as error:
-        raise DataError(f"{called} was not fetched before, and the hub is not asked or does not answer", where="model", hint=by_hand) from error
+        raise DataError(
+            f"{called} was not fetched before, and the hub is not asked or does not answer", where="model", hint=by_hand
+        ) from error
     except (OSError, errors.HfHubHTTPError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{called} cannot be fetched: {why}", where="model", hint=by_hand) from error

@@ -82,7 +82,7 @@ class Table(Dataset):
         """The samples, encoded by the columns of a network or by those that the train rows give."""
         import numpy as np
 
-        from mapsto.data.checks import require_some
+        from mapsto.data.checks import classes_alike, require_some
         from mapsto.data.io.download import locate
         from mapsto.data.io.tables import encoded_rows, learnt_columns, read_table
         from mapsto.errors import DataError
@@ -99,7 +99,7 @@ class Table(Dataset):
         else:
             labels, classes, gaps = self._labels(table, where)
             labelled = ~gaps
-            warnings += [*self._left_out(gaps, where), *_alike(classes if self.task == "classes" else ())]
+            warnings += [*self._left_out(gaps, where), *classes_alike(classes if self.task == "classes" else ())]
         notes: tuple[str, ...] = ()
         held_out = self._held_out(labels, labelled)
         if known is None:
@@ -249,15 +249,6 @@ class Table(Dataset):
             total = round(self.test_fraction * int(labelled.sum()))
             held_out[labelled] = share_of_each_class(strata[labelled], total, _SPLIT_SEED)
         return held_out
-
-
-def _alike(classes: tuple[str, ...]) -> list[str]:
-    from mapsto.data.checks import names_alike
-
-    return [
-        f"the classes {names} count as different, though they differ only in case or spaces; write them alike if they are one"
-        for names in names_alike(classes)
-    ]
 
 
 class _ReadFor(Dataset):

@@ -82,7 +82,7 @@ class Text(Dataset):
         """The texts as they stand: an array of strings (N,), or of pairs (N, 2)."""
         import numpy as np
 
-        from mapsto.data.checks import require_some
+        from mapsto.data.checks import classes_alike, require_some
         from mapsto.data.io.download import locate
         from mapsto.data.io.texts import conflicts, read_texts, repeats
 
@@ -104,7 +104,7 @@ class Text(Dataset):
             labels, classes, others = _without(labels, classes, self.without)
             keep &= ~others
         if classes and labels.ndim == 1:
-            warnings += [*conflicts(rows, labels, classes, keep), *_alike(classes)]
+            warnings += [*conflicts(rows, labels, classes, keep), *classes_alike(classes)]
         if self.repeated == "drop":
             again = repeats(rows, labels, keep)
             warnings += _left_out(
@@ -235,15 +235,6 @@ def _without(
         return labels, classes, np.zeros(len(labels), np.bool_)
     place = classes.index(name)
     return np.where(labels > place, labels - 1, labels), (*classes[:place], *classes[place + 1 :]), labels == place
-
-
-def _alike(classes: tuple[str, ...]) -> list[str]:
-    from mapsto.data.checks import names_alike
-
-    return [
-        f"the classes {names} count as different, though they differ only in case or spaces; write them alike if they are one"
-        for names in names_alike(classes)
-    ]
 
 
 class _ReadFor(Dataset):

@@ -32,7 +32,7 @@ class HfText(Mapping[None, Network]):
     folder: str | None = None
     """A folder saved by transformers, with ``config.json`` and ``model.safetensors``: a path, or one inside the data folder."""
     model: str | None = None
-    """A model of the Hugging Face hub, as ``sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2``: fetched once, without its code."""
+    """A model of the Hugging Face hub, as ``sentence-transformers/all-MiniLM-L12-v2``: fetched once, without its code."""
     revision: str | None = None
     """Of `model`: a commit, a tag or a branch; None: the newest. Give a commit where a recipe shall mean the same next year."""
     adapter: str | None = None
@@ -79,7 +79,8 @@ class HfText(Mapping[None, Network]):
 
     def apply(self, value: None, ctx: Context) -> Network:
         """Raises `MissingExtra` without the extra `text`, `DataError` for a model that cannot be fetched, or whose files are
-        not all there or do not fit each other."""
+        not all there or do not fit each other.
+        """
         import torch
 
         from mapsto.nn.network.text_encoder import DROPPED, MOST_TOKENS, text_encoder

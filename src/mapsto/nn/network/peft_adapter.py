@@ -36,7 +36,9 @@ def with_adapter(encoder: nn.Module, folder: Path) -> tuple[nn.Module, tuple[str
         raise MissingExtra("peft", "text", where="networks.hf_text: adapter") from error
     for name in _FILES:
         if not (folder / name).is_file():
-            raise DataError(f"there is no {name}", where=str(folder), hint="give a folder that peft's save_pretrained made")
+            raise DataError(
+                f"there is no {name}", where=str(folder), hint="give a folder that peft's save_pretrained made"
+            )
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True

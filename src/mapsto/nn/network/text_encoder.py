@@ -27,8 +27,14 @@ MOST_TOKENS = 128
 
 
 def text_encoder(
-    folder: Path, *, length: int | None, classes: int | None = None, normalize: bool | None = None, texts: int = 1,
-    adapter: Path | None = None, note: Callable[[str], None] | None = None,
+    folder: Path,
+    *,
+    length: int | None,
+    classes: int | None = None,
+    normalize: bool | None = None,
+    texts: int = 1,
+    adapter: Path | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Network:
     """An encoder with trained weights that takes texts.
 
@@ -77,7 +83,9 @@ def text_encoder(
         module = cast("Any", made)
         module.encoder, rest = with_adapter(module.encoder, adapter)
         if rest and note is not None:
-            note(f"{len(rest)} tensors of the adapter belong to no layer of the encoder and are left out, such as {rest[0]}")
+            note(
+                f"{len(rest)} tensors of the adapter belong to no layer of the encoder and are left out, such as {rest[0]}"
+            )
     kept = {name: entry for name, entry in config.items() if name not in DROPPED}
     example = torch.ones(2, 8, dtype=torch.int64)
     example[1, 4:] = padding  # zeros in the mask, so that nothing is traced without it

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Batches",
+    "EpochOrder",
     "RepeatedTasks",
     "Task",
     "TaskBatches",
@@ -39,6 +40,33 @@ class Batch(NamedTuple):
     inputs: NDArray[Any]
     labels: NDArray[Any]
     step: int
+
+
+class EpochOrder:
+    """Which samples each step takes, in an order that is drawn anew for every epoch.
+
+    Parameters
+    ----------
+    per_epoch
+        Steps of an epoch.
+    draw
+        Epoch → its samples, shape (per_epoch, batch size).
+    fabric
+        Where there are several ranks, each gets its share of every batch.
+    """
+
+    def __init__(self, per_epoch: int, draw: Callable[[int], NDArray[np.int64]], fabric: Fabric) -> None:
+        self._per_epoch, self._draw = per_epoch, draw
+        self._rank, self._world = fabric.global_rank, fabric.world_size
+        self._drawn: tuple[int, NDArray[np.int64]] = (-1, np.empty((0, 0), np.int64))
+
+    def __getitem__(self, step: int) -> NDArray[np.int64]:
+        epoch, place = divmod(step, self._per_epoch)
+        known, order = self._drawn  # read once: threads that work ahead may be an epoch apart
+        if known != epoch:
+            order = self._draw(epoch)
+            self._drawn = epoch, order
+        return order[place][self._rank :: self._world]
 
 
 class Batches:
@@ -61,23 +89,18 @@ class Batches:
     def __init__(
         self, samples: Samples, batch_size: int, generator: Callable[[int], np.random.Generator], fabric: Fabric
     ) -> None:
-        self._samples, self._generator = samples, generator
-        self._size = min(batch_size, len(samples))
-        self._rank, self._world = fabric.global_rank, fabric.world_size
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
-
-    @property
-    def per_epoch(self) -> int:
+        size = min(batch_size, len(samples))
+        self._samples = samples
+        self.per_epoch = len(samples) // size
         """Steps of an epoch."""
-        return len(self._samples) // self._size
+
+        def draw(epoch: int) -> NDArray[np.int64]:
+            return generator(epoch).permutation(len(samples))[: self.per_epoch * size].reshape(-1, size)
+
+        self._order = EpochOrder(self.per_epoch, draw, fabric)
 
     def __getitem__(self, step: int) -> Batch:
-        epoch, place = divmod(step, self.per_epoch)
-        known, order = self._order  # read once: threads that work ahead may be an epoch apart
-        if known != epoch:
-            order = self._generator(epoch).permutation(len(self._samples))
-            self._order = epoch, order
-        chosen = order[place * self._size : (place + 1) * self._size][self._rank :: self._world]
+        chosen = self._order[step]
         return Batch(self._samples.inputs[chosen], self._samples.labels[chosen], step)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mapsto.nn.train.batches import EpochOrder
 from mapsto_runtime.preprocessing.texts import trimmed
 
 if TYPE_CHECKING:
@@ -54,22 +55,12 @@ class LengthBatches:
         self._ids, self._padding, self._generator = ids, padding, generator
         self._lengths = (ids != padding).sum(1)
         self._size = min(batch_size, len(ids))
-        self._rank, self._world = fabric.global_rank, fabric.world_size
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty((0, 0), np.int64))
-
-    @property
-    def per_epoch(self) -> int:
+        self.per_epoch = len(ids) // self._size
         """Steps of an epoch."""
-        return len(self._ids) // self._size
+        self._order = EpochOrder(self.per_epoch, self._batches_of, fabric)
 
     def __getitem__(self, step: int) -> TextBatch:
-        epoch, place = divmod(step, self.per_epoch)
-        known, order = self._order  # read once: threads that work ahead may be an epoch apart
-        if known != epoch:
-            order = self._batches_of(epoch)
-            self._order = epoch, order
-        chosen = order[place][self._rank :: self._world]
-        return TextBatch(trimmed(self._ids[chosen], self._padding), step)
+        return TextBatch(trimmed(self._ids[self._order[step]], self._padding), step)
 
     def _batches_of(self, epoch: int) -> NDArray[np.int64]:
         rng = self._generator(epoch)
