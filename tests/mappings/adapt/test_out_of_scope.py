@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from mapsto import datasets
 from mapsto.context import Context
@@ -18,6 +20,8 @@ from mapsto.mappings.adapt.ridge import Ridge
 from mapsto.mappings.export.onnx import Onnx
 from mapsto.mappings.networks.mlp import Mlp
 from mapsto.nn.adapt import scope
+from mapsto.nn.edits.out_of_scope import OutOfScope as Edit
+from mapsto.nn.edits.tuned_branch import untuned_size
 from mapsto.nn.network.inference import forward
 from mapsto_runtime.predictor import Predictor
 
@@ -96,3 +100,24 @@ def test_what_cannot_be_calibrated_is_refused(bare: Network, place: Path) -> Non
     one = datasets.subset(data=data, per_class=1)
     with pytest.raises(DataError, match="every class has one example"):
         OutOfScope(data=one)(Linear(data=one)(bare))
+
+
+def test_of_two_branches_the_one_that_was_not_tuned_tells_what_is_far(place: Path) -> None:
+    """Else examples would look nearer to each other than any new input does, for it was tuned to bring them there."""
+    data = datasets.arrays(file=str(place / "within.npz"))
+    bare = Mlp(data=data, widths=())()
+    module = bare.module()
+    rows = torch.from_numpy(rows_of(place, "within.npz"))
+    assert untuned_size(module, 8) == 8
+    module.branches = 2  # as of an encoder of texts with a tuned copy of its top layers
+    assert untuned_size(module, 8) == 4
+    head = nn.Sequential(nn.Linear(8, 3))
+    edit = Edit(path="0", inputs=4, means=3, threshold=0.5, steepness=10.0)
+    edit.apply(head)
+    with torch.no_grad():
+        head[0].scope.weight.copy_(torch.eye(4)[:3])
+    changed = rows.clone()
+    changed[:, 4:] = 7.0
+    plain, other = head(rows), head(changed)
+    nones = [scores[:, 3] - scores[:, :3].amax(1) for scores in (plain, other)]
+    assert torch.allclose(nones[0], nones[1], atol=1e-5), "the numbers behind the first four do not count"

@@ -177,6 +177,12 @@ def _folds_of_tuning(network: Network, samples: Samples, asked: Asked, ctx: Cont
     least = int(np.bincount(samples.labels, minlength=len(samples.classes)).min())
     if not asked.minutes or least < 2:
         return 0
+    if asked.limits and asked.examples.out_of_scope is not None:
+        ctx.note(
+            "tuning is not tried: within a limit no frozen branch is left, and examples that an embedding was tuned on do not show how far "
+            "a text may be"
+        )
+        return 0
     folds = min(_FOLDS, least)
     epochs: float = _EPOCHS
     if asked.examples.contrastive:

@@ -27,8 +27,10 @@ _DIGITS: dict[str, Any] = {"subset": {"data": {"digits": {"size": 16}}, "per_cla
 class OutOfScope(Mapping[Network, Network]):
     """The classifier with one more class, for what is far from the examples of all others.
 
-    Nothing is trained: the other classes' scores stay as they are. A class of one example has nothing to be left out, so that two
-    examples of some class are the least.
+    Nothing is trained: the other classes' scores stay as they are. Where the network holds a frozen branch beside one that was tuned on
+    examples (`adapt.contrastive`), the frozen one is looked at: by an embedding that was tuned on them, examples look nearer to each other
+    than any new text does. Of a network that was tuned on these examples as a whole, t would be too high. A class of one example has
+    nothing to be left out, so that two examples of some class are the least.
     """
 
     data: DataSource
@@ -53,6 +55,7 @@ class OutOfScope(Mapping[Network, Network]):
         from mapsto.nn.adapt.ridge import rooted
         from mapsto.nn.edits.out_of_scope import OutOfScope as Edit
         from mapsto.nn.edits.root_head import takes_root
+        from mapsto.nn.edits.tuned_branch import untuned_size
         from mapsto.nn.network.build import with_output
         from mapsto.nn.network.head import require_head_path
 
@@ -79,7 +82,8 @@ class OutOfScope(Mapping[Network, Network]):
         module = value.module()
         path = require_head_path(module)
         root = takes_root(module.get_submodule(path))
-        rows = rooted(examples.features) if root else examples.features
+        untuned = untuned_size(module, examples.features.shape[1])
+        rows = (rooted(examples.features) if root else examples.features)[:, :untuned]
         within = scope.left_out_likeness(rows, examples.labels, examples.outputs)
         within = within[np.isfinite(within)]
         if not len(within):
@@ -92,7 +96,7 @@ class OutOfScope(Mapping[Network, Network]):
         outside = None
         if self.outside is not None:
             given = features(value, ctx.dataset(self.outside).inputs, ctx)
-            outside = scope.likeness(rooted(given) if root else given, means)
+            outside = scope.likeness((rooted(given) if root else given)[:, :untuned], means)
         found = scope.calibrated(within, outside, self.keep)
         self._tell(found, len(within), None if outside is None else len(outside), ctx)
         edit = Edit(

@@ -96,7 +96,11 @@ def fitted(
     dropout
         Share of the tokens of a text that are left out at random.
     """
-    vectors, weights = (nn.Parameter(part.clone()) for part in start)
+    used, places_of = np.unique(ids, return_inverse=True)  # no other row ever gets a gradient
+    ids = places_of.reshape(ids.shape)
+    padding = int(np.searchsorted(used, padding)) if padding in used else -1
+    rows = torch.from_numpy(used)
+    vectors, weights = (nn.Parameter(part[rows]) for part in start)
     optimizer = torch.optim.Adam([vectors, weights], lr=learning_rate)
     steps = max(epochs * -(-len(ids) // batch_size), 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
@@ -122,7 +126,10 @@ def fitted(
             optimizer.step()
             schedule.step()
             near.append(float(cosine.detach()))
-    return Table(vectors.detach(), weights.detach()), float(np.mean(near))
+    trained = Table(
+        *(part.index_copy(0, rows, new.detach()) for part, new in zip(start, (vectors, weights), strict=True))
+    )
+    return trained, float(np.mean(near))
 
 
 def _rate(share: float) -> float:

@@ -1,7 +1,8 @@
 """Give a head one more output, for inputs that are far from all classes.
 
-``s_none = max_k s_k + a (t − max_k cos(z, c_k))`` with z what the head is given and c_k the mean of it over the examples of class k: the
-new output is the highest where the nearest mean is farther than t. The means are tensors of the head; whoever makes the edit sets them.
+``s_none = max_k s_k + a (t − max_k cos(z, c_k))`` with z what the head is given, or the first numbers of it, and c_k the mean of it over
+the examples of class k: the new output is the highest where the nearest mean is farther than t. The means are tensors of the head;
+whoever makes the edit sets them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class OutOfScope(Edit):
     path: str = "classifier"
     """Dotted path of the head."""
     inputs: int = Field(ge=1)
-    """Size of what the head is given."""
+    """How many numbers of what the head is given are compared, the first ones."""
     means: int = Field(ge=1)
     """How many means there are, one a class."""
     threshold: float = Field(ge=-1, le=1)
@@ -58,7 +59,7 @@ class OutOfScope(Edit):
         return None if name.startswith(f"{self.path}.scope.") else tensor
 
     def _with_output(self, layer: nn.Module, given: tuple[Any, ...], scores: Tensor) -> Tensor:
-        likeness: Tensor = cast("nn.Module", layer.scope)(_of_length_one(cast("Tensor", given[0])))
+        likeness: Tensor = cast("nn.Module", layer.scope)(_of_length_one(cast("Tensor", given[0])[..., : self.inputs]))
         return _with_none(scores, likeness, self.threshold, self.steepness)
 
 

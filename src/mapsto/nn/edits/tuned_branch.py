@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit
 
-__all__ = ["TunedBranch"]
+__all__ = ["TunedBranch", "untuned_size"]
 
 
 class TunedBranch(Edit):
@@ -60,6 +60,11 @@ class TunedBranch(Edit):
     def follow(self, name: str, tensor: Tensor) -> Tensor | None:
         gone = name.startswith(("classifier.", "encoder.pooler."))
         return None if gone else tensor
+
+
+def untuned_size(module: nn.Module, size: int) -> int:
+    """How many of an embedding's numbers, the first ones, come from the branch that was not tuned; all without branches."""
+    return size // int(getattr(module, "branches", 1))
 
 
 class _Branched:
