@@ -197,6 +197,16 @@ def test_bad_inputs_are_named(predictor, tmp_path):
         predictor.predict([np.zeros((2, 2, 2, 2, 2))])
 
 
+def test_one_input_alone_and_inputs_of_other_types_are_refused(predictor, tmp_path):
+    for alone in ("photo.png", Path("photo.png"), b"abc"):  # a string's letters would each be one
+        for ask in (predictor.predict, predictor.answers):
+            with pytest.raises(DataError, match="a list of them is wanted"):
+                ask(alone)
+    for wrong in (5, None, ["photo.png"]):
+        with pytest.raises(DataError, match=f"an input is of type {type(wrong).__name__}"):
+            predictor.predict([wrong])
+
+
 def test_no_inputs_give_no_predictions(predictor):
     assert predictor.predict([]) == []
 

@@ -154,7 +154,7 @@ class Predictor:
             hint="export a learner whose result is a linear layer, or, where mapsto is installed, use "
             f"`{_adapting(self.folder)}`",
         )
-        if len(inputs) != len(labels):
+        if len(_several(inputs)) != len(labels):
             raise DataError(f"{len(inputs)} inputs but {len(labels)} labels", hint="give one label an input")
         classes = tuple(dict.fromkeys(map(str, labels)))
         if len(classes) < 2:
@@ -183,7 +183,7 @@ class Predictor:
         numbers: list[int] = []
         parts: list[NDArray[Any]] = []
         answers = Answers(predictions=[], errors=[], notes=[])
-        for given in inputs:
+        for given in _several(inputs):
             try:
                 found = read(given, self.signature)
             except DataError as error:
@@ -248,7 +248,7 @@ class Predictor:
     def _tagged(self, inputs: Sequence[Input], batch_size: int) -> Answers:
         """Spans of the words of texts."""
         answers = Answers(predictions=[], errors=[], notes=[])
-        for given in inputs:
+        for given in _several(inputs):
             try:
                 found = read(given, self.signature)
                 if len(found.texts) != len(found.numbers):
@@ -321,6 +321,13 @@ def _not_run(what: str, where: Path, error: Exception) -> StoreError:
 
 def _adapting(folder: Path) -> str:
     return command("mapsto adapt {folder} FOLDER_OF_EXAMPLES", folder=folder)
+
+
+def _several(inputs: Sequence[Input]) -> Sequence[Input]:
+    """The inputs. Raises `DataError` for one that stands alone: the letters of a string would each be one."""
+    if isinstance(inputs, (str, bytes, Path)):
+        raise DataError("one input is given, and a list of them is wanted", where="inputs", hint="write it as [input]")
+    return inputs
 
 
 def _all_or_error(answers: Answers) -> list[Prediction]:

@@ -58,6 +58,12 @@ def read(source: Input, signature: Signature) -> Read:
     """
     import numpy as np
 
+    if not isinstance(source, (str, Path, bytes, np.ndarray)):
+        raise DataError(
+            f"an input is of type {type(source).__name__}",
+            where="inputs",
+            hint="give strings, paths, the bytes of files, or arrays of NumPy",
+        )
     name = name_of(source)
     before = signature.preprocessing
     content: Any = source
