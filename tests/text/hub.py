@@ -65,7 +65,7 @@ def hub(model: str, folder: Path) -> Generator[tuple[str, list[str]]]:
             if self.command == "GET":
                 self.wfile.write(content)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             """Nothing: the test's output is its own."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

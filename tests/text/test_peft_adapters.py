@@ -64,7 +64,7 @@ def test_of_a_classifiers_adapter_the_encoder_takes_its_part_and_says_what_is_le
         transformers.AutoModelForSequenceClassification, folder, tmp_path / "adapter", config=peft.LoraConfig, **fields
     )
     ctx = Context()
-    ours = ctx.apply(HfText(folder=str(folder), adapter=str(tmp_path / "adapter")), None).module()
+    ours: Any = ctx.apply(HfText(folder=str(folder), adapter=str(tmp_path / "adapter")), None).module()
     with torch.inference_mode():
         mask = (IDS != 0).long()
         wanted = theirs.base_model.model.bert(input_ids=IDS, attention_mask=mask).last_hidden_state

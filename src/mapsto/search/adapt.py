@@ -15,7 +15,17 @@ from typing import Any, Literal
 
 from mapsto.search.recipe_text import recipe_text
 
-__all__ = ["MIN_COUNT", "TEXT_WAYS", "Examples", "Small", "TextWay", "adaptation_recipe", "share_to_fit", "text_steps"]
+__all__ = [
+    "MIN_COUNT",
+    "TEXT_WAYS",
+    "Examples",
+    "Small",
+    "TextWay",
+    "adaptation_recipe",
+    "head_recipe",
+    "share_to_fit",
+    "text_steps",
+]
 
 _SAMPLES = 256
 """Unlabelled samples that pruning and quantization look at."""
@@ -112,12 +122,7 @@ def adaptation_recipe(
         if examples.outside is not None:
             scope["outside"] = "$outside"
         steps.append({"adapt.out_of_scope": scope, "as": "scoped"})
-    export: dict[str, Any] = {"export.onnx": {"data": "$examples"}, "as": "package"}
-    export["observe"] = {"size": {"evaluate.size": {}}}
-    if small is not None:
-        export["observe"]["latency"] = {
-            "evaluate.latency": {"baselines": {"adapted": "$adapted"}, "all_threads": False}
-        }
+    export = _export(small)
     tree = {
         "schema": 1,
         "name": "adapt",
@@ -127,6 +132,54 @@ def adaptation_recipe(
         "steps": [{**network, "as": "network"}, *_pretrained(examples), *steps, export],
     }
     return recipe_text(tree)
+
+
+def head_recipe(
+    *,
+    network: dict[str, Any],
+    examples: Examples,
+    head: dict[str, Any],
+    title: str,
+    small: Small | None = None,
+    seed: int = 0,
+) -> str:
+    """The recipe of a head that is no classifier, for an encoder of texts that stays as it is: labels, numbers or tags of words.
+
+    Parameters
+    ----------
+    network
+        The step that gives the encoder.
+    head
+        The step that fits the head, by its name and without its data; its tables say how good it is.
+    small
+        None: the package is the adapted encoder as it is.
+    """
+    ((name, fields),) = head.items()
+    fitted = {name: {"data": "$examples", **fields}}
+    size = {"size": {"evaluate.size": {}}}
+    steps: list[dict[str, Any]] = [{**fitted, "as": "adapted", "observe": size}]
+    if small is not None and small.texts is not None:
+        unlabelled = "$examples" if examples.pool is None else "$pool"
+        steps += _small_encoder(small.texts, unlabelled, small.head)
+        steps.append({**fitted, "as": "small", "observe": size})
+    data = {"examples": examples.labelled, **({} if examples.pool is None else {"pool": examples.pool})}
+    steps = [{**network, "as": "network"}, *steps, _export(small)]
+    return recipe_text({"schema": 1, "name": "adapt", "title": title, "seed": seed, "data": data, "steps": steps})
+
+
+def _export(small: Small | None) -> dict[str, Any]:
+    """To a package, measured; a small one beside the adapted network."""
+    observe: dict[str, Any] = {"size": {"evaluate.size": {}}}
+    if small is not None:
+        observe["latency"] = {"evaluate.latency": {"baselines": {"adapted": "$adapted"}, "all_threads": False}}
+    return {"export.onnx": {"data": "$examples"}, "as": "package", "observe": observe}
+
+
+def _small_encoder(way: TextWay, unlabelled: str, head: str) -> list[dict[str, Any]]:
+    """From an adapted encoder of texts to a small one in int8, whose head is to be fitted anew."""
+    made = text_steps(way, data=unlabelled, head=head)
+    made[-1]["as"] = "int8"
+    return [{"prune.vocabulary": {"data": unlabelled, "min_count": MIN_COUNT}, "as": "words"}, *made]
 
 
 def share_to_fit(size: float, most: float, parameters: float) -> float:
@@ -206,10 +259,8 @@ def _smaller(examples: Examples, small: Small, observe: dict[str, Any]) -> list[
     head: dict[str, Any]
     if small.texts is not None:
         head = {"adapt.best": _fields(examples, "$examples")}
-        words: dict[str, Any] = {"prune.vocabulary": {"data": unlabelled, "min_count": MIN_COUNT}, "as": "words"}
-        made = text_steps(small.texts, data=unlabelled, head=small.head)
-        made[-1]["as"] = "int8"
-        return [words, *made, {**head, "as": "small", "observe": {**observe, "size": {"evaluate.size": {}}}}]
+        fitted = {**head, "as": "small", "observe": {**observe, "size": {"evaluate.size": {}}}}
+        return [*_small_encoder(small.texts, unlabelled, small.head), fitted]
     steps: list[dict[str, Any]] = []
     if small.share < 1:
         steps += [

@@ -15,6 +15,7 @@ from mapsto.errors import DataError, SpecError, command
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
+    from mapsto.cli.adapt.networks import Asked as ByRecipe
     from mapsto.cli.progress import Progress
     from mapsto.context import Context
     from mapsto.kinds import Samples
@@ -210,7 +211,7 @@ def adapt(
     example = command(
         "mapsto predict {folder} {file}", folder=folder, file=found["example"] if text or tagged else file
     )
-    page = f" and {folder / 'report.html'}" if "ways" in found and (not target or text) else ""
+    page = f" and {folder / 'report.html'}" if (folder / "report.html").is_file() else ""
     print_text(f"wrote {folder / 'package'}{page}; try it with: {example}")
 
 
@@ -280,7 +281,7 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
             "it is for texts", where="--out-of-scope", hint="name the column of texts with --text, or leave it out"
         )
     if columns.task == "tags":
-        return _of_tags(asked, columns, ctx)
+        return _of_tags(asked, columns, ctx, listener)
     if asked.text:
         return _of_texts(asked, columns, ctx, listener)
     if asked.targets:
@@ -433,7 +434,7 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
     if task != "classes":
         if columns.out_of_scope is not None:
             raise SpecError("it is for classes", where="--out-of-scope", hint="leave it out, or use --task classes")
-        return _of_text_targets(start, asked, task, columns.separator, ctx)
+        return _of_text_targets(start, asked, task, columns.separator, ctx, listener)
     examples, data = examples_of(
         asked.examples,
         asked.text,
@@ -450,15 +451,13 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
     return {"learner": start.name, **found, "example": example_of(data)}
 
 
-def _of_tags(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
+def _of_tags(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress) -> dict[str, Any]:
     """Fit a head that tags each word to a pretrained encoder."""
-    from mapsto.cli.adapt.tagging import adapt_to_tags
+    from mapsto.cli.adapt.tagging import adapt_to_tags, tagged_examples
     from mapsto.cli.adapt.texts import encoder_at_hand
-    from mapsto.report import build as reports
 
     given = {
         "--unlabelled": asked.unlabelled,
-        "--limit": asked.limits,
         "--class-weights": asked.class_weights != "none",
         "--out-of-scope": columns.out_of_scope,
         "--include": columns.include,
@@ -466,33 +465,46 @@ def _of_tags(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
     }
     for name in (name for name, value in given.items() if value):
         raise SpecError("it is of no use where words are tagged", where=name, hint="leave it out")
+    examples, samples = tagged_examples(asked.examples, asked.text, asked.targets)
     start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step)
-    package, found = adapt_to_tags(start.network, asked.examples, asked.text, asked.targets, ctx)
-    reports.save_package(package, asked.folder / "package")
+    found = adapt_to_tags(start, samples, _made_by_recipe(start, examples, asked), ctx, listener)
     return {"learner": start.name, **found}
 
 
 def _of_text_targets(
-    start: AtHand, asked: _Asked, task: Literal["labels", "values"], separator: str, ctx: Context
+    start: AtHand, asked: _Asked, task: Literal["labels", "values"], separator: str, ctx: Context, listener: Progress
 ) -> dict[str, Any]:
     """Fit a head that gives labels or numbers to a pretrained encoder."""
     from mapsto.cli.adapt.text_targets import adapt_to_targets
     from mapsto.cli.adapt.texts import example_of, targets_of
-    from mapsto.report import build as reports
 
-    given = {
-        "--unlabelled": asked.unlabelled,
-        "--limit": asked.limits,
-        "--class-weights": asked.class_weights != "none",
-    }
-    for name in (name for name, value in given.items() if value):
+    if asked.class_weights != "none":
         raise SpecError(
-            f"it is for classes, and {task} are predicted here", where=name, hint="leave it out, or use --task classes"
+            f"it is for classes, and {task} are predicted here",
+            where="--class-weights",
+            hint="leave it out, or use --task classes",
         )
-    data = targets_of(asked.examples, asked.text, asked.targets, task, separator)
-    package, found = adapt_to_targets(start.network, data, task, ctx, file=asked.examples)
-    reports.save_package(package, asked.folder / "package")
+    examples, data = targets_of(asked.examples, asked.text, asked.targets, task, separator, asked.unlabelled)
+    with ctx.giving(start.network):
+        samples = ctx.dataset(data)
+    found = adapt_to_targets(start, samples, task, _made_by_recipe(start, examples, asked), ctx, listener)
     return {"learner": start.name, **found, "example": example_of(data)}
+
+
+def _made_by_recipe(start: AtHand, examples: Examples, asked: _Asked) -> ByRecipe:
+    """What a recipe is to make of the examples, and where it goes."""
+    from mapsto.cli.adapt.networks import Asked as ByRecipe
+    from mapsto.search.compress import parse_limit, together
+
+    return ByRecipe(
+        examples=examples,
+        title=f"{start.name} adapted to {asked.examples.name}",
+        folder=asked.folder,
+        store=asked.store,
+        seed=asked.seed,
+        minutes=asked.minutes,
+        limits=together(tuple(parse_limit(text) for text in asked.limits)) if asked.limits else (),
+    )
 
 
 def _of_network(
@@ -500,29 +512,14 @@ def _of_network(
 ) -> dict[str, Any]:
     """Adapt a pretrained network by the recipe that is written for it."""
     from mapsto.cli.adapt.images import judged_folds
-    from mapsto.cli.adapt.networks import Asked, adapt_network, figures_of, network_node
+    from mapsto.cli.adapt.networks import adapt_network, figures_of, network_node
     from mapsto.data.checks import require_classes
-    from mapsto.search.compress import parse_limit, together
 
-    limits = together(tuple(parse_limit(text) for text in asked.limits)) if asked.limits else ()
+    by_recipe = _made_by_recipe(start, examples, asked)
     require_classes(samples, max(2, len(samples.classes)), where=str(asked.examples))
     _, folds, judged = judged_folds(samples.labels, samples.classes, ctx, what="example")
-    report = adapt_network(
-        start.node or network_node(start.network, asked.folder),
-        start.network,
-        samples,
-        Asked(
-            examples=examples,
-            title=f"{start.name} adapted to {asked.examples.name}",
-            folder=asked.folder,
-            store=asked.store,
-            seed=asked.seed,
-            minutes=asked.minutes,
-            limits=limits,
-        ),
-        ctx,
-        listener,
-    )
+    node = start.node or network_node(start.network, asked.folder)
+    report = adapt_network(node, start.network, samples, by_recipe, ctx, listener)
     counts = {title: int((samples.labels == number).sum()) for number, title in enumerate(samples.classes)}
     return {"classes": counts, "examples": len(samples), **judged, **figures_of(report, samples, folds)}
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapsto.cli.adapt.ways import sure_of, ways_in
 from mapsto.errors import DomainError, command
-from mapsto.search.adapt import TEXT_WAYS, Examples, Small, TextWay, adaptation_recipe, share_to_fit
+from mapsto.search.adapt import TEXT_WAYS, Examples, Small, TextWay, adaptation_recipe, head_recipe, share_to_fit
 
 if TYPE_CHECKING:
     from mapsto.context import Context
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mapsto.run.result import Listener, RunResult
     from mapsto.search.compress import Limit
 
-__all__ = ["Asked", "adapt_network", "figures_of", "network_node"]
+__all__ = ["Asked", "adapt_head", "adapt_network", "figures_of", "network_node"]
 
 _EPOCHS = 30
 """Passes over the examples that fine-tuning is taken to need, for the estimate of its time."""
@@ -89,20 +89,64 @@ def adapt_network(
     DomainError
         No network that is made keeps the limits.
     """
+    _require_within_reach(network, asked)
+    folds = _folds_of_tuning(network, samples, asked, ctx)
+
+    def recipe(small: Small | None) -> str:
+        return adaptation_recipe(
+            network=node, examples=asked.examples, title=asked.title, folds=folds, small=small, seed=asked.seed
+        )
+
+    ways: tuple[TextWay, ...] = tuple(TEXT_WAYS) if network.signature.preprocessing.kind == "text" else ()
+    return _within_limits(
+        recipe, ways, lambda report: _right(report, samples, folds), network, samples, asked, ctx, listener
+    )
+
+
+def adapt_head(
+    node: dict[str, Any],
+    network: Network,
+    head: dict[str, Any],
+    samples: Samples,
+    asked: Asked,
+    ctx: Context,
+    listener: Listener,
+    *,
+    ways: tuple[TextWay, ...] = tuple(TEXT_WAYS),
+) -> dict[str, Any]:
+    """As `adapt_network`, of a head that is no classifier (`head`, its step without its data) on an encoder of texts that stays as it is.
+
+    `ways` are those to make the encoder small that leave what the head reads.
+    """
+
+    def recipe(small: Small | None) -> str:
+        return head_recipe(
+            network=node, examples=asked.examples, head=head, title=asked.title, small=small, seed=asked.seed
+        )
+
+    return _within_limits(recipe, ways, lambda _: "", network, samples, asked, ctx, listener)
+
+
+def _within_limits(
+    recipe: Callable[[Small | None], str],
+    ways: tuple[TextWay, ...],
+    right: Callable[[Mapping[str, Any]], str],
+    network: Network,
+    samples: Samples,
+    asked: Asked,
+    ctx: Context,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Run recipes, each of a smaller network, until a package keeps the limits; `right` says how often one is right, in words."""
     from mapsto.nn.export.training_digests import with_training_digests
     from mapsto.nn.network.head import require_head_path
     from mapsto.report import build as reports
 
-    _require_within_reach(network, asked)
-    folds = _folds_of_tuning(network, samples, asked, ctx)
     share, over = 1.0, ""
-    ways: list[TextWay] = list(TEXT_WAYS) if network.signature.preprocessing.kind == "text" else []
     for number in range(len(ways) or _TRIES):
         way = ways[number] if ways else None
         small = Small(head=require_head_path(network.module()), share=share, texts=way) if asked.limits else None
-        text = adaptation_recipe(
-            network=node, examples=asked.examples, title=asked.title, folds=folds, small=small, seed=asked.seed
-        )
+        text = recipe(small)
         result = _run(text, asked, listener)
         report = reports.build(result) | {"command": {"recipe": "adapt", "options": list(asked.typed)}}
         over = _over(report, asked.limits)
@@ -111,7 +155,7 @@ def adapt_network(
             reports.save(report, asked.folder, recipe_yaml=text, package=package)
             return report
         if way is not None:
-            ctx.note(f"{over}, with {TEXT_WAYS[way]}{_right(report, samples, folds)}")
+            ctx.note(f"{over}, with {TEXT_WAYS[way]}{right(report)}")
             continue
         share = _next_share(report, asked.limits, share)
         if share < _LEAST_SHARE:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 from mapsto.errors import DataError, SpecError
 
 if TYPE_CHECKING:
+    from mapsto.cli.adapt.images import AtHand
+    from mapsto.cli.adapt.networks import Asked
     from mapsto.context import Context
-    from mapsto.kinds import Network, Package
+    from mapsto.kinds import Samples
+    from mapsto.run.result import Listener
+    from mapsto.search.adapt import Examples
 
-__all__ = ["adapt_to_tags"]
+__all__ = ["adapt_to_tags", "tagged_examples"]
 
 
-def adapt_to_tags(
-    network: Network, file: Path, text: Sequence[str], targets: Sequence[str], ctx: Context
-) -> tuple[Package, dict[str, Any]]:
-    """A package that answers spans of words, and what it came to.
+def tagged_examples(file: Path, text: Sequence[str], targets: Sequence[str]) -> tuple[Examples, Samples]:
+    """What the recipe says of the sentences, and the sentences as they are in the file.
 
     Parameters
     ----------
@@ -26,16 +28,9 @@ def adapt_to_tags(
         As `datasets.tags` reads it.
     text, targets
         The column of words and that of tags, ``tokens`` and ``tags`` where none is named.
-
-    Returns
-    -------
-    tuple[Package, dict]
-        The package; and ``task``, ``examples`` (sentences), ``classes`` (label → spans), ``method``, ``example`` (a sentence), and by
-        cross-validation ``words_percent``, ``span_f1_percent``, ``folds`` and ``per_label``, left out where sentences are too few.
     """
     from mapsto import discovery
-    from mapsto.nn.export.training_digests import with_training_digests
-    from mapsto_runtime.preprocessing.words import spans_of
+    from mapsto.search.adapt import Examples
 
     for name, given in (("--text", text), ("--target", targets)):
         if len(given) > 1:
@@ -46,32 +41,51 @@ def adapt_to_tags(
             what, where=str(file), hint="give a .jsonl or .parquet file, or lines with a word, a tab and its tag"
         )
     fields = {"tokens": text[0] if text else "tokens", "tags": targets[0] if targets else "tags"}
-    data = discovery.find("data", "tags")(file=str(file), **fields)
-    samples = data.open()
+    labelled = {"tags": {"file": str(file.resolve()), **fields}}
+    samples: Samples = discovery.find("data", "tags")(**labelled["tags"]).open()
+    return Examples(labelled=labelled), samples
+
+
+def adapt_to_tags(start: AtHand, samples: Samples, asked: Asked, ctx: Context, listener: Listener) -> dict[str, Any]:
+    """What a package came to that answers spans of words; it is in the folder.
+
+    Returns
+    -------
+    dict
+        ``task``, ``examples`` (sentences), ``classes`` (label → spans), ``method``, ``example`` (a sentence), ``bytes`` and by
+        cross-validation ``words_percent``, ``span_f1_percent``, ``folds`` and ``per_label``, left out where sentences are too few.
+    """
+    from mapsto import discovery
+    from mapsto.cli.adapt.networks import adapt_head, network_node
+    from mapsto_runtime.preprocessing.words import spans_of
+
     counts: dict[str, int] = {}
     for row in samples.labels:
         tags = [samples.classes[tag] for tag in row[row >= 0]]
         for *_, label in spans_of(tags, known=samples.classes):
             counts[label] = counts.get(label, 0) + 1
-    adapted: Network = ctx.apply(discovery.find("mappings", "adapt.tagger")(data=data), network)
-    package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
-    with ctx.giving(network):
-        package = with_training_digests(package, ctx.dataset(data).inputs, ctx)
+    node = start.node or network_node(start.network, asked.folder)
+    with ctx.giving(start.network):
+        read = ctx.dataset(discovery.find("data", "tags")(**asked.examples.labelled["tags"]))
+    report = adapt_head(node, start.network, {"adapt.tagger": {}}, read, asked, ctx, listener, ways=("int8", "layers"))
+    steps = {str(step["path"]): step for step in report["steps"]}
+    tables = (steps.get("small") or steps["adapted"])["report"]["tables"]
     found: dict[str, Any] = {
         "task": "tags",
         "method": "a logistic regression on the hidden states of words",
         "examples": len(samples),
         "classes": dict(sorted(counts.items())),
         "example": str(samples.inputs[0]),
+        "bytes": steps["package.size"]["report"]["metrics"]["bytes"]["value"],
     }
-    attached: dict[str, Any] = ctx.attached
-    if "tagging" in attached:
-        figures = dict(attached["tagging"].rows)
+    found |= {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
+    if "tagging" in tables:
+        figures = {row[0]: row[1] for row in tables["tagging"]["rows"]}
         found |= {
             "words_percent": figures["words right"],
             "span_f1_percent": figures["span F1"],
             "folds": int(figures["folds"]),
         }
-        table = attached["spans"]
-        found["per_label"] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    return package, found
+        spans = tables["spans"]
+        found["per_label"] = [dict(zip(spans["columns"], row, strict=True)) for row in spans["rows"]]
+    return found

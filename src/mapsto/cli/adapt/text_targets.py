@@ -6,6 +6,7 @@ comes from cross-validation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,14 +14,28 @@ from mapsto.errors import SpecError
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
+    from mapsto.cli.adapt.images import AtHand
+    from mapsto.cli.adapt.networks import Asked
     from mapsto.context import Context
-    from mapsto.kinds import Dataset, Network, Package, Samples
+    from mapsto.kinds import Samples
+    from mapsto.run.result import Listener
 
 __all__ = ["Task", "adapt_to_targets", "task_of"]
 
 Task = Literal["classes", "labels", "values"]
 _MOST_CLASSES = 20
 """Whole numbers of more different values than that are numbers to predict, not classes."""
+_FOLDS = 5
+"""Of the cross-validation that says how good a head is."""
+_CALLED = {
+    "all labels right": "exact_percent",
+    "micro F1": "micro_f1_percent",
+    "macro F1": "macro_f1_percent",
+    "RMSE": "rmse",
+    "RMSE of the mean": "rmse_of_mean",
+    "correlation": "correlation",
+}
+"""The figures of `adapt.linear`, and what the command calls them."""
 
 
 def task_of(
@@ -72,14 +87,21 @@ def task_of(
 
 
 def adapt_to_targets(
-    network: Network, data: Dataset, task: Task, ctx: Context, *, file: Path
-) -> tuple[Package, dict[str, Any]]:
-    """A package that answers labels or numbers, and what it came to.
+    start: AtHand, samples: Samples, task: Task, asked: Asked, ctx: Context, listener: Listener
+) -> dict[str, Any]:
+    """What a package came to that answers labels or numbers; it is in the folder.
+
+    Parameters
+    ----------
+    start
+        The encoder.
+    samples
+        The texts as it reads them.
 
     Returns
     -------
-    tuple[Package, dict]
-        The package; and ``task``, ``examples``, ``classes`` (of labels: name → how many texts have it), ``method``, ``folds`` and by
+    dict
+        ``task``, ``examples``, ``classes`` (of labels: name → how many texts have it), ``method``, ``folds``, ``bytes`` and by
         cross-validation of labels ``exact_percent``, ``micro_f1_percent``, ``macro_f1_percent`` and ``per_label`` (a row each with its
         F1), of numbers ``rmse``, ``rmse_of_mean`` and ``correlation``; left out where there are too few examples.
 
@@ -88,82 +110,53 @@ def adapt_to_targets(
     DataError
         The data is not whole, or no label is on some texts and off others.
     """
-    from mapsto import discovery
-    from mapsto.cli.adapt.images import judged_folds
-    from mapsto.nn.adapt import logistic
-    from mapsto.nn.adapt.examples import Examples
-    from mapsto.nn.adapt.features import features
-    from mapsto.nn.export.training_digests import with_training_digests
+    from mapsto.cli.adapt.networks import adapt_head, network_node
 
-    with ctx.giving(network):
-        samples: Samples = ctx.dataset(data)
-    _require_told_apart(samples, task, file)
-    fields: dict[str, Any] = {"data": data}
-    rows = features(network, samples.inputs, ctx)
-    if task == "labels":
-        strength, losses = logistic.chosen(rows, samples.labels, len(samples.classes), ctx.random("folds"))
-        fields["strength"] = strength
-        ctx.note(
-            f"strength: {strength:g} was chosen by cross-validated log-loss" if losses else f"strength: {strength:g}"
-        )
-    linear: Any = discovery.find("mappings", "adapt.linear")(**fields)
-    fold, folds, found = judged_folds(samples.labels, (), ctx, what="text")
-    if folds >= 2:
-        found |= _figures(Examples.of(samples, rows), fold, folds, linear, task, ctx)
-    adapted: Network = ctx.apply(linear, network)
-    package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
-    package = with_training_digests(package, samples.inputs, ctx)
+    _require_told_apart(samples, task, str(asked.examples.labelled["text"]["file"]))
+    head = {"adapt.linear": {"folds": _FOLDS}}
+    node = start.node or network_node(start.network, asked.folder)
+    report = adapt_head(node, start.network, head, samples, asked, ctx, listener)
+    return {**_figures(report, task), **counts_of(samples, task)}
+
+
+def counts_of(samples: Samples, task: Task) -> dict[str, Any]:
+    """How many texts there are, and have each label."""
     counts = samples.labels.sum(0).astype(int).tolist() if task == "labels" else []
-    method = "a logistic regression for each label" if task == "labels" else "a ridge regression"
-    found |= {"task": task, "method": method, "examples": len(samples)}
-    return package, {**found, "classes": dict(zip(samples.classes, counts, strict=False))}
+    return {"examples": len(samples), "classes": dict(zip(samples.classes, counts, strict=False))}
 
 
-def _require_told_apart(samples: Samples, task: Task, file: Path) -> None:
+def _require_told_apart(samples: Samples, task: Task, file: str) -> None:
     """Raises `DataError` where there is nothing to learn."""
     from mapsto.errors import DataError
 
     if task == "labels" and not (samples.labels.any(0) & ~samples.labels.all(0)).any():
         raise DataError(
             "there is no label that some texts have and others have not",
-            where=str(file),
+            where=file,
             hint="name a column whose cells hold labels, such as: red; fruit",
         )
     if task == "labels" and len(samples.classes) == len(samples) > 2:
         raise DataError(
             f"there are as many labels as texts ({len(samples)}), such as '{short(samples.classes[0])}'",
-            where=str(file),
+            where=file,
             hint="check --separator, or name another column",
         )
 
 
-def _figures(examples: Any, fold: Any, folds: int, linear: Any, task: Task, ctx: Context) -> dict[str, Any]:
-    """What heads come to on the texts of the fold that they were fitted without."""
-    import numpy as np
-
-    from mapsto.context import SilentContext
-    from mapsto.nn.adapt.examples import Examples
-    from mapsto.nn.evaluate.labels import label_figures
-
-    labels, rows = examples.labels, examples.features
-    outputs = np.zeros((len(labels), examples.outputs))
-    quiet = SilentContext(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)  # it was said of all the texts
-    for number in range(folds):
-        learn, judge = np.flatnonzero(fold != number), fold == number
-        weight, bias = linear.head(Examples.of(examples.samples.take(learn), rows[learn]), quiet)
-        outputs[judge] = rows[judge] @ weight.T + bias
-    if task == "labels":
-        figures = label_figures(labels, outputs > 0, examples.samples.classes)
-        return {
-            "exact_percent": 100 * figures.exact / figures.samples,
-            "micro_f1_percent": figures.micro_f1,
-            "macro_f1_percent": figures.macro_f1,
-            "per_label": [dict(zip(figures.per_label.columns, row, strict=True)) for row in figures.per_label.rows],
-        }
-    spread = labels.std(0) * outputs.std(0)
-    together = ((labels - labels.mean(0)) * (outputs - outputs.mean(0))).mean(0)
-    return {
-        "rmse": float(np.sqrt(np.mean((outputs - labels) ** 2))),
-        "rmse_of_mean": float(np.sqrt(np.mean((labels - labels.mean(0)) ** 2))),
-        "correlation": float((together / np.where(spread > 0, spread, np.inf)).mean()),
-    }
+def _figures(report: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """What the report says of the head that the package has."""
+    steps = {str(step["path"]): step for step in report["steps"]}
+    tables = (steps.get("small") or steps["adapted"])["report"]["tables"]
+    method = "a logistic regression for each label" if task == "labels" else "a ridge regression"
+    found: dict[str, Any] = {"task": task, "method": method}
+    found["bytes"] = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
+    found |= {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
+    if "targets" not in tables:
+        return {**found, "folds": 0}
+    figures = {row[0]: row[1] for row in tables["targets"]["rows"]}
+    found["folds"] = int(figures.pop("folds"))
+    found |= {_CALLED[name]: value for name, value in figures.items()}
+    if "per_label" in tables:
+        columns = tables["per_label"]["columns"]
+        found["per_label"] = [dict(zip(columns, row, strict=True)) for row in tables["per_label"]["rows"]]
+    return found

@@ -117,19 +117,25 @@ def examples_of(
 
 
 def targets_of(
-    file: Path, text: Sequence[str], targets: Sequence[str], task: Literal["labels", "values"], separator: str
-) -> Dataset:
-    """The examples of labels or numbers."""
+    file: Path,
+    text: Sequence[str],
+    targets: Sequence[str],
+    task: Literal["labels", "values"],
+    separator: str,
+    unlabelled: Path | None,
+) -> tuple[Examples, Dataset]:
+    """What the recipe says of the examples of labels or numbers, and the examples."""
     from mapsto import discovery
+    from mapsto.search.adapt import Examples
 
-    return discovery.find("data", "text")(
-        file=str(file),
-        text=tuple(text) if len(text) > 1 else text[0],
-        target=tuple(targets) if len(targets) > 1 else targets[0],
-        task=task,
-        separator=separator,
-        unlabelled="leave_out",
+    columns: list[Any] = [each[0] if len(each) == 1 else list(each) for each in (text, targets)]
+    fields: dict[str, Any] = {"text": columns[0], "target": columns[1], "task": task, "separator": separator}
+    labelled = {"text": {"file": str(file.resolve()), **fields, "unlabelled": "leave_out"}}
+    data = discovery.find("data", "text")(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in labelled["text"].items()}
     )
+    pool = None if unlabelled is None else {"text": {"file": str(unlabelled.resolve()), "text": columns[0]}}
+    return Examples(labelled=labelled, pool=pool), data
 
 
 def example_of(data: Dataset) -> str:

@@ -10,11 +10,13 @@ Approach to Large-Scale Covariance Matrix Estimation", 2005).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.context import Context
+from mapsto.context import Context, SilentContext
 from mapsto.data.augment import AugmentationsOrAuto
 from mapsto.kinds import Network
 from mapsto.mapping import DataSource, Mapping
@@ -45,6 +47,8 @@ class Linear(Mapping[Network, Network]):
     """Whether each number of the embedding is scaled to mean 0 and, given enough examples, standard deviation 1 first."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class weighs as much as any other, however few its examples; a class with many is then answered less often."""
+    folds: int = Field(default=0, ge=0)
+    """Of the cross-validation that says how heads for labels or numbers do on examples that they were not fitted to; 0: it is not said."""
     iterations: int = Field(default=1000, ge=1)
     """At most so many of L-BFGS."""
     augment: AugmentationsOrAuto = ()
@@ -63,6 +67,10 @@ class Linear(Mapping[Network, Network]):
             value, self.data, ctx, where="adapt.linear", class_weights=self.class_weights, kinds=kinds
         )
         copies = embedded(self.augment, value, examples, ctx, where=self.name)
+        if self.folds and examples.kind != "classification":
+            from mapsto.nn.adapt.judged_targets import attach_figures
+
+            attach_figures(examples, self.folds, self._quietly(examples, ctx), ctx)
         return with_linear_head(value, examples, *self.head(examples, ctx, copies))
 
     def head(
@@ -75,6 +83,26 @@ class Linear(Mapping[Network, Network]):
         if examples.kind == "regression":
             return self._fit_values(examples, ctx)
         return self._fit_classes(examples, ctx, copies)
+
+    def _quietly(
+        self, examples: Examples, ctx: Context
+    ) -> Callable[[Examples], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Fits heads to some of the examples, with the strength that all of them have chosen, and tells nobody."""
+        from mapsto.nn.adapt import logistic
+
+        quiet = SilentContext(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)
+        settled = self
+        if self.strength == "auto" and examples.kind == "multilabel":
+            strength, _ = logistic.chosen(
+                examples.features,
+                examples.labels,
+                examples.outputs,
+                ctx.random("folds"),
+                standardize=self.standardize,
+                iterations=self.iterations,
+            )
+            settled = replace(self, strength=strength)
+        return lambda some: settled.head(some, quiet)
 
     def _fit_classes(
         self, examples: Examples, ctx: Context, copies: NDArray[np.float32] | None

@@ -115,7 +115,8 @@ def agreement(first: Tensor, second: Tensor, answers: Answers) -> float:
     if answers == "embeddings" and first.shape != second.shape:
         return _distances_agree(first, second)
     if first.shape != second.shape:
-        raise DomainError(f"the outputs have shapes {tuple(first.shape[1:])} and {tuple(second.shape[1:])}")
+        one, other = (" × ".join(map(str, outputs.shape[1:])) for outputs in (first, second))
+        raise DomainError(f"it had {one} outputs a sample and has {other}, which cannot be compared")
     first, second = first.double(), second.double()
     if not bool(torch.isfinite(second).all()):
         return 0.0
