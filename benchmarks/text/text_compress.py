@@ -95,12 +95,15 @@ def measured(name: str, train: Texts, test: Texts, *, only: str, quick: bool) ->
     """A row for each side of one data set."""
     with TemporaryDirectory() as folder:
         sides = sides_of(train[0], Path(folder), only=only, quick=quick)
+        found: dict[str, dict[str, float]] = {}
+        for side, made in sides.items():
+            found[side] = accuracies(made, train, test)
+            print(name, side, found[side], flush=True)
+        base = found["pytorch"]
         times = timed(sides, rounds=5 if quick else 40)
-        base: dict[str, float] = {}
         rows: list[dict[str, Any]] = []
         for side, made in sides.items():
-            right = accuracies(made, train, test)
-            base = base or right
+            right = found[side]
             row: dict[str, Any] = {"set": name, "side": side, "megabytes": made.bytes / 1e6, **right}
             row |= {f"lost_{kind}": base[kind] - right[kind] for kind in right}
             for length in LENGTHS:

@@ -100,7 +100,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
     for name, (train, test, _) in parts.items():
         keep(f"{name}, episodes", lambda train=train, test=test: episodes(train, test, 20 if quick else EPISODES))
     shots = (2,) if quick else SHOTS
-    for methods in ((MEANS, LOGISTIC, PLAIN, FROZEN), (TUNED,), (SETFIT,)):
+    for methods in ((MEANS, LOGISTIC, PLAIN, FROZEN), (TUNED, SETFIT)):
         for draw in seeds or DRAWS[: 1 if quick else None]:
             for labels in shots:
                 for name, (train, test, classes) in parts.items():
