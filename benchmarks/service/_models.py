@@ -1,4 +1,4 @@
-"""Packages of small networks with random weights, made without training: what is compared here is what serving them costs."""
+"""Packages made without training, most of small networks with random weights: what is compared here is what serving them costs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ def student(folder: Path) -> Path:
 def conv4(folder: Path, shape: tuple[int, int, int]) -> Path:
     """Four blocks of 64 channels, float32."""
     return package(folder, shape, ((64, 1, True),) * 4)
+
+
+def minilm(folder: Path) -> Path:
+    """The sentence encoder MiniLM in int8, with its trained weights: texts to embeddings."""
+    from mapsto import export, networks, quantize
+    from mapsto.report.build import save_package
+
+    save_package((networks.minilm() >> quantize.dynamic() >> export.onnx())(), folder)
+    return folder
 
 
 def package(
