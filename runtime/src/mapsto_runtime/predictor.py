@@ -18,7 +18,7 @@ from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingEx
 from mapsto_runtime.manifest import FORMAT, read_manifest
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.preprocessing.arrays import require_ids
-from mapsto_runtime.preprocessing.texts import Text, by_length, joined, tokenizer_of
+from mapsto_runtime.preprocessing.texts import Text, by_length, encodings, joined
 from mapsto_runtime.preprocessing.words import Span, first_tokens, spans_of, words_of
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
@@ -276,7 +276,8 @@ class Predictor:
 
         whole = text if isinstance(text, str) else text[0]
         words = words_of(whole)
-        tokens = first_tokens(tokenizer_of(self.signature.preprocessing).encode(whole).offsets, words)
+        (encoding,) = encodings([whole], self.signature.preprocessing, offsets=True)
+        tokens = first_tokens(encoding.offsets, words)
         read_words = [(word, token) for word, token in zip(words, tokens, strict=True) if token >= 0]
         powers = np.exp(row.astype(np.float64) - row.max(0))
         shares = powers / powers.sum(0)

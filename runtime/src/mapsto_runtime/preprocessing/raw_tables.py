@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from mapsto_runtime.errors import DataError
-from mapsto_runtime.preprocessing.json_lines import is_json_lines, read_json_lines
+from mapsto_runtime.preprocessing.json_lines import WrittenNumber, is_json_lines, read_json_lines
+from mapsto_runtime.preprocessing.lines import lines_of
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RawTable:
     names: tuple[str, ...] | None
     """The header; None where there is none."""
     columns: tuple[Cells, ...]
-    """Text as it stands, stripped of blanks; from Parquet numbers and words, None where there is no value."""
+    """Text as it stands, stripped of blanks; from Parquet and JSON numbers and words, None where there is no value."""
     decimal_commas: frozenset[int] = frozenset()
     """Columns, counted from 0, in which ``1,5`` is one and a half, and ``1.234`` a thousand and more."""
     unsure: frozenset[int] = frozenset()
@@ -115,7 +116,7 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
             notes=tuple(notes),
         )
     text, told = _told_separator(text)
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines_of(text) if line.strip()]
     separator = told or _separator(lines[:_LOOKED_AT], name)
     rows = [[cell.strip() for cell in row] for row in _rows(text, separator, name)]
     rows = [row for row in rows if any(row)]
@@ -409,6 +410,10 @@ def _parquet_cells(column: Any, pa: Any) -> Cells | None:
     types = pa.types
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if types.is_integer(column.type):
+        whole = column.to_pylist()
+        if any(cell is not None and int(float(cell)) != cell for cell in whole):
+            return _cells([None if cell is None else WrittenNumber(str(cell)) for cell in whole])
     numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
     if any(kind(column.type) for kind in numbers):
         return _cells(column.cast(pa.float64(), safe=False).to_pylist())

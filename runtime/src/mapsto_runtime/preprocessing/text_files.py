@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from mapsto_runtime.errors import DataError, nearest
-from mapsto_runtime.preprocessing.json_lines import is_json_lines
+from mapsto_runtime.preprocessing.json_lines import WrittenNumber, is_json_lines
+from mapsto_runtime.preprocessing.lines import lines_of
 from mapsto_runtime.preprocessing.raw_tables import RawTable, decoded, read_raw
 from mapsto_runtime.preprocessing.texts import Text
 from mapsto_runtime.shown import few, short
@@ -50,10 +51,10 @@ def texts_in(content: bytes, name: str, *, columns: Sequence[str] = (), parts: i
     if not parquet:
         text, notes = decoded(content, name)
         ending = PurePath(name).suffix.lower()
-        first = next((line for line in text.splitlines() if line.strip()), "")
+        first = next((line for line in lines_of(text) if line.strip()), "")
         titled = bool(columns) and all(column in first for column in columns) and ending not in (".txt", ".text")
         if ending not in TABLES and not titled and not is_json_lines(text):
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            lines = [line.strip() for line in lines_of(text) if line.strip()]
             if not lines:
                 raise DataError("holds no texts", where=name, hint="give one text a line")
             return TextsInFile(texts=tuple(_pieces(line, parts) for line in lines), notes=tuple(notes))
@@ -95,9 +96,11 @@ def _pieces(line: str, parts: int) -> Text:
 
 
 def _text(cell: object) -> str:
-    """A cell as text: a whole number without its fraction."""
+    """A cell as text: a number as it was written where that is known, else a whole one without its fraction."""
     if cell is None:
         return ""
+    if isinstance(cell, WrittenNumber):
+        return cell.written
     if isinstance(cell, float):
         return str(int(cell)) if cell.is_integer() else ("" if cell != cell else str(cell))  # noqa: PLR0124 - NaN
     return str(cell)

@@ -27,6 +27,8 @@ __all__ = [
     "by_length",
     "digest",
     "encoded",
+    "encodings",
+    "is_unicode",
     "joined",
     "one_length",
     "tokenizer_of",
@@ -38,6 +40,8 @@ ASSET = "tokenizer.json"
 Text: TypeAlias = "str | tuple[str, ...]"
 """A text, or a pair of them."""
 
+_LETTERS_A_TOKEN = 100
+"""More than any tokenizer puts into its tokens on average."""
 _UNKNOWN = 0.5
 """From this share of unknown tokens on a text counts as one of another script."""
 
@@ -95,6 +99,35 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def encodings(texts: Sequence[str], preprocessing: Preprocessing, *, offsets: bool = False) -> list[Any]:
+    """What the tokenizer gives for each text, cut off at the preprocessing's length; with `offsets` where tokens begin and end, too.
+
+    The library makes all tokens of a text before it cuts it off, 130 MB for each MB of it. Of a text that is far longer than what is read
+    its beginning is given; where that makes too few tokens, as a beginning of blanks does, the whole.
+    """
+    tokenizer = tokenizer_of(preprocessing)
+    most = _LETTERS_A_TOKEN * preprocessing.length
+
+    def run(own: list[str]) -> list[Any]:
+        if len(own) == 1:
+            return [tokenizer.encode(own[0])]
+        return tokenizer.encode_batch(own) if offsets else tokenizer.encode_batch_fast(own)
+
+    found = run([_beginning(text, most) for text in texts])
+    whole = [place for place, text in enumerate(texts) if len(text) > most and not found[place].overflowing]
+    for place, encoding in zip(whole, run([texts[place] for place in whole]), strict=True):
+        found[place] = encoding
+    return found
+
+
+def _beginning(text: str, most: int) -> str:
+    """The first words of at most so many letters together."""
+    if len(text) <= most:
+        return text
+    blank = text.rfind(" ", most // 2, most)
+    return text[: blank if blank > 0 else most]
+
+
 def encoded(texts: Sequence[Text], preprocessing: Preprocessing, name: str) -> Encoded:
     """The token ids of texts, or of pairs of texts.
 
@@ -118,7 +151,7 @@ def encoded(texts: Sequence[Text], preprocessing: Preprocessing, name: str) -> E
             kept.append(pieces)
             numbers.append(number)
     flat = [piece for pieces in kept for piece in pieces]
-    found = tokenizer.encode_batch_fast(flat) if len(flat) != 1 else [tokenizer.encode(flat[0])]
+    found = encodings(flat, preprocessing)
     rows = [encoding.ids for encoding in found]
     length = max(map(len, rows), default=1)
     ids = np.full((len(rows), length), preprocessing.padding, np.int64)
@@ -154,12 +187,13 @@ def _wrong(pieces: tuple[Any, ...], parts: int) -> str:
             return f"is a {type(piece).__name__}, not a text" if piece is not None else "is missing"
         if not piece.strip():
             return "is empty"
-        if not _is_unicode(piece):
+        if not is_unicode(piece):
             return "is no text: it has half of a pair of surrogates"
     return ""
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether it can be written: False where half of a pair of surrogates stands in it, as JSON's escapes can have it."""
     try:
         text.encode()
     except UnicodeEncodeError:

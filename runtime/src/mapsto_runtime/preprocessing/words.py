@@ -1,13 +1,15 @@
 """The words of a text, their tokens, and spans of words with one label: what a network that tags every token answers with.
 
-A word is a run of letters and digits, with what stands inside it such as ``10:30`` or ``don't``; any other sign is a word of its own. It is
-known by its first token (Devlin et al., "BERT", 2019, on named entities). Tags are plain, as ``DATE``, or say where a span begins, as
-``B-DATE`` and ``I-DATE`` (Ramshaw and Marcus, "Text Chunking Using Transformation-Based Learning", 1995).
+A word is a run of letters and digits with their accents and vowel signs, and with what stands inside it such as ``10:30`` or ``don't``; any
+other sign is a word of its own. It is known by its first token (Devlin et al., "BERT", 2019, on named entities). Tags are plain, as
+``DATE``, or say where a span begins, as ``B-DATE`` and ``I-DATE`` (Ramshaw and Marcus, "Text Chunking Using Transformation-Based
+Learning", 1995).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,10 @@ __all__ = ["OUTSIDE", "Span", "first_tokens", "label_of", "spans_of", "words_of"
 
 OUTSIDE = "O"
 """The tag of a word that belongs to nothing."""
-_WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
+_MARK = "\u0301"
+"""Stands for every mark that continues a letter or sign."""
+_WORD = re.compile(rf"\w[\w{_MARK}]*(?:[^\w\s]+\w[\w{_MARK}]*)*|[^\w\s]{_MARK}*")
+_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +42,17 @@ def words_of(text: str) -> list[tuple[int, int]]:
 
     >>> [text[start:end] for text in ["At 10:30, don't!"] for start, end in words_of(text)]
     ['At', '10:30', ',', "don't", '!']
+    >>> [text[start:end] for text in ["हिन्दी भाषा"] for start, end in words_of(text)]
+    ['हिन्दी', 'भाषा']
     """
+    if not text.isascii():
+        text = text.translate({ord(letter): _MARK for letter in set(text) if _continues(letter)})
     return [match.span() for match in _WORD.finditer(text)]
+
+
+def _continues(letter: str) -> bool:
+    """Whether it belongs to the letter or sign before it: an accent, a vowel sign, a joiner."""
+    return letter in _JOINERS or unicodedata.category(letter).startswith("M")
 
 
 def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:

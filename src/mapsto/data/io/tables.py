@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mapsto.data.checks import names_alike
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.kinds import Column, Preprocessing
+from mapsto_runtime.preprocessing.json_lines import WrittenNumber
 from mapsto_runtime.preprocessing.raw_tables import MISSING, RawTable, read_raw, unit_of
 from mapsto_runtime.preprocessing.tables import encoded, encoded_column, values_of
 from mapsto_runtime.shown import few, short
@@ -48,6 +49,8 @@ _FEWEST_ROWS: Final = 10
 _FEW_ODD: Final = 3
 _MANY_NUMBERS: Final = 20
 """Among so many different numbers a few odd words are gaps or slips, not categories."""
+_EXACT = 2**53
+"""Up to here a float tells every whole number from the next."""
 _MANY_WORDS: Final = 50
 """So many different words, and in more than half of the rows another one, are names or remarks, not categories."""
 _MOSTLY: Final = 0.9
@@ -152,7 +155,8 @@ class Target:
 
         Raises `DataError` for numbers that are not whole.
         """
-        if self.kind == "numbers" and not self.odd:
+        exact = not (np.abs(self.values[np.isfinite(self.values)]) > _EXACT).any()  # else different ones may be one
+        if self.kind == "numbers" and not self.odd and (exact or self.fraction is not None):
             if self.fraction is not None:
                 raise DataError(
                     f"column '{short(self.name)}' holds fractions, such as {self.fraction:.15g}, so it is not one of classes",
@@ -536,6 +540,8 @@ def _words_of_target(cells: NDArray[Any]) -> list[str | None]:
 
 
 def _word(cell: Any) -> str:
+    if isinstance(cell, WrittenNumber) and cell.written.lstrip("-").isdigit():
+        return cell.written  # as a float a long number loses its last digits
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +11,18 @@ import numpy as np
 
 from mapsto.data.io.tables import read_table
 from mapsto.errors import DataError, SpecError, nearest
-from mapsto_runtime.preprocessing.json_lines import is_json_lines
+from mapsto_runtime.preprocessing.json_lines import is_json_lines, json_objects
 from mapsto_runtime.preprocessing.raw_tables import RawTable, decoded
 from mapsto_runtime.preprocessing.text_files import TABLES, columns_of_texts, texts_in
+from mapsto_runtime.preprocessing.texts import is_unicode
 from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TextRows", "conflicts", "lists_in", "read_texts", "repeats"]
+__all__ = ["BROKEN", "TextRows", "conflicts", "left_out", "like", "lists_in", "read_texts", "repeats", "seen_before"]
+
+BROKEN = "it is no text: half of a pair of surrogates stands in it"
 
 _MOST_LISTED = 5
 
@@ -43,6 +45,12 @@ class TextRows:
         """Which rows lack a text, or one of a pair."""
         rows = self.texts.reshape(len(self.texts), -1)
         return np.array([not all(text.strip() for text in row) for row in rows], np.bool_)
+
+    @property
+    def broken(self) -> NDArray[np.bool_]:
+        """Which rows have half of a pair of surrogates in a text."""
+        rows = self.texts.reshape(len(self.texts), -1)
+        return np.array([not all(map(is_unicode, row)) for row in rows], np.bool_)
 
 
 def read_texts(path: Path, columns: Sequence[str], targets: Sequence[str]) -> TextRows:
@@ -104,8 +112,7 @@ def lists_in(path: Path, column: str) -> list[tuple[str, ...] | None]:
 
         cells = pq.read_table(path, columns=[column]).column(0).to_pylist()
     else:
-        lines = decoded(content, str(path))[0].splitlines()
-        cells = [json.loads(line).get(column) for line in lines if line.strip()]
+        cells = [row.get(column) for row in json_objects(decoded(content, str(path))[0], str(path))]
     found: list[tuple[str, ...] | None] = []
     for row, cell in enumerate(cells):
         if cell is not None and not (isinstance(cell, list) and all(isinstance(word, str) for word in cell)):
@@ -122,7 +129,7 @@ def _is_table(content: bytes, path: Path) -> bool:
     return (
         path.suffix.lower() in TABLES
         or content.startswith(b"PAR1")
-        or is_json_lines(content[: 1 << 16].decode(errors="ignore"))
+        or is_json_lines(content.lstrip().partition(b"\n")[0].decode("utf-8-sig", errors="ignore"))
     )
 
 
@@ -135,13 +142,34 @@ def _array(texts: Sequence[Any], parts: int) -> NDArray[np.object_]:
 
 def repeats(rows: TextRows, labels: NDArray[Any], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which rows have the text and the target of one before them."""
-    seen: set[Any] = set()
     found = np.zeros(len(rows), np.bool_)
-    for row in np.flatnonzero(among).tolist():
-        key = (_key(rows, row), labels[row].tobytes())
-        found[row] = key in seen
+    places = np.flatnonzero(among)
+    found[places] = seen_before([(_key(rows, row), labels[row].tobytes()) for row in places.tolist()])
+    return found
+
+
+def seen_before(keys: Sequence[Hashable]) -> NDArray[np.bool_]:
+    """Which keys stand there before.
+
+    >>> seen_before(["a", "b", "a"]).tolist()
+    [False, False, True]
+    """
+    seen: set[Hashable] = set()
+    found = np.zeros(len(keys), np.bool_)
+    for place, key in enumerate(keys):
+        found[place] = key in seen
         seen.add(key)
     return found
+
+
+def left_out(rows: NDArray[np.bool_], why: str, *, what: str = "row") -> list[str]:
+    """A warning of rows that are left out; none where there is none."""
+    count = int(rows.sum())
+    if not count:
+        return []
+    first = f"{what} {int(rows.argmax()) + 1}"
+    are, which = ("is", first) if count == 1 else ("are", f"{first} the first")
+    return [f"{count} of {len(rows)} {what}s {are} left out, for {why} ({which})"]
 
 
 def conflicts(rows: TextRows, labels: NDArray[np.int64], classes: Sequence[str], among: NDArray[np.bool_]) -> list[str]:
@@ -174,5 +202,9 @@ def _first_of_each(rows: list[int], labels: NDArray[np.int64]) -> list[tuple[int
 
 
 def _key(rows: TextRows, row: int) -> Any:
+    return tuple(like(str(text)) for text in np.atleast_1d(rows.texts[row]))
+
+
+def like(text: str) -> str:
     """A text without what a tokenizer hardly tells: case and blanks."""
-    return tuple(" ".join(str(text).casefold().split()) for text in np.atleast_1d(rows.texts[row]))
+    return " ".join(text.casefold().split())

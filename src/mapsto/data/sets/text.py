@@ -84,7 +84,7 @@ class Text(Dataset):
 
         from mapsto.data.checks import classes_alike, require_some
         from mapsto.data.io.download import locate
-        from mapsto.data.io.texts import conflicts, read_texts, repeats
+        from mapsto.data.io.texts import BROKEN, conflicts, left_out, read_texts, repeats
 
         path = locate(self.file, what="the file of texts")
         where = str(path)
@@ -92,22 +92,27 @@ class Text(Dataset):
         rows = read_texts(path, self.columns, () if only else self.targets)
         warnings: list[str] = []
         keep = ~rows.empty
-        warnings += _left_out(~keep, "the text is empty")
+        warnings += left_out(~keep, "the text is empty")
+        warnings += left_out(rows.broken, BROKEN)
+        keep &= ~rows.broken
         labels, classes, gaps = self._labels(rows, only, where)
+        _require_unicode(classes, where)
         if self.unlabelled == "only" and self.target is not None:
             keep &= gaps
         elif (gaps & keep).any():
             self._require_leave_out(gaps & keep, where)
-            warnings += _left_out(gaps & keep, "the target holds no value")
+            warnings += left_out(gaps & keep, "the target holds no value")
             keep &= ~gaps
         if self.without is not None and labels.ndim == 1:
             labels, classes, others = _without(labels, classes, self.without)
             keep &= ~others
         if classes and labels.ndim == 1:
-            warnings += [*conflicts(rows, labels, classes, keep), *classes_alike(classes)]
+            warnings += conflicts(rows, labels, classes, keep)
+        if self.task != "values":
+            warnings += classes_alike(classes)
         if self.repeated == "drop":
             again = repeats(rows, labels, keep)
-            warnings += _left_out(
+            warnings += left_out(
                 again, "the same text stands before with the same target" if classes else "the same text stands before"
             )
             keep &= ~again
@@ -147,7 +152,7 @@ class Text(Dataset):
                 )
             return np.zeros((len(rows), 0), np.float32), (), gaps if self.target is not None else ~gaps
         if self.task == "labels" and table is not None and len(self.targets) == 1 and self.targets[0] in table.odd:
-            return _label_columns([list(cell or ()) for cell in lists_in(Path(where), self.targets[0])])
+            return _label_columns([cell or () for cell in lists_in(Path(where), self.targets[0])])
         targets = [target_of(table, name, where=where) for name in self.targets] if table is not None else []
         if self.task == "classes":
             if len(targets) > 1:
@@ -194,30 +199,31 @@ class Text(Dataset):
         return held_out == (self.split == "test")
 
 
-def _left_out(rows: NDArray[np.bool_], why: str) -> list[str]:
-    """A warning of rows that are left out; none where there is none."""
-    count = int(rows.sum())
-    if not count:
-        return []
-    are, which = (
-        ("is", f"row {int(rows.argmax()) + 1}") if count == 1 else ("are", f"row {int(rows.argmax()) + 1} the first")
-    )
-    return [f"{count} of {len(rows)} rows {are} left out, for {why} ({which})"]
+def _require_unicode(classes: tuple[str, ...], where: str) -> None:
+    from mapsto.errors import DataError
+    from mapsto_runtime.preprocessing.texts import is_unicode
+
+    for name in classes:
+        if not is_unicode(name):
+            raise DataError(
+                f"half of a pair of surrogates stands in the class {name!a}", where=where, hint="mend the name"
+            )
 
 
 def _separated(
     cells: tuple[str | None, ...], separator: str
 ) -> tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.bool_]]:
     """Labels of one column, such as ``red; blue``; a cell without a value has none of them."""
-    return _label_columns([[part.strip() for part in (cell or "").split(separator) if part.strip()] for cell in cells])
+    return _label_columns([(cell or "").split(separator) for cell in cells])
 
 
 def _label_columns(
     labels: Sequence[Sequence[str]],
 ) -> tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.bool_]]:
-    """A column of 0 and 1 for each label, by alphabet."""
+    """A column of 0 and 1 for each label, by alphabet, without the blanks around it; an empty one is none."""
     import numpy as np
 
+    labels = [[name.strip() for name in own if name.strip()] for own in labels]
     names = {name: place for place, name in enumerate(sorted({name for own in labels for name in own}))}
     found = np.zeros((len(labels), len(names)), np.float32)
     for row, own in zip(found, labels, strict=True):
@@ -259,5 +265,7 @@ class _ReadFor(Dataset):
                 hint="name one column for each text that the network takes",
             )
         found = encoded(samples.inputs.tolist(), known, self.texts.file)
+        for error in found.errors.values():
+            raise error
         said = tuple(f"{Path(self.texts.file).name}: {note}" for note in found.notes)
         return dataclasses.replace(samples, inputs=found.ids, preprocessing=known, warnings=(*samples.warnings, *said))

@@ -37,15 +37,16 @@ class Tagger(Mapping[Network, Network]):
     data: DataSource
     """Sentences with tags (`datasets.tags`)."""
     strength: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """C: the inverse of the penalty. `auto`: the likeliest of several for words that were not learnt from."""
+    """C: the inverse of the penalty. `auto`: the likeliest of several for words of sentences that were not learnt from."""
     folds: int = Field(default=_FOLDS, ge=0)
-    """Of the cross-validation that says how well held-out sentences are tagged; 0 or 1: none."""
+    """Of the cross-validation that says how well held-out sentences are tagged, equal ones in one fold; 0 or 1: none."""
 
     contract: ClassVar[dict[str, Any]] = {"data": {"tags": {"file": str(TAGGED_EXAMPLE)}}, "folds": 2}
     contract_input: ClassVar[Any] = staticmethod(contract_encoder)
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DomainError` for a network that reads no texts or gives no hidden states, `DataError` for data without tags of words."""
+        import numpy as np
         import torch
 
         from mapsto.nn.adapt import logistic
@@ -60,12 +61,16 @@ class Tagger(Mapping[Network, Network]):
         if samples.labels.shape != samples.inputs.shape or not (samples.labels >= 0).any():
             raise DataError("the data has no tags of words", where=f"{self.name}: data", hint="give datasets.tags")
         rows, labels, sentences = token_features(value, samples.inputs, samples.labels, ctx)
+        texts: NDArray[np.int64] = np.unique(samples.inputs, axis=0, return_inverse=True)[1].reshape(-1)
         strength = self.strength
         if strength == "auto":
-            strength, losses = logistic.chosen(rows, labels, len(samples.classes), ctx.random("folds"))
+            strength, losses = logistic.chosen(
+                rows, labels, len(samples.classes), ctx.random("folds"), groups=texts[sentences]
+            )
             tried = ", ".join(f"{each:g}: {loss:.3f}" for each, loss in losses.items())
-            ctx.note(f"strength: {strength:g} was chosen by cross-validated log-loss ({tried})")
-        self._judge(rows, labels, sentences, samples, strength, ctx)
+            how = f" was chosen by log-loss, cross-validated by sentence ({tried})" if losses else ""
+            ctx.note(f"strength: {strength:g}{how}")
+        self._judge(rows, labels, sentences, texts, samples, strength, ctx)
         weight, bias = logistic.fit(rows, labels, len(samples.classes), strength=strength)
         module = value.module()
         path = require_head_path(module)
@@ -83,26 +88,26 @@ class Tagger(Mapping[Network, Network]):
         rows: NDArray[np.float32],
         labels: NDArray[np.int64],
         sentences: NDArray[np.int64],
+        texts: NDArray[np.int64],
         samples: Samples,
         strength: float,
         ctx: Context,
     ) -> None:
-        """Attach how well sentences are tagged that the head was not fitted to."""
+        """Attach how well sentences are tagged that the head was not fitted to; `texts` numbers them, equal ones alike."""
         import numpy as np
 
         from mapsto.nn.adapt import logistic
+        from mapsto.nn.adapt.cross_validation import folds_of_groups
         from mapsto.nn.evaluate.tagging import tagging_figures
 
-        there = np.unique(sentences)
-        folds = min(self.folds, len(there))
+        folds = min(self.folds, len(np.unique(texts[sentences])))
         if folds < 2:
             ctx.warn(
                 "there are too few sentences to say how well others are tagged; give two or more, and folds: 2 or more"
             )
             return
-        dealt = np.zeros(len(samples), np.int64)
-        dealt[there] = ctx.random("sentences").permutation(np.arange(len(there)) % folds)
-        fold, said = dealt[sentences], np.zeros(len(labels), np.int64)
+        fold = folds_of_groups(texts[sentences], folds, ctx.random("sentences"))
+        said = np.zeros(len(labels), np.int64)
         for number in range(folds):
             learn = fold != number
             if len(np.unique(labels[learn])) < 2:

@@ -19,6 +19,7 @@ __all__ = [
     "Scorer",
     "accuracy",
     "folds_of",
+    "folds_of_groups",
     "likeliest_scale",
     "likeliest_scales",
     "log_losses",
@@ -60,6 +61,18 @@ def folds_of(labels: NDArray[Any], folds: int, rng: np.random.Generator) -> NDAr
             found[members] = (place + np.arange(len(members))) % folds
             place += len(members)
     return found
+
+
+def folds_of_groups(groups: NDArray[Any], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The fold of each example, 0 to `folds` − 1, shape (N,): all of a group, as the words of a sentence, are in one.
+
+    `groups` are numbers (N,).
+
+    >>> folds_of_groups(np.array([5, 5, 7, 7, 9]), 2, np.random.default_rng(0)).tolist()
+    [0, 0, 0, 0, 1]
+    """
+    there, place = np.unique(groups, return_inverse=True)
+    return rng.permutation(np.arange(len(there)) % folds)[place]
 
 
 def out_of_fold(fit: Fit, features: NDArray[Any], labels: NDArray[Any], folds: NDArray[np.int64]) -> Floats:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.nn.adapt.cross_validation import Fitted, folds_of, log_loss, out_of_fold
+from mapsto.nn.adapt.cross_validation import Fitted, folds_of, folds_of_groups, log_loss, out_of_fold
 from mapsto.nn.adapt.ridge import targets_of
 
 __all__ = ["STRENGTH", "STRENGTHS", "chosen", "fit", "fit_labels", "normalised", "spread_of"]
@@ -128,19 +128,29 @@ def chosen(
     standardize: bool = True,
     weights: NDArray[Any] | None = None,
     iterations: int = 1000,
+    groups: NDArray[Any] | None = None,
 ) -> tuple[float, dict[float, float]]:
     """C with the least cross-validated log-loss, and the log-loss of each that was tried, in nats.
 
     Of more than `JUDGED` examples a part is drawn. Labels are class numbers (N,), or (N, K) of 0 and 1 that stand each by itself. Where no
-    class has two examples nothing can be tried: `STRENGTH`, and no losses.
+    class has two examples nothing can be tried: `STRENGTH`, and no losses. With `groups`, numbers (N,) beside class numbers, all of a
+    group are in one fold; nothing can be tried where a fold leaves less than two classes.
     """
     if len(labels) > JUDGED:
         drawn = rng.permutation(len(labels))[:JUDGED]
         features, labels = features[drawn], labels[drawn]
         weights = None if weights is None else weights[drawn]
+        groups = None if groups is None else groups[drawn]
     most = int(np.bincount(labels).max()) if labels.ndim == 1 else len(labels)
-    fold = folds_of(labels, max(2, min(_FOLDS, most)), rng)
-    if not (fold >= 0).any():
+    unlearnt = np.zeros(len(labels), np.bool_)
+    if groups is None:
+        fold = folds_of(labels, max(2, min(_FOLDS, most)), rng)
+    else:
+        fold = folds_of_groups(groups, _FOLDS, rng)
+        unlearnt = _in_one_fold(labels, fold)
+        if any(len(np.unique(labels[fold != each])) < 2 for each in np.unique(fold)):
+            return STRENGTH, {}
+    if not ((fold >= 0) & ~unlearnt).any():
         return STRENGTH, {}
     losses: dict[float, float] = {}
     for strength in STRENGTHS:
@@ -162,11 +172,21 @@ def chosen(
             )
 
         scores = out_of_fold(fitted, features, np.arange(len(labels)), fold)
+        scores[unlearnt] = np.nan
         if labels.ndim == 2:
             losses[strength] = float(np.logaddexp(0, -scores * (2 * labels - 1)).mean())
         else:
             losses[strength] = log_loss(scores, labels, weights)
     return min(losses, key=losses.__getitem__), losses
+
+
+def _in_one_fold(labels: NDArray[Any], fold: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which examples have a class that no other fold has, so that the head which judges them has not learnt it."""
+    found = np.zeros(len(labels), np.bool_)
+    for label in np.unique(labels):
+        own = labels == label
+        found[own] = len(np.unique(fold[own])) < 2
+    return found
 
 
 def spread_of(features: NDArray[Any]) -> NDArray[np.float64]:
