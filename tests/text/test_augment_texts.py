@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mapsto.data.augment import Drawn
 from mapsto.data.augment._words import text_words
 from mapsto.data.augment.typing_errors import mistyped
 from mapsto.errors import DomainError
-from mapsto.kinds import Network
+from mapsto.kinds import Network, Preprocessing
 from mapsto.mappings.adapt.best import Best
 from mapsto.mappings.adapt.ridge import Ridge
 from mapsto.mappings.networks.hf_text import HfText
@@ -27,7 +28,7 @@ from mapsto.nn.train.language.contract_encoder import contract_encoder
 from mapsto.recipe.reader import parse_recipe
 from mapsto.run.executor import execute
 from mapsto.store import Store
-from mapsto_runtime.preprocessing.texts import encoded, tokenizer_of
+from mapsto_runtime.preprocessing.texts import digest, encoded, tokenizer_of
 from tests.text.tiny_encoder import tiny_encoder
 
 BEFORE = dataclasses.replace(contract_encoder().signature.preprocessing, length=32)
@@ -146,3 +147,85 @@ steps:
 """
     result = execute(parse_recipe(recipe), store=Store(tmp_path / "store"), seed=0)
     assert result.value().signature.classes == ("card", "fruit")
+
+
+def of_bytes() -> Any:
+    """A byte-level tokenizer, as that of RoBERTa."""
+    library: Any = pytest.importorskip("tokenizers", reason="the extra text is not installed")
+    from tokenizers import decoders, pre_tokenizers, processors, trainers
+
+    made = library.Tokenizer(library.models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        [MARKED] * 3, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
+    )
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def of_spaces() -> Any:
+    """A Unigram tokenizer, as that of XLM-R."""
+    library: Any = pytest.importorskip("tokenizers", reason="the extra text is not installed")
+    from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
+
+    made = library.Tokenizer(library.models.Unigram())
+    made.normalizer, made.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator(
+        [MARKED] * 3, trainers.UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="<unk>")
+    )
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    made.decoder = decoders.Metaspace()
+    return made
+
+
+MARKED = "please cancel my café order now, or the card is lost"
+
+
+def reading(made: Any) -> Preprocessing:
+    content = made.to_str().encode()
+    return Preprocessing(kind="text", tokenizer=digest(content), length=64, padding=1, tokenizer_json=content)
+
+
+@pytest.mark.parametrize("make", [of_bytes, of_spaces])
+def test_words_of_tokenizers_that_mark_spaces_stay_words(make: Any) -> None:
+    before = reading(make())
+    words = text_words(before)
+    assert words is not None
+    ids = np.pad(np.repeat(encoded([MARKED], before, "text").ids, 200, 0), ((0, 0), (0, 40)), constant_values=1)
+    own = words.pieces.numbers(ids[:1])
+    assert own.max() + 1 == len(MARKED.split()), "a word with its sign"
+
+    def changed(operation: Any) -> list[str]:
+        drawn = Drawn(x=torch.as_tensor(ids), targets=torch.zeros(200), words=words)
+        rows = operation.draw(drawn, torch.Generator().manual_seed(0)).x.tolist()
+        assert all(row[0] == 0 and row.count(2) == 1 for row in rows)
+        return [words.tokenizer.decode(row) for row in rows]
+
+    swapped = changed(augment.word_swap(share=0.3))
+    assert all(Counter(text.split()) == Counter(MARKED.split()) for text in swapped)
+    assert len(set(swapped)) > 50
+    assert not any(text.startswith(" ") for text in swapped)
+    assert len({text.split()[0] for text in swapped}) > 3, "the first word moves too"
+    dropped = [text.split() for text in changed(augment.word_dropout(probability=0.3))]
+    assert all(set(row) <= set(MARKED.split()) for row in dropped)
+    mistaken = [text.split() for text in changed(augment.typing_errors(probability=1.0))]
+    assert all(len(row) == len(MARKED.split()) for row in mistaken)
+    for place, word in enumerate(MARKED.split()):
+        found = {row[place] for row in mistaken}
+        if len(word) < 3 or not word.isalpha():
+            assert found == {word}
+        else:
+            assert len(found - {word}) > 3
+            assert all(abs(len(each) - len(word)) <= 1 for each in found)
+
+
+def test_a_tokenizer_whose_words_are_not_known_is_refused() -> None:
+    tree = json.loads(of_bytes().to_str())
+    tree["model"]["end_of_word_suffix"] = "</w>"
+    before = dataclasses.replace(BEFORE, tokenizer_json=json.dumps(tree).encode())
+    with pytest.raises(DomainError, match="it is not known where words begin"):
+        text_words(before)

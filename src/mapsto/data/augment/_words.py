@@ -1,8 +1,9 @@
 """How operations on texts get at words: samples are token ids, and the tokenizer that made them travels with their preprocessing.
 
-Whole words are moved and dropped by the table of continuations (``##ing`` goes on with the word before it), which needs no text. What
-edits letters writes a word's pieces as letters, edits them, and has the tokenizer read that one word again; a text that would outgrow the
-batch stays as it was. Special tokens, such as the ends of a text, stay in their places.
+Whole words are moved and dropped by the table of continuations (``##ing`` goes on with the word before it), which needs no text; only a
+first word, which some tokenizers write without a space before it, is spelled anew where it moves. What edits letters writes a word's
+pieces as letters, edits them, and has the tokenizer read that one word again; a text that would outgrow the batch stays as it was. Special
+tokens, such as the ends of a text, stay in their places.
 """
 
 from __future__ import annotations
@@ -41,22 +42,42 @@ class TextWords:
     """What a signature calls the tokenizer by."""
     tokenizer: Any = field(repr=False)
     """Of the library tokenizers, without truncation."""
-    _spelled: dict[str, Word] = field(default_factory=dict, repr=False)
+    _spelled: dict[tuple[str, bool], Word] = field(default_factory=dict, repr=False)
 
     def letters(self, word: Word) -> str:
-        """A word as it is written.
-
-        The pieces of other tokenizers than WordPiece are joined as they are.
-        """
+        """A word as it is written, without the space before it."""
+        if self.pieces.space:
+            return str(self.tokenizer.decode(list(word), skip_special_tokens=False)).strip()
         tokens = [str(self.tokenizer.id_to_token(each)) for each in word]
         return "".join(token.removeprefix(self.pieces.prefix) if place else token for place, token in enumerate(tokens))
 
-    def spelled(self, letters: str) -> Word:
-        """The ids of what is written so; empty where the tokenizer does not know it."""
-        if letters not in self._spelled:
-            ids = self.tokenizer.encode(letters, add_special_tokens=False).ids
-            self._spelled[letters] = () if any(self.pieces.special[ids]) else tuple(ids)
-        return self._spelled[letters]
+    def spelled(self, letters: str, *, first: bool = False) -> Word:
+        """The ids of what is written so, after a space or at the beginning; empty where the tokenizer does not know it as one word."""
+        key = (letters, first)
+        if key not in self._spelled:
+            written = (letters,) if first or not self.pieces.space else (f" {letters}", letters)
+            tried = [self.tokenizer.encode(each, add_special_tokens=False).ids for each in written]
+            self._spelled[key] = next((tuple(ids) for ids in tried if self._is_word(ids, first)), ())
+        return self._spelled[key]
+
+    def bare(self, word: Word) -> bool:
+        """Whether it is written as a first word that has no space before it."""
+        return bool(self.pieces.space) and bool(self.pieces.continues[word[0]])
+
+    def placed(self, words: list[Word], *, bare: bool) -> list[Word]:
+        """Words of a text with the first of them bare, and the others not; empty where one cannot be spelled so."""
+        found = [
+            self.spelled(self.letters(word)) if place and self.bare(word) else word for place, word in enumerate(words)
+        ]
+        if bare and found and not self.bare(found[0]):
+            found[0] = self.spelled(self.letters(found[0]), first=True) or found[0]
+        return found if all(found) else []
+
+    def _is_word(self, ids: list[int], first: bool) -> bool:
+        if not ids or any(self.pieces.special[ids]):
+            return False
+        going_on = self.pieces.continues[ids]
+        return not self.pieces.space or bool(going_on[1:].all() and (first or not going_on[0]))
 
 
 def words_of(samples: Samples) -> TextWords | None:
@@ -114,7 +135,7 @@ def rewritten(ids: Tensor, words: TextWords, change: Callable[[list[Word]], list
         begin, end = int(inside[0]), int(inside[-1]) + 1
         count = int(own.max()) + 1
         before: list[Word] = [tuple(row[own == number].tolist()) for number in range(count)]
-        made = [piece for word in change(before) for piece in word]
+        made = [piece for word in words.placed(change(before), bare=words.bare(before[0])) for piece in word]
         rest = row[end:]
         rest = rest[rest != words.padding]
         whole = [*row[:begin].tolist(), *made, *rest.tolist()]

@@ -1,7 +1,8 @@
 """Mistype letters, as people do: users write "crad" and "pasword", and training texts may not.
 
 Of each word with a probability p, one letter is left out, doubled, exchanged with the next, or hit beside its key (Belinkov and Bisk,
-"Synthetic and Natural Noise Both Break Neural Machine Translation", 2018). Words of fewer than three letters stay.
+"Synthetic and Natural Noise Both Break Neural Machine Translation", 2018). Words of fewer than three letters stay, and those
+that a tokenizer does not part from a sign, as in "now?".
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class TypingErrors(Augmentation):
             letters = tokenizer.letters(word)
             if len(letters) < _LEAST or not letters.isalpha():
                 return word
-            return tokenizer.spelled(mistyped(letters, rng)) or word
+            return tokenizer.spelled(mistyped(letters, rng), first=tokenizer.bare(word)) or word
 
         return dataclasses.replace(drawn, x=rewritten(drawn.x, tokenizer, change))
 

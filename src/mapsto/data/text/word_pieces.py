@@ -1,15 +1,17 @@
 """Words of token ids: which tokens belong together, which are special, and drawing words to mask or to drop.
 
-A WordPiece tokenizer writes the later pieces of a word with ``##`` before them; pieces of one word are masked, dropped or replaced
-together (whole word masking: Cui et al., "Pre-Training with Whole Word Masking for Chinese BERT", 2021).
+A WordPiece tokenizer writes the later pieces of a word with ``##`` before them; those of bytes (``Ġ``) and of SentencePiece (``▁``) mark
+the pieces that begin a word, which holds the signs written to it. Pieces of one word are masked, dropped or replaced together (whole word
+masking: Cui et al., "Pre-Training with Whole Word Masking for Chinese BERT", 2021).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -35,6 +37,8 @@ class WordPieces:
     """The id of the mask; None where there is none."""
     prefix: str = "##"
     """What the tokenizer writes before a piece that goes on with a word."""
+    space: str = ""
+    """What it writes for the space before a word; empty where it marks the pieces that go on instead."""
 
     def numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of each token of texts (N, L) the number of its word in its text, from 0; −1 of special ones.
@@ -51,7 +55,7 @@ class WordPieces:
 
 
 def word_pieces(preprocessing: Preprocessing) -> WordPieces:
-    """Of a network's tokenizer."""
+    """Of a network's tokenizer. Raises `DomainError` where it marks neither the beginnings of words nor what goes on with one."""
     return _word_pieces(preprocessing.tokenizer_json, preprocessing.padding)
 
 
@@ -62,10 +66,11 @@ def _word_pieces(tokenizer_json: bytes, padding: int) -> WordPieces:
     tokenizer: Any = Tokenizer.from_str(tokenizer_json.decode())
     known: dict[str, int] = tokenizer.get_vocab()
     size = max([padding, *known.values()]) + 1
-    model: dict[str, Any] = json.loads(tokenizer_json)["model"]
-    before = str(model.get("continuing_subword_prefix") or "##")
+    tree: dict[str, Any] = json.loads(tokenizer_json)
+    before, space = str(tree["model"].get("continuing_subword_prefix") or "##"), _space(tree)
     continues, special = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
-    continues[[number for word, number in known.items() if word.startswith(before) and len(word) > len(before)]] = True
+    for word, number in known.items():
+        continues[number] = not word.startswith(space) if space else word.startswith(before) and word != before
     special[padding] = True
     ends = tokenizer.encode("").ids
     listed = [number for number, added in tokenizer.get_added_tokens_decoder().items() if added.special]
@@ -74,7 +79,40 @@ def _word_pieces(tokenizer_json: bytes, padding: int) -> WordPieces:
     ]
     special[[*ends, *listed, *names]] = True
     mask = next((known[name] for name in ("[MASK]", "<mask>") if name in known), None)
-    return WordPieces(continues=continues, special=special, mask=mask, prefix=before)
+    continues &= ~special
+    return WordPieces(continues=continues, special=special, mask=mask, prefix=before, space=space)
+
+
+def _space(tree: dict[str, Any]) -> str:
+    """What a tokenizer writes for the space before a word; empty where it does not."""
+    model: dict[str, Any] = tree["model"]
+    kind = str(model.get("type"))
+    parts = [*_parts(tree.get("normalizer")), *_parts(tree.get("pre_tokenizer"))]
+    if not model.get("end_of_word_suffix"):
+        if any(part.get("type") == "ByteLevel" for part in parts):
+            return "Ġ"
+        found = (
+            "▁"
+            if any("▁" in (part.get("replacement"), part.get("content"), part.get("prepend")) for part in parts)
+            else ""
+        )
+        if found or kind in ("WordPiece", "WordLevel") or model.get("continuing_subword_prefix"):
+            return found
+    raise DomainError(
+        f"of this tokenizer, of kind {kind}, it is not known where words begin",
+        where="the tokenizer",
+        hint="operations on words take tokenizers of WordPiece, of bytes (Ġ) and of SentencePiece (▁)",
+    )
+
+
+def _parts(tree: Any) -> Iterator[dict[str, Any]]:
+    """A part of a tokenizer and what it is composed of."""
+    if isinstance(tree, dict):
+        part = cast("dict[str, Any]", tree)
+        yield part
+        for name in ("normalizers", "pretokenizers"):
+            for each in part.get(name) or ():
+                yield from _parts(each)
 
 
 def require_mask(pieces: WordPieces, *, where: str) -> int:
