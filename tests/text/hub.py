@@ -12,6 +12,14 @@ from pathlib import Path
 
 __all__ = ["COMMIT", "hub", "in_cache"]
 
+_UNWANTED = (
+    "pytorch_model.bin",
+    "modeling.py",
+    "onnx/model.onnx",
+    "openvino/openvino_model.bin",
+    "onnx/model.safetensors",
+)
+"""Named by the hub, and not to be asked for."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -20,17 +28,23 @@ def in_cache(cache: Path, model: str, folder: Path) -> None:
     place = cache / f"models--{model.replace('/', '--')}"
     kept = place / "snapshots" / COMMIT
     kept.mkdir(parents=True)
-    for path in folder.iterdir():
-        (kept / path.name).write_bytes(path.read_bytes())
+    for path in _files(folder):
+        place_of = kept / path.relative_to(folder)
+        place_of.parent.mkdir(exist_ok=True)
+        place_of.write_bytes(path.read_bytes())
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(COMMIT)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @contextmanager
 def hub(model: str, folder: Path) -> Generator[tuple[str, list[str]]]:
     """Its address, and the paths that it was asked for, while the block runs."""
     asked: list[str] = []
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -39,10 +53,11 @@ def hub(model: str, folder: Path) -> Generator[tuple[str, list[str]]]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             asked.append(path)
-            if path == f"/{model}/resolve/{COMMIT}/{path.rsplit('/', 1)[-1]}" and path.rsplit("/", 1)[-1] in files:
-                return self.answer(files[path.rsplit("/", 1)[-1]])
+            name = path.removeprefix(f"/{model}/resolve/{COMMIT}/")
+            if name in files:
+                return self.answer(files[name])
             if path in (f"/api/models/{model}", f"/api/models/{model}/revision/main"):
-                names = [{"rfilename": name} for name in [*files, "pytorch_model.bin", "modeling.py"]]
+                names = [{"rfilename": name} for name in [*files, *_UNWANTED]]
                 tree = {"_id": "1", "id": model, "sha": COMMIT, "siblings": names, "private": False, "tags": []}
                 return self.answer(json.dumps(tree).encode())
             if path.startswith(f"/api/models/{model}/tree/"):

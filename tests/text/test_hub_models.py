@@ -15,7 +15,7 @@ from mapsto.mappings.networks.hf_text import HfText
 from tests.command import mapsto
 from tests.text.hub import COMMIT, hub, in_cache
 from tests.text.packages import write_table
-from tests.text.tiny_encoder import tiny_encoder
+from tests.text.tiny_encoder import tiny_encoder, with_modules
 
 MODEL = "someone/tiny-encoder"
 
@@ -41,12 +41,15 @@ def at(address: str, patch: pytest.MonkeyPatch) -> None:
 def test_a_model_is_fetched_once_without_its_code_and_then_found_without_a_connection(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = tiny_encoder(tmp_path / "encoder")
+    encoder = with_modules(tiny_encoder(tmp_path / "encoder"), pooling_mode="cls")
     with hub(MODEL, encoder) as (address, asked):
         at(address, monkeypatch)
         folder = model_folder(MODEL)
-        fetched = {path.rsplit("/", 1)[-1] for path in asked if "/resolve/" in path}
-        assert fetched == {path.name for path in encoder.iterdir()}, "neither pickles nor code"
+        fetched = {path.partition(f"/resolve/{COMMIT}/")[2] for path in asked if "/resolve/" in path}
+        assert fetched == {path.relative_to(encoder).as_posix() for path in encoder.rglob("*") if path.is_file()}, (
+            "neither pickles nor code nor other formats"
+        )
+        assert (folder / "1_Pooling" / "config.json").is_file()
         asked.clear()
         assert model_folder(MODEL) == folder
         assert asked == [], "asked once a process"
@@ -65,11 +68,12 @@ def test_a_model_is_fetched_once_without_its_code_and_then_found_without_a_conne
 def test_a_model_of_the_hub_is_adapted_as_its_folder_is(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tiny_encoder(tmp_path / "encoder", seed=1)
+    folder = with_modules(tiny_encoder(tmp_path / "encoder", seed=1), pooling_mode="cls")
     in_cache(cache, MODEL, folder)
     monkeypatch.setenv("MAPSTO_OFFLINE", "1")
     by_name, by_folder = HfText(model=MODEL)(), HfText(folder=str(folder))()
     assert by_name.signature == by_folder.signature
+    assert by_name.arch.arguments["pooling"] == "cls"
     assert by_name.signature.preprocessing.length == 64, "as many tokens as the encoder has positions"
     assert all(torch.equal(tensor, by_folder.tensors[name]) for name, tensor in by_name.tensors.items())
     assert HfText(model=MODEL).fingerprint() == HfText(folder=str(folder)).fingerprint()

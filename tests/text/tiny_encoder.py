@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-__all__ = ["WORDS", "tiny_encoder", "tokenizer"]
+__all__ = ["WORDS", "tiny_encoder", "tokenizer", "with_modules"]
 
 _SPECIAL = "[PAD] [UNK] [CLS] [SEP] [MASK]"
 _PLAIN = "the a my is where card money bank lost red green blue apple pear fruit eat like pay transfer please help it ? . , l o s t e r"
@@ -50,4 +50,22 @@ def tiny_encoder(folder: Path, *, layers: int = 2, size: int = 16, seed: int = 0
     transformers.AutoModel.from_config(config).save_pretrained(folder)
     tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Normalize"}]))
+    return folder
+
+
+def with_modules(folder: Path, *more: str, **pooling: Any) -> Path:
+    """The folder as sentence-transformers saves one, with a pooling of this configuration, a norm, and these modules besides."""
+    kinds = ("Transformer", "Pooling", "Normalize", *more)
+    entries = [
+        {
+            "idx": place,
+            "name": str(place),
+            "path": f"{place}_{kind}" if place else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for place, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 16, **pooling}))
     return folder

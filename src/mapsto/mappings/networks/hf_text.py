@@ -1,7 +1,8 @@
 """A text encoder of transformers, by its name on the hub, from a local folder or a configuration (extra `text`).
 
-``f(x) = mean over tokens of h(x)``, the last hidden states where there is no padding (Reimers and Gurevych, "Sentence-BERT", 2019; Wolf
-et al., "Transformers: State-of-the-Art Natural Language Processing", 2020).
+``f(x) = mean over tokens of h(x)``, the last hidden states where there is no padding, or the state of the first token or the last, as
+the model was trained (Reimers and Gurevych, "Sentence-BERT", 2019; Wolf et al., "Transformers: State-of-the-Art Natural Language
+Processing", 2020).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["HfText"]
 class HfText(Mapping[None, Network]):
     """An encoder: with trained weights of texts, by the tokenizer beside them; with fresh ones of token ids (N, L), padded."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     configuration: dict[str, Any] | None = None
     """As in ``config.json``, with ``model_type``: fresh weights. Give this, `folder` or `model`."""
@@ -38,8 +39,11 @@ class HfText(Mapping[None, Network]):
     adapter: str | None = None
     """An adapter that peft saved for this encoder, as LoRA, DoRA or IA3, a folder or ``hf:OWNER/NAME``: merged into the weights."""
     length: int | None = Field(default=None, ge=2)
-    """The most tokens of a text that are read; None: 128, or as many as the encoder reads where that is fewer. With `configuration` those
-    of an example in the signature."""
+    """The most tokens of a text that are read; None: as sentence-transformers says beside the weights, else 128, or as many as the encoder
+    reads where that is fewer. With `configuration` those of an example in the signature."""
+    pooling: Literal["mean", "cls", "last"] | None = None
+    """How the states of a text's tokens become its embedding: their mean, that of the first token, or of the last. None: as
+    ``modules.json`` of sentence-transformers says, and the mean where there is none."""
     classes: int | None = Field(default=None, ge=1)
     """Outputs; none: the output is the embedding."""
     texts: Literal[1, 2] = 1
@@ -75,7 +79,8 @@ class HfText(Mapping[None, Network]):
         if self.configuration is not None:
             return ""
         folders = [self._folder(), *([] if self.adapter is None else [self._adapter(self.adapter)])]
-        return " ".join(file_digests(path for each in folders for path in sorted(each.iterdir()) if path.is_file()))
+        found = [path for each in folders for path in (*sorted(each.iterdir()), *sorted(each.glob("*/config.json")))]
+        return " ".join(file_digests(path for path in found if path.is_file()))
 
     def apply(self, value: None, ctx: Context) -> Network:
         """Raises `MissingExtra` without the extra `text`, `DataError` for a model that cannot be fetched, or whose files are
@@ -90,6 +95,7 @@ class HfText(Mapping[None, Network]):
                 self._folder(),
                 length=self.length,
                 classes=self.classes,
+                pooling=self.pooling,
                 texts=self.texts,
                 adapter=None if self.adapter is None else self._adapter(self.adapter),
                 note=ctx.note,
@@ -97,10 +103,11 @@ class HfText(Mapping[None, Network]):
         config = {name: entry for name, entry in self.configuration.items() if name not in DROPPED}
         names = None if self.classes is None else tuple(str(index) for index in range(self.classes))
         pair = {} if self.texts == 1 else {"texts": self.texts}
+        pooling = {} if self.pooling is None else {"pooling": self.pooling}
         shape = (2, *pair.values(), self.length or MOST_TOKENS)
         return network_of(
             "mapsto.nn.networks.hf:hf_text",
-            {"config": config, "classes": self.classes, **pair},
+            {"config": config, "classes": self.classes, **pair, **pooling},
             Preprocessing(kind="none"),
             classes=names,
             example=torch.ones(shape, dtype=torch.int64),

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from mapsto.errors import DataError, MissingExtra
 from mapsto.kinds import Factory, Network, Preprocessing
 from mapsto.nn.network.build import network_of
+from mapsto.nn.network.folder_tokenizer import padding_of, tokenizer_in
 from mapsto.nn.network.peft_adapter import with_adapter
+from mapsto.nn.network.sentence_modules import SentenceModules, json_object, sentence_modules
+from mapsto.nn.networks.hf import Pooling
 from mapsto_runtime.preprocessing.texts import ASSET, digest
 
-__all__ = ["DROPPED", "MOST_TOKENS", "minilm_folder", "text_encoder", "tokenizer_in"]
+__all__ = ["DROPPED", "MOST_TOKENS", "minilm_folder", "text_encoder"]
 
 _FACTORY = "mapsto.nn.networks.hf:hf_text"
 DROPPED = ("architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path")
@@ -32,6 +34,7 @@ def text_encoder(
     length: int | None,
     classes: int | None = None,
     normalize: bool | None = None,
+    pooling: Pooling | None = None,
     texts: int = 1,
     adapter: Path | None = None,
     note: Callable[[str], None] | None = None,
@@ -43,47 +46,50 @@ def text_encoder(
     folder
         Saved by transformers or sentence-transformers: ``config.json``, ``model.safetensors`` and a tokenizer.
     length
-        The most tokens of a text that are read; None: `MOST_TOKENS`, or as many as the encoder reads where that is fewer.
+        The most tokens of a text that are read; None: as sentence-transformers says beside the weights, else `MOST_TOKENS`, or as many as
+        the encoder reads where that is fewer.
     classes
         Outputs of a fresh classifier; None: the output is the embedding.
     normalize
         Whether embeddings have length 1; None: as ``modules.json`` says, where there is one.
+    pooling
+        How the states of tokens become an embedding; None: as ``modules.json`` says, and the mean where there is none.
     texts
         2 for pairs of texts, whose embedding compares them.
     adapter
         A folder that peft saved: its change of the encoder's weights is merged into them.
     note
-        Is told what of the adapter is left out.
+        Is told what of the weights or the adapter is left out, and what of the folder could be read otherwise.
 
     Raises
     ------
     MissingExtra
         transformers, or with an adapter peft, is not installed.
     DataError
-        The adapter does not fit the encoder, a file is missing, or the tokenizer does not fit the weights.
+        A file is missing or broken, weights, tokenizer, configuration or adapter do not fit each other, or ``modules.json`` asks for
+        what is not supported.
     """
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(f"there is no {name}", where=str(folder), hint="give a folder saved by transformers")
-    config = cast("dict[str, Any]", json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    most = int(config.get("max_position_embeddings", length or MOST_TOKENS))
-    if length is None:
-        length = min(MOST_TOKENS, most)
-    elif length > most:
-        raise DataError(
-            f"the encoder reads at most {most} tokens, not {length}", where=str(folder), hint=f"set length: {most}"
-        )
-    tokenizer = tokenizer_in(folder)
-    padding = _require_fit(tokenizer, config, folder)
-    arguments = {"normalize": _normalizes(folder) if normalize is None else normalize, "classes": classes}
+    say = note or _unheard
+    config = json_object(folder / "config.json")
+    _require_no_code(config, folder, say)
+    said = sentence_modules(folder, pooling)
+    tokenizer = tokenizer_in(folder, lowercase=said.lowercase, note=say)
+    padding = padding_of(tokenizer, config, folder)
+    arguments: dict[str, Any] = {"normalize": said.normalize if normalize is None else normalize, "classes": classes}
     if texts != 1:
         arguments["texts"] = texts
-    made = Factory(name=_FACTORY, arguments={"folder": str(folder), **arguments}).build()
+    if said.pooling not in (None, "mean"):
+        arguments["pooling"] = said.pooling
+    made: Any = Factory(name=_FACTORY, arguments={"folder": str(folder), **arguments}).build()
+    length = _length(length, said, made.encoder, folder)
+    _say(said, made.left_out, say)
     if adapter is not None:
-        module = cast("Any", made)
-        module.encoder, rest = with_adapter(module.encoder, adapter)
-        if rest and note is not None:
-            note(
+        made.encoder, rest = with_adapter(made.encoder, adapter)
+        if rest:
+            say(
                 f"{len(rest)} tensors of the adapter belong to no layer of the encoder and are left out, such as {rest[0]}"
             )
     kept = {name: entry for name, entry in config.items() if name not in DROPPED}
@@ -117,61 +123,61 @@ def minilm_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def tokenizer_in(folder: Path) -> bytes:
-    """The tokenizer of a folder as ``tokenizer.json``, without padding or a length of its own.
+def _unheard(_: str) -> None:
+    """Where nobody is told."""
 
-    Raises `DataError` where there is none.
+
+def _require_no_code(config: dict[str, Any], folder: Path, say: Callable[[str], None]) -> None:
+    """Raises `DataError` where the encoder is code in the folder, which is never run."""
+    if "AutoModel" not in (config.get("auto_map") or {}):
+        return
+    from transformers import CONFIG_MAPPING
+
+    kind = str(config.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        raise DataError(
+            f"the encoder, of model_type {kind!r}, is code of the model's own (auto_map), which is not run",
+            where=str(folder),
+            hint="give an encoder that transformers itself knows",
+        )
+    say(f"the model brings code of its own (auto_map), which is not run: it is read as transformers' own {kind!r}")
+
+
+def _say(said: SentenceModules, left_out: tuple[str, ...], say: Callable[[str], None]) -> None:
+    if said.pooling is None:
+        say(
+            "no modules.json says how the states of tokens become an embedding: their mean is taken (set pooling for another)"
+        )
+    if said.prompt:
+        say(
+            f"sentence-transformers puts {said.prompt!r} before every text, which is not done here: texts are read as given"
+        )
+    if left_out:
+        say(
+            f"{len(left_out)} tensors of model.safetensors belong to no layer of the encoder and are left out, such as {left_out[0]}"
+        )
+
+
+def _length(length: int | None, said: SentenceModules, encoder: nn.Module, folder: Path) -> int:
+    """The most tokens of a text that are read. Raises `DataError` where the encoder has no positions for so many."""
+    most = _positions(encoder)
+    if length is not None and most is not None and length > most:
+        raise DataError(
+            f"the encoder reads at most {most} tokens, not {length}", where=str(folder), hint=f"set length: {most}"
+        )
+    wanted = length or said.length or MOST_TOKENS
+    return wanted if most is None else min(wanted, most)
+
+
+def _positions(encoder: nn.Module) -> int | None:
+    """How many tokens the encoder has positions for; None where it has no bound.
+
+    Of RoBERTa and its kin the table of positions begins with those of padding.
     """
-    from tokenizers import Tokenizer
-
-    try:
-        if (folder / ASSET).is_file():
-            tokenizer: Any = Tokenizer.from_file(str(folder / ASSET))
-        else:
-            library: Any = importlib.import_module("transformers")
-            found = library.AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False, use_fast=True
-            )
-            tokenizer = found.backend_tokenizer
-    except ImportError as error:
-        raise MissingExtra("transformers", "text", where=str(folder)) from error
-    except Exception as error:  # both libraries raise errors of many kinds
-        raise DataError(
-            f"holds no tokenizer that can be read ({str(error).splitlines()[0]})",
-            where=str(folder),
-            hint=f"put {ASSET} there, as the model's tokenizer saves it",
-        ) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return str(tokenizer.to_str()).encode()
-
-
-def _require_fit(tokenizer: bytes, config: dict[str, Any], folder: Path) -> int:
-    """The id of padding. Raises `DataError` where the tokenizer has other tokens than the table of words has rows."""
-    from tokenizers import Tokenizer
-
-    known: Any = Tokenizer.from_str(tokenizer.decode())
-    most, rows = max(known.get_vocab().values(), default=-1) + 1, int(config.get("vocab_size", 0))
-    if most > rows:
-        raise DataError(
-            f"the tokenizer does not fit the weights: it gives ids up to {most - 1}, and the table of words has {rows} rows",
-            where=str(folder),
-            hint="put the tokenizer beside the weights that it was trained with",
-        )
-    padding = config.get("pad_token_id")
-    if padding is None:
-        raise DataError(
-            "config.json names no pad_token_id, so that texts of unequal length make no batch",
-            where=str(folder),
-            hint="add it: the id of a token that no text holds",
-        )
-    return int(padding)
-
-
-def _normalizes(folder: Path) -> bool:
-    """Whether sentence-transformers would give embeddings of length 1."""
-    try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return any("Normalize" in str(module.get("type")) for module in modules)
-    except (OSError, ValueError, AttributeError):
-        return False
+    most = getattr(cast("Any", encoder).config, "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:
+        return None
+    for name, part in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            return part.num_embeddings - part.padding_idx - 1
+    return most
