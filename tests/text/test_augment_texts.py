@@ -223,6 +223,30 @@ def test_words_of_tokenizers_that_mark_spaces_stay_words(make: Any) -> None:
             assert all(abs(len(each) - len(word)) <= 1 for each in found)
 
 
+@pytest.mark.parametrize("make", [of_bytes, of_spaces])
+def test_masked_words_of_such_tokenizers_are_whole_ones(make: Any, folder: Path, tmp_path: Path) -> None:
+    made = make()
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {"vocab_size": made.get_vocab_size(), "pad_token_id": 1}
+    transformers: Any = pytest.importorskip("transformers", reason="the extra text is not installed")
+    built = transformers.AutoModel.from_config(transformers.BertConfig(**{**config, **sizes}))
+    built.save_pretrained(tmp_path / "encoder")
+    made.save(str(tmp_path / "encoder" / "tokenizer.json"))
+    network = HfText(folder=str(tmp_path / "encoder"))()
+    (tmp_path / "texts.txt").write_text("\n".join([MARKED, "or is my card now"] * 4), encoding="utf-8")
+    texts = datasets.text(file=str(tmp_path / "texts.txt"), repeated="keep")
+    model = MaskedLanguage(data=texts, keep_head=True, steps=2, batch_size=4)(network)
+    before = network.signature.preprocessing
+    words = text_words(before)
+    assert words is not None
+    ids = torch.as_tensor(np.repeat(encoded([MARKED], before, "text").ids, 50, 0))
+    operation = augment.masked_words(probability=1.0, network=model)
+    found = operation.draw(Drawn(x=ids, targets=torch.zeros(50), words=words), torch.Generator().manual_seed(0)).x
+    rows = [words.tokenizer.decode(row) for row in found.tolist()]
+    assert len(set(rows)) > 1
+    assert all(len(text.split()) == len(MARKED.split()) for text in rows)
+
+
 def test_a_tokenizer_whose_words_are_not_known_is_refused() -> None:
     tree = json.loads(of_bytes().to_str())
     tree["model"]["end_of_word_suffix"] = "</w>"

@@ -114,6 +114,8 @@ def _opened(network: Network, words: TextWords) -> _Model:
     module: Any = network.module()
     ids = head["known"].numpy()
     whole = ~words.pieces.special[ids] & ~words.pieces.continues[ids]
+    if words.pieces.space:  # by itself it is no word
+        whole &= ids != words.tokenizer.token_to_id(words.pieces.space)
     table: Tensor = module.encoder.get_input_embeddings().weight.detach()[head["known"]][torch.as_tensor(whole)]
     bias = head["bias"][torch.as_tensor(whole)]
 
