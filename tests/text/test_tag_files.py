@@ -112,19 +112,18 @@ def test_repeated_sentences_are_dropped_and_equal_ones_stay_together(tmp_path: P
 
 
 def test_tags_by_chance_are_not_judged_by_sentences_that_were_learnt_from(encoder: Network, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     sentences = [
-        " ".join(f"{word}/{tag}" for word, tag in zip(rng.choice(WORDS, 6), rng.choice(["X", "Y"], 6), strict=True))
-        for _ in range(25)
+        " ".join(f"{word}/{tag}" for word, tag in zip(rng.choice(WORDS, 4), rng.choice(["X", "Y"], 4), strict=True))
+        for _ in range(6)
     ]
-    copies = [" ".join(f"{pair[:-1]}{'YX'[pair[-1] == 'Y']}" for pair in each.split()) for each in sentences[:5]]
-    (tmp_path / "a.jsonl").write_text(lines_of(*sentences * 3, *copies))
+    (tmp_path / "a.jsonl").write_text(lines_of(*sentences * 3))
     ctx = Context()
     data = datasets.tags(file=str(tmp_path / "a.jsonl"), repeated="keep")
     ctx.apply(Tagger(data=data, strength=10.0), encoder)
     table: Any = ctx.attached["tagging"]
     figures = dict(table.rows)
-    assert figures["words right"] < 70
+    assert figures["words right"] < 60
 
 
 def test_strength_is_chosen_by_groups_that_were_not_learnt_from() -> None:
