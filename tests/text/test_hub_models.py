@@ -65,9 +65,7 @@ def test_a_model_is_fetched_once_without_its_code_and_then_found_without_a_conne
     assert "hf download someone/other" in str(caught.value)
 
 
-def test_a_model_of_the_hub_is_adapted_as_its_folder_is(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_of_the_hub_is_what_its_folder_is(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = with_modules(tiny_encoder(tmp_path / "encoder", seed=1), pooling_mode="cls")
     in_cache(cache, MODEL, folder)
     monkeypatch.setenv("MAPSTO_OFFLINE", "1")
@@ -78,6 +76,11 @@ def test_a_model_of_the_hub_is_adapted_as_its_folder_is(
     assert all(torch.equal(tensor, by_folder.tensors[name]) for name, tensor in by_name.tensors.items())
     assert HfText(model=MODEL).fingerprint() == HfText(folder=str(folder)).fingerprint()
 
+
+@pytest.mark.slow
+def test_adapt_takes_a_model_of_the_hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_cache(cache, MODEL, tiny_encoder(tmp_path / "encoder", seed=1))
+    monkeypatch.setenv("MAPSTO_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "kept"))
     write_table(tmp_path / "intents.csv")

@@ -21,7 +21,8 @@ from mapsto.nn.network.inference import forward
 from mapsto_runtime.errors import StoreError
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing.texts import batches
-from tests.text.packages import ROWS, adapted_package, write_table
+from tests.command import mapsto
+from tests.text.packages import ROWS, adapted_package, text_package, write_table
 from tests.text.tiny_encoder import tiny_encoder, tokenizer
 
 
@@ -179,3 +180,18 @@ def test_a_tokenizer_that_does_not_fit_the_weights_is_refused(folder: Path, tmp_
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="no tokenizer that can be read"):
         HfText(folder=str(tmp_path), length=12)()
+
+
+def test_a_blank_line_keeps_the_places_of_the_others(tmp_path: Path) -> None:
+    """Whoever joins answers to lines by their number would else join wrong ones."""
+    from mapsto_runtime.preprocessing.text_files import texts_in
+
+    given = b"my card\n\n  \nwhere is it?\n\n"
+    assert texts_in(given, "<stdin>").texts == ("my card", "", "", "where is it?")
+    assert texts_in(b"a\tb\n\nc\td", "<stdin>", parts=2).texts == (("a", "b"), ("", ""), ("c", "d"))
+    (tmp_path / "more.txt").write_bytes(given)
+    assert datasets.text(file=str(tmp_path / "more.txt")).open().inputs.tolist() == ["my card", "where is it?"]
+    package = text_package(tmp_path)
+    shown = mapsto("predict", package, "-", "--json", code=2, given=given)
+    assert [each["index"] for each in json.loads(shown.out)] == [0, 3]
+    assert "text 2" in shown.err or "[1]" in shown.err, shown.err

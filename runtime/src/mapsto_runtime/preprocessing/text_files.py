@@ -24,7 +24,7 @@ class TextsInFile:
     """What a file holds."""
 
     texts: tuple[Text, ...]
-    """Of a cell without a value, an empty one."""
+    """Of a cell without a value, and of a blank line before others, an empty one: so each stays in its place."""
     notes: tuple[str, ...] = ()
     """What is not as usual with the file, and which column was read."""
 
@@ -54,7 +54,9 @@ def texts_in(content: bytes, name: str, *, columns: Sequence[str] = (), parts: i
         first = next((line for line in lines_of(text) if line.strip()), "")
         titled = bool(columns) and all(column in first for column in columns) and ending not in (".txt", ".text")
         if ending not in TABLES and not titled and not is_json_lines(text):
-            lines = [line.strip() for line in lines_of(text) if line.strip()]
+            lines = [line.strip() for line in lines_of(text)]
+            while lines and not lines[-1]:
+                lines.pop()
             if not lines:
                 raise DataError("holds no texts", where=name, hint="give one text a line")
             return TextsInFile(texts=tuple(_pieces(line, parts) for line in lines), notes=tuple(notes))
@@ -92,7 +94,9 @@ def columns_of_texts(
 
 
 def _pieces(line: str, parts: int) -> Text:
-    return line if parts == 1 else tuple(piece.strip() for piece in line.split("\t"))
+    if parts == 1:
+        return line
+    return tuple(piece.strip() for piece in line.split("\t")) if line else ("",) * parts
 
 
 def _text(cell: object) -> str:

@@ -80,7 +80,8 @@ def read_texts(path: Path, columns: Sequence[str], targets: Sequence[str]) -> Te
                 hint="give a .csv, .tsv, .parquet or .jsonl table",
             )
         found = texts_in(content, where, parts=parts)
-        return TextRows(texts=_array(found.texts, parts), table=None, notes=found.notes)
+        lines = tuple(text for text in found.texts if any(text))  # what is blank between lines says nothing to learn
+        return TextRows(texts=_array(lines, parts), table=None, notes=found.notes)
     table = read_table(path, targets)
     missing = [column for column in columns if column not in (table.names or ())]
     if missing:
