@@ -399,6 +399,31 @@ def test_without_targets_the_outcome_is_in_the_header(report: dict[str, Any], pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("taken", "tiles"),
+    [("frozen", []), ("tuned", []), ("small", [("−1.5", "points <b>accuracy</b>", "98.8 → 97.3 %")])],
+)
+def test_the_header_speaks_of_the_branch_that_was_taken(taken: str, tiles: list[tuple[str, str, str]]) -> None:
+    accuracies = {"original": 98.8, "frozen": 98.8, "tuned": 97.9, "small": 97.3}
+    judged = {"metrics": {"accuracy": _metric(accuracies[taken], "%")}, "tables": {}, "series": {}, "pictures": {}}
+    ends = {"frozen": "f", "tuned": "t", "small": "s"}
+    steps = [_step(0, "networks.minilm", "original", path="original")]
+    steps += [
+        _step(1 + at, "adapt.best", name, path=name, branch=[name], digest=digest)
+        for at, (name, digest) in enumerate(ends.items())
+    ]
+    steps += [
+        _step(4, "choose.best", "chosen", path="chosen", digest=ends[taken], branch=[]),
+        _step(5, "evaluate.accuracy", "accuracy", path="chosen.accuracy", of="s4", report=judged, branch=[]),
+        _step(6, "export.onnx", "package", path="package", branch=[]),
+    ]
+    begin = [["original", accuracies["original"]]] if taken == "small" else []
+    rows = [*begin, ["chosen", accuracies[taken]], *([name, accuracies[name]] for name in ends), ["package", None]]
+    summary = {"columns": ["stage", "accuracy"], "rows": rows, "units": {"accuracy": "%"}}
+    page = html.render({"schema": 1, "name": "demo", "steps": steps, "summary": summary})
+    assert re.findall(r"<li><strong>(.*?)</strong><span>(.*?)</span><small>(.*?)</small>", page) == tiles
+
+
 def test_finished_is_green_only_where_every_target_is_met(report: dict[str, Any], page: str) -> None:
     def status(met: list[bool | None]) -> tuple[str, str]:
         targets = [{"what": "a", "metric": "a.b", "goal": ">= 1", "measured": 1.0, "met": each} for each in met]

@@ -21,6 +21,7 @@ from mapsto.errors import DataError, MapstoError, SpecError
 from mapsto.kinds import Metric
 from mapsto.recipe.reader import parse_recipe
 from mapsto.search import compress
+from mapsto.search.adapt import Examples, Small, adaptation_recipe
 
 DIGITS = "{subset: {data: {digits: {}}, per_class: 40}}"
 RECIPE = """\
@@ -94,6 +95,44 @@ def test_the_network_comes_from_a_recipe_or_a_checkpoint(tmp_path: Path) -> None
     (tmp_path / "w.pt").write_bytes(b"")
     (step,) = compress.model_nodes(f"mapsto.nn.networks.vgg:vgg={tmp_path / 'w.pt'}")[1]
     assert step["networks.checkpoint"]["factory"] == "mapsto.nn.networks.vgg:vgg"
+
+
+def test_the_network_is_what_the_package_was_made_of_or_was_before_it_was_quantized(tmp_path: Path) -> None:
+    examples = Examples(labelled={"digits": {}}, augment=False, contrastive=1)
+    small = Small(head="classifier", texts="int8")
+    wanted = {(0, False): "adapted", (3, False): "adapted", (3, True): "words"}
+    for (folds, is_small), label in wanted.items():
+        recipe = adaptation_recipe(
+            network={"networks.minilm": {}}, examples=examples, title="", folds=folds, small=small if is_small else None
+        )
+        path = tmp_path / "adapted.yaml"
+        path.write_text(recipe)
+        data, steps = compress.model_nodes(str(path))
+        assert steps[-1]["as"] == label
+        assert compress.knows((data, steps), {"digits": {}})
+    assert compress.model_nodes("demo")[1][-1]["as"] == "teacher"
+    assert compress.model_nodes("whole")[1][-1]["as"] == "distilled"
+
+
+def test_a_learner_is_found_in_the_branch_that_was_taken() -> None:
+    meta = {"meta.protonet": {"tasks": "$tasks"}}
+    entries = {"tasks": {"episodes": {"data": {"digits": {}}, "ways": 5, "shots": 1, "queries": 3}}}
+    fork = {"fork": {"plain": [meta], "other": [meta, {"adapt.centroid": {"data": "$few"}}]}}
+    for label, learns in (("plain", True), ("other", False)):
+        steps = [fork, {"choose.branch": {"label": label}}]
+        assert (compress._learner_and_tasks(entries, steps) is not None) == learns
+
+
+def test_a_run_that_fails_leaves_no_recipe(tmp_path: Path) -> None:
+    path, out = tmp_path / "headless.yaml", tmp_path / "out"
+    path.write_text("schema: 1\nsteps: [{networks.vgg: {plan: [[4]], data: {digits: {}}}}]\n")
+    shown = mapsto("compress", path, "digits", "--limit", "bytes=1MB", "--out", out, code=2)
+    assert "not 10 classes" in shown.err
+    assert not out.exists()
+    out.mkdir()
+    (out / "recipe.yaml").write_text("of another run")
+    mapsto("compress", path, "digits", "--limit", "bytes=1MB", "--out", out, code=2)
+    assert (out / "recipe.yaml").read_text() == "of another run"
 
 
 def test_a_checkpoint_takes_its_form_from_the_options_and_the_data(tmp_path: Path) -> None:

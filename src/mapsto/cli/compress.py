@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,7 @@ import typer
 
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_note
 from mapsto.cli.run import run, writable
-from mapsto.errors import SpecError, command
+from mapsto.errors import MapstoError, SpecError, command
 
 
 @app.command()
@@ -41,13 +43,16 @@ def compress(
         str, typer.Option(help="Shares of the multiply-accumulates to try, besides the whole network.")
     ] = "0.5,0.25,0.125",
     epochs: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="Epochs of distillation for each share, of 100 steps for a learner; each is tried without distillation too.",
+            help="Epochs of distillation for each share, of 100 steps for a learner; each is tried without distillation too. "
+            "[default: 10; of an encoder of texts 3]",
         ),
-    ] = 10,
-    step: Annotated[str | None, typer.Option(help="The run's step to take; by default its last network.")] = None,
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="The run's step to take; by default its last network that is not quantized.")
+    ] = None,
     runtime: Annotated[
         str,
         typer.Option(
@@ -110,7 +115,6 @@ def compress(
     limits = tuple(compress.parse_limit(each) for each in limit)
     tried = _shares(shares)
     folder = out or Path("runs") / "compress"
-    writable(folder)
     node = compress.data_node(data or examples, target, columns=tuple(text or ()))
     fields = compress.checkpoint_fields(mean=mean, std=std, input=shape, arguments=arguments, output=output)
     given = compress.model_nodes(model, step, data=node, fields=fields)
@@ -136,30 +140,49 @@ def compress(
         runtime=runtime,
         signature=signature,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(recipe_text, encoding="utf-8")
-    run(
-        str(recipe),
-        settings=None,
-        out=folder,
-        store=store,
-        device="cpu",
-        precision="32-true",
-        threads=threads,
-        processes=1,
-        strategy="auto",
-        seed=None,
-        seeds=None,
-        quick=False,
-        plan=plan,
-        force=None,
-        trust=trust,
-        as_json=as_json,
-    )
+    with _recipe_in(folder, recipe_text) as recipe:
+        run(
+            str(recipe),
+            settings=None,
+            out=folder,
+            store=store,
+            device="cpu",
+            precision="32-true",
+            threads=threads,
+            processes=1,
+            strategy="auto",
+            seed=None,
+            seeds=None,
+            quick=False,
+            plan=plan,
+            force=None,
+            trust=trust,
+            as_json=as_json,
+        )
     if not plan:
         for said in compress.said_of_original(json.loads((folder / "report.json").read_text(encoding="utf-8")), node):
             print_note(said)
+
+
+@contextmanager
+def _recipe_in(folder: Path, text: str) -> Generator[Path]:
+    """The recipe's file; where the block fails, the folder is as it was before."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    writable(folder)
+    recipe = folder / "recipe.yaml"
+    before = recipe.read_bytes() if recipe.is_file() else None
+    recipe.write_text(text, encoding="utf-8")
+    try:
+        yield recipe
+    except (MapstoError, KeyboardInterrupt):
+        if before is None:
+            recipe.unlink(missing_ok=True)
+        else:
+            recipe.write_bytes(before)
+        for each in new:
+            with suppress(OSError):  # there are logs in it, or another program's files
+                each.rmdir()
+        raise
 
 
 def _shares(text: str) -> tuple[float, ...]:

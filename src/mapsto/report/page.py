@@ -24,6 +24,7 @@ from mapsto.intervals import interval_ends, interval_text
 from mapsto.report import charts
 from mapsto.report.gaps import gap_of, gap_table
 from mapsto.report.messages import together
+from mapsto.report.steps_taken import steps_taken
 from mapsto.report.streams import stream_part
 from mapsto_runtime.shown import short
 
@@ -150,7 +151,9 @@ def render(report: Doc) -> str:
         title=report.get("title") or report.get("name") or "A run of mapsto",
         facts=_facts(report),
         status=_status(report),
-        tiles=[] if any(target.get("measured") is not None for target in targets) else _tiles(summary),
+        tiles=[]
+        if any(target.get("measured") is not None for target in targets)
+        else _tiles(_rows_taken(summary, steps)),
         targets=[_target(target) for target in targets],
         met=_verdicts(targets),
         warnings=together((said["path"], said["text"]) for said in report.get("warnings") or []),
@@ -449,6 +452,21 @@ def _columns(summary: Doc) -> list[tuple[str, str, Role, list[Any]]]:
 
 _TOLD = 1.02
 """How many times smaller or larger something has to be to stand at the head of the page."""
+
+
+def _rows_taken(summary: Doc, steps: Sequence[Doc]) -> Doc:
+    """The rows of stages that lead to the run's result, one for each network: one that is judged twice has what either tells."""
+    names = {str(step.get("path") or step.get("label") or step["name"]): step for step in steps}
+    taken = [step["id"] for step in steps_taken(steps)]
+    kept: dict[str, list[Any]] = {}
+    for row in summary.get("rows") or []:
+        step = names.get(str(row[0]))
+        if step is not None and step["id"] not in taken:
+            continue
+        same = str((step or {}).get("digest") or row[0])
+        before = kept.get(same, row)
+        kept[same] = [value if value is not None else again for value, again in zip(before, row, strict=True)]
+    return {**summary, "rows": list(kept.values())}
 
 
 def _tiles(summary: Doc) -> list[Tile]:

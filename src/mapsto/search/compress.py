@@ -81,6 +81,8 @@ _BEST = {
     "euclidean": "The small network whose maps are nearest to the original's",
 }
 """What is looked for, by the number that decides."""
+_EPOCHS = 10
+"""Of distillation, where none are named."""
 _STEPS = 100
 """Steps that an epoch of distilling a learner has."""
 
@@ -189,7 +191,8 @@ def model_nodes(
     text
         The --out folder of a run, a recipe's file or name, or ``package.module:factory=weights.pt``.
     step
-        The label of the step whose network is taken; by default the last step that gives one.
+        The label of the step whose network is taken; by default the last that gives one that nothing has quantized, which is what
+        a package is made of, or was before it was made small.
     data
         Of a checkpoint: what gives the form of its input and the names of its classes.
     fields
@@ -221,14 +224,41 @@ def model_nodes(
     labels = [str(node.get("as", next(iter(node)))) for node in steps]
     if step is not None and step not in labels:
         raise SpecError(f"there is no step '{step}'", where=text, hint=nearest(step, labels))
-    ends = ("export.", "choose.", "fork")
-    last = (
-        labels.index(step)
-        if step
-        else max(at for at, node in enumerate(steps) if not next(iter(node)).startswith(ends))
-    )
+    last = labels.index(step) if step else _last_network(steps)
     taken = [{key: value for key, value in node.items() if key != "observe"} for node in steps[: last + 1]]
     return dict(tree.get("data", {})), taken
+
+
+def _last_network(steps: Sequence[dict[str, Any]]) -> int:
+    """The place of the last step that gives a network that nothing has quantized; of a run that begins with such a one, of the first."""
+    found = 0
+    for at, node in enumerate(steps):
+        if _quantizes(node):
+            break
+        if not next(iter(node)).startswith(("export.", "fork")):
+            found = at
+    return found
+
+
+def _quantizes(node: dict[str, Any]) -> bool:
+    """Whether a step is a quantization, or a fork with one in a branch."""
+    if "fork" in node:
+        return any(_quantizes(step) for branch in node["fork"].values() for step in branch)
+    return next(iter(node)).startswith("quantize.")
+
+
+def _with_branches_taken(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps with the branch of a fork in its place: the one that is named, else the first of those that are chosen among."""
+    found: list[dict[str, Any]] = []
+    for at, node in enumerate(steps):
+        if "fork" not in node:
+            found.append(node)
+            continue
+        branches: dict[str, list[dict[str, Any]]] = node["fork"]
+        choice: dict[str, Any] = next(iter(steps[at + 1].values())) if at + 1 < len(steps) else {}
+        label = next(iter([choice["label"]] if "label" in choice else choice.get("among") or branches))
+        found += _with_branches_taken(branches.get(label, []))
+    return found
 
 
 def signature_of(model: tuple[dict[str, Any], list[dict[str, Any]]]) -> Signature | None:
@@ -529,7 +559,7 @@ def _learner_and_tasks(
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The fields of the step that gave a learner and of the episodes it was trained on; None where the last step gives none."""
     fields: dict[str, Any] | None = None
-    for step in steps:
+    for step in _with_branches_taken(steps):
         name = next(iter(step))
         if name.startswith("adapt."):
             fields = None
@@ -558,7 +588,7 @@ def compression_recipe(
     test: dict[str, Any] | None,
     limits: tuple[Limit, ...],
     shares: tuple[float, ...],
-    epochs: int,
+    epochs: int | None = None,
     seed: int = 0,
     runtime: str = "onnxruntime",
     signature: Signature | None = None,
@@ -576,7 +606,7 @@ def compression_recipe(
     shares
         Shares of the original's multiply-accumulates that are tried, each in (0, 1], besides 1, which leaves it whole.
     epochs
-        Of distillation, in the branches that have it.
+        Of distillation, in the branches that have it; None: 10, and of texts what `distill.embedding` has by default.
     runtime
         What latency is measured in and the package is for, as `mapsto.nn.export.registry.names` has it.
 
@@ -590,11 +620,11 @@ def compression_recipe(
     label = str(steps[-1].get("as", "original"))
     learner = _learner_and_tasks(entries, steps)
     if learner is not None:
-        plan = _of_learners(*learner, data, test, epochs)
+        plan = _of_learners(*learner, data, test, epochs or _EPOCHS)
     elif signature is not None and signature.is_dense:
-        plan = _of_maps(signature, label, data, test, epochs)
+        plan = _of_maps(signature, label, data, test, epochs or _EPOCHS)
     else:
-        plan = _of_classifiers(data, test, epochs)
+        plan = _of_classifiers(data, test, epochs or _EPOCHS)
     names = {name: _free(name, node, entries) for name, node in plan.data.items()}
     plan = plan.renamed(names)
     cost: dict[str, Any] = {"evaluate.exported": {"runtime": runtime}}
@@ -605,7 +635,7 @@ def compression_recipe(
     tried = (1.0, *(share for share in shares if share < 1))
     texts = next(iter(data)) == "text"
     if texts:
-        branches = {way: _text_branch(way, plan, observe) for way in TEXT_WAYS}
+        branches = {way: _text_branch(way, plan, observe, epochs) for way in TEXT_WAYS}
     else:
         branches = {_named("macs", share): _branch(share, label, plan, observe) for share in tried}
     words = [{"prune.vocabulary": {**plan.seen, "min_count": MIN_COUNT}, "as": "words"}] if texts else []
@@ -834,9 +864,12 @@ def _cross_validated(
     return {**made, **others}, {**choose, "by": judge, "among": candidates}, {"accuracy": judge, **cost}
 
 
-def _text_branch(way: TextWay, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
+def _text_branch(way: TextWay, plan: _Plan, observe: dict[str, Any], epochs: int | None) -> list[dict[str, Any]]:
     """The steps of a way to make an encoder of texts small, after those that give it the words of its texts."""
     steps = text_steps(way, data=str(plan.seen["data"]))
+    for step in steps if epochs is not None else ():
+        if "distill.embedding" in step:
+            step["distill.embedding"]["epochs"] = epochs
     if way == "static":
         steps.append({"adapt.best": dict(plan.seen)})
     return [*steps[:-1], {**steps[-1], "observe": observe}]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mapsto.cli.evaluate.exported import package_of_run
 from mapsto.errors import DataError, SpecError
+from mapsto.report.steps_taken import steps_taken
 from mapsto_runtime.answer_rows import package_folder
 from mapsto_runtime.predictor import Predictor
 
@@ -131,7 +132,8 @@ def training_of(subject: Subject) -> Doc | None:
         return None
     steps: list[Doc] = [step for step in report["steps"] if str(step["name"]).partition(".")[0] in TRAINING]
     ran = [step for step in steps if not step["hit"]]
-    losses = _losses(steps)
+    taken = [step for step in steps_taken(report["steps"]) if step in steps]
+    losses = _losses(taken)
     environment: Doc = report.get("environment") or {}
     return {
         "wall_s": report["wall_s"],
@@ -145,14 +147,14 @@ def training_of(subject: Subject) -> Doc | None:
         "from_store": len(steps) - len(ran),
         "threads": environment.get("threads"),
         "cpu": environment.get("cpu"),
-        "gap": _gap(steps, report["steps"], losses),
+        "gap": _gap(taken, report["steps"], losses),
         "losses": losses,
         "peak_memory": _peak_memory(report),
         "seeds": _seeds(report),
     }
 
 
-def _gap(steps: Sequence[Doc], every: Sequence[Doc], losses: Doc | None) -> Doc | None:
+def _gap(steps: Sequence[Mapping[str, Any]], every: Sequence[Doc], losses: Doc | None) -> Doc | None:
     """How much better the last step that tells of it is on its own examples than on others; else by its last losses."""
     from mapsto.report.gaps import Gap, gap_of
 
@@ -172,7 +174,7 @@ def _gap(steps: Sequence[Doc], every: Sequence[Doc], losses: Doc | None) -> Doc 
     return {"step": losses["step"], **dataclasses.asdict(last), "size": last.size, "unit": "", "text": str(last)}
 
 
-def _losses(steps: Sequence[Doc]) -> Doc | None:
+def _losses(steps: Sequence[Mapping[str, Any]]) -> Doc | None:
     """Loss on training and validation samples by epoch, of the last step that has both."""
     wanted = ("epoch", "train_loss", "val_loss")
     for step in reversed(steps):
