@@ -12,7 +12,7 @@ import yaml
 
 from mapsto import datasets
 from mapsto.cli.adapt.pretraining import with_pretraining
-from mapsto.cli.adapt.texts import examples_of
+from mapsto.cli.adapt.texts import examples_of, for_encoder
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.mappings.networks.hf_text import HfText
@@ -40,7 +40,8 @@ def files(place: Path, texts: int, examples: int = 4) -> tuple[Path, Path]:
 
 
 def prepared(network: Network, table: Path, pool: Path, minutes: float, ctx: Context) -> Examples:
-    examples, data = examples_of(table, ["text"], "intent", pool, class_weights="none", network=network)
+    examples, data = examples_of(table, ["text"], "intent", pool, class_weights="none")
+    examples = for_encoder(examples, network, 1)
     return with_pretraining(examples, network, ctx.dataset(data, for_=network.signature.preprocessing), minutes, ctx)
 
 

@@ -22,7 +22,7 @@ from mapsto_runtime.shown import few, short
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["FIGURES", "SCHEMA", "markdown", "metric_text", "render", "save"]
+__all__ = ["FIGURES", "SCHEMA", "markdown", "metric_text", "render", "save", "unjudged"]
 
 SCHEMA = 1
 """The version of card.json."""
@@ -35,6 +35,11 @@ FIGURES: Mapping[str, str] = {
     "top_5": "right among the five likeliest",
     "most_frequent": "accuracy of always answering the most frequent class",
     "all_right": "samples with every label right",
+    "micro_f1": "F1 of all labels together",
+    "span_f1": "F1 of spans",
+    "span_precision": "spans that are right, of those said",
+    "span_recall": "spans that are found, of those there",
+    "words_right": "words with the right tag",
     "rmse": "root mean squared error",
     "mae": "mean absolute error",
     "r2": "share of variance explained, R²",
@@ -184,6 +189,11 @@ def metric_text(metric: Mapping[str, Any]) -> str:
     return f"{text}{' ' + unit if unit else ''}{' ' + interval if interval else ''}"
 
 
+def unjudged(result: Mapping[str, Any]) -> int:
+    """How many samples of a domain are of classes that the package does not know, and in none of its figures."""
+    return sum(int(each["samples"]) for each in result.get("unknown") or [])
+
+
 def _called(name: str) -> str:
     base = name.rpartition(" ")[2]
     return name[: len(name) - len(base)] + FIGURES.get(base, base.replace("_", " "))
@@ -206,6 +216,9 @@ def _facts(card: Doc) -> list[str]:
     samples = sum(int(each["samples"]) for each in card["data"])
     facts.append(f"{samples:,} samples" + (f" in {len(card['data'])} domains" if len(card["data"]) > 1 else ""))
     first = card["packages"][0]
+    without = sum(map(unjudged, first["results"].values()))
+    if without:
+        facts[-1] += f", {samples - without:,} of them judged"
     facts.append(f"takes {first['takes']}")
     if first["classes"] and card["kind"] == "classes":
         facts.append(f"{len(first['classes'])} classes")
@@ -543,7 +556,9 @@ def _front_matter(card: Doc) -> str:
     """What the Hugging Face Hub reads of a model card, as YAML."""
     import yaml
 
-    task = {"classes": "image-classification", "values": "tabular-regression"}.get(card["kind"], "other")
+    task = {"classes": "image-classification", "values": "tabular-regression", "tags": "token-classification"}.get(
+        card["kind"], "other"
+    )
     if card["data"][0]["kind"] == "table" and card["kind"] == "classes":
         task = "tabular-classification"
     results = [

@@ -459,12 +459,13 @@ def _rows_taken(summary: Doc, steps: Sequence[Doc]) -> Doc:
     names = {str(step.get("path") or step.get("label") or step["name"]): step for step in steps}
     taken = [step["id"] for step in steps_taken(steps)]
     kept: dict[str, list[Any]] = {}
-    for row in summary.get("rows") or []:
+    rows: list[list[Any]] = summary.get("rows") or []
+    for row in rows:
         step = names.get(str(row[0]))
         if step is not None and step["id"] not in taken:
             continue
         same = str((step or {}).get("digest") or row[0])
-        before = kept.get(same, row)
+        before: list[Any] = kept.get(same, row)
         kept[same] = [value if value is not None else again for value, again in zip(before, row, strict=True)]
     return {**summary, "rows": list(kept.values())}
 

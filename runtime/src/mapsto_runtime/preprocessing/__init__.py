@@ -119,7 +119,9 @@ def _texts(source: Input, before: Preprocessing, name: str) -> Read:
     elif isinstance(source, (Path, bytes)):
         content = _content(source) if isinstance(source, Path) else source
         if not content.strip():
-            raise DataError("it is empty", where=name, hint="give one text a line, or a table")
+            raise DataError(
+                "it is empty", where=name, hint="give one text a line, or a .csv, .tsv, .jsonl or .parquet table"
+            )
         found = texts_in(content, name, columns=before.header, parts=before.texts)
         texts, notes = found.texts, found.notes
     elif np.issubdtype(source.dtype, np.integer):

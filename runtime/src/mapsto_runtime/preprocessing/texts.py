@@ -144,7 +144,7 @@ def encoded(texts: Sequence[Text], preprocessing: Preprocessing, name: str) -> E
         pieces = (given,) if isinstance(given, str) else tuple(given)
         wrong = _wrong(pieces, parts)
         if wrong:
-            place = f"text {number + 1} " if len(texts) > 1 else ""
+            place = f"text {number + 1} " if len(texts) > 1 else "the input "
             hint = "give a text" if parts == 1 else f"give {parts} texts a sample, with a tab between them"
             errors[number] = DataError(f"{place}{wrong}", where=name, hint=hint)
         else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mapsto.context import Context
     from mapsto.kinds import Samples
     from mapsto.search.adapt import Examples
+    from mapsto.search.compress import Limit
 from mapsto.cli.adapt.images import AtHand
 from mapsto.cli.adapt.ways import print_labels, print_ways
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
@@ -276,6 +277,7 @@ def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
     from mapsto.report import build as reports
 
     examples = asked.examples
+    _limits(asked)  # what is no limit is said before anything is read
     if columns.out_of_scope is not None and not asked.text:
         raise SpecError(
             "it is for texts", where="--out-of-scope", hint="name the column of texts with --text, or leave it out"
@@ -422,7 +424,7 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
     """Adapt a pretrained encoder to a table of texts."""
     from mapsto.cli.adapt.pretraining import with_pretraining
     from mapsto.cli.adapt.text_targets import task_of
-    from mapsto.cli.adapt.texts import encoder_at_hand, example_of, examples_of, require_table
+    from mapsto.cli.adapt.texts import encoder_at_hand, example_of, examples_of, for_encoder, require_table
 
     for name, value in (("include", columns.include), ("exclude", columns.exclude)):
         if value:
@@ -430,11 +432,8 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
     require_table(asked.examples, asked.text, asked.targets)
     wanted = "auto" if columns.task == "tags" else columns.task
     task = task_of(wanted, asked.examples, asked.targets, ctx)
-    start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step, texts=len(asked.text))
     if task != "classes":
-        if columns.out_of_scope is not None:
-            raise SpecError("it is for classes", where="--out-of-scope", hint="leave it out, or use --task classes")
-        return _of_text_targets(start, asked, task, columns.separator, ctx, listener)
+        return _of_text_targets(asked, task, columns, ctx, listener)
     examples, data = examples_of(
         asked.examples,
         asked.text,
@@ -442,10 +441,11 @@ def _of_texts(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress
         asked.unlabelled,
         class_weights=asked.class_weights,
         out_of_scope=columns.out_of_scope,
-        network=start.network,
     )
+    start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step, texts=len(asked.text))
     with ctx.giving(start.network):
         samples = ctx.dataset(data)
+    examples = for_encoder(examples, start.network, len(asked.text))
     examples = with_pretraining(examples, start.network, samples, asked.minutes, ctx)
     found = _of_network(start, samples, examples, asked, ctx, listener)
     return {"learner": start.name, **found, "example": example_of(data)}
@@ -472,19 +472,19 @@ def _of_tags(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress)
 
 
 def _of_text_targets(
-    start: AtHand, asked: _Asked, task: Literal["labels", "values"], separator: str, ctx: Context, listener: Progress
+    asked: _Asked, task: Literal["labels", "values"], columns: _Columns, ctx: Context, listener: Progress
 ) -> dict[str, Any]:
     """Fit a head that gives labels or numbers to a pretrained encoder."""
     from mapsto.cli.adapt.text_targets import adapt_to_targets
-    from mapsto.cli.adapt.texts import example_of, targets_of
+    from mapsto.cli.adapt.texts import encoder_at_hand, example_of, targets_of
 
-    if asked.class_weights != "none":
+    given = {"--class-weights": asked.class_weights != "none", "--out-of-scope": columns.out_of_scope is not None}
+    for name in (name for name, value in given.items() if value):
         raise SpecError(
-            f"it is for classes, and {task} are predicted here",
-            where="--class-weights",
-            hint="leave it out, or use --task classes",
+            f"it is for classes, and {task} are predicted here", where=name, hint="leave it out, or use --task classes"
         )
-    examples, data = targets_of(asked.examples, asked.text, asked.targets, task, separator, asked.unlabelled)
+    examples, data = targets_of(asked.examples, asked.text, asked.targets, task, columns.separator, asked.unlabelled)
+    start = encoder_at_hand(asked.learner, ctx, store=asked.store, step=asked.step, texts=len(asked.text))
     with ctx.giving(start.network):
         samples = ctx.dataset(data)
     found = adapt_to_targets(start, samples, task, _made_by_recipe(start, examples, asked), ctx, listener)
@@ -494,7 +494,6 @@ def _of_text_targets(
 def _made_by_recipe(start: AtHand, examples: Examples, asked: _Asked) -> ByRecipe:
     """What a recipe is to make of the examples, and where it goes."""
     from mapsto.cli.adapt.networks import Asked as ByRecipe
-    from mapsto.search.compress import parse_limit, together
 
     return ByRecipe(
         examples=examples,
@@ -503,7 +502,7 @@ def _made_by_recipe(start: AtHand, examples: Examples, asked: _Asked) -> ByRecip
         store=asked.store,
         seed=asked.seed,
         minutes=asked.minutes,
-        limits=together(tuple(parse_limit(text) for text in asked.limits)) if asked.limits else (),
+        limits=_limits(asked),
     )
 
 
@@ -522,6 +521,13 @@ def _of_network(
     report = adapt_network(node, start.network, samples, by_recipe, ctx, listener)
     counts = {title: int((samples.labels == number).sum()) for number, title in enumerate(samples.classes)}
     return {"classes": counts, "examples": len(samples), **judged, **figures_of(report, samples, folds)}
+
+
+def _limits(asked: _Asked) -> tuple[Limit, ...]:
+    """The limits. Raises `SpecError` for what is none."""
+    from mapsto.search.compress import parse_limit, together
+
+    return together(tuple(parse_limit(text) for text in asked.limits)) if asked.limits else ()
 
 
 def _scope(figures: dict[str, Any], name: str) -> str:

@@ -151,7 +151,9 @@ def _within_limits(
         report = reports.build(result) | {"command": {"recipe": "adapt", "options": list(asked.typed)}}
         over = _over(report, asked.limits)
         if not over:
-            package = with_training_digests(result.value(), samples.inputs, ctx)
+            package = with_training_digests(
+                result.value(), samples.inputs, ctx, columns=_columns_of(asked.examples.labelled)
+            )
             reports.save(report, asked.folder, recipe_yaml=text, package=package)
             return report
         if way is not None:
@@ -162,6 +164,19 @@ def _within_limits(
             break
         ctx.note(f"{over}: {100 * share:.0f} % of the parameters are tried")
     raise _out_of_reach(f"{over}, and less is left of the network than can be adapted without training", asked)
+
+
+def _columns_of(labelled: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The columns of a table of texts, which the package remembers; None of other data."""
+    ((kind, fields),) = labelled.items()
+    names = {"text": ("text", "target"), "tags": ("tokens", "tags")}.get(kind)
+    if names is None:
+        return None
+    found = {
+        role: [fields[name]] if isinstance(fields[name], str) else list(fields[name])
+        for role, name in zip(("text", "target"), names, strict=True)
+    }
+    return {**found, "separator": fields["separator"]} if "separator" in fields else found
 
 
 def _right(report: Mapping[str, Any], samples: Samples, folds: int) -> str:

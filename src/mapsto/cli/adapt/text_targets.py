@@ -104,15 +104,9 @@ def adapt_to_targets(
         ``task``, ``examples``, ``classes`` (of labels: name → how many texts have it), ``method``, ``folds``, ``bytes`` and by
         cross-validation of labels ``exact_percent``, ``micro_f1_percent``, ``macro_f1_percent`` and ``per_label`` (a row each with its
         F1), of numbers ``rmse``, ``rmse_of_mean`` and ``correlation``; left out where there are too few examples.
-
-    Raises
-    ------
-    DataError
-        The data is not whole, or no label is on some texts and off others.
     """
     from mapsto.cli.adapt.networks import adapt_head, network_node
 
-    _require_told_apart(samples, task, str(asked.examples.labelled["text"]["file"]))
     head = {"adapt.linear": {"folds": _FOLDS}}
     node = start.node or network_node(start.network, asked.folder)
     report = adapt_head(node, start.network, head, samples, asked, ctx, listener)
@@ -123,24 +117,6 @@ def counts_of(samples: Samples, task: Task) -> dict[str, Any]:
     """How many texts there are, and have each label."""
     counts = samples.labels.sum(0).astype(int).tolist() if task == "labels" else []
     return {"examples": len(samples), "classes": dict(zip(samples.classes, counts, strict=False))}
-
-
-def _require_told_apart(samples: Samples, task: Task, file: str) -> None:
-    """Raises `DataError` where there is nothing to learn."""
-    from mapsto.errors import DataError
-
-    if task == "labels" and not (samples.labels.any(0) & ~samples.labels.all(0)).any():
-        raise DataError(
-            "there is no label that some texts have and others have not",
-            where=file,
-            hint="name a column whose cells hold labels, such as: red; fruit",
-        )
-    if task == "labels" and len(samples.classes) == len(samples) > 2:
-        raise DataError(
-            f"there are as many labels as texts ({len(samples)}), such as '{short(samples.classes[0])}'",
-            where=file,
-            hint="check --separator, or name another column",
-        )
 
 
 def _figures(report: Mapping[str, Any], task: Task) -> dict[str, Any]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mapsto.cli.adapt.images import AtHand, find_learner
 from mapsto.errors import DataError, DomainError, SpecError, command
+from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     from mapsto.context import Context
-    from mapsto.kinds import Dataset, Network
+    from mapsto.kinds import Dataset, Network, Samples
     from mapsto.search.adapt import Examples
 
-__all__ = ["encoder_at_hand", "example_of", "examples_of", "require_table", "targets_of"]
+__all__ = ["encoder_at_hand", "example_of", "examples_of", "for_encoder", "require_table", "targets_of"]
 
 
 def encoder_at_hand(place: Path | None, ctx: Context, *, store: str | None, step: str | None, texts: int = 1) -> AtHand:
@@ -74,14 +76,23 @@ def examples_of(
     unlabelled: Path | None,
     *,
     class_weights: str,
-    network: Network,
     out_of_scope: str | None = None,
 ) -> tuple[Examples, Dataset]:
-    """What the recipe says of the data for `network`, and the labelled examples, one class each; those of `out_of_scope` are none."""
+    """What the recipe says of the data, and the labelled examples, one class each; those of `out_of_scope` are none.
+
+    All are read once, so that what is wrong with them is said before an encoder is loaded.
+
+    Raises
+    ------
+    SpecError
+        There is no such column.
+    DataError
+        A file is not whole or has no rows, or the examples are of one class.
+    """
     from mapsto import discovery
+    from mapsto.data.checks import require_classes
     from mapsto.data.io.download import locate
     from mapsto.data.io.tables import read_table, target_of
-    from mapsto.nn.adapt.top_layers import tunable_layers
     from mapsto.search.adapt import Examples
 
     column: Any = text[0] if len(text) == 1 else list(text)
@@ -109,11 +120,28 @@ def examples_of(
         pool=pool,
         class_weights=class_weights,
         augment=False,  # copies hardly ever gain what their embeddings cost: docs/augment.md
-        contrastive=tunable_layers(network) if len(text) == 1 else 0,
         out_of_scope=out_of_scope,
         outside=outside,
     )
+    samples = data.open()
+    require_classes(samples, max(2, len(samples.classes)), where=str(file))
+    _read_pool(found)
     return found, data
+
+
+def for_encoder(examples: Examples, network: Network, texts: int) -> Examples:
+    """The examples with how many layers of `network` are tuned: of pairs, `texts` 2, none."""
+    from mapsto.nn.adapt.top_layers import tunable_layers
+
+    return dataclasses.replace(examples, contrastive=tunable_layers(network) if texts == 1 else 0)
+
+
+def _read_pool(examples: Examples) -> None:
+    """Raises what reading the texts without labels does, where there are some."""
+    from mapsto.recipe.nodes import data_from_node
+
+    if examples.pool is not None:
+        data_from_node(examples.pool).open()
 
 
 def targets_of(
@@ -124,7 +152,10 @@ def targets_of(
     separator: str,
     unlabelled: Path | None,
 ) -> tuple[Examples, Dataset]:
-    """What the recipe says of the examples of labels or numbers, and the examples."""
+    """What the recipe says of the examples of labels or numbers, and the examples; all are read once, as by `examples_of`.
+
+    Raises `DataError`, beside what `examples_of` does, where no label is on some texts and off others.
+    """
     from mapsto import discovery
     from mapsto.search.adapt import Examples
 
@@ -135,7 +166,26 @@ def targets_of(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in labelled["text"].items()}
     )
     pool = None if unlabelled is None else {"text": {"file": str(unlabelled.resolve()), "text": columns[0]}}
-    return Examples(labelled=labelled, pool=pool), data
+    found = Examples(labelled=labelled, pool=pool)
+    _require_told_apart(data.open(), task, str(file))
+    _read_pool(found)
+    return found, data
+
+
+def _require_told_apart(samples: Samples, task: Literal["labels", "values"], file: str) -> None:
+    """Raises `DataError` where there is nothing to learn."""
+    if task == "labels" and not (samples.labels.any(0) & ~samples.labels.all(0)).any():
+        raise DataError(
+            "there is no label that some texts have and others have not",
+            where=file,
+            hint="name a column whose cells hold labels, such as: red; fruit",
+        )
+    if task == "labels" and len(samples.classes) == len(samples) > 2:
+        raise DataError(
+            f"there are as many labels as texts ({len(samples)}), such as '{short(samples.classes[0])}'",
+            where=file,
+            hint="check --separator, or name another column",
+        )
 
 
 def example_of(data: Dataset) -> str:

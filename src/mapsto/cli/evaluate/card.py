@@ -19,7 +19,7 @@ from mapsto_runtime.shown import few, short
 __all__ = ["card_of"]
 
 Watch: TypeAlias = Callable[[str, int | None, int], None]
-_MAIN = {"classes": "accuracy", "labels": "accuracy", "values": "rmse", "embeddings": "accuracy"}
+_MAIN = {"classes": "accuracy", "labels": "accuracy", "values": "rmse", "tags": "span_f1", "embeddings": "accuracy"}
 
 
 def card_of(
@@ -55,7 +55,8 @@ def card_of(
         notes += subject.notes
         known, chosen = known_to(subject), chosen_by(subject)
         for name, path in domains:
-            domain = opened(name, path, subject.predictor.signature, target=target, split=split)
+            predictor = subject.predictor
+            domain = opened(name, path, predictor.signature, target=target, split=split, manifest=predictor.manifest)
             title = name if len(subjects) == 1 else f"{subject.name}: {name}"
             found = judged(subject.predictor, domain, advance=lambda more, t=title, n=domain.total: watch(t, n, more))
             if subject is subjects[0]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mapsto.cli.progress import Screen
 from mapsto.intervals import interval_text
-from mapsto.report.card import FIGURES, metric_text
+from mapsto.report.card import FIGURES, metric_text, unjudged
 from mapsto.report.charts import short as si
 from mapsto.report.page import _bytes, _duration
 from mapsto_runtime.shown import short
@@ -61,6 +61,11 @@ def _print_figures(console: Console, card: Mapping[str, Any]) -> None:
             "balanced_accuracy",
             "macro_f1",
             "all_right",
+            "micro_f1",
+            "span_f1",
+            "span_precision",
+            "span_recall",
+            "words_right",
             "rmse",
             "mae",
             "r2",
@@ -81,9 +86,10 @@ def _print_figures(console: Console, card: Mapping[str, Any]) -> None:
     for package, domain, each in results:
         metrics = _metrics(each)
         cells = [metric_text(metrics[name]) if name in metrics else "–" for name in wanted]
-        table.add_row(
-            *([escape(short(package))] if several else []), escape(short(domain)), f"{samples[domain]:,}", *cells
-        )
+        total = samples[domain]
+        judged = total - unjudged(each)
+        count = f"{judged:,} of {total:,}" if judged < total else f"{total:,}"
+        table.add_row(*([escape(short(package))] if several else []), escape(short(domain)), count, *cells)
     console.print(table)
 
 
@@ -101,6 +107,11 @@ _HEADS = (
         "mae": "MAE",
         "rmse_of_mean": "RMSE of mean",
         "all_right": "all labels right",
+        "micro_f1": "micro F1",
+        "span_f1": "F1 of spans",
+        "span_precision": "precision",
+        "span_recall": "recall",
+        "words_right": "words right",
     }
 )
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mapsto.cli.evaluate.texts import Texts, TrainedOn, labelled_texts, tagged_texts, trained_on
 from mapsto.errors import DataError, MapstoError, SpecError, nearest
 from mapsto_runtime.preprocessing import read
 from mapsto_runtime.preprocessing.image_files import huge_allowed
@@ -55,7 +56,7 @@ class Domain:
     name: str
     path: Path
     kind: str = ""
-    """``images``, ``table`` or ``arrays``."""
+    """``images``, ``table``, ``texts`` or ``arrays``."""
     split: str | None = None
     """Which part of a folder of splits is judged."""
     target: str | None = None
@@ -102,8 +103,16 @@ def _title_of(path: Path) -> str:
     return path.stem if path.suffix.lower() in (*TABLES, ".npz") else path.name or str(path)
 
 
-def opened(name: str, path: Path, signature: Signature, *, target: str | None, split: str | None) -> Domain:
-    """What lies at a path, to be read as a package with this signature reads it.
+def opened(
+    name: str,
+    path: Path,
+    signature: Signature,
+    *,
+    target: str | None,
+    split: str | None,
+    manifest: Mapping[str, Any] | None = None,
+) -> Domain:
+    """What lies at a path, to be read as a package with this signature reads it; its `manifest` may tell the columns.
 
     Raises
     ------
@@ -118,8 +127,12 @@ def opened(name: str, path: Path, signature: Signature, *, target: str | None, s
         _open_folder(domain, signature)
     elif not path.exists():
         _open_named(domain, signature)
+    elif signature.preprocessing.kind == "text" and signature.answers in ("labels", "values"):
+        _open_texts(domain, labelled_texts(path, signature, target, trained_on(manifest or {})))
+    elif signature.preprocessing.kind == "text" and signature.answers == "tags":
+        _open_texts(domain, tagged_texts(path, signature, target, trained_on(manifest or {})))
     elif suffix in TABLES:
-        _open_table(domain, signature, target)
+        _open_table(domain, signature, target, trained_on(manifest or {}))
     elif suffix == ".npz":
         _open_arrays(domain, signature)
     else:
@@ -128,7 +141,7 @@ def opened(name: str, path: Path, signature: Signature, *, target: str | None, s
             where=str(path),
             hint="give a folder with a folder of images for each class, a table, or an .npz archive with inputs and labels",
         )
-    if target is not None and domain.kind != "table":
+    if target is not None and domain.kind not in ("table", "texts"):
         raise SpecError("--target is a column of a table, and this is none", where=str(path), hint="leave --target out")
     return domain
 
@@ -218,7 +231,26 @@ def _look_at(path: Path, domain: Domain) -> None:
 # ------------------------------------------------------------------------------------------------------------------- tables
 
 
-def _open_table(domain: Domain, signature: Signature, target: str | None) -> None:
+def _open_texts(domain: Domain, found: Texts) -> None:
+    """Texts with several labels, numbers or tagged words."""
+    domain.kind, domain.total, domain.target = "texts", len(found.texts), found.target
+    domain.notes += found.notes
+    domain.warnings += found.warnings
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(found.texts), _ROWS):
+            texts = found.texts[start : start + _ROWS]
+            yield Batch(
+                inputs=found.ids[start : start + _ROWS],
+                labels=found.labels[start : start + _ROWS],
+                sources=texts,
+                files=[None] * len(texts),
+            )
+
+    domain.batches = batches
+
+
+def _open_table(domain: Domain, signature: Signature, target: str | None, told: TrainedOn) -> None:
     from mapsto.data.io.tables import read_table, target_of
 
     before, where = signature.preprocessing, str(domain.path)
@@ -231,7 +263,7 @@ def _open_table(domain: Domain, signature: Signature, target: str | None) -> Non
             hint="give an .npz archive with inputs and labels",
         )
     known = columns_read(before)
-    asked = target if target is not None else _target_known(signature, known, domain)
+    asked = target if target is not None else _target_known(signature, known, domain, told)
     table = read_table(domain.path, [asked])
     if asked in known:
         raise SpecError(
@@ -265,7 +297,7 @@ def columns_read(before: Preprocessing) -> list[str]:
     return [column.name for column in before.columns]
 
 
-def _target_known(signature: Signature, known: Sequence[str], domain: Domain) -> str:
+def _target_known(signature: Signature, known: Sequence[str], domain: Domain, told: TrainedOn) -> str:
     """The column that the package answers: its name where the package has it, else the only one that holds its classes."""
     left = [name for name in signature.preprocessing.header if name not in known]
     if len(left) == 1:
@@ -274,6 +306,8 @@ def _target_known(signature: Signature, known: Sequence[str], domain: Domain) ->
 
     table = read_table(domain.path, [])
     names = [name for name in table.names or () if name not in known]
+    if len(told.target) == 1 and told.target[0] in names:
+        return told.target[0]
     classes = signature.classes or ()
     if signature.answers == "values":
         found = [name for name in classes if name in names] if len(classes) == 1 else []

@@ -16,12 +16,17 @@ import numpy as np
 
 from mapsto.cli.evaluate.episodes import needs_learner, on_unseen_tasks
 from mapsto.cli.evaluate.examples import Batch, Domain, columns_read
+from mapsto.data.sets.tags import words_between_blanks
 from mapsto.errors import DataError, DomainError, StoreError, nearest
 from mapsto.kinds import Metric, Table
 from mapsto.nn.evaluate.calibration import calibrate, calibration, softmax
 from mapsto.nn.evaluate.classification import confusion_counts, macro_metrics, per_class, share
+from mapsto.nn.evaluate.labels import label_figures
 from mapsto.nn.evaluate.regression import regression_metrics
+from mapsto.nn.evaluate.tagging import tagging_figures
 from mapsto.nn.export.training_digests import digests_of
+from mapsto_runtime.preprocessing.texts import tokenizer_of
+from mapsto_runtime.preprocessing.words import OUTSIDE, first_tokens, spans_of
 from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
@@ -65,6 +70,8 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
         The package gives maps, for which there is no truth here.
     """
     signature = predictor.signature
+    if signature.answers == "tags":
+        return _of_tags(predictor, domain, advance, worst)
     if signature.is_dense:
         raise DomainError(
             "the package gives maps, and there are no maps here to compare them with",
@@ -127,8 +134,9 @@ class _Seen:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def add(self, batch: Batch, scores: NDArray[np.float64]) -> None:
-        self.scores.append(scores)
+    def add(self, batch: Batch, scores: NDArray[np.float64] | None = None) -> None:
+        if scores is not None:
+            self.scores.append(scores)
         self.labels += batch.labels
         self.sources += batch.sources
         self.files += batch.files
@@ -306,14 +314,15 @@ def _of_labels(
     """Labels that stand by themselves, each judged at 0.5."""
     truth = np.array(seen.labels, np.float64) > 0.5
     given = scores > 0
-    metrics = {"accuracy": share(int((given == truth).sum()), truth.size)}
-    metrics["all_right"] = share(int((given == truth).all(1).sum()), len(truth))
-    rows: list[list[Any]] = []
-    for number, name in enumerate(classes):
-        counts = confusion_counts(truth[:, number].astype(int), given[:, number].astype(int), 2)
-        right, support, guessed = int(counts[1, 1]), int(counts[1].sum()), int(counts[:, 1].sum())
-        shares = (right / max(guessed, 1), right / max(support, 1), 2 * right / max(guessed + support, 1))
-        rows.append([name, *(round(100 * each, 2) for each in shares), support])
+    figures = label_figures(truth, given, classes)
+    metrics = {
+        "accuracy": share(int((given == truth).sum()), truth.size),
+        "all_right": share(figures.exact, len(truth)),
+    }
+    metrics |= {
+        name: Metric(value=value, unit="%", n=len(truth))
+        for name, value in (("micro_f1", figures.micro_f1), ("macro_f1", figures.macro_f1))
+    }
     wrong = (given != truth).sum(1)
     chosen = [int(place) for place in np.argsort(-wrong, kind="stable") if wrong[place]][:worst]
     cases = [
@@ -326,12 +335,78 @@ def _of_labels(
         for place in chosen
     ]
     _show(cases, seen, domain, preprocessing)
-    units = dict.fromkeys(("precision", "recall", "f1"), "%")
+    table = plain(figures.per_label)
     return {
         "metrics": {name: plain(metric) for name, metric in metrics.items()},
-        "per_class": {"columns": ["class", "precision", "recall", "f1", "support"], "rows": rows, "units": units},
+        "per_class": {**table, "columns": ["class", *table["columns"][1:]]},
         "worst": cases,
     }
+
+
+# --------------------------------------------------------------------------------------------------------------------- tags
+
+
+def _of_tags(predictor: Predictor, domain: Domain, advance: Callable[[int], None], worst: int) -> Doc:
+    """Words with a tag each, and the spans that they make; a word behind the longest length that is read counts as untagged."""
+    classes = predictor.signature.classes or ()
+    seen = _Seen(keeps_inputs=False, padding=predictor.signature.preprocessing.padding)
+    given: list[list[str]] = []
+    for batch in domain.batches():
+        scores = predictor.outputs(batch.inputs)
+        seen.add(batch)
+        given += [_tags_of(text, row, predictor) for text, row in zip(batch.sources, scores, strict=True)]
+        advance(len(batch.labels))
+    figures = tagging_figures(seen.labels, given, known=classes)
+    right, there, said = (
+        sum(counts) for counts in (zip(*figures.per_label.values(), strict=True) if figures.per_label else ((),) * 3)
+    )
+    shares = {"span_f1": figures.f1, "span_precision": 100 * right / max(said, 1)}
+    shares["span_recall"] = 100 * right / max(there, 1)
+    metrics = {name: Metric(value=value, unit="%", n=there) for name, value in shares.items()}
+    metrics["words_right"] = share(figures.right, figures.words)
+    wrong = np.array(
+        [sum(one != two for one, two in zip(*each, strict=True)) for each in zip(seen.labels, given, strict=True)]
+    )
+    chosen = [int(place) for place in np.argsort(-wrong, kind="stable") if wrong[place]][:worst]
+    columns = ("precision", "recall", "f1")
+    return {
+        "data": _data(domain, seen),
+        "kind": "tags",
+        "metrics": {name: plain(metric) for name, metric in metrics.items()},
+        "per_class": {
+            "columns": ["class", *columns, "support"],
+            "rows": [
+                [row["label"], *(round(float(row[name]), 2) for name in columns), row["support"]]
+                for row in figures.rows()
+            ],
+            "units": dict.fromkeys(columns, "%"),
+        },
+        "worst": [
+            {
+                "source": short(seen.sources[place]),
+                "label": _spans_in_words(seen.sources[place], seen.labels[place], classes),
+                "answer": _spans_in_words(seen.sources[place], given[place], classes),
+            }
+            for place in chosen
+        ],
+    }
+
+
+def _tags_of(text: str, scores: NDArray[Any], predictor: Predictor) -> list[str]:
+    """The tag of each word of a text with blanks between, from scores (tags, tokens)."""
+    classes = list(predictor.signature.classes or ())
+    encoding = tokenizer_of(predictor.signature.preprocessing).encode(text)
+    best = scores.argmax(0)
+    return [
+        str(classes[int(best[token])]) if 0 <= token < len(best) else OUTSIDE
+        for token in first_tokens(encoding.offsets, words_between_blanks(text))
+    ]
+
+
+def _spans_in_words(text: str, tags: Sequence[str], known: Sequence[str]) -> str:
+    words = text.split(" ")
+    spans = [f"{' '.join(words[first:end])} ({label})" for first, end, label in spans_of(tags, known=known)]
+    return "; ".join(spans) or "none"
 
 
 # ------------------------------------------------------------------------------------------------------------------- values
@@ -387,6 +462,9 @@ def _show(cases: Sequence[Doc], seen: _Seen, domain: Domain, preprocessing: Prep
     """Adds a picture to each case of images, the cells of its row to each of a table."""
     if not cases:
         return
+    if domain.kind == "texts":
+        for case in cases:
+            case["source"] = short(case["source"])
     if domain.kind == "table":
         _add_cells(cases, domain, preprocessing)
     for case in cases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
 from pathlib import Path
@@ -30,7 +31,7 @@ def predict(
     *,
     explain: bool,
 ) -> None:
-    """Answer a stream with a model, which learns nothing from it."""
+    """Answer a stream with a model, which learns nothing from it; columns that are not named are those that it learnt from."""
     import numpy as np
 
     from mapsto.cli.stream.models import model_of
@@ -44,6 +45,7 @@ def predict(
         raise SpecError(
             f"the model has learnt {'values' if values else 'classes'}", where="--task", hint="leave it out"
         )
+    fields = _with_learnt(fields, name, file, form)
     source = stream_of(node_of_file(file, form, {**fields, "task": "values" if values else None}))
     learner, classes = model.open(), model.signature.classes
     sink = PredictionFile(predictions, values=values, as_json=as_json)
@@ -75,6 +77,42 @@ def predict(
     print_note(
         f"{count:,} events answered{where} by {model.learner} after {model.events:,} events ({digest[:12]}){judged}"
     )
+
+
+def _with_learnt(fields: dict[str, Any], name: str, file: str, form: str | None) -> dict[str, Any]:
+    """The columns as they are named, else as in the stream that the run of that folder or name learnt from, where this one has them."""
+    from mapsto.cli.stream.names import slug
+    from mapsto.cli.stream.sources import node_of_file, stream_of
+
+    run = name if Path(name).exists() else name.rpartition("@")[0] or name
+    places = (Path(run), Path("runs") / slug(run))
+    learnt = next((found for place in places if (found := _learnt_from(place / "stream.json")) is not None), None)
+    if learnt is None:
+        return fields
+    wanted = {role: learnt[role] for role in ("features", "target", "id", "time") if learnt.get(role)}
+    if file == "-":  # it can be read once only: what else it has is not known before
+        wanted = {role: columns for role, columns in wanted.items() if role == "features"}
+        names = set(wanted.get("features", ()))
+    else:
+        plain = stream_of(node_of_file(file, form, {}))
+        names = set(next((block.x for block in plain.open(size=1)), {}))
+    known = {
+        role: tuple(columns) if role == "features" else columns
+        for role, columns in wanted.items()
+        if {*([columns] if isinstance(columns, str) else columns)} <= names
+    }
+    return {**fields, **{role: columns for role, columns in known.items() if not fields.get(role)}}
+
+
+def _learnt_from(file: Path) -> dict[str, Any] | None:
+    """The fields of the stream in a run's ``stream.json``; None where there is none."""
+    try:
+        step: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["step"]
+        (fields,) = step.values()
+        (stream,) = fields["stream"].values()
+        return dict(stream)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _require_columns(model: Model, block: Block, file: str) -> None:

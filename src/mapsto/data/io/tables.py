@@ -209,10 +209,12 @@ def read_table(path: Path, needed: Sequence[str]) -> RawTable:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"not a whole table: {error}", where=where, hint="give a .csv, .tsv or .parquet file"
+            f"not a whole table: {error}", where=where, hint="give a .csv, .tsv, .jsonl or .parquet file"
         ) from error
     if not content.strip():
-        raise DataError("not a whole table: it is empty", where=where, hint="give a .csv, .tsv or .parquet file")
+        raise DataError(
+            "not a whole table: it is empty", where=where, hint="give a .csv, .tsv, .jsonl or .parquet file"
+        )
     table = read_raw(content, where)
     for row, what in table.ragged.items():
         count = f" ({len(table.ragged)} rows are like that)" if len(table.ragged) > 1 else ""

@@ -83,6 +83,8 @@ def read_texts(path: Path, columns: Sequence[str], targets: Sequence[str]) -> Te
         lines = tuple(text for text in found.texts if any(text))  # what is blank between lines says nothing to learn
         return TextRows(texts=_array(lines, parts), table=None, notes=found.notes)
     table = read_table(path, targets)
+    if not len(table):
+        raise DataError("holds no rows", where=where, hint="give one text a row below the header")
     missing = [column for column in columns if column not in (table.names or ())]
     if missing:
         raise SpecError(

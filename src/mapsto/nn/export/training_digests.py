@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,8 +86,13 @@ def known_of(digests: Iterable[str], samples: int) -> Known:
     return Known(samples=samples, digests=frozenset(sorted(set(digests))[:_MOST]))
 
 
-def with_training_digests(package: Package, inputs: NDArray[Any], ctx: Context) -> Package:
-    """The package with ``training.json`` of the samples (N, ...) that it was made with, before preprocessing."""
+def with_training_digests(
+    package: Package, inputs: NDArray[Any], ctx: Context, *, columns: Mapping[str, Any] | None = None
+) -> Package:
+    """The package with ``training.json`` of the samples (N, ...) that it was made with, before preprocessing.
+
+    `columns` are those of the table that it was made of, such as its target, as the manifest's ``trained_on``.
+    """
     from mapsto.nn.export.package import put, text_of
 
     manifest = package.manifest()
@@ -95,6 +100,8 @@ def with_training_digests(package: Package, inputs: NDArray[Any], ctx: Context) 
     known = known_of(digests_of_raw(inputs, signature.preprocessing), len(inputs))
     content = f"{json.dumps({'schema': 1, 'samples': known.samples, 'digests': sorted(known.digests)})}\n".encode()
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    if columns is not None:
+        manifest = {**manifest, "trained_on": dict(columns)}
     told = {**manifest, "files": {**manifest["files"], FILE: entry}}
     files = put({FILE: content, "manifest.json": text_of(told)}, ctx.scratch())
     return Package(files={**package.files, **files}, measured=package.measured)
