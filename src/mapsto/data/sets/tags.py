@@ -34,7 +34,7 @@ class Tags(Dataset):
     last. A network reads token ids (N, L) by its own tokenizer, and labels (N, L): each word's tag at its first token, -100 elsewhere.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     file: str
     """A ``.jsonl`` or ``.parquet`` file with a list of words and one of tags a row, else one of lines with a word, a tab and its tag and a

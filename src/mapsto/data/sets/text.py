@@ -31,7 +31,7 @@ class Text(Dataset):
     another kind, such as ``.txt``, holds one text a line, and can only be a pool without labels.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     file: str
     """A ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or, without labels, ``.txt`` file: a path, or a path inside the data folder."""

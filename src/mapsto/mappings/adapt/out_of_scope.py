@@ -33,6 +33,8 @@ class OutOfScope(Mapping[Network, Network]):
     nothing to be left out, so that two examples of some class are the least.
     """
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """The labelled examples of the network's classes."""
     outside: DataSource | None = None

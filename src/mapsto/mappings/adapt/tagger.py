@@ -32,7 +32,7 @@ _FOLDS = 5
 class Tagger(Mapping[Network, Network]):
     """A text encoder that gives each token the scores of the tags of `data`; its package answers spans of words."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     data: DataSource
     """Sentences with tags (`datasets.tags`)."""

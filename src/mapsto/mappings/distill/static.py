@@ -46,6 +46,8 @@ class Static(Mapping[Network, Network]):
     (('N', 4), (256, 4))
     """
 
+    version: ClassVar[int] = 2
+
     data: DataSource
     """Texts of the domain; labels are not used. Some thousands: the table has a vector for each token."""
     size: int = Field(default=256, ge=1)
