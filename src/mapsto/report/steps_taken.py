@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["steps_taken"]
 
+_Step = TypeVar("_Step", bound=Mapping[str, Any])
 
-def steps_taken(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+
+def steps_taken(steps: Sequence[_Step]) -> list[_Step]:
     """A report's steps without those of branches whose network is not the one that the run went on with.
 
     A run that ends with a fork has taken none of its branches, and keeps the steps of all.

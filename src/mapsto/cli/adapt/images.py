@@ -171,9 +171,12 @@ def _hashes(folder: Path) -> dict[str, str] | None:
 
 def _of_run(place: Path, store: str | None, label: str | None) -> tuple[Network, str]:
     from mapsto.report import build as reports
+    from mapsto.report.steps_taken import steps_taken
     from mapsto.store import Store
 
     steps = cast("list[dict[str, Any]]", reports.load(place)["steps"])
+    if label is None:
+        steps = steps_taken(steps)
     networks = [step for step in steps if step["kind_out"] == "Network"]
     chosen = [step for step in networks if label in (None, step["path"], step["label"], step["name"])]
     if not chosen:

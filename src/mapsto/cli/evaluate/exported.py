@@ -50,6 +50,7 @@ def package_of_run(place: Path, store: str | None) -> tuple[Path, str]:
 def _last_of(place: Path, store: Any) -> tuple[str, str]:
     """The digest of a run's last network or model, and what it is called."""
     from mapsto.report import build as reports
+    from mapsto.report.steps_taken import steps_taken
 
     if (place / "stream.json").is_file():
         from mapsto.cli.stream.models import snapshots
@@ -60,7 +61,7 @@ def _last_of(place: Path, store: Any) -> tuple[str, str]:
         what = "no package is here" if place.exists() else "there is no such run or package"
         raise DataError(what, where=str(place), hint="give a package, or the --out folder of a run that made one")
     steps = cast("list[dict[str, Any]]", reports.load(place)["steps"])
-    made = [step for step in steps if step["kind_out"] in ("Network", "Model") and not step.get("failed")]
+    made = [step for step in steps_taken(steps) if step["kind_out"] in ("Network", "Model") and not step.get("failed")]
     if not made:
         raise DataError(
             "this run made no package and no network",
