@@ -57,7 +57,7 @@ def cosine(network: Network, teacher: Network, data: Dataset) -> float:
 def test_a_static_student_comes_close_and_is_packed_in_int8(encoder: Network, texts: Dataset) -> None:
     ctx = Context()
     untrained = ctx.apply(Static(data=texts, size=8, epochs=1, learning_rate=1e-9), encoder)
-    small = ctx.apply(Static(data=texts, size=8, epochs=20, dropout=0.0), encoder)
+    small = ctx.apply(Static(data=texts, size=8, epochs=20, learning_rate=0.01), encoder)
     assert cosine(small, encoder, texts) > max(0.9, cosine(untrained, encoder, texts) + 0.02)
     adapted = ctx.apply(Ridge(data=texts), small)
     int8 = ctx.apply(Dynamic(), adapted)
