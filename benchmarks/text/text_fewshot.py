@@ -317,6 +317,11 @@ def rows_at(kept: Trials, name: str, shots: int) -> list[dict[str, Any]]:
     return rows
 
 
+def taken(shots: int) -> str:
+    """Which of ours a goal is of: with one label an intent nothing can be held out to judge tuning by, and `mapsto adapt` does not tune."""
+    return FROZEN if shots == 1 else TUNED
+
+
 def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     def figure(name: str, shots: int, method: str, column: str = "accuracy") -> float | None:
         return next(
@@ -333,14 +338,21 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     targets = [
         common.target(
-            f"{name}, {shots or 'all'} labels: tuned and averaged, %", f">= {goal}", figure(name, shots, TUNED)
+            f"{name}, {shots or 'all'} labels: {taken(shots)}, %", f">= {goal}", figure(name, shots, taken(shots))
         )
         for (name, shots), goal in GOALS.items()
     ]
-    pairs = [(figure(name, shots, TUNED), figure(name, shots, FROZEN)) for name in SETS for shots in SHOTS]
+    pairs = [
+        (figure(name, shots, TUNED), figure(name, shots, FROZEN))
+        for name in SETS
+        for shots in SHOTS
+        if taken(shots) == TUNED
+    ]
     gains = [None if tuned is None or frozen is None else tuned - frozen for tuned, frozen in pairs]
     targets.append(
-        common.target("least gain of tuning over the frozen regression with names, points", ">= 0", least(gains))
+        common.target(
+            "least gain of tuning over the frozen regression with names, from 5 labels on, points", ">= 0", least(gains)
+        )
     )
     for name in SETS:
         tuned, other = (figure(name, 5, method) for method in (TUNED, SETFIT))
