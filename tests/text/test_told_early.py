@@ -23,7 +23,15 @@ def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapt_texts, "encoder_at_hand", loaded)
 
 
-@pytest.mark.usefixtures("no_encoder")
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder that the test is in: a table, one of one class, and one without rows."""
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "a.csv")
+    write_table(tmp_path / "one.csv", ROWS[:3])
+    write_table(tmp_path / "header.csv", [])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -43,13 +51,7 @@ def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.jsonl --task tags", "there is no column 'tokens'"),
     ],
 )
-def test_adapt_reads_its_table_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_table(tmp_path / "a.csv")
-    write_table(tmp_path / "one.csv", ROWS[:3])
-    write_table(tmp_path / "header.csv", [])
+def test_adapt_reads_its_table_first(tables: None, tmp_path: Path, options: str, message: str) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "a.jsonl").write_text(json.dumps({"words": ["a"], "tags": ["O"]}))
     assert message in mapsto("adapt", *options.split(), code=2).err
@@ -63,13 +65,7 @@ def test_adapt_reads_its_table_first(
         ("one.csv --text text --target intent", "only one class has"),
     ],
 )
-def test_compress_reads_its_table_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_table(tmp_path / "a.csv")
-    write_table(tmp_path / "one.csv", ROWS[:3])
-    write_table(tmp_path / "header.csv", [])
+def test_compress_reads_its_table_first(tables: None, tmp_path: Path, options: str, message: str) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("schema: 1\nsteps: [{networks.hf_text: {folder: no_such_encoder}}]\n")
     shown = mapsto("compress", recipe, *options.split(), "--limit", "bytes=1MB", code=2).err

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_note
-from mapsto.cli.run import run, writable
+from mapsto.cli.run import run, writable_at_the_end
 from mapsto.errors import MapstoError, SpecError, command
 
 
@@ -167,22 +167,18 @@ def compress(
 @contextmanager
 def _recipe_in(folder: Path, text: str) -> Generator[Path]:
     """The recipe's file; where the block fails, the folder is as it was before."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    writable(folder)
     recipe = folder / "recipe.yaml"
-    before = recipe.read_bytes() if recipe.is_file() else None
-    recipe.write_text(text, encoding="utf-8")
-    try:
-        yield recipe
-    except (MapstoError, KeyboardInterrupt):
-        if before is None:
-            recipe.unlink(missing_ok=True)
-        else:
-            recipe.write_bytes(before)
-        for each in new:
-            with suppress(OSError):  # there are logs in it, or another program's files
-                each.rmdir()
-        raise
+    with writable_at_the_end(folder):
+        before = recipe.read_bytes() if recipe.is_file() else None
+        recipe.write_text(text, encoding="utf-8")
+        try:
+            yield recipe
+        except (MapstoError, KeyboardInterrupt):
+            if before is None:
+                recipe.unlink(missing_ok=True)
+            else:
+                recipe.write_bytes(before)
+            raise
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mapsto.store.index import Index
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json
 
-__all__ = ["run", "seeds_of", "typed", "writable"]
+__all__ = ["run", "seeds_of", "typed", "writable", "writable_at_the_end"]
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
@@ -240,6 +241,20 @@ def writable(folder: Path) -> None:
         raise DataError(
             f"cannot write here: {what}", where=str(folder), hint=f"{remedy}, or give another --out"
         ) from error
+
+
+@contextmanager
+def writable_at_the_end(folder: Path) -> Generator[None]:
+    """As `writable`; where the block fails, no empty folder is left that was not there before."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    writable(folder)
+    try:
+        yield
+    except BaseException:
+        for each in new:
+            with suppress(OSError):  # logs are in it, or another program's files
+                each.rmdir()
+        raise
 
 
 def _plan(recipe: Recipe, seeds: list[int], store: str | None, numerics: Any, force: list[str], as_json: bool) -> None:

@@ -123,15 +123,7 @@ def adaptation_recipe(
             scope["outside"] = "$outside"
         steps.append({"adapt.out_of_scope": scope, "as": "scoped"})
     export = _export(small)
-    tree = {
-        "schema": 1,
-        "name": "adapt",
-        "title": title,
-        "seed": seed,
-        "data": data,
-        "steps": [{**network, "as": "network"}, *_pretrained(examples), *steps, export],
-    }
-    return recipe_text(tree)
+    return _written(title, seed, data, [{**network, "as": "network"}, *_pretrained(examples), *steps, export])
 
 
 def head_recipe(
@@ -163,7 +155,10 @@ def head_recipe(
         steps += _small_encoder(small.texts, unlabelled, small.head)
         steps.append({**fitted, "as": "small", "observe": size})
     data = {"examples": examples.labelled, **({} if examples.pool is None else {"pool": examples.pool})}
-    steps = [{**network, "as": "network"}, *steps, _export(small)]
+    return _written(title, seed, data, [{**network, "as": "network"}, *steps, _export(small)])
+
+
+def _written(title: str, seed: int, data: dict[str, Any], steps: list[dict[str, Any]]) -> str:
     return recipe_text({"schema": 1, "name": "adapt", "title": title, "seed": seed, "data": data, "steps": steps})
 
 

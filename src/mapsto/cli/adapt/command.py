@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 from mapsto.cli.adapt.images import AtHand
 from mapsto.cli.adapt.ways import print_labels, print_ways
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
-from mapsto.cli.run import writable
+from mapsto.cli.run import writable_at_the_end
 
 _MOST_LINES = 12
 """Classes that are listed one a line."""
@@ -186,7 +184,7 @@ def adapt(
         seed=seed,
     )
     with (
-        _writable_at_the_end(folder),
+        writable_at_the_end(folder),
         kinds.trusting(*(trust or [])),
         Progress(enabled=not as_json) as listener,
     ):
@@ -254,20 +252,6 @@ def _counts(classes: dict[str, int], what: str) -> list[str]:
         return rows
     rest = list(classes.values())[_MOST_LINES:]
     return [*rows[:_MOST_LINES], f"… and {len(rest)} more classes, {min(rest)} to {max(rest)} {what}s each"]
-
-
-@contextmanager
-def _writable_at_the_end(folder: Path) -> Generator[None]:
-    """As `writable`; where the block fails, no folder is left that was not there before."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    writable(folder)
-    try:
-        yield
-    except BaseException:
-        for each in new:
-            with suppress(OSError):  # another program may have put something there
-                each.rmdir()
-        raise
 
 
 def _adapted(asked: _Asked, columns: _Columns, ctx: Context, listener: Progress) -> dict[str, Any]:

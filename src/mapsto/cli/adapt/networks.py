@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mapsto.run.result import Listener, RunResult
     from mapsto.search.compress import Limit
 
-__all__ = ["Asked", "adapt_head", "adapt_network", "figures_of", "network_node"]
+__all__ = ["Asked", "adapt_head", "adapt_network", "figures_of", "head_figures", "network_node", "rows_of"]
 
 _EPOCHS = 30
 """Passes over the examples that fine-tuning is taken to need, for the estimate of its time."""
@@ -346,9 +346,24 @@ def figures_of(report: Mapping[str, Any], samples: Samples, folds: int) -> dict[
     scope = tables.get("scoped", {}).get("out_of_scope")
     if scope is not None:
         sure["out_of_scope"] = {row[0]: row[1] for row in scope["rows"]}
-    said = {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
-    size = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
-    return {"method": method, "ways": ways, **sure, "bytes": size, **said}
+    return {"method": method, "ways": ways, **sure, **_size_and_messages(steps)}
+
+
+def head_figures(report: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The tables of the head that the package of `adapt_head` has, and ``bytes``, ``warnings`` and ``notes`` of the run."""
+    steps = {str(step["path"]): step for step in report["steps"]}
+    return (steps.get("small") or steps["adapted"])["report"]["tables"], _size_and_messages(steps)
+
+
+def _size_and_messages(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Bytes of the package's model, and what all steps said."""
+    said = {part: [text for step in steps.values() for text in step[part]] for part in ("warnings", "notes")}
+    return {"bytes": steps["package.size"]["report"]["metrics"]["bytes"]["value"], **said}
+
+
+def rows_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a report's table, by their columns."""
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
 def _is_contrastive(steps: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -56,7 +56,7 @@ def adapt_to_tags(start: AtHand, samples: Samples, asked: Asked, ctx: Context, l
         cross-validation ``words_percent``, ``span_f1_percent``, ``folds`` and ``per_label``, left out where sentences are too few.
     """
     from mapsto import discovery
-    from mapsto.cli.adapt.networks import adapt_head, network_node
+    from mapsto.cli.adapt.networks import adapt_head, head_figures, network_node, rows_of
     from mapsto_runtime.preprocessing.words import spans_of
 
     counts: dict[str, int] = {}
@@ -68,17 +68,14 @@ def adapt_to_tags(start: AtHand, samples: Samples, asked: Asked, ctx: Context, l
     with ctx.giving(start.network):
         read = ctx.dataset(discovery.find("data", "tags")(**asked.examples.labelled["tags"]))
     report = adapt_head(node, start.network, {"adapt.tagger": {}}, read, asked, ctx, listener, ways=("int8", "layers"))
-    steps = {str(step["path"]): step for step in report["steps"]}
-    tables = (steps.get("small") or steps["adapted"])["report"]["tables"]
-    found: dict[str, Any] = {
+    tables, found = head_figures(report)
+    found |= {
         "task": "tags",
         "method": "a logistic regression on the hidden states of words",
         "examples": len(samples),
         "classes": dict(sorted(counts.items())),
         "example": str(samples.inputs[0]),
-        "bytes": steps["package.size"]["report"]["metrics"]["bytes"]["value"],
     }
-    found |= {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
     if "tagging" in tables:
         figures = {row[0]: row[1] for row in tables["tagging"]["rows"]}
         found |= {
@@ -86,6 +83,5 @@ def adapt_to_tags(start: AtHand, samples: Samples, asked: Asked, ctx: Context, l
             "span_f1_percent": figures["span F1"],
             "folds": int(figures["folds"]),
         }
-        spans = tables["spans"]
-        found["per_label"] = [dict(zip(spans["columns"], row, strict=True)) for row in spans["rows"]]
+        found["per_label"] = rows_of(tables["spans"])
     return found

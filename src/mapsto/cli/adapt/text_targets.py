@@ -121,18 +121,16 @@ def counts_of(samples: Samples, task: Task) -> dict[str, Any]:
 
 def _figures(report: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """What the report says of the head that the package has."""
-    steps = {str(step["path"]): step for step in report["steps"]}
-    tables = (steps.get("small") or steps["adapted"])["report"]["tables"]
+    from mapsto.cli.adapt.networks import head_figures, rows_of
+
+    tables, found = head_figures(report)
     method = "a logistic regression for each label" if task == "labels" else "a ridge regression"
-    found: dict[str, Any] = {"task": task, "method": method}
-    found["bytes"] = steps["package.size"]["report"]["metrics"]["bytes"]["value"]
-    found |= {part: [text for step in report["steps"] for text in step[part]] for part in ("warnings", "notes")}
+    found |= {"task": task, "method": method}
     if "targets" not in tables:
         return {**found, "folds": 0}
     figures = {row[0]: row[1] for row in tables["targets"]["rows"]}
     found["folds"] = int(figures.pop("folds"))
     found |= {_CALLED[name]: value for name, value in figures.items()}
     if "per_label" in tables:
-        columns = tables["per_label"]["columns"]
-        found["per_label"] = [dict(zip(columns, row, strict=True)) for row in tables["per_label"]["rows"]]
+        found["per_label"] = rows_of(tables["per_label"])
     return found

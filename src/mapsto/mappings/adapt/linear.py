@@ -10,7 +10,6 @@ Approach to Large-Scale Covariance Matrix Estimation", 2005).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -67,11 +66,13 @@ class Linear(Mapping[Network, Network]):
             value, self.data, ctx, where="adapt.linear", class_weights=self.class_weights, kinds=kinds
         )
         copies = embedded(self.augment, value, examples, ctx, where=self.name)
+        settled = self._settled(examples, ctx)
         if self.folds and examples.kind != "classification":
             from mapsto.nn.adapt.judged_targets import attach_figures
 
-            attach_figures(examples, self.folds, self._quietly(examples, ctx), ctx)
-        return with_linear_head(value, examples, *self.head(examples, ctx, copies))
+            quiet = SilentContext(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)
+            attach_figures(examples, self.folds, lambda some: settled.head(some, quiet), ctx)
+        return with_linear_head(value, examples, *settled.head(examples, ctx, copies))
 
     def head(
         self, examples: Examples, ctx: Context, copies: NDArray[np.float32] | None = None
@@ -82,49 +83,40 @@ class Linear(Mapping[Network, Network]):
         """
         if examples.kind == "regression":
             return self._fit_values(examples, ctx)
-        return self._fit_classes(examples, ctx, copies)
+        return self._settled(examples, ctx)._fit_classes(examples, copies)
 
-    def _quietly(
-        self, examples: Examples, ctx: Context
-    ) -> Callable[[Examples], tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Fits heads to some of the examples, with the strength that all of them have chosen, and tells nobody."""
+    def _settled(self, examples: Examples, ctx: Context) -> Linear:
+        """With the strength that the examples choose, where it is theirs to choose; numbers choose it in closed form as they are fitted."""
         from mapsto.nn.adapt import logistic
 
-        quiet = SilentContext(seed=ctx.seed, key=ctx.key, numerics=ctx.numerics)
-        settled = self
-        if self.strength == "auto" and examples.kind == "multilabel":
-            strength, _ = logistic.chosen(
-                examples.features,
-                examples.labels,
-                examples.outputs,
-                ctx.random("folds"),
-                standardize=self.standardize,
-                iterations=self.iterations,
-            )
-            settled = replace(self, strength=strength)
-        return lambda some: settled.head(some, quiet)
+        if self.strength != "auto" or examples.kind == "regression":
+            return self
+        strength, losses = logistic.chosen(
+            examples.features,
+            examples.labels,
+            examples.outputs,
+            ctx.random("folds"),
+            weights=examples.weights,
+            standardize=self.standardize,
+            iterations=self.iterations,
+        )
+        if losses:
+            tried = ", ".join(f"{each:g}: {loss:.3f}" for each, loss in losses.items())
+            ctx.note(f"strength: {strength:g} was chosen by cross-validated log-loss ({tried})")
+        else:
+            ctx.note(f"strength: {strength:g} is taken: with one example a class nothing can be left out to choose it")
+        return replace(self, strength=strength)
 
     def _fit_classes(
-        self, examples: Examples, ctx: Context, copies: NDArray[np.float32] | None
+        self, examples: Examples, copies: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weight (K, D) and bias (K,) over the embedding as it comes; the strength is chosen by the examples alone."""
+        """Weight (K, D) and bias (K,) over the embedding as it comes, with a strength that is settled."""
         from mapsto.nn.adapt import logistic
         from mapsto.nn.adapt.augment_policy import COPIES_WEIGH, with_copies
 
         features, labels, weights = examples.features, examples.labels, examples.weights
         usual: dict[str, Any] = {"standardize": self.standardize, "iterations": self.iterations}
-        strength = self.strength
-        if strength == "auto":
-            strength, losses = logistic.chosen(
-                features, labels, examples.outputs, ctx.random("folds"), weights=weights, **usual
-            )
-            if losses:
-                tried = ", ".join(f"{each:g}: {loss:.3f}" for each, loss in losses.items())
-                ctx.note(f"strength: {strength:g} was chosen by cross-validated log-loss ({tried})")
-            else:
-                ctx.note(
-                    f"strength: {strength:g} is taken: with one example a class nothing can be left out to choose it"
-                )
+        strength = float(self.strength)
         if examples.kind == "multilabel":
             return logistic.fit_labels(features, labels, strength=strength, **usual)
         if copies is not None:
