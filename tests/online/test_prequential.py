@@ -40,7 +40,9 @@ def fed(record: Record, given: Answers, size: int) -> Record:
     for at in range(0, len(given.labels), size):
         part = slice(at, at + size)
         count = len(given.labels[part])
-        record.see(at, BLOCK.take(at, at + size), Answers(np.arange(count), *(a[part] for a in given[1:])), NAMES)
+        record.see(
+            at, BLOCK.take(at, at + size), Answers(np.arange(count), given.scores[part], given.labels[part]), NAMES
+        )
     return record
 
 
@@ -95,12 +97,12 @@ def test_blocks_of_any_size_and_a_stop_give_the_same_record(task: str) -> None:
 
     whole = told(fed(kind(), given, 1500))
     assert told(fed(kind(), given, 7)) == told(fed(kind(), given, 1)) == whole
-    first = fed(kind(), Answers(*(each[:1100] for each in given)), 64)
+    first = fed(kind(), Answers(given.events[:1100], given.scores[:1100], given.labels[:1100]), 64)
     second = kind()
     second.restore(first.snapshot())
     for at in range(1100, 1500, 100):
         part = slice(at, at + 100)
-        rest = Answers(np.arange(100), *(each[part] for each in given[1:]))
+        rest = Answers(np.arange(100), given.scores[part], given.labels[part])
         second.see(at, BLOCK.take(at, at + 100), rest, NAMES)
     assert told(second) == whole
 

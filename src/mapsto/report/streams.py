@@ -127,7 +127,9 @@ def stream_part(step: Mapping[str, Any]) -> StreamPart | None:
             *_figures(account),
             *_classes(account),
             *_importance(account),
-            *_drifts(account),
+            *_marks("Drifts", account.get("drifts")),
+            *_marks("What it did of itself", account.get("marks")),
+            *_own_tables(account),
             *_cost(account),
             *_aside(account),
         ],
@@ -188,6 +190,7 @@ def _charts(account: Mapping[str, Any], curves: Mapping[str, Any]) -> list[tuple
         if column in by_name
     }
     marks = [Mark(each["event"], str(each["what"]), "drift") for each in account.get("drifts") or ()]
+    marks += [Mark(each["event"], short(str(each["what"]), 18), "drift") for each in account.get("marks") or ()]
     marks += [
         Mark(each["first"], short(str(each["class"]), 18), "class")
         for each in sorted(account["classes"], key=lambda each: each["first"])
@@ -244,12 +247,21 @@ def _importance(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _drifts(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    rows = [[each["event"], str(each["what"])] for each in account.get("drifts") or ()]
+def _marks(title: str, marks: Sequence[Mapping[str, Any]] | None) -> list[tuple[str, dict[str, Any]]]:
+    rows = [[each["event"], str(each["what"])] for each in marks or ()]
     if not rows:
         return []
-    title = "Drifts" if len(rows) <= _MOST_DRIFTS else f"Drifts, the last {_MOST_DRIFTS}"
+    if len(rows) > _MOST_DRIFTS:
+        title = f"{title}, the last {_MOST_DRIFTS}"
     return [(title, {"columns": ["event", "what"], "rows": rows[-_MOST_DRIFTS:]})]
+
+
+def _own_tables(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The tables that a learner has beside those of all."""
+    return [
+        (str(each["title"]), {name: each[name] for name in ("columns", "rows", "units") if name in each})
+        for each in account.get("tables") or ()
+    ]
 
 
 def _cost(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

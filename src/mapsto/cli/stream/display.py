@@ -166,6 +166,9 @@ class StreamDisplay(Listener):
         shares = sorted(told["shares"].items(), key=lambda pair: -pair[1])
         for place, (name, share) in enumerate(shares[:_MOST_LINES]):
             lines.append(("" if place else "members", Text(f"{_block(share)} {share:5.0%}  {name}")))
+        if marks := told.get("marks"):
+            last = "; ".join(f"event {each['event']:,}, {each['what']}" for each in marks[-2:])
+            lines.append(("did", Text(f"{'… ' if len(marks) > 2 else ''}{last}", style="cyan")))
         if drifts := told.get("drifts"):
             last = "; ".join(f"event {each['event']:,}, {each['what']}" for each in drifts[-3:])
             lines.append(

@@ -19,6 +19,7 @@ from mapsto.kinds import Block, EventSignature, Network, Package, Signature
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.learning import Answered, StreamLearner
 from mapsto.nn.online.onnx_tabular import TabularSnapshot
+from mapsto.nn.online.prequential import Record
 from mapsto_runtime.preprocessing import read_input
 from mapsto_runtime.preprocessing.raw_tables import RawTable
 from mapsto_runtime.preprocessing.tables import encoded
@@ -232,6 +233,18 @@ class EncodedLearner(StreamLearner):
 
     def shares(self) -> Mapping[str, float]:
         return self._learner.shares()
+
+    def importance(self) -> Mapping[str, float]:
+        return self._learner.importance()
+
+    def record(self, known: int) -> Record:
+        return self._learner.record(known)
+
+    def happened(self) -> list[tuple[int, str]]:
+        return self._learner.happened()
+
+    def tables(self) -> list[dict[str, Any]]:
+        return self._learner.tables()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return self._learner.arrays()

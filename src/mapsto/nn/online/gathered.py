@@ -71,8 +71,16 @@ def _answered(parts: list[tuple[int, Block, Any, list[Answers]]], outputs: int) 
             events=np.concatenate([each.events + moved for moved, each in told]),
             scores=np.concatenate([_wide(each.scores, outputs) for _, each in told]),
             labels=np.concatenate([each.labels for _, each in told]),
+            ranks=_ranks([each for _, each in told]),
         )
     ]
+
+
+def _ranks(told: list[Answers]) -> NDArray[np.float64] | None:
+    """Of all, NaN where one had none; None where no one had."""
+    if all(each.ranks is None for each in told):
+        return None
+    return np.concatenate([np.full(len(each.labels), np.nan) if each.ranks is None else each.ranks for each in told])
 
 
 def _wide(scores: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.one_thread import one_thread
 from mapsto.nn.online.onnx_tabular import TabularSnapshot
+from mapsto.nn.online.prequential import ClassRecord, Record, ValueRecord
 from mapsto.nn.online.rule import BlockRule, Rule
 from mapsto_runtime.shown import short
 
@@ -48,6 +49,8 @@ class Answers(NamedTuple):
     """(n, K) from before the label was seen; 0 for a class that was not known then. Of values (n, 1), what was predicted."""
     labels: NDArray[Any]
     """(n,), int64: the numbers of their classes, 0 to K - 1. Of values float64."""
+    ranks: NDArray[np.float64] | None = None
+    """(n,), of a learner that ranks: the place of what came among what it could have been, from 1 on; NaN where that was not asked."""
 
 
 Answered: TypeAlias = Callable[[Answers], None]
@@ -100,6 +103,20 @@ class StreamLearner:
     def importance(self) -> Mapping[str, float]:
         """How much each column matters, which sums to 1; empty where that is not known."""
         return {}
+
+    def record(self, known: int) -> Record:
+        """The prequential record of what it is asked, at its beginning; `known`: classes that an earlier stream brought."""
+        return ClassRecord(known) if self.task == "classes" else ValueRecord()
+
+    def happened(self) -> list[tuple[int, str]]:
+        """What it did of itself since the last call, as it does where it takes a drift for one: the event's number in the block that
+        was learnt last, and what.
+        """
+        return []
+
+    def tables(self) -> list[dict[str, Any]]:
+        """What its report shows besides, as JSON: ``title``, ``columns``, ``rows`` and, where there are some, ``units`` of columns."""
+        return []
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:

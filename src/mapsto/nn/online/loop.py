@@ -23,7 +23,6 @@ from mapsto.nn.online.clock import Clock
 from mapsto.nn.online.drifts import Drifts
 from mapsto.nn.online.gathered import Gathered
 from mapsto.nn.online.pace import Pace
-from mapsto.nn.online.prequential import ClassRecord, Record, ValueRecord
 from mapsto.process import Live, Process, Rows, State
 from mapsto_runtime.shown import short
 
@@ -32,12 +31,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.nn.online.learning import Answers, StreamLearner, Task
+    from mapsto.nn.online.prequential import Record
     from mapsto.nn.online.rule import Rule
 
 __all__ = ["Online"]
 
 _MOST_COLUMNS = 50
 """So many columns are told of, those that matter most."""
+_MOST_MARKS = 200
+"""So many of the things that a learner did of itself are kept, the last ones."""
 
 
 class Online(Process[None | Network | Package | Model, Model]):
@@ -94,14 +96,26 @@ class Online(Process[None | Network | Package | Model, Model]):
         )
 
     @classmethod
+    def _standing(
+        cls, base: Network | Package | None, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task
+    ) -> StreamLearner:
+        """As `_learner`, on a network or a package: behind it, as an encoder, where a mapping does not say otherwise."""
+        learner = cls._learner(fields, types, task)
+        if base is None:
+            return learner
+        from mapsto.nn.online.encoder import EncodedLearner, encoder_of
+
+        return EncodedLearner(encoder_of(base), learner)
+
+    @classmethod
     def learner_of(cls, model: Model) -> StreamLearner:
-        """The live learner of a model; behind the encoder that it stands on, where there is one."""
-        return _behind(model.base, cls._restored(model, model.fields, {}))
+        """The live learner of a model, on the network or package that it stands on, where there is one."""
+        return cls._restored(model, model.fields, {})
 
     @classmethod
     def _restored(cls, model: Model, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> StreamLearner:
         try:
-            learner = cls._learner(cls._completed(fields), types, _task_of(model))
+            learner = cls._standing(model.base, cls._completed(fields), types, _task_of(model))
             learner.restore(model.signature, model.arrays, model.values)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise StoreError(
@@ -141,8 +155,8 @@ class Online(Process[None | Network | Package | Model, Model]):
         if state is None and before is not None:
             learner = self._restored(before, self._fields(), stream.columns())
         else:
-            learner = self._learner(self._completed(self._fields()), stream.columns(), stream.task)
-        return _Learning(self, _behind(base, learner), state, ctx, before=before, base=base, bounded=stream.bounded)
+            learner = self._standing(base, self._completed(self._fields()), stream.columns(), stream.task)
+        return _Learning(self, learner, state, ctx, before=before, base=base, bounded=stream.bounded)
 
     @classmethod
     def _completed(cls, fields: Mapping[str, Json]) -> dict[str, Any]:
@@ -169,15 +183,6 @@ def learners_of(task: Task) -> list[str]:
     """The names of the learners that can learn it."""
     names = [name for name in discovery.entries("mappings") if name.startswith("online.")]
     return [name for name in names if task in getattr(discovery.find("mappings", name), "tasks", ())]
-
-
-def _behind(base: Network | Package | None, learner: StreamLearner) -> StreamLearner:
-    """A learner that is given what an encoder makes of events."""
-    if base is None:
-        return learner
-    from mapsto.nn.online.encoder import EncodedLearner, encoder_of
-
-    return EncodedLearner(encoder_of(base), learner)
 
 
 def _task_of(model: Model) -> Task:
@@ -210,7 +215,7 @@ class _Learning(Live[Model]):
         self.total, self.done = None, False
         self.step, self.position = 0, None
         known = 0 if before is None else len(before.signature.classes)
-        self._record: Record = ClassRecord(known) if learner.task == "classes" else ValueRecord()
+        self._record: Record = learner.record(known)
         self._pace = Pace()
         self._clock = Clock()
         self._drifts = Drifts(mapping.drift, values=learner.task == "values") if mapping.drift else None
@@ -221,6 +226,8 @@ class _Learning(Live[Model]):
         self._known: tuple[tuple[int, int] | None, tuple[str, ...]] = (None, ())
         """The classes, and the learner's size by then."""
         self._gathered = Gathered(self._count)
+        self._marks: list[dict[str, Any]] = []
+        """What the learner did of itself, each with its ``event``, counted from 1, and ``what``; the last ones."""
         if state is not None:
             self.step, self.position = int(state["step"]), state["position"]
             self._record.restore(state["record"])
@@ -230,6 +237,7 @@ class _Learning(Live[Model]):
                 self._drifts.restore(state["drifts"])
             learner.restore(EventSignature.from_plain(state["signature"]), state["arrays"], state["values"])
             self._met = dict(learner.aside)
+            self._marks = [dict(each) for each in state.get("marks", ())]
 
     def advance(self, item: Block) -> Rows:
         rows: list[tuple[int, Mapping[str, float]]] = []
@@ -246,6 +254,9 @@ class _Learning(Live[Model]):
             scores = self._learner.learn(part, answers.append)
             self._pace.took(time.perf_counter() - began, stop - start)
             self._ctx.answered(self.step, part, scores, self._classes())
+            for event, what in self._learner.happened():
+                self._marks = [*self._marks[1 - _MOST_MARKS :], {"event": self.step + event + 1, "what": what}]
+                self._ctx.note(f"event {self.step + event + 1}: {what}")
             self._gathered.add(self.step, part, scores, answers)
             self.step += stop - start
             if self.step % every == 0:
@@ -312,6 +323,8 @@ class _Learning(Live[Model]):
             "classes": record.classes(learner.signature.classes),
             "shares": dict(learner.shares()),
             "importance": _largest(learner.importance()),
+            "marks": [dict(each) for each in self._marks],
+            "tables": learner.tables(),
             "stretches": [dict(each) for each in record.stretches.worst],
             "drifts": None if self._drifts is None else list(self._drifts.last),
             "drift_count": 0 if self._drifts is None else self._drifts.count,
@@ -330,6 +343,7 @@ class _Learning(Live[Model]):
             "clock": self._clock.snapshot(),
             "drifts": None if self._drifts is None else self._drifts.snapshot(),
             "signature": signature,
+            **({"marks": [dict(each) for each in self._marks]} if self._marks else {}),
             "arrays": self._learner.arrays(),
             "values": self._learner.values(),
         }
