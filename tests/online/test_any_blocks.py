@@ -242,7 +242,7 @@ def test_growth_in_every_place(events: list[Any], cuts: list[int], known: bool) 
     def learnt(sizes: list[int]) -> tuple[str, str, list[str]]:
         context = Context()
         live: Any = made.open(None, None, context)
-        live._learner = type(made)._learner(type(made)._completed(made._fields()), types, "classes")
+        live._learner = type(made)._learner(type(made).completed(made.own_fields()), types, "classes")
         rows: list[Any] = []
         at = turn = 0
         while at < len(events):

@@ -14,6 +14,7 @@ from mapsto.errors import SpecError
 from mapsto.kinds import Dataset, Frozen, Network, Stream, Tasks
 from mapsto.mapping import Chain, Fork, Labelled, Observe, Ref, steps_of
 from mapsto.mapping import Mapping as MapstoMapping
+from mapsto.nn.online.members import Member
 from mapsto.recipe.document import SCHEMA, Recipe
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def node_of(value: Any, names: Names = ()) -> Any:
         return {value.name: changed_fields(value, names)}
     if isinstance(value, Auto):
         return "auto"
+    if isinstance(value, Member):
+        return value.node()
     if isinstance(value, Frozen):
         return changed_fields(value, names)
     if isinstance(value, dict):

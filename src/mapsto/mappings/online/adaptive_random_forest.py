@@ -34,6 +34,10 @@ class AdaptiveRandomForest(OfRiver):
     contract: ClassVar[dict[str, Any]] = {"stream": {"sea": {"events": 300}}, "every": 100, "depth": 1, "trees": 1}
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        return 500.0 + 40.0 * inputs
+
+    @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
         return RiverRule(
             lambda river: river.forest.ARFClassifier(

@@ -31,6 +31,10 @@ class HoeffdingTree(OfRiver):
     contract: ClassVar[dict[str, Any]] = {"stream": {"sea": {"events": 300}}, "every": 100, "depth": 2, "grace": 50}
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        return 60.0 + 20.0 * inputs
+
+    @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
         return RiverRule(
             lambda river: river.tree.HoeffdingTreeClassifier(

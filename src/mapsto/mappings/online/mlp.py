@@ -59,6 +59,10 @@ class Mlp(Online):
     }
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        return 60.0 + 0.05 * fields["hidden"] * inputs + 6.0 * fields["replay"]
+
+    @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
         return _Perceptron(
             **{name: cast("Any", fields[name]) for name in ("hidden", "rate", "replay", "memory", "seed")}

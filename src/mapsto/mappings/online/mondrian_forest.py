@@ -34,6 +34,10 @@ class MondrianForest(OfRiver):
     contract: ClassVar[dict[str, Any]] = {"stream": {"sea": {"events": 300}}, "every": 100, "trees": 1, "nodes": 50}
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        return 800.0 + 40.0 * inputs
+
+    @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
         return RiverRule(
             lambda river: river.forest.AMFClassifier(

@@ -44,6 +44,10 @@ class Prototypes(Online):
     contract: ClassVar[dict[str, Any]] = {"stream": {"sea": {"events": 300}}, "every": 100}
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        return 50.0 + 2.5 * inputs
+
+    @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
         shrinkage = float(cast("float", fields["shrinkage"]))
         return _Shared(shrinkage) if fields["covariance"] == "shared" else _OneVariance(shrinkage)

@@ -64,6 +64,11 @@ class Ridge(Online):
     contract: ClassVar[dict[str, Any]] = {"stream": {"sea": {"events": 300}}, "every": 100, "projection": 20}
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        features = fields["projection"] or (inputs if fields["projection"] == 0 or inputs > _WIDE else _PROJECTION)
+        return 50.0 + 5.0 * inputs + 6e-4 * features * features
+
+    @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
         return _Ridge(cast("int | None", fields["projection"]), cast("int", fields["seed"]))
 

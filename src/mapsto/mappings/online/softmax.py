@@ -37,6 +37,10 @@ class Softmax(Online):
     contract: ClassVar[dict[str, Any]] = {"stream": {"sea": {"events": 300}}, "every": 100}
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        return 1.0 + 0.005 * inputs * classes
+
+    @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:
         from mapsto.nn.online.native_adagrad import adagrad
 

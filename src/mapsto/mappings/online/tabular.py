@@ -55,6 +55,12 @@ class Tabular(Online):
         return super().open(value, state, ctx)
 
     @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        if fields["preset"] == "fast":
+            return 18.0 + 0.5 * inputs
+        return 80.0 + 2.0 * inputs + 8.0 * classes
+
+    @classmethod
     def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
         from mapsto.nn.online.tabular import TabularLearner
 

@@ -64,6 +64,8 @@ class Online(Process[None | Network | Package | Model, Model]):
     """What it can learn."""
     record_fields: ClassVar[tuple[str, ...]] = ("every", "drift")
     """Fields that decide what is recorded, and nothing of what is learnt: a model has none of them."""
+    can_be_member: ClassVar[bool] = True
+    """Whether it can be a member of another, which gives it events without a stream."""
     scaled: ClassVar[bool] = True
     """Whether its rule is given numbers scaled, or as they are."""
 
@@ -96,6 +98,19 @@ class Online(Process[None | Network | Package | Model, Model]):
         )
 
     @classmethod
+    def made(cls, fields: Mapping[str, Json], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
+        """The live learner by the fields that are not at their default, as a member of another; see `_learner`."""
+        return cls._learner(cls.completed(fields), types, task)
+
+    @classmethod
+    def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
+        """What an event costs, in microseconds of one core, by a formula: whoever chooses among learners may not look at a clock.
+
+        `fields` as `_learner` takes them; `inputs` and `classes` have been met.
+        """
+        return 25.0 + 0.003 * inputs * classes
+
+    @classmethod
     def _standing(
         cls, base: Network | Package | None, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task
     ) -> StreamLearner:
@@ -115,7 +130,7 @@ class Online(Process[None | Network | Package | Model, Model]):
     @classmethod
     def _restored(cls, model: Model, fields: Mapping[str, Json], types: Mapping[str, ColumnType]) -> StreamLearner:
         try:
-            learner = cls._standing(model.base, cls._completed(fields), types, _task_of(model))
+            learner = cls._standing(model.base, cls.completed(fields), types, _task_of(model))
             learner.restore(model.signature, model.arrays, model.values)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise StoreError(
@@ -153,13 +168,13 @@ class Online(Process[None | Network | Package | Model, Model]):
             )
         base = value.base if isinstance(value, Model) else value
         if state is None and before is not None:
-            learner = self._restored(before, self._fields(), stream.columns())
+            learner = self._restored(before, self.own_fields(), stream.columns())
         else:
-            learner = self._standing(base, self._completed(self._fields()), stream.columns(), stream.task)
+            learner = self._standing(base, self.completed(self.own_fields()), stream.columns(), stream.task)
         return _Learning(self, learner, state, ctx, before=before, base=base, bounded=stream.bounded)
 
     @classmethod
-    def _completed(cls, fields: Mapping[str, Json]) -> dict[str, Any]:
+    def completed(cls, fields: Mapping[str, Json]) -> dict[str, Any]:
         """Fields of a model, with those that are left out at their default."""
         known: Mapping[str, Any] = cast("Any", cls).__pydantic_fields__
         defaults = {
@@ -169,14 +184,22 @@ class Online(Process[None | Network | Package | Model, Model]):
         }
         return defaults | dict(fields)
 
-    def _fields(self) -> dict[str, Json]:
+    def own_fields(self) -> dict[str, Json]:
         """The fields that decide what is learnt, without those at their default."""
         fields = {
-            f.name: getattr(self, f.name)
+            f.name: _plain(getattr(self, f.name))
             for f in dataclasses.fields(cast("Any", self))
             if f.name not in ("stream", *self.record_fields)
         }
         return without_defaults(type(self), fields)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as a model keeps it."""
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in cast("tuple[Any, ...]", value)]
+    node = getattr(value, "node", None)
+    return value if node is None else node()
 
 
 def learners_of(task: Task) -> list[str]:
@@ -355,7 +378,7 @@ class _Learning(Live[Model]):
         return Model(
             learner=self._mapping.name,
             version=type(self._mapping).version,
-            fields=self._mapping._fields(),
+            fields=self._mapping.own_fields(),
             signature=self._learner.signature,
             arrays=self._learner.arrays(),
             values=self._learner.values(),

@@ -1,0 +1,408 @@
+"""The live learner whose members are online learners: it chooses which of them take an event, and makes one answer of theirs.
+
+Members may have met other classes in another order: what they say is put into the order of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from mapsto.kinds import Block, ColumnType, EventSignature, Task
+from mapsto.nn.online.late_labels import LateLabels
+from mapsto.nn.online.learning import Answered, Answers, StreamLearner
+from mapsto.nn.online.members import Member, arrays_of, restored, values_of
+from mapsto.nn.online.mixtures import mixture_of
+from mapsto.nn.online.selection.context import Context
+from mapsto.nn.online.selection.linucb import CONTEXT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto.nn.online.selection.chooser import Chooser
+
+__all__ = ["SEGMENT", "SelectionLearner"]
+
+SEGMENT = 64
+"""Events for which members are chosen, where they are not chosen for each."""
+_USER_MEMORY, _USER_RATE = 0.98, 0.5
+"""Of a user's own right answers: what one counts of the next, and how sharply they weigh."""
+_MOST_USERS = 10_000
+_NO_CONTEXT = np.zeros(0)
+
+
+class _Part(NamedTuple):
+    """What the members said of events on end."""
+
+    start: int
+    block: Block
+    said: dict[int, NDArray[np.float64]]
+    """Member → (n, its classes)."""
+    labels: dict[int, Any]
+    """Event of the part → its label as it was learnt: a text or a number."""
+    cubes: dict[str, Any]
+    """What `_cube` made of them when so many classes were known."""
+
+
+class SelectionLearner(StreamLearner):
+    """Members, what chooses among them, and the mixtures of their answers.
+
+    Parameters
+    ----------
+    members
+        What learns.
+    types, task
+        As of `Online._learner`.
+    chooser
+        Which members take what.
+    by
+        The column that says whose an event is; empty for none.
+    most_late
+        Questions that are kept for labels that come late.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        types: Mapping[str, ColumnType],
+        task: Task,
+        *,
+        chooser: Chooser,
+        by: str,
+        most_late: int,
+    ) -> None:
+        self.task = task
+        self.aside = {}
+        self._specs, self._types = tuple(members), dict(types)
+        self._members = [member.made(types, task) for member in members]
+        self._chooser, self._by = chooser, by
+        self._mixture = mixture_of(task, len(members))
+        self._users: dict[str, NDArray[np.float64]] = {}
+        """User → discounted (M,) right answers of members."""
+        self._trust = np.zeros(2)
+        """Discounted right answers of the mixture of all, and of the user's own."""
+        self._context = Context(CONTEXT)
+        self._late = LateLabels(most_late)
+        self._classes: dict[str, int] = {}
+        self._awake = np.ones(len(members), np.bool_)
+        self._seen = 0
+        self._error = np.zeros(2)
+        """Of values: how many, and the mean absolute error of all members."""
+
+    # -- what the loop asks
+
+    @property
+    def signature(self) -> EventSignature:
+        widest = max((member.signature for member in self._members), key=lambda each: len(each.columns))
+        return EventSignature(columns=widest.columns, classes=tuple(self._classes))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return max(member.size[0] for member in self._members), len(self._classes)
+
+    @property
+    def doubts(self) -> list[str]:
+        return list(dict.fromkeys(doubt for member in self._members for doubt in member.doubts))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the members: those of which there are two have a number."""
+        shorts = [spec.short for spec in self._specs]
+        return [name if shorts.count(name) == 1 else f"{name} {place + 1}" for place, name in enumerate(shorts)]
+
+    def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
+        rows: list[NDArray[np.float64]] = [np.zeros(0)] * len(block)
+        learnt: list[tuple[int, Any]] = []
+        for part in self._parts(block):
+            for place in range(len(part.block)):
+                event = part.start + place
+                rows[event] = self._take(part, place)
+                if place in part.labels:
+                    learnt.append((event, part.labels[place]))
+        table = self._table(rows)
+        if answered is not None and learnt:
+            events = np.array([event for event, _ in learnt], np.int64)
+            if self.task == "values":
+                labels: NDArray[Any] = np.array([label for _, label in learnt], np.float64)
+            else:
+                labels = np.array([self._classes[label] for _, label in learnt], np.int64)
+            answered(Answers(events, np.nan_to_num(table[events]), labels))
+        return table
+
+    def predict(self, block: Block) -> NDArray[np.float64]:
+        costs = self._costs()
+        outputs = self._outputs(len(self._classes))
+        cube, answering = self._cube({at: member.predict(block) for at, member in enumerate(self._members)}, len(block))
+        table = np.full((len(block), outputs), np.nan)
+        for event in np.flatnonzero(block.has_x).tolist():
+            if event in block.broken:
+                continue
+            user = self._user(block, event)
+            context = self._context.of(block, event, learn=False) if self._chooser.contextual else _NO_CONTEXT
+            wanted = self._chooser.best(costs, user, context)
+            there = answering[event] & wanted
+            table[event] = self._answer(cube[event], there, user) if there.any() else 0.0
+        return table
+
+    def shares(self) -> Mapping[str, float]:
+        there = np.ones(len(self._members), np.bool_) if self._chooser.each_event else self._awake
+        return dict(zip(self.names, self._mixture.shares(there).tolist(), strict=True))
+
+    def importance(self) -> Mapping[str, float]:
+        best = int(self._mixture.shares(self._awake).argmax())
+        return self._members[best].importance()
+
+    def tables(self) -> list[dict[str, Any]]:
+        return self._chooser.tables(self.names)
+
+    # -- private
+
+    def _outputs(self, classes: int) -> int:
+        return 1 if self.task == "values" else classes
+
+    def _costs(self) -> NDArray[np.float64]:
+        sizes = [member.size for member in self._members]
+        return np.array([spec.cost(*size) for spec, size in zip(self._specs, sizes, strict=True)])
+
+    def _parts(self, block: Block) -> Iterator[_Part]:
+        """The block in parts that the same members take, as they have taken them."""
+        start, count = 0, len(block)
+        while start < count:
+            if self._chooser.each_event:
+                stop = start + 1
+                part = block if count == 1 else block.take(start, stop)
+                user = self._user(part, 0)
+                context = self._context.of(part, 0, learn=True) if self._chooser.contextual else _NO_CONTEXT
+                if bool(part.has_x[0]):
+                    self._awake = self._chooser.choose(self._costs(), user, context)
+                else:  # a label that comes late is for whoever was asked
+                    self._awake = np.ones(len(self._members), np.bool_)
+            else:
+                stop = min(count, start + SEGMENT - self._seen % SEGMENT)
+                part = block if (start, stop) == (0, count) else block.take(start, stop)
+                if self._seen % SEGMENT == 0:
+                    self._awake = self._chooser.choose(self._costs(), "", _NO_CONTEXT)
+            yield self._taken(part, start)
+            self._seen += stop - start
+            start = stop
+
+    def _taken(self, part: Block, start: int) -> _Part:
+        said: dict[int, NDArray[np.float64]] = {}
+        labels: dict[int, Any] = {}
+        asides: list[dict[str, int]] = []
+        for at in np.flatnonzero(self._awake).tolist():
+            member, answers = self._members[at], list[Answers]()
+            before = dict(member.aside)
+            said[at] = member.learn(part, answers.append)
+            asides.append({why: count - before.get(why, 0) for why, count in member.aside.items()})
+            names = member.signature.classes
+            for each in answers:
+                for event, label in zip(each.events.tolist(), each.labels.tolist(), strict=True):
+                    labels.setdefault(event, label if self.task == "values" else names[label])
+        for why, count in min(asides, key=lambda each: sum(each.values())).items():
+            if count:  # what no member took
+                self.aside[why] = self.aside.get(why, 0) + count
+        return _Part(start, part, said, labels, {})
+
+    def _places(self, at: int, known: int) -> NDArray[np.int64] | None:
+        """Where a member's classes stand among those of the whole, -1 for one that is not there; None where they are the same."""
+        if self.task == "values":
+            return None
+        names = self._members[at].signature.classes
+        found = np.array([self._classes.get(name, -1) for name in names], np.int64)
+        return None if np.array_equal(found, np.arange(len(found))) else found
+
+    def _cube(
+        self, said: Mapping[int, NDArray[np.float64]], count: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """What members say of n events (n, M, outputs) in the order of the classes that are known now, and which have answered (n, M).
+
+        A member that knows no class yet has not.
+        """
+        known = len(self._classes)
+        outputs = self._outputs(known)
+        cube = np.zeros((count, len(self._members), outputs))
+        there = np.zeros((count, len(self._members)), np.bool_)
+        for at, scores in said.items():
+            if not scores.shape[1]:
+                continue
+            odd = np.isnan(scores[:, 0])
+            places = self._places(at, known)
+            if places is None:
+                width = min(outputs, scores.shape[1])
+                cube[:, at, :width] = scores[:, :width]
+            else:
+                taken = np.flatnonzero((places >= 0) & (places < outputs))
+                cube[:, at, places[taken]] = scores[:, taken]
+            cube[odd, at] = 0.0
+            there[:, at] = ~odd & (self.task == "values" or cube[:, at].any(1))
+        return cube, there
+
+    def _take(self, part: _Part, place: int) -> NDArray[np.float64]:
+        """Answer an event of a part, and learn its label; the scores (outputs,) of before, NaN of an event that was set aside."""
+        block = part.block
+        user = self._user(block, place)
+        known = len(self._classes)
+        outputs = self._outputs(known)
+        if part.cubes.get("known") != known:
+            part.cubes["known"] = known
+            part.cubes["cube"], part.cubes["there"] = self._cube(part.said, len(block))
+        rows: NDArray[np.float64] = part.cubes["cube"][place]
+        there: NDArray[np.bool_] = part.cubes["there"][place]
+        label = part.labels.get(place)
+        asked = bool(block.has_x[place])
+        set_aside = place in block.broken or all(np.isnan(scores[place]).any() for scores in part.said.values())
+        name = str(block.ids[place])
+        if not asked:
+            kept = self._late.take(name, 0, outputs)
+            answer = np.full(outputs, np.nan) if kept is None else kept[1]
+            if label is None:
+                return np.full(outputs, np.nan)
+        elif set_aside and outputs and not (known == 0 and label is not None):
+            return np.full(outputs, np.nan)
+        else:
+            answer = self._answer(rows, there, user) if there.any() and outputs else np.zeros(outputs)
+            if label is None and name and not bool(block.has_y[place]):
+                self._late.keep(name, np.zeros(0), answer)
+        if label is not None:
+            self._learn(part, place, rows, there, label, user)
+        return answer
+
+    def _answer(self, rows: NDArray[np.float64], there: NDArray[np.bool_], user: str) -> NDArray[np.float64]:
+        if self._chooser.each_event:
+            return rows[int(there.argmax())]
+        answer = self._mixture.answer(rows, there)
+        own = self._users.get(user) if user else None
+        if own is None:
+            return answer
+        weights = _softmax(_USER_RATE * self._trust)
+        return weights[0] * answer + weights[1] * self._of_user(rows, there, own)
+
+    @staticmethod
+    def _of_user(rows: NDArray[np.float64], there: NDArray[np.bool_], own: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The answer of those that were right for a user."""
+        present = np.flatnonzero(there)
+        return (_softmax(_USER_RATE * own[present])[:, None] * rows[present]).sum(0)
+
+    def _learn(
+        self, part: _Part, place: int, rows: NDArray[np.float64], there: NDArray[np.bool_], label: Any, user: str
+    ) -> None:
+        if self.task == "classes":
+            known = self._classes.get(label)
+            if known is None:
+                known = self._classes[label] = len(self._classes)
+                rows = np.concatenate([rows, np.zeros((len(rows), 1))], 1)
+            target = float(known)
+            right = (rows.argmax(1) == known) * 1.0
+        else:
+            target = float(label)
+            errors = np.abs(rows[:, 0] - target)
+            count, mean = self._error.tolist()
+            if there.any():
+                mean += (float(errors[there].mean()) - mean) / (count + 1.0)
+                self._error[:] = min(count + 1.0, 1000.0), mean
+            right = 1.0 / (1.0 + errors / (mean or 1.0))
+        if not there.any():
+            return
+        context = _NO_CONTEXT
+        if self._chooser.contextual:
+            context = self._context.of(part.block, place, learn=False)
+        shares = self._mixture.shares(there) if self._chooser.by_shares else right
+        self._chooser.learn(there, right, shares, user, context)
+        if user:
+            own = self._users.pop(user, None)
+            if own is not None and not self._chooser.each_event:
+                both = self._mixture.answer(rows, there), self._of_user(rows, there, own)
+                good = [
+                    float(each.argmax() == target)
+                    if self.task == "classes"
+                    else 1.0 / (1.0 + abs(float(each[0]) - target))
+                    for each in both
+                ]
+                self._trust = 0.998 * self._trust + good
+            own = np.zeros(len(there)) if own is None else own
+            self._users[user] = np.where(there, _USER_MEMORY * own + right, own)
+            while len(self._users) > _MOST_USERS:
+                del self._users[next(iter(self._users))]
+        self._mixture.learn(rows, there, target)
+
+    def _user(self, block: Block, event: int) -> str:
+        column = block.x.get(self._by) if self._by else None
+        if column is None or column.ndim > 1:
+            return ""
+        value = column[event]
+        return "" if value == "" or value != value else str(value)  # noqa: PLR0124 - NaN
+
+    def _table(self, rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """(n, outputs), 0 for a class that was not known then."""
+        table = np.zeros((len(rows), self._outputs(len(self._classes))))
+        for event, row in enumerate(rows):
+            table[event, : len(row)] = row
+            if len(row) and np.isnan(row[0]):
+                table[event] = np.nan
+        return table
+
+    # -- state
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        users = np.array(list(self._users.values()), np.float64).reshape(-1, len(self._members))
+        return {
+            **arrays_of({f"member{at}": each for at, each in enumerate(self._members)}),
+            **{f"mixture.{name}": array for name, array in self._mixture.arrays().items()},
+            **{f"chooser.{name}": array for name, array in self._chooser.arrays().items()},
+            **self._late.arrays(0, self._outputs(len(self._classes))),
+            "users": users,
+            "trust": self._trust.copy(),
+            "error": self._error.copy(),
+            "awake": self._awake.copy(),
+        }
+
+    def values(self) -> dict[str, Any]:
+        members = [values_of(each, spec.fingerprint()) for spec, each in zip(self._specs, self._members, strict=True)]
+        return {
+            **({"task": self.task} if self.task != "classes" else {}),
+            "members": members,
+            "chooser": self._chooser.values(),
+            "context": self._context.values(),
+            "users": list(self._users),
+            "seen": self._seen,
+            "late_ids": self._late.ids,
+            "given_up": self._late.given_up,
+            "aside": dict(self.aside),
+        }
+
+    def restore(self, signature: EventSignature, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        kept = cast("list[Mapping[str, Any]]", values["members"])
+        if len(kept) != len(self._specs):
+            raise ValueError(f"{len(kept)} members in place of {len(self._specs)}")
+        self._members = [
+            restored(spec, self.task, f"member{at}", arrays, kept[at], self._types)
+            for at, spec in enumerate(self._specs)
+        ]
+        self._classes = {name: place for place, name in enumerate(signature.classes)}
+        if len(self._classes) < len(signature.classes):
+            raise ValueError("a class stands there twice")
+        self._mixture.restore(_under("mixture.", arrays))
+        self._chooser.restore(_under("chooser.", arrays), cast("Mapping[str, Any]", values["chooser"]))
+        self._context.restore(cast("Mapping[str, Any]", values["context"]))
+        names, users = [str(each) for each in cast("list[Any]", values["users"])], arrays["users"]
+        if users.shape != (len(names), len(self._members)) or not np.isfinite(users).all():
+            raise ValueError(f"right answers of {users.shape} for {len(names)} users, or NaN among them")
+        self._users = {name: users[place].copy() for place, name in enumerate(names)}
+        self._trust, self._error = arrays["trust"].copy(), arrays["error"].copy()
+        self._awake, self._seen = arrays["awake"].astype(np.bool_), int(values["seen"])
+        if (self._trust.shape, self._error.shape, self._awake.shape) != ((2,), (2,), (len(self._members),)):
+            raise ValueError("of other members")
+        self._late.restore(cast("list[str]", values["late_ids"]), arrays, int(values["given_up"]))
+        self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
+
+
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    raised = np.exp(logits - logits.max())
+    return raised / raised.sum()
