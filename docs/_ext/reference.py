@@ -292,6 +292,7 @@ FILES = {
     "folder": {"folder": "events", "target": "column"},
     "images": {"folder": "photos"},
     "jsonl": {"file": "events.jsonl", "target": "key"},
+    "kafka": {"brokers": "localhost:9092", "topics": ["events"], "target": "key"},
     "label_shift": {
         "data": {"table": {"file": "table.csv", "target": "column"}},
         "weights": [[0.9, 0.1], [0.1, 0.9]],

@@ -111,6 +111,18 @@ def test_objects_within_objects_have_dotted_names_and_lists_are_left_out(
     assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["items", "more"]
 
 
+def test_a_followed_file_of_objects_that_waits_gives_blocks_with_its_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"x": 1, "y": "a"}\n')
+    monkeypatch.setattr(_sources, "_IDLE_SECONDS", 0.1)
+    blocks = streams.jsonl(file=str(file), target="y", follow=True).open()
+    assert len(next(blocks)) == 1
+    empty = next(blocks)
+    assert (len(empty), [*empty.x]) == (0, ["x"])
+
+
 def test_a_followed_file_of_objects_waits_for_the_end_of_its_line(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text('{"a": 1, "y": "u"}\n{"a": 2, ')

@@ -12,6 +12,7 @@ from mapsto.cli.run import typed
 from mapsto.cli.stream.answering import list_snapshots, predict
 from mapsto.cli.stream.learning import encoder_of, learn, learner_of, source_of
 from mapsto.cli.stream.names import LEARNERS, LEARNERS_ON_AN_ENCODER, Task
+from mapsto.cli.stream.sources import own_target
 from mapsto.errors import SpecError, command
 
 __all__ = ["stream"]
@@ -23,7 +24,8 @@ def stream(
         str,
         typer.Argument(
             metavar="[FILE]",
-            help="A table (.csv, .tsv, .parquet), lines of JSON (.jsonl), a folder that such files come into, or - for standard input.",
+            help="A table (.csv, .tsv, .parquet), lines of JSON (.jsonl), a folder that such files come into, - for standard input, "
+            "kafka://HOST:PORT/TOPIC, or feedback:MODEL@STATE for what a service was told.",
             show_default=False,
         ),
     ] = "",
@@ -152,6 +154,7 @@ def stream(
             + command("mapsto stream {table} --target {column}", table="FILE.csv", column="COLUMN")
             + "`",
         )
+    target = target or own_target(file)
     if target is None:
         raise SpecError(
             "a stream needs the column to learn",

@@ -1,10 +1,11 @@
-"""What is given to ``mapsto stream`` as a stream: by the file's ending, and whether its target holds classes or values."""
+"""What is given to ``mapsto stream`` as a stream: by its address or the file's ending, and whether its target holds classes or values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from mapsto import discovery
 from mapsto.errors import DataError, SpecError, nearest
@@ -12,7 +13,7 @@ from mapsto.kinds import Stream
 from mapsto.recipe.nodes import data_from_node
 from mapsto_runtime.shown import short
 
-__all__ = ["another", "node_of_file", "size_of", "stream_of", "task_of", "times_in"]
+__all__ = ["another", "node_of_file", "own_target", "size_of", "stream_of", "task_of", "times_in"]
 
 _BY_ENDING = {
     ".csv": "csv",
@@ -26,19 +27,35 @@ _BY_ENDING = {
     ".json": "jsonl",
 }
 _FOLDER = "folder"
+_KAFKA, _FEEDBACK = "kafka://", "feedback:"
+_LABEL = "label"
+"""What is learnt of feedback."""
 _MOST_CLASSES = 20
 """Whole numbers of more different values than these are taken for values, as by ``mapsto adapt``."""
 _HEAD = 1000
 
 
 def node_of_file(file: str, form: str | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """The stream as in a recipe: ``{csv: {file: doors.csv, target: open}}``. Raises `DataError` or `SpecError` for what is none."""
+    """The stream as in a recipe: ``{csv: {file: doors.csv, target: open}}``. Raises `DataError` or `SpecError` for what is none.
+
+    ``kafka://HOST:PORT/TOPIC`` is topics of a broker, ``feedback:MODEL@STATE`` what a service was told.
+    """
+    given = {key: value for key, value in fields.items() if value not in (None, False, ())}
+    if form is None and file.startswith(_KAFKA):
+        return {"kafka": {**_of_kafka(file), **given}}
+    if form is None and file.startswith(_FEEDBACK):
+        return {"feedback": {**_of_feedback(file), **_without_columns(given, file)}}
     name = form or _form(file)
     known = discovery.entries("streams")
     if name not in known:
         raise SpecError(f"there is no stream '{name}'", where=file, hint=nearest(name, known))
     place = "folder" if name == _FOLDER else "file"
-    return {name: {place: file, **{key: value for key, value in fields.items() if value not in (None, False, ())}}}
+    return {name: {place: file, **given}}
+
+
+def own_target(file: str) -> str | None:
+    """What is learnt of a stream that says it itself; None of others."""
+    return _LABEL if file.startswith(_FEEDBACK) else None
 
 
 def stream_of(node: dict[str, Any]) -> Stream:
@@ -89,7 +106,12 @@ def times_in(stream: Stream) -> list[str]:
 
 def size_of(file: str, *, follow: bool) -> int | None:
     """Bytes of a file whose end is known; None for what has none."""
-    if file == "-" or follow or _BY_ENDING.get(Path(file).suffix.lower()) not in ("csv", "jsonl"):
+    if (
+        file == "-"
+        or follow
+        or file.startswith((_KAFKA, _FEEDBACK))
+        or _BY_ENDING.get(Path(file).suffix.lower()) not in ("csv", "jsonl")
+    ):
         return None
     from mapsto.data.io.download import locate
 
@@ -101,6 +123,8 @@ def size_of(file: str, *, follow: bool) -> int | None:
 
 def another(file: str, form: str | None) -> str:
     """What stands in a hint for another stream of the same kind: ``FILE.csv``."""
+    if file.startswith((_KAFKA, _FEEDBACK)):
+        return f"{_KAFKA}HOST:PORT/TOPIC" if file.startswith(_KAFKA) else f"{_FEEDBACK}MODEL@STATE"
     kind = form or _form(file)
     return "FOLDER" if kind == _FOLDER else f"FILE.{kind}"
 
@@ -122,3 +146,45 @@ def _form(file: str) -> str:
         where=file,
         hint="name it: --format csv or --format jsonl",
     )
+
+
+def _of_kafka(address: str) -> dict[str, Any]:
+    """The fields in ``kafka://HOST:PORT,HOST:PORT/TOPIC,TOPIC?security.protocol=ssl``."""
+    parts = urlsplit(address)
+    topics = [topic for topic in parts.path.strip("/").split(",") if topic]
+    if not parts.netloc or not topics or "/" in parts.path.strip("/"):
+        raise SpecError(
+            "names no topic of a broker",
+            where=short(address),
+            hint="as in kafka://HOST:PORT/TOPIC; several with commas",
+        )
+    if "@" in parts.netloc:
+        raise SpecError(
+            "a name and a password do not belong into the address",
+            where=short(parts.netloc.rpartition("@")[2]),
+            hint="kafka://HOST:PORT/TOPIC?sasl.username=NAME&sasl.password=env:VARIABLE",
+        )
+    security = dict(parse_qsl(parts.query))
+    return {"brokers": parts.netloc, "topics": topics, **({"security": security} if security else {})}
+
+
+def _of_feedback(address: str) -> dict[str, Any]:
+    """The fields in ``feedback:MODEL@STATE``."""
+    model, sign, state = address.removeprefix(_FEEDBACK).partition("@")
+    if not sign or not model or not state:
+        raise SpecError(
+            "names no model of a service", where=short(address), hint="as in feedback:MODEL@service/state.sqlite"
+        )
+    return {"model": model, "state": state}
+
+
+def _without_columns(fields: dict[str, Any], file: str) -> dict[str, Any]:
+    """The fields of a stream that knows its columns. Raises `SpecError` where one is named."""
+    named = [name for name in ("target", "features", "id", "time") if fields.get(name, _LABEL) != _LABEL]
+    if named or fields.get("task") == "values":
+        raise SpecError(
+            "feedback has classes as labels, and ids and times of its own",
+            where=short(file),
+            hint=f"leave out --{named[0] if named else 'task'}",
+        )
+    return {name: value for name, value in fields.items() if name == "follow"}
