@@ -1,7 +1,7 @@
 """Learn how to optimise: train an update rule on many small trainings, so that networks it has not seen are trained faster by it.
 
-``min_θ E_tasks mean_t log(ℓ(w_t) / ℓ₀ + 0.01)`` with ``w_{t+1} = w_t + Δ_θ(∇ℓ(w_t), …)``, its gradient estimated over truncated unrolls
-by persistent evolution strategies (Metz et al., "Tasks, Stability, Architecture, and Compute: Training More Effective Learned Optimizers,
+``min_θ E_tasks Σ_t t log(ℓ(w_t) / ℓ₀ + 0.001)`` with ``w_{t+1} = w_t + Δ_θ(∇ℓ(w_t), …)``, its gradient estimated by evolution strategies
+over whole trainings or, persistent, over truncated ones (Metz et al., "Tasks, Stability, Architecture, and Compute: Training More Effective Learned Optimizers,
 and Using Them to Train Themselves", 2020; Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs
 with Persistent Evolution Strategies", 2021).
 """
@@ -29,17 +29,15 @@ __all__ = ["Optimizer"]
 class Optimizer(Optimisation, Process[Network, Network]):
     """An update rule (of `networks.update_rule`) trained on small networks; others run it as `optimizer: learned`.
 
-    The tasks are classifiers of a few classes of `data` and regressions of sinusoids, by perceptrons and convolutional networks of
-    random depth, width, activation, first weights and batch size, at a rate that falls by half a cosine over each.
-
-    On networks much wider than those of its tasks a rule's steps are too long, and training may fail at the default learning rate: in
-    `benchmarks/results/meta_optimizer.json` the recipe's rule, trained up to a width of 32, needs an eighth to a sixteenth of it.
+    The tasks are classifiers of a few classes of `data`, some with noisy pixels or labels, and regressions of sinusoids, by perceptrons
+    and convolutional networks of random depth, width, activation, first weights and batch size, at a rate that falls by half a cosine
+    or, in a tenth of them, is constant.
 
     A rule whose steps are far too short learns to make longer ones, and then trains a network that it has not seen further:
 
     >>> from mapsto import datasets, evaluate, networks, train
     >>> few = datasets.subset(data=datasets.digits(size=8), per_class=16)
-    >>> timid = networks.update_rule(hidden=4, rate=1e-4)()
+    >>> timid = networks.update_rule(hidden=4, rate=1e-3)()
     >>> small = {"horizon": 10, "unroll": 5, "groups": 3, "pairs": 3, "width": 8}
     >>> bold = Optimizer(data=few, steps=30, learning_rate=0.1, **small)(timid)
     >>> reader = networks.conv4(channels=1, size=8, blocks=3, width=8, classes=10)
@@ -59,9 +57,9 @@ class Optimizer(Optimisation, Process[Network, Network]):
     estimator: Literal["pes", "es", "backprop"] = "pes"
     """`pes`: persistent evolution strategies, unbiased; `es`: each truncation by itself; `backprop`: through the truncation."""
     unroll: int = Field(default=20, ge=1)
-    """Steps of a truncation; Metz et al. use 20 and more."""
+    """Steps of a truncation; Metz et al. use 20 and more. With `es` and at least `horizon`, whole trainings are compared."""
     horizon: int = Field(default=200, ge=1)
-    """Steps of the longest tasks; others are down to a quarter of it."""
+    """Steps of the longest tasks; others are down to a sixth of it."""
     groups: int = Field(default=8, ge=1)
     """Tasks that are at work in turn, each with its own network."""
     pairs: int = Field(default=4, ge=1)
@@ -84,6 +82,8 @@ class Optimizer(Optimisation, Process[Network, Network]):
     """L2 penalty of the rule's weights."""
     clip: float | None = Field(default=1.0, gt=0)
     """Highest norm of the estimated gradient: a task that diverges shall not decide."""
+
+    version: ClassVar[int] = 2
 
     contract: ClassVar[dict[str, Any]] = {
         "data": {"subset": {"data": {"digits": {"size": 8}}, "per_class": 8}},

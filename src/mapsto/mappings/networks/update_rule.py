@@ -1,14 +1,14 @@
 """A learned update rule before it has learnt anything: what `meta.optimizer` trains and `optimizer: learned` runs.
 
-``Δ = −rate · exp(m) · (a + d)``: a network of two hidden layers gives each parameter's direction d and log magnitude m from its
-gradient, momenta and second moment, all normalised by tensor, beside Adam's direction a (Metz et al., "Tasks, Stability, Architecture,
-and Compute: Training More Effective Learned Optimizers", 2020; Harrison, Metz and Sohl-Dickstein, "A Closer Look at Learned
-Optimization", 2022).
+``Δ = −rate · s · exp(λ) · ((1 + w_o) O + w_a A + w_m M + w_p P)``: for each tensor a small network gives the magnitude λ and the weights
+of directions from how its training goes: O, the momentum made orthogonal (Jordan et al., "Muon: An Optimizer for Hidden Layers in Neural
+Networks", 2024), A, Adam's, M, the momentum, and P, the parameters (after Metz et al., "VeLO: Training Versatile Learned Optimizers by
+Scaling Up", 2022; Harrison, Metz and Sohl-Dickstein, "A Closer Look at Learned Optimization", 2022).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,28 +21,32 @@ __all__ = ["UpdateRule"]
 
 
 class UpdateRule(Mapping[None, Network]):
-    """An untrained rule: (N, features) → direction and log magnitude (N, 2).
+    """An untrained rule: (S, features) of tensors → (S, outputs), all 0 at first.
 
     >>> from mapsto import networks
     >>> rule = networks.update_rule()()
     >>> sum(tensor.numel() for tensor in rule.tensors.values())
-    722
+    359
     """
 
     hidden: int = Field(default=16, ge=1, le=1024)
-    """Units of each hidden layer; Metz et al. use 32, with the nominal term half of them do."""
-    nominal: Literal["adam", "none"] = "adam"
-    """`adam`: the rule corrects Adam, which it is before training; `none`: it has to find everything itself, as in Metz et al."""
-    rate: float = Field(default=1e-3, gt=0)
-    """What every step is multiplied with; Metz et al.'s and Adam's own is 0.001. Training learns the rest of the magnitude."""
+    """Units of the hidden layer."""
+    nominal: Literal["orthogonal", "adam"] = "orthogonal"
+    """What the rule is before training and corrects: `orthogonal`, of weights the momentum made orthogonal, of biases and gains Adam's
+    direction; or `adam` for all."""
+    rate: float = Field(default=0.05, gt=0)
+    """What every step is multiplied with. At 0.05 an entry of a weight with n inputs moves by about 0.05 / √n, a bias by up to 0.0025;
+    Adam's steps are up to 0.001. Training learns the rest of the magnitude."""
+
+    version: ClassVar[int] = 2
 
     def apply(self, value: None, ctx: Context) -> Network:
         import torch
 
-        from mapsto.nn.networks.update_rule import ELEMENTS, TENSORS
+        from mapsto.nn.networks.update_rule import FEATURES
 
         arguments: dict[str, Json] = {"hidden": self.hidden, "nominal": self.nominal, "rate": self.rate}
-        example = torch.zeros(2, ELEMENTS + TENSORS)
+        example = torch.zeros(2, FEATURES)
         return network_of(
             "mapsto.nn.networks.update_rule:update_rule", arguments, Preprocessing(kind="none"), example=example
         )

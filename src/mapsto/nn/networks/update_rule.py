@@ -1,10 +1,13 @@
-"""A learned update rule: a small network that sees one parameter's gradients and says which way it moves, and how far.
+"""A learned update rule: a small network that sees how the training of one tensor goes, and says how far and in which mix of directions
+it moves.
 
-Metz et al., "Tasks, Stability, Architecture, and Compute: Training More Effective Learned Optimizers, and Using Them to Train
-Themselves", 2020; beside a nominal term as in Harrison, Metz and Sohl-Dickstein, "A Closer Look at Learned Optimization", 2022.
+A network that looks at whole tensors, as the upper one of Metz et al., "VeLO: Training Versatile Learned Optimizers by Scaling Up", 2022;
+its output corrects a rule that works by itself, as in Harrison, Metz and Sohl-Dickstein, "A Closer Look at Learned Optimization", 2022.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -12,57 +15,47 @@ from torch import Tensor, nn
 from mapsto.errors import DomainError
 from mapsto.nn.networks._checks import at_least, one_of
 
-__all__ = ["DECAYS", "ELEMENTS", "SECOND_DECAY", "TENSORS", "TIMES", "UpdateRule", "update_rule"]
+__all__ = ["DECAYS", "FEATURES", "OUTPUTS", "SECOND_DECAY", "TIMES", "TREND_DECAY", "UpdateRule", "update_rule"]
 
-DECAYS = (0.5, 0.9, 0.99, 0.999)
-"""Decays of the momenta that the rule sees."""
-SECOND_DECAY = 0.999
+DECAYS = (0.9, 0.99)
+"""Decays of the momenta: the usual one, and one that follows the course of many steps."""
+SECOND_DECAY = 0.99
 """Decay of the mean squared gradient."""
-TIMES = (1, 3, 10, 30, 100, 300)
+TREND_DECAY = 0.9
+"""Decay of the mean agreement of a gradient with those before it."""
+TIMES = (3, 30, 300)
 """Steps t₀ of the features ``tanh(t / t₀ − 1)``; after about 1,000 steps all of them stand still, however long training goes on."""
-ELEMENTS = 4 + 2 * len(DECAYS)
-"""Features of a parameter."""
-TENSORS = 7 + len(TIMES)
-"""Features of the tensor that it is part of."""
+FEATURES = 11 + len(TIMES)
+"""Features of a tensor."""
+OUTPUTS = 7
+"""Log magnitude; shares of the latest gradient and of the slow momentum; weights of four directions."""
 
 
 class UpdateRule(nn.Module):
-    """Features (N, ELEMENTS + TENSORS) → direction and log magnitude (N, 2)."""
+    """Features (S, FEATURES) of tensors → outputs (S, OUTPUTS), all 0 before training."""
 
     def __init__(self, *, hidden: int, nominal: str, rate: float) -> None:
         super().__init__()
         self.nominal, self.rate = nominal, rate
-        self.elements = nn.Linear(ELEMENTS, hidden)
-        self.tensors = nn.Linear(TENSORS, hidden, bias=False)
-        self.hidden = nn.Linear(hidden, hidden)
-        self.output = nn.Linear(hidden, 2)
-        if nominal == "adam":  # the untrained rule then is Adam
-            nn.init.zeros_(self.output.weight)
-            nn.init.zeros_(self.output.bias)
+        self.features = nn.Linear(FEATURES, hidden)
+        self.output = nn.Linear(hidden, OUTPUTS)
+        nn.init.normal_(self.features.weight, std=1 / math.sqrt(FEATURES))
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        elements, tensors = features.split((ELEMENTS, TENSORS), -1)
-        return self.outputs(elements, self.context(tensors))
-
-    def context(self, tensors: Tensor) -> Tensor:
-        """What the features (S, TENSORS) of tensors add to the first layer, shape (S, hidden): computed once a tensor."""
-        return self.tensors(tensors)
-
-    def outputs(self, elements: Tensor, context: Tensor) -> Tensor:
-        """Direction and log magnitude (N, 2) from the features (N, ELEMENTS) of parameters and their tensors' context (N, hidden)."""
-        first = torch.relu(self.elements(elements) + context)
-        return self.output(torch.relu(self.hidden(first)))
+        return self.output(torch.tanh(self.features(features)))
 
 
-def update_rule(*, hidden: int = 16, nominal: str = "adam", rate: float = 1e-3) -> nn.Module:
+def update_rule(*, hidden: int = 16, nominal: str = "orthogonal", rate: float = 0.05) -> nn.Module:
     """An untrained rule.
 
     Parameters
     ----------
     hidden
-        Units of each of its two hidden layers.
+        Units of its hidden layer.
     nominal
-        ``adam``: its direction is added to Adam's; ``none``: it stands alone.
+        The direction that it begins with: ``orthogonal``, of a matrix the momentum made orthogonal; or ``adam``.
     rate
         What every step is multiplied with.
 
@@ -71,11 +64,11 @@ def update_rule(*, hidden: int = 16, nominal: str = "adam", rate: float = 1e-3) 
     DomainError
         An argument is out of range; the message says which.
 
-    >>> update_rule()(torch.zeros(3, ELEMENTS + TENSORS)).shape
-    torch.Size([3, 2])
+    >>> update_rule()(torch.zeros(3, FEATURES)).shape
+    torch.Size([3, 7])
     """
     at_least(hidden, 1, name="hidden", where="update_rule")
-    one_of(nominal, ("adam", "none"), name="nominal", where="update_rule")
+    one_of(nominal, ("orthogonal", "adam"), name="nominal", where="update_rule")
     if not 0 < rate < float("inf"):
-        raise DomainError(f"rate is {rate!r}", where="update_rule", hint="give a positive number, 0.001 as a rule")
+        raise DomainError(f"rate is {rate!r}", where="update_rule", hint="give a positive number, 0.05 as a rule")
     return UpdateRule(hidden=hidden, nominal=nominal, rate=rate)

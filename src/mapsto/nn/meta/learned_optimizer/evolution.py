@@ -7,6 +7,7 @@ Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation G
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "gelu": nn.functional.gelu,
 }
-_FLOOR = 0.01
+_FLOOR = 1e-3
 _WORST = 3.0
 """The highest measure of a loss: one that has diverged counts as twenty times the loss of not having learnt anything."""
 
@@ -78,8 +79,8 @@ class Optimisee:
         return Layout.of(self.shapes)
 
     def initial(self, random: np.random.Generator, count: int) -> Tensor:
-        """First parameters of `count` networks, shape (count, N): He et al.'s, each network's times a factor of its own."""
-        factors = np.exp(random.normal(0, 0.3, (count, 1)))
+        """First parameters of `count` networks, shape (count, N): from half of He et al.'s to the whole, times a factor of each's own."""
+        factors = np.exp(random.normal(0, 0.3, (count, 1))) * random.uniform(0.4, 1)
         parts: list[NDArray[Any]] = []
         vectors = 0
         for shape in self.shapes:
@@ -98,7 +99,7 @@ class Optimisee:
         x = inputs
         for _ in self.convolutions:
             sides = [(side + 1) // 2 for side in x.shape[2:]]
-            columns = nn.functional.unfold(x, 3, padding=1, stride=2)
+            columns = _patches(x, *sides)
             x = self._activated(next(tensors) @ columns, tensors, (0, 2)).unflatten(2, sides)
         x = x.flatten(1)
         for _ in self.hidden:
@@ -134,6 +135,16 @@ class Problem:
     """Classes (P, n), or numbers (P, n, 1)."""
     naive: Tensor
     """The loss of not knowing anything, shape (P,)."""
+    schedule: str = "cosine"
+    """Of the learning rate: `cosine`, or `constant`."""
+
+    def rate(self, step: int) -> float:
+        """What the change of step 0, 1, … is multiplied with."""
+        return 1.0 if self.schedule == "constant" else (1 + math.cos(math.pi * step / self.horizon)) / 2
+
+    def weight(self, step: int) -> float:
+        """What the loss of step 0, 1, … counts, 1 on average: late losses more, as what training comes to matters."""
+        return 2 * (step + 1) / (self.horizon + 1)
 
     def loss(self, parameters: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of one network, its parameters (N,), on a batch."""
@@ -145,7 +156,7 @@ class Problem:
     def to(self, device: torch.device) -> Problem:
         """This problem on a device."""
         tensors = {name: getattr(self, name).to(device) for name in ("first", "inputs", "targets", "naive")}
-        return Problem(network=self.network, horizon=self.horizon, batch=self.batch, **tensors)
+        return dataclasses.replace(self, **tensors)
 
 
 class Images:
@@ -170,20 +181,26 @@ class Distribution:
     images: Images
     pairs: int
     horizon: int
-    """The longest unroll; others are down to a quarter of it."""
+    """The longest unroll; others are down to a sixth of it."""
     width: int
     """The widest layer."""
     regression: float
     """The share of sinusoids."""
     convolutional: float
     """The share of convolutional networks among the others."""
+    constant: float = 0.1
+    """The share of problems at a constant rate."""
+    noisy: float = 0.4
+    """The share of classifications whose pixels are noisy, by up to twice their deviation, and of those with up to half their labels
+    drawn anew."""
 
     def draw(self, random: np.random.Generator) -> Problem:
         """A problem: kind, network, data, sizes and first parameters are all drawn."""
-        horizon = round(self.horizon * 4.0 ** -random.random())
+        horizon = round(self.horizon * 6.0 ** -random.random())
         hidden = tuple(self._width(random) for _ in range(random.integers(1, 4)))
         activation = str(random.choice(sorted(_ACTIVATIONS)))
-        batch = int(2 ** random.integers(3, 7))
+        batch = int(2 ** random.integers(4, 7))
+        schedule = "constant" if random.random() < self.constant else "cosine"
         if random.random() < self.regression:
             inputs, targets, naive = self._sinusoids(random)
             network = Optimisee(inputs=(1,), hidden=hidden, activation=activation)
@@ -215,6 +232,7 @@ class Distribution:
             inputs=inputs,
             targets=targets,
             naive=naive,
+            schedule=schedule,
         )
 
     def _width(self, random: np.random.Generator) -> int:
@@ -225,6 +243,8 @@ class Distribution:
         there = len(self.images.places)
         classes = int(random.integers(min(3, there), min(20, there) + 1))
         samples = int(2 ** random.integers(6, 10))
+        spoilt = 0.5 * random.random() * (random.random() < self.noisy)
+        noise = 2 * random.random() * (random.random() < self.noisy)
         inputs: list[Tensor] = []
         labels: list[Tensor] = []
         for _ in range(self.pairs):
@@ -232,7 +252,10 @@ class Distribution:
             label = random.integers(0, classes, samples)
             draws = random.random(samples)
             places = torch.stack([chosen[c][int(u * len(chosen[c]))] for c, u in zip(label, draws, strict=True)])
-            inputs.append(self.images.inputs[places])
+            images = self.images.inputs[places]
+            strange = noise * random.standard_normal(images.shape, dtype=np.float32)
+            inputs.append(images + float(images.std()) * torch.from_numpy(strange))
+            label = np.where(random.random(samples) < spoilt, random.integers(0, classes, samples), label)
             labels.append(torch.from_numpy(label))
         return torch.stack(inputs), torch.stack(labels), classes
 
@@ -267,9 +290,9 @@ class _Update(nn.Module):
         self.rule = rule
 
     def forward(
-        self, parameters: Tensor, gradient: Tensor, slots: Slots, step: int, layout: Layout
+        self, parameters: Tensor, gradient: Tensor, slots: Slots, step: int, share: Tensor, layout: Layout
     ) -> tuple[Tensor, Slots]:
-        return update(self.rule, parameters, gradient, slots, step, layout)
+        return update(self.rule, parameters, gradient, slots, step, share, layout)
 
 
 class Population:
@@ -327,7 +350,9 @@ class Population:
 
     def _begin(self, number: int, episode: int) -> _Group:
         point = self._problem(number, episode).first.repeat(self._copies, 1)
-        slots = Slots(point.new_zeros(*point.shape, len(DECAYS)), torch.zeros_like(point))
+        count, n = point.shape
+        tensors = len(self._problem(number, episode).network.shapes)
+        slots = Slots(point.new_zeros(count, len(DECAYS), n), torch.zeros_like(point), point.new_zeros(count, tensors))
         size = sum(parameter.numel() for parameter in self._update.parameters())
         return _Group(episode, 0, point, slots, point.new_zeros(len(point) // self._copies, size))
 
@@ -345,7 +370,7 @@ class Population:
         summed = group.shift + shift if persistent else shift
         estimate = ((above - below)[:, None] * summed).mean(0) / (2 * self._sigma**2)
         if not persistent:
-            point, slots = _first_half(point), Slots(_first_half(slots.momenta), _first_half(slots.second))
+            point, slots = _first_half(point), Slots(*(_first_half(whole) for whole in slots))
             summed = torch.zeros_like(summed)
         gradients = [part.view_as(p) for part, p in zip(estimate.split(_sizes(parameters)), parameters, strict=True)]
         return measures.mean(), gradients, _Group(group.episode, group.step + steps, point, slots, summed)
@@ -363,7 +388,7 @@ class Population:
         gradients = (
             list(torch.autograd.grad(mean, leaves)) if mean.requires_grad else [torch.zeros_like(p) for p in leaves]
         )
-        slots = Slots(slots.momenta.detach(), slots.second.detach())
+        slots = Slots(*(whole.detach() for whole in slots))
         return mean.detach(), gradients, _Group(group.episode, group.step + steps, point.detach(), slots, group.shift)
 
     def _unrolled(self, problem: Problem, group: _Group, rules: Tensor, steps: int) -> tuple[Tensor, Tensor, Slots]:
@@ -376,22 +401,24 @@ class Population:
         seen = last * 3 // 4 if self._held_out else last
 
         def one(
-            rule: dict[str, Tensor], point: Tensor, slots: Slots, batch: tuple[Tensor, Tensor], step: int, rate: float
+            rule: dict[str, Tensor], point: Tensor, slots: Slots, batch: tuple[Tensor, Tensor], step: int
         ) -> tuple[Tensor, Tensor, Slots]:
             gradient, loss = torch.func.grad_and_value(problem.loss)(point, *batch)
-            change, slots = torch.func.functional_call(self._update, rule, (point, gradient, slots, step, layout))
+            rate = problem.rate(step)
+            share = gradient.new_full((len(layout.shapes),), rate / problem.rate(0))
+            called = (point, gradient, slots, step + 1, share, layout)
+            change, slots = torch.func.functional_call(self._update, rule, called)
             return loss, point + rate * change, slots
 
         point, slots = group.point, group.slots
         naive = problem.naive.repeat(self._copies)
         measures: list[Tensor] = []
         for step in range(group.step, group.step + steps):
-            rate = (1 + math.cos(math.pi * step / problem.horizon)) / 2
-            call = cast("Any", torch.func.vmap(one, in_dims=(0, 0, 0, 0, None, None)))
-            loss, point, slots = call(by_name, point, slots, self._batch(problem, 0, seen), step + 1, rate)
+            call = cast("Any", torch.func.vmap(one, in_dims=(0, 0, 0, 0, None)))
+            loss, point, slots = call(by_name, point, slots, self._batch(problem, 0, seen), step)
             if self._held_out:
                 loss = torch.func.vmap(problem.loss)(point, *self._batch(problem, seen, last))
-            measures.append(_measure(loss / naive))
+            measures.append(problem.weight(step) * _measure(loss / naive))
         return torch.stack(measures).mean(0), point, slots
 
     def _batch(self, problem: Problem, first: int, last: int) -> tuple[Tensor, Tensor]:
@@ -402,6 +429,16 @@ class Population:
         return _repeated(problem.inputs[rows, chosen], self._copies), _repeated(
             problem.targets[rows, chosen], self._copies
         )
+
+
+def _patches(x: Tensor, height: int, width: int) -> Tensor:
+    """What a convolution of 3 × 3 with stride 2 sees of (B, C, H, W): (B, 9 C, height · width).
+
+    `torch.nn.functional.unfold` takes several times as long, as it works sample by sample.
+    """
+    padded = nn.functional.pad(x, (1, 1, 1, 1))
+    shifts = [padded[:, :, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for i in range(3) for j in range(3)]
+    return torch.stack(shifts, 2).flatten(1, 2).flatten(2)
 
 
 def _measure(relative: Tensor) -> Tensor:
@@ -423,16 +460,11 @@ def _sizes(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def _plain(group: _Group) -> State:
-    return {
-        "episode": group.episode,
-        "step": group.step,
-        "point": group.point,
-        "momenta": group.slots.momenta,
-        "second": group.slots.second,
-        "shift": group.shift,
-    }
+    kept = {"episode": group.episode, "step": group.step, "point": group.point, "shift": group.shift}
+    return kept | group.slots._asdict()
 
 
 def _group(state: State, device: torch.device) -> _Group:
-    point, momenta, second, shift = (state[name].to(device) for name in ("point", "momenta", "second", "shift"))
-    return _Group(int(state["episode"]), int(state["step"]), point, Slots(momenta, second), shift)
+    point, shift = (state[name].to(device) for name in ("point", "shift"))
+    slots = Slots(*(state[name].to(device) for name in Slots._fields))
+    return _Group(int(state["episode"]), int(state["step"]), point, slots, shift)

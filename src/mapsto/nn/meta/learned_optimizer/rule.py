@@ -1,9 +1,15 @@
 """A learned update rule at work: its features, the step that it gives, and the optimiser that runs it.
 
-``Δ_i = −η · exp(m_i) · (a_i + d_i)`` where the rule's network gives direction d and log magnitude m (kept within ±4) of each parameter i
-from its features, and a is Adam's direction m̂ / (√v̂ + ε), or 0 for a rule without nominal term (Metz et al., "Tasks, Stability,
-Architecture, and Compute: Training More Effective Learned Optimizers", 2020). Every feature is scaled by its tensor, so that a rule fits
-tensors of any size and scale, and parameters in any order.
+A tensor W (r × c; of four dimensions, the last three are one) moves by ``Δ = −η · s · exp(λ) · ((1 + w_o) O + w_a A + w_m M + w_p P)``.
+The rule's network gives the log magnitude λ (kept within ±3) and the weights w of each tensor from its features, and how much of the
+latest gradient and of the slow momentum is blended into the momentum B that O, A and M are made of:
+
+- O: B made orthogonal, ``(B Bᵀ)^{-1/2} B · √max(r, c)`` (Jordan et al., "Muon: An Optimizer for Hidden Layers in Neural Networks", 2024);
+- A: Adam's, ``B / (√v̂ + ε)``; M: the momentum itself, ``B / √(mean v̂)``;
+- P: the parameters, ``W / √(mean W²)``, which a positive weight shrinks.
+
+s is 1 / √c, about what the entries of a weight begin with, and 0.05 for a bias or gain, whose O is A. A rule whose nominal direction is
+Adam's has ``O = A`` and s = 0.02 everywhere. Every feature is scaled by its tensor, so that a rule fits tensors of any size and scale.
 """
 
 from __future__ import annotations
@@ -11,29 +17,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from mapsto.errors import DomainError
-from mapsto.nn.networks.update_rule import DECAYS, SECOND_DECAY, TIMES, UpdateRule
+from mapsto.nn.networks.update_rule import DECAYS, SECOND_DECAY, TIMES, TREND_DECAY, UpdateRule
 
 if TYPE_CHECKING:
     from mapsto.kinds import Network
 
-__all__ = ["Layout", "LearnedOptimizer", "Slots", "update", "updating_module"]
+__all__ = ["Layout", "LearnedOptimizer", "Slots", "features", "orthogonal", "update", "updating_module"]
 
 _TINY = 1e-12
 _ADAM_EPSILON = 1e-8
-_BOUND = 8.0
-"""No feature of a parameter is further from 0: a rare gradient is no reason for a step nobody has trained for."""
-_MAGNITUDE = 4.0
+_BOUND = 4.0
+"""No feature is further from 0: a rare gradient is no reason for a step nobody has trained for."""
+_MAGNITUDE = 3.0
+_VECTOR = 0.05
+"""The scale s of biases and gains."""
+_ADAM = 0.02
+"""The scale s of all tensors where the nominal direction is Adam's: at the default rate that is Adam at 0.001."""
+_NESTEROV = 0.1
+"""The latest gradient's share of an orthogonal rule's momentum before training, Nesterov's."""
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
 _FACTORY = "mapsto.nn.networks.update_rule:update_rule"
-_ROWS = 2**13
-"""Parameters whose hidden units are held at once: as many as stay in a CPU's cache."""
 _PACK = 2**20
-"""Parameters, at least, whose features are held at once."""
+"""Parameters, at least, that are worked on at once."""
 
 
 def updating_module(network: Network, *, where: str = "rule") -> UpdateRule:
@@ -50,113 +63,159 @@ def updating_module(network: Network, *, where: str = "rule") -> UpdateRule:
 
 
 class Slots(NamedTuple):
-    """What the rule remembers of N parameters."""
+    """What the rule remembers of N parameters in S tensors."""
 
     momenta: Tensor
-    """Means of the gradient at every decay, shape (N, len(DECAYS)), not yet corrected for beginning at 0."""
+    """Means of the gradient at every decay, shape (len(DECAYS), N), not yet corrected for beginning at 0."""
     second: Tensor
     """Mean of the squared gradient, shape (N,)."""
+    trend: Tensor
+    """Mean cosine of a gradient and the momentum before it, shape (S,)."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Which of N parameters in a row belong to which tensor."""
 
-    sizes: tuple[int, ...]
-    matrices: tuple[bool, ...]
-    """Whether the tensor has more than one dimension: a weight, not a bias."""
+    shapes: tuple[tuple[int, ...], ...]
+    """(r, c) of a weight, (r,) of a bias or gain."""
 
     @staticmethod
     def of(shapes: Iterable[Sequence[int]]) -> Layout:
         """The layout of tensors of these shapes.
 
-        >>> Layout.of([(2, 3), (2,)])
-        Layout(sizes=(6, 2), matrices=(True, False))
+        >>> Layout.of([(2, 3, 5, 5), (2,), ()])
+        Layout(shapes=((2, 75), (2,), (1,)))
         """
         known = [tuple(shape) for shape in shapes]
-        return Layout(tuple(torch.Size(shape).numel() for shape in known), tuple(len(shape) > 1 for shape in known))
+        return Layout(
+            tuple((s[0], math.prod(s[1:])) if len(s) > 1 else (math.prod(s),) for s in known),
+        )
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """How many parameters each tensor has."""
+        return [math.prod(shape) for shape in self.shapes]
+
+    @cached_property
+    def sides(self) -> list[tuple[float, float, float]]:
+        """Of each tensor log c and log r, and 1 for a weight."""
+        return [(math.log(shape[-1]), math.log(shape[0]), float(len(shape) > 1)) for shape in self.shapes]
+
+    def lengths(self, nominal: str) -> tuple[list[float], list[bool]]:
+        """The scale s of each tensor, and whether its nominal direction is made orthogonal."""
+        made = [nominal == "orthogonal" and len(shape) > 1 for shape in self.shapes]
+        short = _ADAM if nominal == "adam" else _VECTOR
+        return [shape[-1] ** -0.5 if o else short for shape, o in zip(self.shapes, made, strict=True)], made
+
+    def owners(self, device: torch.device) -> Tensor:
+        """The number of the tensor that each parameter belongs to, shape (N,)."""
+        return _owners(self, device)
 
     def means(self, values: Tensor) -> Tensor:
-        """The mean of values (N, ...) over each tensor, shape (S, ...)."""
-        return torch.stack([part.mean(0) for part in values.split(self.sizes)])
+        """The means of values (K, N) over each tensor, shape (K, S)."""
+        return torch.stack([part.mean(1) for part in values.split(self.sizes, 1)], 1)
 
-    def spread(self, values: Tensor) -> Tensor:
-        """Values (S, ...) of tensors as those of their parameters, shape (N, ...)."""
-        parts = [
-            value.expand(size, *values.shape[1:]) for value, size in zip(values.unbind(0), self.sizes, strict=True)
-        ]
-        return torch.cat(parts)
+
+@lru_cache(maxsize=64)
+def _owners(layout: Layout, device: torch.device) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(layout.shapes)), torch.tensor(layout.sizes)).to(device)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """A matrix of the same singular vectors, whose singular values are about 1, by five quintic Newton–Schulz steps.
+
+    Values below a thousandth of the Frobenius norm come to less. A matrix of zeros stays.
+
+    >>> orthogonal(torch.tensor([[0.0, 3.0], [-1.0, 0.0]])).round().tolist()
+    [[0.0, 1.0], [-1.0, 0.0]]
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / ((x.square().sum() + _TINY**2).sqrt() + _TINY)
+    first, third, fifth = _QUINTIC
+    for _ in range(_ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
+    return x.T if tall else x
 
 
 def update(
-    rule: UpdateRule, parameters: Tensor, gradient: Tensor, slots: Slots, step: int, layout: Layout
+    rule: UpdateRule, parameters: Tensor, gradient: Tensor, slots: Slots, step: int, share: Tensor, layout: Layout
 ) -> tuple[Tensor, Slots]:
     """The change of N parameters (N,) at step 1, 2, … and what the rule then remembers.
 
-    A pure function, differentiable, and fit for `torch.func.vmap`.
+    `share` (S,) is each tensor's learning rate over its highest so far. A pure function, differentiable, and fit for `torch.func.vmap`.
     """
-    new = remembered(gradient, slots)
-    elements, tensors, nominal = features(parameters, gradient, new, step, layout)
-    context = layout.spread(rule.context(tensors))
-    parts = [rule.outputs(*rows) for rows in zip(elements.split(_ROWS), context.split(_ROWS), strict=True)]
-    outputs = parts[0] if len(parts) == 1 else torch.cat(parts)
-    direction, magnitude = outputs.unbind(-1)
-    if rule.nominal == "adam":
-        direction = direction + nominal
-    return -rule.rate * torch.exp(_MAGNITUDE * torch.tanh(magnitude / _MAGNITUDE)) * direction, new
-
-
-def remembered(gradient: Tensor, slots: Slots) -> Slots:
-    """The means after one more gradient (N,)."""
-    decays = gradient.new_tensor(DECAYS)
-    return Slots(
-        momenta=decays * slots.momenta + (1 - decays) * gradient[:, None],
-        second=SECOND_DECAY * slots.second + (1 - SECOND_DECAY) * gradient.square(),
+    seen, scales, new, momenta, root = features(parameters, gradient, slots, step, share, layout)
+    magnitude, latest, slow, base, *weights = rule(seen).unbind(1)
+    length, made = layout.lengths(rule.nominal)
+    length = gradient.new_tensor(length) * torch.exp(_MAGNITUDE * torch.tanh(magnitude / _MAGNITUDE)) * -rule.rate
+    base, adam, plain, shrink = ((base + 1) * length, *(weight * length for weight in weights))
+    if rule.nominal == "orthogonal":
+        latest = latest + _NESTEROV
+    is_made = gradient.new_tensor(made)
+    spread = torch.stack(
+        [
+            latest,
+            slow,
+            adam + base * (1 - is_made),
+            plain / (scales[0] + _ADAM_EPSILON),
+            shrink / (scales[1] + _ADAM_EPSILON),
+        ]
     )
+    latest, slow, adam, plain, shrink = spread.index_select(1, layout.owners(gradient.device)).unbind(0)
+    fast, slower = momenta.unbind(0)
+    blend = fast + latest * (gradient - fast) + slow * (slower - fast)
+    change = (adam / root + plain) * blend + shrink * parameters
+    parts = list(change.split(layout.sizes))
+    for number, (shape, part) in enumerate(zip(layout.shapes, blend.split(layout.sizes), strict=True)):
+        if made[number]:
+            direction = orthogonal(part.view(shape)).reshape(-1)
+            parts[number] = parts[number] + math.sqrt(max(shape)) * base[number] * direction
+    return torch.cat(parts), new
 
 
 def features(
-    parameters: Tensor, gradient: Tensor, slots: Slots, step: int, layout: Layout
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (N, ELEMENTS) of parameters, (S, TENSORS) of tensors, and Adam's direction (N,)."""
-    decays = torch.tensor(DECAYS, dtype=torch.float64)
-    corrections = (1 / (1 - decays**step)).to(gradient)
-    momenta = slots.momenta * corrections
-    second = slots.second / (1 - SECOND_DECAY**step)
-    root = (second + _TINY**2).sqrt() + _ADAM_EPSILON  # the root of 0 has no derivative
-    raw = torch.cat([gradient[:, None], parameters[:, None], momenta], 1)
-    mean_squares = layout.means(torch.cat([raw.square(), second[:, None]], 1))
-    scales = (mean_squares[:, :-1] + _TINY**2).sqrt()
-    relative = raw / layout.spread(scales)
-    whitened = torch.cat([gradient[:, None], momenta], 1) / root[:, None]
-    spread = torch.log(second / (layout.spread(mean_squares[:, -1]) + _TINY**2) + 1e-6) / 4
-    elements = torch.cat([relative, whitened, spread[:, None]], 1).clamp(-_BOUND, _BOUND)
-    products = torch.stack(
+    parameters: Tensor, gradient: Tensor, slots: Slots, step: int, share: Tensor, layout: Layout
+) -> tuple[Tensor, Tensor, Slots, Tensor, Tensor]:
+    """Features (S, FEATURES) of tensors, and what they come from.
+
+    Those are the roots of the tensors' mean square gradient and of their mean square, shape (2, S); what is remembered after the
+    gradient; its momenta, corrected for beginning at 0, and the root of its mean square (N,).
+    """
+    decays = gradient.new_tensor(DECAYS)[:, None]
+    momenta = decays * slots.momenta + (1 - decays) * gradient
+    second = SECOND_DECAY * slots.second + (1 - SECOND_DECAY) * gradient.square()
+    corrections = (1 / (1 - torch.tensor(DECAYS, dtype=torch.float64) ** step)).to(gradient)
+    corrected = momenta * corrections[:, None]
+    root = (second / (1 - SECOND_DECAY**step) + _TINY**2).sqrt() + _ADAM_EPSILON  # the root of 0 has no derivative
+    before = slots.momenta[0]
+    raw = torch.cat([torch.stack([gradient, before, parameters, root]), corrected / root])
+    gg, bb, pp, vv, fast, slow, gb = layout.means(torch.cat([raw.square(), (gradient * before)[None]]))
+    cosine = gb / ((gg + _TINY**2).sqrt() * (bb + _TINY**2).sqrt() + _TINY**2)
+    trend = TREND_DECAY * slots.trend + (1 - TREND_DECAY) * cosine
+    columns, rows, weight = gradient.new_tensor(layout.sides).unbind(1)
+    times = gradient.new_tensor([math.tanh(step / time - 1) for time in TIMES])
+    found = torch.stack(
         [
-            relative[:, 0] * relative[:, 3],
-            relative[:, 2] * relative[:, 4],
-            whitened[:, 2].square(),
-            whitened[:, 3].square(),
+            (columns - 4) / 2 * weight,
+            (rows - 4) / 2,
+            weight,
+            (torch.log(pp + 1e-6) + weight * columns) / 4,
+            torch.log(fast + 1e-4) / 4,
+            torch.log(slow + 1e-4) / 4,
+            torch.log((gg + _TINY**2) / (vv + _TINY**2) + 1e-4) / 4,
+            cosine,
+            trend * 2,
+            share,
+            torch.log(share + 0.01) / 4,
         ],
         1,
     )
-    means = layout.means(products)
-    noise = torch.log(means[:, 2:] + 1e-6) / 4
-    sizes = gradient.new_tensor(
-        [[(math.log(size) - 6) / 4, float(m)] for size, m in zip(layout.sizes, layout.matrices, strict=True)]
-    )
-    times = torch.tanh(gradient.new_tensor([step / time - 1 for time in TIMES]))
-    tensors = torch.cat(
-        [
-            (torch.log(scales[:, 1:2].clamp_min(1e-3)) + 3) / 2,
-            sizes,
-            means[:, :2],
-            noise,
-            times.expand(len(layout.sizes), len(TIMES)),
-        ],
-        1,
-    )
-    return elements, tensors, whitened[:, 2]
+    found = torch.cat([found, times.expand(len(found), len(TIMES))], 1).clamp(-_BOUND, _BOUND)
+    scales = (torch.stack([vv, pp]) + _TINY**2).sqrt()
+    return found, scales, Slots(momenta, second, trend), corrected, root
 
 
 class LearnedOptimizer(torch.optim.Optimizer):
@@ -180,7 +239,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     >>> from mapsto.nn.networks.update_rule import update_rule
     >>> weight = torch.nn.Parameter(torch.ones(3))
-    >>> optimizer = LearnedOptimizer([weight], update_rule(), lr=1.0)  # untrained: it is Adam with a rate of 0.001
+    >>> optimizer = LearnedOptimizer([weight], update_rule(nominal="adam"), lr=1.0)  # untrained: Adam with a rate of 0.001
     >>> weight.square().sum().backward()
     >>> optimizer.step()
     >>> weight.tolist() == [0.9990000128746033] * 3
@@ -217,7 +276,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         places = [parameter for group in self.param_groups for parameter in group["params"]]
         for index, slots in state_dict["state"].items():
             parameter = places[int(index)]
-            for name in ("momenta", "second"):
+            for name in Slots._fields:
                 if name in slots:
                     self.state[parameter][name] = slots[name].to(parameter.device, copy=True)
 
@@ -235,33 +294,49 @@ class LearnedOptimizer(torch.optim.Optimizer):
         rule = self._rule.to(parameters[0].device)
         dtype = rule.output.weight.dtype
         gradients = [_dense(parameter) for parameter in parameters]
-        slots = [self._slots(parameter) for parameter in parameters]
+        slots = [self._slots(parameter, multiplier) for parameter, multiplier in pack]
         layout = Layout.of(parameter.shape for parameter in parameters)
+        gradient = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(dtype)
         change, new = update(
             rule,
             torch.cat([parameter.reshape(-1) for parameter in parameters]).to(dtype),
-            torch.cat([gradient.reshape(-1) for gradient in gradients]).to(dtype),
-            Slots(torch.cat([slot["momenta"] for slot in slots]), torch.cat([slot["second"] for slot in slots])),
+            gradient,
+            Slots(
+                torch.cat([slot["momenta"] for slot in slots], 1),
+                torch.cat([slot["second"] for slot in slots]),
+                torch.stack([slot["trend"] for slot in slots]),
+            ),
             int(slots[0]["step"]),
+            gradient.new_tensor([m / slot["highest"] if m else 1.0 for (_, m), slot in zip(pack, slots, strict=True)]),
             layout,
         )
+        sizes = layout.sizes
         parts = zip(
-            pack, slots, *(whole.split(layout.sizes) for whole in (change, new.momenta, new.second)), strict=True
+            pack,
+            slots,
+            change.split(sizes),
+            new.momenta.split(sizes, 1),
+            new.second.split(sizes),
+            new.trend,
+            strict=True,
         )
-        for (parameter, multiplier), slot, moved, momenta, second in parts:
+        for (parameter, multiplier), slot, moved, momenta, second, trend in parts:
             slot["momenta"].copy_(momenta)
             slot["second"].copy_(second)
+            slot["trend"].copy_(trend)
             parameter.add_(multiplier * moved.view(parameter.shape).to(parameter.dtype))
 
-    def _slots(self, parameter: Tensor) -> dict[str, Any]:
-        """What the rule remembers of a tensor, one step older."""
+    def _slots(self, parameter: Tensor, multiplier: float) -> dict[str, Any]:
+        """What the rule remembers of a tensor, one step older, and its highest multiplier."""
         slots: dict[str, Any] = self.state[parameter]
         if not slots:
             like: dict[str, Any] = {"device": parameter.device, "dtype": self._rule.output.weight.dtype}
-            slots["step"] = 0
-            slots["momenta"] = torch.zeros(parameter.numel(), len(DECAYS), **like)
+            slots["step"], slots["highest"] = 0, 0.0
+            slots["momenta"] = torch.zeros(len(DECAYS), parameter.numel(), **like)
             slots["second"] = torch.zeros(parameter.numel(), **like)
+            slots["trend"] = torch.zeros((), **like)
         slots["step"] = int(slots["step"]) + 1
+        slots["highest"] = max(float(slots["highest"]), multiplier)
         return slots
 
 
