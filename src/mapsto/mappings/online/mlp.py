@@ -27,6 +27,8 @@ __all__ = ["Mlp"]
 _DECAYS = (0.9, 0.999)
 """β₁ and β₂ of Adam."""
 _EPSILON = 1e-8
+_CALMING = 0.99
+"""By how much a raised rate falls with each event."""
 
 
 class Mlp(Online):
@@ -91,6 +93,8 @@ class _Perceptron(Rule):
         self._rows, self._labels = np.zeros((memory, 0)), np.zeros(memory, np.int64)
         self._step = 0
         """Events that have been learnt."""
+        self._boost = 1.0
+        """By how much the rate is raised at present."""
 
     def grow(self, inputs: int, classes: int) -> None:
         first, last = self._layers
@@ -123,8 +127,19 @@ class _Perceptron(Rule):
         if place < self._memory:
             self._rows[place], self._labels[place] = row, label
         self._step += 1
-        last.descend(error.T.dot(hidden), self._step, self._rate)
-        first.descend(behind.T.dot(rows), self._step, self._rate)
+        rate = self._rate * self._boost
+        self._boost = max(1.0, _CALMING * self._boost)
+        last.descend(error.T.dot(hidden), self._step, rate)
+        first.descend(behind.T.dot(rows), self._step, rate)
+
+    def raise_rate(self, factor: float) -> bool:
+        self._boost *= factor
+        return True
+
+    def reset_head(self) -> bool:
+        first, last = self._layers
+        self._layers = (first, _Adam(np.zeros_like(last.weights)))
+        return True
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         first, last = self._layers
@@ -134,6 +149,7 @@ class _Perceptron(Rule):
             "memory_rows": self._rows.copy(),
             "memory_labels": self._labels.copy(),
             "step": np.array([self._step]),
+            **({"boost": np.array([self._boost])} if self._boost > 1.0 else {}),
         }
 
     def head(self) -> Head:
@@ -155,6 +171,7 @@ class _Perceptron(Rule):
         if step < 0 or (step and not ((labels >= 0) & (labels < classes)).all()):
             raise ValueError(f"{step} steps, or a class in the memory that is not there")
         self._layers = (first, last)
+        self._boost = float(arrays["boost"][0]) if "boost" in arrays else 1.0
         self._rows, self._labels, self._step = rows.copy(), labels.copy(), step
 
 

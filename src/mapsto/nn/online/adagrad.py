@@ -68,6 +68,16 @@ class AdaGrad(Rule):
         """Both (classes, inputs)."""
         return {"weights": self._weights.T.copy(), "squares": self._squares.T.copy()}
 
+    def raise_rate(self, factor: float) -> bool:
+        """The sums of squares fall by its square: each weight's rate is so much larger, and falls again with what comes."""
+        self._squares /= factor * factor
+        return True
+
+    def reset_head(self) -> bool:
+        self._weights[:] = 0.0
+        self._squares[:] = 0.0
+        return True
+
     def head(self) -> Head:
         weights = self._weights.T.copy()
         return Head(last=weights, bias=np.zeros(len(weights)))

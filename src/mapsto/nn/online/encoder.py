@@ -237,6 +237,12 @@ class EncodedLearner(StreamLearner):
     def importance(self) -> Mapping[str, float]:
         return self._learner.importance()
 
+    def raise_rate(self, factor: float) -> bool:
+        return self._learner.raise_rate(factor)
+
+    def reset_head(self) -> bool:
+        return self._learner.reset_head()
+
     def record(self, known: int) -> Record:
         return self._learner.record(known)
 

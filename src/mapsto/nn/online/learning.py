@@ -104,6 +104,14 @@ class StreamLearner:
         """How much each column matters, which sums to 1; empty where that is not known."""
         return {}
 
+    def raise_rate(self, factor: float) -> bool:
+        """Learn so many times faster for a while; False where it has no rate, and nothing is done."""
+        return False
+
+    def reset_head(self) -> bool:
+        """Let what answers begin anew, and keep what makes features; False where it has no such parts, and nothing is done."""
+        return False
+
     def record(self, known: int) -> Record:
         """The prequential record of what it is asked, at its beginning; `known`: classes that an earlier stream brought."""
         return ClassRecord(known) if self.task == "classes" else ValueRecord()
@@ -334,6 +342,12 @@ class TableLearner(StreamLearner):
         """One thread for products; where all are too small to be shared, nothing has to be done."""
         inputs, classes = self.size
         return one_thread() if self._rule.large or inputs * max(classes, 1) >= _SHARED else nullcontext()
+
+    def raise_rate(self, factor: float) -> bool:
+        return self._rule.raise_rate(factor)
+
+    def reset_head(self) -> bool:
+        return self._rule.reset_head()
 
     def head(self) -> tuple[Head, tuple[RowColumn, ...]] | None:
         head = self._rule.head()

@@ -118,6 +118,8 @@ class _Nodes:
             return member_from(node)
         except MapstoError as error:
             message = str(error)
+            if not path:
+                raise PydanticCustomError("member", "{message}", {"message": message}) from error
             raise PydanticCustomError(
                 "nested", "{message}", {"message": message, "details": [(path, message)]}
             ) from error

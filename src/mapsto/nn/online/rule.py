@@ -38,6 +38,14 @@ class Rule:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The state."""
 
+    def raise_rate(self, factor: float) -> bool:
+        """Learn so many times faster for a while; False where it has no rate, and nothing is done."""
+        return False
+
+    def reset_head(self) -> bool:
+        """Let what answers begin anew, and keep what makes features; False where it has no such parts, and nothing is done."""
+        return False
+
     def head(self) -> Head | None:
         """What it has learnt as a small network over rows; None where it is no such network."""
         return None
