@@ -289,6 +289,7 @@ FILES = {
     "csv": {"file": "events.csv", "target": "column"},
     "drift": {"streams": [{"sea": {}}, {"sea": {"thresholds": [4.0], "seed": 1}}], "at": [5000]},
     "feature_drift": {"stream": {"agrawal": {}}, "appear": {"car": 5000}},
+    "feedback": {"state": "service/state.sqlite", "model": "signs"},
     "folder": {"folder": "events", "target": "column"},
     "images": {"folder": "photos"},
     "jsonl": {"file": "events.jsonl", "target": "key"},

@@ -8,7 +8,6 @@ each label is learnt once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from mapsto.context import Context
+from mapsto.data.io.feedback_log import is_held_back
 from mapsto.errors import DomainError, MapstoError, StoreError
 from mapsto.kinds import Block, ColumnType, Json, Stream
 from mapsto.nn.online.encoder import EMBEDDING
@@ -40,8 +40,6 @@ __all__ = ["LEARNERS", "Evidence", "FeedbackLearner", "compared", "held_back"]
 
 LEARNERS = ("online.ridge", "online.softmax", "online.prototypes", "online.mlp")
 """Online learners whose result is a head on features."""
-_HELD_BACK = 5
-"""One label of so many is held back."""
 _WINDOW = 200
 """Held-back labels by which versions are compared."""
 _LEAST = 10
@@ -315,7 +313,7 @@ def held_back(row: FeedbackRow) -> bool:
     >>> 150 < sum(map(held_back, rows)) < 250
     True
     """
-    return hashlib.sha256(f"{row.tenant}/{row.event}".encode()).digest()[0] % _HELD_BACK == 0
+    return is_held_back(row.tenant, row.event)
 
 
 def compared(
