@@ -279,6 +279,7 @@ FIELDS: dict[str, dict[str, Any]] = {
             *("propagation", "pseudo_label", "pt_map", "structured"),
         )
     },
+    "online.language": {"stream": {"bytes": {"files": ["book.txt"]}}},
     "train.sparse": {"train": {"train.supervised": {"data": "$images"}}},
 }
 """Mapping → fields of its example, where the least that its contract needs tells a reader little."""
@@ -286,6 +287,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 FILES = {
     "arrays": {"file": "samples.npz"},
+    "bytes": {"files": ["book.txt"]},
     "csv": {"file": "events.csv", "target": "column"},
     "drift": {"streams": [{"sea": {}}, {"sea": {"thresholds": [4.0], "seed": 1}}], "at": [5000]},
     "feature_drift": {"stream": {"agrawal": {}}, "appear": {"car": 5000}},

@@ -56,7 +56,7 @@ FILLED_IN = {
     "folder": "runs/demo", "free": "mine",
     "limit": "bytes=200kB", "model": "runs/demo", "name": "vgg", "run": "runs/demo", "snapshot": "runs/table",
     "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
-    "table": "table.csv", "text": "text",
+    "table": "table.csv", "text": "text", "book": "book.txt", "learnt": "runs/book", "beginning": "row", "learner": "online.language",
 }  # fmt: skip
 ALL = typer.main.get_command(app)
 TINY = """\
@@ -231,6 +231,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in (1, 2):
         shutil.copy(folder / "photos" / "cat" / "0.png", folder / f"photo{i}.png")
     rows = [f"{draw.normal(4 * (i % 2)):.3f},{draw.normal():.3f},{'yes' if i % 2 else 'no'}" for i in range(20)]
+    (folder / "book.txt").write_text("Row, row, row your boat, gently down the stream.\n" * 20, encoding="utf-8")
     (folder / "table.csv").write_text("\n".join(["a,b,column", *rows]) + "\n", encoding="utf-8")
     tiny_encoder(folder / "encoder")
     for name in ("intents", "held_out", "pairs"):
@@ -247,6 +248,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MAPSTO_STORE", str(folder / "kept"))
         mapsto("run", "tiny.yaml", "--out", "runs/demo", "--threads", 1, code=0)
         mapsto("stream", "table.csv", "--target", "column", code=0)
+        mapsto("stream", "book.txt", "--learner", "online.language", code=0)
         mapsto("keys", "make", "runs/demo", "--name", "phone", code=0)
         _promoted(folder / "runs" / "demo" / "package")
         mapsto("state", "backup", "runs/demo", "--out", "sunday.sqlite", code=0)

@@ -42,6 +42,7 @@ def test_the_shipped_recipes_are_these() -> None:
         "intents",
         "lite0_cifarfs",
         "vgg_cifar",
+        "stream_language",
         "stream_table",
         "whole",
         *COMPRESS,
@@ -165,6 +166,14 @@ def test_quick_stream(tmp_path: Path) -> None:
     assert step["account"]["figures"]["accuracy"] > 80, (
         "a tenth of the labels is wrong, and the first hundred answers are none"
     )
+
+
+def test_quick_stream_of_a_text(tmp_path: Path) -> None:
+    require_data_of("stream_language")
+    report = run("stream_language", tmp_path)
+    (step,) = report["steps"]
+    assert step["account"]["labels"] == 4000
+    assert step["account"]["figures"]["bits_per_byte"] < step["account"]["baselines"]["order 0"]
 
 
 def require_data_of(name: str) -> None:

@@ -14,6 +14,11 @@ SOURCES: dict[str, tuple[Path, ...]] = {
         _CSRC / "softmax_learner.cpp",
         *(_CSRC / "online" / name for name in ("elementary.h", "inputs.h", "linear.h", "state.h")),
     ),
+    "language_learner": (
+        _CSRC / "language_learner.cpp",
+        *sorted((_CSRC / "language").glob("*.h")),
+        *(_CSRC / "online" / name for name in ("elementary.h", "state.h")),
+    ),
     "json_numbers": (_CSRC / "json_numbers.cpp",),
     "image_steps": (_CSRC / "image_steps.cpp", *sorted((_CSRC / "images").glob("*.h"))),
 }

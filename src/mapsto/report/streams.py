@@ -29,11 +29,23 @@ _CURVES = {
         "the value before, of the last 1000": ("window_last_value", True),
         "the mean so far, of the last 1000": ("window_mean", True),
     },
+    "bits_per_byte": {
+        "bits per byte since the last row": ("bits_per_byte", False),
+        "of all bytes": ("mean_bits_per_byte", False),
+        "the n-gram alone, since the last row": ("bits_per_byte_n_gram_alone", True),
+        "the network alone, since the last row": ("bits_per_byte_network_alone", True),
+        "by how often bytes came, of the last 1000": ("window_order_0", True),
+    },
 }
 """What a chart over time shows → the column of the log, and whether it is there to be compared with."""
 _NAMES = {
     "accuracy": "accuracy",
     "mae": "mean absolute error",
+    "bits_per_byte": "bits per byte",
+    "window_bits_per_byte": "bits per byte of the last 1000 bytes",
+    "last_10000_bits_per_byte": "bits per byte of the last 10,000 bytes",
+    "faded_bits_per_byte": "bits per byte, faded by 0.999 a byte",
+    "perplexity": "perplexity of a byte",
     "window_accuracy": "accuracy of the last 1000 labels",
     "window_mae": "mean absolute error of the last 1000 labels",
     "faded_accuracy": "accuracy, faded by 0.999 a label",
@@ -44,7 +56,10 @@ _NAMES = {
     "rmse": "root mean squared error",
     "r2": "R²",
 }
-_ORDER = (*_NAMES, "no change", "majority", "last value", "mean")
+_ORDER = (
+    *(*_NAMES, "no change", "majority", "last value", "mean"),
+    *("n-gram alone", "network alone", "order 0", "8 bits"),
+)
 _MOST_DRIFTS = 100
 
 

@@ -13,6 +13,8 @@ from mapsto.cli.stream.answering import list_snapshots, predict
 from mapsto.cli.stream.learning import encoder_of, learn, learner_of, source_of
 from mapsto.cli.stream.names import LEARNERS, LEARNERS_ON_AN_ENCODER, Task
 from mapsto.cli.stream.sources import own_target
+from mapsto.cli.stream.texts import LEARNER as TEXT_LEARNER
+from mapsto.cli.stream.texts import is_text, read_on, require_no_columns, write_on
 from mapsto.errors import SpecError, command
 
 __all__ = ["stream"]
@@ -91,6 +93,16 @@ def stream(
             help="With --from: what stands behind each answer, its members and the nearest past events, as JSON.",
         ),
     ] = False,
+    continued: Annotated[
+        str | None,
+        typer.Option(
+            "--continue", metavar="TEXT", help="With --from, of online.language: write on from this text, and end."
+        ),
+    ] = None,
+    length: Annotated[int, typer.Option(min=1, help="With --continue: bytes to write.")] = 400,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="With --continue: how freely it draws; 0 is always the likeliest byte.")
+    ] = 0.8,
     store: StoreOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds what is drawn.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but warnings and the result.")] = False,
@@ -105,6 +117,10 @@ def stream(
     Example: mapsto stream intents.csv --text text --target intent
 
     Example: mapsto stream table.csv --from runs/table --explain
+
+    Example: mapsto stream book.txt --learner online.language
+
+    Example: mapsto stream --from runs/book --continue "To be, or"
     """
     if text and features:
         raise SpecError("texts are predicted from by themselves", where="--features", hint="leave it out")
@@ -137,11 +153,24 @@ def stream(
                 where="mapsto stream",
                 hint="leave one of them out",
             )
-        if not file:
+        if continued is not None:
+            write_on(
+                *(model, continued),
+                length=length,
+                temperature=temperature,
+                seed=seed,
+                store=store,
+                as_json=as_json,
+            )
+        elif not file:
             list_snapshots(model, store, as_json)
+        elif form == "bytes":
+            read_on(file, model, store, predictions, as_json)
         else:
             predict(file, form, fields, task, model, store, predictions, as_json or explain, explain=explain)
         return
+    if continued is not None:
+        raise SpecError("a text is gone on with by a model", where="--continue", hint="give it with --from")
     if explain:
         raise SpecError(
             "answers are explained with the model that has learnt", where="--explain", hint="give it with --from"
@@ -155,7 +184,19 @@ def stream(
             + "`",
         )
     target = target or own_target(file)
-    if target is None:
+    if of_text := is_text(form, learner):
+        require_no_columns(
+            {
+                "--target": target,
+                "--features": features,
+                "--text": text,
+                "--id": id_column,
+                "--time": time_column,
+                "--task": task is not Task.AUTO,
+            }
+        )
+        form, learner = "bytes", learner or TEXT_LEARNER
+    elif target is None:
         raise SpecError(
             "a stream needs the column to learn",
             where=file,
@@ -175,7 +216,7 @@ def stream(
             "--task": chosen if chosen != "classes" else None,
             "--format": form,
             "--follow": follow,
-            "--learner": learner,
+            "--learner": None if of_text else learner,
             "--preset": preset,
             "--set": settings,
             "--every": every if every != 1000 else None,
@@ -186,7 +227,11 @@ def stream(
             "--seed": seed or None,
         }
     )
-    go_on = command("mapsto stream {table} --target {column}", *options, table=file, column=target)
+    go_on = (
+        command("mapsto stream {book} --learner {learner}", *options, book=file, learner=learner)
+        if of_text
+        else command("mapsto stream {table} --target {column}", *options, table=file, column=target)
+    )
     learn(
         mapping,
         before=before,

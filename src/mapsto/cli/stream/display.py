@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -198,6 +198,8 @@ class StreamDisplay(Listener):
         elapsed = self._looked - self._began
         parts.append(_clock(elapsed))
         position = told.get("position")
+        if isinstance(position, list) and position:  # of a text: the file and the byte in it
+            position = cast("list[Any]", position)[-1]
         if self._size and isinstance(position, int):
             share = min(1.0, position / self._size)
             parts.append(f"{share:.0%}")

@@ -40,7 +40,7 @@ def source_of(
     chosen = task.value
     if task is Task.AUTO:
         chosen = "classes"
-        if file != "-" and not fields["follow"]:
+        if form != "bytes" and file != "-" and not fields["follow"]:
             # without the column of times, so that what is no time is said once, by the run
             head = stream_of(node_of_file(file, form, {**fields, "time": None}))
             chosen = task_of(head, lambda text: None if quiet else print_note(text))
@@ -148,7 +148,7 @@ def learn(
         answers.check()
     display = StreamDisplay(
         recipe.title,
-        size=size_of(file, follow=cast("Any", source).follow if hasattr(source, "follow") else False),
+        size=size_of(file, form, follow=cast("Any", source).follow if hasattr(source, "follow") else False),
         quiet=quiet,
         as_json=as_json,
         predictions=answers,
@@ -178,6 +178,8 @@ def learn(
     if display.is_unread:
         raise BrokenPipeError
     answer = command("mapsto stream {table} --from {snapshot}", table=another(file, form), snapshot=folder)
+    if mapping.name == "online.language":
+        answer = command("mapsto stream --from {learnt} --continue {beginning}", learnt=folder, beginning="To be")
     stopped = step.status == "stopped" and (source.bounded or file != "-")
     if source.bounded and key_before not in (None, step.key):
         notes.append(

@@ -30,6 +30,7 @@ _FOLDER = "folder"
 _KAFKA, _FEEDBACK = "kafka://", "feedback:"
 _LABEL = "label"
 """What is learnt of feedback."""
+_BYTES = "bytes"
 _MOST_CLASSES = 20
 """Whole numbers of more different values than these are taken for values, as by ``mapsto adapt``."""
 _HEAD = 1000
@@ -49,8 +50,8 @@ def node_of_file(file: str, form: str | None, fields: dict[str, Any]) -> dict[st
     known = discovery.entries("streams")
     if name not in known:
         raise SpecError(f"there is no stream '{name}'", where=file, hint=nearest(name, known))
-    place = "folder" if name == _FOLDER else "file"
-    return {name: {place: file, **given}}
+    place = {_FOLDER: "folder", _BYTES: "files"}.get(name, "file")
+    return {name: {place: [file] if name == _BYTES else file, **given}}
 
 
 def own_target(file: str) -> str | None:
@@ -104,13 +105,13 @@ def times_in(stream: Stream) -> list[str]:
     return found
 
 
-def size_of(file: str, *, follow: bool) -> int | None:
+def size_of(file: str, form: str | None, *, follow: bool) -> int | None:
     """Bytes of a file whose end is known; None for what has none."""
     if (
         file == "-"
         or follow
         or file.startswith((_KAFKA, _FEEDBACK))
-        or _BY_ENDING.get(Path(file).suffix.lower()) not in ("csv", "jsonl")
+        or (form or _BY_ENDING.get(Path(file).suffix.lower())) not in ("csv", "jsonl", _BYTES)
     ):
         return None
     from mapsto.data.io.download import locate
@@ -126,7 +127,7 @@ def another(file: str, form: str | None) -> str:
     if file.startswith((_KAFKA, _FEEDBACK)):
         return f"{_KAFKA}HOST:PORT/TOPIC" if file.startswith(_KAFKA) else f"{_FEEDBACK}MODEL@STATE"
     kind = form or _form(file)
-    return "FOLDER" if kind == _FOLDER else f"FILE.{kind}"
+    return {_FOLDER: "FOLDER", _BYTES: "FILE.txt"}.get(kind, f"FILE.{kind}")
 
 
 def _form(file: str) -> str:

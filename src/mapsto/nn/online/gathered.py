@@ -72,8 +72,17 @@ def _answered(parts: list[tuple[int, Block, Any, list[Answers]]], outputs: int) 
             scores=np.concatenate([_wide(each.scores, outputs) for _, each in told]),
             labels=np.concatenate([each.labels for _, each in told]),
             ranks=_ranks([each for _, each in told]),
+            parts=_parts([each for _, each in told]),
         )
     ]
+
+
+def _parts(told: list[Answers]) -> dict[str, NDArray[np.float64]] | None:
+    """Of all; None where the first had none: a learner has the same parts at every event."""
+    first = told[0].parts
+    if first is None:
+        return None
+    return {name: np.concatenate([(each.parts or {})[name] for each in told]) for name in first}
 
 
 def _ranks(told: list[Answers]) -> NDArray[np.float64] | None:

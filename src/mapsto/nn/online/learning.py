@@ -51,6 +51,8 @@ class Answers(NamedTuple):
     """(n,), int64: the numbers of their classes, 0 to K - 1. Of values float64."""
     ranks: NDArray[np.float64] | None = None
     """(n,), of a learner that ranks: the place of what came among what it could have been, from 1 on; NaN where that was not asked."""
+    parts: Mapping[str, NDArray[np.float64]] | None = None
+    """(n,) each, of a learner that mixes: the probability that a part of it, by itself, gave to the label that came."""
 
 
 Answered: TypeAlias = Callable[[Answers], None]
