@@ -15,7 +15,7 @@ __all__ = ["StreamPart", "beaten_by", "in_order", "shown_figure", "stream_metric
 
 _FEW = 50
 """Of fewer labels chance decides who is better."""
-_PERCENT = ("accuracy",)
+_PERCENT = ("accuracy", "hit_rate")
 _CURVES = {
     "accuracy": {
         "accuracy of the last 1000 labels": ("window_accuracy", False),
@@ -36,6 +36,18 @@ _CURVES = {
         "the network alone, since the last row": ("bits_per_byte_network_alone", True),
         "by how often bytes came, of the last 1000": ("window_order_0", True),
     },
+    "rmse": {
+        "error of the last 1000 labels": ("window_rmse", False),
+        "error of all labels": ("mean_rmse", False),
+        "the value before, of the last 1000": ("window_last_value", True),
+        "the mean so far, of the last 1000": ("window_mean", True),
+    },
+    "hit_rate": {
+        "hit rate@10 of the last 1000 labels": ("window_hit_rate", False),
+        "hit rate@10 of all labels": ("mean_hit_rate", False),
+        "what came most often, of the last 1000": ("window_popular", True),
+        "what came last, of the last 1000": ("window_latest", True),
+    },
 }
 """What a chart over time shows → the column of the log, and whether it is there to be compared with."""
 _NAMES = {
@@ -55,9 +67,16 @@ _NAMES = {
     "log_loss": "log loss",
     "rmse": "root mean squared error",
     "r2": "R²",
+    "window_rmse": "root mean squared error of the last 1000 labels",
+    "faded_rmse": "root mean squared error, faded by 0.999 a label",
+    "hit_rate": "hit rate@10",
+    "window_hit_rate": "hit rate@10 of the last 1000 labels",
+    "faded_hit_rate": "hit rate@10, faded by 0.999 a label",
+    "ndcg": "NDCG@10",
+    "mrr": "mean reciprocal rank",
 }
 _ORDER = (
-    *(*_NAMES, "no change", "majority", "last value", "mean"),
+    *(*_NAMES, "no change", "majority", "last value", "mean", "popular", "latest"),
     *("n-gram alone", "network alone", "order 0", "8 bits"),
 )
 _MOST_DRIFTS = 100
@@ -300,9 +319,9 @@ def _aside(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def _stretch(account: Mapping[str, Any], each: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A stretch and the events that the learner was most wrong about there."""
     main = account["main"]
-    found = 100 * (1 - each["error"]) if main == "accuracy" else each["error"]
-    said = "right" if main == "accuracy" else _called(main)
-    title = f"events {each['from']:,} to {each['to']:,}: {shown_figure(main, found)} {said}"
+    said = {"accuracy": "right", "hit_rate": "among the first ten"}.get(main)
+    shown = shown_figure(main, 100 * (1 - each["error"])) if said is not None else f"{each['error']:.4g}"
+    title = f"events {each['from']:,} to {each['to']:,}: {shown} {said or _called('mae')}"
     examples: Sequence[Mapping[str, Any]] = each["examples"]
     features = list(dict.fromkeys(name for example in examples for name in example["values"]))
     sure = any("confidence" in example for example in examples)

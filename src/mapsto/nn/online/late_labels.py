@@ -40,6 +40,11 @@ class LateLabels:
         self._kept[name] = (row.copy(), scores.copy())
         self._give_up()
 
+    def bound(self, most: int) -> None:
+        """Keep at most so many from now on."""
+        self._most = most
+        self._give_up()
+
     def take(self, name: str, inputs: int, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """The row (inputs,) and the scores (classes,) of a question, which is then no longer kept; None where it is not."""
         kept = self._kept.pop(name, None)
