@@ -43,6 +43,7 @@ def test_the_shipped_recipes_are_these() -> None:
         "lite0_cifarfs",
         "vgg_cifar",
         "stream_language",
+        "stream_memory",
         "stream_table",
         "whole",
         *COMPRESS,
@@ -174,6 +175,14 @@ def test_quick_stream_of_a_text(tmp_path: Path) -> None:
     (step,) = report["steps"]
     assert step["account"]["labels"] == 4000
     assert step["account"]["figures"]["bits_per_byte"] < step["account"]["baselines"]["order 0"]
+
+
+def test_quick_stream_memory(tmp_path: Path) -> None:
+    report = run("stream_memory", tmp_path)
+    steps = {step["label"]: step for step in report["steps"] if step.get("label")}
+    assert steps["package"]["kind_out"] == "Package"
+    titles = [table["title"] for table in steps["with_memory"]["account"]["tables"]]
+    assert titles == ["Memory of past samples", "Memory by class"]
 
 
 def require_data_of(name: str) -> None:

@@ -36,6 +36,7 @@ _WALKED = {
     "factories": "nn/networks",
     "adaptation": "nn/meta/adaptation",
     "updates": "nn/meta/updates",
+    "memory": "nn/online/memory",
     "runtimes": "nn/export/runtimes",
     "kernels": "native/csrc",
     "learner_kernels": "native/csrc/online",

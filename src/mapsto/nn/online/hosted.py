@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mapsto import discovery
 from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, Column, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
@@ -77,6 +78,8 @@ def opened(files: Mapping[str, Path]) -> Run:
     Raises `StoreError` where the model is not whole or of another version, `MissingExtra` where its learner needs what is not installed.
     """
     model = loaded(files)
+    if not getattr(discovery.find("mappings", model.learner), "encodes", True):
+        return _of_trained(cast("StreamLearner", model.open()))
     encoder = None if model.base is None else encoder_of(model.base)
     learner, layout = dataclasses.replace(model, base=None).open(), _layout(model)
     of_values = model.values.get("task", "classes") == "values"
@@ -90,6 +93,16 @@ def opened(files: Mapping[str, Path]) -> Run:
             block = _block(given, layout)
         answers = learner.predict(block)
         return answers if of_values else np.log(np.maximum(answers, 1e-300))
+
+    return run
+
+
+def _of_trained(learner: StreamLearner) -> Run:
+    """What answers with a network that was trained on a stream."""
+
+    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+        (given,) = inputs
+        return np.log(np.maximum(learner.of_prepared(given), 1e-300))
 
     return run
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from mapsto.kinds import Block, ColumnType, EventSignature
+from mapsto.kinds import Block, ColumnType, EventSignature, Network
 from mapsto.nn.online.event_rows import EventRows
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.late_labels import LateLabels
@@ -97,6 +97,14 @@ class StreamLearner:
     def snapshot(self) -> tuple[TabularSnapshot, tuple[RowColumn, ...]] | None:
         """What `online.tabular` is at this moment, and the inputs it knows; None of another learner."""
         return None
+
+    def network(self) -> Network | None:
+        """The network that it has become, where it trains one; None of another learner."""
+        return None
+
+    def of_prepared(self, samples: NDArray[Any]) -> NDArray[np.float64]:
+        """Scores (N, classes) of samples as its network takes them, of a learner that trains one. Changes nothing."""
+        raise NotImplementedError(f"{type(self).__name__} trains no network")
 
     def shares(self) -> Mapping[str, float]:
         """Its members' present shares of the answer, which sum to 1; empty where there is one rule."""

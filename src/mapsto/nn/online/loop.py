@@ -68,6 +68,8 @@ class Online(Process[None | Network | Package | Model, Model]):
     """Whether it can be a member of another, which gives it events without a stream."""
     scaled: ClassVar[bool] = True
     """Whether its rule is given numbers scaled, or as they are."""
+    encodes: ClassVar[bool] = True
+    """Whether a network that it stands on makes features for it; else that network itself learns, and is asked with raw events."""
 
     @classmethod
     def rule(cls, fields: Mapping[str, Json]) -> Rule:

@@ -65,7 +65,7 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
     contents = {MODEL: model}
     run = load(put(contents, folder), signature=signature)
     found = parity(learner, signature, run, events(stream, signature, layout, samples), made.unit, where)
-    below = size_of(value.base)
+    below = size_of(value.base) if made.stands_on_base else (0, 0)
     manifest: dict[str, Any] = {
         "format": made.format,
         "model": MODEL,
@@ -95,10 +95,14 @@ class _Made:
     unit: float | None = None
     """Of values: what differences are measured in."""
     described: dict[str, Json] = field(default_factory=dict[str, Json])
+    stands_on_base: bool = True
+    """Whether the model's network or package counts besides."""
 
 
 def _made(value: Model, learner: StreamLearner, where: str) -> _Made:
-    snapshot, found = learner.snapshot(), learner.head()
+    snapshot, found, network = learner.snapshot(), learner.head(), learner.network()
+    if network is not None:
+        return _of_network(network)
     if snapshot is None and found is None:
         raise DomainError(
             f"what {value.learner} learns is no network of ONNX",
@@ -125,6 +129,22 @@ def _made(value: Model, learner: StreamLearner, where: str) -> _Made:
         parameters=own,
         macs=own - head.bias.size,
         format=4 if any(column.crowded for column in layout) else 1,
+    )
+
+
+def _of_network(network: Network) -> _Made:
+    """A network that was trained on a stream."""
+    from mapsto.nn.export.onnx import to_onnx
+
+    parameters, macs = size_of(network)
+    layout = (RowColumn(name=EMBEDDING, type="vector", places=()),)
+    return _Made(
+        signature=dataclasses.replace(network.signature, outputs=(scores_of(network.signature.classes or ()),)),
+        layout=layout,
+        model=to_onnx(network),
+        parameters=parameters,
+        macs=macs,
+        stands_on_base=False,
     )
 
 

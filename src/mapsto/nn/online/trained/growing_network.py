@@ -1,0 +1,321 @@
+"""A network that trains on a stream: all of it, adapters (LoRA) or the head alone, with a head that has a row for each class so far.
+
+A class that the network's own head knows brings its row from there; any other begins at zero, so that it changes no other class's score.
+SGD and Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015) keep their averages here, so that they are part of the
+state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Edit, Network, Package
+from mapsto.nn.edits.head import Head
+from mapsto.nn.edits.lora import Lora, adapted_layers, is_adaptable
+from mapsto.nn.edits.merge_lora import MergeLora
+from mapsto.nn.edits.quantizers import is_quantized
+from mapsto.nn.edits.root_head import RootHead, takes_root
+from mapsto.nn.network.build import with_output
+from mapsto.nn.network.head import embed, embedding_size, example_batch, head, head_path, require_head_path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BatchNorm", "GrowingNetwork", "Part", "Training", "trainable"]
+
+Part: TypeAlias = Literal["head", "lora", "all"]
+BatchNorm: TypeAlias = Literal["auto", "stored", "running"]
+_DECAYS = (0.9, 0.999)
+_EPSILON = 1e-8
+_HEAD = ("head.weight", "head.bias")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How it trains."""
+
+    part: Part = "all"
+    rank: int = 8
+    """Of adapters."""
+    optimizer: Literal["sgd", "adam"] = "adam"
+    rate: float = 1e-3
+    momentum: float = 0.0
+    """Of SGD."""
+    batch_norm: BatchNorm = "auto"
+    seed: int = 0
+    """Of adapters, and of what is drawn in training."""
+
+
+class GrowingNetwork:
+    """The network at work.
+
+    Parameters
+    ----------
+    base
+        Where it begins.
+    training
+        How it trains.
+    where
+        Who asks, for errors.
+
+    Raises
+    ------
+    DomainError
+        The network is quantized, has no place for a head, or no layer that can have adapters.
+    """
+
+    def __init__(self, base: Network, training: Training, *, where: str) -> None:
+        self._base, self.training = base, training
+        self.module = base.module()
+        if is_quantized(self.module):
+            raise DomainError("the network is quantized, and cannot be trained", where=where, hint="train it before")
+        self._path = head_path(self.module)
+        self._edits: tuple[Edit, ...] = ()
+        if training.part == "lora":
+            self._edits = self._adapters(where)
+        self.width = embedding_size(self.module, example_batch(base))
+        self._own = _own_rows(base, self.module)
+        """Class → the weights and the bias that the network's own head has for it."""
+        parameters = {name: each for name, each in self.module.named_parameters() if not self._is_of_head(name)}
+        self._body = {name: each for name, each in parameters.items() if self._learns(name)}
+        for each in self.module.parameters():
+            each.requires_grad_(False)
+        for each in self._body.values():
+            each.requires_grad_(True)
+        self._norms = [each for each in self.module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+        self.running = self._norms_run()
+        """Whether batch norms take each mini-batch's statistics in training, and keep their averages for answers."""
+        self.weight = nn.Parameter(torch.zeros(0, self.width))
+        self.bias = nn.Parameter(torch.zeros(0))
+        self._moments: dict[str, tuple[Tensor, ...]] = {}
+        self.steps = 0
+        """Of the optimiser."""
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        return {**self._body, _HEAD[0]: self.weight, _HEAD[1]: self.bias}
+
+    @property
+    def classes(self) -> int:
+        """Rows of the head."""
+        return len(self.bias)
+
+    def grow(self, classes: Sequence[str]) -> None:
+        """A row for each class that has none yet."""
+        new = classes[self.classes :]
+        if not new:
+            return
+        with torch.no_grad():
+            rows = [self._own.get(name, (torch.zeros(self.width), torch.zeros(()))) for name in new]
+            weight = torch.cat([self.weight, torch.stack([row for row, _ in rows])])
+            bias = torch.cat([self.bias, torch.stack([each for _, each in rows])])
+        self.weight, self.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+        for name, parameter in zip(_HEAD, (self.weight, self.bias), strict=True):
+            if name in self._moments:
+                self._moments[name] = tuple(_padded(each, parameter) for each in self._moments[name])
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Embeddings (N, D), as `answering` or `learning` has it."""
+        return embed(self.module, inputs)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores (N, classes) of embeddings."""
+        return nn.functional.linear(features, self.weight, self.bias)
+
+    @contextmanager
+    def answering(self) -> Generator[None]:
+        """Within the block the network answers: nothing is recorded, dropped or averaged."""
+        with torch.no_grad():
+            yield
+
+    @contextmanager
+    def learning(self, draw: int) -> Generator[None]:
+        """Within the block the network learns; what is dropped at random is drawn anew by `draw`."""
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed keeps a stack trace at each call for devices that may be used later
+            torch.default_generator.manual_seed((self.training.seed * 0x9E3779B97F4A7C15 + draw + 1) % 2**63)
+            self.module.train(self.training.part != "head")
+            if not self.running:
+                for each in self._norms:
+                    each.eval()
+            try:
+                yield
+            finally:
+                self.module.eval()
+
+    def gradients(self, loss: Tensor) -> dict[str, Tensor]:
+        """Of what is trained, by name; zeros where the loss does not depend on it."""
+        parameters = self.parameters
+        found: Sequence[Tensor | None] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        return {
+            name: torch.zeros_like(parameter) if gradient is None else gradient  # pyright: ignore[reportUnnecessaryComparison]
+            for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+        }
+
+    @torch.no_grad()
+    def descend(self, gradients: Mapping[str, Tensor]) -> None:
+        """A step of the optimiser."""
+        self.steps += 1
+        for name, parameter in self.parameters.items():
+            gradient = gradients[name]
+            if self.training.optimizer == "adam":
+                self._adam(name, parameter, gradient)
+            elif self.training.momentum:
+                (mean,) = self._moments.setdefault(name, (torch.zeros_like(parameter),))
+                mean.mul_(self.training.momentum).add_(gradient)
+                parameter.sub_(mean, alpha=self.training.rate)
+            else:
+                parameter.sub_(gradient, alpha=self.training.rate)
+
+    def begin_again(self, classes: Sequence[str]) -> None:
+        """As it was at first, with a row for each class."""
+        fresh = GrowingNetwork(self._base, self.training, where="")
+        self.module.load_state_dict(fresh.module.state_dict())
+        self.weight, self.bias = fresh.weight, fresh.bias
+        self._moments, self.steps = {}, 0
+        self.grow(classes)
+
+    def network(self, classes: Sequence[str]) -> Network:
+        """What it has become: adapters merged, and a head with a row for each of these classes."""
+        module, edits = self._base.module(), list(self._edits)
+        for edit in edits:
+            module = edit.apply(module)
+        module.load_state_dict(self.module.state_dict())
+        adapted = tuple(adapted_layers(module))
+        if adapted:
+            edits.append(MergeLora(targets=adapted))
+            module = edits[-1].apply(module)
+        kind = RootHead if takes_root(head(module)) else Head
+        edits.append(kind(path=require_head_path(module), inputs=self.width, outputs=len(classes)))
+        module = edits[-1].apply(module)
+        last = head(module)
+        if last is None:
+            raise DomainError("the network has no linear head", where=self._base.arch.name)
+        with torch.no_grad():
+            last.weight.copy_(self.weight)
+            last.bias.copy_(self.bias)
+        signature = with_output(self._base.signature, len(classes), classes)
+        return self._base.with_module(module, *edits, signature=signature, adaptation=None)
+
+    # -- state
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is trained, the running statistics, and the optimiser's averages."""
+        found = {f"weights.{name}": _array(each) for name, each in self.parameters.items()}
+        found |= {f"weights.{name}": _array(each) for name, each in self._statistics().items()}
+        for name, moments in self._moments.items():
+            found |= {f"moment{place}.{name}": _array(each) for place, each in enumerate(moments)}
+        return found
+
+    @torch.no_grad()
+    def restore(self, classes: Sequence[str], arrays: Mapping[str, NDArray[Any]], steps: int) -> None:
+        """Go on from another's state. Raises `ValueError` or `LookupError` where it does not fit."""
+        self.weight, self.bias = nn.Parameter(torch.zeros(0, self.width)), nn.Parameter(torch.zeros(0))
+        self.grow(classes)
+        self._moments = {}
+        for name, tensor in {**self.parameters, **self._statistics()}.items():
+            _put(tensor, arrays[f"weights.{name}"], name)
+        for name, tensor in self.parameters.items():
+            moments: list[Tensor] = []
+            while (key := f"moment{len(moments)}.{name}") in arrays:
+                moments.append(torch.zeros_like(tensor))
+                _put(moments[-1], arrays[key], key)
+            if moments:
+                self._moments[name] = tuple(moments)
+        self.steps = steps
+
+    # -- private
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """Buffers that training changes."""
+        return dict(self.module.named_buffers()) if self.running else {}
+
+    def _adam(self, name: str, parameter: Tensor, gradient: Tensor) -> None:
+        slow, slower = _DECAYS
+        if name not in self._moments:
+            self._moments[name] = (torch.zeros_like(parameter), torch.zeros_like(parameter))
+        mean, squares = self._moments[name]
+        mean.lerp_(gradient, 1 - slow)
+        squares.mul_(slower).addcmul_(gradient, gradient, value=1 - slower)
+        size = squares.div(1 - slower**self.steps).sqrt_().add_(_EPSILON)
+        parameter.addcdiv_(mean, size, value=-self.training.rate / (1 - slow**self.steps))
+
+    def _is_of_head(self, name: str) -> bool:
+        return self._path is not None and name.startswith(f"{self._path}.")
+
+    def _learns(self, name: str) -> bool:
+        part = self.training.part
+        return part == "all" or (part == "lora" and name.endswith((".lora_a", ".lora_b")))
+
+    def _adapters(self, where: str) -> tuple[Edit, ...]:
+        """Adapters at every layer that has none and can have some; none are added to a network that comes with its own."""
+        if any(adapted_layers(self.module)):
+            return ()
+        targets = tuple(path for path, each in self.module.named_modules() if is_adaptable(each) and path != self._path)
+        if not targets:
+            raise DomainError(
+                "the network has no layer that can have adapters",
+                where=f"{where}: part",
+                hint="train all of it: part: all",
+            )
+        edit = Lora(targets=targets, rank=self.training.rank, alpha=float(self.training.rank))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.training.seed)
+            edit.apply(self.module)
+        return (edit,)
+
+    def _norms_run(self) -> bool:
+        if self.training.part == "head" or self.training.batch_norm == "stored" or not self._norms:
+            return False
+        return self.training.batch_norm == "running" or all(_is_fresh(each) for each in self._norms)
+
+
+def trainable(base: Network | Package | None, *, where: str) -> Network:
+    """What a learner that trains a network stands on. Raises `DomainError` for a package and for nothing."""
+    if isinstance(base, Network):
+        return base
+    if base is None:
+        raise DomainError("there is no network to train", where=where, hint="put a network before it")
+    raise DomainError(
+        "a package answers and cannot be trained", where=where, hint="give the network itself, before export"
+    )
+
+
+def _own_rows(base: Network, module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    own, classes = head(module), base.signature.classes
+    if own is None or classes is None or len(classes) != own.out_features:
+        return {}
+    bias = torch.zeros(len(classes)) if own.bias is None else own.bias.detach()  # pyright: ignore[reportUnnecessaryComparison]
+    return {name: (own.weight.detach()[place].clone(), bias[place].clone()) for place, name in enumerate(classes)}
+
+
+def _is_fresh(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    """Whether a batch norm holds no statistics of a training."""
+    if norm.running_mean is None or norm.running_var is None:
+        return True
+    return not bool(norm.running_mean.any()) and bool((norm.running_var == 1).all())
+
+
+def _padded(moment: Tensor, like: Tensor) -> Tensor:
+    filled = torch.zeros_like(like)
+    filled[: len(moment)] = moment
+    return filled.detach()
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().numpy().copy()
+
+
+def _put(tensor: Tensor, array: NDArray[Any], name: str) -> None:
+    if tuple(tensor.shape) != array.shape or not np.isfinite(array).all():
+        raise ValueError(f"{name} of shape {array.shape} where {tuple(tensor.shape)} is needed, or NaN in it")
+    tensor.copy_(torch.tensor(array))
