@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from mapsto import online, streams
 from mapsto.context import Context
+from mapsto.data.streams import _sources
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Block, Model
 from mapsto.service.learner import FeedbackLearner, held_back
@@ -89,7 +90,10 @@ def test_a_learner_run_again_comes_to_the_model_of_the_service(model: ServedMode
     assert again.events == sum(not held_back(row) for row in rows(model, 220))
 
 
-def test_a_stream_that_follows_gives_what_the_service_stores_meanwhile(model: ServedModel, tmp_path: Path) -> None:
+def test_a_stream_that_follows_gives_what_the_service_stores_meanwhile(
+    model: ServedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sources, "_IDLE_SECONDS", 0.3)
     state = State(tmp_path / "state.sqlite")
     state.set_package("signs", model.digest)
     stream = streams.feedback(state=str(tmp_path), model="signs", follow=True)

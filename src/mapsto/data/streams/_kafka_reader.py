@@ -28,8 +28,8 @@ _ENVIRONMENT = "env:"
 _SETTING = re.compile(r"(security|sasl|ssl)\.[a-z0-9._]+|enable\.ssl\.certificate\.verification")
 _SECRET = re.compile(r"password|secret|passphrase|key\.pem|private|oauthbearer\.config")
 _REACH_SECONDS = 10.0
-_TROUBLE_SECONDS = 30.0
-"""How long a bounded read goes on without a message while the broker cannot be reached."""
+_STALLED_SECONDS = 30.0
+"""How long a bounded read waits for a message in all before it is given up."""
 _PATIENCE_SECONDS = 5.0
 """How long a topic that is followed waits for the next message of a partition that does not answer, before it takes those of others."""
 _PARTITIONS_SECONDS = 60.0
@@ -110,9 +110,11 @@ class TopicReader:
         self._awaited: set[Place] = set()
         """Partitions whose next message must be seen before another's is taken."""
         self._paused: set[Place] = set()
-        self._troubled: float | None = None
-        """Since when the broker cannot be reached."""
-        self._looked = self._heard_at = time.monotonic()
+        self._troubled = False
+        """Whether the broker cannot be reached."""
+        self._waited = 0.0
+        """Seconds that were spent waiting since the last message: not those in which its events were learnt from."""
+        self._looked = time.monotonic()
 
     @classmethod
     @contextmanager
@@ -226,8 +228,8 @@ class TopicReader:
         from confluent_kafka import KafkaError
 
         self._reasons[self._said(error)] = None
-        if self._troubled is None and error.code() != KafkaError._TRANSPORT:  # one connection of several
-            self._troubled = time.monotonic()
+        if not self._troubled and error.code() != KafkaError._TRANSPORT:  # one connection of several
+            self._troubled = True
             if self._ends is None and self.next:
                 logging.getLogger("mapsto").warning(
                     "%s: the broker cannot be reached now (%s); it is tried again", self.where, self._said(error)
@@ -347,7 +349,7 @@ class TopicReader:
 
     def _is_patient_no_more(self) -> bool:
         """Whether nothing has come for so long that a partition which does not answer is not waited for."""
-        return time.monotonic() - self._heard_at > _PATIENCE_SECONDS
+        return self._waited > _PATIENCE_SECONDS
 
     def _at(self, place: Place) -> Any:
         from confluent_kafka import TopicPartition
@@ -358,25 +360,23 @@ class TopicReader:
         """Fetch what has come; whether something has."""
         if self._ends is None and self._partitions is None:
             self._look_for_partitions()
+        began = time.monotonic()
         first = self._client.poll(seconds)  # returns with the first; `consume` would wait for all
         messages: list[Any] = [] if first is None else [first, *self._client.consume(1000, timeout=0.0)]
         some = False
         for message in messages:
             some |= self._taken_in(message)
         if some:
-            self._heard_at = time.monotonic()
-            self._troubled = None
+            self._waited, self._troubled = 0.0, False
             self._reasons.clear()
-        elif (
-            self._ends is not None
-            and self._troubled is not None
-            and time.monotonic() - self._troubled > _TROUBLE_SECONDS
-        ):
-            raise DataError(
-                f"the broker cannot be reached any more: {few([*self._reasons], 3)}",
-                where=self.where,
-                hint="once it can, the same command goes on",
-            )
+        else:
+            self._waited += time.monotonic() - began
+            if self._waited > _STALLED_SECONDS and self._ends is not None and not self.ended:
+                raise DataError(
+                    f"nothing comes any more: {few([*self._reasons], 3) or 'the broker does not answer'}",
+                    where=self.where,
+                    hint="once the broker answers, the same command goes on",
+                )
         for place, waiting in self._waiting.items():
             if len(waiting) > _MOST_WAITING and place not in self._paused and self._awaited:
                 self._client.pause([self._at(place)])
@@ -432,10 +432,14 @@ class TopicReader:
 
     def _look_for_partitions(self) -> None:
         """Take up partitions that a topic got since."""
-        if time.monotonic() - self._looked < _PARTITIONS_SECONDS or self._troubled is not None:
+        if time.monotonic() - self._looked < _PARTITIONS_SECONDS or self._troubled:
             return
         self._looked = time.monotonic()
-        new = [place for place in self.marks() if place not in self.next]
+        try:
+            new = [place for place in self.marks() if place not in self.next]
+        except DataError as error:  # it may answer again in a minute
+            logging.getLogger("mapsto").warning("%s", error)
+            return
         if new:
             logging.getLogger("mapsto").info("%s: %s is new", self.where, few([f"{t}/{p}" for t, p in new], 5))
             self._add({})
