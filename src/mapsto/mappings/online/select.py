@@ -2,7 +2,8 @@
 
 ``mix``: all members learn each event, and mixtures that learn whom to follow make one answer of theirs. With ``share`` below 1 successive
 halving decides which of them learn, so that all together cost no more than that share. ``thompson`` and ``linucb``: one member takes an
-event, answers it and learns it, chosen by how often each was right, or by the event's features too.
+event, answers it and learns it, chosen by how often each was right, or by the event's features too; the first 200 events, and then every
+tenth, all learn.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.errors import SpecError
 from mapsto.kinds import ColumnType, Task
 from mapsto.nn.online.loop import Online
 from mapsto.nn.online.members import Member, MemberList, member_from
@@ -60,6 +62,15 @@ class Select(Online):
         "members": ["softmax", {"prototypes": {"covariance": "none"}}],
         "share": 0.7,
     }
+
+    def __post_init__(self) -> None:
+        if len(self.members) == 1:
+            raise SpecError(
+                "field 'members': there is nothing to choose among one learner",
+                where=self.name,
+                hint="name at least 2, or none for the usual ones",
+                details=((("members",), "there is nothing to choose among one learner"),),
+            )
 
     @classmethod
     def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:

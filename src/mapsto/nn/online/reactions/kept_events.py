@@ -94,7 +94,7 @@ class KeptEvents:
             raise ValueError(f"{len(kept)} events with {len(names)} names")
         events: list[dict[str, Any]] = [{} for _ in names]
         for place, column in enumerate(values["columns"]):
-            cells: Sequence[Any] = column["words"] if column["kind"] == "word" else arrays[str(place)]
+            cells = cast("Sequence[Any]", column["words"] if column["kind"] == "word" else arrays[str(place)])
             if len(cells) != len(column["events"]):
                 raise ValueError(f"{len(cells)} values of '{column['name']}' for {len(column['events'])} events")
             for event, cell in zip(column["events"], cells, strict=True):

@@ -30,6 +30,8 @@ SEGMENT = 64
 _USER_MEMORY, _USER_RATE = 0.98, 0.5
 """Of a user's own right answers: what one counts of the next, and how sharply they weigh."""
 _MOST_USERS = 10_000
+_FIRST, _EVERY = 200, 10
+"""Where one member takes an event, all learn the first ones, and then every tenth."""
 _NO_CONTEXT = np.zeros(0)
 
 
@@ -87,7 +89,12 @@ class SelectionLearner(StreamLearner):
         self._late = LateLabels(most_late)
         self._classes: dict[str, int] = {}
         self._awake = np.ones(len(members), np.bool_)
+        self._picked = self._awake
+        """Which one answers, where one member takes an event."""
         self._seen = 0
+        self._counts = np.zeros((2, len(members)))
+        """Of each member: events that it took, and right answers to those that had a label; of values how near they were, 0 to 1."""
+        self._labels = np.zeros(len(members))
         self._error = np.zeros(2)
         """Of values: how many, and the mean absolute error of all members."""
 
@@ -141,9 +148,15 @@ class SelectionLearner(StreamLearner):
                 continue
             user = self._user(block, event)
             context = self._context.of(block, event, learn=False) if self._chooser.contextual else _NO_CONTEXT
-            wanted = self._chooser.best(costs, user, context)
-            there = answering[event] & wanted
-            table[event] = self._answer(cube[event], there, user) if there.any() else 0.0
+            there = answering[event] & self._chooser.best(costs, user, context)
+            if not there.any():
+                there = answering[event]
+            if not there.any():
+                table[event] = 0.0
+            elif self._chooser.each_event:
+                table[event] = cube[event][int(there.argmax())]
+            else:
+                table[event] = self._answer(cube[event], there, user)
         return table
 
     def shares(self) -> Mapping[str, float]:
@@ -155,7 +168,15 @@ class SelectionLearner(StreamLearner):
         return self._members[best].importance()
 
     def tables(self) -> list[dict[str, Any]]:
-        return self._chooser.tables(self.names)
+        rows = [
+            [name, int(taken), 100 * float(right) / max(float(labels), 1.0)]
+            for name, taken, right, labels in zip(self.names, *self._counts, self._labels, strict=True)
+        ]
+        said = "right" if self.task == "classes" else "near, of 100 for an error of 0"
+        own: dict[str, Any] = {"title": "Members", "columns": ["member", "events that it took", said], "rows": rows}
+        if self.task == "classes":
+            own["units"] = {said: "%"}
+        return [own, *self._chooser.tables(self.names)]
 
     # -- private
 
@@ -175,10 +196,13 @@ class SelectionLearner(StreamLearner):
                 part = block if count == 1 else block.take(start, stop)
                 user = self._user(part, 0)
                 context = self._context.of(part, 0, learn=True) if self._chooser.contextual else _NO_CONTEXT
+                everyone = np.ones(len(self._members), np.bool_)
                 if bool(part.has_x[0]):
-                    self._awake = self._chooser.choose(self._costs(), user, context)
+                    self._picked = self._chooser.choose(self._costs(), user, context)
+                    # who never learns is never right: all learn at first, and now and then
+                    self._awake = everyone if self._seen < _FIRST or not self._seen % _EVERY else self._picked
                 else:  # a label that comes late is for whoever was asked
-                    self._awake = np.ones(len(self._members), np.bool_)
+                    self._awake = everyone
             else:
                 stop = min(count, start + SEGMENT - self._seen % SEGMENT)
                 part = block if (start, stop) == (0, count) else block.take(start, stop)
@@ -194,6 +218,7 @@ class SelectionLearner(StreamLearner):
         asides: list[dict[str, int]] = []
         for at in np.flatnonzero(self._awake).tolist():
             member, answers = self._members[at], list[Answers]()
+            self._counts[0, at] += len(part)
             before = dict(member.aside)
             said[at] = member.learn(part, answers.append)
             asides.append({why: count - before.get(why, 0) for why, count in member.aside.items()})
@@ -272,7 +297,8 @@ class SelectionLearner(StreamLearner):
 
     def _answer(self, rows: NDArray[np.float64], there: NDArray[np.bool_], user: str) -> NDArray[np.float64]:
         if self._chooser.each_event:
-            return rows[int(there.argmax())]
+            picked = there & self._picked
+            return rows[int((picked if picked.any() else there).argmax())]
         answer = self._mixture.answer(rows, there)
         own = self._users.get(user) if user else None
         if own is None:
@@ -306,6 +332,8 @@ class SelectionLearner(StreamLearner):
             right = 1.0 / (1.0 + errors / (mean or 1.0))
         if not there.any():
             return
+        self._counts[1, there] += right[there]
+        self._labels[there] += 1.0
         context = _NO_CONTEXT
         if self._chooser.contextual:
             context = self._context.of(part.block, place, learn=False)
@@ -356,6 +384,7 @@ class SelectionLearner(StreamLearner):
             "users": users,
             "trust": self._trust.copy(),
             "error": self._error.copy(),
+            "counts": np.concatenate([self._counts, self._labels[None]]),
             "awake": self._awake.copy(),
         }
 
@@ -392,6 +421,10 @@ class SelectionLearner(StreamLearner):
             raise ValueError(f"right answers of {users.shape} for {len(names)} users, or NaN among them")
         self._users = {name: users[place].copy() for place, name in enumerate(names)}
         self._trust, self._error = arrays["trust"].copy(), arrays["error"].copy()
+        counts = arrays["counts"]
+        if counts.shape != (3, len(self._members)) or not np.isfinite(counts).all():
+            raise ValueError(f"counts of {counts.shape}, or NaN among them")
+        self._counts, self._labels = counts[:2].copy(), counts[2].copy()
         self._awake, self._seen = arrays["awake"].astype(np.bool_), int(values["seen"])
         if (self._trust.shape, self._error.shape, self._awake.shape) != ((2,), (2,), (len(self._members),)):
             raise ValueError("of other members")
