@@ -76,7 +76,7 @@ def test_a_bandit_gives_most_events_to_the_better_member(how: str) -> None:
     stream = streams.rbf(events=1500, speed=0.0)
     accuracy, learner = prequential(stream, members=["softmax", FAST], how=how)
     (_, of_softmax, _), (_, of_tabular, _) = learner.tables()[0]["rows"]
-    assert of_softmax + of_tabular == 1500
+    assert 1500 <= of_softmax + of_tabular < 2000  # all learn the first 200 and every tenth
     assert of_tabular > 2 * of_softmax
     assert accuracy > 0.6
 
