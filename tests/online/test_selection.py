@@ -60,7 +60,7 @@ def test_half_of_the_cost_is_half_of_the_cost_and_the_report_says_who_learnt() -
 
 
 def test_what_rests_longest_is_tried_again_once_enough_was_saved() -> None:
-    halving, costs, nothing = Halving(4, share=0.6, seed=0), np.ones(4), np.zeros(0)
+    halving, costs, nothing = Halving(4, share=0.6, seed=0), np.full(4, 200.0), np.zeros(0)
     trials = 0
     for _ in range(600):
         chosen = halving.choose(costs, "", nothing)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Halving"]
 
+_MIXING = 100.0
+"""Microseconds that the mixture itself costs an event, however many learn."""
 ROUND = 4
 """Segments between two halvings."""
 _MEMORY = 0.998
@@ -29,7 +31,7 @@ _LEAST_REST = 16
 class Halving(Chooser):
     """Keeps what is spent below `share` of what all members would cost, but for the first trial of all, which is paid back.
 
-    >>> halving, costs, none = Halving(3, share=0.5, seed=0), np.array([1.0, 1.0, 2.0]), np.zeros(0)
+    >>> halving, costs, none = Halving(3, share=0.6, seed=0), np.array([100.0, 100.0, 200.0]), np.zeros(0)
     >>> for _ in range(12):
     ...     chosen = halving.choose(costs, "", none)
     ...     for _ in range(64):
@@ -55,18 +57,19 @@ class Halving(Chooser):
         if self._share >= 1.0:
             self._counts += 1.0
             return self._awake.copy()
-        part = costs / costs.sum()
+        whole = float(costs.sum()) + _MIXING
+        part, room = costs / whole, self._allowed - _MIXING / whole
         segments, trial, trials = self._phase
-        fits = float(part[self._awake].sum()) <= self._allowed
+        fits = float(part[self._awake].sum()) <= room
         if not trials:
             self._awake[:], self._phase = True, [0, 0, 1]
         elif not fits and segments and segments % ROUND == 0:
-            self._halve(part)
+            self._halve(part, room)
             self._phase[1] = trial + ROUND
         elif fits and segments >= _LEAST_REST * max(trial, ROUND) and self._saved >= 2 * ROUND:
             self._awake[:], self._phase = True, [0, 0, trials + 1]
         self._phase[0] += 1
-        self._money += (float(part[self._awake].sum()), self._share)
+        self._money += (float(part[self._awake].sum()) + _MIXING / whole, self._share)
         self._counts[self._awake] += 1.0
         return self._awake.copy()
 
@@ -83,15 +86,15 @@ class Halving(Chooser):
         """The share that those that are awake may cost: less as long as more was spent than should have been."""
         return self._share if self._saved >= 0 else 0.9 * self._share
 
-    def _halve(self, part: NDArray[np.float64]) -> None:
-        """Leave the better half awake, and where only as many are left as can be paid for, those."""
+    def _halve(self, part: NDArray[np.float64], room: float) -> None:
+        """Leave the better half awake, and where only as many are left as there is `room` for, those."""
         order = np.argsort(-self._worth(), kind="stable")
         awake = [int(member) for member in order if self._awake[member]]
         keep = awake[: max(1, len(awake) // 2)]
-        if float(part[keep].sum()) <= self._allowed or len(awake) <= 2:
+        if float(part[keep].sum()) <= room or len(awake) <= 2:
             keep, spent = [], 0.0
             for member in awake:  # the best that fit, one after the other
-                if spent + float(part[member]) <= self._allowed:
+                if spent + float(part[member]) <= room:
                     keep.append(member)
                     spent += float(part[member])
             keep = keep or [min(range(self._members), key=lambda member: float(part[member]))]
