@@ -184,7 +184,7 @@ def goals(streams: Sequence[str], trials: Trials) -> list[dict[str, Any]]:
         common.target(f"points behind its best member, at most ({worst[1]})", "<= 0.5", worst[0]),
         common.target(f"points lost with half of the cost, at most ({most[1]})", "<= 0.3", most[0]),
         common.target(
-            "CPU time with half of the cost, of that with all members, median over streams",
+            "CPU time with half of the cost, of all members, median over streams",
             "<= 0.5",
             statistics.median(costs) if costs else None,
         ),
