@@ -112,7 +112,8 @@ class Kafka(Stream):
     def open(self, position: Json = None, *, size: int = 256) -> Iterator[Block]:
         offsets, events = _offsets(position, self.topics), self._events
         with self._reader() as reader:
-            reader.begin(offsets if offsets is not None else self._first, None if self.follow else self._ends)
+            first = {} if self.follow else self._first  # what is gone since is not missed by one that only follows
+            reader.begin(first if offsets is None else offsets, None if self.follow else self._ends)
             given = clock.monotonic()
             while not reader.ended:
                 messages = reader.take(size, _IDLE_SECONDS)
