@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mapsto.kinds import ColumnType, Task
+from mapsto.kinds import ColumnType, Network, Package, Task
 from mapsto.nn.online.loop import Online
 from mapsto.nn.online.members import Member, OneMember, OptionalMember, member_from
 
@@ -67,7 +67,21 @@ class React(Online):
     }
 
     @classmethod
+    def _standing(
+        cls, base: Network | Package | None, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task
+    ) -> StreamLearner:
+        if all(member_from(node).encodes for node in (fields["learner"], fields["challenger"]) if node is not None):
+            return super()._standing(base, fields, types, task)
+        return cls._made_of(fields, types, task, base)
+
+    @classmethod
     def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
+        return cls._made_of(fields, types, task, None)
+
+    @classmethod
+    def _made_of(
+        cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task, base: Network | Package | None
+    ) -> StreamLearner:
         from mapsto.nn.online.reactions.learner import ReactingLearner, Settings
 
         member = member_from(fields["learner"])
@@ -87,6 +101,7 @@ class React(Online):
                 seed=int(fields["seed"]),
             ),
             most_late=int(fields["late"]),
+            base=base,
         )
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.errors import SpecError
-from mapsto.kinds import ColumnType, Task
+from mapsto.kinds import ColumnType, Network, Package, Task
 from mapsto.nn.online.loop import Online
 from mapsto.nn.online.members import Member, MemberList, member_from
 
@@ -73,7 +73,21 @@ class Select(Online):
             )
 
     @classmethod
+    def _standing(
+        cls, base: Network | Package | None, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task
+    ) -> StreamLearner:
+        if all(member.encodes for member in _members(fields, task)):
+            return super()._standing(base, fields, types, task)
+        return cls._made_of(fields, types, task, base)
+
+    @classmethod
     def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
+        return cls._made_of(fields, types, task, None)
+
+    @classmethod
+    def _made_of(
+        cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task, base: Network | Package | None
+    ) -> StreamLearner:
         from mapsto.nn.online.selection.halving import Halving
         from mapsto.nn.online.selection.learner import SelectionLearner
         from mapsto.nn.online.selection.linucb import LinUcb
@@ -88,6 +102,7 @@ class Select(Online):
             chooser=choosers[fields["how"]](len(members), share=float(fields["share"]), seed=int(fields["seed"])),
             by=str(fields["by"]),
             most_late=int(fields["late"]),
+            base=base,
         )
 
     @classmethod

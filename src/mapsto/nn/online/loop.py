@@ -100,9 +100,15 @@ class Online(Process[None | Network | Package | Model, Model]):
         )
 
     @classmethod
-    def made(cls, fields: Mapping[str, Json], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
-        """The live learner by the fields that are not at their default, as a member of another; see `_learner`."""
-        return cls._learner(cls.completed(fields), types, task)
+    def made(
+        cls,
+        fields: Mapping[str, Json],
+        types: Mapping[str, ColumnType],
+        task: Task,
+        base: Network | Package | None = None,
+    ) -> StreamLearner:
+        """The live learner by the fields that are not at their default, as a member of another; see `_standing`."""
+        return cls._standing(base, cls.completed(fields), types, task)
 
     @classmethod
     def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:

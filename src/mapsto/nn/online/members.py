@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mapsto import discovery
 from mapsto.errors import MapstoError, SpecError, nearest
-from mapsto.kinds import ColumnType, EventSignature, Frozen, Json, Task
+from mapsto.kinds import ColumnType, EventSignature, Frozen, Json, Network, Package, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,13 +54,18 @@ class Member(Frozen):
         """The version of its mapping, by which a step that holds it has another key where that has another."""
         return int(self._mapping.version)
 
-    def made(self, types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
-        """The live learner at its beginning; see `Online._learner`. Raises `SpecError` where it cannot learn such labels."""
+    @property
+    def encodes(self) -> bool:
+        """Whether a network before it is its encoder; otherwise it trains that network."""
+        return bool(getattr(self._mapping, "encodes", True))
+
+    def made(self, types: Mapping[str, ColumnType], task: Task, base: Network | Package | None = None) -> StreamLearner:
+        """The live learner at its beginning; see `Online._standing`. Raises `SpecError` where it cannot learn such labels."""
         mapping = self._mapping
         if task not in mapping.tasks:
             kinds = {"classes": "classes", "values": "numbers"}
             raise SpecError(f"{self.learner} does not learn {kinds[task]}", where="members", hint="leave it out")
-        return mapping.made(self.fields, types, task)
+        return mapping.made(self.fields, types, task, base)
 
     def cost(self, inputs: int, classes: int) -> float:
         """What an event costs it, in microseconds of one core by its mapping's formula."""
@@ -165,11 +170,12 @@ def restored(
     arrays: Mapping[str, NDArray[np.generic]],
     values: Mapping[str, Json],
     types: Mapping[str, ColumnType],
+    base: Network | Package | None = None,
 ) -> StreamLearner:
     """The learner that `arrays_of` under the name `at` and `values_of` hold. Raises `ValueError` or `LookupError` where they do not fit."""
     if values["version"] != member.fingerprint():
         raise ValueError(f"{member.learner} was of version {values['version']}, and is of {member.fingerprint()} now")
-    learner = member.made(types, task)
+    learner = member.made(types, task, base)
     own = {name.removeprefix(f"{at}."): array for name, array in arrays.items() if name.startswith(f"{at}.")}
     signature = EventSignature.from_plain(cast("Mapping[str, Any]", values["signature"]))
     learner.restore(signature, own, cast("Mapping[str, Any]", values["values"]))

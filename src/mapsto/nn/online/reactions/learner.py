@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from mapsto.kinds import Block, ColumnType, EventSignature, Task
+from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Task
 from mapsto.nn.online.draws import number_below
 from mapsto.nn.online.drift.monitor import Monitor
 from mapsto.nn.online.head import Head, RowColumn
@@ -89,6 +89,8 @@ class ReactingLearner(StreamLearner):
         What is done, and how.
     most_late
         Questions that are kept for labels that come late.
+    base
+        The network that members stand on, where one of them trains it.
     """
 
     def __init__(
@@ -100,12 +102,13 @@ class ReactingLearner(StreamLearner):
         *,
         settings: Settings,
         most_late: int,
+        base: Network | Package | None = None,
     ) -> None:
         self.task = task
         self.aside = {}
         self._specs = {"active": member, "challenger": challenger, "candidate": member}
-        self._types, self._settings = dict(types), settings
-        self._live: dict[str, StreamLearner] = {"active": member.made(types, task)}
+        self._types, self._settings, self._base = dict(types), settings, base
+        self._live: dict[str, StreamLearner] = {"active": member.made(types, task, base)}
         """The one that answers; a challenger and a candidate for its place while there are some."""
         self._of: Member = member
         """What the one that answers is: a challenger may have taken its place."""
@@ -423,7 +426,7 @@ class ReactingLearner(StreamLearner):
     def _fresh(self, role: str, count: int) -> StreamLearner:
         """A learner at its beginning that has learnt the last events."""
         spec = self._of if role == "active" else self._specs[role]
-        learner = spec.made(self._types, self.task)
+        learner = spec.made(self._types, self.task, self._base)
         events = self._recent.last(count)
         if events:
             learner.learn(block_of([x for x, _ in events], [y for _, y in events], self.task))
@@ -518,7 +521,7 @@ class ReactingLearner(StreamLearner):
 
     def _restored(self, stored: _Stored, spec: Member) -> StreamLearner:
         arrays = {f"it.{name}": array for name, array in stored.arrays.items()}
-        return restored(spec, self.task, "it", arrays, stored.values, self._types)
+        return restored(spec, self.task, "it", arrays, stored.values, self._types, self._base)
 
     # -- state
 
@@ -569,7 +572,8 @@ class ReactingLearner(StreamLearner):
         nodes = {str(spec.node()): spec for spec in self._specs.values()}
         self._of = nodes[str(live["active"]["node"])]
         self._live = {
-            role: restored(self._spec(role), self.task, role, arrays, each, self._types) for role, each in live.items()
+            role: restored(self._spec(role), self.task, role, arrays, each, self._types, self._base)
+            for role, each in live.items()
         }
         self._classes = {name: place for place, name in enumerate(signature.classes)}
         if len(self._classes) < len(signature.classes):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from mapsto.kinds import Block, ColumnType, EventSignature, Task
+from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Task
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner
 from mapsto.nn.online.members import Member, arrays_of, restored, values_of
@@ -63,6 +63,8 @@ class SelectionLearner(StreamLearner):
         The column that says whose an event is; empty for none.
     most_late
         Questions that are kept for labels that come late.
+    base
+        The network that members stand on, where one of them trains it.
     """
 
     def __init__(
@@ -74,11 +76,13 @@ class SelectionLearner(StreamLearner):
         chooser: Chooser,
         by: str,
         most_late: int,
+        base: Network | Package | None = None,
     ) -> None:
         self.task = task
         self.aside = {}
         self._specs, self._types = tuple(members), dict(types)
-        self._members = [member.made(types, task) for member in members]
+        self._base = base
+        self._members = [member.made(types, task, base) for member in members]
         self._chooser, self._by = chooser, by
         self._mixture = mixture_of(task, len(members))
         self._users: dict[str, NDArray[np.float64]] = {}
@@ -407,7 +411,7 @@ class SelectionLearner(StreamLearner):
         if len(kept) != len(self._specs):
             raise ValueError(f"{len(kept)} members in place of {len(self._specs)}")
         self._members = [
-            restored(spec, self.task, f"member{at}", arrays, kept[at], self._types)
+            restored(spec, self.task, f"member{at}", arrays, kept[at], self._types, self._base)
             for at, spec in enumerate(self._specs)
         ]
         self._classes = {name: place for place, name in enumerate(signature.classes)}
