@@ -20,7 +20,7 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Block, Column, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
 from mapsto.nn.export.package import put, text_of
 from mapsto.nn.online.dataset_events import unlabelled
-from mapsto.nn.online.encoder import EMBEDDING, encoder_of
+from mapsto.nn.online.encoder import EMBEDDING, EncodedLearner, encoder_of
 from mapsto.nn.online.event_rows import OTHERS
 from mapsto.nn.online.head import RowColumn
 from mapsto.nn.online.learning import StreamLearner
@@ -42,8 +42,15 @@ _FORMAT = 4
 def hosted_model(value: Model, stream: Stream | None, ctx: Context, *, samples: int, where: str) -> Package:
     """The model as a package; parameters as of `packaged_model`.
 
-    Raises `DomainError` where it has learnt nothing yet, or takes columns that a package's rows cannot hold.
+    Raises `DomainError` where it has learnt nothing yet, takes columns that a package's rows cannot hold, or trains a network as a member.
     """
+    learner = cast("StreamLearner", value.open())
+    if value.base is not None and _encodes(value) and not isinstance(learner, EncodedLearner):
+        raise DomainError(
+            f"a member of {value.learner} trains the network that it stands on, which no package holds",
+            where=where,
+            hint="package a model of that member alone, such as online.finetune",
+        )
     layout = _layout(value)
     of_values = value.values.get("task", "classes") == "values"
     classes = ("value",) if of_values else value.signature.classes
@@ -54,7 +61,6 @@ def hosted_model(value: Model, stream: Stream | None, ctx: Context, *, samples: 
         signature = dataclasses.replace(signature, answers="values")
     contents, folder = saved(value), ctx.scratch()
     run = opened(put(contents, folder))
-    learner = cast("StreamLearner", value.open())
     unit = 1.0 if of_values else None
     found = parity(learner, signature, run, events(stream, signature, layout, samples), unit, where)
     manifest: dict[str, Any] = {
@@ -78,7 +84,7 @@ def opened(files: Mapping[str, Path]) -> Run:
     Raises `StoreError` where the model is not whole or of another version, `MissingExtra` where its learner needs what is not installed.
     """
     model = loaded(files)
-    if not getattr(discovery.find("mappings", model.learner), "encodes", True):
+    if not _encodes(model):
         return _of_trained(cast("StreamLearner", model.open()))
     encoder = None if model.base is None else encoder_of(model.base)
     learner, layout = dataclasses.replace(model, base=None).open(), _layout(model)
@@ -95,6 +101,11 @@ def opened(files: Mapping[str, Path]) -> Run:
         return answers if of_values else np.log(np.maximum(answers, 1e-300))
 
     return run
+
+
+def _encodes(model: Model) -> bool:
+    """Whether the network that it stands on makes features for it, and does not learn itself."""
+    return bool(getattr(discovery.find("mappings", model.learner), "encodes", True))
 
 
 def _of_trained(learner: StreamLearner) -> Run:

@@ -174,6 +174,9 @@ class ReactingLearner(StreamLearner):
     def snapshot(self) -> tuple[TabularSnapshot, tuple[RowColumn, ...]] | None:
         return self._active.snapshot() if tuple(self._active.signature.classes) == tuple(self._classes) else None
 
+    def network(self) -> Network | None:
+        return self._active.network() if tuple(self._active.signature.classes) == tuple(self._classes) else None
+
     def tables(self) -> list[dict[str, Any]]:
         if "recall" not in self._settings.reactions:
             return []
