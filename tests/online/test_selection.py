@@ -117,7 +117,7 @@ def test_who_is_followed_is_learnt_for_each_user(tmp_path: Path) -> None:
 def test_values_are_mixed_too_and_by_default_of_those_that_learn_values() -> None:
     model = online.select(stream=streams.friedman(events=1200), every=400)(None)
     learner = model.open()
-    assert learner.names == ["tabular 1", "tabular 2"]
+    assert learner.names == ["tabular, preset fast", "tabular"]
     block = next(streams.friedman(events=50, seed=3).open())
     answers = learner.predict(block)[:, 0]
     assert np.abs(answers - block.y).mean() < np.abs(block.y - block.y.mean()).mean()

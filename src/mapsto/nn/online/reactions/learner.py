@@ -162,9 +162,6 @@ class ReactingLearner(StreamLearner):
         found, self._happened = self._happened, []
         return found
 
-    def shares(self) -> Mapping[str, float]:
-        return self._active.shares()
-
     def importance(self) -> Mapping[str, float]:
         return self._active.importance()
 

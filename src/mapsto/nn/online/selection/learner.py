@@ -119,9 +119,18 @@ class SelectionLearner(StreamLearner):
 
     @property
     def names(self) -> list[str]:
-        """Of the members: those of which there are two have a number."""
+        """Of the members: those of which there are two have their fields beside, or a number."""
         shorts = [spec.short for spec in self._specs]
-        return [name if shorts.count(name) == 1 else f"{name} {place + 1}" for place, name in enumerate(shorts)]
+        found = [
+            spec.short
+            if shorts.count(spec.short) == 1
+            else ", ".join([spec.short, *(f"{field} {value}" for field, value in spec.fields.items())])
+            for spec in self._specs
+        ]
+        return [
+            name if found.count(name) == 1 else f"{name}, {found[: place + 1].count(name)}"
+            for place, name in enumerate(found)
+        ]
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
         rows: list[NDArray[np.float64]] = [np.zeros(0)] * len(block)
