@@ -113,7 +113,7 @@ def test_a_trial_of_another_version_counts_as_not_run(streams: ModuleType, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["class_incremental", "resume", "stream_tabular"])
+@pytest.mark.parametrize("name", ["class_incremental", "language", "resume", "stream_tabular"])
 def test_a_benchmark_of_streams_runs_with_small_settings(name: str, streams: ModuleType) -> None:
     tree = run_benchmark(name, quick=True)
     assert tree["rows"]
@@ -121,6 +121,10 @@ def test_a_benchmark_of_streams_runs_with_small_settings(name: str, streams: Mod
         run = {row["learner"]: row["accuracy"] for row in tree["rows"] if row["seeds"]}
         assert {learner.name for learner in streams.VARIANTS} <= set(run)
         assert min(run[learner.name] for learner in streams.VARIANTS) > 75
+    elif name == "language":  # a few thousand bytes are too few for its goals
+        found = {row["model"]: row["all"] for row in tree["rows"]}
+        assert found["whole"] < min(found["n-gram alone"], found["network alone"])
+        assert all(isinstance(value, float) for model, value in found.items() if model != "PPMd")
     else:  # small settings are judged by what does not hang on the machine
         goals = [entry for entry in tree["targets"] if "MiB" not in entry["what"]]
         assert [entry["what"] for entry in goals if not entry["met"]] == []

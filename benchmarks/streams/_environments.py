@@ -1,4 +1,4 @@
-"""Environments of their own for the peers of the stream benchmarks: river, and MOA through CapyMOA, which needs Java.
+"""Environments of their own for the peers of the stream benchmarks: river, MOA through CapyMOA, which needs Java, and PPMd.
 
 They lie in ``$MAPSTO_BENCH/peers``, by default ``runs/bench/peers``, and are made at the first use.
 """
@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 
 PINS = {
+    "ppmd": ("pyppmd==1.3.1",),
     "river": ("river==0.26.1", "numpy==2.4.6", "scipy==1.17.1", "pandas==2.3.3"),
     "moa": (
         "capymoa==0.15.1",

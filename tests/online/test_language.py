@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from mapsto.context import Context
 from mapsto.data.streams.bytes import Bytes
 from mapsto.data.streams.drift import Drift
 from mapsto.data.text.byte_names import BYTE_NAMES
-from mapsto.errors import DomainError
-from mapsto.kinds import Block, Model
+from mapsto.errors import DomainError, StoreError
+from mapsto.kinds import Block, EventSignature, Model
 from mapsto.mappings.online.language import Language
 
 SMALL: dict[str, Any] = {"hidden": 16, "chunk": 8, "table_bits": 12, "memory": 20_000, "rate": 0.005}
@@ -116,6 +117,40 @@ def test_a_model_of_other_fields_is_refused(rhyme: Path) -> None:
     model, _ = learn(text(rhyme, (0, 100)))
     with pytest.raises(DomainError, match="with hidden 16, not 32"):
         learn(text(rhyme), model, hidden=32)
+
+
+def test_a_state_that_does_not_fit_is_refused(rhyme: Path) -> None:
+    model, _ = learn(text(rhyme, (0, 999)))
+    for name, array in model.arrays.items():
+        if not len(array):  # adapters, where there are none
+            continue
+        for wrong in (
+            array[:-1],
+            np.concatenate((array, array[:1])),
+            array.astype("<f8" if array.dtype != "<f8" else "<f4"),
+        ):
+            with pytest.raises(StoreError, match=r"is not as online\.language makes it"):
+                replace(model, arrays={**model.arrays, name: wrong}).open()
+        if array.dtype.kind == "f":
+            with pytest.raises(StoreError, match=r"is not as online\.language makes it"):
+                replace(model, arrays={**model.arrays, name: np.full_like(array, np.nan)}).open()
+    with pytest.raises(StoreError):
+        replace(model, signature=EventSignature(classes=("a",))).open()
+
+
+def test_a_state_of_any_values_does_no_harm(rhyme: Path) -> None:
+    """What is read from a file may hold anything: it is refused, or learnt on with."""
+    model, _ = learn(text(rhyme, (0, 999)))
+    draw = np.random.default_rng(0)
+    block = next(text(rhyme).open(size=100))
+    for name, array in model.arrays.items():
+        if array.dtype.kind != "f":
+            wild = np.frombuffer(draw.bytes(array.nbytes), array.dtype)
+            try:
+                learner = replace(model, arrays={**model.arrays, name: wild}).open()
+            except StoreError:
+                continue
+            assert np.isfinite(learner.learn(block)).all(), name
 
 
 def test_the_text_may_change_by_drift(tmp_path: Path, rhyme: Path) -> None:

@@ -54,7 +54,7 @@ class LanguageFields(NamedTuple):
     memory: int = 1_000_000
     update: str = "all"
     rank: int = 8
-    rate: float = 0.002
+    rate: float = 0.0015
     seed: int = 0
 
 

@@ -104,10 +104,7 @@ class Lists {
   static constexpr int kUnit = 12;  // of a count: one time
 
  private:
-#ifndef FADE
-#define FADE 64
-#endif
-  static constexpr int kFade = FADE;  // of 256: what others lose
+  static constexpr int kFade = 16;  // of 256: what others lose
 
   std::size_t stride() const { return 2 + 2 * static_cast<std::size_t>(width_); }
   const std::uint8_t* slot(std::size_t place) const { return slots_.data() + place * stride(); }

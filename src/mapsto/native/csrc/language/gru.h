@@ -141,11 +141,12 @@ class Gru {
     for (const std::int32_t at : lane_at_) require(at >= -1 && at < kChunksOfPiece, "a place behind a piece's end");
     online::require_finite(weights_, "the network's weights are not finite");
     online::require_finite(state_, "the network's state is not finite");
+    online::require_finite(live_, "what the network keeps of a chunk is not finite");
     online::require_finite(live_p_, "the network's answers are not finite");
     if (f_.update == Update::kAdapters && adapters_.empty()) {
       new_adapters();
       begin_moments();
-    } else if (f_.update != Update::kAdapters && (!adapters_.empty() || first_.size() != trained())) {
+    } else if (f_.update == Update::kNone || (f_.update == Update::kAll && (!adapters_.empty() || first_.empty()))) {
       base_.clear();  // they are in the weights already
       adapters_.clear();
       begin_moments();
@@ -155,6 +156,7 @@ class Gru {
     online::require_finite(adapters_, "the adapters are not finite");
     require(first_.size() == trained() && second_.size() == trained(), "moments of another number of weights");
     online::require_finite(first_, "the moments are not finite");
+    for (const double power : {first_power_, second_power_}) require(power >= 0.0 && power <= 1.0, "powers beyond 0 and 1");
     for (const float value : second_) require(value >= 0.0f && value - value == 0.0f, "the moments are not finite");
     transposed_ = false;
     answered_ = false;
@@ -165,6 +167,7 @@ class Gru {
   static constexpr int kOld = 0, kR = 1, kZ = 2, kN = 3, kUn = 4, kNew = 5;
   static constexpr int kLately = 24;  // the latest pieces
   static constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
+  static constexpr double kHurry = 3.0, kHurrySteps = 1500.0;  // the first steps are so many times longer than later ones
   static constexpr float kEpsilon = 1e-8f, kMostNorm = 1.0f;
 
   std::size_t piece_length() const { return static_cast<std::size_t>(f_.chunk) * kChunksOfPiece + 1; }
@@ -377,7 +380,8 @@ class Gru {
   }
 
   void adam(float* values, const float* gradient, std::size_t at, std::size_t count, float scale) {
-    const auto rate = static_cast<float>(f_.rate / (1.0 - first_power_));
+    const double now = f_.rate * (1.0 + kHurry / (1.0 + static_cast<double>(steps_) / kHurrySteps));
+    const auto rate = static_cast<float>(now / (1.0 - first_power_));
     const auto root = static_cast<float>(1.0 / (1.0 - second_power_));
     constexpr auto b1 = static_cast<float>(kBeta1), b2 = static_cast<float>(kBeta2);
     float *first = first_.data() + at, *second = second_.data() + at;

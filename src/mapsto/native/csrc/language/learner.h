@@ -162,13 +162,8 @@ class Learner {
   static constexpr int kLevels = 16, kMeanings = kLevels * kLevels * 3;
   static constexpr int kPastBits = 20, kPlaceBits = 18, kLeastMatch = 6;
   static constexpr int kSizes[kSets] = {kNodes, 8 * 4 * 9, 256 * 9};
-#ifndef MIXRATE
-#define MIXRATE 0.004f
-#define LASTRATE 0.002f
-#define LOWLIMIT 250
-#define MEANLIMIT 400
-#endif
-  static constexpr float kRate = MIXRATE, kLastRate = LASTRATE;
+  static constexpr float kRate = 0.004f, kLastRate = 0.002f;  // of the mixers' first and second layer
+  static constexpr int kLowLimit = 250, kMeaningLimit = 400;  // probabilities follow the last bits, about as many as these
 
   static bool is_letter(std::uint8_t byte) { return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') || byte >= 128; }
 
@@ -282,10 +277,10 @@ class Learner {
       }
       both_.learn(node, x, chosen, bit, kRate, kLastRate);
       contexts_.learn(node, x, chosen, bit, kRate, kLastRate);
-      low_.update(node, bit, LOWLIMIT);
-      low_.update(first + node, bit, LOWLIMIT);
+      low_.update(node, bit, kLowLimit);
+      low_.update(first + node, bit, kLowLimit);
       for (int list = 0; list < kLists; ++list)
-        if (found_[list] && counts_[list][node]) meanings_[list].update(meaning_[list][node], bit, MEANLIMIT);
+        if (found_[list] && counts_[list][node]) meanings_[list].update(meaning_[list][node], bit, kMeaningLimit);
     }
     parts[0] = p;
     if (f_.frozen) return;
