@@ -233,6 +233,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"{draw.normal(4 * (i % 2)):.3f},{draw.normal():.3f},{'yes' if i % 2 else 'no'}" for i in range(20)]
     (folder / "book.txt").write_text("Row, row, row your boat, gently down the stream.\n" * 20, encoding="utf-8")
     (folder / "table.csv").write_text("\n".join(["a,b,column", *rows]) + "\n", encoding="utf-8")
+    ratings = [f"{i % 7}\t{i % 5}\t{1 + i % 3}\t{880_000_000 + i}" for i in range(60)]
+    (folder / "u.data").write_text("\n".join(ratings) + "\n", encoding="utf-8")
+    (folder / "users.csv").write_text("user\n1\n2\n", encoding="utf-8")
+    (folder / "offers.csv").write_text("user,item\n1,2\n2,3\n", encoding="utf-8")
     tiny_encoder(folder / "encoder")
     for name in ("intents", "held_out", "pairs"):
         write_table(folder / f"{name}.csv", [(f"{text} {i}", intent) for i in range(4) for text, intent in ROWS])
@@ -249,6 +253,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mapsto("run", "tiny.yaml", "--out", "runs/demo", "--threads", 1, code=0)
         mapsto("stream", "table.csv", "--target", "column", code=0)
         mapsto("stream", "book.txt", "--learner", "online.language", code=0)
+        mapsto("stream", "u.data", "--target", "rating", "--learner", "online.recommend", code=0)
         mapsto("keys", "make", "runs/demo", "--name", "phone", code=0)
         _promoted(folder / "runs" / "demo" / "package")
         mapsto("state", "backup", "runs/demo", "--out", "sunday.sqlite", code=0)

@@ -89,7 +89,7 @@ def test_numbers_are_names_and_what_is_unknown_gets_the_baseline():
 
 
 def test_odd_labels_and_items_beyond_the_catalogue_are_set_aside():
-    learner = Recommend._learner(Recommend._completed({"catalogue": 2}), {}, "values")
+    learner = Recommend._learner(Recommend.completed({"catalogue": 2}), {}, "values")
     scores = learner.learn(asked(["a", "a", "b", "b"], ["x", "y", "z", "x"], [4.0, math.nan, 3.0, math.inf]))
     assert np.isnan(scores[1:]).tolist() == [[True], [False], [True]]  # y was not met, so that z has room
     assert learner.aside == {"an empty, NaN or infinite label": 2}
@@ -106,7 +106,7 @@ def test_the_user_who_was_idle_longest_is_given_up():
 
 
 def test_one_user_and_one_item_of_one_rating():
-    learner = Recommend._learner(Recommend._completed({}), {}, "values")
+    learner = Recommend._learner(Recommend.completed({}), {}, "values")
     for _ in range(20):
         scores = learner.learn(asked(["a"], ["x"], [3.0]))
     assert scores.item() == 3.0
@@ -114,7 +114,7 @@ def test_one_user_and_one_item_of_one_rating():
 
 
 def test_a_late_label_is_learnt_with_what_was_answered():
-    learner = Recommend._learner(Recommend._completed({}), {}, "values")
+    learner = Recommend._learner(Recommend.completed({}), {}, "values")
     learner.learn(asked(["a", "b"], ["x", "x"], [4.0, 2.0]))
     before = learner.learn(asked(["a"], ["y"], ids=["q"]))
     learner.learn(asked(["a"] * 5, ["z"] * 5, [1.0] * 5))
@@ -128,20 +128,20 @@ def test_a_late_label_is_learnt_with_what_was_answered():
 
 def test_columns_are_found_or_asked_for():
     words = {"who": "word", "what": "word"}
-    assert Recommend._learner(Recommend._completed({}), words, "values")._names == ("who", "what")
+    assert Recommend._learner(Recommend.completed({}), words, "values")._names == ("who", "what")
     with pytest.raises(DomainError, match="user and item"):
-        Recommend._learner(Recommend._completed({}), {**words, "where": "word"}, "values")
+        Recommend._learner(Recommend.completed({}), {**words, "where": "word"}, "values")
     with pytest.raises(DomainError, match="no column 'whom'"):
-        Recommend._learner(Recommend._completed({"user": "whom"}), words, "values")
+        Recommend._learner(Recommend.completed({"user": "whom"}), words, "values")
     with pytest.raises(SpecError, match="clicks"):
-        Recommend._learner(Recommend._completed({"members": ("sequence",)}), words, "values")
+        Recommend._learner(Recommend.completed({"members": ("sequence",)}), words, "values")
 
 
 def test_other_columns_help_ratings():
     rng = np.random.default_rng(0)
     told = {}
     for of_mood in (True, False):
-        learner = Recommend._learner(Recommend._completed({}), {}, "values")
+        learner = Recommend._learner(Recommend.completed({}), {}, "values")
         errors = []
         for _ in range(40):
             mood = rng.normal(size=32)
@@ -155,7 +155,7 @@ def test_other_columns_help_ratings():
 
 def test_clicks_follow_what_the_user_chose_last():
     rng = np.random.default_rng(0)
-    learner = Recommend._learner(Recommend._completed({}), {}, "classes")
+    learner = Recommend._learner(Recommend.completed({}), {}, "classes")
     at = dict.fromkeys("abcdef", 0)
     hits = []
     for _ in range(600):

@@ -44,6 +44,7 @@ def test_the_shipped_recipes_are_these() -> None:
         "vgg_cifar",
         "stream_language",
         "stream_memory",
+        "stream_recommend",
         "stream_table",
         "whole",
         *COMPRESS,
@@ -167,6 +168,18 @@ def test_quick_stream(tmp_path: Path) -> None:
     assert step["account"]["figures"]["accuracy"] > 80, (
         "a tenth of the labels is wrong, and the first hundred answers are none"
     )
+
+
+def test_quick_stream_of_ratings(tmp_path: Path) -> None:
+    report = run("stream_recommend", tmp_path)
+    (step,) = report["steps"]
+    assert step["account"]["labels"] == 1500
+    assert step["account"]["figures"]["rmse"] < step["account"]["baselines"]["mean"]
+    assert {table["title"].partition(",")[0] for table in step["account"]["tables"]} == {
+        "Members",
+        "New and known users",
+        "New and known items",
+    }
 
 
 def test_quick_stream_of_a_text(tmp_path: Path) -> None:

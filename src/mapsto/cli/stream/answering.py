@@ -30,6 +30,7 @@ def predict(
     as_json: bool,
     *,
     explain: bool,
+    top: int | None = None,
 ) -> None:
     """Answer a stream with a model, which learns nothing from it; columns that are not named are those that it learnt from."""
     import numpy as np
@@ -47,6 +48,14 @@ def predict(
         )
     fields = _with_learnt(fields, name, file, form)
     source = stream_of(node_of_file(file, form, {**fields, "task": "values" if values else None}))
+    if top is not None:
+        from mapsto.cli.stream.recommending import recommend
+
+        if explain:
+            raise SpecError("what is recommended is not explained", where="--explain", hint="leave one of them out")
+        count = recommend(model, source, top, predictions, as_json=as_json)
+        print_note(f"{count:,} events answered by {model.learner} after {model.events:,} events ({digest[:12]})")
+        return
     learner, classes = model.open(), model.signature.classes
     sink = PredictionFile(predictions, values=values, as_json=as_json)
     if explain and not sink.is_json:

@@ -103,6 +103,12 @@ def stream(
     temperature: Annotated[
         float, typer.Option(min=0.0, help="With --continue: how freely it draws; 0 is always the likeliest byte.")
     ] = 0.8,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --from: of each event's user the so many items that are recommended, best first."
+        ),
+    ] = None,
     store: StoreOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds what is drawn.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but warnings and the result.")] = False,
@@ -167,10 +173,14 @@ def stream(
         elif form == "bytes":
             read_on(file, model, store, predictions, as_json)
         else:
-            predict(file, form, fields, task, model, store, predictions, as_json or explain, explain=explain)
+            predict(file, form, fields, task, model, store, predictions, as_json or explain, explain=explain, top=top)
         return
     if continued is not None:
         raise SpecError("a text is gone on with by a model", where="--continue", hint="give it with --from")
+    if top is not None:
+        raise SpecError(
+            "items are recommended with the model that has learnt", where="--top", hint="give it with --from"
+        )
     if explain:
         raise SpecError(
             "answers are explained with the model that has learnt", where="--explain", hint="give it with --from"

@@ -34,10 +34,15 @@ def source_of(
     file: str, form: str | None, fields: dict[str, Any], task: Task, quiet: bool
 ) -> tuple[dict[str, Any], str]:
     """The stream as in a recipe, and what its labels are."""
-    from mapsto.cli.stream.sources import node_of_file, stream_of, task_of, times_in
+    from mapsto.cli.stream.sources import node_of_file, says_its_task, stream_of, task_of, times_in
 
     node = node_of_file(file, form, fields)
     chosen = task.value
+    if says_its_task(node):
+        known = stream_of(node).task
+        if chosen not in ("auto", known):
+            raise SpecError(f"the target holds {known}", where="--task", hint="leave it out")
+        return node, known
     if task is Task.AUTO:
         chosen = "classes"
         if form != "bytes" and file != "-" and not fields["follow"]:

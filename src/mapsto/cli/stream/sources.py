@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -13,7 +14,7 @@ from mapsto.kinds import Stream
 from mapsto.recipe.nodes import data_from_node
 from mapsto_runtime.shown import short
 
-__all__ = ["another", "node_of_file", "own_target", "size_of", "stream_of", "task_of", "times_in"]
+__all__ = ["another", "node_of_file", "own_target", "says_its_task", "size_of", "stream_of", "task_of", "times_in"]
 
 _BY_ENDING = {
     ".csv": "csv",
@@ -26,11 +27,12 @@ _BY_ENDING = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-_FOLDER = "folder"
+_FOLDER, _MOVIELENS = "folder", "movielens"
 _KAFKA, _FEEDBACK = "kafka://", "feedback:"
 _LABEL = "label"
 """What is learnt of feedback."""
 _BYTES = "bytes"
+_OF_MOVIELENS = ("u.data", "ratings.dat", "ratings.csv")
 _MOST_CLASSES = 20
 """Whole numbers of more different values than these are taken for values, as by ``mapsto adapt``."""
 _HEAD = 1000
@@ -50,6 +52,8 @@ def node_of_file(file: str, form: str | None, fields: dict[str, Any]) -> dict[st
     known = discovery.entries("streams")
     if name not in known:
         raise SpecError(f"there is no stream '{name}'", where=file, hint=nearest(name, known))
+    if name == _MOVIELENS:
+        return {name: {"file": file, **_of_movielens(file, fields)}}
     place = {_FOLDER: "folder", _BYTES: "files"}.get(name, "file")
     return {name: {place: [file] if name == _BYTES else file, **given}}
 
@@ -57,6 +61,26 @@ def node_of_file(file: str, form: str | None, fields: dict[str, Any]) -> dict[st
 def own_target(file: str) -> str | None:
     """What is learnt of a stream that says it itself; None of others."""
     return _LABEL if file.startswith(_FEEDBACK) else None
+
+
+def says_its_task(node: Mapping[str, Any]) -> bool:
+    """Whether what a stream of the node learns is known without a look at its events."""
+    return _MOVIELENS in node
+
+
+def _of_movielens(file: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The target, which is all that can be chosen of MovieLens' files. Raises `SpecError` for others."""
+    for role in ("features", "id", "time", "follow"):
+        if fields.get(role):
+            raise SpecError(
+                "MovieLens' files have columns of their own",
+                where=f"{file}, --{role}",
+                hint="leave it out, or name another --format",
+            )
+    target = fields.get("target")
+    if target not in (None, "rating", "item"):
+        raise SpecError("MovieLens' files have no such column", where=f"--target {target}", hint="name rating or item")
+    return {} if target is None else {"target": target}
 
 
 def stream_of(node: dict[str, Any]) -> Stream:
@@ -122,12 +146,29 @@ def size_of(file: str, form: str | None, *, follow: bool) -> int | None:
         return None
 
 
+def _has_columns_of_movielens(file: str) -> bool:
+    """Whether the first line holds a user, an item, a rating and a time, or the header of ``ratings.csv``."""
+    from mapsto.data.io.download import locate
+
+    try:
+        with locate(file, what="the stream").open(encoding="utf-8", errors="replace") as lines:
+            first = lines.readline(1000).strip()
+    except (DataError, OSError):  # which whoever reads it will say
+        return False
+    cells = re.split(r"\t|::|,", first)
+    return len(cells) == 4 and (first == "userId,movieId,rating,timestamp" or all(_is_number(cell) for cell in cells))
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", cell) is not None
+
+
 def another(file: str, form: str | None) -> str:
     """What stands in a hint for another stream of the same kind: ``FILE.csv``."""
     if file.startswith((_KAFKA, _FEEDBACK)):
         return f"{_KAFKA}HOST:PORT/TOPIC" if file.startswith(_KAFKA) else f"{_FEEDBACK}MODEL@STATE"
     kind = form or _form(file)
-    return {_FOLDER: "FOLDER", _BYTES: "FILE.txt"}.get(kind, f"FILE.{kind}")
+    return {_FOLDER: "FOLDER", _BYTES: "FILE.txt", _MOVIELENS: "FILE.csv"}.get(kind, f"FILE.{kind}")
 
 
 def _form(file: str) -> str:
@@ -138,6 +179,8 @@ def _form(file: str) -> str:
     if path.is_dir():
         return _FOLDER
     ending = path.suffix.lower()
+    if path.name in _OF_MOVIELENS and _has_columns_of_movielens(file):
+        return _MOVIELENS
     if ending in _BY_ENDING:
         return _BY_ENDING[ending]
     if not path.exists():

@@ -11,6 +11,7 @@ from pydantic import Field
 from mapsto.kinds import Block, Json, Stream
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["Indexed"]
@@ -29,6 +30,10 @@ class Indexed(Stream):
     def rows(self, start: int, stop: int) -> tuple[Mapping[str, NDArray[Any]], NDArray[Any]]:
         """The columns and labels of the rows from `start` up to `stop`."""
 
+    def times(self, numbers: NDArray[Any]) -> NDArray[np.float64]:
+        """When the rows of these numbers happened, seconds: a row a second where a stream does not say otherwise."""
+        return numbers.astype("float64")
+
     def open(self, position: Json = None, *, size: int = 256) -> Iterator[Block]:
         at, end = 0 if position is None else cast("int", position), self.size() * (2 if self.label_delay else 1)
         while at < end:
@@ -42,7 +47,7 @@ class Indexed(Stream):
         x, y = self.rows(start, stop)
         there = np.ones(stop - start, np.bool_)
         return Block(
-            times=np.arange(start, stop, dtype=np.float64),
+            times=self.times(np.arange(start, stop)),
             ids=_names(range(start, stop)),
             x=x,
             has_x=there,
@@ -78,8 +83,10 @@ class Indexed(Stream):
             if wanted is not is_label and not is_label[wanted].any():
                 for name, column in columns.items():
                     x[name][wanted] = column[places]
+        due = numbers + np.where(is_label, self.label_delay, 0)
+        last = np.minimum(due, count - 1)
         return Block(
-            times=numbers + np.where(is_label, float(self.label_delay), 0.0),
+            times=self.times(last) + (due - last),
             ids=_names(numbers.tolist()),
             x=x,
             has_x=~is_label,

@@ -43,13 +43,13 @@ class Recommend(Online):
         default=("baseline", "sequence", "factors", "neural"), min_length=1
     )
     """Who answers: `baseline` is biases for ratings and popularity for clicks; `sequence` is for clicks alone."""
-    factors: int = Field(default=8, ge=1, le=256)
+    factors: int = Field(default=12, ge=1, le=256)
     """Numbers of an embedding."""
     regularisation: float = Field(default=5.0, gt=0)
     """Of ratings: the precision of factors before the first label; more of it keeps them nearer to 0."""
     change: float = Field(default=1e-4, ge=0)
     """Of ratings: the variance that tastes gain an event; more of it forgets faster."""
-    rate: float = Field(default=0.05, gt=0)
+    rate: float = Field(default=0.1, gt=0)
     """Of AdaGrad, for clicks; the network for ratings learns at a tenth of it."""
     liked: float | None = None
     """From which rating on an item counts as liked, and is ranked for hit rate and NDCG; by default the mean of all so far."""

@@ -348,7 +348,7 @@ class Recommender(StreamLearner):
         self, user: int, item: int, figure: float, figures: NDArray[np.float64], weights: NDArray[np.float64]
     ) -> None:
         """Take the figures of an answer into the tables."""
-        row = np.concatenate(((1.0, figure), figures, weights))
+        row = np.array([1.0, figure, *figures.tolist(), *weights.tolist()])
         for side, (slot, events) in enumerate(zip((user, item), self._events, strict=True)):
             before = events[slot] if slot >= 0 else 0
             self._tally[side, bisect_right(_EDGES, before) - 1] += row

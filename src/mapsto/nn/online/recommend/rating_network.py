@@ -154,7 +154,12 @@ class RatingNetwork:
         """Inputs, hidden units and the answer."""
         p, q = self.tastes.users[user, 0, 1:], self.tastes.items[item, 0, 1:]
         of_user, of_item = biases.counts(user, item)
-        others = (
+        k, last = self.tastes.factors, self._last
+        n = 3 * k
+        x = np.empty(min(n + _OTHERS + len(side), self._first.shape[1]))
+        np.multiply(p, q, out=x[:k])
+        x[k : 2 * k], x[2 * k : n] = p, q
+        x[n : n + _OTHERS] = (
             _LOG * math.log1p(of_user),
             _LOG * math.log1p(of_item),
             biases.of_user(user),
@@ -162,9 +167,9 @@ class RatingNetwork:
             self._lately[0][user],
             self._lately[1][item],
         )
-        x = np.concatenate((p * q, p, q, others, side))[: self._first.shape[1]]  # what is new has no part yet
-        hidden = np.maximum(self._first[:, : len(x)].dot(x), 0.0)
-        last = self._last
+        x[n + _OTHERS :] = side[: len(x) - n - _OTHERS]  # what is new has no part yet
+        hidden = self._first[:, : len(x)].dot(x)
+        np.maximum(hidden, 0.0, out=hidden)
         known = last[:_HIDDEN].dot(hidden) + last[_HIDDEN : _HIDDEN + len(x)].dot(x)
         return x, hidden, self.tastes.answer(user, item) + float(known)
 

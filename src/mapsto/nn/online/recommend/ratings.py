@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mapsto.kinds import Block, EventColumn
-from mapsto.nn.online.draws import numbers_below
 from mapsto.nn.online.event_rows import LARGEST
+from mapsto.nn.online.recommend.candidates import Candidates
 from mapsto.nn.online.recommend.learner import Fields, Recommender
 from mapsto.nn.online.recommend.rating_members import RatingMembers
 from mapsto.nn.online.recommend.record import RatingRecord
@@ -29,8 +29,6 @@ _FADE = 0.9999
 _SPREAD_RATE = 0.002
 _LEAST_SPREAD = 1e-4
 _NETWORK_RATE = 0.1
-_DRAWN_AT_ONCE = 128
-_MOST_ROUNDS = 8
 
 
 class RatingRecommender(Recommender):
@@ -53,7 +51,7 @@ class RatingRecommender(Recommender):
         self._range = [math.inf, -math.inf]
         self._spread = 1.0
         """The mean squared error of the answers, faded."""
-        self._draws = 0
+        self._candidates = Candidates(fields.drawn, seed=fields.seed)
         self._weights = self._selection.weights(-1)
         """Of the last answer."""
 
@@ -133,7 +131,7 @@ class RatingRecommender(Recommender):
             **super().arrays(),
             **self._members.arrays(),
             "labels": np.array([*self._scale, *low_and_high, self._spread]),
-            "draws": np.array([self._draws], np.int64),
+            "draws": np.array([self._candidates.drawn], np.int64),
         }
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], users: int, items: int) -> None:
@@ -142,7 +140,7 @@ class RatingRecommender(Recommender):
             raise ValueError(f"what is known of labels is {arrays['labels'].tolist()}")
         self._scale, self._spread = scale, spread
         self._range = [low, high] if scale[0] else [math.inf, -math.inf]
-        self._draws = int(arrays["draws"][0])
+        self._candidates.drawn = int(arrays["draws"][0])
         self._members.restore(arrays, users, items)
 
     # -- private
@@ -184,25 +182,13 @@ class RatingRecommender(Recommender):
 
     def _rank(self, user: int, item: int, side: NDArray[np.float64]) -> float:
         """The place of an item, from 1 on, among it and drawn ones that the user has not rated; ties count half. NaN without others."""
-        others = self._drawn(user, item) if user >= 0 and item >= 0 else []
+        if user < 0 or item < 0:
+            return math.nan
+        others = self._candidates.beside(item, self._had[user], known=len(self._items))
         if not others:
             return math.nan
         found = self._of_items(user, np.array([item, *others]), side)
         return 1.0 + float((found[1:] > found[0]).sum()) + 0.5 * float((found[1:] == found[0]).sum())
-
-    def _drawn(self, user: int, item: int) -> list[int]:
-        had, wanted, known = self._had[user], self._fields.drawn, len(self._items)
-        if known - len(had) - 1 <= wanted:
-            return [each for each in range(known) if each != item and each not in had]
-        chosen: dict[int, None] = {}
-        for _ in range(_MOST_ROUNDS):
-            drawn = numbers_below(known, self._fields.seed, self._draws, _DRAWN_AT_ONCE).tolist()
-            self._draws += _DRAWN_AT_ONCE
-            chosen.update(dict.fromkeys([each for each in drawn if each not in had]))
-            chosen.pop(item, None)
-            if len(chosen) >= wanted:
-                break
-        return [*chosen][:wanted]
 
 
 def _value(label: Any) -> float | None:

@@ -9,6 +9,7 @@ member is ever lost (Herbster and Warmuth, "Tracking the Best Expert", 1998).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,19 +59,25 @@ class Selection:
 
     def weights(self, user: int) -> NDArray[np.float64]:
         """(members,), which sum to 1; of user -1 those of all."""
-        found = self._all if user < 0 else self._all + self._users[user]
-        found = np.exp(found - found.max())
-        found *= (1.0 - _EVEN) / found.sum()
-        found += _EVEN / len(found)
-        return found
+        sums: list[float] = (self._all if user < 0 else self._all + self._users[user]).tolist()
+        most = max(sums)
+        found = [math.exp(each - most) for each in sums]  # of so few, quicker than by NumPy
+        scale, even = (1.0 - _EVEN) / sum(found), _EVEN / len(found)
+        return np.array([scale * each + even for each in found])
 
     def learn(self, user: int, likelihoods: NDArray[np.float64]) -> None:
         """Take in the log-likelihoods (members,) of a label."""
-        told = np.maximum(likelihoods - likelihoods.max(), -_MOST)
-        told -= told.sum() / len(told)
-        self._all = _OF_ALL * self._all + told
+        given: list[float] = likelihoods.tolist()
+        most = max(given)
+        given = [max(each - most, -_MOST) for each in given]
+        told = np.array(given)
+        told -= sum(given) / len(given)
+        self._all *= _OF_ALL
+        self._all += told
         if user >= 0:
-            self._users[user] = _OF_USER * self._users[user] + told
+            mine = self._users[user]
+            mine *= _OF_USER
+            mine += told
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"selection_all": self._all.copy(), "selection_users": self._users[: self._count].copy()}

@@ -47,6 +47,8 @@ class TasteFilter:
         self._prior = 1.0 / precision
         self.users, self.items = (np.zeros((0, 2, 1 + factors)) for _ in range(2))
         """(count, 2, 1 + factors): means and variances."""
+        self._both = np.zeros((2, 2, 1 + factors))
+        """Room for a user and an item."""
         self._counts = [0, 0]
         self._noise = _NOISE
 
@@ -79,19 +81,21 @@ class TasteFilter:
 
     def learn(self, user: int, item: int, label: float) -> None:
         """Learn a label; both are known."""
-        (p, vp), (q, vq) = self.users[user], self.items[item]
-        error = label - float(p[1:].dot(q[1:]) + p[0] + q[0])
-        x, z = q.copy(), p.copy()
-        x[0] = z[0] = 1.0
-        gain_p, gain_q = vp * x, vq * z
-        known = float(gain_p.dot(x) + gain_q.dot(z) + vp[1:].dot(vq[1:]))
+        both = self._both
+        both[0], both[1] = self.users[user], self.items[item]
+        means, variances = both[:, 0], both[:, 1]
+        x = means[::-1].copy()
+        x[:, 0] = 1.0
+        error = label - float(means[0, 1:].dot(means[1, 1:]) + means[0, 0] + means[1, 0])
+        gain = variances * x
+        known = float(gain.ravel().dot(x.ravel()) + variances[0, 1:].dot(variances[1, 1:]))
         s = self._noise + known
-        p += gain_p * (error / s)
-        q += gain_q * (error / s)
-        vp -= gain_p * gain_p / s
-        vp += self._change
-        vq -= gain_q * gain_q / s
-        vq += self._change
+        means += gain * (error / s)
+        gain *= gain
+        gain *= -1.0 / s
+        gain += self._change
+        variances += gain
+        self.users[user], self.items[item] = both[0], both[1]
         self._noise += _NOISE_RATE * (max(error * error - known, _LEAST_NOISE) - self._noise)
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,105 @@
+"""``mapsto stream`` of MovieLens' files, and what it recommends with a model."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from tests.command import mapsto
+
+from mapsto import streams
+from mapsto.cli.stream.sources import node_of_file
+from mapsto.errors import DataError, SpecError
+
+RECOMMEND = ("--learner", "online.recommend")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("MAPSTO_DATA", str(tmp_path / "data"))
+
+
+def u_data(count: int = 200) -> Path:
+    draw = random.Random(0)
+    lines = [
+        f"{draw.randrange(1, 20)}\t{draw.randrange(1, 40)}\t{draw.randrange(1, 6)}\t{880_000_000 + draw.randrange(1000)}"
+        for _ in range(count)
+    ]
+    Path("u.data").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Path("u.data")
+
+
+def test_ratings_are_learnt_and_items_recommended() -> None:
+    u_data()
+    said = mapsto("stream", "u.data", "--target", "rating", *RECOMMEND, code=0)
+    assert "rmse" in said.out
+    assert "hit rate" in said.out
+    Path("users.csv").write_text("user\n3\nnobody\n", encoding="utf-8")
+    best = mapsto("stream", "users.csv", "--from", "runs/u", "--top", 4, code=0).out.splitlines()
+    assert best[0] == "event,user,place,item,worth"
+    assert [line.split(",")[:3] for line in best[1:5]] == [["1", "3", str(place)] for place in (1, 2, 3, 4)]
+    rated = {line.split("\t")[1] for line in Path("u.data").read_text().splitlines() if line.split("\t")[0] == "3"}
+    assert not rated & {line.split(",")[3] for line in best[1:5]}
+    mapsto("stream", "users.csv", "--from", "runs/u", "--top", 4, "--predictions", "best.jsonl", code=0)
+    first, second = map(json.loads, Path("best.jsonl").read_text().splitlines())
+    assert (first["user"], second["user"], len(second["items"])) == ("3", "nobody", 4)
+    answers = mapsto("stream", "u.data", "--from", "runs/u", code=0).out.splitlines()
+    assert len(answers) == 201
+    assert 1.0 <= float(answers[1].split(",")[2]) <= 5.0
+
+
+def test_what_top_is_not_for() -> None:
+    u_data()
+    assert "--from" in mapsto("stream", "u.data", "--target", "rating", "--top", 3, code=2).err
+    Path("t.csv").write_text(
+        "x,y\n" + "".join(f"{n},{'no' if n % 2 else 'yes'}\n" for n in range(20)), encoding="utf-8"
+    )
+    mapsto("stream", "t.csv", "--target", "y", "--learner", "online.softmax", code=0)
+    assert "online.recommend" in mapsto("stream", "t.csv", "--from", "runs/t", "--top", 3, code=2).err
+
+
+def test_files_of_movielens_are_known_by_name_and_first_line() -> None:
+    u_data()
+    assert node_of_file("u.data", None, {"target": "item"}) == {"movielens": {"file": "u.data", "target": "item"}}
+    Path("ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3.5,100\n", encoding="utf-8")
+    assert "movielens" in node_of_file("ratings.csv", None, {})
+    Path("ratings.csv").write_text("guest,stars\na,3\n", encoding="utf-8")
+    assert "csv" in node_of_file("ratings.csv", None, {"target": "stars"})
+    with pytest.raises(SpecError, match="rating or item"):
+        node_of_file("u.data", None, {"target": "stars"})
+    with pytest.raises(SpecError, match="--id"):
+        node_of_file("u.data", None, {"target": "rating", "id": "user"})
+
+
+def test_each_form_of_movielens_gives_the_same_events() -> None:
+    rows = [(1, 2, 3.0, 20), (2, 3, 4.0, 10), (1, 3, 5.0, 20)]
+    forms = {"u.data": "\t", "ratings.dat": "::", "ratings.csv": ","}
+    read = []
+    for name, separator in forms.items():
+        lines = [separator.join(map(str, row)) for row in rows]
+        header = ["userId,movieId,rating,timestamp"] if name == "ratings.csv" else []
+        Path(name).write_text("\n".join([*header, *lines]) + "\n", encoding="utf-8")
+        block = next(streams.movielens(file=name).open())
+        read.append(
+            [block.x[column].tolist() for column in ("user", "item")] + [block.y.tolist(), block.times.tolist()]
+        )
+    assert read == [[["2", "1", "1"], ["3", "2", "3"], [4.0, 3.0, 5.0], [10.0, 20.0, 20.0]]] * 3
+    (block,) = streams.movielens(file="u.data", target="item", label_delay=1).open()
+    assert [*block.x] == ["user"]
+    assert block.y[block.has_y].tolist() == ["3", "2", "3"]
+
+
+def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"ml-100k\.zip from https://grouplens") as raised:
+        next(streams.movielens().open())
+    assert str(tmp_path / "data" / "ml-100k" / "u.data") in str(raised.value)
+    Path("u.data").write_text("1\t2\t3\t4\n1\tx\t3\t4\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no rating"):
+        next(streams.movielens(file="u.data").open())
+    Path("u.data").write_text("hello\n", encoding="utf-8")
+    with pytest.raises(DataError, match="four columns"):
+        next(streams.movielens(file="u.data").open())
