@@ -68,8 +68,8 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
     momentum: float = Field(default=0.0, ge=0, lt=1)
     """Of SGD."""
     alpha: float | None = Field(default=None, ge=0)
-    """Weight of what keeps the old: kept scores (der, derpp), the earlier network's answers (lwf, icarl), the penalty (ewc); by default the
-    method's own."""
+    """Weight of what keeps the old: kept scores (der, derpp), the earlier network's answers (lwf), the penalty (ewc); by default the
+    method's own: 0.1, 1 and 100."""
     beta: float = Field(default=1.0, ge=0)
     """Weight of replayed labels in derpp; 0.5 to 1 in its paper."""
     consolidate: int = Field(default=1000, ge=1)
@@ -95,7 +95,7 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
         "stream": {"sea": {"events": 300}},
         "every": 100,
         "memory": 0.002,
-        "batch": 10,
+        "batch": 20,
         "replay": 10,
     }
     contract_input: ClassVar[Any] = staticmethod(_small_network)
@@ -127,7 +127,7 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
         growing = GrowingNetwork(network, training, where="online.finetune")
         settings = MethodFields(
             most_bytes=int(fields["memory"] * 1e6),
-            **{name: fields[name] for name in ("replay", "alpha", "beta", "passes", "seed")},
+            **{name: fields[name] for name in ("replay", "alpha", "beta", "consolidate", "passes", "seed")},
         )
         method = method_of(fields["method"])(growing, samples, settings)
         trainer = Finetuner(growing, method, **{name: fields[name] for name in ("batch", "steps", "consolidate")})

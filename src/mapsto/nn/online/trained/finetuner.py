@@ -71,9 +71,9 @@ class Finetuner(Trainer):
                 with network.learning(self._batches * self._steps + number):
                     network.descend(method.gradients(step))
                 method.learnt()
-        method.keep(step)
+        kept = method.keep(step)
         self._batches += 1
-        return did
+        return [*did, kept] if kept else did
 
     def tables(self, classes: Sequence[str]) -> list[dict[str, Any]]:
         return memory_tables(self._method.memory, classes)

@@ -1,12 +1,13 @@
 """A network that trains on a stream: all of it, adapters (LoRA) or the head alone, with a head that has a row for each class so far.
 
-A class that the network's own head knows brings its row from there; any other begins at zero, so that it changes no other class's score.
+A class that the network's own head knows brings its row from there; any other begins at zero, or with a row of a meta-trained head.
 SGD and Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015) keep their averages here, so that they are part of the
 state.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,18 +24,21 @@ from mapsto.nn.edits.lora import Lora, adapted_layers, is_adaptable
 from mapsto.nn.edits.merge_lora import MergeLora
 from mapsto.nn.edits.quantizers import is_quantized
 from mapsto.nn.edits.root_head import RootHead, takes_root
+from mapsto.nn.meta.parameter_swap import Places
 from mapsto.nn.network.build import with_output
 from mapsto.nn.network.head import embed, embedding_size, example_batch, head, head_path, require_head_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BatchNorm", "GrowingNetwork", "Part", "Training", "trainable"]
+__all__ = ["BatchNorm", "FrozenCopy", "GrowingNetwork", "Part", "Training", "trainable"]
 
 Part: TypeAlias = Literal["head", "lora", "all"]
 BatchNorm: TypeAlias = Literal["auto", "stored", "running"]
 _DECAYS = (0.9, 0.999)
 _EPSILON = 1e-8
+_LEAST_MOMENTUM = 0.1
+"""Of running statistics, as is usual."""
 _HEAD = ("head.weight", "head.bias")
 
 
@@ -90,11 +94,13 @@ class GrowingNetwork:
             each.requires_grad_(False)
         for each in self._body.values():
             each.requires_grad_(True)
+        self._places = Places(self.module)
         self._norms = [each for each in self.module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
         self.running = self._norms_run()
         """Whether batch norms take each mini-batch's statistics in training, and keep their averages for answers."""
         self.weight = nn.Parameter(torch.zeros(0, self.width))
         self.bias = nn.Parameter(torch.zeros(0))
+        self._names: tuple[str, ...] = ()
         self._moments: dict[str, tuple[Tensor, ...]] = {}
         self.steps = 0
         """Of the optimiser."""
@@ -112,10 +118,11 @@ class GrowingNetwork:
     def grow(self, classes: Sequence[str]) -> None:
         """A row for each class that has none yet."""
         new = classes[self.classes :]
+        self._names = tuple(classes)
         if not new:
             return
         with torch.no_grad():
-            rows = [self._own.get(name, (torch.zeros(self.width), torch.zeros(()))) for name in new]
+            rows = [self._row(name, self.classes + number) for number, name in enumerate(new)]
             weight = torch.cat([self.weight, torch.stack([row for row, _ in rows])])
             bias = torch.cat([self.bias, torch.stack([each for _, each in rows])])
         self.weight, self.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
@@ -131,6 +138,13 @@ class GrowingNetwork:
         """Scores (N, classes) of embeddings."""
         return nn.functional.linear(features, self.weight, self.bias)
 
+    def logits_with(self, point: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Scores (N, classes) with other values for what is trained."""
+        body = {name: tensor for name, tensor in point.items() if name not in _HEAD}
+        with self._places.holding(body):
+            features = self.features(inputs)
+        return nn.functional.linear(features, point[_HEAD[0]], point[_HEAD[1]])
+
     @contextmanager
     def answering(self) -> Generator[None]:
         """Within the block the network answers: nothing is recorded, dropped or averaged."""
@@ -144,52 +158,65 @@ class GrowingNetwork:
             # torch.manual_seed keeps a stack trace at each call for devices that may be used later
             torch.default_generator.manual_seed((self.training.seed * 0x9E3779B97F4A7C15 + draw + 1) % 2**63)
             self.module.train(self.training.part != "head")
-            if not self.running:
-                for each in self._norms:
+            for each in self._norms:
+                if self.running:
+                    _count(each)
+                else:
                     each.eval()
             try:
                 yield
             finally:
                 self.module.eval()
 
-    def gradients(self, loss: Tensor) -> dict[str, Tensor]:
-        """Of what is trained, by name; zeros where the loss does not depend on it."""
+    def gradients(self, loss: Tensor, *, again: bool = False) -> dict[str, Tensor]:
+        """Of what is trained, by name; zeros where the loss does not depend on it. With `again` more gradients of the same pass follow."""
         parameters = self.parameters
-        found: Sequence[Tensor | None] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, list(parameters.values()), retain_graph=again, allow_unused=True
+        )
         return {
             name: torch.zeros_like(parameter) if gradient is None else gradient  # pyright: ignore[reportUnnecessaryComparison]
             for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
         }
 
     @torch.no_grad()
-    def descend(self, gradients: Mapping[str, Tensor]) -> None:
-        """A step of the optimiser."""
+    def descend(self, gradients: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """A step of the optimiser, at a share of its rate."""
         self.steps += 1
+        rate = share * self.training.rate
         for name, parameter in self.parameters.items():
             gradient = gradients[name]
             if self.training.optimizer == "adam":
-                self._adam(name, parameter, gradient)
+                self._adam(name, parameter, gradient, rate)
             elif self.training.momentum:
                 (mean,) = self._moments.setdefault(name, (torch.zeros_like(parameter),))
                 mean.mul_(self.training.momentum).add_(gradient)
-                parameter.sub_(mean, alpha=self.training.rate)
+                parameter.sub_(mean, alpha=rate)
             else:
-                parameter.sub_(gradient, alpha=self.training.rate)
+                parameter.sub_(gradient, alpha=rate)
 
-    def begin_again(self, classes: Sequence[str]) -> None:
+    def frozen(self) -> FrozenCopy:
+        """The network as it is now."""
+        return FrozenCopy(copy.deepcopy(self.module), self.weight.detach().clone(), self.bias.detach().clone())
+
+    def begin_again(self) -> None:
         """As it was at first, with a row for each class."""
         fresh = GrowingNetwork(self._base, self.training, where="")
         self.module.load_state_dict(fresh.module.state_dict())
         self.weight, self.bias = fresh.weight, fresh.bias
         self._moments, self.steps = {}, 0
-        self.grow(classes)
+        self.grow(self._names)
 
-    def network(self, classes: Sequence[str]) -> Network:
-        """What it has become: adapters merged, and a head with a row for each of these classes."""
+    def network(self, classes: Sequence[str], point: Mapping[str, Tensor] | None = None) -> Network:
+        """What it has become: adapters merged, and a head with a row for each of these classes.
+
+        With `point` these are the values of what is trained.
+        """
+        values = self.parameters if point is None else point
         module, edits = self._base.module(), list(self._edits)
         for edit in edits:
             module = edit.apply(module)
-        module.load_state_dict(self.module.state_dict())
+        module.load_state_dict({**self.module.state_dict(), **{name: values[name].detach() for name in self._body}})
         adapted = tuple(adapted_layers(module))
         if adapted:
             edits.append(MergeLora(targets=adapted))
@@ -201,8 +228,8 @@ class GrowingNetwork:
         if last is None:
             raise DomainError("the network has no linear head", where=self._base.arch.name)
         with torch.no_grad():
-            last.weight.copy_(self.weight)
-            last.bias.copy_(self.bias)
+            last.weight.copy_(values[_HEAD[0]])
+            last.bias.copy_(values[_HEAD[1]])
         signature = with_output(self._base.signature, len(classes), classes)
         return self._base.with_module(module, *edits, signature=signature, adaptation=None)
 
@@ -235,11 +262,19 @@ class GrowingNetwork:
 
     # -- private
 
+    def _row(self, name: str, place: int) -> tuple[Tensor, Tensor]:
+        """What a class begins with: its own row; of a meta-trained head, whose rows stand for any class, the next one; else zeros."""
+        if name in self._own:
+            return self._own[name]
+        if self._base.adaptation is not None and self._own:
+            return list(self._own.values())[place % len(self._own)]
+        return torch.zeros(self.width), torch.zeros(())
+
     def _statistics(self) -> dict[str, Tensor]:
         """Buffers that training changes."""
         return dict(self.module.named_buffers()) if self.running else {}
 
-    def _adam(self, name: str, parameter: Tensor, gradient: Tensor) -> None:
+    def _adam(self, name: str, parameter: Tensor, gradient: Tensor, rate: float) -> None:
         slow, slower = _DECAYS
         if name not in self._moments:
             self._moments[name] = (torch.zeros_like(parameter), torch.zeros_like(parameter))
@@ -247,7 +282,7 @@ class GrowingNetwork:
         mean.lerp_(gradient, 1 - slow)
         squares.mul_(slower).addcmul_(gradient, gradient, value=1 - slower)
         size = squares.div(1 - slower**self.steps).sqrt_().add_(_EPSILON)
-        parameter.addcdiv_(mean, size, value=-self.training.rate / (1 - slow**self.steps))
+        parameter.addcdiv_(mean, size, value=-rate / (1 - slow**self.steps))
 
     def _is_of_head(self, name: str) -> bool:
         return self._path is not None and name.startswith(f"{self._path}.")
@@ -279,6 +314,38 @@ class GrowingNetwork:
         return self.training.batch_norm == "running" or all(_is_fresh(each) for each in self._norms)
 
 
+class FrozenCopy:
+    """A network as it was: its answers do not change any more."""
+
+    def __init__(self, module: nn.Module, weight: Tensor, bias: Tensor) -> None:
+        self._module, self._weight, self._bias = module.eval(), weight, bias
+
+    @property
+    def classes(self) -> int:
+        """Rows of its head."""
+        return len(self._bias)
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Scores (N, classes)."""
+        return nn.functional.linear(embed(self._module, inputs), self._weight, self._bias)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its tensors; those that never change are among them."""
+        own = {_HEAD[0]: self._weight, _HEAD[1]: self._bias}
+        return {name: _array(each) for name, each in {**self._module.state_dict(), **own}.items()}
+
+    @torch.no_grad()
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from another's tensors. Raises `ValueError` or `LookupError` where these do not fit."""
+        weight, bias = arrays[_HEAD[0]], arrays[_HEAD[1]]
+        if weight.shape != (len(bias), self._weight.shape[1]):
+            raise ValueError(f"a head of shape {weight.shape} with {len(bias)} biases")
+        self._weight, self._bias = torch.tensor(weight), torch.tensor(bias)
+        for name, tensor in self._module.state_dict().items():
+            _put(tensor, arrays[name], name)
+
+
 def trainable(base: Network | Package | None, *, where: str) -> Network:
     """What a learner that trains a network stands on. Raises `DomainError` for a package and for nothing."""
     if isinstance(base, Network):
@@ -292,6 +359,8 @@ def trainable(base: Network | Package | None, *, where: str) -> Network:
 
 def _own_rows(base: Network, module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     own, classes = head(module), base.signature.classes
+    if own is not None and classes is None and base.adaptation is not None:
+        classes = tuple(f" {place}" for place in range(own.out_features))  # no class of a stream is called so
     if own is None or classes is None or len(classes) != own.out_features:
         return {}
     bias = torch.zeros(len(classes)) if own.bias is None else own.bias.detach()  # pyright: ignore[reportUnnecessaryComparison]
@@ -303,6 +372,12 @@ def _is_fresh(norm: nn.modules.batchnorm._BatchNorm) -> bool:
     if norm.running_mean is None or norm.running_var is None:
         return True
     return not bool(norm.running_mean.any()) and bool((norm.running_var == 1).all())
+
+
+def _count(norm: nn.modules.batchnorm._BatchNorm) -> None:
+    """Let a batch norm's first averages be those of what it has met, not of the 0 and 1 that it begins with."""
+    if norm.num_batches_tracked is not None:
+        norm.momentum = max(_LEAST_MOMENTUM, 1.0 / (int(norm.num_batches_tracked) + 1))
 
 
 def _padded(moment: Tensor, like: Tensor) -> Tensor:

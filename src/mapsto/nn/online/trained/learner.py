@@ -33,7 +33,9 @@ class Labelled(NamedTuple):
     sample: NDArray[Any]
     label: int
     concept: str = ""
-    """Which concept of the stream it is of, where a column tells."""
+    """Which concept of the stream it is of, where a column or the trainer tells."""
+    right: bool = True
+    """Whether it was answered with its label."""
 
 
 class Trainer:
@@ -56,9 +58,9 @@ class Trainer:
     def learn(self, batch: Sequence[Labelled]) -> list[str]:
         """Learn from a mini-batch; gives what it did of itself beside."""
 
-    def labelled(self, example: Labelled) -> list[str]:
-        """Told of each labelled example as it comes, before its batch is full; gives what it did of itself."""
-        return []
+    def labelled(self, example: Labelled) -> tuple[Labelled, list[str]]:
+        """Told of each labelled example as it comes, before its batch is full; gives it with its concept, and what it did of itself."""
+        return example, []
 
     def tables(self, classes: Sequence[str]) -> list[dict[str, Any]]:
         """Tables of its own in the report."""
@@ -105,6 +107,11 @@ class TrainedLearner(StreamLearner):
         """Whether an event had features."""
         self._happened: list[tuple[int, str]] = []
         self.aside = {}
+
+    @property
+    def trainer(self) -> Trainer:
+        """What learns."""
+        return self._trainer
 
     @property
     def signature(self) -> EventSignature:
@@ -246,8 +253,9 @@ class TrainedLearner(StreamLearner):
         if number is None:
             number = self._classes[label] = len(self._classes)
             self._trainer.grow(tuple(self._classes))
-        example = Labelled(asked.sample, number, asked.concept)
-        did = self._trainer.labelled(example)
+        scores = asked.scores
+        right = number < len(scores) and bool(scores[number] > 0) and int(scores.argmax()) == number
+        example, did = self._trainer.labelled(Labelled(asked.sample, number, asked.concept, right))
         self._pending.append(example)
         if len(self._pending) >= self._trainer.batch:
             batch, self._pending = self._pending, []

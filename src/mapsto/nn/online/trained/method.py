@@ -42,6 +42,8 @@ class MethodFields:
     """Weight of what keeps the old; None for the method's own."""
     beta: float
     """Weight of the labels of replayed samples, where a method weighs these apart."""
+    consolidate: int
+    """Labelled events after which it consolidates, or trains anew."""
     passes: int
     """Over the memory, of a method that trains anew."""
     seed: int
@@ -102,14 +104,15 @@ class Method:
         """The gradients of a step."""
         return self.network.gradients(self.loss(step))
 
-    def keep(self, step: Step) -> None:
-        """Offer the mini-batch to the memory, after its steps."""
+    def keep(self, step: Step) -> str:
+        """Offer the mini-batch to the memory, after its steps; gives what else it did, or nothing."""
         if self.memory is None:
-            return
+            return ""
         logits = None if step.logits is None or not self.keeps_scores else step.logits.detach().numpy()
         for place, each in enumerate(step.batch):
             scores = None if logits is None else logits[place].astype(np.float32)
             self.memory.add(each.sample, each.label, scores, step.draws)
+        return ""
 
     def consolidate(self, draws: np.random.Generator) -> str:
         """Take what has been learnt so far for what is to be kept; gives what it did, or nothing."""

@@ -54,12 +54,11 @@ class RawSamples:
 
     def read(self, cells: Mapping[str, Any]) -> NDArray[Any]:
         """An event's sample (...) as it is kept. Raises `DataError` for what the network cannot take."""
-        prepared = self._events.prepared(cells)[0]
         if self._before.kind == "image":
             raw = np.asarray(next(iter(cells.values())))
             if raw.dtype == np.uint8 and raw.ndim == _IMAGE and raw.shape[0] in (1, 3):
                 return lightened(raw).copy() if self._before.ink == "light" else raw.copy()
-        return self.kept(prepared)
+        return self.kept(self._events.prepared(cells)[0])
 
     def kept(self, prepared: NDArray[Any]) -> NDArray[Any]:
         """A sample (...) that is prepared already, as it is kept."""
