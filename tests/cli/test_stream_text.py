@@ -90,3 +90,14 @@ def test_what_has_learnt_no_text_cannot_go_on_with_one(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("\n".join(["x,y", *rows]) + "\n", encoding="utf-8")
     mapsto("stream", "table.csv", "--target", "y", "--learner", "online.softmax", code=0)
     assert "has learnt no text" in mapsto("stream", "--from", "runs/table", "--continue", "x", code=2).err
+
+
+def test_the_worst_stretches_show_the_text_before(tmp_path: Path) -> None:
+    learn("book.txt", "--json")
+    account = json.loads((tmp_path / "runs" / "book" / "report.json").read_text("utf-8"))["steps"][0]["account"]
+    (worst,) = [each for each in account["stretches"] if each["from"] == 1]
+    for example in worst["examples"]:
+        at = example["event"] - 1
+        assert (RHYME * 5)[max(0, at - 24) : at].replace("\n", " ").strip() in example["values"]["after"].replace(
+            "\\n", " "
+        )

@@ -321,7 +321,7 @@ def _stretch(account: Mapping[str, Any], each: Mapping[str, Any]) -> tuple[str, 
     main = account["main"]
     said = {"accuracy": "right", "hit_rate": "among the first ten"}.get(main)
     shown = shown_figure(main, 100 * (1 - each["error"])) if said is not None else f"{each['error']:.4g}"
-    title = f"events {each['from']:,} to {each['to']:,}: {shown} {said or _called('mae')}"
+    title = f"events {each['from']:,} to {each['to']:,}: {shown} {said or _called(main if main == 'bits_per_byte' else 'mae')}"
     examples: Sequence[Mapping[str, Any]] = each["examples"]
     features = list(dict.fromkeys(name for example in examples for name in example["values"]))
     sure = any("confidence" in example for example in examples)

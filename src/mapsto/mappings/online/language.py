@@ -47,7 +47,9 @@ class Language(Online):
     order: int = Field(default=6, ge=2, le=6)
     """Bytes of the longest context that is counted."""
     table_bits: int = Field(default=18, ge=8, le=24)
-    """2^table_bits contexts are kept of each order from 2 on, each in 16 bytes; those that came least make room."""
+    """2^table_bits contexts are kept of each order, each in 16 bytes (of orders 2 to 4 half as many, in 32); those that came least make
+    room.
+    """
     hidden: int = Field(default=128, ge=16, le=1024, multiple_of=16)
     """Units of the recurrent network's state."""
     chunk: int = Field(default=32, ge=2, le=1024)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["LanguageRecord"]
 
 LONG_WINDOW = 10_000
+BEFORE = 24
+"""Bytes of the text that are shown before one that was foretold badly."""
 _PLAIN = 8.0
 """Bits of a byte as it comes."""
 _LEAST = 1e-300
@@ -58,6 +61,8 @@ class LanguageRecord(Record):
         self._long = np.zeros(0)
         """Bits of the last labels (≤ LONG_WINDOW)."""
         self._counts = np.zeros(256, np.int64)
+        self._before = b""
+        """The last bytes (≤ BEFORE), for examples."""
 
     def see(self, start: int, block: Block, answers: Answers, classes: Sequence[str]) -> NDArray[np.float64]:
         scores, labels = answers.scores, answers.labels
@@ -77,11 +82,20 @@ class LanguageRecord(Record):
         self._long = np.concatenate((self._long, rows[:, 0]))[-LONG_WINDOW:]
         self._remember(block, answers, rows)
 
+        text = self._before + labels.astype(np.uint8).tobytes()
+        first = len(self._before)
+        before = np.full(len(block), "", object)
+        before[answers.events] = [
+            text[max(0, at - BEFORE) : at].decode("ascii", "replace") for at in range(first, first + len(labels))
+        ]
+        self._before = text[-BEFORE:]
+        shown = replace(block, x={"after": before})
+
         def told(place: int) -> dict[str, Any]:
             answer, label = BYTE_NAMES[best[place]], BYTE_NAMES[labels[place]]
             return {"answer": answer, "label": label, "confidence": float(given[place])}
 
-        self.stretches.see(start, block, answers.events, rows[:, 0], rows[:, 0], told)
+        self.stretches.see(start, shown, answers.events, rows[:, 0], rows[:, 0], told)
         return 1.0 - rows[:, 1]
 
     def row(self) -> dict[str, float]:
@@ -131,6 +145,7 @@ class LanguageRecord(Record):
             "since": list(self._since),
             "long": self._long,
             "counts": self._counts,
+            "before": self._before,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -138,6 +153,7 @@ class LanguageRecord(Record):
         self._sums, self._since = list(state["sums"]), list(state["since"])
         self._parts = {str(name): list(sums) for name, sums in state["parts"].items()}
         self._long, self._counts = state["long"], state["counts"]
+        self._before = bytes(state["before"])
 
     def _order_0(self, labels: Sequence[int]) -> list[float]:
         """The bits of each label by how often it came before it, each byte counted once more than it came. Counts the labels."""

@@ -32,7 +32,8 @@ class Learner {
         contexts_(kSizes, 0.25f, kNetworkInput) {
     low_.begin(static_cast<std::size_t>(kNodes) * (1 + 256));
     for (int list = 0; list < kLists; ++list) {
-      lists_.emplace_back(list == 0 ? std::max(f_.bits - 1, 8) : f_.bits, list == 0 ? 15 : 7);
+      const bool wide = list < kWide;  // of as many bytes as the others
+      lists_.emplace_back(f_.bits - wide, wide ? 15 : 7);
       meanings_.emplace_back();
       meanings_.back().begin(kMeanings);
     }
@@ -159,10 +160,12 @@ class Learner {
   }
 
   static constexpr int kLists = 7;  // orders 2 to 6, the word, the word and the one before
-  static constexpr int kLevels = 16, kMeanings = kLevels * kLevels * 3;
+  static constexpr int kWide = 3;   // of these, orders 2 to 4, have lists of 15 bytes
+  static constexpr int kLevels = 16, kPairs = kLevels * kLevels * 3, kMeanings = kPairs * 4;
   static constexpr int kPastBits = 20, kPlaceBits = 18, kLeastMatch = 6;
   static constexpr int kSizes[kSets] = {kNodes, 8 * 4 * 9, 256 * 9};
-  static constexpr float kRate = 0.004f, kLastRate = 0.002f;  // of the mixers' first and second layer
+  // of the mixers' first and second layer; the first steps of the former are so many times longer
+  static constexpr float kRate = 0.0015f, kLastRate = 0.002f, kHurry = 6.0f, kHurryBytes = 30000.0f;
   static constexpr int kLowLimit = 250, kMeaningLimit = 400;  // probabilities follow the last bits, about as many as these
 
   static bool is_letter(std::uint8_t byte) { return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') || byte >= 128; }
@@ -217,12 +220,15 @@ class Learner {
       std::fill_n(counts, kTree, std::uint16_t{0});
       for (int k = 0; k < lists_[list].width() && pairs[2 * k + 1]; ++k)
         for (int node = kBytes + pairs[2 * k]; node; node >>= 1) counts[node] = static_cast<std::uint16_t>(counts[node] + pairs[2 * k + 1]);
+      int different = 0;
+      while (different < lists_[list].width() && pairs[2 * different + 1]) ++different;
+      const int kind = different == 1 ? 0 : different == 2 ? 1 : different <= 4 ? 2 : 3;
       const int latest = kBytes + pairs[0];
       for (int k = 0; k < lists_[list].width() && pairs[2 * k + 1]; ++k) {
         for (int depth = 8; depth > 0; --depth) {
           const int node = (kBytes + pairs[2 * k]) >> depth;
           const int recent = latest >> depth == node ? 1 + ((latest >> (depth - 1)) & 1) : 0;
-          const int meaning = (level(counts[2 * node]) * kLevels + level(counts[2 * node + 1])) * 3 + recent;
+          const int meaning = (level(counts[2 * node]) * kLevels + level(counts[2 * node + 1])) * 3 + recent + kind * kPairs;
           meaning_[list][node] = static_cast<std::uint16_t>(meaning);
           x_[static_cast<std::size_t>(node) * kInputs + list + 2] = meanings_[list].logit[meaning];
         }
@@ -264,6 +270,7 @@ class Learner {
     float logits[kSets];
     int chosen[kSets];
     const std::size_t first = (1 + (last_ & 0xff)) * kNodes;
+    const float rate = kRate * (1.0f + kHurry / (1.0f + static_cast<float>(length_) / kHurryBytes));
     for (int depth = 8; depth > 0; --depth) {
       const int node = leaf >> depth, bit = (leaf >> (depth - 1)) & 1;
       const float* x = x_.data() + static_cast<std::size_t>(node) * kInputs;
@@ -275,8 +282,8 @@ class Learner {
         const float part = both_.weight(node, i, chosen) * x[i];
         usage_[i] += 0.0005f * ((part < 0.0f ? -part : part) - usage_[i]);
       }
-      both_.learn(node, x, chosen, bit, kRate, kLastRate);
-      contexts_.learn(node, x, chosen, bit, kRate, kLastRate);
+      both_.learn(node, x, chosen, bit, rate, kLastRate);
+      contexts_.learn(node, x, chosen, bit, rate, kLastRate);
       low_.update(node, bit, kLowLimit);
       low_.update(first + node, bit, kLowLimit);
       for (int list = 0; list < kLists; ++list)
