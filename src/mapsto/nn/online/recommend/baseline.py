@@ -26,7 +26,7 @@ _FADES = (0.995, 0.998)
 
 
 class Biases:
-    """Sums and counts of users and of items, (count, 2). Labels are standardised.
+    """Sums, counts and what these come to, of users and of items, (count, 3). Labels are standardised.
 
     >>> biases = Biases()
     >>> biases.grow(1, 1)
@@ -37,7 +37,7 @@ class Biases:
     """
 
     def __init__(self) -> None:
-        self._sides = [np.zeros((0, 2)), np.zeros((0, 2))]
+        self._sides = [np.zeros((0, 3)), np.zeros((0, 3))]
         self._counts = [0, 0]
 
     def grow(self, users: int, items: int) -> None:
@@ -63,8 +63,7 @@ class Biases:
 
     def of_items(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """b_i of items (n,)."""
-        rows = self._sides[1][items]
-        return rows[:, 0] / (rows[:, 1] + _SHRINK)
+        return self._sides[1][items, 2]
 
     def counts(self, user: int, item: int) -> tuple[float, float]:
         """Faded counts of labels."""
@@ -89,7 +88,7 @@ class Biases:
     def restore(self, arrays: Mapping[str, NDArray[Any]], users: int, items: int) -> None:
         """Raises `ValueError` where the arrays are of other shapes, or hold NaN."""
         sides = [arrays[f"biases_{name}"].copy() for name in ("users", "items")]
-        if [side.shape for side in sides] != [(users, 2), (items, 2)]:
+        if [side.shape for side in sides] != [(users, 3), (items, 3)]:
             raise ValueError(f"biases {[side.shape for side in sides]} of {users} users and {items} items")
         if not all(np.isfinite(side).all() and (side[:, 1] >= 0).all() for side in sides):
             raise ValueError("biases with NaN, or counts below 0")
@@ -97,13 +96,11 @@ class Biases:
 
 
 def _bias(side: NDArray[np.float64], slot: int) -> float:
-    if slot < 0:
-        return 0.0
-    total, count = side[slot].tolist()
-    return total / (count + _SHRINK)
+    return float(side[slot, 2]) if slot >= 0 else 0.0
 
 
 def _learn(side: NDArray[np.float64], slot: int, above: float, fade: float) -> None:
     if slot >= 0:
-        total, count = side[slot].tolist()
-        side[slot, 0], side[slot, 1] = fade * total + above, fade * count + 1.0
+        total, count, _ = side[slot].tolist()
+        total, count = fade * total + above, fade * count + 1.0
+        side[slot] = total, count, total / (count + _SHRINK)

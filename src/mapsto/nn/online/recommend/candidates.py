@@ -13,7 +13,7 @@ from mapsto.nn.online.draws import numbers_below
 
 __all__ = ["Candidates"]
 
-_AT_ONCE = 128
+_AT_ONCE = 192
 _MOST_ROUNDS = 8
 """Of draws: of a user who has rated nearly all fewer are found."""
 

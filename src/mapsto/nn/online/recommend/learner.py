@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ class Recommender(StreamLearner):
         users, items, rest = self._cells(block)
         found: list[tuple[int, NDArray[np.float64]]] = []
         learnt: list[tuple[int, float, float]] = []
-        for event, row in self._rows.rows(rest, aside, learn=True):
+        for event, row in self._sides(rest, aside, learn=True):
             label = labels[event]
             if row is not None:
                 side = row
@@ -216,7 +216,7 @@ class Recommender(StreamLearner):
         aside = dict(block.broken)
         users, items, rest = self._cells(block)
         found: list[tuple[int, NDArray[np.float64]]] = []
-        for event, side in self._rows.rows(rest, aside, learn=False):
+        for event, side in self._sides(rest, aside, learn=False):
             if side is not None:
                 user = self._users.find(name_of(users[event]))
                 told = self._told(user, self._items.find(name_of(items[event])), side)
@@ -400,6 +400,17 @@ class Recommender(StreamLearner):
             table[event, : len(scores)] = scores
             table[event, len(scores) :] = 0.0
         return table
+
+    def _sides(
+        self, rest: Block, aside: dict[int, str], *, learn: bool
+    ) -> Iterator[tuple[int, NDArray[np.float64] | None]]:
+        """What else each event says, a row that begins with 1; None of one without features."""
+        if rest.x or self._rows.width > 1:
+            yield from self._rows.rows(rest, aside, learn=learn)
+            return
+        for event, has in enumerate(rest.has_x.tolist()):
+            if event not in aside:
+                yield event, np.ones(1) if has else None
 
     def _cells(self, block: Block) -> tuple[Sequence[Any], Sequence[Any], Block]:
         """The cells of users and of items, and the block without them."""

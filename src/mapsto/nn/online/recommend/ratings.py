@@ -117,8 +117,7 @@ class RatingRecommender(Recommender):
 
     def _of_items(self, user: int, items: NDArray[np.int64], side: NDArray[np.float64]) -> NDArray[np.float64]:
         mean, deviation = self._standard
-        answers = self._selection.weights(user).dot(self._members.answers(user, items, side))
-        return mean + deviation * answers
+        return mean + deviation * self._selection.weights(user).dot(self._members.answers(user, items, side))
 
     def _figure(self, total: float, count: float) -> float:
         return math.sqrt(total / count)
@@ -187,8 +186,8 @@ class RatingRecommender(Recommender):
         others = self._candidates.beside(item, self._had[user], known=len(self._items))
         if not others:
             return math.nan
-        found = self._of_items(user, np.array([item, *others]), side)
-        return 1.0 + float((found[1:] > found[0]).sum()) + 0.5 * float((found[1:] == found[0]).sum())
+        found = self._weights.dot(self._members.answers(user, np.array([item, *others]), side))
+        return 1.0 + np.count_nonzero(found > found[0]) + 0.5 * (np.count_nonzero(found == found[0]) - 1)
 
 
 def _value(label: Any) -> float | None:
