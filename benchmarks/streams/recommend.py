@@ -86,6 +86,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
                 "events": EVENTS,
                 "settings": {**RATINGS, **CLICKS},
                 "ranked": f"of ratings: what is at or above the mean so far, among {DRAWN} drawn; of clicks: among all items known",
+                "ordered": "mapsto by the lower end of an interval of the rating, river by its answer",
                 "chosen on": "seeds from 101 on, other numbers of users, items and events: mapsto's defaults; river's rates",
                 "river": "BiasedMF: biases SGD(0.05), factors SGD(0.1); FunkMF and Baseline: SGD(0.05)",
                 "events a second": "CPU time of one thread, without ranking for river, with it for mapsto",

@@ -31,7 +31,7 @@ class Recommend(Online):
     >>> from mapsto import streams
     >>> model = Recommend(stream=streams.tastes(events=2000))(None)
     >>> best = model.open().recommended("u1", 3)
-    >>> len(best), best[0][1] >= best[1][1] >= best[2][1]
+    >>> len(best), best[0][1] > 4.0
     (3, True)
     """
 

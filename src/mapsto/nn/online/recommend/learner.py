@@ -138,6 +138,10 @@ class Recommender(StreamLearner):
     def _of_items(self, user: int, items: NDArray[np.int64], side: NDArray[np.float64]) -> NDArray[np.float64]:
         """What items (n,), all known, are worth to a user."""
 
+    def _cautious(self, worth: NDArray[np.float64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+        """By what items (n,) are ordered, of which this is what they are worth."""
+        return worth
+
     @abstractmethod
     def _figure(self, total: float, count: float) -> float:
         """What the tables show of a sum over so many events."""
@@ -226,6 +230,8 @@ class Recommender(StreamLearner):
     def recommended(self, user: str, count: int, *, had: bool = False) -> list[tuple[str, float]]:
         """The items that a user would rate highest, or choose next, the best first, each with the rating or the probability.
 
+        Ratings are ordered by what they are at least, so that an item of which little is known stands back.
+
         Parameters
         ----------
         user
@@ -243,7 +249,7 @@ class Recommender(StreamLearner):
         side = np.zeros(self._rows.width)
         side[0] = 1.0
         worth = self._of_items(slot, items, side)
-        best = np.argsort(-worth, kind="stable")[:count]
+        best = np.argsort(-self._cautious(worth, items), kind="stable")[:count]
         return [(self._items.names[items[place]], float(worth[place])) for place in best.tolist()]
 
     def tables(self) -> list[dict[str, Any]]:
