@@ -65,7 +65,7 @@ def test_what_rests_longest_is_tried_again_once_enough_was_saved() -> None:
     for _ in range(600):
         chosen = halving.choose(costs, "", nothing)
         trials += chosen.all()
-        halving.learn(chosen, np.array([0.9, 0.8, 0.2, 0.1]), np.full(4, 0.25), "", nothing)
+        halving.learn(chosen, np.array([0.9, 0.8, 0.2, 0.1]), "", nothing)
     assert trials > 2 * 4
     assert halving._money[0] <= halving._money[1]
 

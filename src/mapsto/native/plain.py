@@ -14,6 +14,7 @@ SOURCES: dict[str, tuple[Path, ...]] = {
         _CSRC / "softmax_learner.cpp",
         *(_CSRC / "online" / name for name in ("elementary.h", "inputs.h", "linear.h", "state.h")),
     ),
+    "select_learner": (_CSRC / "select_learner.cpp", _CSRC / "online" / "elementary.h"),
     "language_learner": (
         _CSRC / "language_learner.cpp",
         *sorted((_CSRC / "language").glob("*.h")),

@@ -8,11 +8,15 @@ mixtures of `online.tabular`, for members that come and go.
 
 from __future__ import annotations
 
+import ctypes
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from mapsto.native.tabular import learner_library
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,12 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Mixture", "mixture_of"]
 
-_UNIFORM = 0.02
-"""Share of the uniform distribution in what a member says, so that no logarithm is large."""
-_RATES, _FADING_RATES = np.array([0.1, 0.3, 0.0, 0.0]), np.array([0.0, 0.0, 0.3, 1.0])
-"""Of the log-linear mixtures, each divided by the members; the last two fade as ``1 / √(1 + t / 100)``."""
-_POOL_RATES, _POOL_MEMORY = np.array([0.3, 1.0]), np.array([0.998, 0.999])
-_LAST_RATE, _LAST_MEMORY = 0.3, 0.998
+_POOL_RATES = np.array([0.3, 1.0])
+_LAST_RATE = 0.3
+"""As in ``native/csrc/select_learner.cpp``."""
 _VALUE_STEPS = np.array([0.003, 0.03])
 _VALUE_RATES, _VALUE_MEMORY = np.array([1.0, 4.0]), np.array([0.998, 0.99])
 _VALUE_LAST_RATE, _VALUE_LAST_MEMORY = 1.0, 0.998
@@ -38,12 +39,30 @@ class Mixture:
     """Mixtures of M members. `there` (M,) says which of them have answered; the others have no part."""
 
     @abstractmethod
-    def answer(self, said: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The answer (K,) of what the members say (M, K). Changes nothing."""
+    def run(self, said: NDArray[np.float64], there: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.float64]:
+        """Answer n events one after the other, and learn those that have a label.
 
-    @abstractmethod
-    def learn(self, said: NDArray[np.float64], there: NDArray[np.bool_], label: float) -> None:
-        """Learn what they said, and what was right: the number of a class, or a value."""
+        Parameters
+        ----------
+        said
+            (n, M, K), what members say of each.
+        there
+            (n, M).
+        labels
+            (n,), int32 numbers of classes, -1 without a label; or values, NaN without one.
+
+        Returns
+        -------
+        NDArray
+            (n, K), each from before its label; 0 where no member has answered.
+        """
+
+    def answer(self, said: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The answer (K,) of what the members say of an event (M, K). Changes nothing."""
+        return self.run(said[None], there[None], self.unlabelled)[0]
+
+    unlabelled: ClassVar[NDArray[Any]]
+    """The label of one event that has none."""
 
     @abstractmethod
     def shares(self, there: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -58,17 +77,32 @@ class Mixture:
         """Go on from another's state. Raises `ValueError` or `LookupError` where it is of other members."""
 
 
+class _Learnt(ctypes.Structure):
+    """As in ``native/csrc/select_learner.cpp``."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weights", "right", "good", "events")),
+        ("members", ctypes.c_int32),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """Raises `DomainError` where it is neither prebuilt for this machine nor can be compiled."""
+    library = ctypes.CDLL(str(learner_library("select_learner")))
+    library.mapsto_select_run.restype = None
+    library.mapsto_select_run.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int32,
+        *(ctypes.c_void_p,) * 4,
+    )
+    return library
+
+
 def mixture_of(task: Task, members: int) -> Mixture:
     """Mixtures of so many members, for such labels."""
     return _ClassMixture(members) if task == "classes" else _ValueMixture(members)
-
-
-class _Mixed(NamedTuple):
-    """Of an event: what the six mixtures say (6, K), the logarithms of what members say (m, K), and which these are; None for all."""
-
-    mixed: NDArray[np.float64]
-    logs: NDArray[np.float64]
-    present: NDArray[np.int64] | None
 
 
 class _Flat(Mixture):
@@ -88,83 +122,53 @@ class _Flat(Mixture):
 
 
 class _ClassMixture(_Flat):
-    """Of classes.
+    """Of classes, in C++.
 
     >>> mixture = _ClassMixture(2)
-    >>> said, there = np.array([[0.9, 0.1], [0.4, 0.6]]), np.ones(2, bool)
+    >>> said, there = np.array([[[0.9, 0.1], [0.4, 0.6]]]), np.ones((1, 2), bool)
     >>> for _ in range(50):
-    ...     mixture.learn(said, there, 1)
-    >>> mixture.shares(there).round(1).tolist(), int(mixture.answer(said, there).argmax())
+    ...     answer = mixture.run(said, there, np.array([1], np.int32))
+    >>> mixture.shares(there[0]).round(1).tolist(), int(answer[0].argmax())
     ([0.0, 1.0], 1)
     """
 
+    unlabelled = np.array([-1], np.int32)
+
     def __init__(self, members: int) -> None:
+        self._run = _library().mapsto_select_run
         super().__init__(
             weights=np.full((4, members), 1.0 / members),
             right=np.zeros((2, members)),
             good=np.zeros(6),
             learnt=np.zeros(1),
         )
-        self._last: tuple[NDArray[np.float64], _Mixed] | None = None
-        """What members said of the event that was answered last, and the mixtures of it."""
 
-    def answer(self, said: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
-        mixed, _, _ = self._mixed(said, there)
-        return _softmax(_LAST_RATE * self._state["good"]).dot(mixed)
-
-    def learn(self, said: NDArray[np.float64], there: NDArray[np.bool_], label: float) -> None:
-        state, number = self._state, int(label)
-        mixed, logs, present = self._mixed(said, there)
-        self._last = None
-        state["learnt"] += 1.0
-        fading = 1.0 / (1.0 + state["learnt"].item() / 100.0) ** 0.5
-        rates = (_RATES + _FADING_RATES * fading) / len(logs)
-        slopes = mixed[:4].dot(logs.T)
-        slopes -= logs[:, number]
-        slopes *= rates[:, None]
-        own = said if present is None else said[present]
-        hits = own.argmax(1) == number
-        if present is None:
-            state["weights"] -= slopes
-            state["right"] *= _POOL_MEMORY[:, None]
-            state["right"] += hits
-        else:
-            state["weights"][:, present] -= slopes
-            # those that rest keep what they had
-            state["right"][:, present] = state["right"][:, present] * _POOL_MEMORY[:, None] + hits
-        state["good"] *= _LAST_MEMORY
-        state["good"] += mixed.argmax(1) == number
+    def run(self, said: NDArray[np.float64], there: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.float64]:
+        state = self._state
+        said, there = np.ascontiguousarray(said), np.ascontiguousarray(there)
+        labels = np.ascontiguousarray(labels, np.int32)
+        answers = np.empty((said.shape[0], said.shape[2]))
+        at = (state[name].ctypes.data for name in ("weights", "right", "good", "learnt"))
+        learnt = _Learnt(*at, said.shape[1])
+        self._run(
+            ctypes.byref(learnt),
+            said.shape[0],
+            said.shape[2],
+            said.ctypes.data,
+            there.ctypes.data,
+            labels.ctypes.data,
+            answers.ctypes.data,
+        )
+        return answers
 
     def shares(self, there: NDArray[np.bool_]) -> NDArray[np.float64]:
         present = np.flatnonzero(there)
         weights = np.maximum(self._state["weights"][:, present], 0.0) + 1e-300
-        parts = np.concatenate([weights / weights.sum(1, keepdims=True), self._pools(present)])
+        pools = _softmax(_POOL_RATES[:, None] * self._state["right"][:, present])
+        parts = np.concatenate([weights / weights.sum(1, keepdims=True), pools])
         shares = np.zeros(len(there))
         shares[present] = _softmax(_LAST_RATE * self._state["good"]).dot(parts)
         return shares
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        super().restore(arrays)
-        self._last = None
-
-    def _mixed(self, said: NDArray[np.float64], there: NDArray[np.bool_]) -> _Mixed:
-        """What the mixtures say of an event; of the event that was answered last it is known."""
-        if self._last is not None and self._last[0] is said:
-            return self._last[1]
-        present = None if there.all() else np.flatnonzero(there)
-        own = said if present is None else said[present]
-        logs = np.log((1.0 - _UNIFORM) * own + _UNIFORM / own.shape[1])
-        weights = self._state["weights"] if present is None else self._state["weights"][:, present]
-        mixed = np.empty((6, own.shape[1]))
-        mixed[:4] = _softmax(weights.dot(logs))
-        mixed[4:] = self._pools(present).dot(own)
-        found = _Mixed(mixed, logs, present)
-        self._last = (said, found)
-        return found
-
-    def _pools(self, present: NDArray[np.int64] | None) -> NDArray[np.float64]:
-        right = self._state["right"] if present is None else self._state["right"][:, present]
-        return _softmax(_POOL_RATES[:, None] * right)
 
 
 class _ValueMixture(_Flat):
@@ -172,10 +176,12 @@ class _ValueMixture(_Flat):
 
     >>> mixture, there = _ValueMixture(2), np.ones(2, bool)
     >>> for target in (1.0, 2.0, 3.0, 1.5) * 20:
-    ...     mixture.learn(np.array([[target], [9.0]]), there, target)
+    ...     _ = mixture.run(np.array([[[target], [9.0]]]), there[None], np.array([target]))
     >>> bool(abs(mixture.answer(np.array([[2.0], [9.0]]), there)[0] - 2.0) < 0.1)
     True
     """
+
+    unlabelled = np.array([np.nan])
 
     def __init__(self, members: int) -> None:
         super().__init__(
@@ -185,12 +191,19 @@ class _ValueMixture(_Flat):
             target=np.zeros(3),
         )
 
-    def answer(self, said: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
-        mean, scale = self._scale()
-        weights = _softmax(-_VALUE_LAST_RATE * self._state["totals"])
-        return (weights * self._mixed(said, there)).sum(keepdims=True) * scale + mean
+    def run(self, said: NDArray[np.float64], there: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.float64]:
+        answers = np.zeros((len(said), 1))
+        for event, label in enumerate(labels.tolist()):
+            own, present = said[event], there[event]
+            if present.any():
+                mean, scale = self._scale()
+                weights = _softmax(-_VALUE_LAST_RATE * self._state["totals"])
+                answers[event, 0] = (weights * self._mixed(own, present)).sum() * scale + mean
+                if label == label:  # noqa: PLR0124 - NaN
+                    self._learn(own, present, label)
+        return answers
 
-    def learn(self, said: NDArray[np.float64], there: NDArray[np.bool_], label: float) -> None:
+    def _learn(self, said: NDArray[np.float64], there: NDArray[np.bool_], label: float) -> None:
         state = self._state
         mean, scale = self._scale()
         present = np.flatnonzero(there)

@@ -29,8 +29,6 @@ class Chooser:
 
     each_event: ClassVar[bool] = False
     """Whether it chooses anew for each event; otherwise for a segment of them."""
-    by_shares: bool = False
-    """Whether it looks at the shares of the mixture's answer."""
     contextual: ClassVar[bool] = False
     """Whether it looks at an event's features."""
 
@@ -58,14 +56,10 @@ class Chooser:
         self,
         there: NDArray[np.bool_],
         right: NDArray[np.float64],
-        shares: NDArray[np.float64],
         user: str,
         context: NDArray[np.float64],
     ) -> None:
-        """Learn how good (M,) the answers of those were that answered: 1 for a right one, 0 for a wrong one.
-
-        `shares` (M,) are those of the mixture's answer.
-        """
+        """Learn how good (M,) the answers of those were that answered: 1 for a right one, 0 for a wrong one."""
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Halving"]
 
-_MIXING = 100.0
+_MIXING = 25.0
 """Microseconds that the mixture itself costs an event, however many learn."""
 ROUND = 4
 """Segments between two halvings."""
@@ -31,20 +31,19 @@ _LEAST_REST = 16
 class Halving(Chooser):
     """Keeps what is spent below `share` of what all members would cost, but for the first trial of all, which is paid back.
 
-    >>> halving, costs, none = Halving(3, share=0.6, seed=0), np.array([100.0, 100.0, 200.0]), np.zeros(0)
+    >>> halving, costs, none = Halving(3, share=0.4, seed=0), np.array([100.0, 100.0, 200.0]), np.zeros(0)
     >>> for _ in range(12):
     ...     chosen = halving.choose(costs, "", none)
     ...     for _ in range(64):
-    ...         halving.learn(chosen, np.array([0.0, 1.0, 0.0]), np.ones(3) / 3, "", none)
+    ...         halving.learn(chosen, np.array([0.0, 1.0, 0.0]), "", none)
     >>> chosen.tolist()
     [False, True, False]
     """
 
     def __init__(self, members: int, *, share: float, seed: int) -> None:
         super().__init__(members, share=share, seed=seed)
-        self.by_shares = share < 1.0
-        self._right, self._weights, self._shares = np.zeros(members), np.zeros(members), np.zeros(members)
-        """Discounted right answers, how many they are of, and shares of the mixture's answer."""
+        self._right, self._weights = np.zeros(members), np.zeros(members)
+        """Discounted right answers, and how many they are of."""
         self._awake = np.ones(members, np.bool_)
         self._counts = np.zeros(members)
         """Segments that each took."""
@@ -102,14 +101,13 @@ class Halving(Chooser):
         self._awake[keep] = True
 
     def _worth(self) -> NDArray[np.float64]:
-        """How good each member is: its discounted share of right answers, and a little for what the mixture makes of it."""
-        return self._right / np.maximum(self._weights, 1.0) + 0.02 * self._shares
+        """How good each member is: its discounted share of right answers."""
+        return self._right / np.maximum(self._weights, 1.0)
 
     def learn(
         self,
         there: NDArray[np.bool_],
         right: NDArray[np.float64],
-        shares: NDArray[np.float64],
         user: str,
         context: NDArray[np.float64],
     ) -> None:
@@ -117,13 +115,11 @@ class Halving(Chooser):
             return
         self._right[there] = _MEMORY * self._right[there] + right[there]
         self._weights[there] = _MEMORY * self._weights[there] + 1.0
-        self._shares[there] += (1.0 - _MEMORY) * (shares[there] - self._shares[there])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {
             "right": self._right.copy(),
             "weights": self._weights.copy(),
-            "shares": self._shares.copy(),
             "awake": self._awake.astype(np.float64),
             "counts": self._counts.copy(),
             "money": self._money.copy(),
@@ -134,8 +130,8 @@ class Halving(Chooser):
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
         each = (self._members,)
-        self._right, self._weights, self._shares, self._counts = (
-            checked(arrays[name], each) for name in ("right", "weights", "shares", "counts")
+        self._right, self._weights, self._counts = (
+            checked(arrays[name], each) for name in ("right", "weights", "counts")
         )
         self._awake = checked(arrays["awake"], each).astype(np.bool_)
         self._money = checked(arrays["money"], (2,))

@@ -44,8 +44,6 @@ class _Part(NamedTuple):
     """Member → (n, its classes)."""
     labels: dict[int, Any]
     """Event of the part → its label as it was learnt: a text or a number."""
-    cubes: dict[str, Any]
-    """What `_cube` made of them when so many classes were known."""
 
 
 class SelectionLearner(StreamLearner):
@@ -96,6 +94,8 @@ class SelectionLearner(StreamLearner):
         self._picked = self._awake
         """Which one answers, where one member takes an event."""
         self._seen = 0
+        self._costed: tuple[list[tuple[int, int]], NDArray[np.float64]] = ([], np.zeros(0))
+        """Sizes of the members when last asked, and what they cost then."""
         self._counts = np.zeros((2, len(members)))
         """Of each member: events that it took, and right answers to those that had a label; of values how near they were, 0 to 1."""
         self._labels = np.zeros(len(members))
@@ -136,11 +136,8 @@ class SelectionLearner(StreamLearner):
         rows: list[NDArray[np.float64]] = [np.zeros(0)] * len(block)
         learnt: list[tuple[int, Any]] = []
         for part in self._parts(block):
-            for place in range(len(part.block)):
-                event = part.start + place
-                rows[event] = self._take(part, place)
-                if place in part.labels:
-                    learnt.append((event, part.labels[place]))
+            rows[part.start : part.start + len(part.block)] = self._take(part)
+            learnt += [(part.start + place, label) for place, label in sorted(part.labels.items())]
         table = self._table(rows)
         if answered is not None and learnt:
             events = np.array([event for event, _ in learnt], np.int64)
@@ -169,7 +166,7 @@ class SelectionLearner(StreamLearner):
             elif self._chooser.each_event:
                 table[event] = cube[event][int(there.argmax())]
             else:
-                table[event] = self._answer(cube[event], there, user)
+                table[event] = self._answer(cube[event], there, user, self._mixture.answer(cube[event], there))
         return table
 
     def shares(self) -> Mapping[str, float]:
@@ -198,7 +195,10 @@ class SelectionLearner(StreamLearner):
 
     def _costs(self) -> NDArray[np.float64]:
         sizes = [member.size for member in self._members]
-        return np.array([spec.cost(*size) for spec, size in zip(self._specs, sizes, strict=True)])
+        if sizes != self._costed[0]:
+            costs = np.array([spec.cost(*size) for spec, size in zip(self._specs, sizes, strict=True)])
+            self._costed = (sizes, costs)
+        return self._costed[1]
 
     def _parts(self, block: Block) -> Iterator[_Part]:
         """The block in parts that the same members take, as they have taken them."""
@@ -242,7 +242,7 @@ class SelectionLearner(StreamLearner):
         for why, count in min(asides, key=lambda each: sum(each.values())).items():
             if count:  # what no member took
                 self.aside[why] = self.aside.get(why, 0) + count
-        return _Part(start, part, said, labels, {})
+        return _Part(start, part, said, labels)
 
     def _places(self, at: int, known: int) -> NDArray[np.int64] | None:
         """Where a member's classes stand among those of the whole, -1 for one that is not there; None where they are the same."""
@@ -278,46 +278,77 @@ class SelectionLearner(StreamLearner):
             there[:, at] = ~odd & (self.task == "values" or cube[:, at].any(1))
         return cube, there
 
-    def _take(self, part: _Part, place: int) -> NDArray[np.float64]:
-        """Answer an event of a part, and learn its label; the scores (outputs,) of before, NaN of an event that was set aside."""
-        block = part.block
-        user = self._user(block, place)
-        known = len(self._classes)
-        outputs = self._outputs(known)
-        if part.cubes.get("known") != known:
-            part.cubes["known"] = known
-            part.cubes["cube"], part.cubes["there"] = self._cube(part.said, len(block))
-        rows: NDArray[np.float64] = part.cubes["cube"][place]
-        there: NDArray[np.bool_] = part.cubes["there"][place]
-        label = part.labels.get(place)
-        asked = bool(block.has_x[place])
-        set_aside = place in block.broken or all(np.isnan(scores[place]).any() for scores in part.said.values())
-        name = str(block.ids[place])
-        if not asked:
+    def _take(self, part: _Part) -> list[NDArray[np.float64]]:
+        """Answer the events of a part, and learn their labels; the scores (outputs,) of before, NaN of an event that was set aside."""
+        found: list[NDArray[np.float64]] = []
+        while len(found) < len(part.block):
+            known, start = len(self._classes), len(found)
+            stop = next(
+                (at + 1 for at in range(start, len(part.block)) if self._is_new(part.labels.get(at))), len(part.block)
+            )
+            cube, there = self._cube(part.said, len(part.block))
+            run = slice(start, stop)
+            numbers = self._numbers([part.labels.get(at) for at in range(start, stop)])
+            answers = self._mixture.run(cube[run], there[run], numbers)
+            newest = part.labels.get(stop - 1)
+            if self._is_new(newest):
+                self._classes[str(newest)] = known
+            found += [
+                self._seen_of(part, place, cube[place], there[place], answers[place - start])
+                for place in range(start, stop)
+            ]
+            if len(self._classes) > known:  # the first of its class: the mixture learns it with room for it
+                wide = np.pad(cube[stop - 1], ((0, 0), (0, 1)))
+                self._mixture.run(wide[None], there[None, stop - 1], np.array([known], np.int32))
+        return found
+
+    def _is_new(self, label: Any) -> bool:
+        return self.task == "classes" and label is not None and label not in self._classes
+
+    def _numbers(self, labels: Sequence[Any]) -> NDArray[Any]:
+        """Labels as the mixture takes them; a class that is not known yet is none."""
+        if self.task == "values":
+            return np.array([np.nan if label is None else label for label in labels], np.float64)
+        return np.array([self._classes.get(label, -1) for label in labels], np.int32)
+
+    def _seen_of(
+        self,
+        part: _Part,
+        place: int,
+        rows: NDArray[np.float64],
+        there: NDArray[np.bool_],
+        mixed: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """The answer to an event, of which the members say `rows` and the mixture `mixed`; what is not the mixture learns its label."""
+        block, label, outputs = part.block, part.labels.get(place), len(mixed)
+        user, name = self._user(block, place), str(block.ids[place])
+        answer = self._answer(rows, there, user, mixed)
+        if not block.has_x[place]:
             kept = self._late.take(name, 0, outputs)
             answer = np.full(outputs, np.nan) if kept is None else kept[1]
             if label is None:
                 return np.full(outputs, np.nan)
-        elif set_aside and outputs and not (known == 0 and label is not None):
+        elif label is None and (
+            place in block.broken or all(np.isnan(own[place, :1]).any() for own in part.said.values())
+        ):
             return np.full(outputs, np.nan)
-        else:
-            answer = self._answer(rows, there, user) if there.any() and outputs else np.zeros(outputs)
-            if label is None and name and not bool(block.has_y[place]):
-                self._late.keep(name, np.zeros(0), answer)
-        if label is not None:
-            self._learn(part, place, rows, there, label, user)
+        elif label is None and name and not block.has_y[place]:
+            self._late.keep(name, np.zeros(0), answer)
+        if label is not None and there.any():
+            self._judge(part, place, rows, there, label, user, mixed)
         return answer
 
-    def _answer(self, rows: NDArray[np.float64], there: NDArray[np.bool_], user: str) -> NDArray[np.float64]:
-        if self._chooser.each_event:
+    def _answer(
+        self, rows: NDArray[np.float64], there: NDArray[np.bool_], user: str, mixed: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        if self._chooser.each_event and there.any():
             picked = there & self._picked
             return rows[int((picked if picked.any() else there).argmax())]
-        answer = self._mixture.answer(rows, there)
-        own = self._users.get(user) if user else None
+        own = self._users.get(user) if user and there.any() else None
         if own is None:
-            return answer
+            return mixed
         weights = _softmax(_USER_RATE * self._trust)
-        return weights[0] * answer + weights[1] * self._of_user(rows, there, own)
+        return weights[0] * mixed + weights[1] * self._of_user(rows, there, own)
 
     @staticmethod
     def _of_user(rows: NDArray[np.float64], there: NDArray[np.bool_], own: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -325,49 +356,48 @@ class SelectionLearner(StreamLearner):
         present = np.flatnonzero(there)
         return (_softmax(_USER_RATE * own[present])[:, None] * rows[present]).sum(0)
 
-    def _learn(
-        self, part: _Part, place: int, rows: NDArray[np.float64], there: NDArray[np.bool_], label: Any, user: str
+    def _judge(
+        self,
+        part: _Part,
+        place: int,
+        rows: NDArray[np.float64],
+        there: NDArray[np.bool_],
+        label: Any,
+        user: str,
+        mixed: NDArray[np.float64],
     ) -> None:
+        """Let what chooses know who was right about a label."""
         if self.task == "classes":
-            known = self._classes.get(label)
-            if known is None:
-                known = self._classes[label] = len(self._classes)
-                rows = np.concatenate([rows, np.zeros((len(rows), 1))], 1)
-            target = float(known)
-            right = (rows.argmax(1) == known) * 1.0
+            target = float(self._classes[label])
+            best = rows.argmax(1) if rows.shape[1] else np.full(len(rows), -1)
+            right = (best == target) * 1.0
         else:
             target = float(label)
             errors = np.abs(rows[:, 0] - target)
             count, mean = self._error.tolist()
-            if there.any():
-                mean += (float(errors[there].mean()) - mean) / (count + 1.0)
-                self._error[:] = min(count + 1.0, 1000.0), mean
+            mean += (float(errors[there].mean()) - mean) / (count + 1.0)
+            self._error[:] = min(count + 1.0, 1000.0), mean
             right = 1.0 / (1.0 + errors / (mean or 1.0))
-        if not there.any():
-            return
         self._counts[1, there] += right[there]
         self._labels[there] += 1.0
         context = _NO_CONTEXT
         if self._chooser.contextual:
             context = self._context.of(part.block, place, learn=False)
-        shares = self._mixture.shares(there) if self._chooser.by_shares else right
-        self._chooser.learn(there, right, shares, user, context)
-        if user:
-            own = self._users.pop(user, None)
-            if own is not None and not self._chooser.each_event:
-                both = self._mixture.answer(rows, there), self._of_user(rows, there, own)
-                good = [
-                    float(each.argmax() == target)
-                    if self.task == "classes"
-                    else 1.0 / (1.0 + abs(float(each[0]) - target))
-                    for each in both
-                ]
-                self._trust = 0.998 * self._trust + good
-            own = np.zeros(len(there)) if own is None else own
-            self._users[user] = np.where(there, _USER_MEMORY * own + right, own)
-            while len(self._users) > _MOST_USERS:
-                del self._users[next(iter(self._users))]
-        self._mixture.learn(rows, there, target)
+        self._chooser.learn(there, right, user, context)
+        if not user:
+            return
+        own = self._users.pop(user, None)
+        if own is not None and not self._chooser.each_event:
+            both = mixed, self._of_user(rows, there, own)
+            good = [
+                float(each.argmax() == target) if self.task == "classes" else 1.0 / (1.0 + abs(float(each[0]) - target))
+                for each in both
+            ]
+            self._trust = 0.998 * self._trust + good
+        own = np.zeros(len(there)) if own is None else own
+        self._users[user] = np.where(there, _USER_MEMORY * own + right, own)
+        while len(self._users) > _MOST_USERS:
+            del self._users[next(iter(self._users))]
 
     def _user(self, block: Block, event: int) -> str:
         column = block.x.get(self._by) if self._by else None

@@ -31,7 +31,7 @@ class LinUcb(Chooser):
     >>> contexts = [np.eye(CONTEXT)[0] + np.eye(CONTEXT)[side] for side in (1, 2)]
     >>> for event in range(400):  # each is right on one side
     ...     chosen = chooser.choose(costs, "", contexts[event % 2])
-    ...     chooser.learn(chosen, np.eye(2)[event % 2], chosen / 1.0, "", contexts[event % 2])
+    ...     chooser.learn(chosen, np.eye(2)[event % 2], "", contexts[event % 2])
     >>> [int(chooser.choose(costs, "", each).argmax()) for each in contexts]
     [0, 1]
     """
@@ -64,7 +64,6 @@ class LinUcb(Chooser):
         self,
         there: NDArray[np.bool_],
         right: NDArray[np.float64],
-        shares: NDArray[np.float64],
         user: str,
         context: NDArray[np.float64],
     ) -> None:

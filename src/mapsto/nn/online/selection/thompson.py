@@ -29,7 +29,7 @@ class Thompson(Chooser):
     >>> chooser, none = Thompson(2, share=1.0, seed=0), np.zeros(0)
     >>> for _ in range(300):
     ...     chosen = chooser.choose(np.ones(2), "", none)
-    ...     chooser.learn(chosen, np.array([0.2, 0.9]), chosen / 1.0, "", none)
+    ...     chooser.learn(chosen, np.array([0.2, 0.9]), "", none)
     >>> bool(sum(chooser.choose(np.ones(2), "", none)[1] for _ in range(100)) > 90)
     True
     """
@@ -70,7 +70,6 @@ class Thompson(Chooser):
         self,
         there: NDArray[np.bool_],
         right: NDArray[np.float64],
-        shares: NDArray[np.float64],
         user: str,
         context: NDArray[np.float64],
     ) -> None:
