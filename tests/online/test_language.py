@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,29 @@ def test_a_model_of_other_fields_is_refused(rhyme: Path) -> None:
     model, _ = learn(text(rhyme, (0, 100)))
     with pytest.raises(DomainError, match="with hidden 16, not 32"):
         learn(text(rhyme), model, hidden=32)
+
+
+def test_adapters_of_another_rank_are_refused(rhyme: Path) -> None:
+    model, _ = learn(text(rhyme, (0, 100)))
+    adapted, _ = learn(text(rhyme, (0, 100)), model, update="adapters", rank=2)
+    with pytest.raises(DomainError, match="with rank 2, not 3"):
+        learn(text(rhyme, (0, 100)), adapted, update="adapters", rank=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"), [({"frozen": True}, "nothing is learnt"), ({"update": "none"}, "update: none alone")]
+)
+def test_what_learns_nothing_from_nothing_is_told(rhyme: Path, fields: dict[str, Any], why: str) -> None:
+    ctx = Context()
+    Language(stream=text(rhyme, (0, 100)), **SMALL, **fields).open(None, None, ctx)
+    assert any(why in each for each in ctx.warnings)
+
+
+def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "learn_online_language.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert (failed, tried) == (0, 5)
 
 
 def test_a_state_that_does_not_fit_is_refused(rhyme: Path) -> None:

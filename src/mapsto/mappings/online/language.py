@@ -92,13 +92,17 @@ class Language(Online):
         learner_library("language_learner", ctx.note)  # where it has to be compiled, which takes a while, that is said
         if isinstance(value, Model) and value.learner == self.name:
             learnt = self.completed(value.fields)
-            for name in _SHAPES:
+            shapes = (*_SHAPES, "rank") if learnt["update"] == self.update == "adapters" else _SHAPES
+            for name in shapes:
                 if learnt[name] != getattr(self, name):
                     raise DomainError(
                         f"the model was learnt with {name} {learnt[name]}, not {getattr(self, name)}",
                         where=self.name,
                         hint=f"go on with {name}: {learnt[name]}, or begin with no model",
                     )
+        elif value is None and (self.frozen or (self.update != "all" and self.members != "contexts")):
+            what = "nothing is learnt" if self.frozen else f"the network learns by update: {self.update} alone"
+            ctx.warn(f"{what}, and there is no model of an earlier text to go on from: begin with update: all")
         return super().open(value, state, ctx)
 
     @classmethod
