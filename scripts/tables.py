@@ -122,6 +122,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "domain"),
         *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),
         *listed([row for row in rows if next(iter(row)) == "side" or "megabytes" in row], "side"),
+        *by_text(rows),
         *by_task(rows),
         *memory(rows),
     ]
@@ -149,6 +150,15 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
             value = number(row.get("ms", row.get("us")))
             lines.append(f"| {row['what']} | {value} {unit} | {number(row['low'])} – {number(row['high'])} | {ratio} |")
     return lines
+
+
+def by_text(rows: list[dict[str, Any]]) -> list[str]:
+    """Bits a byte of models of texts, of each part of the text."""
+    found = [row for row in rows if "text model" in row]
+    left_out = ("steady", "after the", "% over", "seeds")
+    return listed(
+        [{name: row[name] for name in row if not any(each in name for each in left_out)} for row in found], "text model"
+    )
 
 
 def by_task(rows: list[dict[str, Any]]) -> list[str]:

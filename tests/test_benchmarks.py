@@ -122,7 +122,7 @@ def test_a_benchmark_of_streams_runs_with_small_settings(name: str, streams: Mod
         assert {learner.name for learner in streams.VARIANTS} <= set(run)
         assert min(run[learner.name] for learner in streams.VARIANTS) > 75
     elif name == "language":  # a few thousand bytes are too few for its goals
-        found = {row["model"]: row["all"] for row in tree["rows"]}
+        found = {row["text model"]: row["all"] for row in tree["rows"]}
         assert found["whole"] < min(found["n-gram alone"], found["network alone"])
         assert all(isinstance(value, float) for model, value in found.items() if model != "PPMd")
     elif name == "recommend":  # three hundred ratings tell nobody apart

@@ -134,7 +134,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
             "quick": quick,
         },
         rows=[*rows, *peers],
-        targets=targets_of({row["model"]: row for row in rows}),
+        targets=targets_of({row["text model"]: row for row in rows}),
     )
     return common.finished(tree, quick=quick)
 
@@ -207,7 +207,7 @@ def row_of(
 ) -> dict[str, Any]:
     """A model's figures, means over seeds."""
     if not runs:
-        return {"model": name, "all": "not run"}
+        return {"text model": name, "all": "not run"}
     edges = np.cumsum([0, *(stop - start for _, start, stop in parts)])
 
     def bits(run: Sequence[float], start: int, stop: int) -> float:
@@ -228,7 +228,7 @@ def row_of(
         return found
 
     each = [figures(run) for run in runs]
-    row: dict[str, Any] = {"model": name, **{key: statistics.mean(one[key] for one in each) for key in each[0]}}
+    row: dict[str, Any] = {"text model": name, **{key: statistics.mean(one[key] for one in each) for key in each[0]}}
     if len(each) > 1:
         row["ci95 over seeds"] = t95([one["all"] for one in each])
     if timed:
@@ -295,7 +295,7 @@ def compressed(
 
 
 def peer_row(name: str, found: Any) -> dict[str, Any]:
-    return {"model": name, **(found if isinstance(found, dict) else {"all": found or "not run"})}
+    return {"text model": name, **(found if isinstance(found, dict) else {"all": found or "not run"})}
 
 
 def zlib_size(text: bytes, quick: bool) -> int:
