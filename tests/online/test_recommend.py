@@ -98,7 +98,9 @@ def test_odd_labels_and_items_beyond_the_catalogue_are_set_aside():
 
 
 def test_the_user_who_was_idle_longest_is_given_up():
-    model, _ = ran(streams.tastes(events=500, users=100), most_users=10)
+    model, account = ran(streams.tastes(events=500, users=100), most_users=10)
+    (_, known, given_up), _ = account["tables"][-1]["rows"]
+    assert (known, given_up > 50) == (10, True)
     assert len(model.signature.columns[0].categories) == 10
     learner = model.open()
     learner.learn(asked(["late"], ["i1"], [5.0]))

@@ -179,6 +179,7 @@ def test_quick_stream_of_ratings(tmp_path: Path) -> None:
         "Members",
         "New and known users",
         "New and known items",
+        "Users and items",
     }
 
 

@@ -253,7 +253,13 @@ class Recommender(StreamLearner):
         return [(self._items.names[items[place]], float(worth[place])) for place in best.tolist()]
 
     def tables(self) -> list[dict[str, Any]]:
-        return [*self._tables_of_members(), *self._tables_of_new()]
+        known = [[name, len(each), each.given_up] for name, each in (("users", self._users), ("items", self._items))]
+        columns = ["what", "known", "given up for others"]
+        return [
+            *self._tables_of_members(),
+            *self._tables_of_new(),
+            {"title": "Users and items", "columns": columns, "rows": known},
+        ]
 
     # -- state
 
