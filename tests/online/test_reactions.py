@@ -122,7 +122,8 @@ def test_a_damaged_model_is_no_learner() -> None:
     from mapsto.errors import StoreError
 
     model = online.react(stream=turns((1, 5), 600, of_each=1), learner="softmax")(None)
-    values = {**model.values, "concepts": [*model.values["concepts"], [9, 1]]}
+    concepts = {**model.values["concepts"], "kept": [[9, 1]]}
+    values = {**model.values, "concepts": concepts}
     with pytest.raises(StoreError, match=r"not as online\.react makes it"):
         dataclasses.replace(model, values=values).open()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Task
-from mapsto.nn.online.draws import number_below
 from mapsto.nn.online.drift.monitor import Monitor
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.late_labels import LateLabels
@@ -22,8 +21,11 @@ from mapsto.nn.online.learning import Answered, Answers, StreamLearner
 from mapsto.nn.online.members import Member, arrays_of, restored, values_of
 from mapsto.nn.online.onnx_tabular import TabularSnapshot
 from mapsto.nn.online.prequential import Record
+from mapsto.nn.online.reactions.concepts import SNAPSHOT, Concepts, Stored
+from mapsto.nn.online.reactions.distillation import soft_labels
 from mapsto.nn.online.reactions.duel import Duel
 from mapsto.nn.online.reactions.kept_events import KeptEvents, block_of, features_of
+from mapsto.nn.online.reactions.plain_state import plain_state, state_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,18 +36,9 @@ SEGMENT = 16
 """Events between two decisions."""
 REACTIONS = ("warn", "rate", "reset", "challenge", "distil", "recall")
 """What can be done where a drift is marked."""
-_SNAPSHOT = 256
-"""Events after which the learner is set down, so that there is one of before a drift."""
-_SNAPSHOTS = 3
-_BEFORE = 64
-"""Events before a return is seen whose learner may have met the other concept already."""
-_RECALLED_AT, _RECALLED_AT_A_DRIFT = 6.0, 3.0
-"""At which sum of gains, each the logarithm of a ratio of likelihoods, a kept learner is recalled; at a marked drift less will do."""
-_MOST_GAIN = 2.0
 _UNIFORM = 0.02
 _SWITCH_Z = 2.33
 """Standard deviations by which a challenger has to be better."""
-_DISTILLED_PASSES = 3
 
 
 class Settings(NamedTuple):
@@ -58,22 +51,6 @@ class Settings(NamedTuple):
     patience: int
     concepts: int
     seed: int
-
-
-class _Stored(NamedTuple):
-    """A learner at an event, set down."""
-
-    event: int
-    arrays: dict[str, NDArray[Any]]
-    values: dict[str, Any]
-
-
-class _Concept:
-    """What was learnt of a concept."""
-
-    def __init__(self, stored: _Stored, learner: StreamLearner, gain: float = 0.0) -> None:
-        self.stored, self.learner, self.gain = stored, learner, gain
-        """`gain`: how much better than the one that answers it has been lately, from 0 on (Page's cumulative sum)."""
 
 
 class ReactingLearner(StreamLearner):
@@ -117,8 +94,6 @@ class ReactingLearner(StreamLearner):
         self._duels = {"challenger": Duel(), "candidate": Duel()}
         self._monitor = Monitor({"error": settings.detectors}, values=task == "values")
         self._recent = KeptEvents(settings.window)
-        self._judged = KeptEvents(4 * SEGMENT)
-        """Events with a label since the last decision, each with its label and the loss of the answer."""
         self._spread = [0.0, 0.0]
         """Of values: how many, and the mean of the squared errors."""
         self._questions = KeptEvents(most_late)
@@ -127,14 +102,7 @@ class ReactingLearner(StreamLearner):
         self._seen = 0
         self._drifted = 0
         """The event of the last drift that has not been reacted to yet; 0 for none."""
-        self._snapshots: list[_Stored] = []
-        self._concepts: dict[int, _Concept] = {}
-        """By their numbers, the one that was left last at the end."""
-        self._concept, self._named = 1, 1
-        """The number of the concept at present, and the largest one so far."""
-        self._recalled = 0
-        self._history: list[list[int]] = [[0, 1]]
-        """From which event on which concept was learnt."""
+        self._concepts = Concepts(settings.concepts, self._restored)
         self._happened: list[tuple[int, str]] = []
 
     # -- what the loop asks
@@ -181,7 +149,7 @@ class ReactingLearner(StreamLearner):
             {
                 "title": "Concepts, by what was learnt from which event on",
                 "columns": ["from event", "concept"],
-                "rows": [[event + 1, f"concept {concept}"] for event, concept in self._history[-100:]],
+                "rows": [[event + 1, f"concept {concept}"] for event, concept in self._concepts.history[-100:]],
             }
         ]
 
@@ -306,8 +274,8 @@ class ReactingLearner(StreamLearner):
             count, mean = self._spread
             count = min(count + 1.0, 1000.0)
             self._spread = [count, mean + (errors["active"] ** 2 - mean) / count]
-        if self._concepts and "active" in errors:
-            self._judged.add(features, [label, self._loss(losses, list(self._classes), label)])
+        if "active" in errors:
+            self._concepts.judge(features, label, self._loss(losses, list(self._classes), label))
         self._judge(errors, place)
         return answer
 
@@ -363,20 +331,25 @@ class ReactingLearner(StreamLearner):
 
     def _decide(self, place: int) -> None:
         """React, after the events of a segment; `place` is the number of its last event in its block."""
-        reactions = self._settings.reactions
-        if self._concepts and self._recall(place):
+        back = self._concepts.back(self.task, self._loss, drifted=bool(self._drifted))
+        if back is not None:
+            stored = self._concepts.recall(back, self._seen)
+            self._replace(self._restored(stored), self._spec_of(stored))
+            self._live = {"active": self._active}
+            self._happened.append((place, f"concept {back} is back: its learner recalled"))
             self._drifted = 0
         if self._drifted:
             self._react(place)
             self._drifted = 0
         self._settle(place)
-        if "recall" in reactions and self._seen % _SNAPSHOT == 0:
-            self._snapshots = [*self._snapshots[1 - _SNAPSHOTS :], self._stored()]
+        if "recall" in self._settings.reactions and self._seen % SNAPSHOT == 0:
+            self._concepts.set_down(self._stored())
 
     def _react(self, place: int) -> None:
         reactions, window = self._settings.reactions, self._settings.window
-        if "recall" in reactions:
-            self._set_down(place)
+        if "recall" in reactions and (new := self._concepts.leave(self._seen)) is not None:
+            self._live = {"active": self._active}
+            self._happened.append((place, f"concept {new} begins"))
         if "rate" in reactions and self._active.raise_rate(self._settings.factor):
             self._happened.append((place, f"rate raised {self._settings.factor:g} times"))
         if "reset" in reactions:
@@ -433,107 +406,38 @@ class ReactingLearner(StreamLearner):
         return learner
 
     def _distilled(self) -> StreamLearner:
-        """The learner that answers, as it would be had it learnt of the last events what the challenger says of them.
-
-        Its labels are drawn by the challenger's probabilities, anew in each pass: the expected gradient is that of distillation with soft
-        labels.
-        """
-        spec = self._of
-        student = self._restored(self._stored(), spec)
-        events = [x for x, _ in self._recent.last(self._settings.window)]
-        labels = [y for _, y in self._recent.last(self._settings.window)]
-        teacher = self._live["challenger"]
-        scores, names = teacher.predict(block_of(events, labels, self.task)), teacher.signature.classes
-        for each in range(_DISTILLED_PASSES):
-            drawn: list[Any] = []
-            for place, row in enumerate(scores):
-                if self.task == "values":
-                    drawn.append(float(row[0]))
-                    continue
-                at = number_below(2**53, self._settings.seed, self._seen * _DISTILLED_PASSES + each * 2**40 + place)
-                shares = np.cumsum(np.nan_to_num(row))
-                drawn.append(names[min(int((shares <= at * 2.0**-53 * shares[-1]).sum()), len(names) - 1)])
-            student.learn(block_of(events, drawn, self.task))
+        """The learner that answers, as it would be had it learnt of the last events what the challenger says of them."""
+        student, teacher = self._restored(self._stored()), self._live["challenger"]
+        kept = self._recent.last(self._settings.window)
+        events = [x for x, _ in kept]
+        scores = teacher.predict(block_of(events, [label for _, label in kept], self.task))
+        names, settings = teacher.signature.classes, self._settings
+        for labels in soft_labels(scores, names, self.task, seed=settings.seed, event=self._seen):
+            student.learn(block_of(events, labels, self.task))
         return student
 
-    # -- concepts
-
-    def _recall(self, place: int) -> bool:
-        """Let the learner of an earlier concept take over where it has been better lately; whether one has."""
-        judged = self._judged.last(len(self._judged))
-        self._judged = KeptEvents(4 * SEGMENT)
-        if not judged:
-            return False
-        told = [cast("list[Any]", value) for _, value in judged]
-        block = block_of([x for x, _ in judged], [label for label, _ in told], self.task)
-        for number, concept in self._concepts.items():
-            if number == self._concept:
-                continue
-            scores, names = concept.learner.predict(block), concept.learner.signature.classes
-            for row, (label, own) in zip(scores, told, strict=True):
-                gain = own - self._loss(row, names, label)
-                concept.gain = max(0.0, concept.gain + max(-_MOST_GAIN, min(_MOST_GAIN, gain)))
-        number = max(self._concepts, key=lambda each: self._concepts[each].gain)
-        found = self._concepts[number]
-        if found.gain < (_RECALLED_AT_A_DRIFT if self._drifted else _RECALLED_AT):
-            return False
-        self._put_away(self._seen - _BEFORE)
-        self._replace(self._restored(found.stored, self._spec_of(found.stored)), self._spec_of(found.stored))
-        self._concept, self._recalled = number, self._recalled + 1
-        self._begin_concept()
-        self._happened.append((place, f"concept {number} is back: its learner recalled"))
-        return True
-
-    def _begin_concept(self) -> None:
-        self._history.append([self._seen, self._concept])
-        self._snapshots = []
-        self._live = {"active": self._active}
-        for concept in self._concepts.values():
-            concept.gain = 0.0
-
-    def _set_down(self, place: int) -> None:
-        """A drift to something that is none of the concepts that are known: what was learnt before it becomes one."""
-        if not self._put_away(self._seen - _BEFORE):
-            return
-        self._named += 1
-        self._concept = self._named
-        self._begin_concept()
-        self._happened.append((place, f"concept {self._named} begins"))
-
-    def _put_away(self, event: int) -> bool:
-        """Keep the learner of the present concept as it was at an event; False where it was not set down by then."""
-        found = next((each for each in reversed(self._snapshots) if each.event <= event), None)
-        if found is None:
-            return self._concept in self._concepts
-        self._concepts.pop(self._concept, None)
-        self._concepts[self._concept] = _Concept(found, self._restored(found, self._spec_of(found)))
-        while len(self._concepts) > self._settings.concepts:
-            del self._concepts[next(iter(self._concepts))]
-        return True
-
-    def _stored(self) -> _Stored:
+    def _stored(self) -> Stored:
         values = values_of(self._active, self._of.fingerprint())
-        return _Stored(self._seen, dict(self._active.arrays()), {**values, "node": self._of.node()})
+        return Stored(self._seen, dict(self._active.arrays()), {**values, "node": self._of.node()})
 
-    def _spec_of(self, stored: _Stored) -> Member:
+    def _spec_of(self, stored: Stored) -> Member:
         """Of which of the two members a learner is that was set down."""
         return next(spec for spec in self._specs.values() if spec.node() == stored.values["node"])
 
-    def _restored(self, stored: _Stored, spec: Member) -> StreamLearner:
+    def _restored(self, stored: Stored) -> StreamLearner:
+        spec = self._spec_of(stored)
         arrays = {f"it.{name}": array for name, array in stored.arrays.items()}
         return restored(spec, self.task, "it", arrays, stored.values, self._types, self._base)
 
     # -- state
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        kept = [*self._snapshots, *(each.stored for each in self._concepts.values())]
         return {
             **arrays_of(self._live),
             **{f"recent.{name}": array for name, array in self._recent.arrays().items()},
             **{f"questions.{name}": array for name, array in self._questions.arrays().items()},
-            **{f"kept{at}.{name}": array.copy() for at, each in enumerate(kept) for name, array in each.arrays.items()},
+            **{f"concepts.{name}": array for name, array in self._concepts.arrays().items()},
             **self._late.arrays(0, 1 if self.task == "values" else len(self._classes)),
-            **{f"judged.{name}": array for name, array in self._judged.arrays().items()},
         }
 
     def values(self) -> dict[str, Any]:
@@ -546,17 +450,12 @@ class ReactingLearner(StreamLearner):
             "live": live,
             "generation": dict(self._generation),
             "duels": {role: duel.counts for role, duel in self._duels.items()},
-            "monitor": _plain(self._monitor.snapshot()),
+            "monitor": plain_state(self._monitor.snapshot()),
             "recent": self._recent.values(),
             "questions": self._questions.values(),
-            "snapshots": [[each.event, each.values] for each in self._snapshots],
-            "concepts": [
-                [number, each.stored.event, each.stored.values, each.gain] for number, each in self._concepts.items()
-            ],
-            "judged": self._judged.values(),
+            "concepts": self._concepts.values(),
             "spread": list(self._spread),
-            "numbers": [self._concept, self._named, self._recalled, self._seen, self._drifted],
-            "history": [list(each) for each in self._history[-1000:]],
+            "seen": [self._seen, self._drifted],
             "late_ids": self._late.ids,
             "given_up": self._late.given_up,
             "aside": dict(self.aside),
@@ -580,49 +479,15 @@ class ReactingLearner(StreamLearner):
             raise ValueError("a class stands there twice")
         self._generation = {role: int(count) for role, count in values["generation"].items()}
         self._duels = {role: Duel(counts) for role, counts in values["duels"].items()}
-        self._monitor.restore(_unplain(values["monitor"]))
+        self._monitor.restore(state_of(values["monitor"]))
         self._recent.restore(_under("recent.", arrays), values["recent"])
         self._questions.restore(_under("questions.", arrays), values["questions"])
         self._spread = [float(each) for each in values["spread"]]
-        self._judged.restore(_under("judged.", arrays), values["judged"])
-        kept = [*values["snapshots"], *(each[1:3] for each in values["concepts"])]
-        stored = [
-            _Stored(int(event), _under(f"kept{at}.", arrays), dict(held)) for at, (event, held) in enumerate(kept)
-        ]
-        self._snapshots = stored[: len(values["snapshots"])]
-        of_concepts = stored[len(values["snapshots"]) :]
-        self._concepts = {
-            int(number): _Concept(each, self._restored(each, self._spec_of(each)), float(gain))
-            for (number, _, _, gain), each in zip(values["concepts"], of_concepts, strict=True)
-        }
-        self._concept, self._named, self._recalled, self._seen, self._drifted = (
-            int(each) for each in values["numbers"]
-        )
-        self._history = [[int(event), int(number)] for event, number in values["history"]]
+        self._concepts.restore(_under("concepts.", arrays), values["concepts"])
+        self._seen, self._drifted = (int(each) for each in values["seen"])
         self._late.restore(values["late_ids"], arrays, int(values["given_up"]))
         self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
 
 
 def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _plain(tree: Any) -> Any:
-    """Arrays of a state as lists, so that it is JSON."""
-    if isinstance(tree, np.ndarray):
-        array = cast("NDArray[Any]", tree)
-        return {"array": array.tolist(), "type": array.dtype.str}
-    if isinstance(tree, dict):
-        return {name: _plain(each) for name, each in cast("dict[str, Any]", tree).items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(each) for each in cast("list[Any]", tree)]
-    return tree
-
-
-def _unplain(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        named = cast("dict[str, Any]", tree)
-        if {*named} == {"array", "type"}:
-            return np.array(named["array"], named["type"])
-        return {name: _unplain(each) for name, each in named.items()}
-    return [_unplain(each) for each in cast("list[Any]", tree)] if isinstance(tree, list) else tree
