@@ -101,10 +101,10 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
         _, model = learnt(None, QUICK_BEFORE if quick else BEFORE, piece, **small)
         return learnt(model, parts, piece, **small)[0]
 
-    measured(KNOWN, known)
     measured("without replay", lambda: learnt(None, parts, piece, replay=0, **small)[0])
     for name, fields in LATER.items():
         measured(name, lambda fields=fields: later(fields))
+    measured(KNOWN, known)
     for name, packed in (("zlib", zlib_size), ("bz2", bz2_size), ("lzma", lzma_size), ("PPMd", ppmd_size)):
         measured(name, lambda packed=packed: compressed(parts, packed, quick=quick))
 
@@ -208,7 +208,7 @@ def row_of(
     """A model's figures, means over seeds."""
     if not runs:
         return {"text model": name, "all": "not run"}
-    edges = np.cumsum([0, *(stop - start for _, start, stop in parts)])
+    edges = np.cumsum([0, *(stop - start for _, start, stop in parts)]).tolist()
 
     def bits(run: Sequence[float], start: int, stop: int) -> float:
         return float(np.sum(run[start // piece : stop // piece])) / (stop - start)
