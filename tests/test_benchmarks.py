@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from mapsto.cli.bench import run_benchmark
+from mapsto.data.io.download import locate
+from mapsto.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 
@@ -130,6 +132,20 @@ def test_a_benchmark_of_streams_runs_with_small_settings(name: str, streams: Mod
     else:  # small settings are judged by what does not hang on the machine
         goals = [entry for entry in tree["targets"] if "MiB" not in entry["what"]]
         assert [entry["what"] for entry in goals if not entry["met"]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("name", "what"), [("online_memory", "omniglot-py"), ("online_meta", "omniglot-py")])
+def test_networks_train_on_streams_with_small_settings(name: str, what: str, streams: ModuleType) -> None:
+    try:
+        locate(what, what="Omniglot")
+    except DataError as error:
+        pytest.skip(str(error))
+    tree = run_benchmark(name, quick=True, only="replay")
+    found = [row["accuracy"] for row in tree["rows"] if row["seeds"]]
+    assert found
+    assert all(0 <= accuracy <= 100 for accuracy in found)
 
 
 @pytest.mark.slow

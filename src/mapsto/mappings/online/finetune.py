@@ -7,14 +7,17 @@ Continual Learning", 2020). Further methods are files of ``mapsto/nn/online/memo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mapsto.data.augment import Augmentations
 from mapsto.errors import SpecError, nearest
-from mapsto.kinds import ColumnType, Model, Network, Package
+from mapsto.kinds import ColumnType, Json, Model, Network, Package
 from mapsto.nn.online.loop import Online
+from mapsto.nn.online.trained.image_changes import nodes_of, operations_of, refuse_unfit
 from mapsto.nn.online.trained.method_names import method_names
 from mapsto.process import Process
 
@@ -83,6 +86,8 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
     """`stored`: by the statistics that the network came with, which no part of the stream can pull to itself; `running`: by each step's, of
     the mini-batch and replayed samples together, and answers by their running average, which leans to the last classes; `auto`: stored, but
     running for a network that has not been trained."""
+    augment: Augmentations = ()
+    """Random changes of images, drawn anew each time one is learnt from, new or replayed. None may mix samples."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of adapters, and of what is drawn."""
     categories: int = Field(
@@ -108,6 +113,12 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
                 where="online.finetune",
                 hint=nearest(self.method, known),
             )
+        refuse_unfit(self.augment, where="online.finetune")
+
+    def own_fields(self) -> dict[str, Json]:
+        if not self.augment:
+            return super().own_fields()
+        return {**dataclasses.replace(self, augment=()).own_fields(), "augment": nodes_of(self.augment)}
 
     @classmethod
     def _standing(
@@ -120,7 +131,7 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
         from mapsto.nn.online.trained.samples import RawSamples
 
         network = trainable(base, where="online.finetune")
-        samples = RawSamples(network.signature)
+        samples = RawSamples(network.signature, operations_of(fields["augment"]))
         training = Training(
             **{name: fields[name] for name in ("part", "rank", "optimizer", "rate", "momentum", "batch_norm", "seed")}
         )

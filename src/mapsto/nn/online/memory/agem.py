@@ -25,7 +25,7 @@ class Agem(Method):
         places = self.replayed(step.draws)
         if not places:
             return super().gradients(step)
-        step.logits, old = self.together(step.inputs, self.inputs_of(places))
+        step.logits, old = self.together(step.inputs, self.inputs_of(places, step.draws))
         found = self.network.gradients(cross_entropy(step.logits, step.labels), again=True)
         past = self.network.gradients(cross_entropy(old, self.labels_of(places)))
         along = torch.stack([(found[name] * past[name]).sum() for name in found]).sum()

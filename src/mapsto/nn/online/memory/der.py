@@ -32,7 +32,7 @@ class Der(Method):
         places = self.replayed(step.draws)
         if not places:
             return super().loss(step)
-        step.logits, old = self.together(step.inputs, self.inputs_of(places))
+        step.logits, old = self.together(step.inputs, self.inputs_of(places, step.draws))
         return self.weighed(step, cross_entropy(step.logits, step.labels), self.weight * self.distance(old, places))
 
     def weighed(self, step: Step, new: Tensor, old: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ class Derpp(Der):
         first, second = self.replayed(step.draws), self.replayed(step.draws)
         if not first:
             return Method.loss(self, step)
-        step.logits, scored, labelled = self.together(step.inputs, self.inputs_of(first), self.inputs_of(second))
+        of_first, of_second = (self.inputs_of(places, step.draws) for places in (first, second))
+        step.logits, scored, labelled = self.together(step.inputs, of_first, of_second)
         old = self.weight * self.distance(scored, first)
         old = old + self.fields.beta * cross_entropy(labelled, self.labels_of(second))
         return self.weighed(step, cross_entropy(step.logits, step.labels), old)

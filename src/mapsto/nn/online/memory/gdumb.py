@@ -63,6 +63,6 @@ class Gdumb(Method):
             start = number % batches * _BATCH
             places = order[start : start + _BATCH]
             with network.learning(self._seen + number):
-                logits = network.logits(network.features(self.inputs_of(places)))
+                logits = network.logits(network.features(self.inputs_of(places, draws)))
                 gradients = network.gradients(cross_entropy(logits, self.labels_of(places)))
                 network.descend(gradients, (1 + math.cos(math.pi * number / total)) / 2)

@@ -75,7 +75,7 @@ class Icarl(Method):
         places = self.replayed(step.draws)
         inputs, labels = step.inputs, step.labels
         if places:
-            old = self.inputs_of(places)
+            old = self.inputs_of(places, step.draws)
             step.logits, of_old = self.together(inputs, old)
             logits, labels = torch.cat([step.logits, of_old]), torch.cat([labels, self.labels_of(places)])
         else:

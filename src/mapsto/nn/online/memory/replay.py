@@ -24,5 +24,5 @@ class Replay(Method):
         places = self.replayed(step.draws)
         if not places:
             return super().loss(step)
-        step.logits, old = self.together(step.inputs, self.inputs_of(places))
+        step.logits, old = self.together(step.inputs, self.inputs_of(places, step.draws))
         return cross_entropy(torch.cat([step.logits, old]), torch.cat([step.labels, self.labels_of(places)]))

@@ -63,11 +63,13 @@ class Finetuner(Trainer):
     def learn(self, batch: Sequence[Labelled]) -> list[str]:
         did = self._consolidated(batch)
         method, network = self._method, self._network
-        inputs = method.samples.inputs([each.sample for each in batch])
+        samples, draws = [each.sample for each in batch], draws_of(network.training.seed, self._batches)
         labels = torch.tensor([each.label for each in batch])
-        step = Step(inputs=inputs, labels=labels, batch=batch, draws=draws_of(network.training.seed, self._batches))
+        step = Step(inputs=method.samples.drawn(samples, draws), labels=labels, batch=batch, draws=draws)
         if method.trains:
             for number in range(self._steps):
+                if number:
+                    step.inputs = method.samples.drawn(samples, draws)
                 with network.learning(self._batches * self._steps + number):
                     network.descend(method.gradients(step))
                 method.learnt()

@@ -142,10 +142,11 @@ class Method:
         """Places in the memory that are drawn for a step; none while it is empty."""
         return [] if self.memory is None else self.memory.draw(self.fields.replay, draws)
 
-    def inputs_of(self, places: Sequence[int]) -> Tensor:
-        """The network's input of places in the memory."""
+    def inputs_of(self, places: Sequence[int], draws: np.random.Generator | None = None) -> Tensor:
+        """The network's input of places in the memory; with `draws` for training."""
         held = cast("SampleMemory", self.memory)
-        return self.samples.inputs([held.samples[place] for place in places])
+        found = [held.samples[place] for place in places]
+        return self.samples.inputs(found) if draws is None else self.samples.drawn(found, draws)
 
     def labels_of(self, places: Sequence[int]) -> Tensor:
         """Labels (n,) of places in the memory."""

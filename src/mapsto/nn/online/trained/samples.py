@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mapsto.data.augment._apply import changed, generator_of
 from mapsto.errors import DomainError
 from mapsto.kinds import Block, Signature
 from mapsto.nn.network.preprocess import prepare
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mapsto.data.augment import Augmentation
+
 __all__ = ["RawSamples", "packed", "unpacked"]
 
 _DTYPES = ("uint8", "float32", "int32")
@@ -31,12 +34,13 @@ _IMAGE = 3
 
 
 class RawSamples:
-    """Events ↔ samples ↔ a network's input, by its signature.
+    """Events ↔ samples ↔ a network's input, by its signature; with `changes` images are changed at random when they are learnt from.
 
     Raises `DomainError` for a network that answers with something other than scores of classes or an embedding for each sample.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, changes: Sequence[Augmentation] = ()) -> None:
+        self._changes = tuple(changes)
         if len(signature.outputs[0].shape) > 2:
             raise DomainError(
                 f"the network gives an output of shape {signature.outputs[0].shape} for each sample, not one answer",
@@ -76,6 +80,14 @@ class RawSamples:
                 filled[place, ..., : each.shape[-1]] = each
             return self._input(filled)
         return torch.cat([self._input(each[None]) for each in samples])
+
+    def drawn(self, samples: Sequence[NDArray[Any]], draws: np.random.Generator) -> Tensor:
+        """As `inputs`, for training: images of one size are changed at random."""
+        if not self._changes or samples[0].dtype != np.uint8 or any(each.shape != samples[0].shape for each in samples):
+            return self.inputs(samples)
+        seed = int(draws.integers(2**48))
+        raw = torch.tensor(np.stack(samples))
+        return prepare(changed(self._changes, raw, lambda place: generator_of(seed + place)), self._before)
 
     def _input(self, stacked: NDArray[Any]) -> Tensor:
         if stacked.dtype == np.uint8:
