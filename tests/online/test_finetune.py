@@ -85,6 +85,8 @@ def test_memory_is_bounded_in_bytes_and_the_report_says_so(method: str, network:
     assert content.dtype == np.uint8, "images stay as they came"
     assert len(content) == IMAGE_BYTES * len(labels) > 0
     assert content.nbytes + labels.nbytes + model.arrays["memory_scores"].nbytes <= 5000
+    told = live.account()["classes"]
+    assert {each["last"] for each in told} == {20 * (place + 1) for place in range(10)}
     assert dict(tables["Memory of past samples"])["samples"].startswith(f"{len(labels)} of")
     assert sum(row[1] for row in tables["Memory by class"]) == len(labels)
 

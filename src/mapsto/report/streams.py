@@ -266,7 +266,15 @@ def _classes(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         for each in account["classes"]
     ]
     columns = ["class", "recall", "labels", "first at event"]
-    return [("Classes", {"columns": columns, "rows": rows, "units": {"recall": "%"}})]
+    found = [("Classes", {"columns": columns, "rows": rows, "units": {"recall": "%"}})]
+    if all("early" in each for each in account["classes"]):
+        by_time = [[str(each["class"]), each["early"], each["late"], each["last"]] for each in account["classes"]]
+        columns = ["class", "recall at first", "recall of late", "last at event"]
+        units = {"recall at first": "%", "recall of late": "%"}
+        found.append(
+            ("Classes by when they came, over fifty labels each", {"columns": columns, "rows": by_time, "units": units})
+        )
+    return found
 
 
 def _importance(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

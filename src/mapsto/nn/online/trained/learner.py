@@ -17,6 +17,8 @@ from mapsto.errors import DataError
 from mapsto.kinds import Block, EventColumn, EventSignature, Network
 from mapsto.nn.online.encoder import EMBEDDING
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner, many_classes, read_labels
+from mapsto.nn.online.prequential import Record
+from mapsto.nn.online.trained.forgetting import ForgettingRecord
 from mapsto.nn.online.trained.late_samples import Asked, LateSamples
 from mapsto.nn.online.trained.samples import RawSamples, packed, unpacked
 from mapsto_runtime.shown import few
@@ -177,6 +179,9 @@ class TrainedLearner(StreamLearner):
 
     def network(self) -> Network | None:
         return self._trainer.network(tuple(self._classes)) if self._classes else None
+
+    def record(self, known: int) -> Record:
+        return ForgettingRecord(known)
 
     def happened(self) -> list[tuple[int, str]]:
         return list(self._happened)
