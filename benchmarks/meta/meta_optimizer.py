@@ -1,9 +1,9 @@
 """A learned update rule against SGD with momentum and Adam, on networks, widths, data and numbers of steps that it has not seen.
 
-The rule is that of the recipe `meta_optimizer`: it has seen perceptrons up to 32 wide and convolutional networks up to 16 wide on printed
-characters of 10 pixels and on sinusoids, for up to 150 steps. SGD, Adam and the rule have the same schedule (half a cosine) and as many
+The rule is that of the recipe `meta_optimizer`: it has seen perceptrons up to 96 wide and convolutional networks up to 24 wide on printed
+characters of 10 pixels and on sinusoids, for up to 200 steps. SGD, Adam and the rule have the same schedule (half a cosine) and as many
 learning rates to choose from, by the final training loss with another seed; the rule is also run as it comes, as it is before training,
-and Adam at its usual 0.001.
+and Adam at its usual 0.001. What each training came to is kept in ``benchmarks/results/trials``, and the same command goes on there.
 
 mapsto bench meta_optimizer
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import statistics
 import sys
@@ -36,6 +37,7 @@ from mapsto.nn.train.optimizer import Optimisation
 from mapsto.recipe.reader import load_recipe
 from mapsto.run.executor import execute
 from mapsto.store import Store, default_store
+from mapsto.store.codec import network_digest
 
 RATES = {
     "sgd": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
@@ -52,6 +54,7 @@ GRID = (
 USUAL = Optimisation().learning_rate
 """What the rule's multiplier 1 is."""
 TUNING_SEED = 1000
+TRIALS = common.RESULTS / "trials" / "meta_optimizer.json"
 
 Data: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 """Inputs and labels to train on, and to test on."""
@@ -186,16 +189,23 @@ def main(quick: bool = False) -> dict[str, Any]:
         chosen = [dataclasses.replace(setting, steps=20) for setting in chosen]
     data = {setting.name: (*opened(setting.train), *opened(setting.test)) for setting in chosen}
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    kept: dict[str, Any] = {} if quick or not TRIALS.is_file() else json.loads(TRIALS.read_text("utf-8"))
+
+    def run(setting: Setting, optimizer: str, rate: float, rule: Network | None, seed: int) -> tuple[float, float]:
+        key = f"{setting.name}|{optimizer}|{rate}|{seed}|{network_digest(rule) if rule else ''}"
+        if key not in kept:
+            kept[key] = trained(setting, data[setting.name], optimizer, rate, rule, seed)
+            if not quick:
+                TRIALS.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
+        return kept[key]
 
     def measure(setting: Setting, label: str, optimizer: str, rates: tuple[float, ...], rule: Network | None) -> None:
         if len(rates) > 1:
-            tried = {
-                rate: trained(setting, data[setting.name], optimizer, rate, rule, TUNING_SEED)[0] for rate in rates
-            }
+            tried = {rate: run(setting, optimizer, rate, rule, TUNING_SEED)[0] for rate in rates}
             rate = min(tried, key=lambda rate: tried[rate])
         else:
             tried, rate = {}, rates[0]
-        runs = [trained(setting, data[setting.name], optimizer, rate, rule, seed) for seed in range(seeds)]
+        runs = [run(setting, optimizer, rate, rule, seed) for seed in range(seeds)]
         losses, accuracies = (list(part) for part in zip(*runs, strict=True))
         found[setting.name, label] = {
             "setting": setting.name,
@@ -210,13 +220,14 @@ def main(quick: bool = False) -> dict[str, Any]:
         }
         common.show([found[setting.name, label]])
 
+    untrained = UpdateRule()(seed=0)
     for setting in chosen:
         measure(setting, "sgd, tuned", "sgd", RATES["sgd"], None)
         measure(setting, "adam, tuned", "adam", RATES["adam"], None)
         measure(setting, "adam, 0.001", "adam", (0.001,), None)
-    rule, untrained = learned_rule(quick), UpdateRule()(seed=0)
-    for setting in chosen:
         measure(setting, "untrained, as it comes", "learned", (1.0,), untrained)
+    rule = learned_rule(quick)
+    for setting in chosen:
         measure(setting, "learned, as it comes", "learned", (1.0,), rule)
         measure(setting, "learned, tuned", "learned", RATES["learned"], rule)
         times = milliseconds(setting, data[setting.name], rule)

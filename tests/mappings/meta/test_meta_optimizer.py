@@ -95,8 +95,8 @@ def reference(at: UpdateRule, parameters: list[Tensor], history: list[list[Tenso
             [
                 torch.as_tensor(value, dtype=w.dtype)
                 for value in [
-                    weight * (math.log(columns) - 4) / 2,
-                    (math.log(rows) - 4) / 2,
+                    weight * (math.log(columns) - 4) / 4,
+                    (math.log(rows) - 4) / 4,
                     weight,
                     (torch.log((w**2).mean() + 1e-6) + weight * math.log(columns)) / 4,
                     torch.log((fast**2 / v).mean() + 1e-4) / 4,
@@ -106,17 +106,17 @@ def reference(at: UpdateRule, parameters: list[Tensor], history: list[list[Tenso
                     2 * trend,
                     share,
                     math.log(share + 0.01) / 4,
-                    *(math.tanh(steps / time - 1) for time in (3, 30, 300)),
+                    *(math.tanh(steps / time - 1) for time in (3, 30)),
                 ]
             ]
         )
         magnitude, latest, slower, *weights = at(features.clamp(-4, 4)[None])[0]
         blend = fast + (0.1 + latest) * (g - fast) + slower * (slow - fast)
-        adam, plain, shrink = blend / v.sqrt(), blend / v.mean().sqrt(), w / (w**2).mean().sqrt()
+        adam, plain = blend / v.sqrt(), blend / v.mean().sqrt()
         nominal = singular(blend) * math.sqrt(max(rows, columns)) if weight else adam
-        mixed = (1 + weights[0]) * nominal + weights[1] * adam + weights[2] * plain + weights[3] * shrink
+        mixed = (1 + weights[0]) * nominal + weights[1] * adam + weights[2] * plain
         length = columns**-0.5 if weight else 0.05
-        found.append(-at.rate * length * torch.exp(3 * torch.tanh(magnitude / 3)) * mixed)
+        found.append(-at.rate * length * torch.exp(torch.tanh(magnitude)) * mixed)
     return found
 
 
@@ -211,10 +211,11 @@ def test_a_rule_sees_how_far_its_rate_has_fallen() -> None:
             found.append((weight.detach() - before) / max(rate, 1e-9))
         return found
 
-    rising, high, falling = steps([0.0, 0.5]), steps([0.0, 2.0]), steps([1.0, 0.5])
+    rising, high = steps([0.0, 0.5]), steps([0.0, 2.0])
     torch.testing.assert_close(rising[1], high[1], rtol=1e-4, atol=1e-5)  # whatever the rate, it is the highest so far
-    steps_in_fall = [step[1] for step in (falling, steps([2.0, 1.0]))]
-    assert not torch.allclose(*steps_in_fall, rtol=1e-6) or not torch.allclose(falling[1], rising[1], rtol=1e-3)
+    held, falling = steps([1.0, 1.0]), steps([1.0, 0.5])
+    assert torch.equal(held[0], falling[0])
+    assert not torch.allclose(held[1], falling[1], rtol=1e-2)
 
 
 def test_features_and_steps_are_bounded_whatever_the_gradient() -> None:
@@ -393,7 +394,7 @@ def test_optimisees_are_the_networks_that_they_say() -> None:
     parameters, x = plain.initial(random, 1)[0], torch.randn(7, 5)
     module = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
     nn.utils.vector_to_parameters(parameters, module.parameters())
-    torch.testing.assert_close(plain(parameters, x), module(x))
+    torch.testing.assert_close(plain(parameters[None], x[None])[0], module(x))
 
     conv = evolution.Optimisee(inputs=(2, 7, 7), convolutions=(3,), outputs=4, norm=True)
     parameters, x = conv.initial(random, 1)[0], torch.randn(6, 2, 7, 7)
@@ -404,7 +405,7 @@ def test_optimisees_are_the_networks_that_they_say() -> None:
     assert bias.tolist() == [0.0] * 3
     seen = nn.functional.conv2d(x, weight.view(3, 2, 3, 3), padding=1, stride=2)
     seen = nn.functional.batch_norm(seen, None, None, gain, bias, training=True).relu().flatten(1)
-    torch.testing.assert_close(conv(parameters, x), seen @ head.T + offset, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(conv(parameters[None], x[None])[0], seen @ head.T + offset, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("regression", [0.0, 1.0])
@@ -415,7 +416,7 @@ def test_problems_are_drawn_again_the_same(regression: float) -> None:
         assert torch.equal(one.inputs, other.inputs)
         assert one.network == other.network
         assert 2 <= one.horizon <= 8
-        loss = torch.func.vmap(one.loss)(one.first, one.inputs, one.targets)
+        loss = one.loss(one.first, one.inputs, one.targets)
         assert loss.shape == one.naive.shape == (2,)
         assert bool(loss.isfinite().all())
 
@@ -505,6 +506,23 @@ def test_learning_resumes_bit_identically(estimator: str, measured_on: str) -> N
     again, metrics_again = trained(process, value, stop=3)
     assert metrics_again == metrics
     assert any(not torch.equal(whole.tensors[name], value.tensors[name]) for name in value.tensors)
+    assert all(torch.equal(whole.tensors[name], again.tensors[name]) for name in whole.tensors)
+
+
+def test_the_best_rule_on_wider_networks_is_kept_be_it_the_untrained() -> None:
+    fields: dict[str, Any] = Optimizer.contract | {
+        "data": Corners(),
+        "steps": 4,
+        "epoch": 2,
+        "horizon": 20,
+        "validations": 2,
+    }
+    value = networks.update_rule(hidden=4)(seed=0)
+    spoilt, metrics = trained(Optimizer(**fields, learning_rate=1e3), value)
+    assert all("val_loss" in row for row in metrics if "epoch" in row)
+    assert all(torch.equal(spoilt.tensors[name], value.tensors[name]) for name in value.tensors)
+    whole, _ = trained(Optimizer(**fields), value)
+    again, _ = trained(Optimizer(**fields), value, stop=3)
     assert all(torch.equal(whole.tensors[name], again.tensors[name]) for name in whole.tensors)
 
 

@@ -1,14 +1,14 @@
 """Learn how to optimise: train an update rule on many small trainings, so that networks it has not seen are trained faster by it.
 
 ``min_θ E_tasks Σ_t t log(ℓ(w_t) / ℓ₀ + 0.001)`` with ``w_{t+1} = w_t + Δ_θ(∇ℓ(w_t), …)``, its gradient estimated by evolution strategies
-over whole trainings or, persistent, over truncated ones (Metz et al., "Tasks, Stability, Architecture, and Compute: Training More Effective Learned Optimizers,
-and Using Them to Train Themselves", 2020; Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs
-with Persistent Evolution Strategies", 2021).
+over whole trainings or, persistent, over truncated ones (Metz et al., "Tasks, Stability, Architecture, and Compute: Training More
+Effective Learned Optimizers, and Using Them to Train Themselves", 2020; Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in
+Unrolled Computation Graphs with Persistent Evolution Strategies", 2021).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -37,7 +37,7 @@ class Optimizer(Optimisation, Process[Network, Network]):
 
     >>> from mapsto import datasets, evaluate, networks, train
     >>> few = datasets.subset(data=datasets.digits(size=8), per_class=16)
-    >>> timid = networks.update_rule(hidden=4, rate=1e-3)()
+    >>> timid = networks.update_rule(hidden=4, rate=3e-3)()
     >>> small = {"horizon": 10, "unroll": 5, "groups": 3, "pairs": 3, "width": 8}
     >>> bold = Optimizer(data=few, steps=30, learning_rate=0.1, **small)(timid)
     >>> reader = networks.conv4(channels=1, size=8, blocks=3, width=8, classes=10)
@@ -66,10 +66,13 @@ class Optimizer(Optimisation, Process[Network, Network]):
     """Antithetic pairs of rules in a group, each with its own data and first weights; with `backprop` as many copies."""
     sigma: float = Field(default=0.01, gt=0)
     """Standard deviation of the rules' perturbations; 0.01 in Metz et al."""
+    validations: int = Field(default=0, ge=0)
+    """Trainings by which the rule is judged before it learns and after each epoch: of networks up to twice as wide as the widest of its
+    tasks, up to twice as long as the longest. The best rule is the result, be it the untrained; with 0 it is the last."""
     measured_on: Literal["training", "validation"] = "training"
     """Whose loss the rule is judged by: that of the batches it is given, or of a quarter of the samples that are held out."""
-    width: int = Field(default=32, ge=1)
-    """The widest layer of the tasks' networks."""
+    width: int = Field(default=64, ge=1)
+    """The widest layer of the tasks' networks; convolutions are up to a quarter of it."""
     regression: float = Field(default=0.2, ge=0, le=1)
     """Share of tasks that are sinusoids."""
     convolutional: float = Field(default=0.4, ge=0, le=1)
@@ -114,7 +117,9 @@ class Optimizer(Optimisation, Process[Network, Network]):
         population = Population(
             rule,
             self._distribution(ctx),
-            lambda group, episode: ctx.random("task", group, episode),
+            lambda group, episode: (
+                ctx.random("task", group, episode) if group >= 0 else ctx.random("validation", episode)
+            ),
             {} if state is None else state["groups"],
             groups=self.groups,
             unroll=self.unroll,
@@ -123,13 +128,25 @@ class Optimizer(Optimisation, Process[Network, Network]):
             held_out=self.measured_on == "validation",
             device=ctx.device,
         )
-        plan = TrainingPlan(optimisation=self, rule=self.update_rule(ctx), steps=self.steps, epoch=self.epoch)
+        judged = self.validations > 0
+        plan = TrainingPlan(
+            optimisation=self,
+            rule=self.update_rule(ctx),
+            steps=self.steps,
+            epoch=self.epoch,
+            stop_after=self.steps if judged else None,
+            judge_start=judged,
+        )
+        wider = self._distribution(ctx, pairs=2, width=2 * self.width, horizon=2 * self.horizon) if judged else None
         training = Training(
             rule,
             state,
             plan=plan,
             fabric=ctx.fabric,
             loss=lambda _call, turn: population.loss(turn),
+            validate=None
+            if wider is None
+            else lambda rule: {"val_loss": population.judge(cast("Any", rule), wider, self.validations)},
             result=lambda load: value.with_module(load(self._rule(value))),
         )
         return _Learning(training, population)
@@ -139,7 +156,7 @@ class Optimizer(Optimisation, Process[Network, Network]):
 
         return updating_module(value, where="meta.optimizer")
 
-    def _distribution(self, ctx: Context) -> Distribution:
+    def _distribution(self, ctx: Context, **changed: int) -> Distribution:
         from mapsto.data.checks import require_classes, require_finite
         from mapsto.data.sets.glyphs import Glyphs
         from mapsto.nn.meta.learned_optimizer.evolution import Distribution, Images
@@ -147,13 +164,9 @@ class Optimizer(Optimisation, Process[Network, Network]):
         source = self.data if self.data is not None else Glyphs(characters=300, size=12)
         samples = require_classes(ctx.dataset(source), where="meta.optimizer: data")
         require_finite(samples.inputs, where="meta.optimizer: data")
+        sizes = {"pairs": self.pairs, "horizon": self.horizon, "width": self.width} | changed
         return Distribution(
-            images=Images(samples),
-            pairs=self.pairs,
-            horizon=self.horizon,
-            width=self.width,
-            regression=self.regression,
-            convolutional=self.convolutional,
+            images=Images(samples), regression=self.regression, convolutional=self.convolutional, **sizes
         )
 
 

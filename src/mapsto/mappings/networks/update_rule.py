@@ -1,8 +1,8 @@
 """A learned update rule before it has learnt anything: what `meta.optimizer` trains and `optimizer: learned` runs.
 
-``Δ = −rate · s · exp(λ) · ((1 + w_o) O + w_a A + w_m M + w_p P)``: for each tensor a small network gives the magnitude λ and the weights
+``Δ = −rate · s · exp(λ) · ((1 + w_o) O + w_a A + w_m M)``: for each tensor a small network gives the magnitude λ and the weights
 of directions from how its training goes: O, the momentum made orthogonal (Jordan et al., "Muon: An Optimizer for Hidden Layers in Neural
-Networks", 2024), A, Adam's, M, the momentum, and P, the parameters (after Metz et al., "VeLO: Training Versatile Learned Optimizers by
+Networks", 2024), A, Adam's, and M, the momentum itself (after Metz et al., "VeLO: Training Versatile Learned Optimizers by
 Scaling Up", 2022; Harrison, Metz and Sohl-Dickstein, "A Closer Look at Learned Optimization", 2022).
 """
 
@@ -26,7 +26,7 @@ class UpdateRule(Mapping[None, Network]):
     >>> from mapsto import networks
     >>> rule = networks.update_rule()()
     >>> sum(tensor.numel() for tensor in rule.tensors.values())
-    359
+    326
     """
 
     hidden: int = Field(default=16, ge=1, le=1024)

@@ -23,12 +23,12 @@ SECOND_DECAY = 0.99
 """Decay of the mean squared gradient."""
 TREND_DECAY = 0.9
 """Decay of the mean agreement of a gradient with those before it."""
-TIMES = (3, 30, 300)
-"""Steps t₀ of the features ``tanh(t / t₀ − 1)``; after about 1,000 steps all of them stand still, however long training goes on."""
+TIMES = (3, 30)
+"""Steps t₀ of the features ``tanh(t / t₀ − 1)``; after about 100 steps both stand still, however long training goes on."""
 FEATURES = 11 + len(TIMES)
 """Features of a tensor."""
-OUTPUTS = 7
-"""Log magnitude; shares of the latest gradient and of the slow momentum; weights of four directions."""
+OUTPUTS = 6
+"""Log magnitude; shares of the latest gradient and of the slow momentum; weights of three directions."""
 
 
 class UpdateRule(nn.Module):
@@ -65,7 +65,7 @@ def update_rule(*, hidden: int = 16, nominal: str = "orthogonal", rate: float = 
         An argument is out of range; the message says which.
 
     >>> update_rule()(torch.zeros(3, FEATURES)).shape
-    torch.Size([3, 7])
+    torch.Size([3, 6])
     """
     at_least(hidden, 1, name="hidden", where="update_rule")
     one_of(nominal, ("orthogonal", "adam"), name="nominal", where="update_rule")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -92,28 +92,27 @@ class Optimisee:
         return torch.from_numpy(np.concatenate(parts, 1).astype(np.float32))
 
     def __call__(self, parameters: Tensor, inputs: Tensor) -> Tensor:
-        """Outputs (B, outputs) for inputs (B, ...); one network, its parameters (N,)."""
+        """Outputs (K, B, outputs) of K networks, their parameters (K, N), for inputs (K, B, ...)."""
         tensors = iter(
-            part.view(shape) for part, shape in zip(parameters.split(self.layout.sizes), self.shapes, strict=True)
+            part.unflatten(1, shape)
+            for part, shape in zip(parameters.split(self.layout.sizes, 1), self.shapes, strict=True)
         )
-        x = inputs
+        x = inputs.movedim(2, -1) if self.convolutions else inputs
         for _ in self.convolutions:
-            sides = [(side + 1) // 2 for side in x.shape[2:]]
-            columns = _patches(x, *sides)
-            x = self._activated(next(tensors) @ columns, tensors, (0, 2)).unflatten(2, sides)
-        x = x.flatten(1)
+            patches = _patches(x)
+            x = self._activated(patches.flatten(1, 3), tensors).unflatten(1, patches.shape[1:4])
+        x = (x.movedim(-1, 2) if self.convolutions else x).flatten(2)
         for _ in self.hidden:
-            x = self._activated(x @ next(tensors).T, tensors, (0,))
-        return x @ next(tensors).T + next(tensors)
+            x = self._activated(x, tensors)
+        return x @ next(tensors).mT + next(tensors)[:, None]
 
-    def _activated(self, x: Tensor, tensors: Any, over: tuple[int, ...]) -> Tensor:
-        def shaped(vector: Tensor) -> Tensor:
-            return vector[:, None] if x.ndim == 3 else vector
-
-        bias = shaped(next(tensors))
+    def _activated(self, x: Tensor, tensors: Iterator[Tensor]) -> Tensor:
+        """The next layer's (K, rows, outputs), of inputs (K, rows, inputs)."""
+        x = x @ next(tensors).mT
+        bias = next(tensors)[:, None]
         if self.norm:
-            gain = shaped(next(tensors))
-            mean, variance = x.mean(over, keepdim=True), x.var(over, correction=0, keepdim=True)
+            gain = next(tensors)[:, None]
+            mean, variance = x.mean(1, keepdim=True), x.var(1, correction=0, keepdim=True)
             x = (x - mean) * torch.rsqrt(variance + 1e-5) * gain
         return _ACTIVATIONS[self.activation](x + bias)
 
@@ -147,11 +146,15 @@ class Problem:
         return 2 * (step + 1) / (self.horizon + 1)
 
     def loss(self, parameters: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of one network, its parameters (N,), on a batch."""
+        """The losses (K,) of K networks, their parameters (K, N), each on its batch (K, B, ...)."""
         outputs = self.network(parameters, inputs)
         if targets.is_floating_point():
-            return (outputs - targets).square().mean()
-        return nn.functional.cross_entropy(outputs, targets)
+            return (outputs - targets).square().mean((1, 2))
+        return (
+            nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+            .view(targets.shape)
+            .mean(1)
+        )
 
     def to(self, device: torch.device) -> Problem:
         """This problem on a device."""
@@ -183,7 +186,7 @@ class Distribution:
     horizon: int
     """The longest unroll; others are down to a sixth of it."""
     width: int
-    """The widest layer."""
+    """The widest layer; convolutions are up to a quarter of it."""
     regression: float
     """The share of sinusoids."""
     convolutional: float
@@ -211,7 +214,7 @@ class Distribution:
             shape = tuple(inputs.shape[2:])
             convolutions: tuple[int, ...] = ()
             if random.random() < self.convolutional:
-                convolutions = tuple(max(self._width(random) // 2, 2) for _ in range(random.integers(2, 4)))
+                convolutions = tuple(max(self._width(random) // 4, 2) for _ in range(random.integers(2, 4)))
                 hidden = hidden[:1] if random.random() < 0.3 else ()
             else:
                 shape, inputs = (math.prod(shape),), inputs.flatten(2)
@@ -282,17 +285,19 @@ class _Group(NamedTuple):
     """Sum of the perturbations so far, shape (P, parameters of the rule)."""
 
 
-class _Update(nn.Module):
-    """`update` as a module, to be called with any parameters of its rule."""
+@dataclass(frozen=True)
+class _Copies:
+    """Copies of a rule, each with its own weights."""
 
-    def __init__(self, rule: UpdateRule) -> None:
-        super().__init__()
-        self.rule = rule
+    nominal: str
+    rate: float
+    weights: tuple[Tensor, ...]
+    """Of the layer from features to hidden units and of that to outputs the weights and biases, (copies, …)."""
 
-    def forward(
-        self, parameters: Tensor, gradient: Tensor, slots: Slots, step: int, share: Tensor, layout: Layout
-    ) -> tuple[Tensor, Slots]:
-        return update(self.rule, parameters, gradient, slots, step, share, layout)
+    def __call__(self, features: Tensor, /) -> Tensor:
+        first, bias, second, offset = self.weights
+        hidden = torch.tanh(torch.baddbmm(bias[:, None], features, first.mT))
+        return torch.baddbmm(offset[:, None], hidden, second.mT)
 
 
 class Population:
@@ -312,12 +317,30 @@ class Population:
         held_out: bool,
         device: torch.device,
     ) -> None:
-        self._update, self._distribution, self._random = _Update(rule), distribution, random
+        self._rule, self._distribution, self._random = rule, distribution, random
         self._count, self._unroll, self._sigma, self._estimator = groups, unroll, sigma, estimator
         self._held_out, self._device = held_out, device
         self._copies = 1 if estimator == "backprop" else 2
         self._problems: dict[tuple[int, int], Problem] = {}
         self._groups = {int(number): _group(kept, device) for number, kept in state.items()}
+
+    def judge(self, rule: UpdateRule, distribution: Distribution, count: int) -> float:
+        """The mean measure of the last tenth of whole trainings by a rule, on `count` problems and batches that are always the same."""
+        weights = torch.cat([parameter.detach().reshape(-1) for parameter in rule.parameters()])
+        found: list[float] = []
+        with torch.random.fork_rng(), torch.no_grad():
+            for number in range(count):
+                torch.manual_seed(number)
+                problem = distribution.draw(self._random(-1, number)).to(self._device)
+                group = _begun(problem, 1, len(weights))
+                before = problem.horizon * 9 // 10
+                rules = weights.expand(len(group.point), -1)
+                if before:
+                    _, point, slots = self._unrolled(problem, group, rules, before)
+                    group = group._replace(step=before, point=point, slots=slots)
+                measures, *_ = self._unrolled(problem, group, rules, problem.horizon - before)
+                found.append(float(measures.mean()))
+        return sum(found) / len(found)
 
     def state(self) -> State:
         """Where all groups are."""
@@ -330,7 +353,7 @@ class Population:
         number = turn % self._count
         group = self._groups.get(number) or self._begin(number, 0)
         problem = self._problem(number, group.episode)
-        parameters = list(self._update.parameters())
+        parameters = list(self._rule.parameters())
         steps = min(self._unroll, problem.horizon - group.step)
         found, gradients, group = (self._by_backprop if self._estimator == "backprop" else self._by_pairs)(
             problem, group, parameters, steps
@@ -349,12 +372,8 @@ class Population:
         return self._problems[number, episode]
 
     def _begin(self, number: int, episode: int) -> _Group:
-        point = self._problem(number, episode).first.repeat(self._copies, 1)
-        count, n = point.shape
-        tensors = len(self._problem(number, episode).network.shapes)
-        slots = Slots(point.new_zeros(count, len(DECAYS), n), torch.zeros_like(point), point.new_zeros(count, tensors))
-        size = sum(parameter.numel() for parameter in self._update.parameters())
-        return _Group(episode, 0, point, slots, point.new_zeros(len(point) // self._copies, size))
+        size = sum(parameter.numel() for parameter in self._rule.parameters())
+        return _begun(self._problem(number, episode), self._copies, size)._replace(episode=episode)
 
     def _by_pairs(
         self, problem: Problem, group: _Group, parameters: Sequence[Tensor], steps: int
@@ -384,61 +403,71 @@ class Population:
             rules = torch.cat([leaf.reshape(-1) for leaf in leaves]).expand(len(group.point), -1)
             measures, point, slots = self._unrolled(problem, group, rules, steps)
             mean = measures.mean()
-        # A single step is measured before the rule has moved anything.
-        gradients = (
-            list(torch.autograd.grad(mean, leaves)) if mean.requires_grad else [torch.zeros_like(p) for p in leaves]
-        )
+        # A single step is measured before the rule has moved anything: its gradient is 0.
+        gradients = list(torch.autograd.grad(mean, leaves, materialize_grads=True))
         slots = Slots(*(whole.detach() for whole in slots))
         return mean.detach(), gradients, _Group(group.episode, group.step + steps, point.detach(), slots, group.shift)
 
     def _unrolled(self, problem: Problem, group: _Group, rules: Tensor, steps: int) -> tuple[Tensor, Tensor, Slots]:
         """`steps` steps of every copy by its own rule (copies, parameters): mean measures (copies,), and where they come to."""
-        named = dict(self._update.named_parameters())
-        parts = rules.split(_sizes(list(named.values())), 1)
-        by_name = {name: part.unflatten(1, p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
+        rule = self._rule
+        like = [rule.features.weight, rule.features.bias, rule.output.weight, rule.output.bias]
+        weights = (part.unflatten(1, p.shape) for part, p in zip(rules.split(_sizes(like), 1), like, strict=True))
+        copies = _Copies(rule.nominal, rule.rate, tuple(weights))
         layout = problem.network.layout
         last = problem.inputs.shape[1]
         seen = last * 3 // 4 if self._held_out else last
-
-        def one(
-            rule: dict[str, Tensor], point: Tensor, slots: Slots, batch: tuple[Tensor, Tensor], step: int
-        ) -> tuple[Tensor, Tensor, Slots]:
-            gradient, loss = torch.func.grad_and_value(problem.loss)(point, *batch)
-            rate = problem.rate(step)
-            share = gradient.new_full((len(layout.shapes),), rate / problem.rate(0))
-            called = (point, gradient, slots, step + 1, share, layout)
-            change, slots = torch.func.functional_call(self._update, rule, called)
-            return loss, point + rate * change, slots
-
         point, slots = group.point, group.slots
-        naive = problem.naive.repeat(self._copies)
+        naive = problem.naive.repeat(len(point) // len(problem.naive))
         measures: list[Tensor] = []
         for step in range(group.step, group.step + steps):
-            call = cast("Any", torch.func.vmap(one, in_dims=(0, 0, 0, 0, None)))
-            loss, point, slots = call(by_name, point, slots, self._batch(problem, 0, seen), step)
+            loss, gradient = self._gradient(problem, point, self._batch(problem, 0, seen, len(point)))
+            rate = problem.rate(step)
+            share = slots.trend.new_full(slots.trend.shape, rate / problem.rate(0))
+            change, slots = update(copies, point, gradient, slots, step + 1, share, layout)
+            point = point + rate * change
             if self._held_out:
-                loss = torch.func.vmap(problem.loss)(point, *self._batch(problem, seen, last))
+                loss = problem.loss(point, *self._batch(problem, seen, last, len(point)))
             measures.append(problem.weight(step) * _measure(loss / naive))
         return torch.stack(measures).mean(0), point, slots
 
-    def _batch(self, problem: Problem, first: int, last: int) -> tuple[Tensor, Tensor]:
+    def _gradient(self, problem: Problem, point: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The losses (copies,) and their gradients (copies, N), which go on to the rule with `backprop`."""
+        through = self._estimator == "backprop"
+        if not point.requires_grad:
+            point = point.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = problem.loss(point, *batch)
+            (gradient,) = torch.autograd.grad(loss.sum(), point, create_graph=through)
+        return (loss, gradient) if through else (loss.detach(), gradient)
+
+    def _batch(self, problem: Problem, first: int, last: int, count: int) -> tuple[Tensor, Tensor]:
         """A batch of each pair, the same for both of it: (copies, B, …)."""
         pairs = len(problem.inputs)
         chosen = torch.randint(first, last, (pairs, problem.batch)).to(self._device)
         rows = torch.arange(pairs, device=self._device)[:, None]
-        return _repeated(problem.inputs[rows, chosen], self._copies), _repeated(
-            problem.targets[rows, chosen], self._copies
-        )
+        copies = count // pairs
+        return _repeated(problem.inputs[rows, chosen], copies), _repeated(problem.targets[rows, chosen], copies)
 
 
-def _patches(x: Tensor, height: int, width: int) -> Tensor:
-    """What a convolution of 3 × 3 with stride 2 sees of (B, C, H, W): (B, 9 C, height · width).
+def _patches(x: Tensor) -> Tensor:
+    """What a convolution of 3 × 3 with stride 2 sees at each place of (K, B, H, W, C): (K, B, H / 2, W / 2, 9 C), rounded up.
 
-    `torch.nn.functional.unfold` takes several times as long, as it works sample by sample.
+    One product a layer and network is several times as fast as `torch.nn.functional.unfold`, which works sample by sample.
     """
-    padded = nn.functional.pad(x, (1, 1, 1, 1))
+    height, width = ((side + 1) // 2 for side in x.shape[2:4])
+    padded = nn.functional.pad(x, (0, 0, 1, 1, 1, 1))
     shifts = [padded[:, :, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for i in range(3) for j in range(3)]
-    return torch.stack(shifts, 2).flatten(1, 2).flatten(2)
+    return torch.stack(shifts, -1).flatten(-2)
+
+
+def _begun(problem: Problem, copies: int, size: int) -> _Group:
+    """Copies of a problem before its first step, by rules of `size` weights."""
+    point = problem.first.repeat(copies, 1)
+    count, n = point.shape
+    tensors = point.new_zeros(count, len(problem.network.shapes))
+    slots = Slots(point.new_zeros(count, len(DECAYS), n), torch.zeros_like(point), tensors)
+    return _Group(0, 0, point, slots, point.new_zeros(len(problem.first), size))
 
 
 def _measure(relative: Tensor) -> Tensor:

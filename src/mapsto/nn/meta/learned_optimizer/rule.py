@@ -1,12 +1,11 @@
 """A learned update rule at work: its features, the step that it gives, and the optimiser that runs it.
 
-A tensor W (r × c; of four dimensions, the last three are one) moves by ``Δ = −η · s · exp(λ) · ((1 + w_o) O + w_a A + w_m M + w_p P)``.
-The rule's network gives the log magnitude λ (kept within ±3) and the weights w of each tensor from its features, and how much of the
+A tensor W (r × c; of four dimensions, the last three are one) moves by ``Δ = −η · s · exp(λ) · ((1 + w_o) O + w_a A + w_m M)``.
+The rule's network gives the log magnitude λ (kept within ±1) and the weights w of each tensor from its features, and how much of the
 latest gradient and of the slow momentum is blended into the momentum B that O, A and M are made of:
 
 - O: B made orthogonal, ``(B Bᵀ)^{-1/2} B · √max(r, c)`` (Jordan et al., "Muon: An Optimizer for Hidden Layers in Neural Networks", 2024);
-- A: Adam's, ``B / (√v̂ + ε)``; M: the momentum itself, ``B / √(mean v̂)``;
-- P: the parameters, ``W / √(mean W²)``, which a positive weight shrinks.
+- A: Adam's, ``B / (√v̂ + ε)``; M: the momentum itself, ``B / √(mean v̂)``.
 
 s is 1 / √c, about what the entries of a weight begin with, and 0.05 for a bias or gain, whose O is A. A rule whose nominal direction is
 Adam's has ``O = A`` and s = 0.02 everywhere. Every feature is scaled by its tensor, so that a rule fits tensors of any size and scale.
@@ -18,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -29,13 +28,14 @@ from mapsto.nn.networks.update_rule import DECAYS, SECOND_DECAY, TIMES, TREND_DE
 if TYPE_CHECKING:
     from mapsto.kinds import Network
 
-__all__ = ["Layout", "LearnedOptimizer", "Slots", "features", "orthogonal", "update", "updating_module"]
+__all__ = ["Layout", "LearnedOptimizer", "Rule", "Slots", "features", "orthogonal", "update", "updating_module"]
 
 _TINY = 1e-12
 _ADAM_EPSILON = 1e-8
 _BOUND = 4.0
 """No feature is further from 0: a rare gradient is no reason for a step nobody has trained for."""
-_MAGNITUDE = 3.0
+_MAGNITUDE = 1.0
+"""No step is further than a factor of e from the nominal one, be it on networks much larger than those that a rule has seen."""
 _VECTOR = 0.05
 """The scale s of biases and gains."""
 _ADAM = 0.02
@@ -60,6 +60,22 @@ def updating_module(network: Network, *, where: str = "rule") -> UpdateRule:
     if not all(bool(tensor.isfinite().all()) for tensor in network.tensors.values()):
         raise DomainError("the rule holds NaN or infinite weights", where=where, hint="train it again, at a lower rate")
     return cast("UpdateRule", network.module())
+
+
+class Rule(Protocol):
+    """What gives outputs (S, OUTPUTS) for features (S, FEATURES): an `UpdateRule`, or copies of one."""
+
+    @property
+    def nominal(self) -> str:
+        """The direction that it begins with."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """What every step is multiplied with."""
+        ...
+
+    def __call__(self, features: Tensor, /) -> Tensor: ...
 
 
 class Slots(NamedTuple):
@@ -97,112 +113,138 @@ class Layout:
         """How many parameters each tensor has."""
         return [math.prod(shape) for shape in self.shapes]
 
-    @cached_property
-    def sides(self) -> list[tuple[float, float, float]]:
-        """Of each tensor log c and log r, and 1 for a weight."""
-        return [(math.log(shape[-1]), math.log(shape[0]), float(len(shape) > 1)) for shape in self.shapes]
+    def on(self, nominal: str, like: Tensor) -> _Constants:
+        """What a rule needs to know of the tensors, made once for a device and type."""
+        return _constants(self, nominal, like.device, like.dtype)
 
-    def lengths(self, nominal: str) -> tuple[list[float], list[bool]]:
-        """The scale s of each tensor, and whether its nominal direction is made orthogonal."""
-        made = [nominal == "orthogonal" and len(shape) > 1 for shape in self.shapes]
-        short = _ADAM if nominal == "adam" else _VECTOR
-        return [shape[-1] ** -0.5 if o else short for shape, o in zip(self.shapes, made, strict=True)], made
-
-    def owners(self, device: torch.device) -> Tensor:
-        """The number of the tensor that each parameter belongs to, shape (N,)."""
-        return _owners(self, device)
+    def mean_squares(self, values: Tensor) -> Tensor:
+        """The mean squares of values (…, N) over each tensor, shape (…, S)."""
+        norms = [torch.linalg.vector_norm(part, dim=-1) for part in values.split(self.sizes, -1)]
+        return torch.stack(norms, -1).square() / values.new_tensor(self.sizes)
 
     def means(self, values: Tensor) -> Tensor:
-        """The means of values (K, N) over each tensor, shape (K, S)."""
-        return torch.stack([part.mean(1) for part in values.split(self.sizes, 1)], 1)
+        """The means of values (…, N) over each tensor, shape (…, S)."""
+        return torch.stack([part.mean(-1) for part in values.split(self.sizes, -1)], -1)
+
+
+class _Constants(NamedTuple):
+    owners: Tensor
+    """The number of the tensor that each parameter belongs to, shape (N,)."""
+    made: tuple[bool, ...]
+    """Whether a tensor's nominal direction is its momentum made orthogonal."""
+    adam: Tensor
+    """1 where it is not but Adam's, shape (S,)."""
+    lengths: Tensor
+    """The scale s of each tensor, shape (S,)."""
+    features: Tensor
+    """Columns (S, 3) of the tensors' sizes and kinds that the rule sees."""
+    shift: Tensor
+    """Log c of a weight, 0 of a vector, shape (S,)."""
 
 
 @lru_cache(maxsize=64)
-def _owners(layout: Layout, device: torch.device) -> Tensor:
-    return torch.repeat_interleave(torch.arange(len(layout.shapes)), torch.tensor(layout.sizes)).to(device)
+def _constants(layout: Layout, nominal: str, device: torch.device, dtype: torch.dtype) -> _Constants:
+    shapes = layout.shapes
+    weights = [len(shape) > 1 for shape in shapes]
+    made = tuple(nominal == "orthogonal" and weight for weight in weights)
+    short = _ADAM if nominal == "adam" else _VECTOR
+    columns = [math.log(shape[-1]) if weight else 0.0 for shape, weight in zip(shapes, weights, strict=True)]
+    sizes = [
+        ((column - 4) / 4 * weight, (math.log(shape[0]) - 4) / 4, float(weight))
+        for shape, column, weight in zip(shapes, columns, weights, strict=True)
+    ]
+
+    def tensor(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    return _Constants(
+        owners=torch.repeat_interleave(torch.arange(len(shapes)), torch.tensor(layout.sizes)).to(device),
+        made=made,
+        adam=tensor([float(not orthogonal) for orthogonal in made]),
+        lengths=tensor([shape[-1] ** -0.5 if o else short for shape, o in zip(shapes, made, strict=True)]),
+        features=tensor(sizes),
+        shift=tensor(columns),
+    )
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix of the same singular vectors, whose singular values are about 1, by five quintic Newton–Schulz steps.
+    """Matrices (…, r, c) of the same singular vectors, whose singular values are about 1, by five quintic Newton–Schulz steps.
 
     Values below a thousandth of the Frobenius norm come to less. A matrix of zeros stays.
 
     >>> orthogonal(torch.tensor([[0.0, 3.0], [-1.0, 0.0]])).round().tolist()
     [[0.0, 1.0], [-1.0, 0.0]]
     """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / ((x.square().sum() + _TINY**2).sqrt() + _TINY)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / ((x.square().sum((-2, -1), keepdim=True) + _TINY**2).sqrt() + _TINY)
+    added = torch.addmm if x.ndim == 2 else torch.baddbmm
     first, third, fifth = _QUINTIC
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
-    return x.T if tall else x
+        gram = x @ x.mT
+        x = added(x, added(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
+    return x.mT if tall else x
 
 
 def update(
-    rule: UpdateRule, parameters: Tensor, gradient: Tensor, slots: Slots, step: int, share: Tensor, layout: Layout
+    rule: Rule, parameters: Tensor, gradient: Tensor, slots: Slots, step: int, share: Tensor, layout: Layout
 ) -> tuple[Tensor, Slots]:
     """The change of N parameters (N,) at step 1, 2, … and what the rule then remembers.
 
-    `share` (S,) is each tensor's learning rate over its highest so far. A pure function, differentiable, and fit for `torch.func.vmap`.
+    `share` (S,) is each tensor's learning rate over its highest so far. A pure function, differentiable. All tensors may have copies as
+    their first dimension, which move each by itself.
     """
-    seen, scales, new, momenta, root = features(parameters, gradient, slots, step, share, layout)
-    magnitude, latest, slow, base, *weights = rule(seen).unbind(1)
-    length, made = layout.lengths(rule.nominal)
-    length = gradient.new_tensor(length) * torch.exp(_MAGNITUDE * torch.tanh(magnitude / _MAGNITUDE)) * -rule.rate
-    base, adam, plain, shrink = ((base + 1) * length, *(weight * length for weight in weights))
+    seen, scale, new, momenta, root = features(parameters, gradient, slots, step, share, layout, rule.nominal)
+    magnitude, latest, slow, base, *weights = rule(seen).unbind(-1)
+    constants = layout.on(rule.nominal, gradient)
+    length = constants.lengths * torch.exp(_MAGNITUDE * torch.tanh(magnitude / _MAGNITUDE)) * -rule.rate
+    base, adam, plain = ((base + 1) * length, *(weight * length for weight in weights))
     if rule.nominal == "orthogonal":
         latest = latest + _NESTEROV
-    is_made = gradient.new_tensor(made)
-    spread = torch.stack(
-        [
-            latest,
-            slow,
-            adam + base * (1 - is_made),
-            plain / (scales[0] + _ADAM_EPSILON),
-            shrink / (scales[1] + _ADAM_EPSILON),
-        ]
-    )
-    latest, slow, adam, plain, shrink = spread.index_select(1, layout.owners(gradient.device)).unbind(0)
-    fast, slower = momenta.unbind(0)
+    spread = torch.stack([latest, slow, adam + base * constants.adam, plain / (scale + _ADAM_EPSILON)])
+    latest, slow, adam, plain = spread.index_select(-1, constants.owners).unbind(0)
+    fast, slower = momenta.unbind(-2)
     blend = fast + latest * (gradient - fast) + slow * (slower - fast)
-    change = (adam / root + plain) * blend + shrink * parameters
-    parts = list(change.split(layout.sizes))
-    for number, (shape, part) in enumerate(zip(layout.shapes, blend.split(layout.sizes), strict=True)):
-        if made[number]:
-            direction = orthogonal(part.view(shape)).reshape(-1)
-            parts[number] = parts[number] + math.sqrt(max(shape)) * base[number] * direction
-    return torch.cat(parts), new
+    change = (adam / root + plain) * blend
+    parts = list(change.split(layout.sizes, -1))
+    for number, (shape, part) in enumerate(zip(layout.shapes, blend.split(layout.sizes, -1), strict=True)):
+        if constants.made[number]:
+            direction = orthogonal(part.unflatten(-1, shape)).flatten(-2)
+            parts[number] = parts[number] + math.sqrt(max(shape)) * base[..., number, None] * direction
+    return torch.cat(parts, -1), new
 
 
 def features(
-    parameters: Tensor, gradient: Tensor, slots: Slots, step: int, share: Tensor, layout: Layout
+    parameters: Tensor,
+    gradient: Tensor,
+    slots: Slots,
+    step: int,
+    share: Tensor,
+    layout: Layout,
+    nominal: str = "orthogonal",
 ) -> tuple[Tensor, Tensor, Slots, Tensor, Tensor]:
     """Features (S, FEATURES) of tensors, and what they come from.
 
-    Those are the roots of the tensors' mean square gradient and of their mean square, shape (2, S); what is remembered after the
-    gradient; its momenta, corrected for beginning at 0, and the root of its mean square (N,).
+    Those are the root of each tensor's mean square gradient, shape (S,); what is remembered after the gradient; its momenta, corrected
+    for beginning at 0, and the root of its mean square (N,).
     """
     decays = gradient.new_tensor(DECAYS)[:, None]
-    momenta = decays * slots.momenta + (1 - decays) * gradient
+    momenta = decays * slots.momenta + (1 - decays) * gradient.unsqueeze(-2)
     second = SECOND_DECAY * slots.second + (1 - SECOND_DECAY) * gradient.square()
     corrections = (1 / (1 - torch.tensor(DECAYS, dtype=torch.float64) ** step)).to(gradient)
     corrected = momenta * corrections[:, None]
     root = (second / (1 - SECOND_DECAY**step) + _TINY**2).sqrt() + _ADAM_EPSILON  # the root of 0 has no derivative
-    before = slots.momenta[0]
-    raw = torch.cat([torch.stack([gradient, before, parameters, root]), corrected / root])
-    gg, bb, pp, vv, fast, slow, gb = layout.means(torch.cat([raw.square(), (gradient * before)[None]]))
+    before = slots.momenta[..., 0, :]
+    raw = torch.stack([gradient, before, parameters, root, *(corrected / root.unsqueeze(-2)).unbind(-2)])
+    gg, bb, pp, vv, fast, slow = layout.mean_squares(raw)
+    gb = layout.means(gradient * before)
     cosine = gb / ((gg + _TINY**2).sqrt() * (bb + _TINY**2).sqrt() + _TINY**2)
     trend = TREND_DECAY * slots.trend + (1 - TREND_DECAY) * cosine
-    columns, rows, weight = gradient.new_tensor(layout.sides).unbind(1)
+    constants = layout.on(nominal, gradient)
     times = gradient.new_tensor([math.tanh(step / time - 1) for time in TIMES])
     found = torch.stack(
         [
-            (columns - 4) / 2 * weight,
-            (rows - 4) / 2,
-            weight,
-            (torch.log(pp + 1e-6) + weight * columns) / 4,
+            (torch.log(pp + 1e-6) + constants.shift) / 4,
             torch.log(fast + 1e-4) / 4,
             torch.log(slow + 1e-4) / 4,
             torch.log((gg + _TINY**2) / (vv + _TINY**2) + 1e-4) / 4,
@@ -211,11 +253,12 @@ def features(
             share,
             torch.log(share + 0.01) / 4,
         ],
-        1,
+        -1,
     )
-    found = torch.cat([found, times.expand(len(found), len(TIMES))], 1).clamp(-_BOUND, _BOUND)
-    scales = (torch.stack([vv, pp]) + _TINY**2).sqrt()
-    return found, scales, Slots(momenta, second, trend), corrected, root
+    known = [constants.features, times.expand(len(constants.features), len(TIMES))]
+    known = [part.expand(*found.shape[:-1], part.shape[-1]) for part in known]
+    seen = torch.cat([known[0], found, known[1]], -1).clamp(-_BOUND, _BOUND)
+    return seen, (vv + _TINY**2).sqrt(), Slots(momenta, second, trend), corrected, root
 
 
 class LearnedOptimizer(torch.optim.Optimizer):
@@ -264,7 +307,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             wanted = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in wanted:
+            for parameter in wanted if group["weight_decay"] else ():
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
         for pack in _packs(self._with_gradient(), lambda parameter: self.state[parameter].get("step", 0)):
             self._step(pack)
@@ -311,20 +354,15 @@ class LearnedOptimizer(torch.optim.Optimizer):
             layout,
         )
         sizes = layout.sizes
-        parts = zip(
-            pack,
-            slots,
-            change.split(sizes),
-            new.momenta.split(sizes, 1),
-            new.second.split(sizes),
-            new.trend,
-            strict=True,
-        )
-        for (parameter, multiplier), slot, moved, momenta, second, trend in parts:
-            slot["momenta"].copy_(momenta)
-            slot["second"].copy_(second)
-            slot["trend"].copy_(trend)
-            parameter.add_(multiplier * moved.view(parameter.shape).to(parameter.dtype))
+        for name, parts in (
+            ("momenta", new.momenta.split(sizes, 1)),
+            ("second", new.second.split(sizes)),
+            ("trend", new.trend.unbind(0)),
+        ):
+            for slot, part in zip(slots, parts, strict=True):
+                slot[name].copy_(part)
+        for (parameter, multiplier), moved in zip(pack, change.split(sizes), strict=True):
+            parameter.add_(moved.view(parameter.shape).to(parameter.dtype), alpha=multiplier)
 
     def _slots(self, parameter: Tensor, multiplier: float) -> dict[str, Any]:
         """What the rule remembers of a tensor, one step older, and its highest multiplier."""
