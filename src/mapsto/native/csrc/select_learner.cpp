@@ -1,6 +1,7 @@
 // The mixtures of `online.select` behind a C interface: what is learnt lies in the caller's arrays, and no call fails.
 //
-// As `online/mixer.h`, for members that come and go: only those that are there have a part in an answer, and only they learn.
+// As `online/mixer.h`, for members that come and go: only those that are there have a part in an answer, and only they learn. A third pool
+// follows the best member closely, and the mixtures are weighed more sharply: few members are all strong, and of few events.
 
 #include <cmath>
 #include <cstdint>
@@ -25,10 +26,10 @@ struct Learnt {
 
 namespace {
 
-constexpr int kLinear = 4, kPools = 2, kAll = kLinear + kPools;
+constexpr int kLinear = 4, kPools = 3, kAll = kLinear + kPools;
 constexpr double kUniform = 0.02;  // share of the uniform distribution in each member, so that no logarithm is large
-constexpr double kRate[kPools] = {0.3, 1.0}, kMemory[kPools] = {0.998, 0.999};
-constexpr double kLastRate = 0.3, kLastMemory = 0.998;
+constexpr double kRate[kPools] = {0.3, 1.0, 3.0}, kMemory[kPools] = {0.998, 0.999, 0.999};
+constexpr double kLastRate = 1.0, kLastMemory = 0.998;
 
 thread_local std::vector<int> present;
 thread_local std::vector<double> logs, mixed, pools;

@@ -1,9 +1,9 @@
 """What several learners say of an event as one answer, by mixtures that learn whom to follow.
 
 Of classes four log-linear mixtures ``p ∝ exp Σ w_m log p_m``, whose weights go down the gradient of their log loss (Mattern, "Linear and
-Geometric Mixtures", 2013), and two pools that weigh by discounted counts of right answers; the answer weighs those six by how often each
+Geometric Mixtures", 2013), and three pools that weigh by discounted counts of right answers; the answer weighs those seven by how often each
 was right lately. Of values two linear mixtures by normalised gradient descent and two pools by discounted squared errors. These are the
-mixtures of `online.tabular`, for members that come and go.
+mixtures of `online.tabular`, for members that come and go; how sharply they follow was chosen on ten streams that no benchmark has.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mixture", "mixture_of"]
 
-_POOL_RATES = np.array([0.3, 1.0])
-_LAST_RATE = 0.3
+_POOL_RATES = np.array([0.3, 1.0, 3.0])
+_LAST_RATE = 1.0
 """As in ``native/csrc/select_learner.cpp``."""
 _VALUE_STEPS = np.array([0.003, 0.03])
 _VALUE_RATES, _VALUE_MEMORY = np.array([1.0, 4.0]), np.array([0.998, 0.99])
@@ -138,8 +138,8 @@ class _ClassMixture(_Flat):
         self._run = _library().mapsto_select_run
         super().__init__(
             weights=np.full((4, members), 1.0 / members),
-            right=np.zeros((2, members)),
-            good=np.zeros(6),
+            right=np.zeros((3, members)),
+            good=np.zeros(7),
             learnt=np.zeros(1),
         )
 
