@@ -1,9 +1,9 @@
 """What several learners say of an event as one answer, by mixtures that learn whom to follow.
 
 Of classes four log-linear mixtures ``p ∝ exp Σ w_m log p_m``, whose weights go down the gradient of their log loss (Mattern, "Linear and
-Geometric Mixtures", 2013), and three pools that weigh by discounted counts of right answers; the answer weighs those seven by how often each
-was right lately. Of values two linear mixtures by normalised gradient descent and two pools by discounted squared errors. These are the
-mixtures of `online.tabular`, for members that come and go; how sharply they follow was chosen on ten streams that no benchmark has.
+Geometric Mixtures", 2013), and three pools that weigh by discounted counts of right answers; the answer weighs those seven by how often
+each was right lately. Of values two linear mixtures by normalised gradient descent and two pools by discounted squared errors. These are
+the mixtures of `online.tabular`, for members that come and go; how sharply they follow was chosen on ten streams that no benchmark has.
 """
 
 from __future__ import annotations
