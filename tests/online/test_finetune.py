@@ -176,3 +176,14 @@ def test_adapters_that_a_network_brings_are_trained_and_merged_when_it_leaves(cl
     model = online.finetune(stream=IN_TURN, part="lora", **QUICK)(adapt.lora(rank=2)(classifier))
     assert model.arrays["weights.features.0.0.lora_a"].shape[0] == 2
     assert export.onnx(data=DIGITS, samples=20)(model).manifest()["parity"]["top1_agreement"] == 1.0
+
+
+def test_images_are_changed_at_random_and_the_model_knows_how(network: Network) -> None:
+    made = online.finetune(stream=IN_TURN, augment=["flip", {"crop": {"padding": 1}}], **QUICK)  # pyright: ignore[reportArgumentType]
+    model = made(network)
+    assert model.fields["augment"] == [{"flip": {"probability": 0.5, "vertical": 0.0}}, {"crop": {"padding": 1}}]
+    assert model_digest(made(network)) == model_digest(model)
+    assert model_digest(model) != model_digest(online.finetune(stream=IN_TURN, **QUICK)(network))
+    assert made(model).events == 400
+    with pytest.raises(SpecError, match="mixup"):
+        online.finetune(stream=IN_TURN, augment=["mixup"])  # pyright: ignore[reportArgumentType]
