@@ -72,20 +72,35 @@ def test_figures_of_classes_are_those_worked_out_by_hand() -> None:
 
 
 def test_figures_of_values_are_those_worked_out_by_hand() -> None:
+    """The first answer was given before any value was known, and counts in no figure."""
     record, predicted, true = ValueRecord(), np.array([0.0, 2, 3, 5]), np.array([1.0, 3, 3, 7])
-    record.see(0, BLOCK.take(0, 4), answers(predicted[:, None], true), ())
-    figures, away = record.figures(), np.abs(predicted - true)
-    weights = FADING ** np.arange(3, -1, -1)
+    errors = record.see(0, BLOCK.take(0, 4), answers(predicted[:, None], true), ())
+    figures, away = record.figures(), np.abs(predicted - true)[1:]
+    assert np.isnan(errors[0])
+    assert (record.labels, record.blind) == (4, 1)
+    weights = FADING ** np.arange(2, -1, -1)
     assert figures == pytest.approx(
         {
             "mae": away.mean(),
             "window_mae": away.mean(),
             "faded_mae": weights @ away / weights.sum(),
             "rmse": math.sqrt((away**2).mean()),
-            "r2": 1 - (away**2).sum() / ((true - true.mean()) ** 2).sum(),
+            "r2": 1 - (away**2).mean() / ((true - true.mean()) ** 2).mean(),
         }
     )
-    assert record.baselines() == pytest.approx({"last value": (1 + 2 + 0 + 4) / 4, "mean": (1 + 2 + 1 + 7 - 7 / 3) / 4})
+    assert record.baselines() == pytest.approx({"last value": (2 + 0 + 4) / 3, "mean": (2 + 1 + 7 - 7 / 3) / 3})
+
+
+def test_values_that_were_asked_before_any_label_count_in_no_figure_when_their_labels_come() -> None:
+    stream = streams.late_labels(stream=streams.friedman(events=300), events=50)
+    live = online.tabular(stream=stream, preset="fast").open(None, None, Context(seed=0))
+    for events in stream.open(size=64):
+        live.advance(events)
+    account = live.account()
+    # the label of event n comes after question n + 50, so that so many were asked before the first
+    assert account["blind"] == 50
+    assert account["labels"] == 300
+    assert account["figures"]["mae"] < account["baselines"]["mean"]
 
 
 @pytest.mark.parametrize("task", ["classes", "values"])

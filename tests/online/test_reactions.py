@@ -87,7 +87,7 @@ def test_rates_rise_and_heads_begin_anew() -> None:
         _, did, _ = followed(stream, learner=learner, reactions=["rate", "reset"])
         told = {what for _, what in did}
         assert {"rate raised 10 times", "head reset"} <= told, learner
-    _, did, _ = followed(stream, learner="prototypes", reactions=["rate", "reset"])
+    _, did, _ = followed(stream, learner="prototypes", reactions=["reset"])
     assert {what for _, what in did} == {"begun anew with the last events"}
 
 
@@ -135,6 +135,8 @@ def test_a_damaged_model_is_no_learner() -> None:
         ({"reactions": ["panic"]}, "reactions"),
         ({"detectors": ["ears"]}, "unknown drift detector 'ears'"),
         ({"detectors": []}, "detectors"),
+        ({"reactions": []}, "reactions"),
+        ({"learner": FAST, "reactions": ["rate"]}, "online.tabular has no rate that could be raised"),
     ],
 )
 def test_what_there_is_not_is_refused_by_name(fields: Any, said: str) -> None:

@@ -53,7 +53,7 @@ def test_half_of_the_cost_is_half_of_the_cost_and_the_report_says_who_learnt() -
     assert accuracy > 0.8
     members, table = learner.tables()
     assert members["rows"][1][1] < 6000
-    assert "% of the cost" in table["title"]
+    assert "% of the cost of all members" in table["title"]
     assert [row[0] for row in table["rows"]] == ["softmax", "mlp", "tabular"]
     spent, allowed = learner._chooser._money
     assert spent <= allowed * 1.05
@@ -112,6 +112,11 @@ def test_who_is_followed_is_learnt_for_each_user(tmp_path: Path) -> None:
     by_user, learner = prequential(stream, members=members, by="who")
     assert by_user > alike - 0.01
     assert set(learner._users) == {"line", "cross"}
+
+
+def test_a_column_of_users_that_is_not_there_is_said() -> None:
+    _, learner = prequential(streams.agrawal(events=100), members=["softmax", "prototypes"], by="nobody")
+    assert "no column 'nobody'" in learner.doubts[-1]
 
 
 def test_values_are_mixed_too_and_by_default_of_those_that_learn_values() -> None:

@@ -80,6 +80,8 @@ _ORDER = (
     *("n-gram alone", "network alone", "order 0", "8 bits"),
 )
 _MOST_DRIFTS = 100
+_MOST_BESIDE = 3
+"""Baselines that stand beside the learner in one table."""
 
 
 @dataclass(kw_only=True)
@@ -104,6 +106,8 @@ def shown_figure(name: str, value: float) -> str:
     return f"{value:.1f} %" if name.endswith(_PERCENT) else f"{value:.4g}"
 
 
+_OF_ITSELF = " alone"
+"""How baselines are called that are parts of the learner itself, as a language model's: to be no better than one is no alarm."""
 _LABEL_BEFORE = ("no change", "last value")
 """Baselines that, where labels come late, know labels that the learner did not know when it was asked."""
 
@@ -115,19 +119,23 @@ def beaten_by(account: Mapping[str, Any]) -> list[str]:
     >>> beaten_by(told)
     ["NOT BETTER than 'majority': 60.0 % beside 61.3 %, so that there is nothing yet to be had from these features"]
     """
-    if account.get("labels", 0) < _FEW or not account.get("figures"):
+    if account.get("labels", 0) < _FEW:
         return []
-    main, better = account["main"], account["better"]
-    own = account["figures"][main]
     if account.get("blind") == account["labels"]:
         return [
             f"all {account['labels']:,} questions were asked before any label was known, so that none could be answered"
         ]
+    if not account.get("figures"):
+        return []
+    main, better = account["main"], account["better"]
+    own = account["figures"][main]
     return [
         f"NOT BETTER than '{name}': {shown_figure(main, own)} beside {shown_figure(main, value)}, so that there is nothing yet "
         "to be had from these features"
         for name, value in account["baselines"].items()
-        if better * (own - value) <= 0 and not (account.get("late") and name in _LABEL_BEFORE)
+        if better * (own - value) <= 0
+        and not name.endswith(_OF_ITSELF)
+        and not (account.get("late") and name in _LABEL_BEFORE)
     ]
 
 
@@ -187,7 +195,8 @@ def in_order(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tiles(account: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    found = [(f"{account['events']:,}", "events", f"{account['labels']:,} with a label")]
+    before = f", {account['blind']:,} of them asked before any was known" if account.get("blind") else ""
+    found = [(f"{account['events']:,}", "events", f"{account['labels']:,} with a label{before}")]
     figures, main = account["figures"], account["main"]
     if figures:
         beside = ", ".join(
@@ -218,13 +227,18 @@ def _charts(account: Mapping[str, Any], curves: Mapping[str, Any]) -> list[tuple
     }
     xs = by_name.get("step", [])
     main = str(account["main"])
+    if account["figures"] and account["events"] > (xs[-1] if xs else 0):  # what came after the last row
+        now = {**account["figures"], f"mean_{main}": account["figures"][main], "step": account["events"]}
+        now.pop(main)
+        by_name = {name: [*values, float(now.get(name, math.nan))] for name, values in by_name.items()}
+        xs = by_name.get("step", [])
     drawn = {
         title: Curve(xs, by_name[column], quiet)
         for title, (column, quiet) in _CURVES.get(main, {}).items()
         if column in by_name
     }
     marks = [Mark(each["event"], str(each["what"]), "drift") for each in account.get("drifts") or ()]
-    marks += [Mark(each["event"], short(str(each["what"]), 18), "drift") for each in account.get("marks") or ()]
+    marks += [Mark(each["event"], short(str(each["what"]), 18), "reaction") for each in account.get("marks") or ()]
     marks += [
         Mark(each["first"], short(str(each["class"]), 18), "class")
         for each in sorted(account["classes"], key=lambda each: each["first"])
@@ -232,7 +246,7 @@ def _charts(account: Mapping[str, Any], curves: Mapping[str, Any]) -> list[tuple
     ]
     found: list[tuple[str, str]] = []
     unit = ", %" if main.endswith(_PERCENT) else ""
-    if len(xs) > 1 and (svg := timelines.timeline(drawn, marks, x_name="event", y_name=f"{main}{unit}")):
+    if len(xs) > 1 and (svg := timelines.timeline(drawn, marks, x_name="event", y_name=f"{_called(main)}{unit}")):
         found.append((svg, "How good the answers were, each given before its label was seen"))
     members = {name.removeprefix("share_"): values for name, values in by_name.items() if name.startswith("share_")}
     if members:
@@ -254,6 +268,14 @@ def _figures(account: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         return []
     baselines = in_order(account["baselines"])
     first = [_called(main), *(shown_figure(main, v) for v in (figures.pop(main), *baselines.values()))]
+    if len(baselines) > _MOST_BESIDE:
+        rows = [["learner", shown_figure(main, account["figures"][main])]]
+        rows += [[name, shown_figure(main, value)] for name, value in baselines.items()]
+        others = [[_called(name), shown_figure(name, figures[name])] for name in in_order(figures)]
+        return [
+            (f"{_called(main).capitalize()}", {"columns": ["answered by", _called(main)], "rows": rows}),
+            ("Figures", {"columns": ["figure", "learner"], "rows": others}),
+        ]
     rest = [[_called(name), shown_figure(name, figures[name]), *([""] * len(baselines))] for name in in_order(figures)]
     return [("Figures", {"columns": ["figure", "learner", *baselines], "rows": [first, *rest]})]
 

@@ -28,7 +28,7 @@ class Curve(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Something that happened at an event: a `drift`, or a class that came first (`class`)."""
+    """Something that happened at an event: a `drift`, what a learner did of itself (`reaction`), or a class that came first (`class`)."""
 
     x: float
     name: str
@@ -64,8 +64,10 @@ def timeline(
     values = [b for _, b in everything] + ([0.0] if from_zero else [])
     y = charts._axis(values, height - _BOTTOM, -(height - _BOTTOM - top))
     parts = [*legend, *charts._frame(x, y, x_name, y_name)]
-    for kind in ("class", "drift"):
-        parts += _marked([mark for mark in marks if mark.kind == kind and 0 <= mark.x <= last], kind, x, (top, height))
+    there = {kind: [mark for mark in marks if mark.kind == kind] for kind in ("drift", "reaction", "class")}
+    for place, (kind, these) in reversed([*enumerate((kind, each) for kind, each in there.items() if each)]):
+        level = max(top - 4 - 14 * place, 24.0)
+        parts += _marked([mark for mark in these if 0 <= mark.x <= last], kind, x, (level, height))
     for index, (name, points) in enumerate(drawn.items()):
         for below, stretch in itertools.groupby(points, lambda point: point[1] <= most):
             path = " ".join(f"{x.at(a):.1f},{y.at(b):.1f}" for a, b in stretch) if below else ""
@@ -120,7 +122,7 @@ def _style(index: int, curve: Curve) -> str:
 
 def _legend(styles: Mapping[str, str], marks: Sequence[Mark]) -> tuple[list[str], float]:
     """Names with a stroke of their line, and the height that they take with the names of marks."""
-    kinds = {"drift": "drift", "class": "first label of a class"}
+    kinds = {"drift": "drift", "reaction": "what the learner did", "class": "first label of a class"}
     there = [kind for kind in kinds if any(mark.kind == kind for mark in marks)]
     entries = [(name, f"line {style}") for name, style in styles.items()]
     entries += [(kinds[kind], f"at-{kind} sample") for kind in there]
@@ -138,11 +140,10 @@ def _legend(styles: Mapping[str, str], marks: Sequence[Mark]) -> tuple[list[str]
 
 
 def _marked(marks: Sequence[Mark], kind: str, x: charts._Axis, ends: tuple[float, float]) -> list[str]:
-    """Lines from the axis up, with names where these are few and have room; `ends` are the plot's top and the chart's height."""
+    """Lines from the axis up, with names where these are few and have room; `ends` are where names stand and the chart's height."""
     parts: list[str] = []
     taken = 0.0
-    level = ends[0] - (4 if kind == "drift" else 18)
-    level = max(level, 24.0)
+    level = ends[0]
     for mark in marks:
         at = x.at(mark.x)
         parts.append(

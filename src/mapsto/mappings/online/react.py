@@ -38,10 +38,8 @@ class React(Online):
     """What answers: the name of an online learner, with its fields where they are not the defaults."""
     challenger: OptionalMember = None
     """What challenges it after a drift; by default another one of the same kind."""
-    reactions: tuple[Literal["warn", "rate", "reset", "challenge", "distil", "recall"], ...] = (
-        "warn",
-        "challenge",
-        "recall",
+    reactions: tuple[Literal["warn", "rate", "reset", "challenge", "distil", "recall"], ...] = Field(
+        default=("warn", "challenge", "recall"), min_length=1
     )
     """What is done where a drift is marked, each at most once."""
     detectors: tuple[str, ...] = Field(default=("adwin",), min_length=1)

@@ -1,7 +1,7 @@
 """Several online learners at once, and whom to follow: mixtures of all of them, under a budget of time, or one an event by a bandit.
 
 ``mix``: all members learn each event, and mixtures that learn whom to follow make one answer of theirs. With ``share`` below 1 successive
-halving decides which of them learn, so that all together cost no more than that share. ``thompson`` and ``linucb``: one member takes an
+halving decides which of them learn, so that all together cost no more than that share once the first trial of all is paid back. ``thompson`` and ``linucb``: one member takes an
 event, answers it and learns it, chosen by how often each was right, or by the event's features too; the first 200 events, and then every
 tenth, all learn.
 """

@@ -308,6 +308,7 @@ class _Learning(Live[Model]):
 
     def _count(self, start: int, part: Block, scores: NDArray[np.float64], answers: list[Answers]) -> None:
         """Take the answers to a part of the stream into the record."""
+        self._record.asked(part, answers)
         errors = [(each.events, self._record.see(start, part, each, self._classes())) for each in answers]
         if self._drifts is not None:
             self._drifts.see(start, part, scores, errors)

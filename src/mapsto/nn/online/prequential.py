@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mapsto.kinds import Block
     from mapsto.nn.online.learning import Answers
 
-__all__ = ["ClassRecord", "Record", "ValueRecord"]
+__all__ = ["ClassRecord", "NumberRecord", "Record", "ValueRecord"]
 
 WINDOW = 1000
 """Labels of the windowed figures."""
@@ -32,6 +32,7 @@ FADING = 0.999
 """α."""
 _LEAST = 1e-15
 """The least probability in a log loss."""
+_MOST_ASKED_BEFORE = 10_000
 _MOST_CLASSES = 100
 """So many classes are told of each, those with most labels."""
 
@@ -50,7 +51,10 @@ class Record:
         self.late = 0
         """Of these the ones that came after their questions: a baseline by the label before knew more than the learner."""
         self.blind = 0
-        """Questions that were asked before any label was known. They count as wrong, and in no log loss."""
+        """Questions that were asked before any label was known. Of classes they count as wrong, and in no log loss; of values nobody could
+        have said anything, and they count in no figure."""
+        self._asked_before: list[str] = []
+        """The ids of questions that were asked before any label was known, of values."""
         self._recent = np.zeros((0, columns))
         """Of the last labels (≤ WINDOW): the figures of the learner and of both baselines."""
         self._faded = [0.0, 0.0]
@@ -85,11 +89,14 @@ class Record:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from another's state."""
 
+    def asked(self, block: Block, answers: Sequence[Answers]) -> None:
+        """Told of each block before its answers are counted."""
+
     # -- for both
 
     def _remember(self, block: Block, answers: Answers, rows: NDArray[np.float64]) -> None:
-        """Take in the figures (n, columns) of the labels of a block."""
-        self.labels += len(rows)
+        """Take in the figures (n, columns) of the labels of a block, without those that count in none."""
+        self.labels += len(answers.labels)
         self.late += int((~block.has_x[answers.events]).sum())
         self._recent = np.concatenate((self._recent, rows))[-WINDOW:]
         sums, weight = self._faded
@@ -110,6 +117,7 @@ class Record:
             "recent": self._recent,
             "faded": list(self._faded),
             "stretches": self.stretches.snapshot(),
+            **({"asked_before": list(self._asked_before)} if self._asked_before else {}),
         }
 
     def _take_up(self, state: Mapping[str, Any]) -> None:
@@ -117,6 +125,33 @@ class Record:
         self._recent = state["recent"]
         self._faded = [float(value) for value in state["faded"]]
         self.stretches.restore(state["stretches"])
+        self._asked_before = list(state.get("asked_before", ()))
+
+
+class NumberRecord(Record):
+    """Of numbers: what was asked before any label was known is told apart."""
+
+    def asked(self, block: Block, answers: Sequence[Answers]) -> None:
+        if self.labels:
+            return
+        first = min((int(each.events[0]) for each in answers if len(each.events)), default=len(block))
+        ids = [str(name) for name, has in zip(block.ids[:first], block.has_x[:first], strict=True) if has and name]
+        self._asked_before = [*self._asked_before, *ids][-_MOST_ASKED_BEFORE:]
+
+    def _counted(self, block: Block, answers: Answers) -> NDArray[np.bool_]:
+        """Which of the answers (n,) were given when a label was known. Counts the others."""
+        known = np.ones(len(answers.labels), np.bool_)
+        if not self.labels:
+            known[0] = False
+        if self._asked_before:
+            before = set(self._asked_before)
+            for place, event in enumerate(answers.events.tolist()):
+                if not block.has_x[event] and str(block.ids[event]) in before:
+                    known[place] = False
+                    before.discard(str(block.ids[event]))
+            self._asked_before = [name for name in self._asked_before if name in before]
+        self.blind += int((~known).sum())
+        return known
 
 
 class ClassRecord(Record):
@@ -270,17 +305,17 @@ class ClassRecord(Record):
         self._loss = loss
 
 
-class ValueRecord(Record):
-    """Of numbers. Baselines: the value before (`last value`), and the mean of all so far (`mean`); 0 before the first.
+class ValueRecord(NumberRecord):
+    """Of numbers. Baselines: the value before (`last value`), and the mean of all so far (`mean`).
 
     >>> from mapsto.nn.online.learning import Answers
     >>> from mapsto.data.streams.sea import Sea
     >>> record, block = ValueRecord(), next(Sea().open(size=3))
     >>> errors = record.see(0, block, Answers(np.arange(3), np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 2.0])), ())
-    >>> errors.tolist(), record.figures()["mae"], record.figures()["r2"]
-    ([1.0, 2.0, 0.0], 1.0, -1.5)
+    >>> errors.tolist(), record.figures()["mae"], record.figures()["r2"], record.blind
+    ([nan, 2.0, 0.0], 1.0, -2.0, 1)
     >>> record.baselines()
-    {'last value': 1.3333333333333333, 'mean': 1.0}
+    {'last value': 1.5, 'mean': 1.0}
     """
 
     main, better = "mae", -1
@@ -296,11 +331,14 @@ class ValueRecord(Record):
 
     def see(self, start: int, block: Block, answers: Answers, classes: Sequence[str]) -> NDArray[np.float64]:
         answered, labels = answers.scores[:, 0], answers.labels
+        known = self._counted(block, answers)
         rows = np.empty((len(labels), 3))
         rows[:, 0] = np.abs(answered - labels)
         rows[:, 1] = np.abs(np.concatenate(([self._last], labels[:-1])) - labels)
         rows[:, 2] = np.abs(np.array(self._means(labels.tolist())) - labels)
         self._last = float(labels[-1])
+        errors = np.where(known, rows[:, 0], np.nan)
+        rows, events, answered, labels = rows[known], answers.events[known], answered[known], labels[known]
         squares = rows[:, :1] * rows[:, :1]
         self._sums = _added(self._sums, np.concatenate((rows, squares), 1))
         self._since = [self._since[0] + len(labels), *_added(self._since[1:], rows[:, :1])]
@@ -309,11 +347,11 @@ class ValueRecord(Record):
         def told(place: int) -> dict[str, Any]:
             return {"answer": float(answered[place]), "label": float(labels[place])}
 
-        self.stretches.see(start, block, answers.events, rows[:, 0], rows[:, 0], told)
-        return rows[:, 0]
+        self.stretches.see(start, block, events, rows[:, 0], rows[:, 0], told)
+        return errors
 
     def row(self) -> dict[str, float]:
-        if not self.labels:
+        if self.labels == self.blind:
             return {}
         labels, errors = self._since
         self._since = [0.0, 0.0]
@@ -329,22 +367,24 @@ class ValueRecord(Record):
         }
 
     def figures(self) -> dict[str, float]:
-        if not self.labels:
+        count = self.labels - self.blind
+        if not count:
             return {}
         found = {
-            "mae": self._sums[0] / self.labels,
+            "mae": self._sums[0] / count,
             "window_mae": self._windowed[0],
             "faded_mae": self._faded[0] / self._faded[1],
-            "rmse": math.sqrt(self._sums[3] / self.labels),
+            "rmse": math.sqrt(self._sums[3] / count),
         }
         if self._spread > 0:
-            found["r2"] = 1 - self._sums[3] / self._spread
+            found["r2"] = 1 - (self._sums[3] / count) / (self._spread / self.labels)
         return found
 
     def baselines(self) -> dict[str, float]:
-        if not self.labels:
+        count = self.labels - self.blind
+        if not count:
             return {}
-        return {name: total / self.labels for name, total in zip(("last value", "mean"), self._sums[1:3], strict=True)}
+        return {name: total / count for name, total in zip(("last value", "mean"), self._sums[1:3], strict=True)}
 
     def snapshot(self) -> dict[str, Any]:
         return {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from mapsto.errors import SpecError
 from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Task
 from mapsto.nn.online.drift.monitor import Monitor
 from mapsto.nn.online.head import Head, RowColumn
@@ -87,6 +88,12 @@ class ReactingLearner(StreamLearner):
         self._types, self._settings, self._base = dict(types), settings, base
         self._live: dict[str, StreamLearner] = {"active": member.made(types, task, base)}
         """The one that answers; a challenger and a candidate for its place while there are some."""
+        if "rate" in settings.reactions and not member.made(types, task, base).raise_rate(settings.factor):
+            raise SpecError(
+                f"{member.learner} has no rate that could be raised",
+                where="online.react: reactions",
+                hint="leave rate out, or let softmax, mlp or finetune answer",
+            )
         self._of: Member = member
         """What the one that answers is: a challenger may have taken its place."""
         self._generation = {"active": 0, "challenger": 0, "candidate": 0}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.nn.online.prequential import Record
+from mapsto.nn.online.prequential import NumberRecord, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,15 +37,15 @@ def ranked(rank: float) -> tuple[float, float, float]:
     return float(hit), 1.0 / math.log2(1.0 + rank) if hit else 0.0, 0.0 if math.isinf(rank) else 1.0 / rank
 
 
-class RatingRecord(Record):
-    """Of ratings. Baselines: the value before (`last value`), and the mean of all so far (`mean`); 0 before the first.
+class RatingRecord(NumberRecord):
+    """Of ratings. Baselines: the value before (`last value`), and the mean of all so far (`mean`).
 
     >>> from mapsto.nn.online.learning import Answers
     >>> from mapsto.data.streams.tastes import Tastes
     >>> record, block = RatingRecord(), next(Tastes(events=3).open(size=3))
     >>> given = Answers(np.arange(3), np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 2.0]), np.array([np.nan, 3.0, 20.0]))
     >>> record.see(0, block, given, ()).tolist(), round(record.figures()["rmse"], 3)
-    ([1.0, 2.0, 0.0], 1.291)
+    ([nan, 2.0, 0.0], 1.414)
     >>> record.figures()["hit_rate"], record.figures()["ndcg"]
     (50.0, 0.25)
     """
@@ -64,11 +64,14 @@ class RatingRecord(Record):
 
     def see(self, start: int, block: Block, answers: Answers, classes: Sequence[str]) -> NDArray[np.float64]:
         answered, labels = answers.scores[:, 0], answers.labels
+        known = self._counted(block, answers)
         rows = np.empty((len(labels), 3))
         rows[:, 0] = answered - labels
         rows[:, 1] = np.concatenate(([self._last], labels[:-1])) - labels
         rows[:, 2] = np.array(self._means(labels.tolist())) - labels
         self._last = float(labels[-1])
+        of_all = np.where(known, np.abs(rows[:, 0]), np.nan)
+        rows, events, answered, labels = rows[known], answers.events[known], answered[known], labels[known]
         errors = np.abs(rows[:, 0])
         rows *= rows
         for row, error in zip(rows.tolist(), errors.tolist(), strict=True):
@@ -83,11 +86,11 @@ class RatingRecord(Record):
         def told(place: int) -> dict[str, Any]:
             return {"answer": float(answered[place]), "label": float(labels[place])}
 
-        self.stretches.see(start, block, answers.events, errors, errors, told)
-        return errors
+        self.stretches.see(start, block, events, errors, errors, told)
+        return of_all
 
     def row(self) -> dict[str, float]:
-        if not self.labels:
+        if self.labels == self.blind:
             return {}
         labels, squares = self._since
         self._since = [0.0, 0.0]
@@ -103,22 +106,24 @@ class RatingRecord(Record):
         }
 
     def figures(self) -> dict[str, float]:
-        if not self.labels:
+        counted = self.labels - self.blind
+        if not counted:
             return {}
         count, hits, gains = self._ranked
         return {
-            "rmse": math.sqrt(self._sums[0] / self.labels),
+            "rmse": math.sqrt(self._sums[0] / counted),
             "window_rmse": math.sqrt(self._windowed[0]),
             "faded_rmse": math.sqrt(self._faded[0] / self._faded[1]),
-            "mae": self._sums[3] / self.labels,
+            "mae": self._sums[3] / counted,
             **({"hit_rate": 100.0 * hits / count, "ndcg": gains / count} if count else {}),
         }
 
     def baselines(self) -> dict[str, float]:
-        if not self.labels:
+        counted = self.labels - self.blind
+        if not counted:
             return {}
         return {
-            name: math.sqrt(total / self.labels)
+            name: math.sqrt(total / counted)
             for name, total in zip(("last value", "mean"), self._sums[1:3], strict=True)
         }
 

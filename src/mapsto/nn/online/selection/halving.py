@@ -149,9 +149,9 @@ class Halving(Chooser):
         spent = 100 * float(self._money[0]) / max(float(self._money[1]) / self._share, 1e-9)
         return [
             {
-                "title": f"Which members learnt; all together {spent:.0f} % of the cost of all, by their formulas",
-                "columns": ["member", "of the most awake one's time", "awake"],
+                "title": f"What was spent: {spent:.0f} % of the cost of all members, by their formulas, of {100 * self._share:.0f} % allowed",
+                "columns": ["member", "share of the stream that it learnt", "learns"],
                 "rows": rows,
-                "units": {"of the most awake one's time": "%"},
+                "units": {"share of the stream that it learnt": "%"},
             }
         ]

@@ -17,6 +17,7 @@ from mapsto.nn.online.members import Member, arrays_of, restored, values_of
 from mapsto.nn.online.mixtures import mixture_of
 from mapsto.nn.online.selection.context import Context
 from mapsto.nn.online.selection.linucb import CONTEXT
+from mapsto_runtime.shown import few
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,7 +116,13 @@ class SelectionLearner(StreamLearner):
 
     @property
     def doubts(self) -> list[str]:
-        return list(dict.fromkeys(doubt for member in self._members for doubt in member.doubts))
+        found = list(dict.fromkeys(doubt for member in self._members for doubt in member.doubts))
+        columns = [column.name for column in self.signature.columns]
+        if self._by and columns and self._by not in columns:
+            found.append(
+                f"there is no column '{self._by}' by which to tell users apart, and nothing is learnt of each (by: {few(columns)})"
+            )
+        return found
 
     @property
     def names(self) -> list[str]:
@@ -231,7 +238,7 @@ class SelectionLearner(StreamLearner):
         asides: list[dict[str, int]] = []
         for at in np.flatnonzero(self._awake).tolist():
             member, answers = self._members[at], list[Answers]()
-            self._counts[0, at] += len(part)
+            self._counts[0, at] += np.count_nonzero(part.has_x)
             before = dict(member.aside)
             said[at] = member.learn(part, answers.append)
             asides.append({why: count - before.get(why, 0) for why, count in member.aside.items()})
