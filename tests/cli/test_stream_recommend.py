@@ -52,6 +52,40 @@ def test_ratings_are_learnt_and_items_recommended() -> None:
     assert 1.0 <= float(answers[1].split(",")[2]) <= 5.0
 
 
+@pytest.mark.parametrize(
+    ("header", "target", "more", "task"),
+    [
+        ("user,item,stars,time", "stars", (), "values"),
+        ("user,item,stars,time", "item", (), "classes"),
+        ("guest,dish,stars,time", "stars", ("--set", "user=guest", "--set", "item=dish"), "values"),
+        ("user,dish,stars,time", "dish", (), "classes"),
+        ("user,item,stars,time", "stars", ("--task", "classes"), "classes"),
+    ],
+)
+def test_columns_say_whether_ratings_or_choices_are_learnt(
+    header: str, target: str, more: tuple[str, ...], task: str
+) -> None:
+    rows = [f"{1000 + n % 7},{5000 + 7 * n % 60},{1 + n % 5},{n}" for n in range(120)]
+    Path("t.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    said = mapsto("stream", "t.csv", "--target", target, *RECOMMEND, *more, "--json", code=0)
+    assert json.loads(said.out.splitlines()[-1])["summary"]["task"] == task
+
+
+def test_what_was_decided_of_the_target_and_columns_that_are_not_known_are_said() -> None:
+    rows = [f"{n % 7},{n % 20},{1 + n % 5},{n}" for n in range(60)]
+    Path("t.csv").write_text("\n".join(["guest,dish,stars,when", *rows]) + "\n", encoding="utf-8")
+    said = mapsto("stream", "t.csv", "--target", "stars", *RECOMMEND, code=2).err
+    assert "'stars' is taken for the items that users choose" in said
+    assert "--set user=COLUMN --set item=COLUMN" in said
+    said = mapsto("stream", "t.csv", "--target", "stars", "--task", "values", *RECOMMEND, code=2).err
+    assert "step 1, online.recommend: which columns hold user and item" in said
+    assert "--set user=COLUMN --set item=COLUMN" in said
+    Path("t.csv").write_text("\n".join(["user,item,stars,when", *rows]) + "\n", encoding="utf-8")
+    said = mapsto("stream", "t.csv", "--target", "stars", *RECOMMEND, code=0).err
+    assert "so that ratings are learnt" in said
+    assert "--task values for ratings" in mapsto("stream", "-", "--target", "stars", *RECOMMEND, code=2).err
+
+
 def test_what_top_is_not_for() -> None:
     u_data()
     assert "--from" in mapsto("stream", "u.data", "--target", "rating", "--top", 3, code=2).err

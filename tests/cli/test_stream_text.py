@@ -50,7 +50,7 @@ def test_it_goes_on_with_a_text_by_temperature_and_seed() -> None:
 def test_another_text_is_read_and_nothing_learnt(tmp_path: Path) -> None:
     learn("book.txt")
     (tmp_path / "other.txt").write_text(RHYME * 2, encoding="utf-8")
-    words = ("stream", "other.txt", "--from", "runs/book", "--format", "bytes")
+    words = ("stream", "other.txt", "--from", "runs/book")
     first, again = (mapsto(*words, code=0).err for _ in range(2))
     assert first == again
     assert "98 bytes answered" in first
@@ -79,6 +79,7 @@ def test_what_grew_is_learnt_on(tmp_path: Path) -> None:
         (("book.txt", "--learner", "online.language", "--continue", "x"), "give it with --from"),
         (("none.txt", "--learner", "online.language"), "the text is missing"),
         (("book.txt", "--learner", "online.softmax", "--format", "bytes", "--set", "hidden=3"), "hidden"),
+        (("book.txt", "--format", "csv"), "needs the column"),
     ],
 )
 def test_mistakes_are_told(words: tuple[str, ...], why: str) -> None:
@@ -101,3 +102,29 @@ def test_the_worst_stretches_show_the_text_before(tmp_path: Path) -> None:
         assert (RHYME * 5)[max(0, at - 24) : at].replace("\n", " ").strip() in example["values"]["after"].replace(
             "\\n", " "
         )
+
+
+def test_a_text_is_learnt_as_one_by_default_and_read_as_bytes_alone() -> None:
+    said = mapsto("stream", "book.txt", *SMALL, code=0)
+    assert "learnt as a text, byte by byte, by online.language" in said.err
+    assert "is for tables" in mapsto("stream", "book.txt", "--from", "runs/book", "--top", 3, code=2).err
+    assert "reads bytes" in mapsto("stream", "book.txt", "--from", "runs/book", "--format", "csv", code=2).err
+    Path("package.yaml").write_text(
+        "schema: 1\nsteps:\n  - online.language: {stream: {bytes: {files: [book.txt]}}, hidden: 16, table_bits: 12, memory: 20000}\n"
+        "  - export.mapsto: {}\n",
+        encoding="utf-8",
+    )
+    assert "online.language is not packaged" in mapsto("run", "package.yaml", code=2).err
+
+
+def test_what_is_written_on_ends_lines_as_the_text_and_breaks_no_character(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_bytes("a\tü\r\n".encode() * 300)
+    learn("book.txt")
+    said = mapsto("stream", "--from", "runs/book", "--continue", "a", "--length", 8, "--temperature", 0, code=0)
+    assert said.out == "a\tü\r\na\t\n"
+
+
+def test_a_model_of_no_byte_knows_nothing(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_bytes(b"")
+    assert "--continue" not in learn("book.txt").out
+    assert "has learnt no byte yet" in mapsto("stream", "--from", "runs/book", "--continue", "a", code=2).err

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.cli.app import print_json, print_note, print_text
 from mapsto.cli.stream.names import Task
+from mapsto.cli.stream.texts import FORM, LEARNER, read_on, require_no_columns
 from mapsto.errors import SpecError, command
 from mapsto_runtime.shown import few
 
@@ -41,6 +42,14 @@ def predict(
     from mapsto.store import Store
 
     model, digest = model_of(name, Store(store))
+    if form == FORM or model.learner == LEARNER:
+        of_tables = {f"--{role}": value for role, value in fields.items() if role != "follow"}
+        of_tables |= {"--task": task is not Task.AUTO, "--explain": explain, "--top": top}
+        require_no_columns(of_tables, hint="answer with a model that has learnt a table")
+        if form not in (None, FORM):
+            raise SpecError(f"{model.learner} reads bytes", where=f"--format {form}", hint="leave it out")
+        read_on(file, name, store, predictions, as_json)
+        return
     values = model.values.get("task", "classes") == "values"
     if task is not Task.AUTO and (task is Task.VALUES) is not values:
         raise SpecError(

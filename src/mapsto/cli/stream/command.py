@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from mapsto.cli.app import JsonOption, StoreOption, app
+from mapsto.cli.app import JsonOption, StoreOption, app, print_note
 from mapsto.cli.run import typed
 from mapsto.cli.stream.answering import list_snapshots, predict
 from mapsto.cli.stream.learning import encoder_of, learn, learner_of, source_of
 from mapsto.cli.stream.names import LEARNERS, LEARNERS_ON_AN_ENCODER, Task
 from mapsto.cli.stream.sources import own_target
 from mapsto.cli.stream.texts import LEARNER as TEXT_LEARNER
-from mapsto.cli.stream.texts import is_text, read_on, require_no_columns, write_on
+from mapsto.cli.stream.texts import is_text, looks_like_text, require_no_columns, write_on
 from mapsto.errors import SpecError, command
 
 __all__ = ["stream"]
@@ -26,8 +26,9 @@ def stream(
         str,
         typer.Argument(
             metavar="[FILE]",
-            help="A table (.csv, .tsv, .parquet), lines of JSON (.jsonl), a folder that such files come into, - for standard input, "
-            "kafka://HOST:PORT/TOPIC, or feedback:MODEL@STATE for what a service was told.",
+            help="A table (.csv, .tsv, .parquet), lines of JSON (.jsonl), a text (.txt), MovieLens' u.data, ratings.dat or "
+            "ratings.csv, a folder that such files come into, - for standard input, kafka://HOST:PORT/TOPIC, or "
+            "feedback:MODEL@STATE for what a service was told.",
             show_default=False,
         ),
     ] = "",
@@ -56,10 +57,13 @@ def stream(
         Task, typer.Option(help="Whether the target is a class or a value; auto: by what the first events hold.")
     ] = Task.AUTO,
     form: Annotated[
-        str | None, typer.Option("--format", help="csv, jsonl, parquet. [default: by the file's ending]")
+        str | None,
+        typer.Option("--format", help="csv, jsonl, parquet, bytes, movielens. [default: by the file's ending]"),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more at the end, until Ctrl-C.")] = False,
-    learner: Annotated[str | None, typer.Option(help=f"What learns. [default: {LEARNERS[0]}]")] = None,
+    learner: Annotated[
+        str | None, typer.Option(help=f"What learns. [default: {LEARNERS[0]}; of a text {TEXT_LEARNER}]")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="A learner's preset, where it has some: fast, accurate.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="field=value of the learner; may be repeated.")
@@ -124,7 +128,7 @@ def stream(
 
     Example: mapsto stream table.csv --from runs/table --explain
 
-    Example: mapsto stream book.txt --learner online.language
+    Example: mapsto stream book.txt
 
     Example: mapsto stream --from runs/book --continue "To be, or"
     """
@@ -170,8 +174,6 @@ def stream(
             )
         elif not file:
             list_snapshots(model, store, as_json)
-        elif form == "bytes":
-            read_on(file, model, store, predictions, as_json)
         else:
             predict(file, form, fields, task, model, store, predictions, as_json or explain, explain=explain, top=top)
         return
@@ -194,6 +196,12 @@ def stream(
             + "`",
         )
     target = target or own_target(file)
+    if looks_like_text(file) and not (target or features or text or learner or form):
+        learner = TEXT_LEARNER
+        if not (quiet or as_json):
+            print_note(
+                f"{file} is learnt as a text, byte by byte, by {TEXT_LEARNER}; of a table --target names a column"
+            )
     if of_text := is_text(form, learner):
         require_no_columns(
             {
@@ -212,7 +220,7 @@ def stream(
             where=file,
             hint=command("mapsto stream {table} --target COLUMN", table=file),
         )
-    node, chosen = source_of(file, form, fields, task, quiet or as_json)
+    node, chosen = source_of(*(file, form, fields, task, quiet or as_json), learner=learner, settings=settings or [])
     before = encoder_of(encoder, text) if text else None
     named = learner or (LEARNERS_ON_AN_ENCODER[0] if text else None)
     mapping = learner_of(named, preset, settings or [], node, every, drift)

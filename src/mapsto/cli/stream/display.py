@@ -261,8 +261,9 @@ def print_end(
         console.print(f"[yellow]set aside: {escape(_aside(account['aside']))}[/]", soft_wrap=True)
     what = "stopped after" if stopped else "took"
     console.print(f"{what} {seconds:.1f} s; report: [bold]{escape(folder)}/report.html[/]", soft_wrap=True)
-    console.print("it goes on with:" if stopped else "try next:")
-    console.print(f"  {go_on if stopped else answer}", markup=False, soft_wrap=True)
+    if next_command := go_on if stopped else answer:
+        console.print("it goes on with:" if stopped else "try next:")
+        console.print(f"  {next_command}", markup=False, soft_wrap=True)
 
 
 def _figures(told: Mapping[str, Any]) -> str:

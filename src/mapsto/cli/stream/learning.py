@@ -31,9 +31,17 @@ _MARK = "predictions.json"
 
 
 def source_of(
-    file: str, form: str | None, fields: dict[str, Any], task: Task, quiet: bool
+    file: str,
+    form: str | None,
+    fields: dict[str, Any],
+    task: Task,
+    quiet: bool,
+    *,
+    learner: str | None,
+    settings: list[str],
 ) -> tuple[dict[str, Any], str]:
     """The stream as in a recipe, and what its labels are."""
+    from mapsto.cli.stream.recommended_task import is_recommender, task_of_tastes, task_unseen
     from mapsto.cli.stream.sources import node_of_file, says_its_task, stream_of, task_of, times_in
 
     node = node_of_file(file, form, fields)
@@ -45,10 +53,21 @@ def source_of(
         return node, known
     if task is Task.AUTO:
         chosen = "classes"
-        if form != "bytes" and file != "-" and not fields["follow"]:
+        tastes = {name: field for name, field in _settings(settings).items() if name in ("user", "item")}
+        item = None if "item" not in tastes else str(tastes["item"])
+        user = None if "user" not in tastes else str(tastes["user"])
+        say = _silent if quiet else print_note
+        if is_recommender(learner):
+            # what a file holds by now can be looked at, even where more is waited for
+            if file == "-" or (fields["follow"] and not Path(file).exists()):
+                chosen = task_unseen(fields["target"], item, file)
+            else:
+                head = stream_of(node_of_file(file, form, {**fields, "time": None, "follow": False}))
+                chosen = task_of_tastes(head, fields["target"], user, item, say)
+        elif form != "bytes" and file != "-" and not fields["follow"]:
             # without the column of times, so that what is no time is said once, by the run
             head = stream_of(node_of_file(file, form, {**fields, "time": None}))
-            chosen = task_of(head, lambda text: None if quiet else print_note(text))
+            chosen = task_of(head, say)
             if not quiet and fields["time"] is None and (times := times_in(head)):
                 print_note(
                     f"column '{short(times[0])}' holds times, which are taken for words, another each: --time names the column "
@@ -64,19 +83,13 @@ def learner_of(
 ) -> Process[Any, Any]:
     """The learner with its fields. Raises `SpecError` for one that there is not, or a field that it has not."""
     from mapsto.recipe.nodes import step_from_node
-    from mapsto.recipe.yaml_text import read_yaml
 
     known = [name for name in discovery.entries("mappings") if name.startswith("online.")]
     name = learner or next(name for name in LEARNERS if name in known)
     name = name if name.startswith("online.") else f"online.{name}"
     if name not in known:
         raise SpecError(f"there is no learner '{name}'", where="--learner", hint=nearest(name, known))
-    given: dict[str, Any] = {}
-    for text in settings:
-        field, sign, value = text.partition("=")
-        if not sign or not field:
-            raise SpecError(f"'{text}' is not like field=value", where="--set", hint="as in --set late=5000")
-        given[field.strip()] = read_yaml(value, where=f"--set {field}")[1]
+    given = _settings(settings)
     if preset is not None:
         presets = cast("Any", discovery.find("mappings", name)).__pydantic_fields__
         if "preset" not in presets:
@@ -87,6 +100,23 @@ def learner_of(
     if detectors := [each.strip() for each in drift.split(",") if each.strip() not in ("", "none")]:
         given["drift"] = detectors
     return cast("Process[Any, Any]", step_from_node({name: {"stream": node, **given}}))
+
+
+def _settings(settings: list[str]) -> dict[str, Any]:
+    """Fields of the learner as given by ``--set``."""
+    from mapsto.recipe.yaml_text import read_yaml
+
+    given: dict[str, Any] = {}
+    for text in settings:
+        field, sign, value = text.partition("=")
+        if not sign or not field:
+            raise SpecError(f"'{text}' is not like field=value", where="--set", hint="as in --set late=5000")
+        given[field.strip()] = read_yaml(value, where=f"--set {field}")[1]
+    return given
+
+
+def _silent(text: str) -> None:
+    """For who wants to see nothing."""
 
 
 def encoder_of(folder: Path | None, columns: list[str]) -> Mapping[Any, Any]:
@@ -185,6 +215,8 @@ def learn(
     answer = command("mapsto stream {table} --from {snapshot}", table=another(file, form), snapshot=folder)
     if mapping.name == "online.language":
         answer = command("mapsto stream --from {learnt} --continue {beginning}", learnt=folder, beginning="To be")
+        if not step.account["labels"]:
+            answer = ""
     stopped = step.status == "stopped" and (source.bounded or file != "-")
     if source.bounded and key_before not in (None, step.key):
         notes.append(

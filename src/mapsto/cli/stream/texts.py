@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto.cli.app import print_json, print_note, print_text
-from mapsto.errors import SpecError, command
+from mapsto.cli.app import print_json, print_note
+from mapsto.errors import DataError, SpecError, command
+from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
     from mapsto.kinds import Model
     from mapsto.nn.online.language import LanguageLearner
 
-__all__ = ["LEARNER", "is_text", "read_on", "require_no_columns", "write_on"]
+__all__ = ["FORM", "LEARNER", "is_text", "looks_like_text", "read_on", "require_no_columns", "write_on"]
 
 LEARNER = "online.language"
 FORM = "bytes"
@@ -25,13 +28,18 @@ def is_text(form: str | None, learner: str | None) -> bool:
     return form == FORM or (form is None and learner in (LEARNER, LEARNER.removeprefix("online.")))
 
 
-def require_no_columns(given: Mapping[str, Any]) -> None:
-    """Raises `SpecError` where an option names a column, by the options' names."""
+def looks_like_text(file: str) -> bool:
+    """Whether a file of which nothing else is said is taken for a text, and not for a table."""
+    return Path(file).suffix.lower() == ".txt"
+
+
+def require_no_columns(given: Mapping[str, Any], *, hint: str = f"name another --learner than {LEARNER}") -> None:
+    """Raises `SpecError` where an option names a column, by the options' names; the hint says what else would do."""
     if named := [name for name, value in given.items() if value]:
         raise SpecError(
             f"{named[0]} is for tables, and a text is learnt byte by byte",
             where="mapsto stream",
-            hint=f"leave it out, or name another --learner than {LEARNER}",
+            hint=f"leave it out, or {hint}",
         )
 
 
@@ -40,13 +48,35 @@ def write_on(
 ) -> None:
     """How a text may go on, after all that the model has learnt."""
     model, digest, learner = _opened(name, store)
+    if not learner.taken:
+        raise DataError(
+            "the model has learnt no byte yet, and knows nothing to go on with", where=name, hint="let it learn a text"
+        )
     drawn = learner.continuation(beginning, length=length, temperature=temperature, seed=seed)
-    text = drawn.decode("utf-8", "replace")
+    text = _whole_characters(drawn)
     if as_json:
         print_json({"model": digest, "beginning": beginning, "continuation": text})
         return
-    print_text(beginning + text)
+    sys.stdout.write(_as_text(beginning + text) + "\n")
     print_note(f"by {model.learner} after {model.events:,} bytes ({digest[:12]})")
+
+
+def _whole_characters(drawn: bytes) -> str:
+    """Its text, without the beginning of a character in the end.
+
+    >>> _whole_characters("für Köln ü".encode()[:-1])
+    'für Köln '
+    """
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(drawn)
+
+
+def _as_text(text: str) -> str:
+    r"""With control characters as escapes, but for what ends lines, and tabs: a text that was learnt with these goes on with them.
+
+    >>> _as_text("a\tb\r\nc\x1b[2J")
+    'a\tb\r\nc\\u001b[2J'
+    """
+    return "\r".join(shown(part) for part in text.split("\r"))
 
 
 def read_on(file: str, name: str, store: str | None, predictions: Path | None, as_json: bool) -> None:

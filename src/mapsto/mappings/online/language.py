@@ -72,6 +72,7 @@ class Language(Online):
     """Of the network's first weights and of what is replayed."""
 
     can_be_member: ClassVar[bool] = False  # it knows bytes, and no columns
+    can_be_packaged: ClassVar[bool] = False
     contract: ClassVar[dict[str, Any]] = {
         "stream": {"bytes": {"files": [__file__], "ranges": [[0, 700]]}},
         "hidden": 16,

@@ -26,7 +26,7 @@ from mapsto.nn.online.head import RowColumn
 from mapsto.nn.online.learning import StreamLearner
 from mapsto.nn.online.model_files import loaded, saved
 from mapsto.nn.online.package_parity import events, parity
-from mapsto.nn.online.packaged_model import marked_words, require_one_source, scores_of, size_of
+from mapsto.nn.online.packaged_model import marked_words, require_one_source, require_packageable, scores_of, size_of
 from mapsto_runtime.runtimes.mapsto import MODEL, NAME
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def hosted_model(value: Model, stream: Stream | None, ctx: Context, *, samples: 
 
     Raises `DomainError` where it has learnt nothing yet, takes columns that a package's rows cannot hold, or trains a network as a member.
     """
+    require_packageable(value, where)
     learner = cast("StreamLearner", value.open())
     if value.base is not None and _encodes(value) and not isinstance(learner, EncodedLearner):
         raise DomainError(

@@ -52,6 +52,11 @@ class LanguageLearner(StreamLearner):
     def size(self) -> tuple[int, int]:
         return 0, len(BYTE_NAMES)
 
+    @property
+    def taken(self) -> int:
+        """Bytes that were learnt."""
+        return self._taken
+
     def record(self, known: int) -> Record:
         return LanguageRecord()
 

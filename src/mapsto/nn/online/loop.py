@@ -66,6 +66,8 @@ class Online(Process[None | Network | Package | Model, Model]):
     """Fields that decide what is recorded, and nothing of what is learnt: a model has none of them."""
     can_be_member: ClassVar[bool] = True
     """Whether it can be a member of another, which gives it events without a stream."""
+    can_be_packaged: ClassVar[bool] = True
+    """Whether a package can hold what it has learnt: its events are rows, vectors or what an encoder reads."""
     scaled: ClassVar[bool] = True
     """Whether its rule is given numbers scaled, or as they are."""
     encodes: ClassVar[bool] = True

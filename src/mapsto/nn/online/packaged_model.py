@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from mapsto import discovery
 from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Column, Json, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
@@ -26,7 +27,7 @@ from mapsto.nn.online.package_parity import events, parity
 from mapsto_runtime.runtimes.onnxruntime import MODEL, load
 from mapsto_runtime.shown import few
 
-__all__ = ["marked_words", "packaged_model", "require_one_source", "scores_of", "size_of"]
+__all__ = ["marked_words", "packaged_model", "require_one_source", "require_packageable", "scores_of", "size_of"]
 
 _WORTH_SAYING = 0.01
 """Share of the answer from which it is told that labels stay as they were."""
@@ -51,6 +52,7 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
     DomainError
         What was learnt is no network, as river's trees, or takes columns that a package's rows cannot hold; or parity fails.
     """
+    require_packageable(value, where)
     learner = cast("StreamLearner", value.open())
     made = _made(value, learner, where)
     signature, layout = made.signature, made.layout
@@ -80,6 +82,16 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
     }
     return Package(files=put({**contents, "manifest.json": text_of(manifest)}, folder))
+
+
+def require_packageable(value: Model, where: str) -> None:
+    """Raises `DomainError` for a model of a learner that no package can hold, such as one of texts byte by byte."""
+    if not getattr(discovery.find("mappings", value.learner), "can_be_packaged", True):
+        raise DomainError(
+            f"a model of {value.learner} is not packaged: a package answers rows, vectors or texts, and this reads a stream of bytes",
+            where=where,
+            hint="ask its run: mapsto stream FILE.txt --from RUN reads a text with it, --continue TEXT writes on",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

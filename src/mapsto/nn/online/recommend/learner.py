@@ -20,6 +20,7 @@ from mapsto.kinds import Block, ColumnType, EventColumn, EventSignature
 from mapsto.nn.online.event_rows import EventRows
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner, crowded
+from mapsto.nn.online.recommend.columns import named
 from mapsto.nn.online.recommend.known import Known, name_of
 from mapsto.nn.online.recommend.selection import Selection
 from mapsto_runtime.shown import few, short
@@ -31,8 +32,6 @@ __all__ = ["Fields", "Recommender"]
 
 _EDGES = (0, 1, 5, 20, 100)
 """Events of a user or of an item before, from which on the tables of the report tell them apart."""
-_USER_NAMES = ("user", "user_id", "userid", "user id")
-_ITEM_NAMES = ("item", "item_id", "itemid", "item id")
 _KEPT_OF_A_QUESTION = 3
 """Numbers before the rest of a question's row: the slot of its user, whose slot it was, and the slot of its item."""
 
@@ -439,36 +438,36 @@ class Recommender(StreamLearner):
 
     def _find_columns(self, columns: Sequence[str]) -> None:
         """Find out which columns are those of users and items, and leave the others to the rows. Raises `DomainError`."""
-        wanted: list[tuple[str, str | None, tuple[str, ...]]] = [("user", self._fields.user, _USER_NAMES)]
+        wanted: list[tuple[str, str | None]] = [("user", self._fields.user)]
         if self.task == "values":
-            wanted.append(("item", self._fields.item, _ITEM_NAMES))
+            wanted.append(("item", self._fields.item))
         found: list[str] = []
-        for role, given, usual in wanted:
+        for role, given in wanted:
             if given is not None:
                 if given not in columns:
                     raise DomainError(
                         f"there is no column '{short(given)}'",
-                        where=f"online.recommend, {role}",
+                        where=role,
                         hint=nearest(given, columns),
                     )
                 found.append(given)
                 continue
-            named = [name for name in columns if name.lower().replace("-", "_") in usual and name not in found]
-            found += named[:1]
+            usual = named(role, [name for name in columns if name not in found])
+            found += [] if usual is None else [usual]
         if len(found) < len(wanted):
             words = [name for name in columns if self._types.get(name, "word") == "word" or len(columns) == len(wanted)]
             if found or len(words) != len(wanted):
-                roles = " and ".join(role for role, _, _ in wanted)
+                roles = " and ".join(role for role, _ in wanted)
                 raise DomainError(
                     f"which columns hold {roles} is not known; the stream has {few(columns, 10)}",
-                    where="online.recommend",
-                    hint=f"set {roles}, as in " + ", ".join(f"{role}: COLUMN" for role, _, _ in wanted),
+                    hint="name them: "
+                    + " ".join(f"--set {role}=COLUMN" for role, _ in wanted)
+                    + ", in a recipe "
+                    + ", ".join(f"{role}: COLUMN" for role, _ in wanted),
                 )
             found = words
         if len({*found}) < len(found):
-            raise DomainError(
-                f"column '{short(found[0])}' is both user and item", where="online.recommend", hint="give each its own"
-            )
+            raise DomainError(f"column '{short(found[0])}' is both user and item", hint="give each its own")
         self._names = tuple(found)
         others: dict[str, ColumnType] = {name: kind for name, kind in self._types.items() if name not in found}
         self._rows = EventRows(others, most_categories=self._fields.categories)
