@@ -12,7 +12,7 @@ from mapsto import online, streams
 from mapsto.context import Context
 from mapsto.errors import SpecError
 from mapsto.kinds import Stream
-from mapsto.nn.online.reactions.kept_events import KeptEvents, block_of
+from mapsto.nn.online.kept_events import KeptEvents, block_of
 
 FAST: dict[str, Any] = {"tabular": {"preset": "fast"}}
 

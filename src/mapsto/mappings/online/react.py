@@ -90,8 +90,8 @@ class React(Online):
             types,
             task,
             settings=Settings(
-                reactions=tuple(fields["reactions"]),
-                detectors=tuple(fields["detectors"]),
+                reactions=tuple(dict.fromkeys(fields["reactions"])),
+                detectors=tuple(dict.fromkeys(fields["detectors"])),
                 factor=float(fields["factor"]),
                 window=int(fields["window"]),
                 patience=int(fields["patience"]),
@@ -99,6 +99,7 @@ class React(Online):
                 seed=int(fields["seed"]),
             ),
             most_late=int(fields["late"]),
+            categories=int(fields["categories"]),
             base=base,
         )
 

@@ -1,9 +1,9 @@
 """Several online learners at once, and whom to follow: mixtures of all of them, under a budget of time, or one an event by a bandit.
 
 ``mix``: all members learn each event, and mixtures that learn whom to follow make one answer of theirs. With ``share`` below 1 successive
-halving decides which of them learn, so that all together cost no more than that share once the first trial of all is paid back. ``thompson`` and ``linucb``: one member takes an
-event, answers it and learns it, chosen by how often each was right, or by the event's features too; the first 200 events, and then every
-tenth, all learn.
+halving decides which of them learn, so that all together cost no more than that share once the first trial of all is paid back.
+``thompson`` and ``linucb``: one member takes an event, answers it and learns it, chosen by how often each was right, or by the event's
+features too; the first 200 events, and then every tenth, all learn.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class Select(Online):
             chooser=choosers[fields["how"]](len(members), share=float(fields["share"]), seed=int(fields["seed"])),
             by=str(fields["by"]),
             most_late=int(fields["late"]),
+            categories=int(fields["categories"]),
             base=base,
         )
 

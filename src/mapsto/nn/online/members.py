@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Member", "MemberList", "OneMember", "OptionalMember", "arrays_of", "member_from", "restored", "values_of"]
 
 _FAMILY = "online."
+_NOTHING: Mapping[str, Any] = {}
 _FORM = "a learner is its name, or one name with its fields, as in {tabular: {preset: fast}}"
 
 
@@ -59,13 +60,23 @@ class Member(Frozen):
         """Whether a network before it is its encoder; otherwise it trains that network."""
         return bool(getattr(self._mapping, "encodes", True))
 
-    def made(self, types: Mapping[str, ColumnType], task: Task, base: Network | Package | None = None) -> StreamLearner:
-        """The live learner at its beginning; see `Online._standing`. Raises `SpecError` where it cannot learn such labels."""
+    def made(
+        self,
+        types: Mapping[str, ColumnType],
+        task: Task,
+        base: Network | Package | None = None,
+        *,
+        common: Mapping[str, Any] = _NOTHING,
+    ) -> StreamLearner:
+        """The live learner at its beginning; see `Online._standing`. Raises `SpecError` where it cannot learn such labels.
+
+        `common`: fields of the whole that are its own where it does not say otherwise.
+        """
         mapping = self._mapping
         if task not in mapping.tasks:
             kinds = {"classes": "classes", "values": "numbers"}
             raise SpecError(f"{self.learner} does not learn {kinds[task]}", where="members", hint="leave it out")
-        return mapping.made(self.fields, types, task, base)
+        return mapping.made({**common, **self.fields}, types, task, base)
 
     def cost(self, inputs: int, classes: int) -> float:
         """What an event costs it, in microseconds of one core by its mapping's formula."""
@@ -171,11 +182,13 @@ def restored(
     values: Mapping[str, Json],
     types: Mapping[str, ColumnType],
     base: Network | Package | None = None,
+    *,
+    common: Mapping[str, Any] = _NOTHING,
 ) -> StreamLearner:
     """The learner that `arrays_of` under the name `at` and `values_of` hold. Raises `ValueError` or `LookupError` where they do not fit."""
     if values["version"] != member.fingerprint():
         raise ValueError(f"{member.learner} was of version {values['version']}, and is of {member.fingerprint()} now")
-    learner = member.made(types, task, base)
+    learner = member.made(types, task, base, common=common)
     own = {name.removeprefix(f"{at}."): array for name, array in arrays.items() if name.startswith(f"{at}.")}
     signature = EventSignature.from_plain(cast("Mapping[str, Any]", values["signature"]))
     learner.restore(signature, own, cast("Mapping[str, Any]", values["values"]))

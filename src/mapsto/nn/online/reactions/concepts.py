@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from mapsto.nn.online.reactions.kept_events import KeptEvents, block_of
+from mapsto.nn.online.kept_events import KeptEvents, block_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,6 +17,7 @@ from mapsto.errors import SpecError
 from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Task
 from mapsto.nn.online.drift.monitor import Monitor
 from mapsto.nn.online.head import Head, RowColumn
+from mapsto.nn.online.kept_events import KeptEvents, block_of, features_of
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner
 from mapsto.nn.online.members import Member, arrays_of, restored, values_of
@@ -25,7 +26,6 @@ from mapsto.nn.online.prequential import Record
 from mapsto.nn.online.reactions.concepts import SNAPSHOT, Concepts, Stored
 from mapsto.nn.online.reactions.distillation import soft_labels
 from mapsto.nn.online.reactions.duel import Duel
-from mapsto.nn.online.reactions.kept_events import KeptEvents, block_of, features_of
 from mapsto.nn.online.reactions.plain_state import plain_state, state_of
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class ReactingLearner(StreamLearner):
         What is done, and how.
     most_late
         Questions that are kept for labels that come late.
+    categories
+        Words of a column that get an input of their own.
     base
         The network that members stand on, where one of them trains it.
     """
@@ -80,20 +82,27 @@ class ReactingLearner(StreamLearner):
         *,
         settings: Settings,
         most_late: int,
+        categories: int,
         base: Network | Package | None = None,
     ) -> None:
         self.task = task
         self.aside = {}
         self._specs = {"active": member, "challenger": challenger, "candidate": member}
         self._types, self._settings, self._base = dict(types), settings, base
-        self._live: dict[str, StreamLearner] = {"active": member.made(types, task, base)}
+        self._common = {"late": most_late, "categories": categories}
+        self._live: dict[str, StreamLearner] = {"active": self._made(member)}
         """The one that answers; a challenger and a candidate for its place while there are some."""
-        if "rate" in settings.reactions and not member.made(types, task, base).raise_rate(settings.factor):
+        if "rate" in settings.reactions and not self._made(member).raise_rate(settings.factor):
             raise SpecError(
                 f"{member.learner} has no rate that could be raised",
                 where="online.react: reactions",
                 hint="leave rate out, or let softmax, mlp or finetune answer",
             )
+        if {"challenge", "distil"} & {*settings.reactions}:
+            try:
+                self._made(challenger)  # so that what it cannot do is said now, and not at the first drift
+            except SpecError as error:
+                raise SpecError(error.what, where="online.react: challenger", hint=error.hint) from error
         self._of: Member = member
         """What the one that answers is: a challenger may have taken its place."""
         self._generation = {"active": 0, "challenger": 0, "candidate": 0}
@@ -168,7 +177,11 @@ class ReactingLearner(StreamLearner):
         while start < count:
             stop = min(count, start + SEGMENT - self._seen % SEGMENT)
             part = block if (start, stop) == (0, count) else block.take(start, stop)
-            self._take(part, start, rows, learnt)
+            if (part.has_x & part.has_y).all():
+                self._take(part, start, rows, learnt)
+            else:  # what was asked, and by whom, is known one by one
+                for event in range(len(part)):
+                    self._take(part.take(event, event + 1), start + event, rows, learnt)
             self._seen += stop - start
             if self._seen % SEGMENT == 0:
                 self._decide(stop - 1)
@@ -226,14 +239,10 @@ class ReactingLearner(StreamLearner):
         }
         if not whole and role == "active":
             return part
-        x = {name: column.copy() for name, column in part.x.items()}
-        has_x = part.has_x.copy()
-        for event, features in whole.items():
-            if not {*features} <= {*x}:
-                continue
+        has_x, x = part.has_x.copy(), dict(part.x)
+        for event, features in whole.items():  # the only one of its part
             has_x[event] = True
-            for name, value in features.items():
-                x[name][event] = value
+            x = dict(block_of([features], [None], "classes").x)
         ids = np.full(len(part), "", object) if role != "active" else part.ids
         return dataclasses.replace(part, x=x, has_x=has_x, ids=ids)
 
@@ -403,10 +412,13 @@ class ReactingLearner(StreamLearner):
         self._generation["active"] += 1
         self._monitor = Monitor({"error": self._settings.detectors}, values=self.task == "values")
 
+    def _made(self, spec: Member) -> StreamLearner:
+        return spec.made(self._types, self.task, self._base, common=self._common)
+
     def _fresh(self, role: str, count: int) -> StreamLearner:
         """A learner at its beginning that has learnt the last events."""
         spec = self._of if role == "active" else self._specs[role]
-        learner = spec.made(self._types, self.task, self._base)
+        learner = self._made(spec)
         events = self._recent.last(count)
         if events:
             learner.learn(block_of([x for x, _ in events], [y for _, y in events], self.task))
@@ -434,7 +446,7 @@ class ReactingLearner(StreamLearner):
     def _restored(self, stored: Stored) -> StreamLearner:
         spec = self._spec_of(stored)
         arrays = {f"it.{name}": array for name, array in stored.arrays.items()}
-        return restored(spec, self.task, "it", arrays, stored.values, self._types, self._base)
+        return restored(spec, self.task, "it", arrays, stored.values, self._types, self._base, common=self._common)
 
     # -- state
 
@@ -475,10 +487,11 @@ class ReactingLearner(StreamLearner):
     def restore(self, signature: EventSignature, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
         values = copy.deepcopy(dict(values))
         live = cast("Mapping[str, Any]", values["live"])
-        nodes = {str(spec.node()): spec for spec in self._specs.values()}
-        self._of = nodes[str(live["active"]["node"])]
+        self._of = next(spec for spec in self._specs.values() if spec.node() == live["active"]["node"])
         self._live = {
-            role: restored(self._spec(role), self.task, role, arrays, each, self._types, self._base)
+            role: restored(
+                self._spec(role), self.task, role, arrays, each, self._types, self._base, common=self._common
+            )
             for role, each in live.items()
         }
         self._classes = {name: place for place, name in enumerate(signature.classes)}
@@ -489,11 +502,24 @@ class ReactingLearner(StreamLearner):
         self._monitor.restore(state_of(values["monitor"]))
         self._recent.restore(_under("recent.", arrays), values["recent"])
         self._questions.restore(_under("questions.", arrays), values["questions"])
+        for _, _, told in self._questions:
+            _require_question(told)
         self._spread = [float(each) for each in values["spread"]]
         self._concepts.restore(_under("concepts.", arrays), values["concepts"])
         self._seen, self._drifted = (int(each) for each in values["seen"])
         self._late.restore(values["late_ids"], arrays, int(values["given_up"]))
         self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
+
+
+def _require_question(told: Any) -> None:
+    """Raises `ValueError` where what was said of a question is not as it is kept."""
+    row = np.array(told["row"], np.float64)
+    if row.ndim != 1 or not np.isfinite(row).all() or not {*told["said"]} >= {"active"}:
+        raise ValueError("what was said of a question is none")
+    if any(not isinstance(each, str | float | None) for each in told["said"].values()):
+        raise ValueError("what was said of a question is none")
+    if any(not isinstance(each, int) for each in told["generations"].values()):
+        raise ValueError("who was asked a question is not known")
 
 
 def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mapsto.kinds import Block
 
-__all__ = ["Context"]
+__all__ = ["Context", "number_in"]
 
 
 class Context:
@@ -39,12 +39,12 @@ class Context:
                 values = np.asarray(value, np.float64).reshape(-1)
                 places = 1 + np.arange(len(values)) % (self._length - 1)
                 np.add.at(found, places, np.nan_to_num(values) / max(float(np.sqrt(len(values))), 1.0))
-            elif column.dtype.kind == "f":
-                number = float(value)
-                if abs(number) < 1e100:
-                    self._add(found, name, self._scaled(name, number, learn=learn))
-            elif value != "":
+                continue
+            number = number_in(value)  # by itself: one word among them makes a block's numbers texts
+            if number is None:
                 self._add(found, f"{name}={value}", 1.0)
+            elif abs(number) < 1e100:
+                self._add(found, name, self._scaled(name, number, learn=learn))
         found /= max(1.0, float(np.sqrt((found * found).sum())))
         found[0] = 1.0
         return found
@@ -70,5 +70,21 @@ class Context:
         return {name: list(each) for name, each in self._scales.items()}
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Go on from another's state."""
+        """Go on from another's state. Raises `ValueError` where it is none."""
         self._scales = {str(name): [float(part) for part in each] for name, each in values.items()}
+        if any(len(each) != 3 or not np.isfinite(each).all() for each in self._scales.values()):
+            raise ValueError("a column's scale is no three numbers")
+
+
+def number_in(value: Any) -> float | None:
+    """The number that a cell holds, NaN where it is empty; None where it holds a word.
+
+    >>> number_in(0.5), number_in("0.50"), number_in("red"), number_in("")
+    (0.5, 0.5, None, nan)
+    """
+    if value == "":
+        return float("nan")
+    try:
+        return float(value)
+    except ValueError:
+        return None

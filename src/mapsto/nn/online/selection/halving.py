@@ -147,9 +147,10 @@ class Halving(Chooser):
             for name, count, awake in zip(names, self._counts, self._awake, strict=True)
         ]
         spent = 100 * float(self._money[0]) / max(float(self._money[1]) / self._share, 1e-9)
+        allowed = f"{100 * self._share:.0f} % allowed"
         return [
             {
-                "title": f"What was spent: {spent:.0f} % of the cost of all members, by their formulas, of {100 * self._share:.0f} % allowed",
+                "title": f"What was spent: {spent:.0f} % of the cost of all members, by their formulas, of {allowed}",
                 "columns": ["member", "share of the stream that it learnt", "learns"],
                 "rows": rows,
                 "units": {"share of the stream that it learnt": "%"},

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Task
+from mapsto.nn.online.kept_events import KeptEvents
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner
 from mapsto.nn.online.members import Member, arrays_of, restored, values_of
 from mapsto.nn.online.mixtures import mixture_of
-from mapsto.nn.online.selection.context import Context
+from mapsto.nn.online.selection.context import Context, number_in
 from mapsto.nn.online.selection.linucb import CONTEXT
 from mapsto_runtime.shown import few
 
@@ -62,6 +63,8 @@ class SelectionLearner(StreamLearner):
         The column that says whose an event is; empty for none.
     most_late
         Questions that are kept for labels that come late.
+    categories
+        Words of a column that get an input of their own.
     base
         The network that members stand on, where one of them trains it.
     """
@@ -75,13 +78,14 @@ class SelectionLearner(StreamLearner):
         chooser: Chooser,
         by: str,
         most_late: int,
+        categories: int,
         base: Network | Package | None = None,
     ) -> None:
         self.task = task
         self.aside = {}
         self._specs, self._types = tuple(members), dict(types)
-        self._base = base
-        self._members = [member.made(types, task, base) for member in members]
+        self._base, self._common = base, {"late": most_late, "categories": categories}
+        self._members = [member.made(types, task, base, common=self._common) for member in members]
         self._chooser, self._by = chooser, by
         self._mixture = mixture_of(task, len(members))
         self._users: dict[str, NDArray[np.float64]] = {}
@@ -90,6 +94,8 @@ class SelectionLearner(StreamLearner):
         """Discounted right answers of the mixture of all, and of the user's own."""
         self._context = Context(CONTEXT)
         self._late = LateLabels(most_late)
+        self._asked = KeptEvents(most_late)
+        """Whose questions were, and their contexts."""
         self._classes: dict[str, int] = {}
         self._awake = np.ones(len(members), np.bool_)
         self._picked = self._awake
@@ -107,8 +113,8 @@ class SelectionLearner(StreamLearner):
 
     @property
     def signature(self) -> EventSignature:
-        widest = max((member.signature for member in self._members), key=lambda each: len(each.columns))
-        return EventSignature(columns=widest.columns, classes=tuple(self._classes))
+        columns = max((member.signature.columns for member in self._members), key=len)
+        return EventSignature(columns=columns, classes=tuple(self._classes))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -228,15 +234,27 @@ class SelectionLearner(StreamLearner):
                 part = block if (start, stop) == (0, count) else block.take(start, stop)
                 if self._seen % SEGMENT == 0:
                     self._awake = self._chooser.choose(self._costs(), "", _NO_CONTEXT)
-            yield self._taken(part, start)
+            yield from self._runs(part, start)
             self._seen += stop - start
             start = stop
 
-    def _taken(self, part: Block, start: int) -> _Part:
+    def _runs(self, part: Block, start: int) -> Iterator[_Part]:
+        """A part as those have taken it that are awake; a label that comes late is for all, one of whom was asked."""
+        late = [] if self._chooser.each_event else np.flatnonzero(~part.has_x & part.has_y).tolist()
+        everyone, first = np.ones(len(self._members), np.bool_), 0
+        for event in [*late, len(part)]:
+            if event > first:
+                run = part if (first, event) == (0, len(part)) else part.take(first, event)
+                yield self._taken(run, start + first, self._awake)
+            if event < len(part):
+                yield self._taken(part.take(event, event + 1), start + event, everyone)
+            first = event + 1
+
+    def _taken(self, part: Block, start: int, awake: NDArray[np.bool_]) -> _Part:
         said: dict[int, NDArray[np.float64]] = {}
         labels: dict[int, Any] = {}
         asides: list[dict[str, int]] = []
-        for at in np.flatnonzero(self._awake).tolist():
+        for at in np.flatnonzero(awake).tolist():
             member, answers = self._members[at], list[Answers]()
             self._counts[0, at] += np.count_nonzero(part.has_x)
             before = dict(member.aside)
@@ -328,7 +346,8 @@ class SelectionLearner(StreamLearner):
     ) -> NDArray[np.float64]:
         """The answer to an event, of which the members say `rows` and the mixture `mixed`; what is not the mixture learns its label."""
         block, label, outputs = part.block, part.labels.get(place), len(mixed)
-        user, name = self._user(block, place), str(block.ids[place])
+        name = str(block.ids[place])
+        user, context = self._of_event(block, place, name)
         answer = self._answer(rows, there, user, mixed)
         if not block.has_x[place]:
             kept = self._late.take(name, 0, outputs)
@@ -341,9 +360,22 @@ class SelectionLearner(StreamLearner):
             return np.full(outputs, np.nan)
         elif label is None and name and not block.has_y[place]:
             self._late.keep(name, np.zeros(0), answer)
+            if user or len(context):
+                self._asked.add({}, {"user": user, "context": context.tolist()}, name)
         if label is not None and there.any():
-            self._judge(part, place, rows, there, label, user, mixed)
+            self._judge(rows, there, label, user, context, mixed)
         return answer
+
+    def _of_event(self, block: Block, event: int, name: str) -> tuple[str, NDArray[np.float64]]:
+        """Whose an event is, and its context; of a label that comes late those of its question."""
+        if not block.has_x[event]:
+            kept = self._asked.pop(name) if name else None
+            if kept is None:
+                return "", np.zeros(CONTEXT) if self._chooser.contextual else _NO_CONTEXT
+            told = cast("dict[str, Any]", kept[1])
+            return str(told["user"]), np.array(told["context"], np.float64)
+        context = self._context.of(block, event, learn=False) if self._chooser.contextual else _NO_CONTEXT
+        return self._user(block, event), context
 
     def _answer(
         self, rows: NDArray[np.float64], there: NDArray[np.bool_], user: str, mixed: NDArray[np.float64]
@@ -365,12 +397,11 @@ class SelectionLearner(StreamLearner):
 
     def _judge(
         self,
-        part: _Part,
-        place: int,
         rows: NDArray[np.float64],
         there: NDArray[np.bool_],
         label: Any,
         user: str,
+        context: NDArray[np.float64],
         mixed: NDArray[np.float64],
     ) -> None:
         """Let what chooses know who was right about a label."""
@@ -387,9 +418,6 @@ class SelectionLearner(StreamLearner):
             right = 1.0 / (1.0 + errors / (mean or 1.0))
         self._counts[1, there] += right[there]
         self._labels[there] += 1.0
-        context = _NO_CONTEXT
-        if self._chooser.contextual:
-            context = self._context.of(part.block, place, learn=False)
         self._chooser.learn(there, right, user, context)
         if not user:
             return
@@ -410,8 +438,10 @@ class SelectionLearner(StreamLearner):
         column = block.x.get(self._by) if self._by else None
         if column is None or column.ndim > 1:
             return ""
-        value = column[event]
-        return "" if value == "" or value != value else str(value)  # noqa: PLR0124 - NaN
+        number = number_in(column[event])  # a number by itself: one word among them makes a block's numbers texts
+        if number is None:
+            return str(column[event])
+        return "" if number != number else str(number)  # noqa: PLR0124 - NaN
 
     def _table(self, rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """(n, outputs), 0 for a class that was not known then."""
@@ -445,6 +475,7 @@ class SelectionLearner(StreamLearner):
             "members": members,
             "chooser": self._chooser.values(),
             "context": self._context.values(),
+            "asked": self._asked.values(),
             "users": list(self._users),
             "seen": self._seen,
             "late_ids": self._late.ids,
@@ -457,7 +488,7 @@ class SelectionLearner(StreamLearner):
         if len(kept) != len(self._specs):
             raise ValueError(f"{len(kept)} members in place of {len(self._specs)}")
         self._members = [
-            restored(spec, self.task, f"member{at}", arrays, kept[at], self._types, self._base)
+            restored(spec, self.task, f"member{at}", arrays, kept[at], self._types, self._base, common=self._common)
             for at, spec in enumerate(self._specs)
         ]
         self._classes = {name: place for place, name in enumerate(signature.classes)}
@@ -466,6 +497,11 @@ class SelectionLearner(StreamLearner):
         self._mixture.restore(_under("mixture.", arrays))
         self._chooser.restore(_under("chooser.", arrays), cast("Mapping[str, Any]", values["chooser"]))
         self._context.restore(cast("Mapping[str, Any]", values["context"]))
+        self._asked.restore({}, cast("Mapping[str, Any]", values["asked"]))
+        for _, _, told in self._asked:
+            length = CONTEXT if self._chooser.contextual else 0
+            if np.shape(cast("dict[str, Any]", told)["context"]) != (length,):
+                raise ValueError("a question's context is of another length")
         names, users = [str(each) for each in cast("list[Any]", values["users"])], arrays["users"]
         if users.shape != (len(names), len(self._members)) or not np.isfinite(users).all():
             raise ValueError(f"right answers of {users.shape} for {len(names)} users, or NaN among them")

@@ -123,14 +123,17 @@ def _kind_of(value: Any) -> str:
 
 
 def features_of(block: Block, event: int) -> dict[str, Any]:
-    """An event's features: floats, strings and arrays."""
+    """An event's features: floats, strings and arrays. A missing value is none, whichever columns the rest of its block has."""
     found: dict[str, Any] = {}
     for name, column in block.x.items():
         value = column[event]
         if column.ndim > 1:
             found[name] = np.array(value)
-        else:
-            found[name] = str(value) if column.dtype.kind in "OU" else float(value)
+        elif column.dtype.kind in "OU":
+            if value != "":
+                found[name] = str(value)
+        elif not np.isnan(value):
+            found[name] = float(value)
     return found
 
 
