@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from mapsto.context import Context
 from mapsto.errors import SpecError
 from mapsto.kinds import Stream
 from mapsto.nn.online.kept_events import KeptEvents, block_of
+from mapsto.store import Store
+from mapsto.testing.streams import check_learner
 
 FAST: dict[str, Any] = {"tabular": {"preset": "fast"}}
 
@@ -143,3 +147,47 @@ def test_what_there_is_not_is_refused_by_name(fields: Any, said: str) -> None:
     with pytest.raises(SpecError) as caught:
         online.react(stream=streams.sea(events=20), **fields)(None)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("delay", [1, 5])
+def test_labels_that_come_in_the_segment_of_their_question_are_judged_whatever_the_blocks(delay: int) -> None:
+    parts = tuple(streams.sea(thresholds=(t,), noise=0.0, events=200, seed=at) for at, t in enumerate((4.0, 15.0)))
+    stream = streams.late_labels(stream=streams.drift(streams=parts, at=(200,)), events=delay)
+    made = online.react(stream=stream, learner="softmax", window=32, detectors=["ddm"])
+    check_learner(made, None, 0)
+
+
+def test_columns_that_appear_decide_nothing_by_the_blocks_they_come_in(tmp_path: Path) -> None:
+    rng, lines = np.random.default_rng(0), []
+    for event in range(300):
+        x, z = rng.normal(size=2)
+        cells = {
+            "x": x,
+            **({"z": z} if event > 121 and event % 3 else {}),
+            "y": "a" if (x > 0) == (event < 170) else "b",
+        }
+        lines.append(json.dumps(cells))
+    (tmp_path / "e.jsonl").write_text("\n".join(lines) + "\n")
+    stream = streams.jsonl(file=str(tmp_path / "e.jsonl"), target="y")
+    check_learner(online.react(stream=stream, learner="softmax", window=32), None, 0)
+
+
+def test_a_model_is_stored_and_opened_whatever_its_detectors_and_the_order_of_fields(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    learner = {"softmax": {"rate": 0.3, "late": 50, "categories": 30}}
+    for events in (20, 400):
+        made = online.react(stream=streams.sea(events=events), learner=learner, detectors=["ddm", "page_hinkley"])
+        model = made(None)
+        again = store.load(store.save(model))
+        block = next(streams.sea(events=8, seed=3).open())
+        assert again.open().predict(block).tobytes() == model.open().predict(block).tobytes()
+
+
+def test_a_challenger_that_cannot_learn_the_labels_is_refused_at_once() -> None:
+    with pytest.raises(SpecError, match=r"online\.react: challenger: online\.mlp does not learn numbers"):
+        online.react(stream=streams.friedman(events=30), challenger="mlp")(None)
+
+
+def test_bounds_of_the_whole_are_those_of_its_learners() -> None:
+    model = online.react(stream=streams.sea(events=300, label_delay=290), learner="softmax", late=20)(None)
+    assert model.values["aside"]["a label of an unknown id"] > 250

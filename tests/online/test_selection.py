@@ -163,3 +163,44 @@ def test_a_model_whose_member_has_another_version_is_refused(monkeypatch: pytest
     monkeypatch.setattr(online.softmax, "version", 99)
     with pytest.raises(StoreError, match=r"online\.softmax was of version"):
         model.open()
+
+
+def test_a_word_among_numbers_moves_no_other_events_scores(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [[*rng.normal(size=2), "yes" if rng.random() < 0.5 else "no"] for _ in range(200)]
+    rows[120][0] = "word"
+    text = "\n".join(",".join(map(str, row)) for row in [["a", "b", "y"], *rows])
+    (tmp_path / "t.csv").write_text(text + "\n")
+    stream = streams.csv(file=str(tmp_path / "t.csv"), target="y")
+    for fields in ({"how": "linucb"}, {"by": "a"}):
+        made = [prequential_bytes(stream, size, fields) for size in (1, 7, 200)]
+        assert made[0] == made[1] == made[2], fields
+
+
+def test_labels_that_come_late_are_learnt_by_whoever_was_asked_and_for_whom() -> None:
+    stream = streams.agrawal(events=1500, label_delay=100)
+    for fields in ({"share": 0.3, "by": "zipcode"}, {"how": "linucb"}):
+        made = online.select(stream=stream, members=["softmax", "mlp", FAST], **fields)
+        live = made.open(None, None, Context(seed=0))
+        for block in stream.open(size=256):
+            live.advance(block)
+        assert live.account()["aside"] == {}
+        learner = live._learner
+        if "by" in fields:
+            assert len(learner._users) == 9
+        else:  # contexts are those of the questions, and not of the labels, which have none
+            assert learner._chooser._a[:, 1:, 1:].max() > 5
+
+
+def test_bounds_of_the_whole_are_those_of_its_members() -> None:
+    made = online.select(stream=streams.sea(events=300, label_delay=290), members=["softmax", "prototypes"], late=20)
+    assert made(None).values["aside"]["a label of an unknown id"] > 250
+
+
+def test_a_model_goes_on_with_its_own_members_alone() -> None:
+    model = online.select(stream=streams.sea(events=60), members=["softmax", "prototypes"])(None)
+    again = online.select(stream=streams.sea(events=60, seed=1), members=["softmax", "prototypes"], share=0.6)(model)
+    assert again.events == 120
+    for fields in ({"members": ["prototypes", "softmax"]}, {"members": ["softmax", "prototypes"], "how": "linucb"}):
+        with pytest.raises(SpecError, match=r"the model has learnt with another"):
+            online.select(stream=streams.sea(events=60, seed=1), **fields)(model)

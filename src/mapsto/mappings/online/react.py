@@ -56,6 +56,7 @@ class React(Online):
     """Of the labels that are drawn to distil."""
 
     tasks: ClassVar[tuple[Task, ...]] = ("classes", "values")
+    kept_fields: ClassVar[tuple[str, ...]] = ("learner", "challenger", "detectors")
     contract: ClassVar[dict[str, Any]] = {
         "stream": {"sea": {"events": 700, "concept": 200, "thresholds": [3.0, 15.0], "label_delay": 40}},
         "every": 100,

@@ -56,6 +56,7 @@ class Select(Online):
     """Of what Thompson sampling draws."""
 
     tasks: ClassVar[tuple[Task, ...]] = ("classes", "values")
+    kept_fields: ClassVar[tuple[str, ...]] = ("members", "how")
     contract: ClassVar[dict[str, Any]] = {
         "stream": {"sea": {"events": 300, "label_delay": 40}},
         "every": 100,

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from mapsto import discovery
 from mapsto.context import Context
-from mapsto.errors import DomainError, StoreError
+from mapsto.errors import DomainError, SpecError, StoreError
 from mapsto.kinds import Block, ColumnType, EventSignature, Json, Model, Network, Package, Stream
 from mapsto.kinds.canonical import without_defaults
 from mapsto.mapping import StreamSource
@@ -64,6 +64,8 @@ class Online(Process[None | Network | Package | Model, Model]):
     """What it can learn."""
     record_fields: ClassVar[tuple[str, ...]] = ("every", "drift")
     """Fields that decide what is recorded, and nothing of what is learnt: a model has none of them."""
+    kept_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that a model goes on with: it cannot learn on with others."""
     can_be_member: ClassVar[bool] = True
     """Whether it can be a member of another, which gives it events without a stream."""
     can_be_packaged: ClassVar[bool] = True
@@ -176,12 +178,26 @@ class Online(Process[None | Network | Package | Model, Model]):
             raise DomainError(
                 f"the model has learnt {_task_of(before)}, and the stream's labels are {stream.task}", where=self.name
             )
+        if before is not None:
+            self._require_kept(before)
         base = value.base if isinstance(value, Model) else value
         if state is None and before is not None:
             learner = self._restored(before, self.own_fields(), stream.columns())
         else:
             learner = self._standing(base, self.completed(self.own_fields()), stream.columns(), stream.task)
         return _Learning(self, learner, state, ctx, before=before, base=base, bounded=stream.bounded)
+
+    def _require_kept(self, before: Model) -> None:
+        """Raises `SpecError` where the model has learnt with other fields than it could go on with."""
+        own = self.own_fields()
+        for name in self.kept_fields:
+            if before.fields.get(name) != own.get(name):
+                was = "its default" if name not in before.fields else f"{before.fields[name]!r}"
+                raise SpecError(
+                    f"the model has learnt with another '{name}', {was}"[:300],
+                    where=self.name,
+                    hint=f"give the same {name}, or begin with a new model",
+                )
 
     @classmethod
     def completed(cls, fields: Mapping[str, Json]) -> dict[str, Any]:
