@@ -40,13 +40,14 @@ def test_ratings_are_learnt_and_items_recommended() -> None:
     assert "hit rate" in said.out
     Path("users.csv").write_text("user\n3\nnobody\n", encoding="utf-8")
     best = mapsto("stream", "users.csv", "--from", "runs/u", "--top", 4, code=0).out.splitlines()
-    assert best[0] == "event,user,place,item,worth"
+    assert best[0] == "event,user,place,item,rating,at_least"
     assert [line.split(",")[:3] for line in best[1:5]] == [["1", "3", str(place)] for place in (1, 2, 3, 4)]
     rated = {line.split("\t")[1] for line in Path("u.data").read_text().splitlines() if line.split("\t")[0] == "3"}
     assert not rated & {line.split(",")[3] for line in best[1:5]}
     mapsto("stream", "users.csv", "--from", "runs/u", "--top", 4, "--predictions", "best.jsonl", code=0)
     first, second = map(json.loads, Path("best.jsonl").read_text().splitlines())
     assert (first["user"], second["user"], len(second["items"])) == ("3", "nobody", 4)
+    assert (first["known"], second["known"]) == (True, False)
     answers = mapsto("stream", "u.data", "--from", "runs/u", code=0).out.splitlines()
     assert len(answers) == 201
     assert 1.0 <= float(answers[1].split(",")[2]) <= 5.0
@@ -84,6 +85,18 @@ def test_what_was_decided_of_the_target_and_columns_that_are_not_known_are_said(
     said = mapsto("stream", "t.csv", "--target", "stars", *RECOMMEND, code=0).err
     assert "so that ratings are learnt" in said
     assert "--task values for ratings" in mapsto("stream", "-", "--target", "stars", *RECOMMEND, code=2).err
+
+
+def test_users_who_are_unknown_missing_or_have_had_all_are_told() -> None:
+    rows = [f"ann,{item},{1 + item % 5},1" for item in range(9)] + ["bob,1,5,1", "bob,2,5,1"]
+    Path("t.csv").write_text("\n".join(["user,item,stars,when", *rows]) + "\n", encoding="utf-8")
+    mapsto("stream", "t.csv", "--target", "stars", *RECOMMEND, code=0)
+    Path("users.csv").write_text('user\nann\nbob\neve\n""\n', encoding="utf-8")
+    said = mapsto("stream", "users.csv", "--from", "runs/t", "--top", 3, code=0)
+    assert [line.split(",")[1] for line in said.out.splitlines()[1:]] == ["bob"] * 3 + ["eve"] * 3
+    assert "the user is missing: event 4" in said.err
+    assert "unknown users get what most users like: eve" in said.err
+    assert "who have had every item: ann" in said.err
 
 
 def test_what_top_is_not_for() -> None:

@@ -49,7 +49,7 @@ def rated():
 
 def test_answer_beats_its_best_member_and_the_mean(rated):
     _, account = rated
-    (members, *_) = account["tables"]
+    (_, members, *_) = account["tables"]
     figures = {row[0]: row[1] for row in members["rows"]}
     assert account["figures"]["rmse"] == pytest.approx(
         figures["the answer"], abs=0.01
@@ -67,6 +67,29 @@ def test_recommended_leaves_out_what_the_user_has_had(rated):
     assert len(best) + len(had) == len(learner.recommended("u1", 100, had=True))
     assert np.mean([worth for _, worth in best[:10]]) > np.mean([worth for _, worth in best[-10:]]) + 0.5
     assert len(learner.recommended("nobody", 5)) == 5
+
+
+def test_a_ranking_is_in_the_order_of_its_bound_and_within_the_scale():
+    learner = Recommend._learner(Recommend.completed({}), {}, "values")
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        user, item = rng.integers(0, [6, 30])
+        learner.learn(asked([f"u{user}"], [f"i{item}"], [min(5.0, 4.0 + user % 3)]))
+    for user in ("u2", "nobody"):
+        rows = [figures for _, figures in learner.ranking(user, 100, had=True)]
+        bounds = [least for _, least in rows]
+        assert bounds == sorted(bounds, reverse=True)
+        assert all(4.0 <= rating <= 5.0 and least <= rating for rating, least in rows)
+    assert (learner.knows("u2"), learner.knows("nobody"), learner.knows("")) == (True, False, False)
+
+
+def test_the_report_says_among_how_many_items_liked_ones_were_ranked():
+    _, account = ran(streams.tastes(events=300, users=30, items=6))
+    (places,) = [table for table in account["tables"] if table["title"].startswith("Places of liked items")]
+    assert places["title"].endswith("so that nearly all are hits")
+    assert [row[:2] for row in places["rows"]] == [["the answer", 100.0], ["by chance", 100.0]]
+    assert places["rows"][0][1] == account["figures"]["hit_rate"]
+    assert places["rows"][0][2] == pytest.approx(account["figures"]["ndcg"])
 
 
 def events(stream, user):
@@ -94,7 +117,7 @@ def test_odd_labels_and_items_beyond_the_catalogue_are_set_aside():
     learner = Recommend._learner(Recommend.completed({"catalogue": 2}), {}, "values")
     scores = learner.learn(asked(["a", "a", "b", "b"], ["x", "y", "z", "x"], [4.0, math.nan, 3.0, math.inf]))
     assert np.isnan(scores[1:]).tolist() == [[True], [False], [True]]  # y was not met, so that z has room
-    assert learner.aside == {"an empty, NaN or infinite label": 2}
+    assert learner.aside == {"a rating that is no number: a word, NaN or infinite": 2}
     learner.learn(asked(["a"], ["v"], [1.0]))
     assert learner.aside["an item beyond the 2 that are kept"] == 1
 

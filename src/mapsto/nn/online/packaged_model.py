@@ -15,7 +15,7 @@ import numpy as np
 
 from mapsto import discovery
 from mapsto.context import Context
-from mapsto.errors import DomainError
+from mapsto.errors import DomainError, command
 from mapsto.kinds import Column, Json, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
 from mapsto.nn.export.package import put, text_of
 from mapsto.nn.online.encoder import EMBEDDING
@@ -90,7 +90,8 @@ def require_packageable(value: Model, where: str) -> None:
         raise DomainError(
             f"a model of {value.learner} is not packaged: a package answers rows, vectors or texts, and this reads a stream of bytes",
             where=where,
-            hint="ask its run: mapsto stream FILE.txt --from RUN reads a text with it, --continue TEXT writes on",
+            hint="read a text with its run: "
+            + command("mapsto stream {book} --from {learnt}", book="FILE.txt", learnt="RUN"),
         )
 
 

@@ -102,6 +102,7 @@ class ClickRecommender(Recommender):
         return total / count
 
     _figure_name, _figure_unit = f"hit rate@{CUT}", "%"
+    recommended_by = ("probability",)
 
     # -- late labels: what members answered is too much to keep, and is asked again; the answer that was given is kept
 

@@ -73,6 +73,8 @@ class Recommender(StreamLearner):
     _figure_name: str
     """What a member is judged by in the report's tables."""
     _figure_unit: str
+    recommended_by: tuple[str, ...]
+    """The names of the figures that `ranking` gives with each item."""
 
     def __init__(self, types: Mapping[str, ColumnType], fields: Fields, members: Sequence[str]) -> None:
         self.aside = {}
@@ -140,6 +142,10 @@ class Recommender(StreamLearner):
     def _cautious(self, worth: NDArray[np.float64], items: NDArray[np.int64]) -> NDArray[np.float64]:
         """By what items (n,) are ordered, of which this is what they are worth."""
         return worth
+
+    def _as_shown(self, worth: NDArray[np.float64], least: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """The figures of `recommended_by` (n,) each, of what items are worth and what they are ordered by."""
+        return (worth,)
 
     @abstractmethod
     def _figure(self, total: float, count: float) -> float:
@@ -229,7 +235,7 @@ class Recommender(StreamLearner):
     def recommended(self, user: str, count: int, *, had: bool = False) -> list[tuple[str, float]]:
         """The items that a user would rate highest, or choose next, the best first, each with the rating or the probability.
 
-        Ratings are ordered by what they are at least, so that an item of which little is known stands back.
+        Ratings are ordered by what they are at least, which `ranking` gives too, so that an item of which little is known stands back.
 
         Parameters
         ----------
@@ -240,6 +246,14 @@ class Recommender(StreamLearner):
         had
             Whether items that the user has had, among the last `history`, are recommended too.
         """
+        return [(item, figures[0]) for item, figures in self.ranking(user, count, had=had)]
+
+    def knows(self, user: str) -> bool:
+        """Whether the user has been met, and was not given up since."""
+        return self._users.find(name_of(user)) >= 0
+
+    def ranking(self, user: str, count: int, *, had: bool = False) -> list[tuple[str, tuple[float, ...]]]:
+        """As `recommended`, each item with the figures that `recommended_by` names; the last of them never rises from one to the next."""
         slot = self._users.find(name_of(user))
         out = set() if had or slot < 0 else self._had[slot]
         items = np.array([each for each in range(len(self._items)) if each not in out], np.int64)
@@ -248,8 +262,10 @@ class Recommender(StreamLearner):
         side = np.zeros(self._rows.width)
         side[0] = 1.0
         worth = self._of_items(slot, items, side)
-        best = np.argsort(-self._cautious(worth, items), kind="stable")[:count]
-        return [(self._items.names[items[place]], float(worth[place])) for place in best.tolist()]
+        least = self._cautious(worth, items)
+        best = np.argsort(-least, kind="stable")[:count]
+        rows = np.stack(self._as_shown(worth, least), 1)[best].tolist()
+        return [(self._items.names[item], tuple(row)) for item, row in zip(items[best].tolist(), rows, strict=True)]
 
     def tables(self) -> list[dict[str, Any]]:
         known = [[name, len(each), each.given_up] for name, each in (("users", self._users), ("items", self._items))]

@@ -12,6 +12,7 @@ from mapsto.kinds import Block, EventColumn
 from mapsto.nn.online.event_rows import LARGEST
 from mapsto.nn.online.recommend.candidates import Candidates
 from mapsto.nn.online.recommend.learner import Fields, Recommender
+from mapsto.nn.online.recommend.places import Places
 from mapsto.nn.online.recommend.rating_members import RatingMembers
 from mapsto.nn.online.recommend.record import RatingRecord
 
@@ -54,6 +55,7 @@ class RatingRecommender(Recommender):
         self._spread = 1.0
         """The mean squared error of the answers, faded."""
         self._candidates = Candidates(fields.drawn, seed=fields.seed)
+        self._places = Places()
         self._weights = self._selection.weights(-1)
         """Of the last answer."""
 
@@ -80,7 +82,7 @@ class RatingRecommender(Recommender):
             value = _value(label) if has else None
             labels.append(value)
             if has and value is None:
-                aside[event] = "an empty, NaN or infinite label"
+                aside[event] = "a rating that is no number: a word, NaN or infinite"
         return labels
 
     def _has_no_room(self, item: str | None, label: Any) -> bool:
@@ -125,10 +127,21 @@ class RatingRecommender(Recommender):
         """The lower end of a 95 % interval, ``r - 2 σ / √(1 + n_i)`` with n_i the item's labels, which fade."""
         return worth - _CAUTION * self._standard[1] / np.sqrt(1.0 + self._members.biases.item_counts(items))
 
+    def _as_shown(self, worth: NDArray[np.float64], least: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        if not self._scale[0]:
+            return worth, least
+        low, high = self._range
+        # the bound may lie below the scale, so that it still orders items of which little is known
+        return np.clip(worth, low, high), np.minimum(least, high)
+
+    def tables(self) -> list[dict[str, Any]]:
+        return [*self._places.tables(), *super().tables()]
+
     def _figure(self, total: float, count: float) -> float:
         return math.sqrt(total / count)
 
     _figure_name, _figure_unit = "RMSE", ""
+    recommended_by = ("rating", "at_least")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         low_and_high = self._range if self._scale[0] else [0.0, 0.0]
@@ -137,6 +150,7 @@ class RatingRecommender(Recommender):
             **self._members.arrays(),
             "labels": np.array([*self._scale, *low_and_high, self._spread]),
             "draws": np.array([self._candidates.drawn], np.int64),
+            **self._places.arrays(),
         }
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], users: int, items: int) -> None:
@@ -146,6 +160,7 @@ class RatingRecommender(Recommender):
         self._scale, self._spread = scale, spread
         self._range = [low, high] if scale[0] else [math.inf, -math.inf]
         self._candidates.drawn = int(arrays["draws"][0])
+        self._places.restore(arrays)
         self._members.restore(arrays, users, items)
 
     # -- private
@@ -186,7 +201,9 @@ class RatingRecommender(Recommender):
         return min(max(mean + deviation * answer, low), high)
 
     def _rank(self, user: int, item: int, side: NDArray[np.float64]) -> float:
-        """The place of an item, from 1 on, among it and drawn ones that the user has not rated; ties count half. NaN without others."""
+        """The place of an item, from 1 on, among it and drawn ones that the user has not rated; ties count half. NaN without others.
+        Counts it for the table of places.
+        """
         if user < 0 or item < 0:
             return math.nan
         others = self._candidates.beside(item, self._had[user], known=len(self._items))
@@ -195,7 +212,9 @@ class RatingRecommender(Recommender):
         items = np.array([item, *others])
         mean, deviation = self._standard
         found = self._cautious(mean + deviation * self._weights.dot(self._members.answers(user, items, side)), items)
-        return 1.0 + np.count_nonzero(found > found[0]) + 0.5 * (np.count_nonzero(found == found[0]) - 1)
+        rank = 1.0 + np.count_nonzero(found > found[0]) + 0.5 * (np.count_nonzero(found == found[0]) - 1)
+        self._places.count(rank, len(items))
+        return rank
 
 
 def _value(label: Any) -> float | None:
