@@ -121,6 +121,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "augment"),
         *listed(rows, "domain"),
         *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),
+        *listed([row for row in rows if next(iter(row)) == "concepts"], "concepts"),
         *listed([row for row in rows if next(iter(row)) == "side" or "megabytes" in row], "side"),
         *by_text(rows),
         *by_task(rows),

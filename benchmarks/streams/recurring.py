@@ -128,7 +128,7 @@ def measured(name: str, learner: Any, reactions: Sequence[str], seed: int, perio
 
 def row_of(name: str, learner: str, side: str, kept: Mapping[str, Any], version: int) -> dict[str, Any]:
     found = [each for seed in SEEDS if (each := kept.get(f"{name} | {learner} | {side} | {seed} | {version}"))]
-    row: dict[str, Any] = {"stream": name, "learner": learner, "side": side}
+    row: dict[str, Any] = {"concepts": name, "member": learner, "side": side}
     if not found:
         return {**row, "first 100 after a return": "not run"}
     first = [each["first"] for each in found]
@@ -146,7 +146,7 @@ def gain_of(rows: Sequence[Mapping[str, Any]], name: str, learner: str) -> float
     found = {
         row["side"]: row["first 100 after a return"]
         for row in rows
-        if (row["stream"], row["learner"]) == (name, learner)
+        if (row["concepts"], row["member"]) == (name, learner)
     }
     ours, others = found["with recall"], [found["without recall"], found["alone"]]
     if isinstance(ours, str) or any(isinstance(each, str) for each in others):

@@ -139,17 +139,17 @@ def rows_of(stream: str, sides: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
     for side in SIDES:
         found = list(sides.get(side, {}).values())
         if not found:
-            rows.append({"stream": stream, "side": side, "accuracy": "not run"})
+            rows.append({"stream": stream, "learner": side, "accuracy": "not run", "seeds": 0})
             continue
         accuracies = [each["accuracy"] for each in found]
         rows.append(
             {
                 "stream": stream,
-                "side": side,
+                "learner": side,
                 "accuracy": statistics.mean(accuracies),
                 "ci95 over seeds": t95(accuracies),
                 "points above the best member": None if best is None else statistics.mean(accuracies) - best,
-                "CPU µs an event": statistics.median(1e6 * each["thread_s"] / each["events"] for each in found),
+                "events a CPU second": statistics.median(each["events"] / each["thread_s"] for each in found),
                 "seeds": len(found),
             }
         )

@@ -60,19 +60,24 @@ from mapsto.data.sets.task_augmented import TaskAugmented as _datasets_task_augm
 from mapsto.data.sets.text import Text as _datasets_text
 from mapsto.data.sets.umtra import Umtra as _datasets_umtra
 from mapsto.data.streams.agrawal import Agrawal as _streams_agrawal
+from mapsto.data.streams.bytes import Bytes as _streams_bytes
 from mapsto.data.streams.csv import Csv as _streams_csv
 from mapsto.data.streams.drift import Drift as _streams_drift
 from mapsto.data.streams.feature_drift import FeatureDrift as _streams_feature_drift
+from mapsto.data.streams.feedback import Feedback as _streams_feedback
 from mapsto.data.streams.folder import Folder as _streams_folder
 from mapsto.data.streams.friedman import Friedman as _streams_friedman
 from mapsto.data.streams.hyperplane import Hyperplane as _streams_hyperplane
 from mapsto.data.streams.jsonl import Jsonl as _streams_jsonl
+from mapsto.data.streams.kafka import Kafka as _streams_kafka
 from mapsto.data.streams.label_shift import LabelShift as _streams_label_shift
 from mapsto.data.streams.late_labels import LateLabels as _streams_late_labels
+from mapsto.data.streams.movielens import Movielens as _streams_movielens
 from mapsto.data.streams.parquet import Parquet as _streams_parquet
 from mapsto.data.streams.rbf import Rbf as _streams_rbf
 from mapsto.data.streams.replay import Replay as _streams_replay
 from mapsto.data.streams.sea import Sea as _streams_sea
+from mapsto.data.streams.tastes import Tastes as _streams_tastes
 from mapsto.errors import MapstoError as MapstoError
 from mapsto.kinds import Dataset as Dataset
 from mapsto.kinds import Edit as Edit
@@ -178,11 +183,18 @@ from mapsto.mappings.networks.update_rule import UpdateRule as _networks_update_
 from mapsto.mappings.networks.vgg import Vgg as _networks_vgg
 from mapsto.mappings.networks.vit import Vit as _networks_vit
 from mapsto.mappings.online.adaptive_random_forest import AdaptiveRandomForest as _online_adaptive_random_forest
+from mapsto.mappings.online.finetune import Finetune as _online_finetune
+from mapsto.mappings.online.follow_the_meta_leader import FollowTheMetaLeader as _online_follow_the_meta_leader
 from mapsto.mappings.online.hoeffding_tree import HoeffdingTree as _online_hoeffding_tree
+from mapsto.mappings.online.la_maml import LaMaml as _online_la_maml
+from mapsto.mappings.online.language import Language as _online_language
 from mapsto.mappings.online.mlp import Mlp as _online_mlp
 from mapsto.mappings.online.mondrian_forest import MondrianForest as _online_mondrian_forest
 from mapsto.mappings.online.prototypes import Prototypes as _online_prototypes
+from mapsto.mappings.online.react import React as _online_react
+from mapsto.mappings.online.recommend import Recommend as _online_recommend
 from mapsto.mappings.online.ridge import Ridge as _online_ridge
+from mapsto.mappings.online.select import Select as _online_select
 from mapsto.mappings.online.softmax import Softmax as _online_softmax
 from mapsto.mappings.online.tabular import Tabular as _online_tabular
 from mapsto.mappings.prune.activation import Activation as _prune_activation
@@ -423,11 +435,18 @@ class networks:
 
 class online:
     adaptive_random_forest = _online_adaptive_random_forest
+    finetune = _online_finetune
+    follow_the_meta_leader = _online_follow_the_meta_leader
     hoeffding_tree = _online_hoeffding_tree
+    la_maml = _online_la_maml
+    language = _online_language
     mlp = _online_mlp
     mondrian_forest = _online_mondrian_forest
     prototypes = _online_prototypes
+    react = _online_react
+    recommend = _online_recommend
     ridge = _online_ridge
+    select = _online_select
     softmax = _online_softmax
     tabular = _online_tabular
 
@@ -476,19 +495,24 @@ class semi:
 
 class streams:
     agrawal = _streams_agrawal
+    bytes = _streams_bytes
     csv = _streams_csv
     drift = _streams_drift
     feature_drift = _streams_feature_drift
+    feedback = _streams_feedback
     folder = _streams_folder
     friedman = _streams_friedman
     hyperplane = _streams_hyperplane
     jsonl = _streams_jsonl
+    kafka = _streams_kafka
     label_shift = _streams_label_shift
     late_labels = _streams_late_labels
+    movielens = _streams_movielens
     parquet = _streams_parquet
     rbf = _streams_rbf
     replay = _streams_replay
     sea = _streams_sea
+    tastes = _streams_tastes
 
 class train:
     masked_language = _train_masked_language
