@@ -64,6 +64,7 @@ class Recommend(Online):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the first embeddings, and of what is drawn."""
 
+    version: ClassVar[int] = 2
     tasks: ClassVar[tuple[Task, ...]] = ("values", "classes")
     contract: ClassVar[dict[str, Any]] = {
         "stream": {"tastes": {"events": 300, "users": 60, "items": 40, "label_delay": 20}},
