@@ -13,8 +13,9 @@ import pytest
 from mapsto.context import Context
 from mapsto.data.streams.bytes import Bytes
 from mapsto.data.streams.drift import Drift
+from mapsto.data.streams.sea import Sea
 from mapsto.data.text.byte_names import BYTE_NAMES
-from mapsto.errors import DomainError, StoreError
+from mapsto.errors import DomainError, SpecError, StoreError
 from mapsto.kinds import Block, EventSignature, Model
 from mapsto.mappings.online.language import Language
 
@@ -216,3 +217,16 @@ def test_a_continuation_is_drawn_by_its_seed_and_changes_nothing(rhyme: Path) ->
     drawn = [learner.continuation("Row", length=40, temperature=6.0, seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert before == {name: array.tobytes() for name, array in learner.arrays().items()}
+
+
+def test_what_can_be_no_continuation_is_refused(rhyme: Path) -> None:
+    learner: Any = learn(text(rhyme, (0, 200)))[0].open()
+    for fields in ({"temperature": -1.0}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"length": -1}):
+        with pytest.raises(SpecError, match=f"continuation: {next(iter(fields))}"):
+            learner.continuation("Row", **fields)
+    assert learner.continuation(b"Row", length=5) == learner.continuation("Row", length=5)
+
+
+def test_a_stream_of_something_else_is_refused() -> None:
+    with pytest.raises(DomainError, match="is no byte"):
+        Language(stream=Sea(events=10), **SMALL)(None)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from mapsto import online, streams
 from mapsto.context import Context
+from mapsto.data.io.feedback_log import LoggedLabel, written
 from mapsto.data.streams import _sources
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Block, Model
@@ -204,3 +205,20 @@ def test_a_served_model_s_feedback_over_http_comes_back_and_teaches_the_same(
     made = online.ridge(stream=whole)
     theirs: Model = made.open(None, kept["live"], Context()).result()
     assert model_digest(Context(seed=0).apply(made, None)) == model_digest(theirs)
+
+
+def test_damaged_features_are_set_aside_and_what_is_no_row_or_package_is_refused(tmp_path: Path) -> None:
+    features = np.ones(3, np.float32).tobytes()
+    labels = [
+        LoggedLabel(place + 1, f"e{place}", "t", 1e9 + place, "high", each, "now")
+        for place, each in enumerate((features[:-1], features, features + features))
+    ]
+    file = tmp_path / "state.sqlite"
+    written(file, "signs", labels)
+    for size in (1, 3):
+        blocks = list(streams.feedback(state=str(file), model="signs").open(size=size))
+        assert [len(block.broken) for block in blocks] == ([1, 0, 1] if size == 1 else [2])
+    with pytest.raises(DataError, match="beyond any row"):
+        next(streams.feedback(state=str(file), model="signs").open(10**30))
+    with pytest.raises(DataError, match=r"package 'nope'.*now"):
+        next(streams.feedback(state=str(file), model="signs", package="nope").open())

@@ -124,6 +124,12 @@ class FeedbackLog:
                 raise DataError(f"holds no label for '{model}'", where=self.place, hint=nearest(model, known))
         return str(served or latest or "")
 
+    def packages(self, model: str) -> list[str]:
+        """The digests of the packages that a model's labels stand on."""
+        with self._reading() as connection:
+            query = sa.select(_feedback.c.package).where(_feedback.c.model == model).distinct()
+            return [str(row[0]) for row in connection.execute(query)]
+
     def last(self, model: str) -> int:
         """The position of the last label of a model; 0 where it has none."""
         with self._reading() as connection:

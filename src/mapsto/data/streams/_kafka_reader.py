@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from mapsto.errors import DataError, MissingExtra, SpecError, nearest
 from mapsto_runtime.shown import few, short
 
-__all__ = ["Lost", "Message", "Offsets", "Place", "TopicReader", "check_settings"]
+__all__ = ["Lost", "Message", "Offsets", "Place", "TopicReader", "check_brokers", "check_settings"]
 
 Lost = Literal["refuse", "skip"]
 Place = tuple[str, int]
@@ -26,7 +26,7 @@ Offsets = dict[Place, int]
 _ENVIRONMENT = "env:"
 """What begins a setting that an environment variable holds."""
 _SETTING = re.compile(r"(security|sasl|ssl)\.[a-z0-9._]+|enable\.ssl\.certificate\.verification")
-_SECRET = re.compile(r"password|secret|passphrase|key\.pem|private|oauthbearer\.config")
+_SECRET = re.compile(r"password|secret|passphrase|key\.pem|private|oauthbearer\.config|jaas\.config")
 _REACH_SECONDS = 10.0
 _STALLED_SECONDS = 30.0
 """How long a bounded read waits for a message in all before it is given up."""
@@ -60,12 +60,31 @@ def check_settings(settings: Mapping[str, Any], where: str) -> None:
             )
         if not isinstance(value, str | int | bool):
             raise SpecError(f"'{name}' is neither a text nor a number", where=where, hint="give one of them")
+        if isinstance(value, str) and value.startswith(_ENVIRONMENT) and not value.removeprefix(_ENVIRONMENT).strip():
+            raise SpecError(
+                f"'{name}' names no environment variable",
+                where=where,
+                hint=f"give its name: {name}: {_ENVIRONMENT}NAME",
+            )
         if _SECRET.search(name) and not (isinstance(value, str) and value.startswith(_ENVIRONMENT)):
             raise SpecError(
                 f"'{name}' is a secret, and would be written into recipes and reports",
                 where=where,
                 hint=f"put it into an environment variable and give its name: {name}: {_ENVIRONMENT}NAME",
             )
+
+
+def check_brokers(brokers: str, where: str) -> None:
+    """Raises `SpecError` where an address is empty, or holds a user; the message does not repeat it."""
+    hint = "give HOST:PORT, several with commas"
+    if "@" in brokers:
+        raise SpecError(
+            "an address holds a user or a password, which would be written into recipes and reports",
+            where=where,
+            hint=f"{hint}; what names the user belongs into security: sasl.username, and sasl.password: {_ENVIRONMENT}NAME",
+        )
+    if not all(address.strip() for address in brokers.split(",")):
+        raise SpecError("an address is empty", where=where, hint=hint)
 
 
 class TopicReader:

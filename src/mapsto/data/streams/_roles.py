@@ -35,6 +35,19 @@ class Roles:
         """The roles in a later file of a folder, which may hold labels and ids alone: its events then have no time."""
         return self if self.time in names else replace(self, time=None)
 
+    def require_apart(self, where: str) -> None:
+        """Raises `SpecError` where a column is for two things."""
+        roles = {"target": self.target, "id": self.id, "time": self.time}
+        roles = {role: name for role, name in roles.items() if name is not None}
+        for role, name in roles.items():
+            others = [other for other, its in roles.items() if its == name and other != role]
+            if others or name in (self.features or ()):
+                raise SpecError(
+                    f"column '{short(name)}' is the {role}, and {' and '.join(others) if others else 'one of features'} too",
+                    where=where,
+                    hint="give each a column of its own",
+                )
+
     def chosen(self, names: Sequence[str], where: str, *, hint: str = "") -> tuple[str, ...]:
         """The columns to predict from, of a table with these. Raises `SpecError` or `DataError` where they do not fit the fields.
 
@@ -47,14 +60,7 @@ class Roles:
                 raise SpecError(
                     f"there is no column '{short(name)}'", where=where, hint=nearest(name, names, most=20) + hint
                 )
-        for role, name in roles.items():
-            others = [other for other, its in roles.items() if its == name and other != role]
-            if others or name in (self.features or ()):
-                raise SpecError(
-                    f"column '{short(name)}' is the {role}, and {' and '.join(others) if others else 'one of features'} too",
-                    where=where,
-                    hint="give each a column of its own",
-                )
+        self.require_apart(where)
         chosen = self.features or tuple(name for name in names if name and name not in roles.values())
         if not chosen:
             raise SpecError(

@@ -105,6 +105,15 @@ class Bytes(Stream):
                     where="bytes: ranges",
                     hint="give the first byte, and the one behind the last",
                 )
+        for (begin, end), path in zip(given, self._paths, strict=True) if self.ranges is not None else ():
+            size = path.stat().st_size if path.is_file() else None  # what cannot be read is told when it is
+            last = end if end is not None else begin
+            if size is not None and last > size and not (self.follow and path == self._paths[-1]):
+                raise SpecError(
+                    f"a range goes to byte {last}, and {path.name} holds {size}",
+                    where="bytes: ranges",
+                    hint="leave its end open (null) to read all of it",
+                )
         return [*given]
 
     @cached_property

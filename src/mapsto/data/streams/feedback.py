@@ -15,6 +15,7 @@ from mapsto.data.streams._cells import words_of
 from mapsto.data.streams._sources import Idle
 from mapsto.errors import DataError
 from mapsto.kinds import Block, ColumnType, Json, Stream
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from mapsto.data.io.feedback_log import FeedbackLog, LoggedLabel
 
 __all__ = ["Feedback"]
+
+_LARGEST = 2**63 - 1
+"""No row has a number beyond it."""
 
 _COLUMN = "embedding"
 """As the column is called where an encoder stands before a learner."""
@@ -98,6 +102,8 @@ class Feedback(Stream):
     def open(self, position: Json = None, *, size: int = 256) -> Iterator[Block]:
         if position is not None and (type(position) is not int or position < 0):
             raise DataError(f"{position} is no row of feedback", where=self.state, hint="start another store")
+        if position is not None and position > _LARGEST:
+            raise DataError(f"{position} is beyond any row of feedback", where=self.state, hint="start another store")
         at = position or 0
         idle = Idle()
         package, width = self._package, self._width
@@ -132,7 +138,17 @@ class Feedback(Stream):
     @cached_property
     def _package(self) -> str:
         with self._log() as log:
-            return self.package or log.package(self.model)
+            served = log.package(self.model)
+            if self.package is None:
+                return served
+            known = {served, *log.packages(self.model)}
+        if self.package not in known:
+            raise DataError(
+                f"holds no label of a package '{short(self.package)}' for '{short(self.model)}'",
+                where=self.state,
+                hint=f"its packages: {few(sorted(filter(None, known))) or 'none that has a digest'}; leave package out for the last one",
+            )
+        return self.package
 
     @cached_property
     def _last(self) -> int:
@@ -143,7 +159,7 @@ class Feedback(Stream):
     @cached_property
     def _width(self) -> int:
         """Features of the package's answers; 0 where none has a label yet."""
-        return next((len(row.features) // 4 for row in self._all() if row.package == self._package), 0)
+        return next((len(row.features) // 4 for row in self._all() if _is_whole(row, self._package)), 0)
 
     @cached_property
     def _content(self) -> str:
@@ -163,15 +179,22 @@ class Feedback(Stream):
                 at = rows[-1].position
 
 
+def _is_whole(row: LoggedLabel, package: str) -> bool:
+    """Whether a row holds features of the package, float32."""
+    return row.package == package and bool(row.features) and len(row.features) % 4 == 0
+
+
 def _block(rows: Sequence[LoggedLabel], after: int, package: str, width: int) -> Block:
     import numpy as np
 
     count = len(rows)
     own = [row.package == package for row in rows]
-    width = next((len(row.features) // 4 for row, is_own in zip(rows, own, strict=True) if is_own), width)
+    if not width:
+        width = next((len(row.features) // 4 for row in rows if _is_whole(row, package)), 0)
     features = np.full((count, width), np.nan)
+    fits = [len(row.features) == 4 * width for row in rows]
     for event, row in enumerate(rows):
-        if own[event]:
+        if own[event] and fits[event]:
             features[event] = np.frombuffer(row.features, np.float32)
     return Block(
         times=np.array([row.time for row in rows], np.float64),
@@ -181,5 +204,9 @@ def _block(rows: Sequence[LoggedLabel], after: int, package: str, width: int) ->
         y=words_of([row.label for row in rows]),
         has_y=np.ones(count, np.bool_),
         next=after,
-        broken={event: "features of another package" for event, is_own in enumerate(own) if not is_own},
+        broken={
+            event: f"features that are not {width} numbers of 4 bytes" if is_own else "features of another package"
+            for event, (is_own, is_fit) in enumerate(zip(own, fits, strict=True))
+            if not (is_own and is_fit)
+        },
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import Field
 
 from mapsto.data.streams._json_events import HEAD, JsonEvents, object_in
-from mapsto.data.streams._kafka_reader import Lost, Message, Offsets, TopicReader, check_settings
+from mapsto.data.streams._kafka_reader import Lost, Message, Offsets, TopicReader, check_brokers, check_settings
 from mapsto.data.streams._roles import Roles
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Block, ColumnType, Json, Stream, Task
@@ -83,8 +83,19 @@ class Kafka(Stream):
 
     def __post_init__(self) -> None:
         check_settings(self.security, "streams.kafka.security")
+        check_brokers(self.brokers, "streams.kafka.brokers")
+        if not all(topic.strip() for topic in self.topics):
+            raise SpecError("a topic has no name", where="streams.kafka.topics", hint="leave it out, or name it")
         if len({*self.topics}) < len(self.topics):
             raise SpecError("a topic is named twice", where="streams.kafka.topics", hint="name each once")
+        numbers = self.partitions or ()
+        if any(number < 0 for number in numbers) or len({*numbers}) < len(numbers):
+            raise SpecError(
+                f"{list(numbers)} are no partitions: {'one is below 0' if min(numbers) < 0 else 'one stands there twice'}",
+                where="streams.kafka.partitions",
+                hint="give numbers from 0 on, each once",
+            )
+        Roles(self.target, self.task, self.features, self.id, self.time).require_apart("streams.kafka")
 
     @property
     def labelled(self) -> bool:

@@ -131,7 +131,7 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
         from mapsto.nn.online.trained.samples import RawSamples
 
         network = trainable(base, where="online.finetune")
-        samples = RawSamples(network.signature, operations_of(fields["augment"]))
+        samples = RawSamples(network.signature, operations_of(fields["augment"]), types)
         training = Training(
             **{name: fields[name] for name in ("part", "rank", "optimizer", "rate", "momentum", "batch_norm", "seed")}
         )

@@ -100,7 +100,7 @@ class FollowTheMetaLeader(Online, Process[Network | Model, Model]):  # pyright: 
         from mapsto.nn.online.trained.samples import RawSamples
 
         network = trainable(base, where="online.follow_the_meta_leader")
-        samples = RawSamples(network.signature)
+        samples = RawSamples(network.signature, types=types)
         training = Training(**{name: fields[name] for name in ("part", "rank", "rate", "batch_norm", "seed")})
         growing = GrowingNetwork(network, training, where="online.follow_the_meta_leader")
         settings = MetaLeaderFields(

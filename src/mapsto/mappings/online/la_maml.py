@@ -92,7 +92,7 @@ class LaMaml(Online, Process[Network | Model, Model]):  # pyright: ignore[report
         from mapsto.nn.online.trained.samples import RawSamples
 
         network = trainable(base, where="online.la_maml")
-        samples = RawSamples(network.signature)
+        samples = RawSamples(network.signature, types=types)
         training = Training(**{name: fields[name] for name in ("part", "rank", "batch_norm", "seed")})
         growing = GrowingNetwork(network, training, where="online.la_maml")
         settings = LookAheadFields(

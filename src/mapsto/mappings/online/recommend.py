@@ -66,6 +66,11 @@ class Recommend(Online):
 
     version: ClassVar[int] = 2
     tasks: ClassVar[tuple[Task, ...]] = ("values", "classes")
+
+    def __post_init__(self) -> None:
+        if len({*self.members}) < len(self.members):
+            raise SpecError("a member is named twice", where="online.recommend.members", hint="name each once")
+
     contract: ClassVar[dict[str, Any]] = {
         "stream": {"tastes": {"events": 300, "users": 60, "items": 40, "label_delay": 20}},
         "every": 100,

@@ -10,12 +10,12 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mapsto.errors import DataError, DomainError
-from mapsto.kinds import Block, EventSignature, Network, Package, Signature
+from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Signature
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.learning import Answered, StreamLearner
 from mapsto.nn.online.onnx_tabular import TabularSnapshot
@@ -36,10 +36,19 @@ EMBEDDING = "embedding"
 
 
 class EventSamples:
-    """Raw events as a network's samples, by its signature: which columns it takes, and how they become its input."""
+    """Raw events as a network's samples, by its signature: which columns it takes, and how they become its input.
 
-    def __init__(self, signature: Signature) -> None:
+    Parameters
+    ----------
+    signature
+        Of the network.
+    types
+        Columns whose type the stream knows.
+    """
+
+    def __init__(self, signature: Signature, types: Mapping[str, ColumnType] | None = None) -> None:
         self.signature = signature
+        self._types = types or {}
 
     def taken(self, block: Block) -> list[str]:
         """The columns that are encoded."""
@@ -61,15 +70,25 @@ class EventSamples:
             arrays = [name for name in arrays if block.x[name].ndim > 2]
         if "image" in arrays or len(arrays) == 1:
             return ["image"] if "image" in arrays else arrays
-        numbers = [name for name, column in block.x.items() if column.ndim == 1 and column.dtype.kind == "f"]
-        if not arrays and before.kind == "none" and (len(numbers),) == shape:
-            return numbers
+        if not arrays and before.kind == "none":
+            for numbers in self._numbers(block):
+                if (len(numbers),) == shape:
+                    return numbers
         takes = "images" if before.kind == "image" else f"arrays of shape {shape}"
         raise DomainError(
             f"the encoder takes {takes}, and the stream's columns are {few(list(block.x)) or 'none'}",
             where="stream",
             hint="give one column of them" if not arrays else "name the column 'image'",
         )
+
+    def _numbers(self, block: Block) -> list[list[str]]:
+        """What the columns of numbers may be, likeliest first.
+
+        A word in one block changes neither the first two, and its event alone is set aside.
+        """
+        known = [name for name in block.x if self._types.get(name) == "number"]
+        floats = [name for name, column in block.x.items() if column.dtype.kind == "f"]
+        return [known, list(block.x), floats]
 
     def _texts(self, block: Block) -> list[str]:
         """The columns of texts: those of training where the stream has them, else its only ones of words."""
@@ -98,8 +117,8 @@ class EventSamples:
         if before.kind == "text":
             texts = np.array(list(cells.values()), object)
             return read_input(texts if before.texts == 1 else texts[None], self.signature)
-        value = next(iter(cells.values())) if len(cells) == 1 else np.array(list(cells.values()))
-        return read_input(np.asarray(value)[None], self.signature)
+        values = [*map(_number, cells.values())]
+        return read_input((np.asarray(values[0]) if len(values) == 1 else np.array(values))[None], self.signature)
 
 
 class Encoder:
@@ -109,10 +128,12 @@ class Encoder:
     ----------
     signature
         Of the network: which columns it takes, and how they become its input.
+    types
+        Columns whose type the stream knows.
     """
 
-    def __init__(self, signature: Signature) -> None:
-        self._samples = EventSamples(signature)
+    def __init__(self, signature: Signature, types: Mapping[str, ColumnType] | None = None) -> None:
+        self._samples = EventSamples(signature, types)
 
     @abstractmethod
     def embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
@@ -143,14 +164,24 @@ class Encoder:
         return dataclasses.replace(block, x=others, broken=broken)
 
 
+def _number(value: Any) -> Any:
+    """A cell of a column of numbers; arrays as they are. Raises `DataError` for what is none."""
+    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, np.str_):
+        return cast("Any", value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError("is no number", where="event") from error
+
+
 def _cell(value: Any) -> Any:
     """A cell of a table; None for a missing one."""
     return None if value == "" or value != value else value  # noqa: PLR0124 - NaN
 
 
 class _NetworkEncoder(Encoder):
-    def __init__(self, network: Network) -> None:
-        super().__init__(network.signature)
+    def __init__(self, network: Network, types: Mapping[str, ColumnType] | None = None) -> None:
+        super().__init__(network.signature, types)
         self._module = network.module()
 
     def embedded(self, prepared: NDArray[Any]) -> NDArray[np.float64]:
@@ -163,7 +194,7 @@ class _NetworkEncoder(Encoder):
 
 
 class _PackageEncoder(Encoder):
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, types: Mapping[str, ColumnType] | None = None) -> None:
         from mapsto_runtime.manifest import checked_signature
         from mapsto_runtime.runtimes.onnxruntime import session
 
@@ -177,7 +208,7 @@ class _PackageEncoder(Encoder):
         signature = checked_signature(manifest["signature"])
         if signature.preprocessing.kind == "text":
             signature = signature.reading(package.files[ASSET].read_bytes())
-        super().__init__(signature)
+        super().__init__(signature, types)
         path: Path = package.files[manifest["model"]]
         model = path.read_bytes()
         if signature.classes is not None:
@@ -191,9 +222,12 @@ class _PackageEncoder(Encoder):
         return np.asarray(self._session.run(None, {self._name: prepared})[0], np.float64).reshape(-1)
 
 
-def encoder_of(base: Network | Package) -> Encoder:
-    """The encoder that a network or a package is. Raises `DomainError` for one of which no features can be taken."""
-    return _NetworkEncoder(base) if isinstance(base, Network) else _PackageEncoder(base)
+def encoder_of(base: Network | Package, types: Mapping[str, ColumnType] | None = None) -> Encoder:
+    """The encoder that a network or a package is, on a stream that knows these columns' types.
+
+    Raises `DomainError` for one of which no features can be taken.
+    """
+    return _NetworkEncoder(base, types) if isinstance(base, Network) else _PackageEncoder(base, types)
 
 
 class EncodedLearner(StreamLearner):

@@ -287,14 +287,18 @@ class EventRows:
         scales = arrays["scales"]
         kinds = [column.type for column in columns]
         categories = [column.categories for column in columns if column.type == "word"]
+        if any(each.dtype.kind != "i" for each in (numbers, words, vectors)):
+            raise ValueError("inputs that are no whole numbers")
         if {*kinds} - {"number", "word", "vector"} or len({column.name for column in columns}) < len(columns):
             raise ValueError("columns of another type, or two of a name")
         if any(len(set(each)) < len(each) for each in categories):
             raise ValueError("a category stands there twice")
         if (numbers.shape, words.shape) != ((kinds.count("number"),), (sum(map(len, categories)),)):
             raise ValueError("another number of inputs than of columns and categories")
-        if vectors.shape != (kinds.count("vector"), 2) or (vectors[:, 1] > width).any():
+        if vectors.shape != (kinds.count("vector"), 2) or not ((vectors >= 0) & (vectors <= width)).all():
             raise ValueError("another number of vectors, or one of more inputs than there are")
+        if len(numbers) + len(words) + sum(vectors[:, 1].tolist()) != width - 1:
+            raise ValueError(f"another number of inputs than {width}")
         of_vectors = [place + at for place, length in vectors.tolist() for at in range(length)]
         if sorted([*numbers.tolist(), *words.tolist(), *of_vectors]) != list(range(1, width)):
             raise ValueError(f"the inputs are not 1 to {width - 1}, each once")

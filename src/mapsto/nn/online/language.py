@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mapsto.data.text.byte_names import BYTE_NAMES, byte_of
+from mapsto.errors import DomainError, SpecError
 from mapsto.kinds import Block, EventSignature
 from mapsto.nn.online.draws import number_below
 from mapsto.nn.online.language_record import LanguageRecord
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner
 from mapsto.nn.online.native_language import LanguageFields, NativeLanguage
 from mapsto.nn.online.prequential import Record
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +77,8 @@ class LanguageLearner(StreamLearner):
                 text.clear()
 
         labels = block.y.tolist()
+        if not self._taken and len(block):
+            self._require_bytes(block, labels)
         for event, (has_x, has_y) in enumerate(zip(block.has_x.tolist(), block.has_y.tolist(), strict=True)):
             byte = byte_of(str(labels[event])) if has_y else None
             why = block.broken.get(event)
@@ -115,23 +120,35 @@ class LanguageLearner(StreamLearner):
         other.restore(self.signature, self.arrays(), self.values())
         return other
 
-    def continuation(self, beginning: str = "", *, length: int = 200, temperature: float = 0.8, seed: int = 0) -> bytes:
+    def continuation(
+        self, beginning: str | bytes = "", *, length: int = 200, temperature: float = 0.8, seed: int = 0
+    ) -> bytes:
         """How a text may go on. Changes nothing.
 
         Parameters
         ----------
         beginning
-            What is read first, after all that was learnt.
+            What is read first, after all that was learnt; a text as UTF-8.
         length
             Bytes that are drawn.
         temperature
             p is taken to the power of 1 / temperature; 0: always the likeliest byte.
         seed
             Of the draws.
+
+        Raises `SpecError` for a length below 0, or a temperature that is none.
         """
+        if type(length) is not int or length < 0:
+            raise SpecError(
+                f"{length!r} is no length", where="continuation: length", hint="give a number of bytes, 0 or more"
+            )
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise SpecError(
+                f"{temperature!r} is no temperature", where="continuation: temperature", hint="give 0 or more"
+            )
         reader = self.reading()._native
         if beginning:
-            reader.learn(beginning.encode())
+            reader.learn(beginning.encode() if isinstance(beginning, str) else bytes(beginning))
         drawn = bytearray()
         for place in range(length):
             p = reader.answer()
@@ -164,6 +181,17 @@ class LanguageLearner(StreamLearner):
                 }
             )
         return found
+
+    def _require_bytes(self, block: Block, labels: Sequence[Any]) -> None:
+        """Raises `DomainError` for a stream of something else: one with columns whose first label is no byte."""
+        labelled = [event for event in np.flatnonzero(block.has_x & block.has_y).tolist() if event not in block.broken]
+        for event in labelled[:1]:
+            if block.x and byte_of(str(labels[event])) is None:
+                raise DomainError(
+                    f"the stream's label '{short(str(labels[event]))}' is no byte, and it has columns: {few(list(block.x))}",
+                    where="online.language",
+                    hint="learn from streams.bytes, or with another learner",
+                )
 
     # -- state
 

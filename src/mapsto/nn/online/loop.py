@@ -132,7 +132,7 @@ class Online(Process[None | Network | Package | Model, Model]):
             return learner
         from mapsto.nn.online.encoder import EncodedLearner, encoder_of
 
-        return EncodedLearner(encoder_of(base), learner)
+        return EncodedLearner(encoder_of(base, types), learner)
 
     @classmethod
     def learner_of(cls, model: Model) -> StreamLearner:
@@ -294,7 +294,7 @@ class _Learning(Live[Model]):
         backwards = self._clock.check(item.times, self.step)
         if backwards is not None:
             self._ctx.warn(backwards)
-        start, count = 0, len(item)
+        start, count, looked = 0, len(item), False
         while start < count:
             stop = min(count, start + every - self.step % every)
             part = item if (start, stop) == (0, count) else item.take(start, stop)
@@ -303,7 +303,9 @@ class _Learning(Live[Model]):
             scores = self._learner.learn(part, answers.append)
             self._pace.took(time.perf_counter() - began, stop - start)
             self._ctx.answered(self.step, part, scores, self._classes())
-            for event, what in self._learner.happened():
+            happened = self._learner.happened()
+            looked = looked or bool(happened)
+            for event, what in happened:
                 self._marks = [*self._marks[1 - _MOST_MARKS :], {"event": self.step + event + 1, "what": what}]
                 self._ctx.note(f"event {self.step + event + 1}: {what}")
             self._gathered.add(self.step, part, scores, answers)
@@ -318,7 +320,7 @@ class _Learning(Live[Model]):
                 if met > self._met.get(reason, 0):
                     self._ctx.warn(f"events are set aside and not learnt from: {reason}")  # a text counts once
             self._met = dict(self._learner.aside)
-        if self._learner.size != self._size:
+        if looked or self._learner.size != self._size:
             self._size = self._learner.size
             for doubt in self._learner.doubts:
                 self._ctx.warn(doubt)

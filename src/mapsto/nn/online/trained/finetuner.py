@@ -66,6 +66,8 @@ class Finetuner(Trainer):
         samples, draws = [each.sample for each in batch], draws_of(network.training.seed, self._batches)
         labels = torch.tensor([each.label for each in batch])
         step = Step(inputs=method.samples.drawn(samples, draws), labels=labels, batch=batch, draws=draws)
+        held = network.held()
+        memory = method.memory.held() if method.memory is not None and not method.trains else None
         if method.trains:
             for number in range(self._steps):
                 if number:
@@ -73,8 +75,18 @@ class Finetuner(Trainer):
                 with network.learning(self._batches * self._steps + number):
                     network.descend(method.gradients(step))
                 method.learnt()
-        kept = method.keep(step)
         self._batches += 1
+        fits, kept = network.is_finite, ""
+        if fits:
+            kept = method.keep(step)
+            fits = method.trains or network.is_finite
+        if not fits:
+            self.left_out += 1
+            network.put_back(held)
+            if method.memory is not None and memory is not None:
+                method.memory.put_back(memory)
+            method.learnt()
+            return did
         return [*did, kept] if kept else did
 
     def tables(self, classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from mapsto.nn.network.head import embed, embedding_size, example_batch, head, h
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BatchNorm", "FrozenCopy", "GrowingNetwork", "Part", "Training", "trainable"]
+__all__ = ["BatchNorm", "FrozenCopy", "GrowingNetwork", "Held", "Part", "Training", "all_finite", "trainable"]
 
 Part: TypeAlias = Literal["head", "lora", "all"]
 BatchNorm: TypeAlias = Literal["auto", "stored", "running"]
@@ -39,6 +39,8 @@ _DECAYS = (0.9, 0.999)
 _EPSILON = 1e-8
 _LEAST_MOMENTUM = 0.1
 """Of running statistics, as is usual."""
+_LARGEST_RATE = 1e37
+"""Of float32, with Adam's first correction of ten times."""
 _HEAD = ("head.weight", "head.bias")
 
 
@@ -183,7 +185,7 @@ class GrowingNetwork:
     def descend(self, gradients: Mapping[str, Tensor], share: float = 1.0) -> None:
         """A step of the optimiser, at a share of its rate."""
         self.steps += 1
-        rate = share * self.training.rate
+        rate = min(share * self.training.rate, _LARGEST_RATE)
         for name, parameter in self.parameters.items():
             gradient = gradients[name]
             if self.training.optimizer == "adam":
@@ -194,6 +196,26 @@ class GrowingNetwork:
                 parameter.sub_(mean, alpha=rate)
             else:
                 parameter.sub_(gradient, alpha=rate)
+
+    def held(self) -> Held:
+        """All that training changes, as it is now."""
+        tensors = [*self.parameters.values(), *self.module.buffers()]
+        copies = [each.detach().clone() for each in tensors]
+        moments = {name: tuple(each.clone() for each in own) for name, own in self._moments.items()}
+        return Held(copies, moments, self.steps)
+
+    @torch.no_grad()
+    def put_back(self, held: Held) -> None:
+        """Be as it was then; it may not have grown since."""
+        for tensor, copied in zip([*self.parameters.values(), *self.module.buffers()], held.tensors, strict=True):
+            tensor.copy_(copied)
+        self._moments, self.steps = held.moments, held.steps
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no weight, running statistic or average of the optimiser has become NaN or infinite."""
+        moments = [each for own in self._moments.values() for each in own]
+        return all_finite([*self.parameters.values(), *self._statistics().values(), *moments])
 
     def frozen(self) -> FrozenCopy:
         """The network as it is now."""
@@ -251,9 +273,13 @@ class GrowingNetwork:
         self._moments = {}
         for name, tensor in {**self.parameters, **self._statistics()}.items():
             _put(tensor, arrays[f"weights.{name}"], name)
+        adam = self.training.optimizer == "adam"
+        count = (
+            (2 if adam else int(self.training.momentum > 0)) if any(key.startswith("moment") for key in arrays) else 0
+        )
         for name, tensor in self.parameters.items():
             moments: list[Tensor] = []
-            while (key := f"moment{len(moments)}.{name}") in arrays:
+            for key in (f"moment{place}.{name}" for place in range(count)):
                 moments.append(torch.zeros_like(tensor))
                 _put(moments[-1], arrays[key], key)
             if moments:
@@ -312,6 +338,19 @@ class GrowingNetwork:
         if self.training.part == "head" or self.training.batch_norm == "stored" or not self._norms:
             return False
         return self.training.batch_norm == "running" or all(_is_fresh(each) for each in self._norms)
+
+
+class Held(NamedTuple):
+    """What of a network training changes."""
+
+    tensors: list[Tensor]
+    moments: dict[str, tuple[Tensor, ...]]
+    steps: int
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether none holds NaN or infinity."""
+    return all(bool(each.isfinite().all()) for each in tensors)
 
 
 class FrozenCopy:

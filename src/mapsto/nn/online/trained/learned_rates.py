@@ -66,8 +66,8 @@ class LearnedRates:
         """Go on from ``rates.NAME``. Raises `ValueError` or `LookupError` where one does not fit."""
         for name, parameter in self._network.parameters.items():
             tensor = torch.tensor(arrays[f"rates.{name}"])
-            if tensor.shape != parameter.shape:
-                raise ValueError(f"rates of {name} of shape {tuple(tensor.shape)}")
+            if (tensor.shape, tensor.dtype) != (parameter.shape, parameter.dtype) or not tensor.isfinite().all():
+                raise ValueError(f"rates of {name} of shape {tuple(tensor.shape)}, of another type, or NaN among them")
             self.tensors[name] = tensor
 
     def _constant(self, like: Tensor) -> Tensor:

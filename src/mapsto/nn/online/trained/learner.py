@@ -21,12 +21,15 @@ from mapsto.nn.online.prequential import Record
 from mapsto.nn.online.trained.forgetting import ForgettingRecord
 from mapsto.nn.online.trained.late_samples import Asked, LateSamples
 from mapsto.nn.online.trained.samples import RawSamples, packed, unpacked
-from mapsto_runtime.shown import few
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Labelled", "TrainedLearner", "Trainer"]
+
+
+_LEFT_OUT = "a mini-batch is left out: learning from it would make weights that are not finite"
 
 
 class Labelled(NamedTuple):
@@ -47,6 +50,8 @@ class Trainer:
     """Labelled events that it learns from together."""
     width: int
     """Numbers in the network's embedding."""
+    left_out: int = 0
+    """Mini-batches that were left out, since learning from them would have made weights that are not finite."""
 
     @abstractmethod
     def grow(self, classes: Sequence[str]) -> None:
@@ -58,7 +63,10 @@ class Trainer:
 
     @abstractmethod
     def learn(self, batch: Sequence[Labelled]) -> list[str]:
-        """Learn from a mini-batch; gives what it did of itself beside."""
+        """Learn from a mini-batch; gives what it did of itself beside.
+
+        One after which something would not be finite is left out: all stays as it was before it, and it is counted.
+        """
 
     def labelled(self, example: Labelled) -> tuple[Labelled, list[str]]:
         """Told of each labelled example as it comes, before its batch is full; gives it with its concept, and what it did of itself."""
@@ -108,6 +116,10 @@ class TrainedLearner(StreamLearner):
         self._met = False
         """Whether an event had features."""
         self._happened: list[tuple[int, str]] = []
+        self._columns: list[str] = []
+        """Those of the events so far while none had the concept's, for what is to be told; no part of the state."""
+        self._told = not concept
+        """Whether there is no such column to look for, or it was met."""
         self.aside = {}
 
     @property
@@ -126,7 +138,15 @@ class TrainedLearner(StreamLearner):
 
     @property
     def doubts(self) -> list[str]:
-        return many_classes(len(self._classes))
+        found = many_classes(len(self._classes))
+        if self._columns:
+            found.append(
+                f"there is no column '{short(self._concept)}' to tell the concepts, so that all events are of one; the columns are "
+                f"{few(self._columns)}"
+            )
+        if self._trainer.left_out:
+            found.append(f"{_LEFT_OUT}; lower the rates, or bring the inputs to a usual scale")
+        return found
 
     def learn(self, block: Block, answered: Answered | None = None) -> NDArray[np.float64]:
         self._happened = []
@@ -187,7 +207,11 @@ class TrainedLearner(StreamLearner):
         return list(self._happened)
 
     def tables(self) -> list[dict[str, Any]]:
-        return self._trainer.tables(tuple(self._classes))
+        found = self._trainer.tables(tuple(self._classes))
+        if self._trainer.left_out:
+            rows = [[_LEFT_OUT, self._trainer.left_out]]
+            found.append({"title": "Left out of training", "columns": ["what", "mini-batches"], "rows": rows})
+        return found
 
     # -- state
 
@@ -208,6 +232,7 @@ class TrainedLearner(StreamLearner):
             "late": self._late.values(),
             "pending_concepts": [each.concept for each in self._pending],
             "trainer": self._trainer.values(),
+            **({"left_out": self._trainer.left_out} if self._trainer.left_out else {}),
         }
 
     def restore(self, signature: EventSignature, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
@@ -226,6 +251,7 @@ class TrainedLearner(StreamLearner):
         self._late.restore(arrays, values["late"])
         self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
         self._trainer.restore(tuple(self._classes), arrays, values["trainer"])
+        self._trainer.left_out = int(values.get("left_out", 0))
 
     # -- private
 
@@ -236,7 +262,9 @@ class TrainedLearner(StreamLearner):
 
     def _without_concept(self, block: Block) -> Block:
         if self._concept not in block.x:
+            self._columns = [] if self._told else list(block.x)
             return block
+        self._told, self._columns = True, []
         return dataclasses.replace(block, x={name: x for name, x in block.x.items() if name != self._concept})
 
     def _asked(
@@ -248,10 +276,14 @@ class TrainedLearner(StreamLearner):
         except DataError:
             aside[event] = f"{few(taken)}: not what the network takes"
             return None
+        concept = str(block.x[self._concept][event]) if self._concept in block.x else ""
+        scores = self._trainer.scores(sample, None, concept)
+        if not np.isfinite(scores).all():
+            aside[event] = f"{few(taken)}: so large that the network's answer is not finite"
+            return None
         if met:
             self._met = True
-        concept = str(block.x[self._concept][event]) if self._concept in block.x else ""
-        return Asked(sample, concept, self._trainer.scores(sample, None, concept))
+        return Asked(sample, concept, scores)
 
     def _learn_one(self, event: int, asked: Asked, label: str) -> int:
         number = self._classes.get(label)
@@ -264,7 +296,10 @@ class TrainedLearner(StreamLearner):
         self._pending.append(example)
         if len(self._pending) >= self._trainer.batch:
             batch, self._pending = self._pending, []
+            before = self._trainer.left_out
             did = [*did, *self._trainer.learn(batch)]
+            if not before and self._trainer.left_out:  # told once, and counted
+                did.append(_LEFT_OUT)
         self._happened += [(event, what) for what in did]
         return number
 

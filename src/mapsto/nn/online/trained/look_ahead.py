@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mapsto.nn.online.trained.draws_of_step import draws_of
-from mapsto.nn.online.trained.growing_network import GrowingNetwork
+from mapsto.nn.online.trained.growing_network import GrowingNetwork, all_finite
 from mapsto.nn.online.trained.inner_steps import inner_points, leaves
 from mapsto.nn.online.trained.learned_rates import LearnedRates
 from mapsto.nn.online.trained.learner import Labelled, Trainer
@@ -75,15 +75,23 @@ class LookAhead(Trainer):
         draws = draws_of(network.training.seed, self._batches)
         parts = np.array_split(np.arange(len(batch)), min(fields.inner_steps, len(batch)))
         inner = [self._tensors([batch[place] for place in part.tolist()]) for part in parts]
+        fits, held, rates = True, network.held(), dict(self._rates.tensors)
         for number in range(fields.steps):
             old = self._memory.draw(fields.replay, draws)
             replayed = [Labelled(self._memory.samples[place], self._memory.labels[place]) for place in old]
             outer = self._tensors([*batch, *replayed])
             with network.learning(self._batches * fields.steps + number):
-                self._step(inner, outer)
+                fits = self._step(inner, outer)
+            if not fits:
+                break
+        self._batches += 1
+        if not (fits and network.is_finite and all_finite(self._rates.tensors.values())):
+            self.left_out += 1
+            network.put_back(held)
+            self._rates.tensors = rates
+            return []
         for each in batch:
             self._memory.add(each.sample, each.label, None, draws)
-        self._batches += 1
         return []
 
     def tables(self, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -113,7 +121,8 @@ class LookAhead(Trainer):
         inputs = self._samples.inputs([each.sample for each in examples])
         return inputs, torch.tensor([each.label for each in examples])
 
-    def _step(self, inner: Sequence[tuple[Tensor, Tensor]], outer: tuple[Tensor, Tensor]) -> None:
+    def _step(self, inner: Sequence[tuple[Tensor, Tensor]], outer: tuple[Tensor, Tensor]) -> bool:
+        """A step; False, and nothing changes, where its gradients are so large that their norm is not finite."""
         fields, network = self._fields, self._network
         start, rates = leaves(network.parameters), leaves(self._rates.tensors)
         points = inner_points(network, start, rates, inner, second_order=fields.second_order)
@@ -126,15 +135,20 @@ class LookAhead(Trainer):
         ]
         of_weights = _clipped(gradients[: len(start)], fields.clip)
         of_rates = _clipped(gradients[len(start) :], fields.clip)
+        if of_weights is None or of_rates is None:
+            return False
         with torch.no_grad():
             for name, gradient in zip(rates, of_rates, strict=True):
                 self._rates.tensors[name] = self._rates.tensors[name] - fields.rate_of_rates * gradient
             for (name, parameter), gradient in zip(network.parameters.items(), of_weights, strict=True):
                 parameter.sub_(self._rates.tensors[name].clamp(min=0) * gradient)
+        return True
 
 
-def _clipped(gradients: Sequence[Tensor], most: float) -> list[Tensor]:
-    """Gradients whose norm, over all of them, is at most `most`."""
+def _clipped(gradients: Sequence[Tensor], most: float) -> list[Tensor] | None:
+    """Gradients whose norm, over all of them, is at most `most`; None where it is not finite."""
     norm = torch.stack([each.square().sum() for each in gradients]).sum().sqrt()
+    if not norm.isfinite():
+        return None
     factor = (most / (norm + 1e-6)).clamp(max=1.0)
     return [each * factor for each in gradients]

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from mapsto.nn.online.drift import Ddm
 from mapsto.nn.online.trained.draws_of_step import draws_of
-from mapsto.nn.online.trained.growing_network import GrowingNetwork
+from mapsto.nn.online.trained.growing_network import GrowingNetwork, all_finite
 from mapsto.nn.online.trained.inner_steps import inner_points, leaves
 from mapsto.nn.online.trained.learned_rates import LearnedRates
 from mapsto.nn.online.trained.learner import Labelled, Trainer
@@ -114,6 +114,8 @@ class MetaLeader(Trainer):
     def learn(self, batch: Sequence[Labelled]) -> list[str]:
         fields, network = self._fields, self._network
         draws = draws_of(network.training.seed, self._batches)
+        held, adapted = network.held(), self._adapted
+        concepts = {name: (memory, memory.held()) for name, memory in self._concepts.items()}
         for each in batch:
             memory = self._concepts.pop(each.concept, None) or Reservoir(fields.most_bytes // fields.most_concepts)
             self._concepts[each.concept] = memory
@@ -123,8 +125,16 @@ class MetaLeader(Trainer):
         for number in range(fields.steps):
             with network.learning(self._batches * (fields.steps + 1) + number):
                 self._meta_step(draws)
-        self._adapt(draws)
+        fits = network.is_finite and self._adapt(draws)
         self._batches += 1
+        if not fits:
+            self.left_out += 1
+            network.put_back(held)
+            self._adapted = adapted
+            self._concepts = {}
+            for name, (memory, before) in concepts.items():
+                memory.put_back(before)
+                self._concepts[name] = memory
         return []
 
     def tables(self, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -161,12 +171,12 @@ class MetaLeader(Trainer):
         self._network.restore(classes, arrays, int(values["steps"]))
         self._rates.restore(arrays)
         self._adapted = {}
-        for name, parameter in self._network.parameters.items():
-            if f"adapted.{name}" in arrays:
-                tensor = torch.tensor(arrays[f"adapted.{name}"])
-                if tensor.shape != parameter.shape:
-                    raise ValueError(f"adapted {name} of shape {tuple(tensor.shape)}")
-                self._adapted[name] = tensor
+        is_adapted = any(key.startswith("adapted.") for key in arrays)
+        for name, parameter in self._network.parameters.items() if is_adapted else ():
+            tensor = torch.tensor(arrays[f"adapted.{name}"])
+            if (tensor.shape, tensor.dtype) != (parameter.shape, parameter.dtype) or not tensor.isfinite().all():
+                raise ValueError(f"adapted {name} of shape {tuple(tensor.shape)}, of another type, or NaN in it")
+            self._adapted[name] = tensor
         self._concepts = {}
         for place, (name, own) in enumerate(zip(values["concepts"], values["memories"], strict=True)):
             prefix = f"concept{place}."
@@ -204,17 +214,20 @@ class MetaLeader(Trainer):
             }
         )
 
-    def _adapt(self, draws: np.random.Generator) -> None:
-        """Adapt to the samples of the present concept, a mini-batch a step."""
+    def _adapt(self, draws: np.random.Generator) -> bool:
+        """Adapt to the samples of the present concept, a mini-batch a step; whether what comes of it is finite, else nothing changes."""
         memory, network = self._concepts.get(self._present), self._network
         if memory is None or not len(memory):
-            return
+            return True
         fields = self._fields
         inner = [self._tensors(memory, memory.draw(2 * fields.inner_batch, draws)) for _ in range(fields.inner_steps)]
         with network.learning(self._batches * (fields.steps + 1) + fields.steps):
             start = leaves(network.parameters)
             points = inner_points(network, start, self._rates.tensors, inner, second_order=False)
+        if not all_finite(points[-1].values()):
+            return False
         self._adapted = {name: tensor.detach().clone() for name, tensor in points[-1].items()}
+        return True
 
     def _tensors(self, memory: SampleMemory, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         inputs = self._samples.inputs([memory.samples[place] for place in places])

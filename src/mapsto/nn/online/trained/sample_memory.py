@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -113,6 +113,16 @@ class SampleMemory:
     def draw(self, count: int, rng: np.random.Generator) -> list[int]:
         """Places of at most so many samples, each once."""
         return rng.permutation(len(self))[:count].tolist()
+
+    def held(self) -> dict[str, Any]:
+        """All of it as it is now, for `put_back`."""
+        return {
+            name: [*cast("list[Any]", each)] if isinstance(each, list) else each for name, each in vars(self).items()
+        }
+
+    def put_back(self, held: Mapping[str, Any]) -> None:
+        """Be as it was then."""
+        vars(self).update(held)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The state."""

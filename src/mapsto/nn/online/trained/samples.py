@@ -14,7 +14,7 @@ import torch
 
 from mapsto.data.augment._apply import changed, generator_of
 from mapsto.errors import DomainError
-from mapsto.kinds import Block, Signature
+from mapsto.kinds import Block, ColumnType, Signature
 from mapsto.nn.network.preprocess import prepare
 from mapsto.nn.online.encoder import EventSamples
 from mapsto_runtime.preprocessing.images import lightened
@@ -36,10 +36,17 @@ _IMAGE = 3
 class RawSamples:
     """Events ↔ samples ↔ a network's input, by its signature; with `changes` images are changed at random when they are learnt from.
 
+    `types` are those of columns that the stream knows.
+
     Raises `DomainError` for a network that answers with something other than scores of classes or an embedding for each sample.
     """
 
-    def __init__(self, signature: Signature, changes: Sequence[Augmentation] = ()) -> None:
+    def __init__(
+        self,
+        signature: Signature,
+        changes: Sequence[Augmentation] = (),
+        types: Mapping[str, ColumnType] | None = None,
+    ) -> None:
         self._changes = tuple(changes)
         if len(signature.outputs[0].shape) > 2:
             raise DomainError(
@@ -47,7 +54,7 @@ class RawSamples:
                 where="the network",
                 hint="learn with a network that classifies",
             )
-        self._events = EventSamples(signature)
+        self._events = EventSamples(signature, types)
         self._before = signature.preprocessing
         self.padding = self._before.padding
         """Of token ids."""
