@@ -28,8 +28,9 @@ from mapsto.errors import SpecError
     ],
 )
 def test_fields_of_a_topic(fields: dict[str, Any], field: str) -> None:
+    given: dict[str, Any] = {"brokers": "host:9092", "topics": ("doors",), **fields}
     with pytest.raises(SpecError, match=re.escape("streams.kafka")) as caught:
-        streams.kafka(**{"brokers": "host:9092", "topics": ("doors",), **fields})
+        streams.kafka(**given)
     assert field in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
