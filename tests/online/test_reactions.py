@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mapsto import online, streams
+from mapsto import datasets, networks, online, streams
 from mapsto.context import Context
 from mapsto.errors import SpecError
 from mapsto.kinds import Stream
@@ -191,3 +191,18 @@ def test_a_challenger_that_cannot_learn_the_labels_is_refused_at_once() -> None:
 def test_bounds_of_the_whole_are_those_of_its_learners() -> None:
     model = online.react(stream=streams.sea(events=300, label_delay=290), learner="softmax", late=20)(None)
     assert model.values["aside"]["a label of an unknown id"] > 250
+
+
+def test_a_network_that_trains_learns_faster_for_a_while_or_begins_with_a_new_head() -> None:
+    digits = datasets.subset(data=datasets.digits(size=8), per_class=4)
+    network = networks.conv4(data=digits, width=8, blocks=2)(seed=0)
+    stream = streams.replay(data=digits, order="shuffled")
+    made = online.react(stream=stream, learner={"finetune": {"batch": 4, "replay": 4}}, reactions=["rate", "reset"])
+    learner = made(network).open()._active
+    assert learner.raise_rate(10.0)
+    assert learner.arrays()["boost"].tolist() == [10.0]
+    learner.learn(next(stream.open(size=8)))
+    assert learner.arrays()["boost"].tolist() == pytest.approx([8.1])  # two steps later
+    assert learner.reset_head()
+    scores = learner.predict(next(stream.open(size=2)))
+    assert np.ptp(scores, axis=1).max() < 1e-6

@@ -95,6 +95,14 @@ class Finetuner(Trainer):
     def network(self, classes: Sequence[str]) -> Network | None:
         return self._network.network(classes) if self._method.is_network else None
 
+    def raise_rate(self, factor: float) -> bool:
+        self._network.boost *= factor
+        return True
+
+    def reset_head(self) -> bool:
+        self._network.reset_head()
+        return True
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         memory = self._method.memory
         return {

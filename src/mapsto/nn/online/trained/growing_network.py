@@ -37,6 +37,8 @@ Part: TypeAlias = Literal["head", "lora", "all"]
 BatchNorm: TypeAlias = Literal["auto", "stored", "running"]
 _DECAYS = (0.9, 0.999)
 _EPSILON = 1e-8
+_CALMING = 0.9
+"""By how much a raised rate falls with each step."""
 _LEAST_MOMENTUM = 0.1
 """Of running statistics, as is usual."""
 _LARGEST_RATE = 1e37
@@ -106,6 +108,8 @@ class GrowingNetwork:
         self._moments: dict[str, tuple[Tensor, ...]] = {}
         self.steps = 0
         """Of the optimiser."""
+        self.boost = 1.0
+        """By how much the rate is raised at present; it falls with each step."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -185,7 +189,8 @@ class GrowingNetwork:
     def descend(self, gradients: Mapping[str, Tensor], share: float = 1.0) -> None:
         """A step of the optimiser, at a share of its rate."""
         self.steps += 1
-        rate = min(share * self.training.rate, _LARGEST_RATE)
+        rate = min(share * self.boost * self.training.rate, _LARGEST_RATE)
+        self.boost = max(1.0, _CALMING * self.boost)
         for name, parameter in self.parameters.items():
             gradient = gradients[name]
             if self.training.optimizer == "adam":
@@ -196,6 +201,14 @@ class GrowingNetwork:
                 parameter.sub_(mean, alpha=rate)
             else:
                 parameter.sub_(gradient, alpha=rate)
+
+    @torch.no_grad()
+    def reset_head(self) -> None:
+        """Let the head begin anew, at zero."""
+        for name, parameter in zip(_HEAD, (self.weight, self.bias), strict=True):
+            parameter.zero_()
+            for moment in self._moments.get(name, ()):
+                moment.zero_()
 
     def held(self) -> Held:
         """All that training changes, as it is now."""
@@ -263,6 +276,8 @@ class GrowingNetwork:
         found |= {f"weights.{name}": _array(each) for name, each in self._statistics().items()}
         for name, moments in self._moments.items():
             found |= {f"moment{place}.{name}": _array(each) for place, each in enumerate(moments)}
+        if self.boost > 1.0:
+            found["boost"] = np.array([self.boost])
         return found
 
     @torch.no_grad()
@@ -285,6 +300,9 @@ class GrowingNetwork:
             if moments:
                 self._moments[name] = tuple(moments)
         self.steps = steps
+        self.boost = float(arrays["boost"][0]) if "boost" in arrays else 1.0
+        if not 1.0 <= self.boost < float("inf"):
+            raise ValueError(f"a rate that is raised {self.boost} times")
 
     # -- private
 

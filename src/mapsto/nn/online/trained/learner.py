@@ -72,6 +72,14 @@ class Trainer:
         """Told of each labelled example as it comes, before its batch is full; gives it with its concept, and what it did of itself."""
         return example, []
 
+    def raise_rate(self, factor: float) -> bool:
+        """As of `StreamLearner.raise_rate`."""
+        return False
+
+    def reset_head(self) -> bool:
+        """As of `StreamLearner.reset_head`."""
+        return False
+
     def tables(self, classes: Sequence[str]) -> list[dict[str, Any]]:
         """Tables of its own in the report."""
         return []
@@ -183,6 +191,12 @@ class TrainedLearner(StreamLearner):
             events, numbers = np.array(learnt, np.int64).T
             answered(Answers(events, table[events], numbers))
         return table
+
+    def raise_rate(self, factor: float) -> bool:
+        return self._trainer.raise_rate(factor)
+
+    def reset_head(self) -> bool:
+        return self._trainer.reset_head()
 
     def predict(self, block: Block) -> NDArray[np.float64]:
         aside = dict(block.broken)
