@@ -66,7 +66,7 @@ class Taught:
 
     def learn(self, made: Block) -> None:
         def answered(answers: Answers) -> None:
-            for event, scores, label in zip(*answers, strict=True):
+            for event, scores, label in zip(*answers[:3], strict=True):
                 self.answers.append((self.at + int(event), scores.copy(), float(label)))
 
         table = self.live.learn(made, answered)

@@ -45,6 +45,8 @@ def test_the_shipped_recipes_are_these() -> None:
         "stream_language",
         "stream_memory",
         "stream_recommend",
+        "stream_recurring",
+        "stream_select",
         "stream_table",
         "whole",
         *COMPRESS,
@@ -175,8 +177,9 @@ def test_quick_stream_of_ratings(tmp_path: Path) -> None:
     (step,) = report["steps"]
     assert step["account"]["labels"] == 1500
     assert step["account"]["figures"]["rmse"] < step["account"]["baselines"]["mean"]
-    assert {table["title"].partition(",")[0] for table in step["account"]["tables"]} == {
+    assert {table["title"].partition(",")[0].partition(":")[0] for table in step["account"]["tables"]} == {
         "Members",
+        "Places of liked items",
         "New and known users",
         "New and known items",
         "Users and items",
@@ -279,3 +282,16 @@ def check_package(folder: Path) -> None:
     (row,) = json.loads(done.stdout)
     assert row["label"] in classes
     assert 0 < row["probability"] <= 1
+
+
+def test_quick_stream_select_spends_less_than_all_would_cost(tmp_path: Path) -> None:
+    (step,) = run("stream_select", tmp_path)["steps"]
+    account = step["account"]
+    assert account["labels"] == 3000
+    assert account["figures"]["accuracy"] > account["baselines"]["majority"]
+    assert [table["title"].partition(":")[0] for table in account["tables"]] == ["Members", "What was spent"]
+
+
+def test_quick_stream_of_recurring_concepts_recalls_one(tmp_path: Path) -> None:
+    (step,) = run("stream_recurring", tmp_path)["steps"]
+    assert any("is back: its learner recalled" in mark["what"] for mark in step["account"]["marks"])

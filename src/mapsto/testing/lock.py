@@ -41,6 +41,7 @@ _WALKED = {
     "kernels": "native/csrc",
     "learner_kernels": "native/csrc/online",
     "image_kernels": "native/csrc/images",
+    "language_kernels": "native/csrc/language",
 }
 """File of the lock → the folder that it covers."""
 

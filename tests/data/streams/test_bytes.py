@@ -32,10 +32,10 @@ def test_parts_of_files_come_one_after_another(tmp_path: Path) -> None:
     assert read(stream, [1, 6]) == b"\no"
 
 
-def test_a_range_beyond_the_end_holds_what_is_there(tmp_path: Path) -> None:
+def test_a_range_whose_end_is_open_holds_what_is_there(tmp_path: Path) -> None:
     file = tmp_path / "short"
     file.write_bytes(b"abc")
-    assert read(Bytes(files=(str(file),), ranges=((1, 100),))) == b"bc"
+    assert read(Bytes(files=(str(file),), ranges=((1, None),))) == b"bc"
 
 
 def test_a_file_that_grows_is_followed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mapsto.testing.streams import model_digest
 
 IMAGES = {"label_shift", "replay"}
 """Whose contract is on images, which need an encoder."""
-NUMBERS = {"friedman"}
+NUMBERS = {"friedman", "movielens", "tastes"}
 """Whose labels are no classes."""
 CASES = sorted({*discovery.entries("streams")} - IMAGES - NUMBERS)
 
