@@ -178,7 +178,7 @@ def test_a_word_among_numbers_moves_no_other_events_scores(tmp_path: Path) -> No
 
 
 def test_labels_that_come_late_are_learnt_by_whoever_was_asked_and_for_whom() -> None:
-    stream = streams.agrawal(events=1500, label_delay=100)
+    stream = streams.agrawal(events=700, label_delay=100)
     for fields in ({"share": 0.3, "by": "zipcode"}, {"how": "linucb"}):
         made = online.select(stream=stream, members=["softmax", "mlp", FAST], **fields)
         live = made.open(None, None, Context(seed=0))
@@ -189,7 +189,7 @@ def test_labels_that_come_late_are_learnt_by_whoever_was_asked_and_for_whom() ->
         if "by" in fields:
             assert len(learner._users) == 9
         else:  # contexts are those of the questions, and not of the labels, which have none
-            assert learner._chooser._a[:, 1:, 1:].max() > 5
+            assert learner._chooser._a[:, 1:, 1:].max() > 3
 
 
 def test_bounds_of_the_whole_are_those_of_its_members() -> None:
