@@ -323,6 +323,8 @@ def test_what_is_said_works(text: str, place: Path) -> None:
         load_recipe(words[1], settings={"encoder.configuration": None, "encoder.folder": "FOLDER"})  # the reader's own
     elif words[:2] == ["run", "compress_resnet_cifar"] and "MAPSTO_DATA" not in os.environ:
         pytest.skip("needs MAPSTO_DATA with weights/cifar10_resnet56*.th")
+    elif "stream_language" in words and "MAPSTO_DATA" not in os.environ:
+        pytest.skip("needs MAPSTO_DATA with text/language/*.txt")
     elif words[0] not in SLOW:
         (place / "mine.yaml").unlink() if words[0] == "new" else None
         mapsto(
