@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
     from mapsto.nn.online.learning import StreamLearner
 
-__all__ = ["Member", "MemberList", "OneMember", "OptionalMember", "arrays_of", "member_from", "restored", "values_of"]
+__all__ = [
+    "Member",
+    "MemberList",
+    "OneMember",
+    "OptionalMember",
+    "arrays_of",
+    "member_from",
+    "restored",
+    "under",
+    "values_of",
+]
 
 _FAMILY = "online."
 _NOTHING: Mapping[str, Any] = {}
@@ -189,7 +199,12 @@ def restored(
     if values["version"] != member.fingerprint():
         raise ValueError(f"{member.learner} was of version {values['version']}, and is of {member.fingerprint()} now")
     learner = member.made(types, task, base, common=common)
-    own = {name.removeprefix(f"{at}."): array for name, array in arrays.items() if name.startswith(f"{at}.")}
+    own = under(f"{at}.", arrays)
     signature = EventSignature.from_plain(cast("Mapping[str, Any]", values["signature"]))
     learner.restore(signature, own, cast("Mapping[str, Any]", values["values"]))
     return learner
+
+
+def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

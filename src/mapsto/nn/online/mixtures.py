@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mapsto.kinds import Task
 
-__all__ = ["Mixture", "mixture_of"]
+__all__ = ["Mixture", "mixture_of", "softmax"]
 
 _POOL_RATES = np.array([0.3, 1.0, 3.0])
 _LAST_RATE = 1.0
@@ -164,10 +164,10 @@ class _ClassMixture(_Flat):
     def shares(self, there: NDArray[np.bool_]) -> NDArray[np.float64]:
         present = np.flatnonzero(there)
         weights = np.maximum(self._state["weights"][:, present], 0.0) + 1e-300
-        pools = _softmax(_POOL_RATES[:, None] * self._state["right"][:, present])
+        pools = softmax(_POOL_RATES[:, None] * self._state["right"][:, present])
         parts = np.concatenate([weights / weights.sum(1, keepdims=True), pools])
         shares = np.zeros(len(there))
-        shares[present] = _softmax(_LAST_RATE * self._state["good"]).dot(parts)
+        shares[present] = softmax(_LAST_RATE * self._state["good"]).dot(parts)
         return shares
 
 
@@ -197,7 +197,7 @@ class _ValueMixture(_Flat):
             own, present = said[event], there[event]
             if present.any():
                 mean, scale = self._scale()
-                weights = _softmax(-_VALUE_LAST_RATE * self._state["totals"])
+                weights = softmax(-_VALUE_LAST_RATE * self._state["totals"])
                 answers[event, 0] = (weights * self._mixed(own, present)).sum() * scale + mean
                 if label == label:  # noqa: PLR0124 - NaN
                     self._learn(own, present, label)
@@ -225,7 +225,7 @@ class _ValueMixture(_Flat):
         weights = np.maximum(self._state["weights"][:, present], 0.0) + 1e-300
         parts = np.concatenate([weights / weights.sum(1, keepdims=True), self._pools(present)])
         shares = np.zeros(len(there))
-        shares[present] = (_softmax(-_VALUE_LAST_RATE * self._state["totals"])[:, None] * parts).sum(0)
+        shares[present] = (softmax(-_VALUE_LAST_RATE * self._state["totals"])[:, None] * parts).sum(0)
         return shares
 
     def _scale(self) -> tuple[float, float]:
@@ -246,10 +246,10 @@ class _ValueMixture(_Flat):
         return np.concatenate([(linear * own).sum(1), (self._pools(present) * own).sum(1)])
 
     def _pools(self, present: NDArray[np.int64]) -> NDArray[np.float64]:
-        return _softmax(-_VALUE_RATES[:, None] * self._state["losses"][:, present])
+        return softmax(-_VALUE_RATES[:, None] * self._state["losses"][:, present])
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Over the last dimension."""
     raised = np.exp(logits - np.maximum.reduce(logits, -1, keepdims=True))
     raised /= np.add.reduce(raised, -1, keepdims=True)

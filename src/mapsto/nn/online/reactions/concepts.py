@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mapsto.nn.online.kept_events import KeptEvents, block_of
+from mapsto.nn.online.members import under
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +155,7 @@ class Concepts:
         """Go on from another's state. Raises `ValueError` or `LookupError` where it does not fit together."""
         snapshots, kept = list(values["snapshots"]), list(values["kept"])
         stored = [
-            Stored(int(event), _under(f"{at}.", arrays), dict(held))
+            Stored(int(event), under(f"{at}.", arrays), dict(held))
             for at, (event, held) in enumerate([*snapshots, *(each[1:3] for each in kept)])
         ]
         self._snapshots = stored[: len(snapshots)]
@@ -162,10 +163,6 @@ class Concepts:
             int(number): _Concept(each, self._restored(each), float(gain))
             for (number, _, _, gain), each in zip(kept, stored[len(snapshots) :], strict=True)
         }
-        self._judged.restore(_under("judged.", arrays), values["judged"])
+        self._judged.restore(under("judged.", arrays), values["judged"])
         self.present, self._named = (int(each) for each in values["numbers"])
         self.history = [[int(event), int(number)] for event, number in values["history"]]
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

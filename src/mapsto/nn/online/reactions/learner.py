@@ -20,7 +20,7 @@ from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.kept_events import KeptEvents, block_of, features_of
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner
-from mapsto.nn.online.members import Member, arrays_of, restored, values_of
+from mapsto.nn.online.members import Member, arrays_of, restored, under, values_of
 from mapsto.nn.online.onnx_tabular import TabularSnapshot
 from mapsto.nn.online.prequential import Record
 from mapsto.nn.online.reactions.concepts import SNAPSHOT, Concepts, Stored
@@ -500,12 +500,12 @@ class ReactingLearner(StreamLearner):
         self._generation = {role: int(count) for role, count in values["generation"].items()}
         self._duels = {role: Duel(counts) for role, counts in values["duels"].items()}
         self._monitor.restore(state_of(values["monitor"]))
-        self._recent.restore(_under("recent.", arrays), values["recent"])
-        self._questions.restore(_under("questions.", arrays), values["questions"])
+        self._recent.restore(under("recent.", arrays), values["recent"])
+        self._questions.restore(under("questions.", arrays), values["questions"])
         for _, _, told in self._questions:
             _require_question(told)
         self._spread = [float(each) for each in values["spread"]]
-        self._concepts.restore(_under("concepts.", arrays), values["concepts"])
+        self._concepts.restore(under("concepts.", arrays), values["concepts"])
         self._seen, self._drifted = (int(each) for each in values["seen"])
         self._late.restore(values["late_ids"], arrays, int(values["given_up"]))
         self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
@@ -520,7 +520,3 @@ def _require_question(told: Any) -> None:
         raise ValueError("what was said of a question is none")
     if any(not isinstance(each, int) for each in told["generations"].values()):
         raise ValueError("who was asked a question is not known")
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

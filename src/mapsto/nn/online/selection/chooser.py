@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Chooser", "checked", "dear"]
+__all__ = ["Chooser", "checked", "worth_most"]
 
 
 class Chooser:
@@ -85,6 +85,9 @@ def checked(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
     return array.copy()
 
 
-def dear(costs: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """By how much (M,) a member has to be better than others for what it costs beyond its share of the cost of all."""
-    return np.zeros(len(costs)) if share >= 1.0 else np.maximum(costs / costs.sum() - share, 0.0)
+def worth_most(scores: NDArray[np.float64], costs: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+    """The member (M,) of the highest score, where one that costs more than its share of the cost of all has to be better by as much."""
+    dear = np.zeros(len(costs)) if share >= 1.0 else np.maximum(costs / costs.sum() - share, 0.0)
+    chosen = np.zeros(len(scores), np.bool_)
+    chosen[int((scores - dear).argmax())] = True
+    return chosen

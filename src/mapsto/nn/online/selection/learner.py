@@ -14,8 +14,8 @@ from mapsto.kinds import Block, ColumnType, EventSignature, Network, Package, Ta
 from mapsto.nn.online.kept_events import KeptEvents
 from mapsto.nn.online.late_labels import LateLabels
 from mapsto.nn.online.learning import Answered, Answers, StreamLearner
-from mapsto.nn.online.members import Member, arrays_of, restored, values_of
-from mapsto.nn.online.mixtures import mixture_of
+from mapsto.nn.online.members import Member, arrays_of, restored, under, values_of
+from mapsto.nn.online.mixtures import mixture_of, softmax
 from mapsto.nn.online.selection.context import Context, number_in
 from mapsto.nn.online.selection.linucb import CONTEXT
 from mapsto_runtime.shown import few
@@ -386,14 +386,14 @@ class SelectionLearner(StreamLearner):
         own = self._users.get(user) if user and there.any() else None
         if own is None:
             return mixed
-        weights = _softmax(_USER_RATE * self._trust)
+        weights = softmax(_USER_RATE * self._trust)
         return weights[0] * mixed + weights[1] * self._of_user(rows, there, own)
 
     @staticmethod
     def _of_user(rows: NDArray[np.float64], there: NDArray[np.bool_], own: NDArray[np.float64]) -> NDArray[np.float64]:
         """The answer of those that were right for a user."""
         present = np.flatnonzero(there)
-        return (_softmax(_USER_RATE * own[present])[:, None] * rows[present]).sum(0)
+        return (softmax(_USER_RATE * own[present])[:, None] * rows[present]).sum(0)
 
     def _judge(
         self,
@@ -494,8 +494,8 @@ class SelectionLearner(StreamLearner):
         self._classes = {name: place for place, name in enumerate(signature.classes)}
         if len(self._classes) < len(signature.classes):
             raise ValueError("a class stands there twice")
-        self._mixture.restore(_under("mixture.", arrays))
-        self._chooser.restore(_under("chooser.", arrays), cast("Mapping[str, Any]", values["chooser"]))
+        self._mixture.restore(under("mixture.", arrays))
+        self._chooser.restore(under("chooser.", arrays), cast("Mapping[str, Any]", values["chooser"]))
         self._context.restore(cast("Mapping[str, Any]", values["context"]))
         self._asked.restore({}, cast("Mapping[str, Any]", values["asked"]))
         for _, _, told in self._asked:
@@ -516,12 +516,3 @@ class SelectionLearner(StreamLearner):
             raise ValueError("of other members")
         self._late.restore(cast("list[str]", values["late_ids"]), arrays, int(values["given_up"]))
         self.aside = {str(reason): int(count) for reason, count in values["aside"].items()}
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    raised = np.exp(logits - logits.max())
-    return raised / raised.sum()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mapsto.nn.online.selection.chooser import Chooser, checked, dear
+from mapsto.nn.online.selection.chooser import Chooser, checked, worth_most
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,9 +56,7 @@ class LinUcb(Chooser):
             known = np.linalg.solve(self._a[member], np.stack([context, self._b[member]], 1))
             doubt = float(context.dot(known[:, 0]))
             scores[member] = float(context.dot(known[:, 1])) + alpha * max(doubt, 0.0) ** 0.5
-        chosen = np.zeros(self._members, np.bool_)
-        chosen[int((scores - dear(costs, self._share)).argmax())] = True
-        return chosen
+        return worth_most(scores, costs, self._share)
 
     def learn(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from mapsto.nn.online.selection.chooser import Chooser, checked, dear
+from mapsto.nn.online.selection.chooser import Chooser, checked, worth_most
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,11 +47,11 @@ class Thompson(Chooser):
         counts = self._counts(user)
         generator = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, self._draws]))
         self._draws += 1
-        return self._largest(generator.beta(1.0 + counts[0], 1.0 + counts[1]), costs)
+        return worth_most(generator.beta(1.0 + counts[0], 1.0 + counts[1]), costs, self._share)
 
     def best(self, costs: NDArray[np.float64], user: str, context: NDArray[np.float64]) -> NDArray[np.bool_]:
         right, wrong = self._counts(user)
-        return self._largest((1.0 + right) / (2.0 + right + wrong), costs)
+        return worth_most((1.0 + right) / (2.0 + right + wrong), costs, self._share)
 
     def _counts(self, user: str) -> NDArray[np.float64]:
         """Right and wrong answers (2, M) that count for a user."""
@@ -60,11 +60,6 @@ class Thompson(Chooser):
         known = self._all * np.minimum(1.0, _PRIOR / np.maximum(self._all.sum(0), 1.0))
         own = self._users.get(user)
         return known if own is None else known + own
-
-    def _largest(self, chances: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-        chosen = np.zeros(self._members, np.bool_)
-        chosen[int((chances - dear(costs, self._share)).argmax())] = True
-        return chosen
 
     def learn(
         self,
