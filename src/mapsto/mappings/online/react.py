@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from mapsto.kinds import ColumnType, Network, Package, Task
-from mapsto.nn.online.loop import Online
 from mapsto.nn.online.members import Member, OneMember, OptionalMember, member_from
+from mapsto.nn.online.of_members import OfMembers
 
 if TYPE_CHECKING:
     from mapsto.nn.online.learning import StreamLearner
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["React"]
 
 
-class React(Online):
+class React(OfMembers):
     """A learner, and what is done where its error rises.
 
     >>> from mapsto import streams
@@ -66,16 +66,9 @@ class React(Online):
     }
 
     @classmethod
-    def _standing(
-        cls, base: Network | Package | None, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task
-    ) -> StreamLearner:
-        if all(member_from(node).encodes for node in (fields["learner"], fields["challenger"]) if node is not None):
-            return super()._standing(base, fields, types, task)
-        return cls._made_of(fields, types, task, base)
-
-    @classmethod
-    def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
-        return cls._made_of(fields, types, task, None)
+    def members_of(cls, fields: Mapping[str, Any], task: Task) -> list[Member]:
+        learner = member_from(fields["learner"])
+        return [learner, learner if fields["challenger"] is None else member_from(fields["challenger"])]
 
     @classmethod
     def _made_of(
@@ -83,8 +76,7 @@ class React(Online):
     ) -> StreamLearner:
         from mapsto.nn.online.reactions.learner import ReactingLearner, Settings
 
-        member = member_from(fields["learner"])
-        challenger = member if fields["challenger"] is None else member_from(fields["challenger"])
+        member, challenger = cls.members_of(fields, task)
         return ReactingLearner(
             member,
             challenger,

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from mapsto.errors import SpecError
 from mapsto.kinds import ColumnType, Network, Package, Task
-from mapsto.nn.online.loop import Online
 from mapsto.nn.online.members import Member, MemberList, member_from
+from mapsto.nn.online.of_members import OfMembers
 
 if TYPE_CHECKING:
     from mapsto.nn.online.learning import StreamLearner
@@ -30,7 +30,7 @@ _USUAL: Mapping[Task, tuple[Any, ...]] = {
 }
 
 
-class Select(Online):
+class Select(OfMembers):
     """Learners of different cost over one stream.
 
     >>> from mapsto import streams
@@ -74,16 +74,8 @@ class Select(Online):
             )
 
     @classmethod
-    def _standing(
-        cls, base: Network | Package | None, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task
-    ) -> StreamLearner:
-        if all(member.encodes for member in _members(fields, task)):
-            return super()._standing(base, fields, types, task)
-        return cls._made_of(fields, types, task, base)
-
-    @classmethod
-    def _learner(cls, fields: Mapping[str, Any], types: Mapping[str, ColumnType], task: Task) -> StreamLearner:
-        return cls._made_of(fields, types, task, None)
+    def members_of(cls, fields: Mapping[str, Any], task: Task) -> list[Member]:
+        return [member_from(node) for node in fields["members"] or _USUAL[task]]
 
     @classmethod
     def _made_of(
@@ -94,7 +86,7 @@ class Select(Online):
         from mapsto.nn.online.selection.linucb import LinUcb
         from mapsto.nn.online.selection.thompson import Thompson
 
-        members = _members(fields, task)
+        members = cls.members_of(fields, task)
         choosers = {"mix": Halving, "thompson": Thompson, "linucb": LinUcb}
         return SelectionLearner(
             members,
@@ -109,9 +101,5 @@ class Select(Online):
 
     @classmethod
     def cost(cls, fields: Mapping[str, Any], inputs: int, classes: int) -> float:
-        members = _members(fields, "classes")
+        members = cls.members_of(fields, "classes")
         return 60.0 + float(fields["share"]) * sum(member.cost(inputs, classes) for member in members)
-
-
-def _members(fields: Mapping[str, Any], task: Task) -> list[Member]:
-    return [member_from(node) for node in fields["members"] or _USUAL[task]]
