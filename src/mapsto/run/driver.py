@@ -68,7 +68,8 @@ class Driver:
             context.seed_everything(live.step)
             metrics = self._logged(live.advance(items[live.step]))
             executor.listener.advanced(self._step, live.step, live.total, metrics)
-            self._upkeep()
+            self._save_in_time()
+            self._publish()
 
     def run_stream(self, stream: Stream, stop: StopSignals) -> None:
         """Advance over the blocks of a stream to its end, or until it is stopped."""
@@ -81,13 +82,14 @@ class Driver:
             _require_position(stream, block, before)
             if rows:
                 metrics = self._logged(rows)
+            self._publish()
             if stop.caught is None and time.monotonic() - looked < _LOOK_SECONDS:
                 continue
             executor.listener.advanced(self._step, live.step, live.total, metrics)
             executor.listener.watched(self._step, live.account)
             if self._is_stopped(stop):
                 break
-            self._upkeep()
+            self._save_in_time()
             looked = time.monotonic()
         executor.listener.advanced(self._step, live.step, live.total, metrics)
         if self._rows is not None and not self.stopped:
@@ -120,14 +122,17 @@ class Driver:
             self._executor.listener.logged(self._step, n, metrics)
         return metrics
 
-    def _upkeep(self) -> None:
-        """A checkpoint and a published result where it is time for them."""
-        if self._rows is None:
-            return
+    def _save_in_time(self) -> None:
+        """A checkpoint where it is time for one."""
         if time.monotonic() - self._saved > max(self._executor.checkpoint_seconds, 20 * self._cost):
             self.save()
+
+    def _publish(self) -> None:
+        """A published result where so many items were passed since the last one, however long they took."""
         every = self._executor.publish_every
-        if every is not None and self._live.step // every > self._published // every:
+        if self._rows is None or every is None:
+            return
+        if self._live.step // every > self._published // every:
             self._published = self._live.step
             self._executor.publish(self._step, self._live.step, self._live.result())
 
