@@ -167,15 +167,15 @@ def services(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["serving", "adapt_latency", "feedback", "service_kills"])
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ["serving", "adapt_latency", "feedback", "service_kills", "soak"])
 def test_a_benchmark_of_the_service_runs_with_small_settings(name: str, services: None) -> None:
     tree = run_benchmark(name, quick=True)
     if name == "serving":
         times = {row["side"]: row["CPU ms a request"] for row in tree["rows"] if "16 connections" in row["load"]}
         assert {"mapsto", "pure ASGI + msgspec", "FastAPI + pydantic"} <= set(times)
         assert min(times.values()) > 0
-    elif name == "service_kills":
-        assert [entry["what"] for entry in tree["targets"] if not entry["met"]] == []
+    elif name in ("service_kills", "soak"):  # of the latter what a machine lacks is not judged
+        assert [entry["what"] for entry in tree["targets"] if entry["met"] is False] == []
     else:
         assert all(entry["measured"] > 0 for entry in tree["targets"])

@@ -81,14 +81,20 @@ def load(
 
 @contextlib.contextmanager
 def mapsto(
-    package: Path, folder: Path, *options: object, name: str = "mapsto", model: str = "student"
+    package: Path,
+    folder: Path,
+    *options: object,
+    name: str = "mapsto",
+    model: str = "student",
+    state: str = "",
+    more: dict[str, str] | None = None,
 ) -> Iterator[Side]:
-    """``mapsto serve`` of a package as a user starts it: keys, metrics, a learner, a state in a folder."""
+    """``mapsto serve`` of a package as a user starts it: keys, metrics, a learner, a state in a folder or where `state` says."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "mapsto", "serve", f"{model}={package}", "--port", port, "--state"]
-    command += [folder / "state.sqlite", *options]
-    with _running(name, command, port, folder) as side:
+    command += [state or folder / "state.sqlite", *options]
+    with _running(name, command, port, folder, more) as side:
         text = _said(side, "feedback")
         found = re.search(r"for this run: (\S+)", text)
         if found is None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import FastAPI
 
@@ -24,6 +24,8 @@ from mapsto.service.tokens import Tokens
 from tests.cli.packages import linear_package
 
 __all__ = ["Answer", "InProcess", "started"]
+
+Found = TypeVar("Found")
 
 
 class Answer(NamedTuple):
@@ -47,7 +49,7 @@ class InProcess:
         self.log: list[str] = []
         self._runner = asyncio.Runner()
         handler = RequestHandler(self.service, self.routes, who, hosts=hosts)
-        self._application = RequestLog(
+        self.application = RequestLog(
             handler, models=lambda: self.service.names, active=self.service.active, write=self.log.append
         )
 
@@ -84,6 +86,23 @@ class InProcess:
         **headers: str,
     ) -> Answer:
         """An answer; ``_`` in a header's name stands for ``-``; `reading` is told when the body is read."""
+        return self.run(self.asked(path, body, key=key, method=method, reading=reading, **headers))
+
+    def run(self, work: Coroutine[Any, Any, Found]) -> Found:
+        """What comes of it, in the event loop of the service."""
+        return self._runner.run(work)
+
+    async def asked(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        method: str = "",
+        reading: Any = None,
+        **headers: str,
+    ) -> Answer:
+        """As `ask`, for those who ask many times."""
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         if key is not None:
@@ -102,7 +121,7 @@ class InProcess:
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 1),
         }
-        return self._runner.run(self._asked(scope, content, reading))
+        return await self._asked(scope, content, reading)
 
     def close(self) -> None:
         self._runner.run(self.service.closed())
@@ -120,7 +139,7 @@ class InProcess:
         async def send(message: Any) -> None:
             said.append(message)
 
-        await self._application(scope, receive, send)
+        await self.application(scope, receive, send)
         headers = {name.decode(): value.decode() for name, value in said[0]["headers"]}
         return Answer(said[0]["status"], headers, b"".join(each.get("body", b"") for each in said[1:]))
 

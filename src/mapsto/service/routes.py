@@ -79,7 +79,14 @@ _JOB = {
 
 def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> FastAPI:
     """The application behind `RequestHandler`."""
-    app = FastAPI(title="mapsto", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="mapsto",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would be made of the name that a client asked for
+    )
     app.include_router(_protocol(service, who))
     app.include_router(_learning(service, who))
     app.include_router(_watching(service, who, metrics))
