@@ -996,5 +996,5 @@ def test_two_runs_at_once_into_one_folder() -> None:
         _, err = one.communicate(timeout=300)
         assert one.returncode == 0, err.decode()
     assert json.loads(Path("both/report.json").read_text())["name"] in ("a", "b")
-    assert {path.name for path in Path("both/package").iterdir()} == {"manifest.json", "model.onnx"}
+    assert {path.name for path in Path("both/package").iterdir()} == {"manifest.json", "model.onnx", "run.py"}
     assert not list(Path("both").rglob("*.tmp"))

@@ -412,7 +412,8 @@ def test_a_learner_stays_one_that_adapts(tmp_path: Path, monkeypatch: pytest.Mon
     assert accuracy["chosen.accuracy"] > 60, "of five classes that no branch was trained with"
     assert all(target["met"] for target in report["targets"])
     manifest = json.loads((out / "package" / "manifest.json").read_text())
-    assert manifest["adaptation"] == {"learner": "learner/", "method": "centroid", "model": "adapt.onnx"}
+    rule = {"method": "centroid", "scale": manifest["adaptation"]["head"]["scale"], "distance": "euclidean"}
+    assert manifest["adaptation"] == {"learner": "learner/", "method": "centroid", "model": "adapt.onnx", "head": rule}
 
 
 def test_learners_of_other_tasks_and_too_few_classes_are_refused() -> None:

@@ -38,6 +38,7 @@ _WALKED = {
     "updates": "nn/meta/updates",
     "memory": "nn/online/memory",
     "runtimes": "nn/export/runtimes",
+    "runners": "nn/export/runners",
     "kernels": "native/csrc",
     "learner_kernels": "native/csrc/online",
     "image_kernels": "native/csrc/images",

@@ -31,7 +31,7 @@ class Best(Exported, Mapping[Network, Package]):
     can run the network, or none agrees with it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     exporters: tuple[str, ...] = ()
     """Names of this family, such as onnx and openvino; by default all whose runtime is installed."""

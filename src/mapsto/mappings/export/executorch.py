@@ -24,7 +24,7 @@ class Executorch(Exported, Mapping[Network, Package]):
     quantized in a way that ExecuTorch has no kernels for or the outputs are not finite, and `DataError` where the data does not fit it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def apply(self, value: Network, ctx: Context) -> Package:
         return packaged(self, value, ctx, executorch, where=self.name, described={"batch": 1})

@@ -36,7 +36,7 @@ class Onnx(Exported, Mapping[Network | Model, Package]):
     `DataError` where the data does not fit it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     stream: StreamSource | None = Field(
         default=None,

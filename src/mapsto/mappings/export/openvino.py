@@ -24,7 +24,7 @@ class Openvino(Exported, Mapping[Network, Package]):
     the outputs are not finite, and `DataError` where the data does not fit it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def apply(self, value: Network, ctx: Context) -> Package:
         return packaged(self, value, ctx, openvino, where=self.name)

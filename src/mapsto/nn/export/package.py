@@ -60,6 +60,7 @@ def packaged(
     Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network or the outputs are
     not finite, or the data does not fit the network.
     """
+    from mapsto.nn.export.runner import runner_files
     from mapsto.nn.network.examples import example_inputs
     from mapsto.nn.network.vocabulary import with_ids
     from mapsto.nn.profile.counts import count_macs, count_parameters
@@ -89,6 +90,7 @@ def packaged(
     if value.adaptation is not None:
         learner, manifest["adaptation"] = _learner(value)
         contents |= learner
+    contents |= runner_files(engine.NAME, signature, adapts="head" in manifest.get("adaptation", {}))
     manifest["files"] = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
     }
@@ -140,6 +142,7 @@ def put(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
 def _learner(value: Network) -> tuple[dict[str, bytes], dict[str, Any]]:
     """What lets a device adapt: ``adapt.onnx``, support → head, where the method allows it; and ``learner/`` for mapsto."""
     from mapsto.nn.export.onnx import to_adapting_onnx
+    from mapsto.nn.export.runner import head_rule
     from mapsto.nn.network.serialization import saved
 
     adaptation = value.adaptation
@@ -152,6 +155,9 @@ def _learner(value: Network) -> tuple[dict[str, bytes], dict[str, Any]]:
     if model is not None:
         files["adapt.onnx"] = model
         described["model"] = "adapt.onnx"
+    rule = head_rule(adaptation) if adaptation is not None else None
+    if rule is not None:
+        described["head"] = rule
     return files, described
 
 

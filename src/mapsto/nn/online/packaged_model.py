@@ -18,13 +18,14 @@ from mapsto.context import Context
 from mapsto.errors import DomainError, command
 from mapsto.kinds import Column, Json, Model, Network, Package, Preprocessing, Signature, Stream, TensorSpec
 from mapsto.nn.export.package import put, text_of
+from mapsto.nn.export.runner import runner_files
 from mapsto.nn.online.encoder import EMBEDDING
 from mapsto.nn.online.head import Head, RowColumn
 from mapsto.nn.online.learning import StreamLearner
 from mapsto.nn.online.onnx_head import OPSET, head_model, with_head
 from mapsto.nn.online.onnx_tabular import TabularSnapshot, snapshot_model
 from mapsto.nn.online.package_parity import events, parity
-from mapsto_runtime.runtimes.onnxruntime import MODEL, load
+from mapsto_runtime.runtimes.onnxruntime import MODEL, NAME, load
 from mapsto_runtime.shown import few
 
 __all__ = ["marked_words", "packaged_model", "require_one_source", "require_packageable", "scores_of", "size_of"]
@@ -64,7 +65,7 @@ def packaged_model(value: Model, stream: Stream | None, ctx: Context, *, samples
                 "the one that was learnt last; where labels come in runs, package a model that learnt with labels: false"
             )
     folder, model = ctx.scratch(), made.model
-    contents = {MODEL: model}
+    contents = {MODEL: model, **runner_files(NAME, signature)}
     run = load(put(contents, folder), signature=signature)
     found = parity(learner, signature, run, events(stream, signature, layout, samples), made.unit, where)
     below = size_of(value.base) if made.stands_on_base else (0, 0)
