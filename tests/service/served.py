@@ -32,6 +32,11 @@ class Served:
     folder: Path
     """Where its state is."""
 
+    @property
+    def grpc(self) -> str:
+        """The address of gRPC, where there is one."""
+        return next(line.split()[-1] for line in self.said if line.startswith("gRPC at "))
+
     def call(
         self, path: str, body: Any = None, *, key: str | None = None, method: str | None = None, headers: Any = None
     ) -> tuple[int, Any]:

@@ -47,9 +47,9 @@ def test_the_code_of_the_page_runs(
         Image.new("RGB", (40, 30), colour).save(tmp_path / f"{name}.png")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
-    with serving(tmp_path / "demo", "--learn", "none", folder=tmp_path) as served:
+    assert len(blocks) == 4
+    with serving(tmp_path / "demo", "--learn", "none", "--grpc-port", 0, folder=tmp_path) as served:
         names = {"url": served.url, "key": served.key}
         for block in blocks:
-            exec(compile(block, str(PAGE), "exec"), names)
-    assert capsys.readouterr().out.splitlines() == ["('red',) 1", "('a cup',)"]
+            exec(compile(block.replace("127.0.0.1:8081", served.grpc), str(PAGE), "exec"), names)
+    assert capsys.readouterr().out.splitlines() == ["('red',) 1", "[b'red'] 1", "('a cup',)"]

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,12 @@ def serve(
     ],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Answer over gRPC too, on this port; 0: any that is free.", show_default="off"
+        ),
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +101,7 @@ def serve(
         typer.Option(min=0, help="Seconds for which requests are still taken after SIGTERM, while readiness fails."),
     ] = 0.0,
 ) -> None:
-    """Answer over HTTP, adapt to examples, and learn from feedback.
+    """Answer over HTTP (and gRPC), adapt to examples, and learn from feedback.
 
     A key is made for this run and shown once. `curl` lines that work are printed. What is not typed is taken from the entry `serve` of the
     first run's recipe.
@@ -138,7 +145,10 @@ def serve(
     held = State(state or str(place), durability=asked.durability)
     run, key = made_for_run(SCOPES if admin else ORDINARY)
     listening = _listening(asked.host, asked.port)
-    address = f"http://{asked.host if ':' not in asked.host else f'[{asked.host}]'}:{listening.getsockname()[1]}"
+    host = asked.host if ":" not in asked.host else f"[{asked.host}]"
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    reserved = None if asked.grpc_port is None else _reserved(asked.host, asked.grpc_port)
+    grpc = "" if reserved is None else f"{host}:{reserved.getsockname()[1]}"
     settings = Settings(
         state=state or str(place),
         folder=place.with_name(f"{place.stem}-answers"),  # not among packages, nor among those of another state
@@ -153,11 +163,12 @@ def serve(
         limits=Limits(most_wait=asked.most_wait, deadline=asked.deadline),
         ending=Ending(window=asked.window),
         access=access,
+        grpc=grpc,
         run=run,
     )
 
     def started() -> None:
-        for line in _welcome(address, run.name, key, models[0]):
+        for line in _welcome(address, run.name, key, models[0], grpc):
             print_text(line)
         sys.stdout.flush()
 
@@ -166,6 +177,8 @@ def serve(
     finally:
         held.close()
         listening.close()
+        if reserved is not None:
+            reserved.close()
     print_note("ended; what was acknowledged is kept")
 
 
@@ -193,9 +206,31 @@ def _named(packages: list[str]) -> dict[str, Path]:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    opened = _bound(host, port, command("mapsto serve FOLDER --port 0"))
+    opened.listen(1024)
+    return opened
+
+
+def _reserved(host: str, port: int) -> socket.socket:
+    """A socket that holds a port, which each worker listens on by itself, as gRPC does. Raises `SpecError` where it is taken."""
+    try:
+        import_module("grpc")
+        import_module("google.protobuf")
+    except ImportError as error:
+        raise MissingExtra("grpcio", "grpc", where="--grpc-port") from error
+    again = command("mapsto serve FOLDER --grpc-port 0")
+    tried = _bound(host, port, again)  # without sharing it: another service on it is seen
+    number = tried.getsockname()[1]
+    tried.close()
+    return _bound(host, number, again, shared=True)
+
+
+def _bound(host: str, port: int, again: str, *, shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         opened.bind((host, port))
     except (socket.gaierror, UnicodeError) as error:
@@ -208,9 +243,8 @@ def _listening(host: str, port: int) -> socket.socket:
         raise SpecError(
             f"{host}:{port} cannot be listened on ({error.strerror})",
             where="mapsto serve",
-            hint=f"take another port: {command('mapsto serve FOLDER --port 0')}",
+            hint=f"take another port: {again}",
         ) from error
-    opened.listen(1024)
     return opened
 
 
@@ -221,13 +255,14 @@ _IMAGE = (
 """The body of a request for an image file, as a shell makes it."""
 
 
-def _welcome(address: str, name: str, key: str, model: ServedModel) -> list[str]:
+def _welcome(address: str, name: str, key: str, model: ServedModel, grpc: str) -> list[str]:
     """Where it is served, the key of this run, and lines for `curl`."""
     own = f"{address}/v2/models/{model.name}"
     curl = f"curl -sH 'Authorization: Bearer {key}' {own}"
     infer, label = _example(model), "LABEL"
     return [
         f"serving {model.name} at {address}, process {os.getpid()}; end with Ctrl-C",
+        *([f"gRPC at {grpc}"] if grpc else []),
         f"key '{name}', for this run: {key}",
         curl,
         f"{curl}/infer -d '{infer}'",

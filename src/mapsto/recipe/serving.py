@@ -52,6 +52,9 @@ class Serving(pydantic.BaseModel):
 
     host: str = pydantic.Field("127.0.0.1", min_length=1, description="an address")
     port: int = pydantic.Field(8080, ge=0, le=65535, description="0 to 65535; 0: any that is free")
+    grpc_port: int | None = pydantic.Field(
+        None, ge=0, le=65535, description="the port of gRPC, 0 to 65535; 0: any that is free; null: none"
+    )
     workers: int = pydantic.Field(1, ge=1, le=64, description="processes that answer, 1 to 64")
     learn: str = pydantic.Field(
         "online.ridge", pattern=r"^(none|online\.\w+)$", description="an online learner with a linear head, or none"

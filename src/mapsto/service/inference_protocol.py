@@ -28,13 +28,21 @@ if TYPE_CHECKING:
 __all__ = [
     "DATATYPES",
     "HEADER_LENGTH",
+    "MOST_VALUES",
     "Asked",
     "Given",
     "Output",
+    "as_bytes",
     "datatype_of",
     "decode",
+    "elements",
     "encode",
+    "packed",
+    "packed_texts",
+    "require_few_inputs",
+    "require_inputs",
     "tensor",
+    "wanted_outputs",
 ]
 
 HEADER_LENGTH = b"inference-header-content-length"
@@ -55,6 +63,8 @@ DATATYPES: Mapping[str, str] = {
     "BYTES": "object",
 }
 """The protocol's types and NumPy's. Of BYTES an element is a `bytes`."""
+MOST_VALUES = 1 << 26
+"""Elements that a tensor may have."""
 _NAMES = {name: datatype for datatype, name in DATATYPES.items()}
 _MOST_INPUTS = 10_000
 _LONGEST_NUMBER = 64
@@ -131,7 +141,9 @@ def datatype_of(dtype: str) -> str:
     return _NAMES.get(dtype, "BYTES")
 
 
-def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *, most_values: int = 1 << 26) -> Asked:
+def decode(
+    body: bytes | bytearray, header_length: str | bytes | None = None, *, most_values: int = MOST_VALUES
+) -> Asked:
     """The request of a body.
 
     Parameters
@@ -150,8 +162,7 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
     if header_length is not None:
         length = _length(header_length, len(body))
         text, binary = text[:length], text[length:]
-    if body.count(b'"datatype"') > _MOST_INPUTS:
-        raise Refusal(400, f"the request has more than {_MOST_INPUTS} inputs")
+    require_few_inputs(body.count(b'"datatype"'))
     try:
         request = _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -162,7 +173,7 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
     for item in request.inputs:
         parameters = item.parameters or _NONE
         size = parameters.get("binary_data_size")
-        count = _count(item, most_values)
+        count = elements(item.name, item.datatype, item.shape, most_values)
         raw = bytes(item.data)
         given: bytes | memoryview = raw
         if size is not None:
@@ -192,21 +203,16 @@ def decode(body: bytes | bytearray, header_length: str | bytes | None = None, *,
         )
     if binary is not None and place < len(binary):
         raise Refusal(400, f"{len(binary) - place} bytes of the request belong to no input")
-    if not inputs:
-        raise Refusal(400, "the request has no inputs")
-    names = [given.name for given in inputs]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise Refusal(400, f"an input is given twice: {few([short(name) for name in twice])}")
+    require_inputs(inputs)
     own = request.parameters or {}
     wanted = request.outputs
     every = own.get("binary_data_output") is True
-    as_bytes = {each.name for each in wanted or () if (each.parameters or {}).get("binary_data", every) is True}
+    in_bytes = {each.name for each in wanted or () if (each.parameters or {}).get("binary_data", every) is True}
     return Asked(
         id=request.id,
         inputs=inputs,
         outputs=None if wanted is None else [each.name for each in wanted],
-        binary=frozenset(as_bytes),
+        binary=frozenset(in_bytes),
         all_binary=every,
         parameters=own,
     )
@@ -262,6 +268,68 @@ def cells(given: Given) -> list[Any]:
     return [None if value is None else next(values) for value in found]
 
 
+def wanted_outputs(asked: Asked, outputs: Sequence[Output]) -> Sequence[Output]:
+    """Those of an answer that are asked for. Raises `Refusal` (400) where there is none of a name."""
+    if asked.outputs is None:
+        return outputs
+    known = {output.name: output for output in outputs}
+    missing = [name for name in asked.outputs if name not in known]
+    if missing:
+        raise Refusal(400, f"the model has no output {few(missing)}; its outputs are {few(list(known))}")
+    return [known[name] for name in asked.outputs]
+
+
+def require_few_inputs(count: int) -> None:
+    """Raises `Refusal` (400) for more inputs than are taken."""
+    if count > _MOST_INPUTS:
+        raise Refusal(400, f"the request has more than {_MOST_INPUTS} inputs")
+
+
+def require_inputs(inputs: Sequence[Given]) -> None:
+    """Raises `Refusal` (400) for none, and for two of one name."""
+    if not inputs:
+        raise Refusal(400, "the request has no inputs")
+    names = [given.name for given in inputs]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise Refusal(400, f"an input is given twice: {few([short(name) for name in twice])}")
+
+
+def elements(name: str, datatype: str, shape: Sequence[int], most: int = MOST_VALUES) -> int:
+    """How many elements an input's shape says. Raises `Refusal` (400) for a type or a shape that there cannot be."""
+    if datatype not in DATATYPES:
+        raise Refusal(
+            400,
+            f"input '{short(name)}' has the type '{short(datatype)}'; the types are {', '.join(DATATYPES)}",
+        )
+    if len(shape) > _MOST_DIMENSIONS or any(not 0 <= size <= most for size in shape):
+        raise Refusal(400, f"input '{short(name)}' has no possible shape: {list(shape[:10])}")
+    count = math.prod(shape)
+    if count > most:
+        raise Refusal(400, f"input '{short(name)}' has {count} elements; at most {most} are taken")
+    return count
+
+
+def packed(output: Output) -> bytes:
+    """The elements of an output as bytes, little-endian; of BYTES each behind its length in four bytes."""
+    if output.datatype != "BYTES":
+        return np.ascontiguousarray(output.array).tobytes()
+    return packed_texts(as_bytes(output))
+
+
+def packed_texts(values: Sequence[bytes]) -> bytes:
+    """Elements of BYTES, each behind its length in four bytes."""
+    parts: list[bytes] = []
+    for content in values:
+        parts += (struct.pack("<I", len(content)), content)
+    return b"".join(parts)
+
+
+def as_bytes(output: Output) -> list[bytes]:
+    """The elements of an output of type BYTES."""
+    return [value if isinstance(value, bytes) else str(value).encode() for value in output.array.ravel().tolist()]
+
+
 def encode(
     *, model: str, version: str, asked: Asked, outputs: Sequence[Output], parameters: Mapping[str, Any] | None = None
 ) -> tuple[bytes, int | None]:
@@ -277,18 +345,13 @@ def encode(
     Refusal
         400: an output is wanted that there is not.
     """
-    if asked.outputs is not None:
-        known = {output.name: output for output in outputs}
-        missing = [name for name in asked.outputs if name not in known]
-        if missing:
-            raise Refusal(400, f"the model has no output {few(missing)}; its outputs are {few(list(known))}")
-        outputs = [known[name] for name in asked.outputs]
+    outputs = wanted_outputs(asked, outputs)
     items: list[dict[str, Any]] = []
     behind: list[bytes] = []
     for output in outputs:
         item: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.array.shape)}
         if output.name in asked.binary or (asked.all_binary and asked.outputs is None):
-            content = _packed(output)
+            content = packed(output)
             item["parameters"] = {"binary_data_size": len(content)}
             behind.append(content)
         else:
@@ -311,21 +374,6 @@ def _length(header: str | bytes, size: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= size):
         raise Refusal(400, f"Inference-Header-Content-Length is '{short(text)}', and the body has {size} bytes")
     return int(text)
-
-
-def _count(item: _Tensor, most: int) -> int:
-    """How many elements the shape says."""
-    if item.datatype not in DATATYPES:
-        raise Refusal(
-            400,
-            f"input '{short(item.name)}' has the type '{short(item.datatype)}'; the types are {', '.join(DATATYPES)}",
-        )
-    if len(item.shape) > _MOST_DIMENSIONS or any(not 0 <= size <= most for size in item.shape):
-        raise Refusal(400, f"input '{short(item.name)}' has no possible shape: {item.shape[:10]}")
-    count = math.prod(item.shape)
-    if count > most:
-        raise Refusal(400, f"input '{short(item.name)}' has {count} elements; at most {most} are taken")
-    return count
 
 
 def _numbers(data: Any, given: Given, dtype: str, name: str) -> NDArray[Any]:
@@ -412,16 +460,6 @@ def _unpacked(data: memoryview, count: int, name: str) -> list[bytes]:
     if place != len(data) or len(found) != count:
         raise Refusal(400, f"input '{name}' holds {len(found)} whole elements of BYTES, and its shape says {count}")
     return found
-
-
-def _packed(output: Output) -> bytes:
-    if output.datatype != "BYTES":
-        return np.ascontiguousarray(output.array).tobytes()
-    parts: list[bytes] = []
-    for value in output.array.ravel().tolist():
-        content = value if isinstance(value, bytes) else str(value).encode()
-        parts += (struct.pack("<I", len(content)), content)
-    return b"".join(parts)
 
 
 def _plain(output: Output) -> list[Any]:

@@ -71,27 +71,47 @@ class Overload:
         data
             All that a connection has had since the last request. What is not a whole request for a model goes on.
         """
+        if self._has_room():
+            return None
+        key = _key_of(data)
+        if key is not None and not self._has_share(key):
+            self._refused()
+            last = _is_last(data)
+            return random.choice(_LAST if last else _ANSWERS), last
+        self._sum += 1
+        return None
+
+    def admits(self, key: bytes) -> bool:
+        """Whether a request goes on that came another way; `key` is what says who sends it."""
+        if self._has_room():
+            return True
+        if not self._has_share(key):
+            return False
+        self._sum += 1
+        return True
+
+    # -- private
+
+    def _has_room(self) -> bool:
+        """Whether a request goes on, whoever sends it; then it is counted."""
         if self._began is None:
             self._began = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._taken)
         if not self._full and self._sum < self._room:
             self._sum += 1
-            return None
+            return True
         self._full = True
-        key = _key_of(data)
-        if key is not None:
-            name = self._name_of(key) if key else ""
-            taken = self._by_name[name]
-            share = self._room / max(self._names, len(self._by_name))
-            if self._sum >= (2 * self._room if taken < share else self._room):
-                self._refused()
-                last = _is_last(data)
-                return random.choice(_LAST if last else _ANSWERS), last
-            self._by_name[name] = taken + 1
-        self._sum += 1
-        return None
+        return False
 
-    # -- private
+    def _has_share(self, key: bytes) -> bool:
+        """Whether who sends `key` may still ask in this round."""
+        name = self._name_of(key) if key else ""
+        taken = self._by_name[name]
+        share = self._room / max(self._names, len(self._by_name))
+        if self._sum >= (2 * self._room if taken < share else self._room):
+            return False
+        self._by_name[name] = taken + 1
+        return True
 
     def _taken(self) -> None:
         """Once all that came is taken; what is called soon from here comes after its work."""

@@ -37,6 +37,7 @@ __all__ = [
     "Who",
     "read_body",
     "refused",
+    "say_failed",
 ]
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -92,7 +93,7 @@ class RequestHandler:
             try:
                 await self._behind(scope, receive, send)
             except Exception as error:  # which has been answered with 500
-                _note(error)
+                say_failed(error)
             return
         began = time.perf_counter()
         name, version, status, reason = "", "", 500, ""
@@ -141,7 +142,7 @@ class RequestHandler:
             status = 503
             await refused(send, Refusal(503, error.what, retry_after=5.0))
         except Exception as error:
-            _note(error)
+            say_failed(error)
             if status != 200:
                 await refused(send, Refusal(500, FAILED))
         finally:
@@ -149,7 +150,7 @@ class RequestHandler:
             self._observe("infer" if infers else "feedback", name, version, status, seconds, reason)
 
 
-def _note(error: Exception) -> None:
+def say_failed(error: Exception) -> None:
     """Say where the service failed, and not on what: the text of an exception may hold what a client sent."""
     if os.environ.get("MAPSTO_DEBUG"):
         raise error

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from mapsto.service.request_handler import CALLER, Application, Receive, Scope, Send
 
-__all__ = ["RequestLog"]
+__all__ = ["RequestLog", "line"]
 
 _ACTIONS = frozenset(
     ("adapt", "feedback", "infer", "jobs", "learner", "live", "metrics", "promote", "ready", "rollback", "versions")
@@ -80,14 +80,27 @@ class RequestLog:
             asked = parts[5] if len(parts) > 5 and parts[4] == "versions" else ""
             version = asked or self._active(model)
         action = parts[4] if len(parts) == 6 and parts[4] == "jobs" else parts[-1]
-        row = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "key": caller,
-            "method": scope["method"] if len(scope["method"]) < 8 else "",
-            "action": action if action in _ACTIONS else "",
-            "model": model,
-            "version": version,
-            "status": status,
-            "ms": round(seconds * 1000, 3),
-        }
-        return json.dumps(row) + "\n"
+        return line(
+            caller=caller,
+            method=scope["method"] if len(scope["method"]) < 8 else "",
+            action=action if action in _ACTIONS else "",
+            model=model,
+            version=version,
+            status=status,
+            seconds=seconds,
+        )
+
+
+def line(*, caller: str | None, method: str, action: str, model: str, version: str, status: int, seconds: float) -> str:
+    """The line of a request, which holds no text of its client's."""
+    row = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "key": caller,
+        "method": method,
+        "action": action,
+        "model": model,
+        "version": version,
+        "status": status,
+        "ms": round(seconds * 1000, 3),
+    }
+    return json.dumps(row) + "\n"

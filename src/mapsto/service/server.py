@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import uvicorn
 
@@ -23,7 +24,7 @@ from mapsto.service.overload import Overload
 from mapsto.service.request_handler import Application
 from mapsto.service.service import Service
 
-__all__ = ["Ending", "serve"]
+__all__ = ["Beside", "Ending", "serve"]
 
 _POLL_SECONDS = 0.25
 """Between two looks at what changed in the state."""
@@ -37,6 +38,18 @@ class Ending:
     """Seconds for which it still takes requests while readiness fails."""
     most: float = 30.0
     """Seconds that what was begun may still take."""
+
+
+class Beside(Protocol):
+    """Another server of the same service in the same event loop."""
+
+    async def start(self) -> object:
+        """Take requests."""
+        ...
+
+    async def stop(self, most: float) -> None:
+        """Take none any more, and wait for those that were begun, so many seconds at most."""
+        ...
 
 
 class _Server(uvicorn.Server):
@@ -57,11 +70,13 @@ async def serve(
     overload: Overload | None = None,
     closed: Callable[[int], None] = lambda status: None,
     started: Callable[[], None] = lambda: None,
+    beside: Sequence[Beside] = (),
     supervisor: int | None = None,
 ) -> None:
     """Answer until a signal says to end, or the supervisor has ended, by default the process that started this one.
 
-    `overload` refuses requests unread; `closed` is told of the status of each that breaks the limits of a connection.
+    `overload` refuses requests unread; `closed` is told of the status of each that breaks the limits of a connection. What answers `beside`
+    HTTP starts and stops with it.
     """
     config = uvicorn.Config(
         application,
@@ -86,6 +101,8 @@ async def serve(
     while not server.started and not work.done():
         await asyncio.sleep(0.01)
     if not work.done():
+        for each in beside:
+            await each.start()
         started()
     waiting = asyncio.ensure_future(ended.wait())
     await asyncio.wait([work, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -94,7 +111,7 @@ async def serve(
     if not work.done():
         await asyncio.sleep(ending.window)
         server.should_exit = True
-    await work
+    await asyncio.gather(work, *(each.stop(ending.most) for each in beside))
     polling.cancel()
     watching.cancel()
     await service.closed()

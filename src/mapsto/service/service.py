@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -34,7 +35,7 @@ from mapsto_runtime.shown import few, short
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Feedback", "Limits", "Service"]
+__all__ = ["Answered", "EXTENSIONS", "Feedback", "Limits", "Service"]
 
 EXTENSIONS = ("binary_tensor_data", "model_versions", "mapsto_adapt", "mapsto_feedback")
 _MOST_CLASSES = 1000
@@ -74,6 +75,15 @@ class Limits:
     kept: int = 10_000
     """Answers that are kept for their labels, a worker and model."""
     kept_seconds: float = 3600.0
+
+
+class Answered(NamedTuple):
+    """What a version answers to a request."""
+
+    version: str
+    outputs: Sequence[Output]
+    """All that there are."""
+    parameters: dict[str, Any]
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,10 +255,19 @@ class Service:
 
     async def infer(self, name: str, version: str, asked: Asked, caller: Caller) -> tuple[bytes, int | None]:
         """The body of an answer, and its JSON's length where bytes follow."""
+        found = await self.answer(name, version, asked, caller)
+        return encode(
+            model=name, version=found.version, asked=asked, outputs=found.outputs, parameters=found.parameters
+        )
+
+    async def answer(
+        self, name: str, version: str, asked: Asked, caller: Caller, *, seconds: float = math.inf
+    ) -> Answered:
+        """What a version answers; `seconds` are those after which nobody waits for it."""
         served = self._served(name)
         model = served.model
         chosen, head = self._head(served, version, caller)
-        deadline = time.perf_counter() + self._deadline(asked)
+        deadline = time.perf_counter() + min(self._deadline(asked), seconds)
         samples = model.samples(asked.inputs) if not model.reads_slowly(asked.inputs) else None
         if samples is None:
             samples = await asyncio.get_running_loop().run_in_executor(self._reading, model.samples, asked.inputs)
@@ -261,7 +280,7 @@ class Service:
         if served.kept is not None and rows is not None:
             best = outputs[0].array.argmax(1).tolist() if len(outputs) > 1 else [-1] * len(rows)
             parameters["request_id"] = served.kept.keep(rows, version=chosen, tenant=caller.tenant, answers=best)
-        return encode(model=name, version=chosen, asked=asked, outputs=outputs, parameters=parameters)
+        return Answered(chosen, outputs, parameters)
 
     async def adapt(self, name: str, asked: Asked, caller: Caller) -> dict[str, Any]:
         """A version from a support set: the inputs, and the label of each as the input ``label``; or a ``job`` that makes it.

@@ -72,6 +72,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     ending: Ending = field(default_factory=Ending)
     access: AccessSettings = field(default_factory=AccessSettings)
+    grpc: str = ""
+    """The address that gRPC is answered on, such as ``127.0.0.1:8081``; empty: on none."""
     run: RunKey | None = None
     """A key that is valid as long as this service runs."""
 
@@ -133,6 +135,7 @@ class Supervisor:
                 "limits": asdict(settings.limits),
                 "ending": asdict(settings.ending),
                 "access": asdict(settings.access),
+                "grpc": settings.grpc,
                 "run": None if settings.run is None else asdict(settings.run),
                 "listening": listening.fileno(),
                 "ready": self._tells,

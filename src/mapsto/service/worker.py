@@ -25,7 +25,7 @@ from mapsto.service.request_handler import Application, RequestHandler
 from mapsto.service.request_log import RequestLog
 from mapsto.service.routes import application
 from mapsto.service.served_model import ServedModel
-from mapsto.service.server import Ending, serve
+from mapsto.service.server import Beside, Ending, serve
 from mapsto.service.service import Limits, Service
 from mapsto.service.state import State
 from mapsto.service.writer import RemoteWriter
@@ -82,6 +82,15 @@ def main() -> None:
     handler: Application = RequestHandler(service, behind, who, metrics.request, hosts)
     if access.log:
         handler = RequestLog(handler, models=lambda: service.names, active=service.active)
+    overload = Overload(limits.most_wait, callers.name_of, metrics.refused_unread)
+    beside: list[Beside] = []
+    if settings["grpc"]:
+        from mapsto.service.grpc_server import GrpcServer
+
+        write = sys.stderr.write if access.log else None
+        beside.append(
+            GrpcServer(service, who, settings["grpc"], observe=metrics.request, overload=overload, write=write)
+        )
     gc.collect()
     gc.freeze()  # what was loaded stays, and need not be looked through again and again
     gc.set_threshold(10_000)
@@ -90,9 +99,10 @@ def main() -> None:
         handler,
         [listening],
         ending=Ending(**settings["ending"]),
-        overload=Overload(limits.most_wait, callers.name_of, metrics.refused_unread),
+        overload=overload,
         closed=metrics.closed,
         started=started,
+        beside=beside,
         supervisor=settings["supervisor"],
     )
     uvloop.run(work)
