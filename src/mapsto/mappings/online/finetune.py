@@ -72,7 +72,7 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
     """Of SGD."""
     alpha: float | None = Field(default=None, ge=0)
     """Weight of what keeps the old: kept scores (der, derpp), the earlier network's answers (lwf), the penalty (ewc); by default the
-    method's own: 0.1, 1 and 100."""
+    method's own: 0.5, 1 and 100."""
     beta: float = Field(default=1.0, ge=0)
     """Weight of replayed labels in derpp; 0.5 to 1 in its paper."""
     consolidate: int = Field(default=1000, ge=1)
@@ -94,6 +94,7 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
         default=1000, ge=1, description="Not used here: the network's own preprocessing says what words become."
     )
 
+    version: ClassVar[int] = 2
     uses_torch: ClassVar[bool] = True
     encodes: ClassVar[bool] = False
     contract: ClassVar[dict[str, Any]] = {
@@ -135,11 +136,12 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
         training = Training(
             **{name: fields[name] for name in ("part", "rank", "optimizer", "rate", "momentum", "batch_norm", "seed")}
         )
-        growing = GrowingNetwork(network, training, where="online.finetune")
+        kind = method_of(fields["method"])
+        growing = GrowingNetwork(network, training, where="online.finetune", later=kind.later)
         settings = MethodFields(
             most_bytes=int(fields["memory"] * 1e6),
             **{name: fields[name] for name in ("replay", "alpha", "beta", "consolidate", "passes", "seed")},
         )
-        method = method_of(fields["method"])(growing, samples, settings)
+        method = kind(growing, samples, settings)
         trainer = Finetuner(growing, method, **{name: fields[name] for name in ("batch", "steps", "consolidate")})
         return TrainedLearner(trainer, samples, most_late=int(fields["late"]))

@@ -2,7 +2,9 @@
 
 ``L = (n CE over batch + m α ‖h(x′) − z′‖² / classes) / (n + m)`` with z′ the logits from when x′ was learnt, n samples in the mini-batch
 and m replayed ones; where these are as many it is half of the paper's (Buzzega et al., "Dark Experience for General Continual Learning: a
-Strong, Simple Baseline", 2020). A class that came later had a row of zeros then, so its z′ is 0.
+Strong, Simple Baseline", 2020). There the head has a row for every class from the start, which learns before its class comes that nothing
+is of it, and z′ holds its score. Here one row does so for all classes that have not come yet: they begin as its copies, and z′ of a class
+that came later is its score.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ __all__ = ["Der"]
 class Der(Method):
     """Replay of scores."""
 
-    alpha = 0.1
+    alpha = 0.5
+    later = True
     policy = Reservoir
     keeps_scores = True
 
@@ -41,9 +44,10 @@ class Der(Method):
         return (batch * new + replayed * old) / (batch + replayed)
 
     def distance(self, logits: Tensor, places: Sequence[int]) -> Tensor:
-        """Mean square by which logits (n, classes) differ from those that are kept."""
+        """Mean square by which logits (n, classes and later ones) differ from those that are kept."""
         kept = cast("SampleMemory", self.memory).scores
         table = np.zeros(tuple(logits.shape), np.float32)
         for row, place in enumerate(places):
-            table[row, : len(kept[place])] = kept[place]
+            table[row] = kept[place][-1]
+            table[row, : len(kept[place]) - 1] = kept[place][:-1]
         return (logits - torch.tensor(table)).square().mean()

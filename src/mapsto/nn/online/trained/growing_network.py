@@ -1,6 +1,7 @@
 """A network that trains on a stream: all of it, adapters (LoRA) or the head alone, with a head that has a row for each class so far.
 
-A class that the network's own head knows brings its row from there; any other begins at zero, or with a row of a meta-trained head.
+A class that the network's own head knows brings its row from there; any other begins at zero, with a row of a meta-trained head, or, for
+methods that ask for it, as the row of later classes: one more row that learns as if it were a class that never comes.
 SGD and Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015) keep their averages here, so that they are part of the
 state.
 """
@@ -44,6 +45,7 @@ _LEAST_MOMENTUM = 0.1
 _LARGEST_RATE = 1e37
 """Of float32, with Adam's first correction of ten times."""
 _HEAD = ("head.weight", "head.bias")
+_LATER = ("later.weight", "later.bias")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class GrowingNetwork:
         How it trains.
     where
         Who asks, for errors.
+    later
+        Whether it has a row of later classes.
 
     Raises
     ------
@@ -80,7 +84,7 @@ class GrowingNetwork:
         The network is quantized, has no place for a head, or no layer that can have adapters.
     """
 
-    def __init__(self, base: Network, training: Training, *, where: str) -> None:
+    def __init__(self, base: Network, training: Training, *, where: str, later: bool = False) -> None:
         self._base, self.training = base, training
         self.module = base.module()
         if is_quantized(self.module):
@@ -104,6 +108,9 @@ class GrowingNetwork:
         """Whether batch norms take each mini-batch's statistics in training, and keep their averages for answers."""
         self.weight = nn.Parameter(torch.zeros(0, self.width))
         self.bias = nn.Parameter(torch.zeros(0))
+        shapes = ((1, self.width), (1,)) if later else ()
+        self._later = {name: nn.Parameter(torch.zeros(shape)) for name, shape in zip(_LATER, shapes, strict=False)}
+        """The row of later classes, where there is one."""
         self._names: tuple[str, ...] = ()
         self._moments: dict[str, tuple[Tensor, ...]] = {}
         self.steps = 0
@@ -114,7 +121,7 @@ class GrowingNetwork:
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by name."""
-        return {**self._body, _HEAD[0]: self.weight, _HEAD[1]: self.bias}
+        return {**self._body, _HEAD[0]: self.weight, _HEAD[1]: self.bias, **self._later}
 
     @property
     def classes(self) -> int:
@@ -132,9 +139,13 @@ class GrowingNetwork:
             weight = torch.cat([self.weight, torch.stack([row for row, _ in rows])])
             bias = torch.cat([self.bias, torch.stack([each for _, each in rows])])
         self.weight, self.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
-        for name, parameter in zip(_HEAD, (self.weight, self.bias), strict=True):
+        for name, parameter, later in zip(_HEAD, (self.weight, self.bias), _LATER, strict=True):
             if name in self._moments:
-                self._moments[name] = tuple(_padded(each, parameter) for each in self._moments[name])
+                of_later = self._moments.get(later, ())
+                self._moments[name] = tuple(
+                    _padded(each, parameter, of_later[place] if of_later else None)
+                    for place, each in enumerate(self._moments[name])
+                )
 
     def features(self, inputs: Tensor) -> Tensor:
         """Embeddings (N, D), as `answering` or `learning` has it."""
@@ -143,6 +154,11 @@ class GrowingNetwork:
     def logits(self, features: Tensor) -> Tensor:
         """Scores (N, classes) of embeddings."""
         return nn.functional.linear(features, self.weight, self.bias)
+
+    def logits_and_later(self, features: Tensor) -> Tensor:
+        """Scores (N, classes + 1) of embeddings, the last that of any later class."""
+        weight, bias = (self._later[name] for name in _LATER)
+        return nn.functional.linear(features, torch.cat([self.weight, weight]), torch.cat([self.bias, bias]))
 
     def logits_with(self, point: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Scores (N, classes) with other values for what is trained."""
@@ -205,7 +221,7 @@ class GrowingNetwork:
     @torch.no_grad()
     def reset_head(self) -> None:
         """Let the head begin anew, at zero."""
-        for name, parameter in zip(_HEAD, (self.weight, self.bias), strict=True):
+        for name, parameter in [*zip(_HEAD, (self.weight, self.bias), strict=True), *self._later.items()]:
             parameter.zero_()
             for moment in self._moments.get(name, ()):
                 moment.zero_()
@@ -307,11 +323,15 @@ class GrowingNetwork:
     # -- private
 
     def _row(self, name: str, place: int) -> tuple[Tensor, Tensor]:
-        """What a class begins with: its own row; of a meta-trained head, whose rows stand for any class, the next one; else zeros."""
+        """What a class begins with: its own row; of a meta-trained head, whose rows stand for any class, the next one; else that of later
+        classes, or zeros.
+        """
         if name in self._own:
             return self._own[name]
         if self._base.adaptation is not None and self._own:
             return list(self._own.values())[place % len(self._own)]
+        if self._later:
+            return self._later[_LATER[0]][0], self._later[_LATER[1]][0]
         return torch.zeros(self.width), torch.zeros(())
 
     def _statistics(self) -> dict[str, Tensor]:
@@ -437,8 +457,8 @@ def _count(norm: nn.modules.batchnorm._BatchNorm) -> None:
         norm.momentum = max(_LEAST_MOMENTUM, 1.0 / (int(norm.num_batches_tracked) + 1))
 
 
-def _padded(moment: Tensor, like: Tensor) -> Tensor:
-    filled = torch.zeros_like(like)
+def _padded(moment: Tensor, like: Tensor, new: Tensor | None) -> Tensor:
+    filled = torch.zeros_like(like) if new is None else new.expand_as(like).clone()
     filled[: len(moment)] = moment
     return filled.detach()
 

@@ -60,7 +60,7 @@ class Step:
     batch: Sequence[Labelled]
     draws: np.random.Generator
     logits: Tensor | None = None
-    """(N, classes) of the mini-batch, once the loss is known."""
+    """(N, classes) of the mini-batch, and of later classes where the method has these, once the loss is known."""
 
 
 class Method:
@@ -82,6 +82,8 @@ class Method:
     """How its memory is kept; None without one."""
     keeps_scores: ClassVar[bool] = False
     """Whether its memory holds the scores of samples."""
+    later: ClassVar[bool] = False
+    """Whether the network learns a row of later classes, whose score is the last of what `logits` gives."""
     consolidates: ClassVar[bool] = False
     """Whether it does something where a part of the stream ends: where new classes come, and every so many labelled events."""
     trains: ClassVar[bool] = True
@@ -97,7 +99,7 @@ class Method:
 
     def loss(self, step: Step) -> Tensor:
         """What a step minimises; it sets the step's logits."""
-        step.logits = self.network.logits(self.network.features(step.inputs))
+        step.logits = self.logits(self.network.features(step.inputs))
         return cross_entropy(step.logits, step.labels)
 
     def gradients(self, step: Step) -> dict[str, Tensor]:
@@ -138,6 +140,10 @@ class Method:
 
     # -- for methods
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores of embeddings in training."""
+        return self.network.logits_and_later(features) if self.later else self.network.logits(features)
+
     def replayed(self, draws: np.random.Generator) -> list[int]:
         """Places in the memory that are drawn for a step; none while it is empty."""
         return [] if self.memory is None else self.memory.draw(self.fields.replay, draws)
@@ -156,7 +162,7 @@ class Method:
     def together(self, *inputs: Tensor) -> list[Tensor]:
         """The logits of several inputs, made in one pass, so that batch norms see all of them; empty ones cost nothing."""
         features = self.network.features(_joined([each for each in inputs if len(each)], self.samples))
-        return list(self.network.logits(features).split([len(each) for each in inputs]))
+        return list(self.logits(features).split([len(each) for each in inputs]))
 
 
 def _joined(inputs: Sequence[Tensor], samples: RawSamples) -> Tensor:
