@@ -57,8 +57,8 @@ RATES: dict[str, tuple[str, Sequence[float]]] = {
     "follow_the_meta_leader": ("inner_rate", (0.03, 0.1)),
     "finetune, replay": ("rate", (1e-3, 3e-3)),
 }
-META_STEPS = {"maml": 200, "metasgd": 300}
-"""Of meta-training, at about the work of the supervised training or less."""
+META_STEPS = {"maml": 600, "metasgd": 600}
+"""Of meta-training, at about the work of the supervised training."""
 HINDSIGHT = "fixed in hindsight"
 Images = NDArray[np.uint8]
 

@@ -311,6 +311,11 @@ def test_options_and_mappings_in_hints_are_there() -> None:
 SLOW = ("serve", "adapt", "bench", "lock")
 
 
+def takes_long(words: list[str]) -> bool:
+    """Whether a command serves, trains or loads a real encoder of texts."""
+    return words[0] in SLOW or "--text" in words
+
+
 @pytest.mark.parametrize("text", SAID)
 def test_what_is_said_works(text: str, place: Path) -> None:
     words = words_of(text)
@@ -325,7 +330,7 @@ def test_what_is_said_works(text: str, place: Path) -> None:
         pytest.skip("needs MAPSTO_DATA with weights/cifar10_resnet56*.th")
     elif "stream_language" in words and "MAPSTO_DATA" not in os.environ:
         pytest.skip("needs MAPSTO_DATA with text/language/*.txt")
-    elif words[0] not in SLOW:
+    elif not takes_long(words):
         (place / "mine.yaml").unlink() if words[0] == "new" else None
         mapsto(
             *words,
@@ -336,7 +341,9 @@ def test_what_is_said_works(text: str, place: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [text for text in SAID if shlex.split(text)[1] in ("run", "compress", *SLOW)])
+@pytest.mark.parametrize(
+    "text", [text for text in SAID if shlex.split(text)[1] in ("run", "compress") or takes_long(shlex.split(text)[1:])]
+)
 def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the recipes' quick settings, and a benchmark's; the lock of this checkout is compared, and not written."""
     words = words_of(text)

