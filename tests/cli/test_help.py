@@ -255,6 +255,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mapsto("stream", "book.txt", "--learner", "online.language", code=0)
         mapsto("stream", "u.data", "--target", "rating", "--learner", "online.recommend", code=0)
         mapsto("keys", "make", "runs/demo", "--name", "phone", code=0)
+        mapsto("package", "make-key", "KEY.pem", code=0)
         _promoted(folder / "runs" / "demo" / "package")
         mapsto("state", "backup", "runs/demo", "--out", "sunday.sqlite", code=0)
         given = ("--text", "text", "--target", "intent", "--minutes", 0)
@@ -263,6 +264,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(folder / "runs" / "adapted", folder / "runs" / name)
     for name in ("short", "meta_protonet", "photos", "vgg_cifar"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
+    mapsto("package", "sign", folder / "runs" / "demo", "--key", folder / "KEY.pem", code=0)
     return folder
 
 
@@ -332,6 +334,8 @@ def test_what_is_said_works(text: str, place: Path) -> None:
         pytest.skip("needs MAPSTO_DATA with text/language/*.txt")
     elif not takes_long(words):
         (place / "mine.yaml").unlink() if words[0] == "new" else None
+        (place / "KEY.pem").rename("kept.pem") if words[1:2] == ["make-key"] else None
+        (place / "KEY.pub.pem").rename("kept.pub.pem") if words[1:2] == ["make-key"] else None
         mapsto(
             *words,
             *(["--plan"] if words[0] in ("run", "compress") and "--plan" not in words else []),

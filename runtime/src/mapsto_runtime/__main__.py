@@ -18,6 +18,7 @@ from mapsto_runtime.answer_rows import given_input, line, package_folder, rows
 from mapsto_runtime.errors import MapstoError, is_environment_error, trouble
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.shown import shown
+from mapsto_runtime.signed_package import Trust
 
 __all__ = ["main"]
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point: answers on standard output, notes and errors on standard error, and an exit code."""
     given = _parser().parse_args(arguments)
     try:
-        code = _predict(given.package, given.files, top=given.top, as_json=given.json)
+        trust = Trust.of(given.trusted_key, given.unsigned)
+        code = _predict(given.package, given.files, top=given.top, as_json=given.json, trust=trust)
     except MapstoError as error:
         _say(f"error: {error}")
         code = error.exit_code
@@ -46,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _predict(package: Path, files: Sequence[str], *, top: int, as_json: bool) -> int:
-    predictor = Predictor(package_folder(package))
+def _predict(package: Path, files: Sequence[str], *, top: int, as_json: bool, trust: Trust) -> int:
+    predictor = Predictor(package_folder(package), trust=trust)
+    if predictor.verified.note:
+        _say(predictor.verified.note)
     found: list[tuple[str, dict[str, Any]]] = []
     errors: list[MapstoError] = []
     for name in files:
@@ -83,6 +87,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--top", type=_from_one, default=3, help="how many classes to show (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument(
+        "--trusted-key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="load packages that are signed with this public key (PEM) alone; give several for several (default: $MAPSTO_TRUSTED_KEYS)",
+    )
+    parser.add_argument(
+        "--unsigned",
+        choices=("warn", "refuse"),
+        default="",
+        help="what becomes of packages that are not signed (default: $MAPSTO_UNSIGNED; refuse where a key is trusted)",
+    )
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 

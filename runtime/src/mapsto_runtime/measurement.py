@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto_runtime import runtimes
 from mapsto_runtime.errors import MapstoError
-from mapsto_runtime.manifest import Manifest, read_manifest
+from mapsto_runtime.manifest import Manifest
+from mapsto_runtime.signed_package import Trust, verified
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,8 @@ def measured(folder: Path, *, threads: Sequence[int] = (1,), seconds: float = 1.
         system does not tell; and for each number of threads ``p50_ms``, ``p95_ms``, ``p99_ms``, ``mean_ms``, ``std_ms``, ``calls``,
         ``batch`` and ``samples_per_s``.
     """
-    checked = read_manifest(folder)
+    package = verified(folder, Trust.of())
+    checked = package.manifest()
     importlib.import_module(_MODULES.get(checked.runtime, checked.runtime))
     one = samples_of(checked, 1)
     gc.collect()

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mapsto_runtime import runtimes
 from mapsto_runtime.errors import DataError, DomainError, MapstoError, MissingExtra, StoreError, command
-from mapsto_runtime.manifest import FORMAT, read_manifest
+from mapsto_runtime.manifest import FORMAT
 from mapsto_runtime.preprocessing import Input, name_of, read, read_input
 from mapsto_runtime.preprocessing.arrays import require_ids
 from mapsto_runtime.preprocessing.texts import Text, by_length, encodings, joined
 from mapsto_runtime.preprocessing.words import Span, first_tokens, spans_of, words_of
 from mapsto_runtime.runtimes import Run
 from mapsto_runtime.runtimes.onnxruntime import session
+from mapsto_runtime.signed_package import Trust, verified
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,20 +77,23 @@ class Predictor:
         Holds ``manifest.json`` and the files it names.
     threads
         Threads of the runtime's pool.
+    trust
+        Whose packages are loaded; as the environment says, where None is given.
 
     Raises
     ------
     StoreError
         The manifest or a file is missing or unreadable, or the package is of a later format.
     TrustError
-        A file's content is not what the manifest says.
+        A file's content is not what the manifest says, or the package is not signed as `trust` asks.
     MissingExtra
-        The package's runtime is not installed.
+        The package's runtime, or what verifies signatures, is not installed.
     """
 
-    def __init__(self, package_folder: Path | str, *, threads: int = 1) -> None:
+    def __init__(self, package_folder: Path | str, *, threads: int = 1, trust: Trust | None = None) -> None:
         self.folder = Path(package_folder)
-        self.checked = read_manifest(self.folder)
+        self.verified = verified(self.folder, Trust.of() if trust is None else trust)
+        self.checked = self.verified.manifest()
         self.manifest = self.checked.tree
         self.signature = self.checked.signature
         self._run = self._opened(threads)

@@ -35,6 +35,7 @@ ORDER = (
     "serve",
     "keys",
     "monitor",
+    "package",
     "versions",
     "feedback",
     "state",

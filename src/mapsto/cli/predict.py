@@ -14,6 +14,7 @@ from mapsto.errors import DomainError, MapstoError, SpecError, command
 if TYPE_CHECKING:
     from mapsto_runtime.predictor import Prediction, Predictor
 from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
+from mapsto.cli.package import TrustedKeysOption, UnsignedOption
 from mapsto.cli.run import writable
 
 
@@ -32,6 +33,8 @@ def predict(
         Path | None,
         typer.Option(help="Folder for the raw maps of a network whose output is dense, an .npy for each sample."),
     ] = None,
+    trusted_keys: TrustedKeysOption = None,
+    unsigned: UnsignedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify files with an exported package. Needs no training library.
@@ -42,6 +45,7 @@ def predict(
     """
     from mapsto_runtime.answer_rows import given_input, line, package_folder, rows
     from mapsto_runtime.predictor import Predictor
+    from mapsto_runtime.signed_package import Trust
 
     if (package / "stream.json").is_file() and not (package / "package").exists():
         raise SpecError(
@@ -49,7 +53,9 @@ def predict(
             where=str(package),
             hint=f"`{command('mapsto stream {table} --from {snapshot}', table=files[0], snapshot=package)}` answers with it",
         )
-    predictor = Predictor(package_folder(package))
+    predictor = Predictor(package_folder(package), trust=Trust.of(trusted_keys or (), unsigned or ""))
+    if predictor.verified.note:
+        print_note(predictor.verified.note)
     if maps is not None:
         _require_maps(predictor, maps)
     written: set[str] = set()

@@ -17,6 +17,7 @@ import typer
 if TYPE_CHECKING:
     from mapsto.service.served_model import ServedModel
 from mapsto.cli.app import app, print_note, print_text
+from mapsto.cli.package import TrustedKeysOption, UnsignedOption
 from mapsto.errors import MissingExtra, SpecError, command, nearest
 from mapsto_runtime.shown import short
 
@@ -100,6 +101,8 @@ def serve(
         float,
         typer.Option(min=0, help="Seconds for which requests are still taken after SIGTERM, while readiness fails."),
     ] = 0.0,
+    trusted_keys: TrustedKeysOption = None,
+    unsigned: UnsignedOption = None,
 ) -> None:
     """Answer over HTTP (and gRPC), adapt to examples, and learn from feedback.
 
@@ -121,6 +124,7 @@ def serve(
     from mapsto.service.state import State, default_state
     from mapsto.service.supervisor import Settings, Supervisor
     from mapsto.service.worker import models_of
+    from mapsto_runtime.signed_package import Trust
 
     del uvloop
     typed = {
@@ -141,7 +145,10 @@ def serve(
     folders = _named(packages)
     first = next(iter(folders.values()))
     place = Path(state) if state and "://" not in state else default_state(first)
-    models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()])
+    trust = Trust.of(trusted_keys or (), unsigned or "", beside=(asked.trusted_keys, asked.unsigned))
+    models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()], trust=trust)
+    for note in filter(None, (model.verified.note for model in models)):
+        print_note(note)
     held = State(state or str(place), durability=asked.durability)
     run, key = made_for_run(SCOPES if admin else ORDINARY)
     listening = _listening(asked.host, asked.port)
@@ -164,6 +171,7 @@ def serve(
         ending=Ending(window=asked.window),
         access=access,
         grpc=grpc,
+        trust=trust,
         run=run,
     )
 

@@ -65,6 +65,12 @@ class Serving(pydantic.BaseModel):
     most_wait: float = pydantic.Field(1.0, gt=0, description="seconds that a request may be expected to wait")
     deadline: float = pydantic.Field(30.0, gt=0, description="seconds after which nothing is done for a request")
     window: float = pydantic.Field(0.0, ge=0, description="seconds for which it still answers after SIGTERM")
+    trusted_keys: tuple[str, ...] = pydantic.Field(
+        (), strict=False, description="files of public keys (PEM) by which packages must be signed"
+    )
+    unsigned: Literal["", "warn", "refuse"] = pydantic.Field(
+        "", description="warn or refuse: what becomes of packages that are not signed; refused where a key is trusted"
+    )
     alerts: Thresholds = pydantic.Field(
         default_factory=Thresholds, description="{errors, p99, …}, beyond which it is to alarm"
     )

@@ -30,6 +30,7 @@ from mapsto.service.heads import VersionHead, of_learner
 from mapsto.service.served_model import BASE, KeptScores, OwnHead, ServedModel
 from mapsto.service.state import FeedbackRow, State, VersionRow, new_holder
 from mapsto.store.state import decode_state, encode_state
+from mapsto_runtime.signed_package import Trust
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -419,7 +420,7 @@ def _opened_learners(
     others: list[dict[str, str]] = []
     for each in models:
         try:
-            model = ServedModel(each["name"], Path(each["folder"]))
+            model = ServedModel(each["name"], Path(each["folder"]), trust=Trust.from_plain(settings["trust"]))
             learner = FeedbackLearner(
                 model, state, learner=settings["learner"], every=settings["every"], promote=settings["promote"]
             )

@@ -19,7 +19,6 @@ from mapsto.service.inference_protocol import Given, Output, cells, datatype_of,
 from mapsto.service.refusal import Refusal
 from mapsto.service.state import BASE
 from mapsto_runtime import own_example
-from mapsto_runtime.manifest import read_manifest
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import read_input, read_inputs
 from mapsto_runtime.preprocessing.arrays import require_ids
@@ -29,6 +28,7 @@ from mapsto_runtime.preprocessing.texts import Text, by_length
 from mapsto_runtime.preprocessing.texts import encoded as encoded_texts
 from mapsto_runtime.runtimes.onnxruntime import session
 from mapsto_runtime.shown import few, short
+from mapsto_runtime.signed_package import Trust, verified
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +90,8 @@ class ServedModel:
         The package.
     threads
         Of the session.
+    trust
+        Whose packages are loaded; as the environment says, where None is given.
 
     Raises
     ------
@@ -98,11 +100,20 @@ class ServedModel:
     """
 
     def __init__(
-        self, name: str, folder: Path, *, threads: int = 1, most_wait: float = 1.0, observe: Any = None
+        self,
+        name: str,
+        folder: Path,
+        *,
+        threads: int = 1,
+        most_wait: float = 1.0,
+        observe: Any = None,
+        trust: Trust | None = None,
     ) -> None:
         self.name, self.folder, self.observe = name, folder, observe
+        self.trust = Trust.of() if trust is None else trust
         json_numbers.prepare()
-        checked = read_manifest(folder)
+        self.verified = verified(folder, self.trust)
+        checked = self.verified.manifest()
         self.signature, self.digest = checked.signature, _digest(checked.tree)
         self.runtime = checked.runtime
         self._features = False
@@ -112,7 +123,8 @@ class ServedModel:
         if checked.runtime == "onnxruntime" and not self.signature.is_dense and self.signature.answers == "classes":
             self._run = self._session(checked.files[checked.model], threads)
         else:
-            predictor = Predictor(folder, threads=threads)
+            with self.verified.explained():
+                predictor = Predictor(self.verified.folder, threads=threads, trust=Trust(unsigned="warn"))
 
             def run(samples: NDArray[Any]) -> Sequence[NDArray[Any]]:
                 return [predictor.outputs(samples)]
@@ -315,7 +327,8 @@ class ServedModel:
 
     def _example(self, described: Any) -> NDArray[Any]:
         """One prepared sample: the package's own, else zeros or an image of its examples."""
-        examples = sorted((self.folder / "examples").glob("*")) if (self.folder / "examples").is_dir() else []
+        place = self.verified.folder / "examples"
+        examples = sorted(place.glob("*")) if place.is_dir() else []
         if isinstance(described, dict):
             name: Any = cast("dict[str, Any]", described).get("input")
             own = [path for path in examples if f"examples/{path.name}" == name]

@@ -237,7 +237,9 @@ class Service:
         for name, served in list(self._models.items()):
             old = served.model
             try:
-                new = ServedModel(name, old.folder, most_wait=self.limits.most_wait, observe=old.observe)
+                new = ServedModel(
+                    name, old.folder, most_wait=self.limits.most_wait, observe=old.observe, trust=old.trust
+                )
                 if new.digest == old.digest:
                     continue
                 fresh = _Served(new, self._kept(new))

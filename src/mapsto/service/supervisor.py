@@ -33,6 +33,7 @@ from mapsto.service.keys import RunKey
 from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
 from mapsto.service.server import Ending
 from mapsto.service.service import Limits
+from mapsto_runtime.signed_package import Trust
 
 __all__ = ["Settings", "Supervisor"]
 
@@ -74,6 +75,8 @@ class Settings:
     access: AccessSettings = field(default_factory=AccessSettings)
     grpc: str = ""
     """The address that gRPC is answered on, such as ``127.0.0.1:8081``; empty: on none."""
+    trust: Trust = field(default_factory=Trust)
+    """Whose packages are loaded."""
     run: RunKey | None = None
     """A key that is valid as long as this service runs."""
 
@@ -126,6 +129,7 @@ class Supervisor:
             "supervisor": os.getpid(),
             "socket": str(self._place / "writer"),
             "models": [{"name": name, "folder": str(folder)} for name, folder in settings.models.items()],
+            "trust": asdict(settings.trust),
         }
         self._children = [_Child("writer", "mapsto.service.writer", common)]
         for number in range(settings.workers):

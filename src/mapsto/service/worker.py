@@ -29,6 +29,7 @@ from mapsto.service.server import Beside, Ending, serve
 from mapsto.service.service import Limits, Service
 from mapsto.service.state import State
 from mapsto.service.writer import RemoteWriter
+from mapsto_runtime.signed_package import Trust
 
 __all__ = ["main", "models_of"]
 
@@ -57,7 +58,12 @@ def main() -> None:
     state = State(settings["state"], durability=settings["durability"])
     metrics = Metrics([each["name"] for each in settings["models"]])
     service = Service(
-        models_of(settings["models"], metrics=metrics, most_wait=limits.most_wait),
+        models_of(
+            settings["models"],
+            metrics=metrics,
+            most_wait=limits.most_wait,
+            trust=Trust.from_plain(settings["trust"]),
+        ),
         state,
         Path(settings["folder"]),
         worker=settings["worker"],

@@ -14,7 +14,7 @@ from mapsto.kinds import Model
 from mapsto.report import build as reports
 from mapsto.store import Store
 from mapsto_runtime.answer_rows import package_folder
-from mapsto_runtime.manifest import read_manifest
+from mapsto_runtime.signed_package import Trust, verified
 
 __all__ = ["Snapshot", "model_of", "snapshots"]
 
@@ -68,7 +68,8 @@ def _of_package(place: Path) -> tuple[Model, str] | None:
     folder = package_folder(place)
     if not (folder / "manifest.json").is_file():
         return None
-    manifest = read_manifest(folder)
+    package = verified(folder, Trust.of())
+    manifest = package.manifest()
     if manifest.runtime != "mapsto":
         raise DataError(
             f"this package is for {manifest.runtime} and holds no model of mapsto",
