@@ -90,6 +90,13 @@ def serve(
     log: Annotated[
         _Log, typer.Option(help="To standard error: `requests` writes a line of JSON for each, without what it held.")
     ] = _Log.NOTHING,
+    privacy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A YAML file that says what is masked before it is stored, and for how long it is kept.",
+        ),
+    ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two learnt versions at most.")] = 5.0,
     most_wait: Annotated[
         float, typer.Option(min=0.001, help="Seconds that a request may be expected to wait; beyond it is refused.")
@@ -115,10 +122,12 @@ def serve(
         import uvloop
     except ImportError as error:
         raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
+    from mapsto.data.privacy.settings import Privacy
     from mapsto.recipe.serving import serving_of
     from mapsto.service.access import AccessSettings
     from mapsto.service.keys import ORDINARY, SCOPES, made_for_run
     from mapsto.service.learner import LEARNERS
+    from mapsto.service.row_masking import masking_of
     from mapsto.service.server import Ending
     from mapsto.service.service import Limits
     from mapsto.service.state import State, default_state
@@ -133,7 +142,11 @@ def serve(
         if (source := context.get_parameter_source(each)) is not None and source.name == "COMMANDLINE"
     }
     asked = serving_of(Path(packages[0].partition("=")[2] or packages[0]))
-    asked = asked.model_copy(update={each: value for each, value in typed.items() if each in type(asked).model_fields})
+    if privacy is not None:
+        asked = asked.model_copy(update={"privacy": Privacy.of_file(privacy)})
+    asked = asked.model_copy(
+        update={each: value for each, value in typed.items() if each in type(asked).model_fields and each != "privacy"}
+    )
     if asked.learn not in ("none", *LEARNERS):
         raise SpecError(
             f"'{asked.learn}' does not learn here", where="--learn", hint=nearest(asked.learn, ("none", *LEARNERS))
@@ -145,6 +158,10 @@ def serve(
     folders = _named(packages)
     first = next(iter(folders.values()))
     place = Path(state) if state and "://" not in state else default_state(first)
+    key_file = place.with_name(f"{place.stem}-privacy.key")
+    if asked.privacy is not None and asked.privacy.key:
+        key_file = Path(asked.privacy.key)
+    masking = None if asked.privacy is None else masking_of(asked.privacy, key_file)  # refused now, or not at all
     trust = Trust.of(trusted_keys or (), unsigned or "", beside=(asked.trusted_keys, asked.unsigned))
     models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()], trust=trust)
     for note in filter(None, (model.verified.note for model in models)):
@@ -173,6 +190,8 @@ def serve(
         grpc=grpc,
         trust=trust,
         run=run,
+        privacy=asked.privacy,
+        privacy_key=key_file,
     )
 
     def started() -> None:
@@ -181,7 +200,7 @@ def serve(
         sys.stdout.flush()
 
     try:
-        Supervisor(settings, listening).run(started, note=print_note)
+        Supervisor(settings, listening, masking=masking).run(started, note=print_note)
     finally:
         held.close()
         listening.close()

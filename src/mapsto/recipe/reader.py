@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import pydantic
 import yaml
 
+from mapsto.data.privacy.settings import Privacy
 from mapsto.discovery import name_of
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.kinds import Dataset, Frozen, Stream, Tasks
@@ -460,8 +461,9 @@ def _finding(finding: Any) -> tuple[Place, str]:
         return place[:2], f"a target is {{what, metric, goal}}, three texts, got {whole!r}"[:200]
     got = "" if missing else f", got {value!r}"
     if entry == "serve" and len(place) > 1:
-        inner = len(place) > 2 and place[1] == "alerts"
-        fields = Thresholds.model_fields if inner else Serving.model_fields
+        inside = {"alerts": Thresholds.model_fields, "privacy": Privacy.model_fields}
+        inner = len(place) > 2 and place[1] in inside
+        fields = inside[str(place[1])] if inner else Serving.model_fields
         end = 3 if inner else 2
         name, before = str(place[end - 1]), "".join(f"{part}: " for part in place[: end - 1])
         known = fields.get(name)

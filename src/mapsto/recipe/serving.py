@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
+from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import SpecError
 
 __all__ = ["Serving", "Thresholds", "serving_of"]
@@ -70,6 +71,10 @@ class Serving(pydantic.BaseModel):
     )
     unsigned: Literal["", "warn", "refuse"] = pydantic.Field(
         "", description="warn or refuse: what becomes of packages that are not signed; refused where a key is trusted"
+    )
+    privacy: Privacy | None = pydantic.Field(
+        None,
+        description="{entities, fields, keep_days, …}: what is masked before it is stored, and how long it is kept",
     )
     alerts: Thresholds = pydantic.Field(
         default_factory=Thresholds, description="{errors, p99, …}, beyond which it is to alarm"

@@ -112,6 +112,8 @@ class GrpcServer:
         Bounds what the event loop takes, over HTTP and gRPC together.
     write
         Takes the line of a request; None: none is written.
+    shown
+        How the name of a caller stands in it.
     """
 
     def __init__(
@@ -124,10 +126,11 @@ class GrpcServer:
         credentials: Any = None,
         overload: Overload | None = None,
         write: Callable[[str], object] | None = None,
+        shown: Callable[[str], str] = str,
     ) -> None:
         self._service, self._who, self._observe = service, who, observe
         self._address, self._credentials = address, credentials
-        self._overload, self._write = overload, write
+        self._overload, self._write, self._shown = overload, write, shown
         self._in_flight = RequestsInFlight(service.limits.most_wait)
         self._watchers = 0
         self._ending = asyncio.Event()
@@ -296,7 +299,7 @@ class GrpcServer:
         version = ""
         if model and told.status < 400:
             version = told.version or self._service.active(model)
-        caller = None if call.caller is None else call.caller.name
+        caller = None if call.caller is None else self._shown(call.caller.name)
         said = line(
             caller=caller,
             method="gRPC",

@@ -37,6 +37,8 @@ class RequestLog:
         The version of a model that answers where none is asked for.
     write
         Takes a line.
+    shown
+        How the name of a caller stands in it.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class RequestLog:
         models: Callable[[], Collection[str]],
         active: Callable[[str], str],
         write: Callable[[str], object] = _to_stderr,
+        shown: Callable[[str], str] = str,
     ) -> None:
         self._application, self._models, self._active, self._write = application, models, active, write
+        self._shown = shown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,7 +85,7 @@ class RequestLog:
             version = asked or self._active(model)
         action = parts[4] if len(parts) == 6 and parts[4] == "jobs" else parts[-1]
         return line(
-            caller=caller,
+            caller=caller if caller is None else self._shown(caller),
             method=scope["method"] if len(scope["method"]) < 8 else "",
             action=action if action in _ACTIONS else "",
             model=model,

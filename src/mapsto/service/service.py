@@ -27,6 +27,7 @@ from mapsto.service.job_queue import NO_ROOM, Job, JobQueue
 from mapsto.service.kept_answers import Kept, KeptAnswers
 from mapsto.service.keys import Caller, Keys, RunKey
 from mapsto.service.refusal import Refusal
+from mapsto.service.row_masking import DROPPED
 from mapsto.service.served_model import BASE, LABEL, ServedModel
 from mapsto.service.state import PROMOTED, ROLLED_BACK, FeedbackRow, State, VersionRow
 from mapsto.service.writer import Writer, Writes
@@ -84,6 +85,12 @@ class Answered(NamedTuple):
     outputs: Sequence[Output]
     """All that there are."""
     parameters: dict[str, Any]
+
+
+_NOT_STORED = {
+    0: "it has another label already",
+    DROPPED: "it holds personal data, which this service does not store",
+}
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):
@@ -291,6 +298,7 @@ class Service:
         """
         served = self._served(name)
         labels, inputs = _labels(asked)
+        labels = await self.writer.masked(labels)
         way, shared = _way(asked), asked.parameters.get("shared", False)
         if not isinstance(shared, bool):
             raise Refusal(400, f"shared is true or false, not {short(repr(shared))}")
@@ -379,11 +387,11 @@ class Service:
                 rows += [await self._row_of_inputs(served, each, caller) for each in own]
         positions = await self.writer.append(rows)
         stored = sum(position > 0 for position in positions)
-        self.observe_feedback(name, stored, len(rows) - stored)
+        self.observe_feedback(name, stored, sum(position == 0 for position in positions))
         return [
             {"event": row.event, "stored": True}
-            if position
-            else {"event": row.event, "stored": False, "reason": "it has another label already"}
+            if position > 0
+            else {"event": row.event, "stored": False, "reason": _NOT_STORED[position]}
             for row, position in zip(rows, positions, strict=True)
         ]
 

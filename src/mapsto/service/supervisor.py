@@ -27,9 +27,12 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from mapsto.data.privacy.masking import TextMasking
+from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.service.access import AccessSettings
 from mapsto.service.keys import RunKey
+from mapsto.service.masked_log import MaskedLog
 from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
 from mapsto.service.server import Ending
 from mapsto.service.service import Limits
@@ -79,6 +82,10 @@ class Settings:
     """Whose packages are loaded."""
     run: RunKey | None = None
     """A key that is valid as long as this service runs."""
+    privacy: Privacy | None = None
+    """What is masked before it is stored, and how long it is kept; None: nothing, and for ever."""
+    privacy_key: Path | None = None
+    """The file of the key of pseudonyms, with `privacy`."""
 
 
 class _EndsAgainError(MapstoError):
@@ -110,9 +117,11 @@ class Supervisor:
     ----------
     listening
         The socket that all workers take connections from.
+    masking
+        What lines go through that the processes write to standard error.
     """
 
-    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+    def __init__(self, settings: Settings, listening: socket.socket, *, masking: TextMasking | None = None) -> None:
         self._settings, self._listening = settings, listening
         self._alone = _only_one(settings.folder)
         _remove_left_behind()
@@ -130,7 +139,11 @@ class Supervisor:
             "socket": str(self._place / "writer"),
             "models": [{"name": name, "folder": str(folder)} for name, folder in settings.models.items()],
             "trust": asdict(settings.trust),
+            "privacy": None
+            if settings.privacy is None
+            else {"settings": settings.privacy.plain(), "key": str(settings.privacy_key)},
         }
+        self._log = None if masking is None else MaskedLog(masking)
         self._children = [_Child("writer", "mapsto.service.writer", common)]
         for number in range(settings.workers):
             own = {
@@ -144,6 +157,8 @@ class Supervisor:
                 "listening": listening.fileno(),
                 "ready": self._tells,
             }
+            if self._log is not None:
+                own["log"] = self._log.unmasked  # of requests, which holds nothing that is to be masked line by line
             self._children.append(_Child(f"worker {number + 1}", "mapsto.service.worker", common | own))
         if settings.adapts:
             fits = {"limits": asdict(settings.limits), "poll": 0.2}
@@ -195,6 +210,8 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         inherited = (self._listening.fileno(), self._tells) if child.name.startswith("worker") else ()
+        if inherited and "log" in child.settings:
+            inherited = (*inherited, child.settings["log"])
         environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         environment.pop(FOLDER_VARIABLE, None)
         if self._settings.workers > 1:
@@ -203,6 +220,7 @@ class Supervisor:
             [sys.executable, "-m", child.module],
             stdin=subprocess.PIPE,
             pass_fds=inherited,
+            stderr=None if self._log is None else self._log.end,
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in their order
             env=environment,
         )
@@ -216,9 +234,9 @@ class Supervisor:
                 return
 
     def _await_workers(self) -> None:
-        """Waits until every worker has said that it answers."""
+        """Waits until every worker has said that it answers, and what stores feedback takes it."""
         missing, end = self._settings.workers, time.monotonic() + _START_SECONDS
-        while missing and not self._ended:
+        while (missing or not (self._place / "writer").exists()) and not self._ended:
             if select.select([self._ready], [], [], 0.1)[0]:
                 missing -= len(os.read(self._ready, missing))
             self._look(lambda text: None)
@@ -265,6 +283,8 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+        if self._log is not None:
+            self._log.close()
         shutil.rmtree(self._place, ignore_errors=True)
         self._alone.release()
         os.close(self._ready)

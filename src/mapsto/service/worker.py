@@ -12,10 +12,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.service.access import Access, AccessSettings
 from mapsto.service.hosts import Hosts
 from mapsto.service.keys import RunKey
@@ -49,6 +51,26 @@ def models_of(
     ]
 
 
+def _to(descriptor: int | None) -> Callable[[str], object]:
+    """What writes a line to a file that was inherited, else to standard error."""
+    if descriptor is None:
+        return sys.stderr.write
+    return lambda line: os.write(descriptor, line.encode())
+
+
+def _shown(privacy: Mapping[str, Any] | None) -> Callable[[str], str]:
+    """How the name of a caller stands in the log of requests."""
+    if privacy is None or privacy["settings"]["callers"] == "keep":
+        return str
+    pseudonyms = Pseudonyms.of_file(Path(privacy["key"]))
+
+    @lru_cache(4096)
+    def shown(name: str) -> str:
+        return pseudonyms.of("CALLER", name)
+
+    return shown
+
+
 def main() -> None:
     """Answer until SIGTERM."""
     import uvloop
@@ -68,7 +90,7 @@ def main() -> None:
         Path(settings["folder"]),
         worker=settings["worker"],
         limits=limits,
-        writer=RemoteWriter(Path(settings["socket"])),
+        writer=RemoteWriter(Path(settings["socket"]), masks=settings["privacy"] is not None),
         run=RunKey(**settings["run"]) if settings["run"] else None,
     )
 
@@ -86,16 +108,24 @@ def main() -> None:
     metrics.follow(service)
     behind = metrics.around(application(service, who, metrics.text))
     handler: Application = RequestHandler(service, behind, who, metrics.request, hosts)
+    write, shown = _to(settings.get("log")), _shown(settings["privacy"])
     if access.log:
-        handler = RequestLog(handler, models=lambda: service.names, active=service.active)
+        handler = RequestLog(handler, models=lambda: service.names, active=service.active, write=write, shown=shown)
     overload = Overload(limits.most_wait, callers.name_of, metrics.refused_unread)
     beside: list[Beside] = []
     if settings["grpc"]:
         from mapsto.service.grpc_server import GrpcServer
 
-        write = sys.stderr.write if access.log else None
         beside.append(
-            GrpcServer(service, who, settings["grpc"], observe=metrics.request, overload=overload, write=write)
+            GrpcServer(
+                service,
+                who,
+                settings["grpc"],
+                observe=metrics.request,
+                overload=overload,
+                write=write if access.log else None,
+                shown=shown,
+            )
         )
     gc.collect()
     gc.freeze()  # what was loaded stays, and need not be looked through again and again

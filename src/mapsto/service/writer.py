@@ -19,8 +19,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mapsto.data.privacy.masking import MaskingError
+from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import StoreError
 from mapsto.service.refusal import Refusal
+from mapsto.service.row_masking import RowMasking, masking_of
 from mapsto.service.state import FeedbackRow, State
 
 __all__ = ["RemoteWriter", "Writer", "Writes"]
@@ -47,6 +50,10 @@ class Writes(Protocol):
         """Positions of the rows, once they are durable; see `State.append`."""
         ...
 
+    async def masked(self, labels: Sequence[str]) -> list[str]:
+        """Labels of examples as they may be stored; see `RowMasking.labels`."""
+        ...
+
     def close(self) -> None:
         """Ends, once what waits is stored."""
         ...
@@ -55,8 +62,8 @@ class Writes(Protocol):
 class Writer:
     """Stores in the event loop, which does nothing else meanwhile: what comes is the next transaction."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, masking: RowMasking | None = None) -> None:
+        self._state, self._masking = state, masking
         self._queue: deque[tuple[Sequence[FeedbackRow], _Tell]] = deque()
         self._scheduled = False
 
@@ -78,10 +85,37 @@ class Writer:
 
     def put(self, rows: Sequence[FeedbackRow], tell: _Tell) -> None:
         """As `append`, with what is told once they are stored or cannot be."""
+        if self._masking is not None:
+            try:
+                rows, tell = self._masking.rows(rows, tell)
+            except MaskingError as error:
+                tell(_not_masked(error))
+                return
+            if not rows:
+                tell([])
+                return
         self._queue.append((rows, tell))
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._store)
+
+    async def masked(self, labels: Sequence[str]) -> list[str]:
+        """As they may be stored. Raises `Refusal`: 400 where one must not be, 503 where one cannot be masked."""
+        found = self.masked_now(labels)
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+    def masked_now(self, labels: Sequence[str]) -> list[str] | Refusal:
+        """As `masked`."""
+        if self._masking is None:
+            return list(labels)
+        try:
+            return self._masking.labels(labels)
+        except Refusal as refusal:
+            return refusal
+        except MaskingError as error:
+            return _not_masked(error)
 
     def close(self) -> None:
         """Stores what waits."""
@@ -115,13 +149,19 @@ class Writer:
             start += len(rows)
 
 
-def _settle(future: asyncio.Future[list[int]], found: list[int] | Refusal) -> None:
+def _settle(future: asyncio.Future[Any], found: object) -> None:
     if future.done():  # its client has gone; what was stored stays
         return
     if isinstance(found, Refusal):
         future.set_exception(found)
     else:
         future.set_result(found)
+
+
+def _not_masked(error: MaskingError) -> Refusal:
+    """Said, and not stored."""
+    sys.stderr.write(f"mapsto: feedback was not stored, since it cannot be masked: {error.what}\n")
+    return Refusal(503, f"nothing was stored, since it cannot be masked: {error.what}", reason="not_masked")
 
 
 def _too_much() -> Refusal:
@@ -138,6 +178,8 @@ _LARGEST = 1 << 28
 class _Wanted(msgspec.Struct, array_like=True):
     number: int
     rows: list[FeedbackRow]
+    labels: list[str] = msgspec.field(default_factory=list[str])
+    """To be masked, in place of rows."""
 
 
 class _Done(msgspec.Struct, array_like=True):
@@ -146,6 +188,7 @@ class _Done(msgspec.Struct, array_like=True):
     status: int = 200
     error: str = ""
     retry_after: float = 0.0
+    labels: list[str] = msgspec.field(default_factory=list[str])
 
 
 class _Messages(asyncio.Protocol):
@@ -204,12 +247,14 @@ class RemoteWriter:
     ----------
     path
         Of its socket.
+    masks
+        Whether it masks what it stores.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, masks: bool = False) -> None:
+        self._path, self._masks = path, masks
         self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[list[int]]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._messages: _Messages | None = None
         self._opening: asyncio.Lock | None = None
 
@@ -219,6 +264,13 @@ class RemoteWriter:
 
     async def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
         """Raises `Refusal` (503) where the writer is gone or cannot store them. Then they may be sent again: a label is stored once."""
+        return (await self._asked(list(rows), [])).positions
+
+    async def masked(self, labels: Sequence[str]) -> list[str]:
+        """Raises `Refusal`: 400 where one must not be stored, 503 where one cannot be masked or the writer is gone."""
+        return (await self._asked([], list(labels))).labels if self._masks else list(labels)
+
+    async def _asked(self, rows: list[FeedbackRow], labels: list[str]) -> _Done:
         if len(self._waiting) >= _MOST_WAITING:
             raise _too_much()
         messages = self._messages
@@ -227,9 +279,9 @@ class RemoteWriter:
             if messages.closed:  # at once again: nobody would be told of what is sent now
                 raise _gone()
         number = next(self._numbers)
-        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Done] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        messages.send(_Wanted(number, list(rows)))
+        messages.send(_Wanted(number, rows, labels))
         try:
             return await asyncio.wait_for(future, _MOST_SECONDS)
         except TimeoutError as error:
@@ -264,9 +316,7 @@ class RemoteWriter:
         future = self._waiting.get(done.number)
         if future is not None:
             refused = done.status != 200
-            _settle(
-                future, Refusal(done.status, done.error, retry_after=done.retry_after) if refused else done.positions
-            )
+            _settle(future, Refusal(done.status, done.error, retry_after=done.retry_after or None) if refused else done)
 
     def _lost(self) -> None:
         for future in self._waiting.values():
@@ -290,11 +340,18 @@ async def _serve(writer: Writer, path: Path, supervisor: int) -> None:
 
         def tell(found: list[int] | Refusal) -> None:
             if isinstance(found, Refusal):
-                messages.send(_Done(wanted.number, [], found.status, found.text, found.retry_after or 1.0))
+                messages.send(_Done(wanted.number, [], found.status, found.text, found.retry_after or 0.0))
             else:
                 messages.send(_Done(wanted.number, found))
 
-        writer.put(wanted.rows, tell)
+        if not wanted.labels:
+            writer.put(wanted.rows, tell)
+            return
+        masked = writer.masked_now(wanted.labels)
+        if isinstance(masked, Refusal):
+            tell(masked)
+        else:
+            messages.send(_Done(wanted.number, [], labels=masked))
 
     def connected() -> _Messages:
         opened[:] = [each for each in opened if not each.closed]
@@ -319,7 +376,12 @@ def main() -> None:
 
     settings: dict[str, Any] = json.load(sys.stdin)
     state = State(settings["state"], durability=settings["durability"])
-    uvloop.run(_serve(Writer(state), Path(settings["socket"]), settings["supervisor"]))
+    privacy = settings["privacy"]
+    masking = None
+    if privacy is not None:  # without it nothing is stored: this process ends, and is seen to
+        own = Privacy.of(privacy["settings"], where="serve")
+        masking = RowMasking(masking_of(own, Path(privacy["key"])))
+    uvloop.run(_serve(Writer(state, masking), Path(settings["socket"]), settings["supervisor"]))
     state.close()
 
 
