@@ -86,7 +86,7 @@ def serving(*arguments: object, folder: Path, port: int = 0, state: str = "") ->
         while "feedback" not in text and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
             text = (folder / "serve.log").read_text()
-        address, key = re.search(r"http://[\d.:]+", text), re.search(r"for this run: (\S+)", text)
+        address, key = re.search(r"https?://[\d.:]+", text), re.search(r"for this run: (\S+)", text)
         assert address is not None, text
         assert key is not None, text
         yield Served(process, address.group(), key.group(1), text.splitlines(), folder)

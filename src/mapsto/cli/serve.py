@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from mapsto.recipe.serving import Serving
     from mapsto.service.served_model import ServedModel
+    from mapsto.service.tls import TlsSettings
 from mapsto.cli.app import app, print_note, print_text
 from mapsto.cli.package import TrustedKeysOption, UnsignedOption
 from mapsto.errors import MissingExtra, SpecError, command, nearest
@@ -49,6 +51,14 @@ def serve(
             min=0, max=65535, help="Answer over gRPC too, on this port; 0: any that is free.", show_default="off"
         ),
     ] = None,
+    tls_cert: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Speak TLS with this certificate, in PEM, and those between it and its CA."),
+    ] = "",
+    tls_key: Annotated[str, typer.Option(metavar="FILE", help="The certificate's private key, in PEM.")] = "",
+    tls_client_ca: Annotated[
+        str, typer.Option(metavar="FILE", help="Let in only clients with a certificate of one of these CAs, in PEM.")
+    ] = "",
     state: Annotated[
         str | None,
         typer.Option(
@@ -155,6 +165,7 @@ def serve(
         hosts=tuple(host_name or ()), log=log is _Log.REQUESTS, jwks=jwks, audience=audience, issuer=issuer
     )
     access.tokens()  # is refused now, and not by a worker
+    tls = _tls(asked)
     folders = _named(packages)
     first = next(iter(folders.values()))
     place = Path(state) if state and "://" not in state else default_state(first)
@@ -170,7 +181,7 @@ def serve(
     run, key = made_for_run(SCOPES if admin else ORDINARY)
     listening = _listening(asked.host, asked.port)
     host = asked.host if ":" not in asked.host else f"[{asked.host}]"
-    address = f"http://{host}:{listening.getsockname()[1]}"
+    address = f"{'http' if tls is None else 'https'}://{host}:{listening.getsockname()[1]}"
     reserved = None if asked.grpc_port is None else _reserved(asked.host, asked.grpc_port)
     grpc = "" if reserved is None else f"{host}:{reserved.getsockname()[1]}"
     settings = Settings(
@@ -189,13 +200,14 @@ def serve(
         access=access,
         grpc=grpc,
         trust=trust,
+        tls=tls,
         run=run,
         privacy=asked.privacy,
         privacy_key=key_file,
     )
 
     def started() -> None:
-        for line in _welcome(address, run.name, key, models[0], grpc):
+        for line in _welcome(address, run.name, key, models[0], grpc, tls):
             print_text(line)
         sys.stdout.flush()
 
@@ -282,10 +294,33 @@ _IMAGE = (
 """The body of a request for an image file, as a shell makes it."""
 
 
-def _welcome(address: str, name: str, key: str, model: ServedModel, grpc: str) -> list[str]:
+def _tls(asked: Serving) -> TlsSettings | None:
+    """The files of TLS, checked. Raises `SpecError` where one is missing or wrong."""
+    if not (asked.tls_cert or asked.tls_key or asked.tls_client_ca):
+        return None
+    if not (asked.tls_cert and asked.tls_key):
+        raise SpecError(
+            "TLS needs a certificate and its private key",
+            where="--tls-key" if asked.tls_cert else "--tls-cert",
+            hint="give --tls-cert and --tls-key",
+        )
+    from mapsto.service.tls import Certificates, TlsSettings
+
+    files = (asked.tls_cert, asked.tls_key, asked.tls_client_ca)
+    cert, key, client_ca = (str(Path(each).absolute()) if each else "" for each in files)
+    settings = TlsSettings(cert=cert, key=key, client_ca=client_ca)
+    for each in Certificates(settings).notes():
+        print_note(each)
+    return settings
+
+
+def _welcome(address: str, name: str, key: str, model: ServedModel, grpc: str, tls: TlsSettings | None) -> list[str]:
     """Where it is served, the key of this run, and lines for `curl`."""
     own = f"{address}/v2/models/{model.name}"
-    curl = f"curl -sH 'Authorization: Bearer {key}' {own}"
+    trust = "" if tls is None else f"--cacert {tls.cert} "
+    if tls is not None and tls.client_ca:
+        trust += "--cert CERTIFICATE --key KEY "
+    curl = f"curl {trust}-sH 'Authorization: Bearer {key}' {own}"
     infer, label = _example(model), "LABEL"
     return [
         f"serving {model.name} at {address}, process {os.getpid()}; end with Ctrl-C",

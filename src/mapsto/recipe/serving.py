@@ -56,6 +56,13 @@ class Serving(pydantic.BaseModel):
     grpc_port: int | None = pydantic.Field(
         None, ge=0, le=65535, description="the port of gRPC, 0 to 65535; 0: any that is free; null: none"
     )
+    tls_cert: str = pydantic.Field(
+        "", description="a certificate in PEM: HTTP and gRPC are spoken over TLS; empty: not"
+    )
+    tls_key: str = pydantic.Field("", description="its private key in PEM")
+    tls_client_ca: str = pydantic.Field(
+        "", description="certificates in PEM that sign those of clients; empty: they need none"
+    )
     workers: int = pydantic.Field(1, ge=1, le=64, description="processes that answer, 1 to 64")
     learn: str = pydantic.Field(
         "online.ridge", pattern=r"^(none|online\.\w+)$", description="an online learner with a linear head, or none"

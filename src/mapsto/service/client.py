@@ -11,6 +11,7 @@ import base64
 import json
 import logging
 import random
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -85,15 +86,29 @@ class Client:
         After which a request is given up.
     tries
         Of a request that is refused because the service is busy or being started again: it is sent again when the service says.
+    ca
+        Of ``https://``: a file with the certificates that the service's is to be signed by, in PEM; None: those that this machine trusts.
+    certificate
+        Of ``https://``, where the service asks for one: the files of this client's certificate and of its private key, in PEM.
     """
 
-    def __init__(self, url: str, key: str, *, seconds: float = 30.0, tries: int = 5) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        seconds: float = 30.0,
+        tries: int = 5,
+        ca: str | Path | None = None,
+        certificate: tuple[str | Path, str | Path] | None = None,
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise DomainError(f"'{url}' is no address", where="Client", hint="give one such as http://127.0.0.1:8080")
         key = key.strip()  # as a file has it, with the end of its line
         if not key or not key.isascii() or not key.isprintable():
             raise DomainError("this is no key", where="Client", hint="give the key as it was shown, in ASCII letters")
         self._url, self._key, self._seconds, self._tries = url.rstrip("/"), key, seconds, tries
+        self._tls = _context(ca, certificate) if url.startswith("https://") else None
         self._raw: dict[str, list[str]] = {}
         """Each model's inputs besides its tensor."""
 
@@ -278,7 +293,7 @@ class Client:
         request.add_header("Authorization", f"Bearer {self._key}")
         for left in reversed(range(self._tries)):
             try:
-                with urllib.request.urlopen(request, timeout=self._seconds) as answer:
+                with urllib.request.urlopen(request, timeout=self._seconds, context=self._tls) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as error:
                 again = error.headers.get("Retry-After", "")
@@ -290,6 +305,21 @@ class Client:
                 reason = getattr(error, "reason", error)
                 raise ServiceError(f"it cannot be reached ({reason})", status=0, where=self._url) from error
         raise ServiceError("it is busy", status=429, where=self._url)
+
+
+def _context(ca: str | Path | None, certificate: tuple[str | Path, str | Path] | None) -> ssl.SSLContext:
+    """Raises `DataError` where a file is none of TLS."""
+    place: str | Path = ca or ""
+    try:
+        found = ssl.create_default_context(cafile=ca)
+        found.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate is not None:
+            place = certificate[0]
+            found.load_cert_chain(*certificate, password=b"")
+    except OSError as error:  # of which those of TLS are some
+        reason = getattr(error, "reason", None) or error.strerror
+        raise DataError(f"cannot be used ({reason})", where=str(place), hint="give a file in PEM") from error
+    return found
 
 
 def _content(path: Path) -> bytes:

@@ -83,7 +83,7 @@ class Connection(HttpToolsProtocol):
         self._phase = _HEADERS
         self._began = self._last = self.loop.time()
         self._received = self._body = 0
-        self._large = self._refused = self._too_many = False
+        self._large = self._refused = self._too_many = self._secure = False
         self._begun = False
         """Whether a request has begun that is not whole yet."""
         self._gap = self.limits.body_gap
@@ -94,6 +94,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        self._secure = transport.get_extra_info("sslcontext") is not None
         if len(self.connections) > self.limits.connections:
             self._too_many = True
             if len(self.connections) > 2 * self.limits.connections:
@@ -132,8 +133,8 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Whether the connection stays open for an answer: a client that sends no more may still wait for what it asked."""
-        if self._is_free() or self._refused or self._phase == _BODY:
-            return False
+        if self._is_free() or self._refused or self._phase == _BODY or self._secure:
+            return False  # over TLS a connection ends as a whole
         self.cycle.keep_alive = False
         return True
 

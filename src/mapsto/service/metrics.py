@@ -202,6 +202,8 @@ class Metrics:
         self._heads: dict[str, OwnHead | KeptScores | None] = {}
         for model in models:
             self._begin(model)
+        self._ends: Gauge | None = None
+        self._certificate: Callable[[], float] | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -267,6 +269,17 @@ class Metrics:
                 self._count(model, route, "", status, time.perf_counter() - began, scope.get(REASON, ""))
 
         return counted
+
+    def certificate(self, ends: Callable[[], float]) -> None:
+        """When the certificate of TLS ends."""
+        self._certificate = ends
+        self._ends = Gauge(
+            "mapsto_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate ends.",
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        self._ends.set(ends())
 
     # -- what is scraped
 
@@ -342,6 +355,8 @@ class Metrics:
             if service is None:
                 return
             self._ready.set(service.ready)
+            if self._ends is not None and self._certificate is not None:
+                self._ends.set(self._certificate())
             self._writer.set(service.writer.waiting)
             for name in service.names:
                 model = service.model(name)

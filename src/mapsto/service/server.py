@@ -11,23 +11,29 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 
-from mapsto.errors import StoreError
+from mapsto.errors import SpecError, StoreError
 from mapsto.service.connections import ConnectionLimits, limited, watch
 from mapsto.service.overload import Overload
 from mapsto.service.request_handler import Application
 from mapsto.service.service import Service
 
+if TYPE_CHECKING:
+    from mapsto.service.tls import Certificates
+
 __all__ = ["Beside", "Ending", "serve"]
 
 _POLL_SECONDS = 0.25
 """Between two looks at what changed in the state."""
+_HANDSHAKE_SECONDS, _FAREWELL_SECONDS = 10.0, 5.0
+"""That TLS may take at the beginning and the end of a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,34 @@ class Beside(Protocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, with signals left to `serve`."""
+    """uvicorn's, with signals left to `serve`, and TLS by a context that it is given."""
+
+    context: ssl.SSLContext | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; a handshake that is not whole in time ends."""
+        if self.context is None:
+            await super().startup(sockets)
+            return
+        await self.lifespan.startup()
+        config, loop = self.config, asyncio.get_running_loop()
+        kind: Any = config.http_protocol_class
+
+        def connection() -> asyncio.Protocol:
+            return kind(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=each,
+                ssl=self.context,
+                backlog=config.backlog,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=_FAREWELL_SECONDS,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -71,6 +104,7 @@ async def serve(
     closed: Callable[[int], None] = lambda status: None,
     started: Callable[[], None] = lambda: None,
     beside: Sequence[Beside] = (),
+    tls: Certificates | None = None,
     supervisor: int | None = None,
 ) -> None:
     """Answer until a signal says to end, or the supervisor has ended, by default the process that started this one.
@@ -91,12 +125,13 @@ async def serve(
         timeout_graceful_shutdown=max(1, round(ending.most)),
     )
     server = _Server(config)
+    server.context = None if tls is None else tls.context
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     work = asyncio.ensure_future(server.serve(list(sockets)))
-    polling = asyncio.ensure_future(_follow(service, supervisor or os.getppid()))
+    polling = asyncio.ensure_future(_follow(service, supervisor or os.getppid(), tls))
     watching = asyncio.ensure_future(watch(server.server_state.connections))
     while not server.started and not work.done():
         await asyncio.sleep(0.01)
@@ -117,17 +152,25 @@ async def serve(
     await service.closed()
 
 
-async def _follow(service: Service, parent: int) -> None:
-    """Take over what other processes change, and packages that are to be loaded again; end with the process that started this one."""
+async def _follow(service: Service, parent: int, tls: Certificates | None) -> None:
+    """Take over what other processes change, packages that are to be loaded again, and other certificates; end with the process that
+    started this one.
+    """
     loop, said = asyncio.get_running_loop(), ""
+    looks = [service.refresh, service.note_uses, service.reload]
+    if tls is not None:
+        looks.append(tls.reload)
     while True:
         await asyncio.sleep(_POLL_SECONDS)
         wrong = ""
-        for look in (service.refresh, service.note_uses, service.reload):
+        for look in looks:
             try:
                 for text in await loop.run_in_executor(None, look) or ():
                     sys.stderr.write(f"mapsto: {text}\n")
             except Exception as error:  # whatever it is: who does not follow would answer keys that have ended
+                if isinstance(error, SpecError):  # files of TLS, which are looked at again once they change
+                    sys.stderr.write(f"mapsto: TLS goes on as it was: {error}\n")
+                    continue
                 wrong = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
         if wrong and wrong != said:  # once, and not at every look
             sys.stderr.write(f"mapsto: {wrong}\n")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -37,6 +37,9 @@ from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
 from mapsto.service.server import Ending
 from mapsto.service.service import Limits
 from mapsto_runtime.signed_package import Trust
+
+if TYPE_CHECKING:
+    from mapsto.service.tls import TlsSettings
 
 __all__ = ["Settings", "Supervisor"]
 
@@ -80,6 +83,8 @@ class Settings:
     """The address that gRPC is answered on, such as ``127.0.0.1:8081``; empty: on none."""
     trust: Trust = field(default_factory=Trust)
     """Whose packages are loaded."""
+    tls: TlsSettings | None = None
+    """None: HTTP and gRPC are plain."""
     run: RunKey | None = None
     """A key that is valid as long as this service runs."""
     privacy: Privacy | None = None
@@ -153,6 +158,7 @@ class Supervisor:
                 "ending": asdict(settings.ending),
                 "access": asdict(settings.access),
                 "grpc": settings.grpc,
+                "tls": None if settings.tls is None else asdict(settings.tls),
                 "run": None if settings.run is None else asdict(settings.run),
                 "listening": listening.fileno(),
                 "ready": self._tells,

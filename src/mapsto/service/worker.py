@@ -112,6 +112,12 @@ def main() -> None:
     if access.log:
         handler = RequestLog(handler, models=lambda: service.names, active=service.active, write=write, shown=shown)
     overload = Overload(limits.most_wait, callers.name_of, metrics.refused_unread)
+    tls = None
+    if settings["tls"]:
+        from mapsto.service.tls import Certificates, TlsSettings
+
+        tls = Certificates(TlsSettings(**settings["tls"]))
+        metrics.certificate(lambda: tls.ends)
     beside: list[Beside] = []
     if settings["grpc"]:
         from mapsto.service.grpc_server import GrpcServer
@@ -122,6 +128,7 @@ def main() -> None:
                 who,
                 settings["grpc"],
                 observe=metrics.request,
+                credentials=None if tls is None else tls.grpc(),
                 overload=overload,
                 write=write if access.log else None,
                 shown=shown,
@@ -139,6 +146,7 @@ def main() -> None:
         closed=metrics.closed,
         started=started,
         beside=beside,
+        tls=tls,
         supervisor=settings["supervisor"],
     )
     uvloop.run(work)
