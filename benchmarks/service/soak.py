@@ -224,10 +224,14 @@ class Half:
         return side
 
     def _trouble(self, name: str, cause: Callable[[], Any]) -> None:
-        with self._during():
-            with cause():
-                time.sleep(10)
-            self.events[name] += 1
+        with self._during(), cause():
+            before, end = len(self.failures), time.monotonic() + 90
+            while (
+                len(self.failures) == before and time.monotonic() < end
+            ):  # what a log has room for goes on for a while
+                time.sleep(0.5)
+            self.events[name] += len(self.failures) > before
+            time.sleep(10)
 
     def _set_back(self) -> None:
         new = self._clock.with_suffix(".new")
@@ -441,10 +445,9 @@ def disk(place: Path) -> Generator[Path]:
 def full(place: Path) -> Generator[None]:
     """A disk on which nothing is left."""
     ballast = place / "ballast"
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"\0" * (1 << 16))
-            file.flush()
     yield
     ballast.unlink()
 

@@ -13,6 +13,7 @@ import typer
 from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
 from mapsto.cli.service_state import PackageArgument, StateOption, opened_state
 from mapsto.errors import SpecError, nearest
+from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
     from mapsto.service.state import FeedbackRow, State
@@ -67,13 +68,30 @@ def feedback(
     model: _ModelOption = None,
     last: Annotated[int, typer.Option(min=0, help="How many labels to show.")] = 10,
     out: Annotated[Path | None, typer.Option(help="A CSV file for all labels.")] = None,
+    distrust: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Undo what a key taught, by its name (of a token, its subject): its labels count for nothing from now on, and the last "
+            "version that learnt none of them answers.",
+        ),
+    ] = None,
+    trust: Annotated[str | None, typer.Option(metavar="NAME", help="Let those labels count again.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the labels that a served model was given: how often each version was right, how far the learner is, the last labels.
+    """Show the labels that a served model was given: by whom, how often each version was right, how far the learner is, the last labels.
 
     Example: mapsto feedback runs/demo --last 20
+
+    Example: mapsto feedback runs/demo --distrust kitchen
     """
+    if distrust is not None and trust is not None:
+        raise SpecError("--distrust and --trust are two wishes", where="mapsto feedback", hint="give one of them")
     with opened_state(package, state, where="mapsto feedback") as held:
+        if distrust is not None:
+            _distrust(held, distrust)
+        if trust is not None:
+            _trust(held, trust)
         names = held.models()
         chosen = [_model(names, model)] if model is not None else names
         found = [_summary(held, name, last) for name in chosen]
@@ -90,8 +108,12 @@ def feedback(
         print_text(f"{each['model']}: {each['labels']} labels, {each['behind']} of them not learnt yet")
         if each["note"]:
             print_text(f"  the last learnt version: {each['note']}")
-        if each["served"]:
-            print_rows(each["served"])
+        for rows in (
+            each["served"],
+            [{**row, "first": _time(row["first"]), "last": _time(row["last"])} for row in each["given"]],
+        ):
+            if rows:
+                print_rows(rows)
         if each["last"]:
             print_rows([{**row, "time": _time(row["time"])} for row in each["last"]])
     if out is not None:
@@ -158,7 +180,29 @@ def _rows(state: State, model: str) -> list[dict[str, Any]]:
     ]
 
 
+def _distrust(state: State, name: str) -> None:
+    """Raises `SpecError` where nobody of that name gave labels."""
+    from mapsto.service.distrust import distrust, given_by
+
+    names = sorted({each.caller for model in state.models() for each in given_by(state, model) if each.caller})
+    if name not in names:
+        who = f"labels were given by {few(names)}" if names else "no labels were given"
+        raise SpecError(f"'{short(name)}' gave no labels", where="--distrust", hint=who)
+    changed = distrust(state, name)
+    print_note(f"the labels of {name} count for nothing; end the key too: mapsto keys end --name {name}")
+    for model, (was, now) in changed.items():
+        print_note(f"version {now} of '{model}' answers now, in place of {was}; what learnt from them is gone")
+
+
+def _trust(state: State, name: str) -> None:
+    from mapsto.service.distrust import trust
+
+    print_note(f"the labels of {name} count again" if trust(state, name) else f"the labels of {name} did count")
+
+
 def _summary(state: State, model: str, last: int) -> dict[str, Any]:
+    from mapsto.service.distrust import given_by
+
     status = state.learner_status(model)
     position = 0 if status is None else status[0]
     rows: list[FeedbackRow] = []
@@ -176,6 +220,18 @@ def _summary(state: State, model: str, last: int) -> dict[str, Any]:
             {"version": version, "labels": count, "right, %": round(100 * right / count, 1)}
             for version, count, right in state.served(model)
         ],
+        "given": [
+            {
+                "by": each.caller,
+                "tenant": each.tenant,
+                "labels": each.labels,
+                "answers right, %": round(100 * each.right / each.answers, 1) if each.answers else "",
+                "first": each.first,
+                "last": each.last,
+                "counts": "yes" if each.trusted else "no",
+            }
+            for each in given_by(state, model)
+        ],
         "last": [
             {"time": row.time, "event": row.event, "version": row.version, "answer": row.answer, "label": row.label}
             for row in rows
@@ -188,13 +244,13 @@ def _write(state: State, models: list[str], out: Path) -> None:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("model", "position", "time", "tenant", "event", "version", "answer", "label"))
+    writer.writerow(("model", "position", "time", "tenant", "by", "event", "version", "answer", "label"))
     for model in models:
         after = 0
         while batch := state.feedback(model, after=after, most=1000):
             after = batch[-1].position
             for row in batch:
-                own = (row.position, row.time, row.tenant, row.event, row.version, row.answer, row.label)
+                own = (row.position, row.time, row.tenant, row.caller, row.event, row.version, row.answer, row.label)
                 writer.writerow((model, *own))
     write_atomically(out, text.getvalue().encode())
 

@@ -71,6 +71,11 @@ class Access:
             self._limits.take(caller)
         return caller
 
+    def charge(self, caller: Caller, more: int) -> None:
+        """Count what a caller was let in for as so many requests more, so that he waits longer for the next."""
+        if caller.rate is not None and more > 0:
+            self._limits.charge(caller, more)
+
     def name_of(self, header: bytes) -> str:
         """The caller's name, as far as it is known without waiting; empty otherwise."""
         try:

@@ -2,8 +2,9 @@
 
 Of every five labels one is held back: the learner never sees it. On those that were held back lately the candidate and the active
 version are compared, and the candidate takes its place where it is right more often and a sign test says that this is no chance (Dixon and
-Mood, "The Statistical Sign Test", 1946). State, position, version and promotion are one transaction: after a kill at any moment
-each label is learnt once.
+Mood, "The Statistical Sign Test", 1946). Whoever sends many labels does not crowd out those of others, and no one's labels alone carry a
+version: where those of all others speak against it, it does not answer. State, position, version and promotion are one transaction: after
+a kill at any moment each label is learnt once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
@@ -26,6 +28,7 @@ from mapsto.data.io.feedback_log import is_held_back
 from mapsto.errors import DomainError, MapstoError, StoreError
 from mapsto.kinds import Block, ColumnType, Json, Stream
 from mapsto.nn.online.encoder import EMBEDDING
+from mapsto.service.distrust import distrusted
 from mapsto.service.heads import VersionHead, of_learner
 from mapsto.service.served_model import BASE, KeptScores, OwnHead, ServedModel
 from mapsto.service.state import FeedbackRow, State, VersionRow, new_holder
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.online.learning import StreamLearner
 
-__all__ = ["LEARNERS", "Evidence", "FeedbackLearner", "compared", "held_back"]
+__all__ = ["LEARNERS", "Evidence", "FeedbackLearner", "Held", "compared", "fair", "held_back"]
 
 LEARNERS = ("online.ridge", "online.softmax", "online.prototypes", "online.mlp")
 """Online learners whose result is a head on features."""
@@ -47,6 +50,10 @@ _LEAST = 10
 """So many of them must differ between the versions, at least."""
 _LEVEL = 0.05
 """Of the sign test."""
+_CAUTION = 0.2
+"""Of the sign test by which the labels of all but one caller speak against a candidate: less evidence than it takes to promote it."""
+_SILENT_SECONDS = 86_400.0
+"""A held-back label that is so much older than the newest one no longer counts: who fell silent does not hold up the others for ever."""
 _LEASE_SECONDS = 15.0
 
 
@@ -86,25 +93,31 @@ class Evidence:
     """That the active version alone gets right."""
     chance: float
     """Of so many more being better by chance, by the sign test."""
+    alone: str = ""
+    """The caller whose labels alone speak for the candidate, against those of all others."""
 
     @property
     def promotes(self) -> bool:
         """Whether the candidate may take the place of the active version."""
-        return self.better + self.worse >= _LEAST and self.better > self.worse and self.chance < _LEVEL
+        enough = self.better + self.worse >= _LEAST and self.better > self.worse and self.chance < _LEVEL
+        return enough and not self.alone
 
     def __str__(self) -> str:
+        alone = f"; only the labels of {self.alone} speak for it, those of all others against it" if self.alone else ""
         return (
             f"candidate {self.candidate:.1f} %, active {self.active:.1f} % of {self.labels} held-back labels; the candidate alone "
-            f"right on {self.better}, the active alone on {self.worse}, by chance with {_percent(self.chance)} %"
+            f"right on {self.better}, the active alone on {self.worse}, by chance with {_percent(self.chance)} %{alone}"
         )
 
 
-class _Held(NamedTuple):
+class Held(NamedTuple):
     """A label that is held back from the learner."""
 
     features: NDArray[np.float32]
     label: str
-    time: float
+    time: float = 0.0
+    caller: str = ""
+    """Who gave it: tenant and name."""
 
 
 class FeedbackLearner:
@@ -147,7 +160,9 @@ class FeedbackLearner:
         self._learnt = 0
         """Labels since the last version."""
         self._published = 0.0
-        self._held: list[_Held] = []
+        self._held: list[Held] = []
+        self._distrusts = -1
+        self._distrusted: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def position(self) -> int:
@@ -159,6 +174,9 @@ class FeedbackLearner:
         if not self._state.lease(self._model.name, self._holder, _LEASE_SECONDS):
             self._live = None  # another goes on from what is stored
             return 0
+        distrusts = self._state.distrusts()
+        if distrusts != self._distrusts:  # it learns again without their labels
+            self._live, self._distrusts, self._distrusted = None, distrusts, distrusted(self._state)
         if self._live is None:
             self._live = self._opened()
         rows = self._state.feedback(self._model.name, after=self._position)
@@ -185,8 +203,8 @@ class FeedbackLearner:
         theirs = self._model.own_head() if before is None else VersionHead.of(before.content)
         # what somebody chose goes again only for labels that came since
         chosen = self._state.chosen(name)
-        held = [(each.features, each.label) for each in self._held if each.time > chosen]
-        evidence = compared(head, theirs, held[-_WINDOW:])
+        held = [each for each in self._held if each.time > chosen]
+        evidence = compared(head, theirs, fair(_recent(held), _WINDOW))
         version = f"l-{self._position:08d}-{secrets.token_hex(3)}"
         row = VersionRow(
             model=name,
@@ -203,6 +221,7 @@ class FeedbackLearner:
                 "held": self._held_state(),
                 "package": self._model.digest,
                 "learner": self._learner,
+                "distrusts": self._distrusts,
             }
         )
         promotes = self._promote and evidence.promotes
@@ -215,14 +234,18 @@ class FeedbackLearner:
             version=row,
             promoted_from=active if promotes else None,
             why=str(evidence),
+            distrusts=self._distrusts,
         )
-        if not stored:  # the lease is another's: what was learnt here is learnt there
+        if (
+            not stored
+        ):  # the lease is another's: what was learnt here is learnt there; or somebody's labels count no more
             self._live = None
             return
         self._learnt, self._published = 0, time.monotonic()
-        old = [each.version for each in self._state.versions(name) if each.kind == "learned"]
+        old = [each for each in self._state.versions(name) if each.kind == "learned"]
         if len(old) > _KEPT:
-            self._state.drop_versions(name, [each for each in old[:-_KEPT] if each != self._state.active_before(name)])
+            going = superseded(old)
+            self._state.drop_versions(name, [each for each in going if each != self._state.active_before(name)])
 
     def close(self) -> None:
         """Publish what was learnt, and give the lease back."""
@@ -244,13 +267,17 @@ class FeedbackLearner:
         if state.get("learner", self._learner) != self._learner:
             self._say(f"{state['learner']} learnt before; {self._learner} learns again from the labels")
             return self._mapping.open(None, None, Context())
+        if state.get("distrusts", 0) != self._distrusts:
+            self._say("it learns again from the labels, without those that count no more")
+            return self._mapping.open(None, None, Context())
         try:
             live = self._mapping.open(None, state["live"], Context())
             held = state["held"]
             times = held.get("times", [0.0] * len(held["labels"]))  # a state of before has none
+            callers = held.get("callers", [""] * len(held["labels"]))  # nor these
             self._held = [
-                _Held(row, str(label), float(time_))
-                for row, label, time_ in zip(held["features"], held["labels"], times, strict=True)
+                Held(row, str(label), float(time_), str(caller))
+                for row, label, time_, caller in zip(held["features"], held["labels"], times, callers, strict=True)
             ]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             self._say(f"what was learnt cannot be read ({type(error).__name__}); it is learnt again from the labels")
@@ -268,7 +295,11 @@ class FeedbackLearner:
 
     def _take(self, rows: list[FeedbackRow]) -> None:
         taken: list[FeedbackRow] = []
-        own = [row for row in rows if row.package == self._model.digest]
+        own = [
+            row
+            for row in rows
+            if row.package == self._model.digest and (row.tenant, row.caller) not in self._distrusted
+        ]
         for row in own:
             if row.label not in self._classes and len(self._classes) >= _MOST_CLASSES:
                 self._say(f"labels of more than {_MOST_CLASSES} classes came; those of others are not learnt")
@@ -276,7 +307,8 @@ class FeedbackLearner:
             self._classes.add(row.label)
             features = np.frombuffer(row.features, np.float32)
             if held_back(row):
-                self._held = [*self._held[1 - 2 * _WINDOW :], _Held(features, row.label, row.time)]
+                held = Held(features, row.label, row.time, f"{row.tenant}/{row.caller}")
+                self._held = fair([*self._held, held], 2 * _WINDOW)
             else:
                 taken.append(row)
         if taken:
@@ -290,6 +322,7 @@ class FeedbackLearner:
             "features": np.array([each.features for each in self._held], np.float32),
             "labels": [each.label for each in self._held],
             "times": [each.time for each in self._held],
+            "callers": [each.caller for each in self._held],
         }
 
     def _active_row(self, active: str) -> VersionRow | None:
@@ -304,7 +337,21 @@ _MOST_CLASSES = 1000
 _AGAIN_SECONDS = 10.0
 """After which a package that could not be loaded is tried again."""
 _KEPT = 20
-"""Learnt versions that are kept."""
+"""Learnt versions that are kept, the last ones."""
+_KEPT_HOURS = 24
+"""And before them the last of each of so many hours, as a way back to before something."""
+
+
+def superseded(versions: Sequence[VersionRow]) -> list[str]:
+    """Of learnt versions, the earliest first, those that are not kept.
+
+    >>> common = {"model": "m", "kind": "learned", "parent": "1", "package": "", "content": b""}
+    >>> superseded([VersionRow(version=str(i), created=600.0 * i, **common) for i in range(30)])
+    ['0', '1', '2', '3', '4', '6', '7', '8']
+    """
+    hours = {int(each.created // 3600): each.version for each in versions[:-_KEPT]}
+    kept = set(list(hours.values())[-_KEPT_HOURS:])
+    return [each.version for each in versions[:-_KEPT] if each.version not in kept]
 
 
 def held_back(row: FeedbackRow) -> bool:
@@ -317,16 +364,44 @@ def held_back(row: FeedbackRow) -> bool:
     return is_held_back(row.tenant, row.event)
 
 
+def fair(held: list[Held], most: int) -> list[Held]:
+    """So many of them at most: as long as there are more, the oldest of the caller who has most goes.
+
+    >>> labels = [Held(np.zeros(1), str(i), caller="few" if i < 2 else "many") for i in range(10)]
+    >>> [each.label for each in fair(labels, 4)]
+    ['0', '1', '8', '9']
+    """
+    over = len(held) - most
+    if over <= 0:
+        return held
+    counts = Counter(each.caller for each in held)
+    going: Counter[str] = Counter()
+    for _ in range(over):
+        ((caller, _),) = counts.most_common(1)
+        counts[caller] -= 1
+        going[caller] += 1
+    kept: list[Held] = []
+    for each in held:
+        if going[each.caller]:
+            going[each.caller] -= 1
+        else:
+            kept.append(each)
+    return kept
+
+
+def _recent(held: list[Held]) -> list[Held]:
+    newest = max((each.time for each in held), default=0.0)
+    return [each for each in held if newest - each.time < _SILENT_SECONDS]
+
+
 def compared(
-    candidate: VersionHead,
-    active: VersionHead | OwnHead | KeptScores | None,
-    held: list[tuple[NDArray[np.float32], str]],
+    candidate: VersionHead, active: VersionHead | OwnHead | KeptScores | None, held: Sequence[Held]
 ) -> Evidence:
     """What held-back labels say of two heads; without an active one every answer of it counts as wrong."""
     if not held:
         return Evidence(0, 0.0, 0.0, 0, 0, 1.0)
-    features = np.stack([row for row, _ in held])
-    labels = [label for _, label in held]
+    features = np.stack([each.features for each in held])
+    labels = [each.label for each in held]
 
     def right(head: VersionHead | OwnHead | KeptScores | None) -> NDArray[np.bool_]:
         if head is None or not head.classes:
@@ -338,8 +413,27 @@ def compared(
     ours, theirs = right(candidate), right(active)
     better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     return Evidence(
-        len(labels), 100 * float(ours.mean()), 100 * float(theirs.mean()), better, worse, _sign_test(better, worse)
+        len(labels),
+        100 * float(ours.mean()),
+        100 * float(theirs.mean()),
+        better,
+        worse,
+        _sign_test(better, worse),
+        _alone([each.caller for each in held], ours & ~theirs, theirs & ~ours),
     )
+
+
+def _alone(callers: Sequence[str], better: NDArray[np.bool_], worse: NDArray[np.bool_]) -> str:
+    """The caller without whose labels the others speak against the candidate; empty where there is none."""
+    if better.sum() <= worse.sum():
+        return ""
+    names = np.array(callers)
+    for caller in dict.fromkeys(callers):
+        others = names != caller
+        up, down = int(better[others].sum()), int(worse[others].sum())
+        if down > up and _sign_test(down, up) < _CAUTION:
+            return caller
+    return ""
 
 
 def _sign_test(better: int, worse: int) -> float:

@@ -33,6 +33,12 @@ class RateLimits:
     mapsto.service.refusal.Refusal: this key may make 0.5 requests a second, 2 at once
     >>> now[0] = 2.0
     >>> limits.take(slow)
+
+    >>> limits.charge(slow, 3)
+    >>> now[0] = 7.9
+    >>> limits.take(slow)
+    Traceback (most recent call last):
+    mapsto.service.refusal.Refusal: this key may make 0.5 requests a second, 2 at once
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,3 +64,8 @@ class RateLimits:
                 f"this key may make {rate:g} requests a second, {caller.burst:g} at once",
                 retry_after=(1 - left) / rate,
             )
+
+    def charge(self, caller: Caller, more: int) -> None:
+        """Count so many requests more, of which none is refused: the bucket owes them, and fills from there."""
+        left, at = self._buckets.get(caller.name, (caller.burst, self._clock()))
+        self._buckets[caller.name] = (left - more, at)

@@ -153,6 +153,8 @@ class Service:
         self._reload = False
         self.observe_feedback: Callable[[str, int, int], None] = _unobserved
         """Told of feedback that was stored: the model, its new labels, and those that there were already."""
+        self.charge: Callable[[Caller, int], None] = _uncharged
+        """Told of the labels that a caller gives beyond the first of each request, before they are stored."""
         self._models: dict[str, _Served] = {}
         self._changes = -1
         self._noted = time.monotonic()
@@ -375,6 +377,7 @@ class Service:
         signature = served.model.signature
         if served.kept is None or not (served.model.adapts or signature.answers == "classes"):
             raise Refusal(409, "the model does not answer with classes, so that no labels are taken")
+        self.charge(caller, len(given) - 1)
         rows: list[FeedbackRow] = []
         for request, group in itertools.groupby(given, lambda each: each.request_id):
             own = list(group)
@@ -576,6 +579,7 @@ class Service:
             answer=classes[kept.answer] if 0 <= kept.answer < len(classes) else "",
             features=np.ascontiguousarray(kept.features, np.float32).tobytes() if served.model.adapts else b"",
             package=served.model.digest,
+            caller=caller.name,
         )
 
 
@@ -633,6 +637,10 @@ def _refuse_full(full: str, limits: Limits) -> None:
 
 def _unobserved(model: str, stored: int, known: int) -> None:
     """Nobody asks."""
+
+
+def _uncharged(caller: Caller, labels: int) -> None:
+    """Nobody counts."""
 
 
 def _labels(asked: Asked) -> tuple[list[str], Sequence[Given]]:

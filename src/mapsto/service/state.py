@@ -32,6 +32,7 @@ __all__ = [
     "State",
     "VersionRow",
     "default_state",
+    "distrusted_table",
     "jobs_table",
     "new_holder",
     "tables",
@@ -43,6 +44,7 @@ PROMOTED, ROLLED_BACK = "promoted", "rolled back"
 BASE = "1"
 """The version that a package itself is."""
 _FORMAT = 1
+_DISTRUSTS = "distrusts"
 _BUSY_MS = 10_000
 _APPENDING = 0x6D617073
 """PostgreSQL's lock of those who store labels, several services too."""
@@ -96,6 +98,14 @@ _leases = sa.Table(
     sa.Column("holder", sa.Text, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
 )
+distrusted_table = sa.Table(
+    "distrusted",
+    tables,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("caller", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+)
+"""Whose labels count for nothing: rows of `mapsto.service.distrust`."""
 jobs_table = sa.Table(
     "jobs",
     tables,
@@ -162,6 +172,8 @@ class FeedbackRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     position: int = 0
     """Its place among all rows, from 1; set when it is stored."""
     time: float = 0.0
+    caller: str = ""
+    """Who gave it: a key's name, or the subject of a token; empty in states of before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +215,7 @@ class State:
         self._sqlite = "://" not in self.url
         self._engine = self._opened(durability)
         self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
-        columns = ("model", "event", "tenant", "time", "version", "label", "answer", "features", "package")
+        columns = ("model", "event", "tenant", "time", "version", "label", "answer", "features", "package", "caller")
         marks = ", ".join("?" if self._sqlite else "%s" for _ in columns)
         self._append = f"INSERT INTO {_feedback.name} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
         try:
@@ -211,14 +223,16 @@ class State:
                 tables.create_all(connection)
                 # a state of before has the table without them
                 _by_model.create(connection, checkfirst=True)
-                if "package" not in {column["name"] for column in sa.inspect(connection).get_columns("feedback")}:
-                    connection.exec_driver_sql("ALTER TABLE feedback ADD COLUMN package TEXT NOT NULL DEFAULT ''")
+                there = {column["name"] for column in sa.inspect(connection).get_columns("feedback")}
+                for name in ("package", "caller"):
+                    if name not in there:
+                        connection.exec_driver_sql(f"ALTER TABLE feedback ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
                 row = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).first()
-                if row is None:
-                    values = [{"name": "format", "value": _FORMAT}, {"name": "changes", "value": 0}]
-                    connection.execute(self._insert(_meta).on_conflict_do_nothing(), values)
-                elif row[0] > _FORMAT:
+                if row is not None and row[0] > _FORMAT:
                     raise StoreError(f"is of a later mapsto (format {row[0]})", where=self.url, hint="upgrade mapsto")
+                values = [{"name": name, "value": 0} for name in ("changes", _DISTRUSTS)]
+                values.append({"name": "format", "value": _FORMAT})
+                connection.execute(self._insert(_meta).on_conflict_do_nothing(), values)
         except exc.SQLAlchemyError as error:
             raise self._trouble(error, "cannot be opened") from error
 
@@ -241,7 +255,10 @@ class State:
             return []
         now = time.time()
         values = [
-            (row.model, row.event, row.tenant, now, row.version, row.label, row.answer, row.features, row.package)
+            (
+                *(row.model, row.event, row.tenant, now, row.version),
+                *(row.label, row.answer, row.features, row.package, row.caller),
+            )
             for row in rows
         ]
         with self.writing() as connection:
@@ -387,7 +404,7 @@ class State:
                     _versions.c.model == model, _versions.c.version.in_(versions), _versions.c.version.not_in(kept)
                 )
             )
-            self._changed(connection)
+            self.count_change(connection)
 
     def active(self, model: str) -> str:
         """The version that answers; empty where none was ever promoted."""
@@ -411,9 +428,9 @@ class State:
         """Let a version answer if the active one is still the one that was read; whether it was."""
         now = time.time()
         with self.writing() as connection:
-            done = self._promote(connection, model, version, read, why, now)
+            done = self.put_active(connection, model, version, read, why, now)
             if done:
-                self._changed(connection)
+                self.count_change(connection)
         return done
 
     def package(self, model: str) -> str:
@@ -430,7 +447,7 @@ class State:
         insert = self._insert(_packages).values(values)
         with self.writing() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=values))
-            self._changed(connection)
+            self.count_change(connection)
 
     def changes(self) -> int:
         """A number that grows with every change of versions and keys: what replicas poll."""
@@ -470,6 +487,20 @@ class State:
         with self.writing() as connection:
             connection.execute(sa.delete(_leases))
 
+    def distrusts(self) -> int:
+        """A number that changes with those whose labels count for nothing."""
+        with self.reading() as connection:
+            return int(connection.execute(sa.select(_meta.c.value).where(_meta.c.name == _DISTRUSTS)).scalar() or 0)
+
+    def lock_distrusts(self, connection: sa.Connection) -> int:
+        """As `distrusts`, which no other transaction changes before this one ends."""
+        query = sa.select(_meta.c.value).where(_meta.c.name == _DISTRUSTS).with_for_update()
+        return int(connection.execute(query).scalar() or 0)
+
+    def count_distrust(self, connection: sa.Connection) -> None:
+        """Change what `distrusts` says, within a transaction."""
+        connection.execute(sa.update(_meta).where(_meta.c.name == _DISTRUSTS).values(value=_meta.c.value + 1))
+
     def learner(self, model: str) -> tuple[int, str, str, bytes] | None:
         """Of a model's learner its position, the version it published last, a note and its state."""
         query = sa.select(_learners.c.position, _learners.c.version, _learners.c.note, _learners.c.content)
@@ -495,6 +526,7 @@ class State:
         version: VersionRow | None = None,
         promoted_from: str | None = None,
         why: str = "",
+        distrusts: int | None = None,
     ) -> bool:
         """In one transaction a learner's state, its position, the version that it publishes, and its promotion.
 
@@ -504,16 +536,20 @@ class State:
             Who must still hold the lease.
         promoted_from
             The active version as it was read; the new one takes its place if it is still that.
+        distrusts
+            As `distrusts` said when it began to learn; None: whatever it says.
 
         Returns
         -------
         bool
-            False, and nothing is stored, where the lease is another's.
+            False, and nothing is stored, where the lease is another's, or others are distrusted now.
         """
         now = time.time()
         with self.writing() as connection:
             lease = sa.select(_leases.c.holder).where(_leases.c.model == model, _leases.c.expires >= now)
             if connection.execute(lease).scalar() != holder:
+                return False
+            if distrusts is not None and self.lock_distrusts(connection) != distrusts:
                 return False
             before = connection.execute(sa.select(_learners.c.version).where(_learners.c.model == model)).scalar()
             values = {
@@ -530,7 +566,7 @@ class State:
             if version is not None:
                 self._put_version(connection, version)
                 if promoted_from is not None:
-                    self._promote(connection, model, version.version, promoted_from, why, now)
+                    self.put_active(connection, model, version.version, promoted_from, why, now)
         return True
 
     # -- keys
@@ -576,7 +612,7 @@ class State:
             elif connection.execute(sa.select(_keys.c.id).where(_keys.c.id == id_)).first() is not None:
                 return False
             connection.execute(sa.insert(_keys).values(values))
-            self._changed(connection)
+            self.count_change(connection)
         return True
 
     def end_key(self, id_: str, *, at: float) -> bool:
@@ -584,7 +620,7 @@ class State:
         with self.writing() as connection:
             known = connection.execute(sa.select(_keys.c.id).where(_keys.c.id == id_)).first() is not None
             self._end_key(connection, id_, at)
-            self._changed(connection)
+            self.count_change(connection)
         return known
 
     def all_keys(self) -> list[Mapping[str, Any]]:
@@ -705,9 +741,10 @@ class State:
             "content": row.content,
         }
         connection.execute(sa.insert(_versions).values(values))
-        self._changed(connection)
+        self.count_change(connection)
 
-    def _promote(self, connection: sa.Connection, model: str, version: str, read: str, why: str, now: float) -> bool:
+    def put_active(self, connection: sa.Connection, model: str, version: str, read: str, why: str, now: float) -> bool:
+        """As `promote`, within a transaction; who polls is not told."""
         values = {"version": version, "before": read, "changed": now, "why": why}
         if not read:
             insert = self._insert(_active).values(model=model, **values).on_conflict_do_nothing()
@@ -715,7 +752,8 @@ class State:
         update = sa.update(_active).where(_active.c.model == model, _active.c.version == read).values(values)
         return bool(connection.execute(update).rowcount)
 
-    def _changed(self, connection: sa.Connection) -> None:
+    def count_change(self, connection: sa.Connection) -> None:
+        """Tell who polls of a change, within a transaction."""
         connection.execute(sa.update(_meta).where(_meta.c.name == "changes").values(value=_meta.c.value + 1))
 
 

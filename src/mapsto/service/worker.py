@@ -97,6 +97,7 @@ def main() -> None:
     access = AccessSettings(**settings["access"])
     callers = Access(service.keys, access.tokens())
     who = callers.caller
+    service.charge = callers.charge
     listening = socket.socket(fileno=settings["listening"])
     hosts = Hosts(listening.getsockname()[0], access.hosts)
 

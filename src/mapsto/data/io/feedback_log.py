@@ -42,6 +42,7 @@ def feedback_table(tables: sa.MetaData) -> sa.Table:
         sa.Column("answer", sa.Text, nullable=False),
         sa.Column("features", sa.LargeBinary, nullable=False),
         sa.Column("package", sa.Text, nullable=False, server_default=""),
+        sa.Column("caller", sa.Text, nullable=False, server_default=""),
         sa.UniqueConstraint("model", "tenant", "event"),
     )
 
