@@ -100,11 +100,11 @@ def typed(rows: list[list[float]], **more: Any) -> Any:
     return request
 
 
-async def asked(address: str, request: Any, key: str, path: str = INFER, **more: Any) -> Any:
+async def asked(address: str, request: Any, key: str, path: str = INFER, extra: Any = (), **more: Any) -> Any:
     async with grpc.aio.insecure_channel(address) as channel:
         return await channel.unary_unary(path)(
             request if isinstance(request, bytes) else request.SerializeToString(),
-            metadata=(("authorization", f"Bearer {key}"),),
+            metadata=(("authorization", f"Bearer {key}"), *extra),
             **more,
         )
 

@@ -10,7 +10,7 @@ import sys
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mapsto.recipe.serving import Serving
     from mapsto.service.served_model import ServedModel
     from mapsto.service.tls import TlsSettings
+    from mapsto.service.tracing import TracingSettings
 from mapsto.cli.app import app, print_note, print_text
 from mapsto.cli.package import TrustedKeysOption, UnsignedOption
 from mapsto.errors import MissingExtra, SpecError, command, nearest
@@ -107,6 +108,12 @@ def serve(
             help="A YAML file that says what is masked before it is stored, and for how long it is kept.",
         ),
     ] = None,
+    trace: Annotated[
+        str, typer.Option(metavar="URL", help="Send OpenTelemetry traces to this collector, by OTLP over HTTP.")
+    ] = "",
+    trace_ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of traces that are kept, of those that begin here.")
+    ] = 1.0,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two learnt versions at most.")] = 5.0,
     most_wait: Annotated[
         float, typer.Option(min=0.001, help="Seconds that a request may be expected to wait; beyond it is refused.")
@@ -165,7 +172,7 @@ def serve(
         hosts=tuple(host_name or ()), log=log is _Log.REQUESTS, jwks=jwks, audience=audience, issuer=issuer
     )
     access.tokens()  # is refused now, and not by a worker
-    tls = _tls(asked)
+    tls, tracing = _tls(asked), _tracing(asked, typed)
     folders = _named(packages)
     first = next(iter(folders.values()))
     place = Path(state) if state and "://" not in state else default_state(first)
@@ -201,6 +208,7 @@ def serve(
         grpc=grpc,
         trust=trust,
         tls=tls,
+        tracing=tracing,
         run=run,
         privacy=asked.privacy,
         privacy_key=key_file,
@@ -311,6 +319,24 @@ def _tls(asked: Serving) -> TlsSettings | None:
     settings = TlsSettings(cert=cert, key=key, client_ca=client_ca)
     for each in Certificates(settings).notes():
         print_note(each)
+    return settings
+
+
+def _tracing(asked: Serving, typed: dict[str, Any]) -> TracingSettings | None:
+    """Where traces are sent. Raises `SpecError` where that is no address, `MissingExtra` where OpenTelemetry is not there."""
+    endpoint = typed.get("trace", asked.tracing.endpoint if asked.tracing else "")
+    if not endpoint:
+        return None
+    from mapsto.service.tracing import TracingSettings
+
+    settings = TracingSettings(
+        endpoint=endpoint, ratio=typed.get("trace_ratio", asked.tracing.ratio if asked.tracing else 1.0)
+    )
+    try:
+        import_module("opentelemetry.sdk.trace")
+        import_module("opentelemetry.exporter.otlp.proto.http")
+    except ImportError as error:
+        raise MissingExtra("opentelemetry", "tracing", where="--trace") from error
     return settings
 
 

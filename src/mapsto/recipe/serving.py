@@ -46,6 +46,17 @@ class Thresholds(pydantic.BaseModel):
     key_days: float = pydantic.Field(default=7.0, ge=0, description="days before a key ends")
 
 
+class TracesTo(pydantic.BaseModel):
+    """Where traces are sent, and how many."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    endpoint: str = pydantic.Field(
+        pattern=r"^https?://.", description="a collector of OTLP over HTTP, as http://127.0.0.1:4318"
+    )
+    ratio: float = pydantic.Field(1.0, ge=0, le=1, description="the share of traces that are kept, 0 to 1")
+
+
 class Serving(pydantic.BaseModel):
     """The options of ``mapsto serve`` and of its alarms that a recipe may give."""
 
@@ -82,6 +93,9 @@ class Serving(pydantic.BaseModel):
     privacy: Privacy | None = pydantic.Field(
         None,
         description="{entities, fields, keep_days, …}: what is masked before it is stored, and how long it is kept",
+    )
+    tracing: TracesTo | None = pydantic.Field(
+        None, description="{endpoint, ratio}, where traces are sent; null: there are none"
     )
     alerts: Thresholds = pydantic.Field(
         default_factory=Thresholds, description="{errors, p99, …}, beyond which it is to alarm"

@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class _Item:
     key: str
     future: asyncio.Future[Sequence[NDArray[Any]]]
     began: float = field(default_factory=time.perf_counter)
+    ran: tuple[float, float, int] | None = None
+    """When its batch began and ended, and the batch's samples; only where it is traced."""
 
 
 class Batcher:
@@ -57,6 +59,9 @@ class Batcher:
     observe
         Told of each batch: its samples, its seconds, and the seconds that its first request waited.
     """
+
+    trace: ClassVar[Callable[[float, float, float, int, int], None] | None] = None
+    """Told of each request that was answered: see `Tracing.batch`."""
 
     def __init__(
         self,
@@ -117,7 +122,13 @@ class Batcher:
         queue.append(item)
         self._waiting += len(samples)
         self._schedule()
-        return await future
+        if self.trace is None:
+            return await future
+        found = await future
+        if item.ran is not None:
+            began, ended, count = item.ran
+            self.trace(item.began, began, ended, len(samples), count)
+        return found
 
     async def closed(self) -> None:
         """Waits until nothing is waiting or running."""
@@ -225,6 +236,8 @@ class Batcher:
         if self._observe is not None:
             self._observe(count, seconds, began - min(item.began for item in items))
         for item, answer in zip(items, answers, strict=True):
+            if self.trace is not None:
+                item.ran = (began, began + seconds, count)
             if item.future.done():  # its client has gone
                 continue
             if isinstance(answer, Exception):

@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -291,6 +292,8 @@ class Client:
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, content)
         request.add_header("Authorization", f"Bearer {self._key}")
+        for name, value in _trace().items():
+            request.add_header(name, value)
         for left in reversed(range(self._tries)):
             try:
                 with urllib.request.urlopen(request, timeout=self._seconds, context=self._tls) as answer:
@@ -305,6 +308,17 @@ class Client:
                 reason = getattr(error, "reason", error)
                 raise ServiceError(f"it cannot be reached ({reason})", status=0, where=self._url) from error
         raise ServiceError("it is busy", status=429, where=self._url)
+
+
+def _trace() -> dict[str, str]:
+    """The header by which the service continues the trace of the span that this thread is in, where OpenTelemetry is used."""
+    if "opentelemetry.trace" not in sys.modules:
+        return {}
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier
 
 
 def _context(ca: str | Path | None, certificate: tuple[str | Path, str | Path] | None) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ import functools
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would write a line for each handshake that fails
 
@@ -31,6 +31,9 @@ from mapsto.service.request_log import line
 from mapsto.service.requests_in_flight import RequestsInFlight
 from mapsto.service.service import EXTENSIONS, Service
 from mapsto_runtime import __version__
+
+if TYPE_CHECKING:
+    from mapsto.service.tracing import Tracing
 
 __all__ = ["CODES", "GrpcServer"]
 
@@ -125,6 +128,7 @@ class GrpcServer:
         observe: Observe,
         credentials: Any = None,
         overload: Overload | None = None,
+        tracing: Tracing | None = None,
         write: Callable[[str], object] | None = None,
         shown: Callable[[str], str] = str,
     ) -> None:
@@ -132,7 +136,7 @@ class GrpcServer:
         self._address, self._credentials = address, credentials
         self._overload, self._write, self._shown = overload, write, shown
         self._in_flight = RequestsInFlight(service.limits.most_wait)
-        self._watchers = 0
+        self._tracing, self._watchers = tracing, 0
         self._ending = asyncio.Event()
         self._server: Any = None
         self.methods = {
@@ -196,9 +200,12 @@ class GrpcServer:
     async def handler(self, method: _Method, metadata: Any) -> Any:
         """What answers a request: one that is refused by its metadata is so before its message is read."""
         call = await self._call(method, metadata)
+        answer: Any = functools.partial(self._answered if call.refusal is None else self._refused, method, call)
+        if self._tracing is not None:
+            answer = self._tracing.around_call(method.action or "other", metadata, call.began, answer)
         if call.refusal is not None:
-            return grpc.stream_unary_rpc_method_handler(functools.partial(self._refused, method, call))
-        return grpc.unary_unary_rpc_method_handler(functools.partial(self._answered, method, call))
+            return grpc.stream_unary_rpc_method_handler(answer)
+        return grpc.unary_unary_rpc_method_handler(answer)
 
     def watching(self) -> Any:
         """What answers who watches health."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.nn.online.learning import StreamLearner
+    from mapsto.service.tracing import LearnTraces
 
 __all__ = ["LEARNERS", "Evidence", "FeedbackLearner", "Held", "compared", "fair", "held_back"]
 
@@ -163,6 +164,11 @@ class FeedbackLearner:
         self._held: list[Held] = []
         self._distrusts = -1
         self._distrusted: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._model.name
 
     @property
     def position(self) -> int:
@@ -483,6 +489,11 @@ def main() -> None:
     waiting = cast("list[dict[str, str]]", settings["models"])
     learners: list[FeedbackLearner] = []
     tried = -math.inf
+    traces = None
+    if settings["tracing"]:
+        from mapsto.service.tracing import LearnTraces, Tracing, TracingSettings
+
+        traces = LearnTraces(Tracing(TracingSettings(**settings["tracing"]), role="learner"), Path(settings["traces"]))
     try:
         while not ended and os.getppid() == settings["supervisor"]:  # which may have ended before this one was ready
             if waiting and time.monotonic() - tried >= _AGAIN_SECONDS:
@@ -491,7 +502,7 @@ def main() -> None:
                 learners += opened
                 tried = time.monotonic()
             try:
-                taken = sum(learner.step() for learner in learners)
+                taken = sum(_stepped(learner, traces) for learner in learners)
             except StoreError as error:  # a disk that is full, or a database that is gone: it may come back
                 sys.stderr.write(f"mapsto: {error}\n")
                 taken = 0
@@ -504,6 +515,18 @@ def main() -> None:
                 learner.close()
             except StoreError as error:  # the labels are stored, and are learnt from next time
                 sys.stderr.write(f"mapsto: {error}\n")
+        if traces is not None:
+            traces.close()
+
+
+def _stepped(learner: FeedbackLearner, traces: LearnTraces | None) -> int:
+    """How many rows a step took."""
+    if traces is None:
+        return learner.step()
+    began = time.time_ns()
+    taken = learner.step()
+    traces.stepped(learner.model, learner.position, taken, began)
+    return taken
 
 
 def _opened_learners(

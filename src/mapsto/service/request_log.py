@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from mapsto.service.request_handler import CALLER, Application, Receive, Scope, Send
 
-__all__ = ["RequestLog", "line"]
+__all__ = ["RequestLog", "action_of", "line"]
 
 _ACTIONS = frozenset(
     ("adapt", "feedback", "infer", "jobs", "learner", "live", "metrics", "promote", "ready", "rollback", "versions")
@@ -83,16 +83,26 @@ class RequestLog:
         if model and status < 400:
             asked = parts[5] if len(parts) > 5 and parts[4] == "versions" else ""
             version = asked or self._active(model)
-        action = parts[4] if len(parts) == 6 and parts[4] == "jobs" else parts[-1]
         return line(
             caller=caller if caller is None else self._shown(caller),
             method=scope["method"] if len(scope["method"]) < 8 else "",
-            action=action if action in _ACTIONS else "",
+            action=action_of(scope["path"]),
             model=model,
             version=version,
             status=status,
             seconds=seconds,
         )
+
+
+def action_of(path: str) -> str:
+    """What a path asks for; empty where it is none of the service's actions, so that no text of a client's is.
+
+    >>> action_of("/v2/models/m/infer"), action_of("/v2/models/m/jobs/j-1"), action_of("/v2/secret")
+    ('infer', 'jobs', '')
+    """
+    parts = path.split("/")
+    action = parts[4] if len(parts) == 6 and parts[4] == "jobs" else parts[-1]
+    return action if action in _ACTIONS else ""
 
 
 def line(*, caller: str | None, method: str, action: str, model: str, version: str, status: int, seconds: float) -> str:

@@ -40,6 +40,7 @@ from mapsto_runtime.signed_package import Trust
 
 if TYPE_CHECKING:
     from mapsto.service.tls import TlsSettings
+    from mapsto.service.tracing import TracingSettings
 
 __all__ = ["Settings", "Supervisor"]
 
@@ -85,6 +86,8 @@ class Settings:
     """Whose packages are loaded."""
     tls: TlsSettings | None = None
     """None: HTTP and gRPC are plain."""
+    tracing: TracingSettings | None = None
+    """None: there are no traces."""
     run: RunKey | None = None
     """A key that is valid as long as this service runs."""
     privacy: Privacy | None = None
@@ -142,6 +145,8 @@ class Supervisor:
             "durability": settings.durability,
             "supervisor": os.getpid(),
             "socket": str(self._place / "writer"),
+            "traces": str(self._place / "traces"),
+            "tracing": None if settings.tracing is None else asdict(settings.tracing),
             "models": [{"name": name, "folder": str(folder)} for name, folder in settings.models.items()],
             "trust": asdict(settings.trust),
             "privacy": None

@@ -19,6 +19,7 @@ from typing import Any
 
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.service.access import Access, AccessSettings
+from mapsto.service.batching import Batcher
 from mapsto.service.hosts import Hosts
 from mapsto.service.keys import RunKey
 from mapsto.service.metrics import Metrics
@@ -30,7 +31,7 @@ from mapsto.service.served_model import ServedModel
 from mapsto.service.server import Beside, Ending, serve
 from mapsto.service.service import Limits, Service
 from mapsto.service.state import State
-from mapsto.service.writer import RemoteWriter
+from mapsto.service.writer import RemoteWriter, Writes
 from mapsto_runtime.signed_package import Trust
 
 __all__ = ["main", "models_of"]
@@ -79,6 +80,14 @@ def main() -> None:
     limits = Limits(**settings["limits"])
     state = State(settings["state"], durability=settings["durability"])
     metrics = Metrics([each["name"] for each in settings["models"]])
+    writer: Writes = RemoteWriter(Path(settings["socket"]), masks=settings["privacy"] is not None)
+    tracing = None
+    if settings["tracing"]:
+        from mapsto.service.tracing import Tracing, TracingSettings
+
+        tracing = Tracing(TracingSettings(**settings["tracing"]), role="worker")
+        Batcher.trace = tracing.batch
+        writer = tracing.writing(writer, Path(settings["traces"]))
     service = Service(
         models_of(
             settings["models"],
@@ -90,7 +99,7 @@ def main() -> None:
         Path(settings["folder"]),
         worker=settings["worker"],
         limits=limits,
-        writer=RemoteWriter(Path(settings["socket"]), masks=settings["privacy"] is not None),
+        writer=writer,
         run=RunKey(**settings["run"]) if settings["run"] else None,
     )
 
@@ -108,7 +117,10 @@ def main() -> None:
     signal.signal(signal.SIGHUP, lambda number, frame: service.reload_soon())
     metrics.follow(service)
     behind = metrics.around(application(service, who, metrics.text))
-    handler: Application = RequestHandler(service, behind, who, metrics.request, hosts)
+    observe = metrics.request if tracing is None else tracing.observing(metrics.request, lambda: service.names)
+    handler: Application = RequestHandler(service, behind, who, observe, hosts)
+    if tracing is not None:
+        handler = tracing.around(handler)
     write, shown = _to(settings.get("log")), _shown(settings["privacy"])
     if access.log:
         handler = RequestLog(handler, models=lambda: service.names, active=service.active, write=write, shown=shown)
@@ -128,9 +140,10 @@ def main() -> None:
                 service,
                 who,
                 settings["grpc"],
-                observe=metrics.request,
+                observe=observe,
                 credentials=None if tls is None else tls.grpc(),
                 overload=overload,
+                tracing=tracing,
                 write=write if access.log else None,
                 shown=shown,
             )
@@ -152,6 +165,8 @@ def main() -> None:
     )
     uvloop.run(work)
     metrics.close()
+    if tracing is not None:
+        tracing.close()
     state.close()
 
 
