@@ -76,6 +76,35 @@ class Padded(nn.Module):
         return self.classifier(x.mean((-1, -2)))
 
 
+class Joined(nn.Module):
+    """Concatenates two maps of other scales; pads by the word ``same``, with an even kernel too, for which one side gets more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*block(1, 8))
+        self.first = nn.Sequential(nn.Conv2d(8, 8, 3, padding="same", bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 8, (1, 4), padding="same", groups=8), nn.BatchNorm2d(8), nn.ReLU6())
+        self.mix = nn.Sequential(nn.Conv2d(16, 8, 1, padding="valid", bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.classifier(self.mix(torch.cat([self.first(x), 3 * self.second(x)], 1)).mean((-1, -2)))
+
+
+class OneAxis(nn.Module):
+    """Convolutions over one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.classifier = nn.BatchNorm2d(1), nn.Linear(12, 5)
+        self.first, self.second = nn.Conv1d(16, 8, 3, padding="same"), nn.Conv1d(8, 12, 4, padding="same", dilation=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(self.norm(x).squeeze(1)))
+        return self.classifier(F.relu(self.second(x)).mean(-1))
+
+
 class Depthwise(nn.Module):
     """A filter for each channel, all of its weights as great as can be, between two convolutions over all channels."""
 

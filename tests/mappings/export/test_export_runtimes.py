@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from tests.nets import Blobs, Eigen, Plain, Residual, images, network
+from tests.nets import Blobs, Eigen, Joined, OneAxis, Plain, Residual, images, network
 
 from mapsto import discovery
 from mapsto.context import Context
@@ -118,7 +118,7 @@ def runtime_exporters() -> list[str]:
 
 
 def test_a_runtime_that_fails_at_work_is_left_out_with_its_reason(monkeypatch, small):
-    """ExecuTorch makes a program of an int8 concatenation, opens it, and fails only when it runs."""
+    """ExecuTorch makes a program of some operators, opens it, and fails only when it runs."""
 
     class Program:
         def method_names(self) -> list[str]:
@@ -332,6 +332,45 @@ def test_the_decomposed_graph_computes_what_the_network_does(small):
         sample = images(1)
         assert inputs[0].shape == sample.shape
         torch.testing.assert_close(graph(sample), small.module()(sample), atol=1e-6, rtol=0)
+
+
+def test_the_decomposed_graph_joins_codes_of_one_scale_and_pads_by_numbers():
+    from mapsto.nn.export.pt2e import decomposed
+
+    given = Static(data=Blobs(), samples=64)(network(Joined))
+    graph, _ = decomposed(given, codes=True, where="here")
+    nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
+    assert not any("padding" in str(node.target) for node in nodes)
+    (joined,) = (node for node in nodes if node.target == torch.ops.aten.cat.default)
+    (result,) = joined.users
+    assert {part.args[1:] for part in joined.args[0]} == {result.args[1:]}, (
+        "the scale of what is joined is the result's"
+    )
+    x = images(1)
+    torch.testing.assert_close(graph(x), given.module()(x), atol=1e-6, rtol=0)
+
+
+def test_an_int8_convolution_over_one_axis_is_refused_by_name_for_executorch_alone():
+    from mapsto.nn.export.pt2e import decomposed
+
+    given = Static(data=Blobs(), samples=64)(network(OneAxis))
+    with pytest.raises(DomainError, match=r"no int8 kernel for a convolution over one axis \('conv1d.*', conv1d\)"):
+        decomposed(given, codes=True, where="here")
+    x = images(1)
+    for network_, codes in ((given, False), (network(OneAxis), True)):
+        graph, _ = decomposed(network_, codes=codes, where="here")
+        torch.testing.assert_close(graph(x), network_.module()(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "exporter", "modules"), FIXED)
+@pytest.mark.parametrize("int8", [False, True])
+def test_fixed_runtimes_run_concatenations_and_padding_by_a_word(name, exporter, modules, int8):
+    needs(*modules)
+    given = network(Joined)
+    given = Static(data=Blobs(), samples=64)(given) if int8 else given
+    parity = exporter(data=Blobs(), samples=16)(given).manifest()["parity"]
+    assert parity["relative_difference"] < (0.1 if int8 else 1e-4)
 
 
 def test_the_decomposed_graph_refuses_what_it_would_change(float_network):

@@ -42,7 +42,7 @@ def load(files: Mapping[str, Path], *, threads: int = 1, signature: Signature | 
         tensors = [tensor_of(np.ascontiguousarray(given)) for given in inputs]
         try:
             return np.concatenate([once([given[i : i + 1] for given in tensors]) for i in range(len(tensors[0]))])
-        except RuntimeError as error:  # some operators, such as an int8 concatenation, fail only when they are run
+        except RuntimeError as error:  # some operators fail only when they are run
             raise unable(TITLE, error.__cause__ or error, "executorch") from error
 
     return run

@@ -25,6 +25,12 @@ __all__ = ["decomposed"]
 _ATEN: Any = torch.ops.aten
 _TENSOR = _ATEN.fake_quantize_per_tensor_affine.default
 _CHANNEL = _ATEN.fake_quantize_per_channel_affine.default
+_NAMED_PADDING = {
+    _ATEN.conv1d.padding: _ATEN.conv1d.default,
+    _ATEN.conv2d.padding: _ATEN.conv2d.default,
+    _ATEN.conv3d.padding: _ATEN.conv3d.default,
+}
+"""Convolutions whose padding is a word → those whose padding is numbers."""
 _RECTIFIERS = (_ATEN.relu.default, _ATEN.relu_.default, _ATEN.hardtanh.default, _ATEN.hardtanh_.default)
 
 
@@ -49,6 +55,10 @@ def decomposed(network: Network, *, codes: bool, where: str) -> tuple[fx.GraphMo
                 hint="replace the operation, or one whose result depends on values",
             ) from error
     graph: Any = program.module(check_guards=False)
+    _pad_explicitly(graph.graph)
+    _align_concatenations(graph.graph)
+    if codes:
+        _require_kernels(graph.graph, where)
     _lower_weights(graph, codes)
     _lower_activations(graph.graph)
     graph.graph.eliminate_dead_code()
@@ -77,6 +87,72 @@ def _require_known(network: Network, where: str) -> None:
             where=where,
             hint="quantize by quantize.static, or use export.onnx",
         )
+
+
+def _pad_explicitly(graph: fx.Graph) -> None:
+    """Numbers instead of ``padding="same"`` and ``"valid"``, which not every compiler's pattern of an int8 convolution knows.
+
+    Where one side gets a zero more than the other, they are put around the codes: zero is a code of every quantizer.
+    """
+    for node in [node for node in graph.nodes if node.target in _NAMED_PADDING]:
+        given = dict(
+            zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), node.args, strict=False)
+        )
+        given |= node.kwargs
+        value, weight = given["input"], given["weight"]
+        axes = weight.meta["val"].shape[2:]
+        dilation = _of_each(given.get("dilation", 1), len(axes))
+        whole = [
+            by * (size - 1) if given.get("padding") == "same" else 0 for size, by in zip(axes, dilation, strict=True)
+        ]
+        least = [size // 2 for size in whole]
+        with graph.inserting_before(node):
+            if any(size % 2 for size in whole):
+                pads = [side for size in reversed(whole) for side in (size // 2, size - size // 2)]
+                padded = graph.call_function(_ATEN.constant_pad_nd.default, (value, pads, 0.0))
+                quantized = value.target == _TENSOR
+                value = graph.call_function(_TENSOR, (padded, *value.args[1:])) if quantized else padded
+                least = [0] * len(axes)
+            stride = _of_each(given.get("stride", 1), len(axes))
+            rest = (given.get("bias"), stride, least, dilation, given.get("groups", 1))
+            made = graph.call_function(_NAMED_PADDING[node.target], (value, weight, *rest))
+        made.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        graph.erase_node(node)
+
+
+def _of_each(value: Any, axes: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * axes if len(values) == 1 else values
+
+
+def _require_kernels(graph: fx.Graph, where: str) -> None:
+    """Raises `DomainError` for an int8 convolution over one axis: XNNPACK takes it in, and fails only when it runs."""
+    for node in graph.nodes:
+        if node.target == _ATEN.conv1d.default and node.args[1].target == _CHANNEL and _is_integer(node):
+            raise DomainError(
+                f"ExecuTorch has no int8 kernel for a convolution over one axis ('{node.name}', conv1d)",
+                where=where,
+                hint="export the network before it is quantized, or use export.onnx or export.litert",
+            )
+
+
+def _align_concatenations(graph: fx.Graph) -> None:
+    """Quantize what is concatenated by the result's own scale, which int8 kernels want of it and which changes no value."""
+    for node in [node for node in graph.nodes if node.target == _ATEN.cat.default]:
+        users = list(node.users)
+        scales = {user.args[1:] for user in users if user.target == _TENSOR}
+        if len(scales) != 1 or any(user.target != _TENSOR for user in users):
+            continue
+        (scale,) = scales
+        with graph.inserting_before(node):
+            parts = [
+                part
+                if part.target == _TENSOR and part.args[1:] == scale
+                else graph.call_function(_TENSOR, (part, *scale))
+                for part in node.args[0]
+            ]
+        node.args = (parts, *node.args[1:])
 
 
 def _lower_weights(module: Any, codes: bool) -> None:

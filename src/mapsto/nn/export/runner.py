@@ -1,7 +1,8 @@
 """The runner of a package: one file that answers with it where neither mapsto nor mapsto-runtime is installed.
 
 It is put together of the parts in ``runners/``, of which each package gets those that it needs: what reads its inputs, what opens its
-model, and where it holds a prototype or a ridge learner what makes a head of examples. Nothing of mapsto runs it.
+model, and where it holds a prototype or a ridge learner what makes a head of examples. ExecuTorch's is in C++, as that runtime is, and the
+same in all packages. Nothing of mapsto runs any of them.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ def runner_files(runtime: str, signature: Signature, *, adapts: bool = False) ->
     adapts
         Whether the package holds a learner of which `head_rule` tells.
     """
+    if runtime == "executorch":
+        return {name: (Path(__file__).parent / "runners" / name).read_bytes() for name in ("run.cpp", "CMakeLists.txt")}
     if runtime not in _OPEN:
         return {}
     kind = signature.preprocessing.kind

@@ -45,4 +45,4 @@ def adapt(examples: Path, head: Path) -> None:
         raise SystemExit(f"{examples}: folders of two classes or more with an example in each are wanted")
     weight, bias = head_of(np.concatenate(samples), np.eye(len(classes))[numbers], manifest["adaptation"]["head"])
     kept = {"classes": classes, "weight": weight.tolist(), "bias": bias.tolist(), "model": model_of(manifest)}
-    head.write_text(json.dumps(kept), encoding="utf-8")
+    head.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")

@@ -47,7 +47,7 @@ def encoded(cell: str, column: dict[str, Any]) -> Any:
         comma = column.get("decimal") == ","
         if missing or cell in column["categories"]:
             return np.array([np.nan])
-        if not re.fullmatch(r"[+-]?(\d+,?\d*|,\d+)" if comma else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", cell):
+        if not re.fullmatch(r"[+-]?\d+(,\d+)?" if comma else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", cell):
             raise ValueError(f"column {column['name']!r} holds {cell!r}: write plain numbers, or ask mapsto-runtime")
         return np.array([float(cell.replace(",", "."))])
     words = column["categories"]
