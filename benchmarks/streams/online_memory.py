@@ -85,7 +85,7 @@ CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
         "derpp": {"rate": 0.06, "alpha": 3.0},
         "der": {"rate": 0.06, "alpha": 3.0},
     },
-    "Split-Omniglot": {"all": {"rate": 3e-3}, "derpp": {"alpha": 0.5}, "der": {"alpha": 0.5}},
+    "Split-Omniglot": {"all": {"rate": 3e-3}, "derpp": {"alpha": 3.0}, "der": {"alpha": 3.0}},
 }
 """Data set → method → fields."""
 

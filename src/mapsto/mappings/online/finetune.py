@@ -72,7 +72,7 @@ class Finetune(Online, Process[Network | Model, Model]):  # pyright: ignore[repo
     """Of SGD."""
     alpha: float | None = Field(default=None, ge=0)
     """Weight of what keeps the old: kept scores (der, derpp), the earlier network's answers (lwf), the penalty (ewc); by default the
-    method's own: 0.5, 1 and 100."""
+    method's own: 1, 1 and 100."""
     beta: float = Field(default=1.0, ge=0)
     """Weight of replayed labels in derpp; 0.5 to 1 in its paper."""
     consolidate: int = Field(default=1000, ge=1)

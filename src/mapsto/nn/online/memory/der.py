@@ -26,7 +26,7 @@ __all__ = ["Der"]
 class Der(Method):
     """Replay of scores."""
 
-    alpha = 0.5
+    alpha = 1.0
     later = True
     policy = Reservoir
     keeps_scores = True
