@@ -64,6 +64,9 @@ _LOOK = 0.25
 _NOBODY = Caller("", "", frozenset())
 """Who asks what anyone may."""
 _MOST_MEMORY = "there is not the memory for this request; send fewer samples at once"
+_DRAIN_SECONDS, _QUIET_SECONDS = 2.0, 0.2
+"""For which calls are still refused one by one when it ends, and without any until it does."""
+_ENDS = "the service is ending"
 _BUSY = "the service is busy: more requests come than it can answer in time"
 
 
@@ -136,7 +139,8 @@ class GrpcServer:
         self._address, self._credentials = address, credentials
         self._overload, self._write, self._shown = overload, write, shown
         self._in_flight = RequestsInFlight(service.limits.most_wait)
-        self._tracing, self._watchers = tracing, 0
+        self._tracing = tracing
+        self._watchers = self._came = 0
         self._ending = asyncio.Event()
         self._server: Any = None
         self.methods = {
@@ -190,15 +194,25 @@ class GrpcServer:
         return port
 
     async def stop(self, most: float) -> None:
-        """Take no request any more, and wait for those that were begun, so many seconds at most."""
+        """Take no request any more, and wait for those that were begun, so many seconds at most.
+
+        What comes from now on is refused as UNAVAILABLE, which clients may send again, until nothing comes: a call that gRPC's core has
+        and nobody has taken when its server stops is told that it was cancelled, and is lost.
+        """
         self._ending.set()
-        if self._server is not None:
-            await self._server.stop(most)
+        if self._server is None:
+            return
+        end, seen = time.perf_counter() + min(most, _DRAIN_SECONDS), -1
+        while seen != self._came and time.perf_counter() < end:
+            seen = self._came
+            await asyncio.sleep(_QUIET_SECONDS)
+        await self._server.stop(most)
 
     # -- a request
 
     async def handler(self, method: _Method, metadata: Any) -> Any:
         """What answers a request: one that is refused by its metadata is so before its message is read."""
+        self._came += 1
         call = await self._call(method, metadata)
         answer: Any = functools.partial(self._answered if call.refusal is None else self._refused, method, call)
         if self._tracing is not None:
@@ -215,6 +229,8 @@ class GrpcServer:
         began = time.perf_counter()
         if method.public:
             return _Call(began, None, None)
+        if self._ending.is_set():
+            return _Call(began, None, Refusal(503, _ENDS, retry_after=1.0))
         key: bytes | None = None
         for name, value in metadata:
             if name == "authorization" or (name == "x-api-key" and key is None):
