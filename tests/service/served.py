@@ -73,15 +73,17 @@ class Served:
 
 
 @contextmanager
-def serving(*arguments: object, folder: Path, port: int = 0, state: str = "") -> Generator[Served]:
-    """``mapsto serve`` with its state in a folder, or where `state` says; it is ended at the end."""
+def serving(
+    *arguments: object, folder: Path, port: int = 0, state: str = "", seconds: float = 120
+) -> Generator[Served]:
+    """``mapsto serve`` with its state in a folder, or where `state` says, which has so many seconds to start; it is ended at the end."""
     command = [sys.executable, "-m", "mapsto", "serve", *map(str, arguments), "--port", str(port)]
     command += ["--state", state or str(folder / "state.sqlite")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     log = (folder / "serve.log").open("w+")
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + seconds
         text = ""
         while "feedback" not in text and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)

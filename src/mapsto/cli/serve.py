@@ -114,6 +114,14 @@ def serve(
     trace_ratio: Annotated[
         float, typer.Option(min=0, max=1, help="The share of traces that are kept, of those that begin here.")
     ] = 1.0,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Answer with replicas under Ray Serve, as many as the load needs: `local` starts Ray on this machine, an address joins a "
+            "cluster. How many, the entry `scale` of a recipe's `serve` says.",
+        ),
+    ] = "",
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two learnt versions at most.")] = 5.0,
     most_wait: Annotated[
         float, typer.Option(min=0.001, help="Seconds that a request may be expected to wait; beyond it is refused.")
@@ -220,7 +228,14 @@ def serve(
         sys.stdout.flush()
 
     try:
-        Supervisor(settings, listening, masking=masking).run(started, note=print_note)
+        if ray:
+            from mapsto.service.ray_service import RayService
+
+            port = listening.getsockname()[1]
+            listening.close()  # Ray's proxy listens
+            RayService(settings, asked.scale, ray=ray, host=asked.host, port=port).run(started, note=print_note)
+        else:
+            Supervisor(settings, listening, masking=masking).run(started, note=print_note)
     finally:
         held.close()
         listening.close()

@@ -36,7 +36,7 @@ from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
 from mapsto.recipe.nodes import data_from_node, step_from_node
 from mapsto.recipe.older_forms import label_of_today, rewritten, setting_of_today
-from mapsto.recipe.serving import Serving, Thresholds
+from mapsto.recipe.serving import Scale, Serving, Thresholds
 from mapsto.recipe.settings import addresses, listed
 from mapsto.recipe.yaml_text import LONGEST, read_yaml
 from mapsto_runtime.regular_files import open_file
@@ -461,10 +461,12 @@ def _finding(finding: Any) -> tuple[Place, str]:
         return place[:2], f"a target is {{what, metric, goal}}, three texts, got {whole!r}"[:200]
     got = "" if missing else f", got {value!r}"
     if entry == "serve" and len(place) > 1:
-        inside = {"alerts": Thresholds.model_fields, "privacy": Privacy.model_fields}
-        inner = len(place) > 2 and place[1] in inside
-        fields = inside[str(place[1])] if inner else Serving.model_fields
-        end = 3 if inner else 2
+        inside = {"alerts": Thresholds, "privacy": Privacy, "scale": Scale}
+        inner = inside.get(str(place[1])) if len(place) > 2 else None
+        fields = (inner or Serving).model_fields
+        end = 2 if inner is None else 3
+        if finding["type"] == "value_error" and place[1] == "scale":
+            return place[:2], f"{place[1]}: {finding['msg'].removeprefix('Value error, ')}"[:200]
         name, before = str(place[end - 1]), "".join(f"{part}: " for part in place[: end - 1])
         known = fields.get(name)
         if known is None:

@@ -13,7 +13,7 @@ import yaml
 from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import SpecError
 
-__all__ = ["Serving", "Thresholds", "serving_of"]
+__all__ = ["Scale", "Serving", "Thresholds", "serving_of"]
 
 
 class Thresholds(pydantic.BaseModel):
@@ -55,6 +55,35 @@ class TracesTo(pydantic.BaseModel):
         pattern=r"^https?://.", description="a collector of OTLP over HTTP, as http://127.0.0.1:4318"
     )
     ratio: float = pydantic.Field(1.0, ge=0, le=1, description="the share of traces that are kept, 0 to 1")
+
+
+class Scale(pydantic.BaseModel):
+    """How many replicas answer under Ray Serve, from which its own settings are made."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    min_replicas: int = pydantic.Field(default=1, ge=1, le=1000, description="replicas that are always there")
+    max_replicas: int = pydantic.Field(default=2, ge=1, le=1000, description="replicas at most")
+    target_requests: float = pydantic.Field(
+        default=8.0, gt=0, description="requests in progress that a replica is to have: with more others are started"
+    )
+    max_requests: int = pydantic.Field(
+        default=100, ge=1, le=100_000, description="requests that a replica is given at once; others wait at the proxy"
+    )
+    look_back: float = pydantic.Field(
+        default=15.0, gt=10, description="seconds over which requests in progress are averaged, above 10"
+    )
+    upscale_delay: float = pydantic.Field(
+        default=5.0, ge=0, description="seconds of more load before a replica is started"
+    )
+    downscale_delay: float = pydantic.Field(default=60.0, ge=0, description="seconds of less load before one is ended")
+    cpus: float = pydantic.Field(default=1.0, gt=0, description="processor cores that Ray reserves for a replica")
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Scale:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
+        return self
 
 
 class Serving(pydantic.BaseModel):
@@ -99,6 +128,9 @@ class Serving(pydantic.BaseModel):
     )
     alerts: Thresholds = pydantic.Field(
         default_factory=Thresholds, description="{errors, p99, …}, beyond which it is to alarm"
+    )
+    scale: Scale = pydantic.Field(
+        default_factory=Scale, description="{min_replicas, max_replicas, …}, of replicas under Ray Serve"
     )
 
 

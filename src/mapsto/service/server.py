@@ -28,7 +28,7 @@ from mapsto.service.service import Service
 if TYPE_CHECKING:
     from mapsto.service.tls import Certificates
 
-__all__ = ["Beside", "Ending", "serve"]
+__all__ = ["Beside", "Ending", "follow", "serve"]
 
 _POLL_SECONDS = 0.25
 """Between two looks at what changed in the state."""
@@ -131,7 +131,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     work = asyncio.ensure_future(server.serve(list(sockets)))
-    polling = asyncio.ensure_future(_follow(service, supervisor or os.getppid(), tls))
+    polling = asyncio.ensure_future(follow(service, supervisor or os.getppid(), tls))
     watching = asyncio.ensure_future(watch(server.server_state.connections))
     while not server.started and not work.done():
         await asyncio.sleep(0.01)
@@ -152,9 +152,9 @@ async def serve(
     await service.closed()
 
 
-async def _follow(service: Service, parent: int, tls: Certificates | None) -> None:
-    """Take over what other processes change, packages that are to be loaded again, and other certificates; end with the process that
-    started this one.
+async def follow(service: Service, parent: int | None = None, tls: Certificates | None = None) -> None:
+    """Take over what other processes change, packages that are to be loaded again, and other certificates; end with the process `parent`,
+    where one is given.
     """
     loop, said = asyncio.get_running_loop(), ""
     looks = [service.refresh, service.note_uses, service.reload]
@@ -175,6 +175,6 @@ async def _follow(service: Service, parent: int, tls: Certificates | None) -> No
         if wrong and wrong != said:  # once, and not at every look
             sys.stderr.write(f"mapsto: {wrong}\n")
         said = wrong
-        if os.getppid() != parent:
+        if parent is not None and os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
             return

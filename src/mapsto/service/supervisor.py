@@ -7,30 +7,24 @@ learner. SIGHUP has the workers load their packages again.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import select
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from mapsto.data.privacy.masking import TextMasking
 from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import MapstoError, SpecError, StoreError
 from mapsto.service.access import AccessSettings
+from mapsto.service.children import Child, Children, private_folder
 from mapsto.service.keys import RunKey
 from mapsto.service.masked_log import MaskedLog
 from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
@@ -42,19 +36,11 @@ if TYPE_CHECKING:
     from mapsto.service.tls import TlsSettings
     from mapsto.service.tracing import TracingSettings
 
-__all__ = ["Settings", "Supervisor"]
+__all__ = ["Settings", "Supervisor", "beside", "only_one", "shared_settings"]
 
-_SHORT = 10.0
-"""Seconds of a process that did not get far."""
-_MOST_SHORT = 5
-"""Processes of one kind that end so soon, one after the other, before the service is given up."""
 _BESIDE = ("fitter", "learner")
 """Processes without which the service answers all the same: they are started again and again."""
-_LONGEST_PAUSE = 30.0
-"""Seconds before what ends again and again is started again."""
 _START_SECONDS = 120.0
-_IN_MEMORY = Path("/dev/shm")
-_PREFIX = "mapsto-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,28 +82,6 @@ class Settings:
     """The file of the key of pseudonyms, with `privacy`."""
 
 
-class _EndsAgainError(MapstoError):
-    """A process without which the service cannot be ends again and again."""
-
-    exit_code = 1
-
-
-@dataclass(eq=False)
-class _Child:
-    """A process that is to run."""
-
-    name: str
-    module: str
-    settings: dict[str, Any]
-    process: subprocess.Popen[bytes] | None = None
-    began: float = 0.0
-    """Infinity while it is to be started again."""
-    short: int = 0
-    """How often in a row it ended as soon as it was started."""
-    again: float = 0.0
-    """When it is started again."""
-
-
 class Supervisor:
     """The processes of a service.
 
@@ -131,30 +95,30 @@ class Supervisor:
 
     def __init__(self, settings: Settings, listening: socket.socket, *, masking: TextMasking | None = None) -> None:
         self._settings, self._listening = settings, listening
-        self._alone = _only_one(settings.folder)
-        _remove_left_behind()
-        memory = str(_IN_MEMORY) if os.access(_IN_MEMORY, os.W_OK) else None  # which no full disk makes unwritable
-        self._place = Path(
-            tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=memory)
-        )  # only this user may enter it
+        self._alone = only_one(settings.folder)
+        self._place = private_folder()
         self._metrics = self._place / "metrics"
         self._metrics.mkdir()
         self._ready, self._tells = os.pipe()
-        common: dict[str, Any] = {
-            "state": settings.state,
-            "durability": settings.durability,
+        common = {
+            **shared_settings(settings),
             "supervisor": os.getpid(),
             "socket": str(self._place / "writer"),
             "traces": str(self._place / "traces"),
-            "tracing": None if settings.tracing is None else asdict(settings.tracing),
-            "models": [{"name": name, "folder": str(folder)} for name, folder in settings.models.items()],
-            "trust": asdict(settings.trust),
-            "privacy": None
-            if settings.privacy is None
-            else {"settings": settings.privacy.plain(), "key": str(settings.privacy_key)},
         }
         self._log = None if masking is None else MaskedLog(masking)
-        self._children = [_Child("writer", "mapsto.service.writer", common)]
+        self._children = Children(
+            beside=_BESIDE,
+            where="mapsto serve",
+            forget=lambda number: forget_process(number, self._metrics),
+            without=(FOLDER_VARIABLE,),
+            stderr=None if self._log is None else self._log.end,
+        )
+        self._wanted = [Child("writer", "mapsto.service.writer", common)]
+        inherited = [listening.fileno(), self._tells]
+        if self._log is not None:
+            inherited.append(self._log.unmasked)
+        shared = {FOLDER_VARIABLE: str(self._metrics)} if settings.workers > 1 else {}
         for number in range(settings.workers):
             own = {
                 "worker": number,
@@ -170,19 +134,8 @@ class Supervisor:
             }
             if self._log is not None:
                 own["log"] = self._log.unmasked  # of requests, which holds nothing that is to be masked line by line
-            self._children.append(_Child(f"worker {number + 1}", "mapsto.service.worker", common | own))
-        if settings.adapts:
-            fits = {"limits": asdict(settings.limits), "poll": 0.2}
-            self._children.append(_Child("fitter", "mapsto.service.fitter", common | fits))
-        if settings.learning:
-            learns = {
-                "learner": settings.learner,
-                "every": settings.every,
-                "poll": 0.2,
-                "promote": settings.promote,
-                "models": [each for each in common["models"] if each["name"] in settings.learning],
-            }
-            self._children.append(_Child("learner", "mapsto.service.learner", common | learns))
+            self._wanted.append(Child(f"worker {number + 1}", "mapsto.service.worker", common | own, inherited, shared))
+        self._wanted += beside(settings, common)
         self._ended = False
 
     def run(self, started: Callable[[], None], *, note: Callable[[str], None]) -> None:
@@ -193,13 +146,13 @@ class Supervisor:
         handlers = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
         handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._reload)
         try:
-            for child in self._children:
-                self._start(child)
+            for child in self._wanted:
+                self._children.start(child)
             self._await_workers()
             if not self._ended:
                 started()
             while not self._ended:
-                self._look(note)
+                self._children.look(note)
                 time.sleep(0.05)
         finally:
             self._stop()
@@ -212,37 +165,11 @@ class Supervisor:
         self._ended = True
 
     def _reload(self, number: int, frame: Any) -> None:
-        for child in self._children:
+        for child in self._children.all:
             if child.process is not None and child.name.startswith("worker"):
                 child.process.send_signal(signal.SIGHUP)
-            elif child.process is not None and child.name == "learner":
-                child.process.terminate()  # it is started again with what is there now
-                child.began = -math.inf  # which is no failure
-
-    def _start(self, child: _Child) -> None:
-        inherited = (self._listening.fileno(), self._tells) if child.name.startswith("worker") else ()
-        if inherited and "log" in child.settings:
-            inherited = (*inherited, child.settings["log"])
-        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        environment.pop(FOLDER_VARIABLE, None)
-        if self._settings.workers > 1:
-            environment[FOLDER_VARIABLE] = str(self._metrics)
-        child.process = subprocess.Popen(
-            [sys.executable, "-m", child.module],
-            stdin=subprocess.PIPE,
-            pass_fds=inherited,
-            stderr=None if self._log is None else self._log.end,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in their order
-            env=environment,
-        )
-        child.began = time.monotonic()
-        given = child.process.stdin
-        if given is not None:
-            try:
-                given.write(json.dumps(child.settings).encode())
-                given.close()
-            except BrokenPipeError:  # it has ended already, which is seen below
-                return
+            elif child.name == "learner":
+                self._children.restart(child)
 
     def _await_workers(self) -> None:
         """Waits until every worker has said that it answers, and what stores feedback takes it."""
@@ -250,50 +177,15 @@ class Supervisor:
         while (missing or not (self._place / "writer").exists()) and not self._ended:
             if select.select([self._ready], [], [], 0.1)[0]:
                 missing -= len(os.read(self._ready, missing))
-            self._look(lambda text: None)
+            if not self._ended:
+                self._children.look(lambda text: None)
             if time.monotonic() > end:
                 raise MapstoError(f"the workers did not answer within {_START_SECONDS:.0f} s", where="mapsto serve")
 
-    def _look(self, note: Callable[[str], None]) -> None:
-        """Start again what has ended."""
-        for child in self._children:
-            process = child.process
-            if process is None or process.poll() is None or self._ended:
-                continue
-            if child.began == math.inf:  # it waits for its turn
-                if time.monotonic() >= child.again:
-                    self._start(child)
-                continue
-            forget_process(process.pid, self._metrics)
-            soon = time.monotonic() - child.began < _SHORT
-            child.short = child.short + 1 if soon else 0
-            if child.short >= _MOST_SHORT and child.name not in _BESIDE:
-                raise _EndsAgainError(
-                    f"the {child.name} ended {child.short} times as soon as it was started, last with {process.returncode}",
-                    where="mapsto serve",
-                    hint="look at what it said above",
-                )
-            ended = child.began > -math.inf
-            how = f"ended with {process.returncode} and" if ended else "loads packages again, and therefore"
-            note(f"the {child.name} {how} is started again")
-            child.began, child.again = math.inf, time.monotonic() + min(0.2 * child.short**2, _LONGEST_PAUSE)
-
     def _stop(self) -> None:
         """End all: workers, writer, fitter, learner."""
-        order = ("worker", "writer", "fitter", "learner")
-        for kind in order:
-            own = [
-                child.process for child in self._children if child.name.startswith(kind) and child.process is not None
-            ]
-            for process in own:
-                if process.poll() is None:
-                    process.terminate()
-            for process in own:
-                try:
-                    process.wait(self._settings.ending.window + self._settings.ending.most + 10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        ending = self._settings.ending
+        self._children.stop(("worker", "writer", *_BESIDE), seconds=ending.window + ending.most + 10)
         if self._log is not None:
             self._log.close()
         shutil.rmtree(self._place, ignore_errors=True)
@@ -302,7 +194,38 @@ class Supervisor:
         os.close(self._tells)
 
 
-def _only_one(folder: Path) -> FileLock:
+def shared_settings(settings: Settings) -> dict[str, Any]:
+    """What every process of the service is told."""
+    privacy = settings.privacy
+    return {
+        "state": settings.state,
+        "durability": settings.durability,
+        "models": [{"name": name, "folder": str(folder)} for name, folder in settings.models.items()],
+        "trust": asdict(settings.trust),
+        "tracing": None if settings.tracing is None else asdict(settings.tracing),
+        "privacy": None if privacy is None else {"settings": privacy.plain(), "key": str(settings.privacy_key)},
+    }
+
+
+def beside(settings: Settings, common: Mapping[str, Any]) -> list[Child]:
+    """The processes that fit versions and learn, as far as the settings want them; `common` is what all processes are given."""
+    found: list[Child] = []
+    if settings.adapts:
+        fits = {"limits": asdict(settings.limits), "poll": 0.2}
+        found.append(Child("fitter", "mapsto.service.fitter", {**common, **fits}))
+    if settings.learning:
+        learns = {
+            "learner": settings.learner,
+            "every": settings.every,
+            "poll": 0.2,
+            "promote": settings.promote,
+            "models": [each for each in common["models"] if each["name"] in settings.learning],
+        }
+        found.append(Child("learner", "mapsto.service.learner", {**common, **learns}))
+    return found
+
+
+def only_one(folder: Path) -> FileLock:
     """The right to keep answers in a folder, held as long as this process lives.
 
     Raises `SpecError` where another service has it: each would overwrite the other's answers.
@@ -322,13 +245,3 @@ def _only_one(folder: Path) -> FileLock:
             f"cannot be made ({error.strerror})", where=str(folder), hint="give another --state"
         ) from error
     return lock
-
-
-def _remove_left_behind() -> None:
-    """Remove the folders of services of this user that were killed."""
-    for parent in (_IN_MEMORY, Path(tempfile.gettempdir())):
-        for folder in parent.glob(f"{_PREFIX}*-*"):
-            pid = folder.name[len(_PREFIX) :].partition("-")[0]
-            with suppress(OSError):
-                if pid.isdigit() and folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(pid)):
-                    shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.service.access import Access, AccessSettings
@@ -24,7 +24,7 @@ from mapsto.service.hosts import Hosts
 from mapsto.service.keys import RunKey
 from mapsto.service.metrics import Metrics
 from mapsto.service.overload import Overload
-from mapsto.service.request_handler import Application, RequestHandler
+from mapsto.service.request_handler import Application, Observe, RequestHandler
 from mapsto.service.request_log import RequestLog
 from mapsto.service.routes import application
 from mapsto.service.served_model import ServedModel
@@ -34,7 +34,10 @@ from mapsto.service.state import State
 from mapsto.service.writer import RemoteWriter, Writes
 from mapsto_runtime.signed_package import Trust
 
-__all__ = ["main", "models_of"]
+if TYPE_CHECKING:
+    from mapsto.service.tracing import Tracing
+
+__all__ = ["Answering", "answering", "main", "models_of"]
 
 
 def models_of(
@@ -72,11 +75,31 @@ def _shown(privacy: Mapping[str, Any] | None) -> Callable[[str], str]:
     return shown
 
 
-def main() -> None:
-    """Answer until SIGTERM."""
-    import uvloop
+class Answering(NamedTuple):
+    """What answers requests, in whatever server."""
 
-    settings: dict[str, Any] = json.load(sys.stdin)
+    service: Service
+    handler: Application
+    metrics: Metrics
+    callers: Access
+    state: State
+    observe: Observe
+    tracing: Tracing | None
+    write: Callable[[str], object] | None
+    """Takes a line for each request; None: none are wanted."""
+    shown: Callable[[str], str]
+    """How a caller's name stands there."""
+
+    def close(self) -> None:
+        """Look at nothing any more."""
+        self.metrics.close()
+        if self.tracing is not None:
+            self.tracing.close()
+        self.state.close()
+
+
+def answering(settings: Mapping[str, Any], *, address: str) -> Answering:
+    """The service of settings and the ASGI application around it, for a server that listens on an address."""
     limits = Limits(**settings["limits"])
     state = State(settings["state"], durability=settings["durability"])
     metrics = Metrics([each["name"] for each in settings["models"]])
@@ -102,35 +125,42 @@ def main() -> None:
         writer=writer,
         run=RunKey(**settings["run"]) if settings["run"] else None,
     )
-
     access = AccessSettings(**settings["access"])
     callers = Access(service.keys, access.tokens())
-    who = callers.caller
     service.charge = callers.charge
+    metrics.follow(service)
+    behind = metrics.around(application(service, callers.caller, metrics.text))
+    observe = metrics.request if tracing is None else tracing.observing(metrics.request, lambda: service.names)
+    handler: Application = RequestHandler(service, behind, callers.caller, observe, Hosts(address, access.hosts))
+    if tracing is not None:
+        handler = tracing.around(handler)
+    write, shown = _to(settings.get("log")) if access.log else None, _shown(settings["privacy"])
+    if write is not None:
+        handler = RequestLog(handler, models=lambda: service.names, active=service.active, write=write, shown=shown)
+    return Answering(service, handler, metrics, callers, state, observe, tracing, write, shown)
+
+
+def main() -> None:
+    """Answer until SIGTERM."""
+    import uvloop
+
+    settings: dict[str, Any] = json.load(sys.stdin)
     listening = socket.socket(fileno=settings["listening"])
-    hosts = Hosts(listening.getsockname()[0], access.hosts)
+    parts = answering(settings, address=listening.getsockname()[0])
+    service = parts.service
 
     def started() -> None:
         with contextlib.suppress(BrokenPipeError):  # the supervisor has ended, and this process does next
             os.write(settings["ready"], b"1")
 
     signal.signal(signal.SIGHUP, lambda number, frame: service.reload_soon())
-    metrics.follow(service)
-    behind = metrics.around(application(service, who, metrics.text))
-    observe = metrics.request if tracing is None else tracing.observing(metrics.request, lambda: service.names)
-    handler: Application = RequestHandler(service, behind, who, observe, hosts)
-    if tracing is not None:
-        handler = tracing.around(handler)
-    write, shown = _to(settings.get("log")), _shown(settings["privacy"])
-    if access.log:
-        handler = RequestLog(handler, models=lambda: service.names, active=service.active, write=write, shown=shown)
-    overload = Overload(limits.most_wait, callers.name_of, metrics.refused_unread)
+    overload = Overload(service.limits.most_wait, parts.callers.name_of, parts.metrics.refused_unread)
     tls = None
     if settings["tls"]:
         from mapsto.service.tls import Certificates, TlsSettings
 
         tls = Certificates(TlsSettings(**settings["tls"]))
-        metrics.certificate(lambda: tls.ends)
+        parts.metrics.certificate(lambda: tls.ends)
     beside: list[Beside] = []
     if settings["grpc"]:
         from mapsto.service.grpc_server import GrpcServer
@@ -138,14 +168,14 @@ def main() -> None:
         beside.append(
             GrpcServer(
                 service,
-                who,
+                parts.callers.caller,
                 settings["grpc"],
-                observe=observe,
+                observe=parts.observe,
                 credentials=None if tls is None else tls.grpc(),
                 overload=overload,
-                tracing=tracing,
-                write=write if access.log else None,
-                shown=shown,
+                tracing=parts.tracing,
+                write=parts.write,
+                shown=parts.shown,
             )
         )
     gc.collect()
@@ -153,21 +183,18 @@ def main() -> None:
     gc.set_threshold(10_000)
     work = serve(
         service,
-        handler,
+        parts.handler,
         [listening],
         ending=Ending(**settings["ending"]),
         overload=overload,
-        closed=metrics.closed,
+        closed=parts.metrics.closed,
         started=started,
         beside=beside,
         tls=tls,
         supervisor=settings["supervisor"],
     )
     uvloop.run(work)
-    metrics.close()
-    if tracing is not None:
-        tracing.close()
-    state.close()
+    parts.close()
 
 
 if __name__ == "__main__":
