@@ -246,6 +246,7 @@ def test_it_answers_what_was_learnt_from_a_stream(tmp_path):
     agrees(answers(run(folder, "predict", path)), Predictor(folder).predict([path]), 1e-6)
 
 
+@pytest.mark.slow
 def test_it_answers_texts_as_mapsto_does(tmp_path):
     pytest.importorskip("tokenizers", reason="needs the extra text: tokenizers")
     pytest.importorskip("transformers", reason="needs the extra text: transformers")
@@ -261,6 +262,7 @@ def test_it_answers_texts_as_mapsto_does(tmp_path):
     agrees(answers(run(tmp_path / "package", "predict", tmp_path / "texts.txt")), predictor.predict(texts), 1e-5)
 
 
+@pytest.mark.slow
 def test_it_answers_arrays_and_other_kinds_of_scores_as_mapsto_does(tmp_path):
     with trusting("torch"):
         given = Network.from_module(nn.Linear(4, 3), torch.zeros(2, 4), classes=("a", "b", "c"))
