@@ -20,7 +20,7 @@ DEV := $(VENV)/.mapsto-dev
 DOCS := $(VENV)/.mapsto-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests test-changed test-all lint stubs docs venv dist clean
+.PHONY: help demo test tests test-changed test-all lint stubs docs venv dist sbom clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,13 @@ dist: | $(BIN)/python ## the wheels and source archives of mapsto and mapsto-run
 	rm -rf dist
 	cd runtime && $(abspath $(BIN))/python -m hatchling build -d $(abspath dist)
 	$(BIN)/python -m hatchling build -d dist
+
+sbom: ## what the wheels in dist/ bring with them, installed into .release, as dist/mapsto.cdx.json (CycloneDX)
+	$(PYTHON) -m venv --clear .release
+	.release/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt $(EXTRA_INDEX) dist/mapsto_runtime-*.whl dist/mapsto-*.whl
+	$(PYTHON) -m venv --clear .release-tools
+	.release-tools/bin/python -m pip install --disable-pip-version-check --no-compile 'cyclonedx-bom>=7.5,<8'
+	.release-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --sv 1.6 --of JSON -o dist/mapsto.cdx.json .release/bin/python
 
 clean: ## remove .venv, caches and the site, not runs/
 	rm -rf docs/_build docs/reference $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -77,6 +77,8 @@ A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
 C = TypeVar("C")
 _ABSENT: Any = None
+LONGEST_LABEL = 100
+"""Letters of a label, of a report's name and of a branch's: they stand in tables, in paths of logs and in databases."""
 
 KINDS: dict[str, type[Any]] = {
     "network": Network,
@@ -360,7 +362,7 @@ class Labelled(Mapping[A, B]):
 
     mapping: MappingField
     """What is applied."""
-    label: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    label: str = Field(pattern=r"^[A-Za-z_]\w*$", max_length=LONGEST_LABEL)
     """The label, unique in its recipe."""
 
     def __post_init__(self) -> None:
@@ -391,7 +393,9 @@ class Labelled(Mapping[A, B]):
 class Observe(Mapping[C, C]):
     """Stores named reports about a value and passes the value through; ``observe:`` in YAML."""
 
-    reports: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], MappingField] = Field(min_length=1)
+    reports: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$", max_length=LONGEST_LABEL)], MappingField] = Field(
+        min_length=1
+    )
     """Report name → a mapping that gives a `Report`."""
 
     def __post_init__(self) -> None:
@@ -421,7 +425,9 @@ class Observe(Mapping[C, C]):
 class Fork(Mapping[C, Forked]):
     """Applies several mappings to one value and gives their labelled results."""
 
-    branches: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], MappingField] = Field(min_length=1)
+    branches: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=LONGEST_LABEL)], MappingField] = Field(
+        min_length=1
+    )
     """Label → mapping; every branch takes the same value."""
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mapsto.errors import DataError, SpecError, StoreError, trouble
+from mapsto.errors import DataError, SpecError, StoreError, command, trouble
 
 if TYPE_CHECKING:
     from mapsto.recipe.document import Recipe
@@ -223,10 +223,11 @@ def _indexed(index: Index | None, result: RunResult, listener: Any) -> None:
     try:
         if index is not None:
             index.add(summary_of(result))
-    except StoreError as error:
-        if not result.reused or result.store.writable:
-            raise
-        listener.note(f"the index does not know of this run: {error.what}")
+    except StoreError as error:  # it holds nothing of its own: the run, which is in the store, does not fail by it
+        again = command("mapsto store index --store {store}", store=result.store.url or result.store.root)
+        listener.note(
+            f"the index does not know of this run: {error.what}; `{again}` makes it again once it can be written"
+        )
 
 
 def writable(folder: Path) -> None:

@@ -30,7 +30,20 @@ from mapsto.data.privacy.settings import Privacy
 from mapsto.discovery import name_of
 from mapsto.errors import DataError, SpecError, nearest
 from mapsto.kinds import Dataset, Frozen, Stream, Tasks
-from mapsto.mapping import KINDS, Chain, Fork, Labelled, Observe, Of, Ref, accepts, kind_name, misfits, steps_of
+from mapsto.mapping import (
+    KINDS,
+    LONGEST_LABEL,
+    Chain,
+    Fork,
+    Labelled,
+    Observe,
+    Of,
+    Ref,
+    accepts,
+    kind_name,
+    misfits,
+    steps_of,
+)
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
@@ -346,8 +359,9 @@ class _Reader:
             return {}
         built: dict[str, Any] = {}
         for label, node in cast("dict[Any, Any]", nodes).items():
-            if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z_]\w*", label):
-                self.error(("data", str(label)), f"a label is letters, digits and _, not first a digit; got {label!r}")
+            if not isinstance(label, str) or not re.fullmatch(rf"[A-Za-z_]\w{{0,{LONGEST_LABEL - 1}}}", label):
+                what = f"a label is letters, digits and _, not first a digit, at most {LONGEST_LABEL}"
+                self.error(("data", str(label)), f"{what}; got {label!r}")
                 continue
             try:
                 built[label] = self._bind(data_from_node(node), dict(built), {}, ("data", label))

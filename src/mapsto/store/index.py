@@ -15,6 +15,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from mapsto.errors import MapstoError, MissingExtra, StoreError, command
+from mapsto.store.digest import digest_bytes
 from mapsto.store.store import Store
 
 __all__ = ["Index"]
@@ -73,9 +74,11 @@ class Index:
         self.store = store
         self.url = url or os.environ.get("MAPSTO_DATABASE") or f"sqlite:///{store.path('index.sqlite')}"
         try:
-            self.engine = sql.create_engine(
-                self.url, connect_args={"timeout": 30} if self.url.startswith("sqlite") else {}
-            )
+            waits = {"timeout": 30} if self.url.startswith("sqlite") else {}
+            if self.url.startswith("postgresql"):
+                waits = {"connect_timeout": 10}
+            # a database that was started again between two runs costs neither of them its entry
+            self.engine = sql.create_engine(self.url, connect_args=waits, pool_pre_ping=True)
             try:
                 _meta.create_all(self.engine)
             except OperationalError:
@@ -92,15 +95,16 @@ class Index:
 
     def add(self, run: Mapping[str, Any]) -> None:
         """Write one run as `mapsto.run.result.summary_of` gives it, with the metrics of its reports; an earlier entry is replaced."""
-        rows = [{**_step_row(step), "run": run["id"]} for step in run["steps"]]
+        rows = [_fitting(_steps, {**_step_row(step), "run": run["id"]}) for step in run["steps"]]
         lineage = [{"run": run["id"], "position": s["id"], "takes": t} for s in run["steps"] for t in s["inputs"]]
-        metrics = [row for step in run["steps"] for row in self._metric_rows(run["id"], step)]
+        metrics = [_fitting(_metrics, row) for step in run["steps"] for row in self._metric_rows(run["id"], step)]
         with self._explained(), self.engine.begin() as connection:
             for table in (_metrics, _lineage, _steps):
                 connection.execute(table.delete().where(table.c.run == run["id"]))
             connection.execute(_runs.delete().where(_runs.c.id == run["id"]))
             connection.execute(
-                _runs.insert(), [{name: run[name] for name in ("id", "name", "seed", "started", "seconds")}]
+                _runs.insert(),
+                [_fitting(_runs, {name: run[name] for name in ("id", "name", "seed", "started", "seconds")})],
             )
             for table, values in ((_steps, rows), (_lineage, lineage), (_metrics, metrics)):
                 if values:
@@ -119,7 +123,7 @@ class Index:
         except SQLAlchemyError as error:
             place = self.engine.url.render_as_string(hide_password=True)
             raise StoreError(
-                f"the index database cannot be written: {str(error).splitlines()[0]}",
+                f"the index database cannot be read or written: {str(error).splitlines()[0]}",
                 where=place,
                 hint=self._remedy(error),
             ) from error
@@ -181,8 +185,25 @@ class Index:
         query = sql.select(sql.func.avg(_steps.c.seconds)).where(
             (_steps.c.name == name) & (_steps.c.hit == sql.false()) & (_steps.c.digest != "")
         )
-        with self.engine.connect() as connection:
+        with self._explained(), self.engine.connect() as connection:
             return connection.execute(query).scalar()
+
+
+def _fitting(table: sql.Table, row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts the database takes: of names that data gave, such as those of classes, nobody bounds the length.
+
+    >>> fitted = _fitting(_metrics, {"metric": "recall of " + "x" * 300, "value": 1.0, "unit": "%"})
+    >>> fitted["metric"][:14], len(fitted["metric"]), fitted["value"], fitted["unit"]
+    ('recall of xxxx', 200, 1.0, '%')
+    """
+    fitted = dict(row)
+    for name, text in row.items():
+        longest = getattr(table.c[name].type, "length", None)
+        if isinstance(text, str) and longest is not None:
+            whole = text.replace("\0", "␀")  # which PostgreSQL refuses
+            own = f"…{digest_bytes(text.encode('utf-8', 'replace'))[:12]}"
+            fitted[name] = whole if len(whole) <= longest else whole[: longest - len(own)] + own
+    return fitted
 
 
 def _step_row(step: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,16 +55,26 @@ class Remote:
 
     def exists(self, relative: str) -> bool:
         with self._reached():
+            self.fs.invalidate_cache()  # others write there too
             return bool(self.fs.exists(f"{self.base}/{relative}"))
 
     def modified(self, relative: str) -> float | None:
         """When a file was last written, in seconds of the epoch; None where it is gone or the file system does not say."""
         try:
             with self._reached():
+                self.fs.invalidate_cache()
                 when = self.fs.modified(f"{self.base}/{relative}")
         except (NotImplementedError, FileNotFoundError):
             return None
         return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
+
+    def size(self, relative: str) -> int | None:
+        """Bytes of a file; None where it is gone or the file system does not say."""
+        try:
+            with self._reached():
+                return self.fs.size(f"{self.base}/{relative}")
+        except (NotImplementedError, FileNotFoundError):
+            return None
 
     def drop(self, relative: str) -> None:
         try:
@@ -77,6 +87,7 @@ class Remote:
         """What a folder holds, relative to the store."""
         try:
             with self._reached():
+                self.fs.invalidate_cache()
                 found: list[str] = self.fs.find(f"{self.base}/{folder}")
         except FileNotFoundError:
             return

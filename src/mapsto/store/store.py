@@ -227,6 +227,27 @@ class Store:
                 if path.is_file() and not path.name.endswith(".tmp"):
                     yield path
 
+    def listed(self, folder: str) -> list[str]:
+        """What the store itself holds in a folder, relative to it. Nothing is fetched, and what a cache holds does not count."""
+        if self.remote is not None:
+            return sorted(name for name in self.remote.names(folder) if not name.endswith(".tmp"))
+        return [path.relative_to(self.root).as_posix() for path in self.names(folder)]
+
+    def content(self, relative: str) -> bytes | None:
+        """The bytes of a file in the store itself, past any cache; None where there is none."""
+        return self._read(relative) if self.remote is None else self.remote.get(relative)
+
+    def size(self, relative: str) -> int | None:
+        """Bytes of a file; None where it is gone or nobody says."""
+        path = self.path(relative)
+        if path.exists():
+            return path.stat().st_size
+        return None if self.remote is None else self.remote.size(relative)
+
+    def place(self, relative: str) -> str:
+        """Where a file of the store is, for people."""
+        return str(self.path(relative)) if self.url is None else f"{self.url.rstrip('/')}/{relative}"
+
     @property
     def writable(self) -> bool:
         """Whether anything can be written at present: tried, as permissions do not say so for every user and file system."""
@@ -264,7 +285,7 @@ class Store:
                 raise StoreError(
                     "a blob is missing", where=f"{path}{f' (of {used_by})' if used_by else ''}", hint=self._recovery()
                 )
-            if digest_bytes(path.read_bytes()) != digest:
+            if digest_bytes(path.read_bytes()) != digest and not self._mended(relative, digest):
                 raise StoreError(
                     "a blob is damaged: its content does not match its digest",
                     where=f"{path}{f' (of {used_by})' if used_by else ''}",
@@ -272,6 +293,14 @@ class Store:
                 )
             self._checked.add(digest)
         return path
+
+    def _mended(self, relative: str, digest: str) -> bool:
+        """Whether a damaged copy of a remote blob was fetched again, whole."""
+        data = None if self.remote is None else self.remote.get(relative)
+        if data is None or digest_bytes(data) != digest:
+            return False
+        write_atomically(self.path(relative), data)
+        return True
 
     def tensor(self, digest: str, *, used_by: str = "") -> Tensor:
         """A tensor, memory-mapped copy-on-write: reading costs no copy, writing to it never reaches the store."""
@@ -296,10 +325,19 @@ class Store:
                 self._write(relative, text.encode(), durable=True)
         return digest
 
-    def manifest(self, digest: str) -> dict[str, Any]:
-        """A value's manifest, checked against its digest."""
+    def manifest(self, digest: str, *, cached: bool = True) -> dict[str, Any]:
+        """A value's manifest, checked against its digest; past any cache where `cached` is false."""
         relative = spread("artifacts", digest, ".json")
-        data = self._read(relative)
+        if self.remote is None or not cached:
+            return self._manifest(digest, relative, self.content(relative))
+        try:
+            return self._manifest(digest, relative, self._read(relative))
+        except StoreError:  # the copy may be damaged, and what it is of whole
+            found = self._manifest(digest, relative, self.content(relative))
+            self.path(relative).unlink(missing_ok=True)
+            return found
+
+    def _manifest(self, digest: str, relative: str, data: bytes | None) -> dict[str, Any]:
         if data is None:
             raise StoreError("an artifact is missing", where=str(self.path(relative)), hint=self._recovery())
         try:

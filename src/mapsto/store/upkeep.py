@@ -34,9 +34,8 @@ def listing(store: Store) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for record in store.records():
         try:
-            size = sum(
-                store.path(spread("blobs", blob)).stat().st_size for blob in blobs_of(store.manifest(record.digest))
-            )
+            sizes = [store.size(spread("blobs", blob)) for blob in blobs_of(store.manifest(record.digest))]
+            size = None if None in sizes else sum(filter(None, sizes))
         except (StoreError, OSError):
             size = None
         rows.append(
@@ -57,32 +56,40 @@ def verify(store: Store) -> list[Finding]:
     """Check every record, manifest and blob against its digest; gives what is damaged or missing, with who uses it."""
     findings: list[Finding] = []
     users: dict[str, list[str]] = {}
-    for path in store.names("keys"):
+    artifacts = set(store.listed("artifacts"))
+    for relative in store.listed("keys"):
+        place = store.place(relative)
         try:
-            record = store.record(path.stem)
+            record = store.record(_stem(relative))
         except StoreError as error:
-            findings.append(Finding(path=str(path), what=error.what))
+            findings.append(Finding(path=place, what=error.what))
             continue
         for digest in () if record is None else filter(None, (record.digest, record.attached)):
-            if record is not None and not store.path(spread("artifacts", digest, ".json")).exists():
+            if record is not None and spread("artifacts", digest, ".json") not in artifacts:
                 what = f"its artifact {digest[:12]} is missing"
-                findings.append(Finding(path=str(path), what=what, used_by=(record.name,)))
-    for path in store.names("artifacts"):
+                findings.append(Finding(path=place, what=what, used_by=(record.name,)))
+    for relative in sorted(artifacts):
         try:
-            for blob in blobs_of(store.manifest(path.stem)):
-                users.setdefault(blob, []).append(path.stem)
+            for blob in blobs_of(store.manifest(_stem(relative), cached=False)):
+                users.setdefault(blob, []).append(_stem(relative))
         except MapstoError as error:
-            findings.append(Finding(path=str(path), what=getattr(error, "what", str(error))))
+            findings.append(Finding(path=store.place(relative), what=getattr(error, "what", str(error))))
     for blob, used_by in sorted(users.items()):
-        path = store.path(spread("blobs", blob))
-        named = tuple(digest[:12] for digest in used_by)
-        if not path.exists():
-            findings.append(Finding(path=str(path), what="a blob is missing", used_by=named))
-        elif digest_bytes(path.read_bytes()) != blob:
+        relative = spread("blobs", blob)
+        place, named = store.place(relative), tuple(digest[:12] for digest in used_by)
+        content = store.content(relative)
+        if content is None:
+            findings.append(Finding(path=place, what="a blob is missing", used_by=named))
+        elif digest_bytes(content) != blob:
             findings.append(
-                Finding(path=str(path), what="a blob is damaged: its content does not match its digest", used_by=named)
+                Finding(path=place, what="a blob is damaged: its content does not match its digest", used_by=named)
             )
     return findings
+
+
+def _stem(relative: str) -> str:
+    """The digest or key that a file is named by."""
+    return Path(relative).stem
 
 
 CHECKPOINT_DAYS = 30.0
@@ -102,14 +109,19 @@ def collect(
         roots += _published(store)
         artifacts = _reachable(store, roots, leases.marks)
         blobs = {blob for digest in artifacts for blob in blobs_of(store.manifest(digest))}
+        copies: list[Path] = []
         for folder, live in (("artifacts", artifacts), ("blobs", blobs)):
-            unused = [p for p in store.names(folder) if p.stem not in live and p.stem not in leases.marks]
+            there = list(map(store.path, store.listed(folder)))
+            unused = [path for path in there if path.stem not in live and path.stem not in leases.marks]
             doomed += [path for path in unused if _age(store, path) >= grace]
+            copies += _only_copies(store, folder, {*there}, leases.marks)
         doomed += _checkpoints(store, leases.names, checkpoint_days * 86400)
         doomed += [path for path in store.root.rglob("*.tmp") if time.time() - path.stat().st_mtime > 3600]
         stale = [path for path in leases.stale if time.time() - path.stat().st_mtime >= (0.0 if locked else lock.GRACE)]
-        size = sum(path.stat().st_size for path in (*doomed, *stale) if path.exists())
+        size = sum(store.size(path.relative_to(store.root).as_posix()) or 0 for path in (*doomed, *stale))
         if not dry_run:
+            for path in copies:
+                path.unlink(missing_ok=True)
             for path in doomed:
                 path.unlink(missing_ok=True)
                 if store.remote is not None:
@@ -155,7 +167,7 @@ def _records(store: Store, keep_days: float, held: set[str]) -> tuple[list[str],
     """The artifacts of records that stay, and the files of those that are older than `keep_days`."""
     kept: list[str] = []
     old: list[Path] = []
-    for path in store.names("keys"):
+    for path in map(store.path, store.listed("keys")):
         record = store.record(path.stem)
         if record is None:
             continue
@@ -169,7 +181,16 @@ def _records(store: Store, keep_days: float, held: set[str]) -> tuple[list[str],
 def _published(store: Store) -> list[str]:
     """What runs have published and is still there."""
     named = [each["digest"] for run in store.runs() for each in run.get("published", ())]
-    return [digest for digest in named if store.path(spread("artifacts", digest, ".json")).exists()]
+    there = set(store.listed("artifacts")) if named else set[str]()
+    return [digest for digest in named if spread("artifacts", digest, ".json") in there]
+
+
+def _only_copies(store: Store, folder: str, there: set[Path], marks: set[str]) -> list[Path]:
+    """Copies on this machine of what an object store does not hold any more: another machine's `gc` removed it."""
+    if store.remote is None:
+        return []
+    found = [path for path in store.path(folder).rglob("*") if path.is_file() and path not in there]
+    return [path for path in found if path.stem not in marks and time.time() - path.stat().st_mtime >= lock.GRACE]
 
 
 def _reachable(store: Store, roots: list[str], marks: set[str]) -> set[str]:
@@ -187,7 +208,8 @@ def _reachable(store: Store, roots: list[str], marks: set[str]) -> set[str]:
 def _checkpoints(store: Store, held: set[str], oldest: float) -> list[Path]:
     """Checkpoints, each with its log, whose step is finished, or that nobody has gone on from for `oldest` seconds."""
     together: dict[str, list[Path]] = {}
-    for path in store.names("states"):
+    local = set(store.names("states")) if store.remote is None else set(store.path("states").glob("*"))
+    for path in sorted(local | set(map(store.path, store.listed("states")))):
         together.setdefault(checkpoint_name(path.name), []).append(path)
     found: list[Path] = []
     for name, paths in together.items():
