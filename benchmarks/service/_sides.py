@@ -21,7 +21,7 @@ import _environments
 import psutil
 
 HERE = Path(__file__).parent
-_START_SECONDS = 120.0
+_START_SECONDS = 600.0
 
 
 @dataclass

@@ -252,7 +252,7 @@ class Half:
 
     def _wait_until_it_answers(self) -> None:
         """Waits until both workers and the writer do, many times in a row."""
-        good, end, statuses = 0, time.monotonic() + 120, list[int]()
+        good, end, statuses = 0, time.monotonic() + 600, list[int]()
         while good < 10 and time.monotonic() < end:
             body = {"label": "0", "idempotency_key": "probe", "inputs": [_input([0.0] * 784)]}
             statuses = [
@@ -372,6 +372,9 @@ class Half:
         )
         self.lost_versions = len(set(self.versions) - held.known("student", self.versions))
         held.close()
+        print(
+            f"{self.name}: lost {self.lost}, wrong {self.wrong}, versions lost {self.lost_versions}, behind {self.behind}"
+        )
         self.failed = sum(self._unexplained(*failure[:2]) for failure in self.failures)
         for began, over, what in self.failures:
             if self._unexplained(began, over):
