@@ -32,6 +32,8 @@ class Refusal(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What goes with it besides its body."""
         found = [] if self.retry_after is None else [(b"retry-after", b"%d" % max(1, round(self.retry_after + 0.5)))]
+        if self.status == 405:  # of the routes in front, which are asked for by POST alone
+            found.append((b"allow", b"POST"))
         return [*found, (b"www-authenticate", b"Bearer")] if self.status == 401 else found
 
 

@@ -6,6 +6,7 @@ Each says who may call it: `PUBLIC` lists those that anyone may; every other beg
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from starlette.exceptions import HTTPException
 from mapsto.errors import MapstoError, StoreError
 from mapsto.service.inference_protocol import HEADER_LENGTH, Asked, decode
 from mapsto.service.keys import Caller, Scope
+from mapsto.service.openapi import completed
 from mapsto.service.refusal import REASON, Refusal, error_body
 from mapsto.service.request_handler import CALLER, FAILED, Gone, Who, read_body, unpacked
 from mapsto.service.service import EXTENSIONS, Service
@@ -95,7 +97,7 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
 
     @app.get("/openapi.json", tags=["Open Inference Protocol"], summary="These routes, by OpenAPI")
     async def described(caller: Caller = may_predict) -> dict[str, Any]:
-        return _described(app)
+        return completed(_described(app), service.names, public=PUBLIC)
 
     async def refused(request: Request, error: Refusal) -> Response:
         request.scope[REASON] = error.reason
@@ -113,7 +115,8 @@ def application(service: Service, who: Who, metrics: Callable[[], bytes]) -> Fas
         return Response(status_code=499)  # nobody reads it
 
     async def plain(request: Request, error: HTTPException) -> Response:
-        return Response(error_body(str(error.detail)), error.status_code, media_type="application/json")
+        headers = dict(error.headers or {})  # of 405, what is allowed
+        return Response(error_body(str(error.detail)), error.status_code, headers, "application/json")
 
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
@@ -142,7 +145,7 @@ def _example(text: str, example: Any) -> dict[str, Any]:
 
 def _described(app: FastAPI) -> dict[str, Any]:
     """The routes by OpenAPI, with those that are answered in front of them."""
-    tree = app.openapi()
+    tree = copy.deepcopy(app.openapi())
     infer = {
         "tags": ["Open Inference Protocol"],
         "summary": "Inference; binary tensors by the header Inference-Header-Content-Length",
