@@ -49,10 +49,13 @@ class Both:
             service.service,
             Access(service.service.keys).caller,
             "127.0.0.1:0",
-            observe=lambda *told: self.told.append(told),
+            observe=self._observe,
             overload=self.overload,
             write=service.log.append,
         )
+
+    def _observe(self, *told: Any) -> None:
+        self.told.append(told)
 
     def run(self, work: Callable[[str], Awaitable[Any]]) -> Any:
         """What is done with the address of the server."""
@@ -357,7 +360,7 @@ class _Slow:
 def test_nothing_is_done_for_a_request_whose_deadline_has_passed(both: Both) -> None:
     slow = _Slow(both, 0.2)
 
-    async def work(address: str) -> list[Any]:
+    async def work(address: str) -> Any:
         first = asyncio.create_task(asked(address, typed([[1.0, 0, 0]]), both.key))
         await asyncio.sleep(0.1)
         late = asked(address, typed([[1.0, 0, 0]] * 3), both.key, timeout=0.05)
@@ -431,12 +434,12 @@ def test_health_is_told_to_anyone_and_when_it_changes(both: Both) -> None:
             check = channel.unary_unary("/grpc.health.v1.Health/Check", response_deserializer=health.FromString)
             found = [(await check(b"")).status]
             watch = channel.unary_stream("/grpc.health.v1.Health/Watch", response_deserializer=health.FromString)
-            stream = watch(b"")
+            stream: Any = watch(b"")
             found.append((await stream.read()).status)
             both.rest.service.ready = False
             found += [(await stream.read()).status, (await check(b"")).status]
             unknown = message("grpc.health.v1.HealthCheckRequest")(service="signs").SerializeToString()
-            other = watch(unknown)
+            other: Any = watch(unknown)
             found.append((await other.read()).status)
             try:
                 await check(unknown)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,7 +228,7 @@ def test_http_and_grpc_over_tls(service: Served, authority: Authority, pair: Pai
     with pytest.raises(ServiceError, match="cannot be reached"):
         Client(service.url.replace("https", "http"), service.key).versions("signs")
 
-    over = triton.InferenceServerClient(service.grpc, ssl=True, root_certificates=str(authority.ca))
+    over: Any = triton.InferenceServerClient(service.grpc, ssl=True, root_certificates=str(authority.ca))
     item = triton.InferInput("input", [1, 3], "FP32")
     item.set_data_from_numpy(ROW.astype(np.float32))
     headers = {"authorization": f"Bearer {service.key}"}
@@ -290,8 +291,8 @@ def test_clients_have_certificates(authority: Authority, pair: Pair, tmp_path: P
         assert client.infer("signs", ROW).labels == ("low",)
         with pytest.raises(ServiceError, match="cannot be reached"):
             Client(served.url, served.key, ca=authority.ca).versions("signs")
-        files = {"root_certificates": str(authority.ca)}
-        theirs = {"private_key": str(own.key), "certificate_chain": str(own.cert)}
+        files: dict[str, Any] = {"root_certificates": str(authority.ca)}
+        theirs: dict[str, Any] = {"private_key": str(own.key), "certificate_chain": str(own.cert)}
         assert triton.InferenceServerClient(served.grpc, ssl=True, **files, **theirs).is_server_live()
         with pytest.raises(triton.InferenceServerException):
             triton.InferenceServerClient(served.grpc, ssl=True, **files).is_server_live(client_timeout=5)

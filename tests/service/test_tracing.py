@@ -90,6 +90,10 @@ def attributes(span: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
 
 
+def _unobserved(*told: Any) -> None:
+    """Nobody asks."""
+
+
 class Traced:
     """A service in process whose requests are traced, with a learner that is told of them."""
 
@@ -99,7 +103,7 @@ class Traced:
         self.learning = LearnTraces(Tracing(TracingSettings(endpoint=collector.url), role="learner"), folder / "s")
         service.service.writer = self.tracing.writing(service.service.writer, folder / "s")
         self.who = Access(service.service.keys).caller
-        self.observe = self.tracing.observing(lambda *told: None, lambda: service.service.names)
+        self.observe = self.tracing.observing(_unobserved, lambda: service.service.names)
         handler = RequestHandler(service.service, service.routes, self.who, self.observe)
         service.application._application = self.tracing.around(handler)  # pyright: ignore
 

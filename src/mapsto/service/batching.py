@@ -122,12 +122,13 @@ class Batcher:
         queue.append(item)
         self._waiting += len(samples)
         self._schedule()
-        if self.trace is None:
+        trace = Batcher.trace
+        if trace is None:
             return await future
         found = await future
         if item.ran is not None:
             began, ended, count = item.ran
-            self.trace(item.began, began, ended, len(samples), count)
+            trace(item.began, began, ended, len(samples), count)
         return found
 
     async def closed(self) -> None:
@@ -236,7 +237,7 @@ class Batcher:
         if self._observe is not None:
             self._observe(count, seconds, began - min(item.began for item in items))
         for item, answer in zip(items, answers, strict=True):
-            if self.trace is not None:
+            if Batcher.trace is not None:
                 item.ran = (began, began + seconds, count)
             if item.future.done():  # its client has gone
                 continue

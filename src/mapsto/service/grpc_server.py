@@ -180,6 +180,7 @@ class GrpcServer:
             ("grpc.keepalive_timeout_ms", _PONG_MS),
             ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_MS),
         ]
+        self._ending.clear()
         self._server = grpc.aio.server(interceptors=[_Routes(self)], options=options)
         try:
             if self._credentials is None:

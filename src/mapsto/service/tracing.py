@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMap
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mapsto.errors import MissingExtra, SpecError
@@ -220,7 +220,7 @@ class Tracing:
     def writing(self, writer: Writes, learner: Path) -> Writes:
         """A writer whose requests are traced; the learner is told by its socket which traces its labels are of."""
         self._learner = _Teller(learner)
-        return _TracedWriter(writer, self)
+        return cast("Writes", _TracedWriter(writer, self))
 
     def stored(self, request: _Request, began: float, rows: Sequence[FeedbackRow], positions: Sequence[int]) -> None:
         """Labels were stored."""
