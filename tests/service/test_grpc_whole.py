@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Asking:
         self.ends = False
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Asking]:
+    async def running(self) -> AsyncGenerator[Asking]:
         tasks = [asyncio.create_task(self._ask()) for _ in range(self._clients)]
         try:
             yield self
@@ -101,7 +101,7 @@ def test_a_reload_loses_no_request(service: Served) -> None:
         async with asking.running():
             for number in range(4):
                 await asyncio.sleep(0.7)
-                weight = [[1.0 + number, 0, 0], [-1, 0, 0]]
+                weight = [[1.0 + number, 0.0, 0.0], [-1.0, 0.0, 0.0]]
                 await asyncio.to_thread(replaced, service.folder / "signs", weight)
                 service.process.send_signal(signal.SIGHUP)
             await asyncio.sleep(1.0)
