@@ -39,6 +39,7 @@ ORDER = (
     "versions",
     "feedback",
     "state",
+    "data",
     "report",
     "list",
     "show",

@@ -57,7 +57,14 @@ def versions(
         return
     from mapsto.cli.progress import print_rows
 
-    shown = [{**row, "made": _time(row["made"]), "answers": "yes" if row["answers"] else ""} for row in rows]
+    shown = [
+        {**row, "made": _time(row["made"])} | {name: "yes" if row[name] else "" for name in ("answers", "marked")}
+        for row in rows
+    ]
+    if any(row["marked"] for row in rows):
+        print_note("a version that is marked learnt from what was erased since")
+    else:
+        shown = [{name: value for name, value in row.items() if name != "marked"} for row in shown]
     print_rows(shown) if shown else print_text("the package itself answers; there are no other versions")
 
 
@@ -159,10 +166,11 @@ def _let_answer(state: State, model: str, version: str, before: str) -> None:
 def _rows(state: State, model: str) -> list[dict[str, Any]]:
     """The versions of a model. Those that stand on another package than the one that is served do not answer."""
     active, served, rows = state.active(model) or _BASE, state.package(model), state.versions(model)
+    marked = state.marked(model)
     answers = {row.version for row in rows if row.version == active and served in ("", row.package)}
     package = {"model": model, "version": _BASE, "kind": "package", "made": 0.0, "answers": not answers}
     return [
-        {**package, "from": "", "package": served[:12], "tenant": "", "note": ""},
+        {**package, "from": "", "package": served[:12], "tenant": "", "marked": False, "note": ""},
         *(
             {
                 "model": model,
@@ -173,6 +181,7 @@ def _rows(state: State, model: str) -> list[dict[str, Any]]:
                 "from": row.parent,
                 "package": row.package[:12],
                 "tenant": row.owner or "",
+                "marked": row.version in marked,
                 "note": row.note,
             }
             for row in rows

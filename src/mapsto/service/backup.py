@@ -124,7 +124,7 @@ def _checked(path: Path, shown: Path) -> Contents:
                 raise StoreError(f"is damaged ({said.splitlines()[0]})", where=str(shown), hint="take another copy")
             counts = [
                 opened.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
-                for name in ("feedback", "versions", "keys")
+                for name in ("feedback WHERE model != ''", "versions", "keys")
             ]
     except sqlite3.Error as error:
         raise StoreError(f"is no state of a service ({error})", where=str(shown), hint="take another copy") from error

@@ -12,18 +12,20 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from mapsto.atomic import new_file
 from mapsto.service.refusal import Refusal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Kept", "KeptAnswers"]
+__all__ = ["Kept", "KeptAnswers", "erase_in", "opened_ring", "ring_type"]
 
 _UNKNOWN = (
     "no request of yours has this request_id and a row of that number; for an answer of another package give the "
@@ -33,6 +35,7 @@ _ROW, _REST = struct.Struct("<Q"), struct.Struct("<Qdi24s32s")
 """Of a ring's rows, what comes before the features: the number of the row, and what it is of."""
 
 
+_WIDTH = "width.txt"
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -73,18 +76,11 @@ class KeptAnswers:
     def __init__(self, folder: Path, *, worker: int, width: int, most: int, seconds: float) -> None:
         self.folder = folder
         self._folder, self._worker, self._most, self._seconds = folder, worker, most, seconds
-        self._type = np.dtype(
-            [
-                ("row", "<u8"),
-                ("nonce", "<u8"),
-                ("time", "<f8"),
-                ("answer", "<i4"),
-                ("version", "S24"),
-                ("tenant", "V32"),
-                ("features", "<f4", (width,)),
-            ]
-        )
+        self._type = ring_type(width)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (folder / _WIDTH).exists():
+            with suppress(OSError), new_file(folder / _WIDTH) as file:  # a full disk: it answers all the same
+                file.write_text(str(width))
         self._rings: dict[int, NDArray[Any]] = {}
         self._views: dict[int, tuple[memoryview, NDArray[np.float32]]] = {}
         """Each ring's bytes and its features."""
@@ -147,6 +143,14 @@ class KeptAnswers:
             found.append(kept)
         return found
 
+    def erase(self, tenant: bytes, *, until: float) -> int:
+        """Overwrite this worker's answers to a tenant, given by its SHA-256, up to a moment; how many there were."""
+        return erase_in(self._own, tenant, until=until)
+
+    def expire(self) -> int:
+        """Overwrite this worker's answers that are older than their time to live; how many there were."""
+        return erase_in(self._own, None, until=time.time() - self._seconds)
+
     def latest(self, most: int, *, own: bool = False) -> NDArray[Any]:
         """Rows of the last answers of all workers or of this one, the latest last: fields ``row``, ``time``, ``version``, ``features``."""
         workers = (
@@ -192,6 +196,52 @@ class KeptAnswers:
             self._rings[worker] = np.zeros(self._most, self._type)
         self._views[worker] = self._rings[worker].view(np.uint8).data, self._rings[worker]["features"]
         return self._rings[worker]
+
+
+def ring_type(width: int) -> np.dtype[Any]:
+    """A row of a ring of features (D,)."""
+    return np.dtype(
+        [
+            ("row", "<u8"),
+            ("nonce", "<u8"),
+            ("time", "<f8"),
+            ("answer", "<i4"),
+            ("version", "S24"),
+            ("tenant", "V32"),
+            ("features", "<f4", (width,)),
+        ]
+    )
+
+
+def opened_ring(path: Path, mode: Literal["r", "r+"]) -> NDArray[Any] | None:
+    """The ring in a file; None where it is none. How wide its rows are is in a file beside it; one of before has 10,000 rows."""
+    try:
+        size = path.stat().st_size
+        said = path.with_name(_WIDTH)
+        width = int(said.read_text()) if said.is_file() else (size // 10_000 - ring_type(0).itemsize) // 4
+        if width < 0 or not size or size % ring_type(width).itemsize:
+            return None
+        return np.memmap(path, ring_type(width), mode).view(np.ndarray)
+    except (OSError, ValueError):  # gone meanwhile, or being made
+        return None
+
+
+def erase_in(ring: NDArray[Any], tenant: bytes | None, *, until: float) -> int:
+    """Overwrite rows with zeros, of a tenant or of all, up to a moment; how many there were.
+
+    For the one who writes the ring, or where nobody does.
+    """
+    wanted = (ring["row"] > 0) & (ring["time"] <= until)
+    if tenant is not None:
+        wanted &= ring["tenant"] == np.void(tenant)
+    last = int(ring["row"].max(initial=0))
+    places = np.flatnonzero(wanted)
+    for place in places.tolist():
+        row = int(ring["row"][place])
+        ring[place] = np.zeros((), ring.dtype)
+        if row == last:  # from which rows are counted on; nobody's, and older than anything
+            ring["row"][place] = row
+    return len(places)
 
 
 @lru_cache(1024)

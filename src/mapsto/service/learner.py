@@ -134,6 +134,8 @@ class FeedbackLearner:
         Labels that a first version takes.
     promote
         Whether a version that proves better takes the place of the active one.
+    keep_seconds
+        After which a held-back label goes; None: never for its age.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class FeedbackLearner:
         every: float = 5.0,
         least: int = 10,
         promote: bool = True,
+        keep_seconds: float | None = None,
     ) -> None:
         from mapsto import discovery
 
@@ -164,6 +167,11 @@ class FeedbackLearner:
         self._held: list[Held] = []
         self._distrusts = -1
         self._distrusted: frozenset[tuple[str, str]] = frozenset()
+        self._keep_seconds = keep_seconds
+        self._erasures = -1
+        """Of the state, when what is in memory was read."""
+        self._fresh = False
+        """Whether it began anew since the last version."""
 
     @property
     def model(self) -> str:
@@ -183,8 +191,12 @@ class FeedbackLearner:
         distrusts = self._state.distrusts()
         if distrusts != self._distrusts:  # it learns again without their labels
             self._live, self._distrusts, self._distrusted = None, distrusts, distrusted(self._state)
+        erasures = self._state.erasures()
+        if self._erasures != erasures:  # what was read before holds what was erased since
+            self._live, self._erasures = None, erasures
         if self._live is None:
             self._live = self._opened()
+        self._expire()
         rows = self._state.feedback(self._model.name, after=self._position)
         self._take(rows)
         due = time.monotonic() - self._published >= self._every
@@ -221,32 +233,25 @@ class FeedbackLearner:
             content=head.content(),
             note=f"{model.events} labels; {evidence}",
         )
-        content = encode_state(
-            {
-                "live": self._live.snapshot(),
-                "held": self._held_state(),
-                "package": self._model.digest,
-                "learner": self._learner,
-                "distrusts": self._distrusts,
-            }
-        )
         promotes = self._promote and evidence.promotes
         stored = self._state.learnt(
             name,
             holder=self._holder,
             position=self._position,
-            content=content,
+            content=self._content(),
             note=str(evidence),
             version=row,
             promoted_from=active if promotes else None,
             why=str(evidence),
             distrusts=self._distrusts,
+            erasures=self._erasures,
+            fresh=self._fresh,
         )
-        if (
-            not stored
-        ):  # the lease is another's: what was learnt here is learnt there; or somebody's labels count no more
+        if not stored:
+            # the lease is another's: what was learnt here is learnt there; or somebody's labels count no more, or are erased
             self._live = None
             return
+        self._fresh = False
         self._learnt, self._published = 0, time.monotonic()
         old = [each for each in self._state.versions(name) if each.kind == "learned"]
         if len(old) > _KEPT:
@@ -264,6 +269,7 @@ class FeedbackLearner:
     def _opened(self) -> Any:
         """The learner as it was stored, or a new one where that is of another package or learner, or cannot be read."""
         stored = self._state.learner(self._model.name)
+        self._fresh = True
         self._position, self._held, self._classes, self._learnt = 0, [], set(self._model.signature.classes or ()), 0
         state: Any = None if stored is None else decode_state(stored[3])
         if stored is None or not isinstance(state, dict) or state.get("package") != self._model.digest:
@@ -289,7 +295,7 @@ class FeedbackLearner:
             self._say(f"what was learnt cannot be read ({type(error).__name__}); it is learnt again from the labels")
             self._held = []
             return self._mapping.open(None, None, Context())
-        self._position = stored[0]
+        self._position, self._fresh = stored[0], False
         self._classes |= set(live.result().signature.classes)
         return live
 
@@ -322,6 +328,41 @@ class FeedbackLearner:
         if rows:
             self._position = rows[-1].position
             self._learnt += len(own)
+
+    def _content(self) -> bytes:
+        """The learner's state, as it is stored."""
+        return encode_state(
+            {
+                "live": self._live.snapshot(),
+                "held": self._held_state(),
+                "package": self._model.digest,
+                "learner": self._learner,
+                "distrusts": self._distrusts,
+            }
+        )
+
+    def _expire(self) -> None:
+        """Let held-back labels go that are too old, in the state too."""
+        if self._keep_seconds is None or not self._held:
+            return
+        oldest = time.time() - self._keep_seconds
+        if min(each.time for each in self._held) >= oldest:
+            return
+        self._held = [each for each in self._held if each.time >= oldest]
+        status = self._state.learner(self._model.name)
+        if status is None:  # nothing of it is stored yet
+            return
+        stored = self._state.learnt(
+            self._model.name,
+            holder=self._holder,
+            position=self._position,
+            content=self._content(),
+            note=status[2],
+            distrusts=self._distrusts,
+            erasures=self._erasures,
+        )
+        if not stored:
+            self._live = None
 
     def _held_state(self) -> dict[str, Any]:
         return {
@@ -535,11 +576,18 @@ def _opened_learners(
     """Learners of the models whose packages can be loaded, and the models whose cannot."""
     found: list[FeedbackLearner] = []
     others: list[dict[str, str]] = []
+    privacy: Any = settings["privacy"]
+    keep_days: float | None = None if privacy is None else privacy["settings"]["keep_days"]
     for each in models:
         try:
             model = ServedModel(each["name"], Path(each["folder"]), trust=Trust.from_plain(settings["trust"]))
             learner = FeedbackLearner(
-                model, state, learner=settings["learner"], every=settings["every"], promote=settings["promote"]
+                model,
+                state,
+                learner=settings["learner"],
+                every=settings["every"],
+                promote=settings["promote"],
+                keep_seconds=None if keep_days is None else keep_days * 86_400.0,
             )
         except (MapstoError, OSError) as error:
             if say:

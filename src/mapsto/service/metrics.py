@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
@@ -440,6 +440,27 @@ class _Collected(Collector):
             ("model", "version", "kind", "package"),
             [((name, version, _kind(version), digest), 1.0) for name, version, digest in versions],
         )
+        marked = [((name,), float(version in state.marked(name))) for name, version, _ in versions]
+        yield _gauge(
+            "mapsto_version_marked",
+            "1: the version that answers learnt from what was erased since.",
+            ("model",),
+            marked,
+        )
+        yield _gauge(
+            "mapsto_erasures_unfinished",
+            "Erasures that were begun and have not ended.",
+            (),
+            [((), len(state.to_erase()))],
+        )
+        deleted = CounterMetricFamily(
+            "mapsto_deletions",
+            "What was deleted for its age or with somebody, or was masked, by kind.",
+            labels=("kind",),
+        )
+        for kind, count in state.deletions().items():
+            deleted.add_metric((kind,), count)
+        yield deleted
         learning = [each.name for each in models if each.adapts]
         jobs = service.jobs.counts()
         open_ = [((name, state), jobs.get((name, state), 0)) for name in learning for state in ("queued", "running")]

@@ -163,6 +163,10 @@ async def follow(service: Service, parent: int | None = None, tls: Certificates 
     while True:
         await asyncio.sleep(_POLL_SECONDS)
         wrong = ""
+        try:
+            service.overwrite_answers()
+        except (OSError, ValueError) as error:  # of a file that goes meanwhile
+            wrong = f"answers were not overwritten: {type(error).__name__}"
         for look in looks:
             try:
                 for text in await loop.run_in_executor(None, look) or ():

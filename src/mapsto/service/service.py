@@ -24,7 +24,7 @@ from mapsto.service.fitting import Support
 from mapsto.service.heads import VersionHead, fitted, numbered
 from mapsto.service.inference_protocol import Asked, Given, Output, encode, tensor
 from mapsto.service.job_queue import NO_ROOM, Job, JobQueue
-from mapsto.service.kept_answers import Kept, KeptAnswers
+from mapsto.service.kept_answers import Kept, KeptAnswers, erase_in, opened_ring
 from mapsto.service.keys import Caller, Keys, RunKey
 from mapsto.service.refusal import Refusal
 from mapsto.service.row_masking import DROPPED
@@ -47,6 +47,8 @@ _MOST_SCORES, _MOST_SCORES_OF_JOB = 2_000_000, 20_000_000
 """Examples times classes that a head is fitted to at once, and as a job: memory and time grow with them."""
 _RIDGE = "ridge"
 """The way to a head in closed form, which is answered at once."""
+_EXPIRE_SECONDS = 60.0
+"""Between two times that answers which are too old are overwritten."""
 _NOTE_SECONDS = 5.0
 """Between two times that the state is told which versions were used."""
 
@@ -130,6 +132,8 @@ class Service:
         Where this service keeps answers for their labels.
     worker
         The number of this process.
+    workers
+        How many there are.
     run
         A key that is valid as long as this process lives, beside those of the state.
     """
@@ -141,6 +145,7 @@ class Service:
         folder: Path,
         *,
         worker: int = 0,
+        workers: int = 1,
         limits: Limits | None = None,
         writer: Writes | None = None,
         run: RunKey | None = None,
@@ -149,7 +154,10 @@ class Service:
         self.keys, self.writer = Keys(state, run), writer or Writer(state)
         self.jobs = JobQueue(state)
         self.ready = True
-        self._folder, self._worker = folder, worker
+        self._folder, self._worker, self._workers = folder, worker, workers
+        self._to_erase: list[tuple[str, bytes, float]] = []
+        """Erasures whose answers are to be overwritten."""
+        self._expired = time.monotonic()
         self._reload = False
         self.observe_feedback: Callable[[str, int, int], None] = _unobserved
         """Told of feedback that was stored: the model, its new labels, and those that there were already."""
@@ -208,6 +216,7 @@ class Service:
         if changes == self._changes:
             return
         self._changes = changes
+        self._to_erase = self.state.to_erase()
         self.keys.refresh()
         for name, served in self._models.items():
             wanted = self.state.active(name) or BASE
@@ -223,6 +232,29 @@ class Service:
             for version in held:
                 if version not in there:
                     served.heads.pop(version, None)
+
+    def overwrite_answers(self) -> None:
+        """Overwrite answers to whom was forgotten, and those that are too old. In the event loop, which alone writes them.
+
+        The first worker does so in the files that nobody writes any more: of workers and packages that there were.
+        """
+        due = time.monotonic() - self._expired >= _EXPIRE_SECONDS
+        erasures, self._to_erase = self._to_erase, []
+        if not erasures and not due:
+            return
+        own = [served.kept for served in self._models.values() if served.kept is not None]
+        for kept in own:
+            for _, tenant, until in erasures:
+                if tenant:
+                    kept.erase(tenant, until=until)
+            if due:
+                kept.expire()
+        if self._worker == 0:
+            written = {kept.folder / f"answers-{number}.ring" for kept in own for number in range(self._workers)}
+            for path in set(self._folder.rglob("answers-*.ring")) - written:
+                self._overwrite_left(path, erasures, due=due)
+        if due:
+            self._expired = time.monotonic()
 
     def note_uses(self) -> None:
         """Tell the state every few seconds which versions were asked for: those that were not make room for others."""
@@ -437,6 +469,17 @@ class Service:
         await asyncio.get_running_loop().run_in_executor(None, self.writer.close)
 
     # -- private
+
+    def _overwrite_left(self, path: Path, erasures: Sequence[tuple[str, bytes, float]], *, due: bool) -> None:
+        """Overwrite what is to go in a ring that nobody writes any more."""
+        ring = opened_ring(path, "r+")
+        if ring is None:
+            return
+        for _, tenant, until in erasures:
+            if tenant:
+                erase_in(ring, tenant, until=until)
+        if due:
+            erase_in(ring, None, until=time.time() - self.limits.kept_seconds)
 
     def _kept(self, model: ServedModel) -> KeptAnswers | None:
         spec = model.signature.inputs[0]

@@ -33,9 +33,12 @@ __all__ = [
     "VersionRow",
     "default_state",
     "distrusted_table",
+    "deletions_table",
     "jobs_table",
+    "marks_table",
     "new_holder",
     "tables",
+    "tombstones_table",
 ]
 
 Durability = Literal["process", "power"]
@@ -128,6 +131,35 @@ jobs_table = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
 """Rows of `mapsto.service.job_queue`; a state of before gets the table when it is opened."""
+tombstones_table = sa.Table(
+    "tombstones",
+    tables,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("subject", sa.LargeBinary, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("began", sa.Float, nullable=False),
+    sa.Column("ended", sa.Float),
+    sa.Column("tenant", sa.LargeBinary, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+)
+"""Rows of `mapsto.service.erasure`: that somebody was forgotten, and not who."""
+marks_table = sa.Table(
+    "marks",
+    tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("tombstone", sa.Text, primary_key=True),
+    sa.Column("time", sa.Float, nullable=False),
+)
+"""Versions that learnt from what was erased since; the version "" is what the learner goes on from."""
+deletions_table = sa.Table(
+    "deletions",
+    tables,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.Float, nullable=False),
+)
 _keys = sa.Table(
     "keys",
     tables,
@@ -236,6 +268,11 @@ class State:
         except exc.SQLAlchemyError as error:
             raise self._trouble(error, "cannot be opened") from error
 
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file."""
+        return self._sqlite
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
@@ -309,7 +346,7 @@ class State:
         """The names of models that have feedback, versions or an active version."""
         names = [sa.select(table.c.model) for table in (_feedback, _versions, _active)]
         with self.reading() as connection:
-            return sorted(str(row[0]) for row in connection.execute(sa.union(*names)))
+            return sorted(str(row[0]) for row in connection.execute(sa.union(*names)) if row[0])
 
     def served(self, model: str) -> list[tuple[str, int, int]]:
         """Of each version that gave answers, its name, how many of them got a label, and how many were right."""
@@ -527,6 +564,8 @@ class State:
         promoted_from: str | None = None,
         why: str = "",
         distrusts: int | None = None,
+        erasures: int | None = None,
+        fresh: bool = False,
     ) -> bool:
         """In one transaction a learner's state, its position, the version that it publishes, and its promotion.
 
@@ -538,11 +577,15 @@ class State:
             The active version as it was read; the new one takes its place if it is still that.
         distrusts
             As `distrusts` said when it began to learn; None: whatever it says.
+        erasures
+            `erasures` as it was when the learner's state and rows were read.
+        fresh
+            Whether it began anew, with the labels that there are, so that nothing erased is in it.
 
         Returns
         -------
         bool
-            False, and nothing is stored, where the lease is another's, or others are distrusted now.
+            False, and nothing is stored, where the lease is another's, others are distrusted now, or something was erased meanwhile.
         """
         now = time.time()
         with self.writing() as connection:
@@ -551,6 +594,11 @@ class State:
                 return False
             if distrusts is not None and self.lock_distrusts(connection) != distrusts:
                 return False
+            if erasures is not None and erasures != self._erasures(connection):
+                return False
+            inherited = sa.and_(marks_table.c.model == model, marks_table.c.version == "")
+            if fresh:
+                connection.execute(sa.delete(marks_table).where(inherited))
             before = connection.execute(sa.select(_learners.c.version).where(_learners.c.model == model)).scalar()
             values = {
                 "model": model,
@@ -565,9 +613,71 @@ class State:
             )
             if version is not None:
                 self._put_version(connection, version)
+                marks = connection.execute(sa.select(marks_table.c.tombstone).where(inherited)).scalars().all()
+                rows = [{"model": model, "version": version.version, "tombstone": each, "time": now} for each in marks]
+                if rows:
+                    connection.execute(sa.insert(marks_table), rows)
                 if promoted_from is not None:
                     self.put_active(connection, model, version.version, promoted_from, why, now)
         return True
+
+    # -- what was erased
+
+    def erasures(self) -> int:
+        """A number that grows with every erasure: what a learner read before is read again."""
+        with self.reading() as connection:
+            return self._erasures(connection)
+
+    def count_deletions(self, connection: sa.Connection, counts: Mapping[str, int]) -> None:
+        """Add to what was deleted, within a transaction."""
+        now = time.time()
+        for kind, count in counts.items():
+            if count:
+                row = self._insert(deletions_table).values(kind=kind, count=count, last=now)
+                more = {"count": deletions_table.c.count + count, "last": now}
+                connection.execute(row.on_conflict_do_update(index_elements=["kind"], set_=more))
+
+    def erased(self, connection: sa.Connection) -> None:
+        """Say that something was erased, within a transaction: to learners, and to workers."""
+        row = self._insert(_meta).values(name="erasures", value=1)
+        connection.execute(row.on_conflict_do_update(index_elements=["name"], set_={"value": _meta.c.value + 1}))
+        self.count_change(connection)
+
+    def marked(self, model: str) -> set[str]:
+        """Versions that learnt from what was erased since."""
+        with self.reading() as connection:
+            query = sa.select(marks_table.c.version).where(marks_table.c.model == model, marks_table.c.version != "")
+            return {str(row[0]) for row in connection.execute(query)}
+
+    def deletions(self) -> dict[str, int]:
+        """How much was deleted, by kind: for its age, or with somebody who was forgotten."""
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(deletions_table.c.kind, deletions_table.c.count))
+            return {str(kind): int(count) for kind, count in rows}
+
+    def to_erase(self) -> list[tuple[str, bytes, float]]:
+        """Of erasures that have not ended: the id, the digest of the tenant whose answers go, and up to when they were given."""
+        table = tombstones_table.c
+        query = sa.select(table.id, table.tenant, table.began).where(table.state == "begun")
+        with self.reading() as connection:
+            return [(str(row[0]), bytes(row[1]), float(row[2])) for row in connection.execute(query)]
+
+    def purge(self) -> bool:
+        """Let nothing that was deleted be left in files beside the database; whether that is so.
+
+        What is deleted in SQLite is overwritten with zeros (``secure_delete``), and what was written ahead is gone once it is in the file
+        and cut off, which nobody may be reading meanwhile. PostgreSQL removes dead rows when it vacuums.
+        """
+        try:
+            with self._engine.connect() as connection:
+                if self._sqlite:
+                    return connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0] == 0
+                own = connection.execution_options(isolation_level="AUTOCOMMIT")
+                for table in (_feedback, _versions, _learners, jobs_table, _keys):
+                    own.exec_driver_sql(f"VACUUM {table.name}")
+                return True
+        except exc.SQLAlchemyError as error:
+            raise self._trouble(error, "cannot be written") from error
 
     # -- keys
 
@@ -633,6 +743,9 @@ class State:
 
     # -- private
 
+    def _erasures(self, connection: sa.Connection) -> int:
+        return int(connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "erasures")).scalar() or 0)
+
     def _opened(self, durability: Durability) -> sa.Engine:
         if not self._sqlite:
             scheme, _, rest = self.url.partition("://")
@@ -660,6 +773,7 @@ class State:
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
             cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten with zeros
             cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
             cursor.close()
 

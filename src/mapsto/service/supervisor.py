@@ -105,6 +105,7 @@ class Supervisor:
             "supervisor": os.getpid(),
             "socket": str(self._place / "writer"),
             "traces": str(self._place / "traces"),
+            "answers": str(settings.folder),
         }
         self._log = None if masking is None else MaskedLog(masking)
         self._children = Children(
@@ -122,6 +123,7 @@ class Supervisor:
         for number in range(settings.workers):
             own = {
                 "worker": number,
+                "workers": settings.workers,
                 "folder": str(settings.folder),
                 "limits": asdict(settings.limits),
                 "ending": asdict(settings.ending),

@@ -121,6 +121,7 @@ def answering(settings: Mapping[str, Any], *, address: str) -> Answering:
         state,
         Path(settings["folder"]),
         worker=settings["worker"],
+        workers=settings.get("workers", 256),
         limits=limits,
         writer=writer,
         run=RunKey(**settings["run"]) if settings["run"] else None,

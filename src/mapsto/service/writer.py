@@ -23,6 +23,7 @@ from mapsto.data.privacy.masking import MaskingError
 from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import StoreError
 from mapsto.service.refusal import Refusal
+from mapsto.service.retention import Retention
 from mapsto.service.row_masking import RowMasking, masking_of
 from mapsto.service.state import FeedbackRow, State
 
@@ -327,7 +328,7 @@ def _gone() -> Refusal:
     return Refusal(503, "the process that stores feedback is being started again", retry_after=1.0)
 
 
-async def _serve(writer: Writer, path: Path, supervisor: int) -> None:
+async def _serve(writer: Writer, path: Path, supervisor: int, retention: Retention) -> None:
     """Store what workers send, until a signal says to end, or the process that started this one has."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -363,6 +364,7 @@ async def _serve(writer: Writer, path: Path, supervisor: int) -> None:
     while not ended.is_set() and os.getppid() == supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), 1.0)
+        retention.look()
     server.close()
     writer.close()
     for each in opened:
@@ -377,11 +379,13 @@ def main() -> None:
     settings: dict[str, Any] = json.load(sys.stdin)
     state = State(settings["state"], durability=settings["durability"])
     privacy = settings["privacy"]
-    masking = None
+    own = masking = None
     if privacy is not None:  # without it nothing is stored: this process ends, and is seen to
         own = Privacy.of(privacy["settings"], where="serve")
         masking = RowMasking(masking_of(own, Path(privacy["key"])))
-    uvloop.run(_serve(Writer(state, masking), Path(settings["socket"]), settings["supervisor"]))
+    answers: str = settings.get("answers", "")
+    retention = Retention(state, Path(answers) if answers else None, None if own is None else own.keep_days, masking)
+    uvloop.run(_serve(Writer(state, masking), Path(settings["socket"]), settings["supervisor"], retention))
     state.close()
 
 

@@ -1,0 +1,522 @@
+"""Forgetting somebody: what is kept of them is erased, and the versions that learnt from it are marked, or made anew.
+
+A subject is a tenant, the id of a key, an event (an idempotency key, or a request's id), or a label. All rows go in one transaction, with
+which a tombstone comes that does not say who it was: SHA-256 would be guessed, so it is scrypt of the subject (Percival, "Stronger Key
+Derivation via Sequential Memory-Hard Functions", 2009). After it the answers that workers keep are overwritten, then what the database
+wrote ahead is cut off, and then the tombstone says ``done``. Killed anywhere, the same command goes on; the service does too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+
+from mapsto.data.io.feedback_log import is_held_back
+from mapsto.data.privacy.pseudonyms import Pseudonyms
+from mapsto.errors import SpecError, StoreError
+from mapsto.service.kept_answers import erase_in, opened_ring
+from mapsto.service.state import (
+    BASE,
+    FeedbackRow,
+    State,
+    jobs_table,
+    marks_table,
+    tables,
+    tombstones_table,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["AS", "Erasure", "Forgotten", "answers_folder", "expire", "finish"]
+
+As = Literal["tenant", "key", "event", "label"]
+AS: tuple[As, ...] = ("tenant", "key", "event", "label")
+"""What a subject may be. A label is a class that others share, so that it is meant only where that is said."""
+_TOLD_SECONDS = 5.0
+"""Within which workers on other machines take over what a database says."""
+_PSEUDONYM = re.compile(r"<([A-Z][A-Z0-9_]*):([b-t]{24})>")
+_feedback, _versions, _learners = tables.tables["feedback"], tables.tables["versions"], tables.tables["learners"]
+_active, _keys, _distrusted = tables.tables["active"], tables.tables["keys"], tables.tables["distrusted"]
+_tombstone, _mark, _job = tombstones_table.c, marks_table.c, jobs_table.c
+
+
+@dataclass(kw_only=True)
+class Forgotten:
+    """What is kept of a subject, or was."""
+
+    labels: int = 0
+    versions: list[str] = field(default_factory=list[str])
+    """``MODEL/VERSION`` that are the subject's own, and go."""
+    jobs: int = 0
+    keys: int = 0
+    answers: int = 0
+    """Kept for their labels, in files on this machine."""
+    learnt: list[str] = field(default_factory=list[str])
+    """``MODEL/VERSION`` that learnt from the subject's labels, or name the subject: marked, or deleted where the learner begins anew."""
+    retrained: list[str] = field(default_factory=list[str])
+    """Models whose learner begins anew."""
+    active: list[str] = field(default_factory=list[str])
+    """Models that answer with a version that learnt from the subject; with `retrained` the package itself answers now."""
+    before: str = ""
+    """The tombstone of an erasure of before."""
+    tombstone: str = ""
+    finished: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything to erase."""
+        return bool(self.labels or self.versions or self.jobs or self.keys or self.answers or self.learnt)
+
+
+class Erasure:
+    """Forgets subjects of a state.
+
+    Parameters
+    ----------
+    folder
+        Where workers keep answers; None: on other machines.
+    pseudonyms
+        Under whose key events were stored; None: they were stored as they are.
+    as_
+        What the subject may be.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        folder: Path | None,
+        *,
+        pseudonyms: Pseudonyms | None = None,
+        as_: Sequence[As] = ("tenant", "key", "event"),
+    ) -> None:
+        self._state, self._folder, self._pseudonyms, self._as = state, folder, pseudonyms, as_
+
+    def look(self, subject: str) -> Forgotten:
+        """What would be erased."""
+        with self._state.reading() as connection:
+            found, _ = self._found(connection, _checked(subject))
+        found.answers = _answers(self._folder, _digest(subject)) if "tenant" in self._as else 0
+        return found
+
+    def forget(self, subject: str, *, retrain: bool = False, wait: float = 15.0) -> Forgotten:
+        """Erase what is kept of a subject, and finish what was begun before.
+
+        Parameters
+        ----------
+        retrain
+            Delete the versions that learnt from it, and let the learner begin anew with the labels that are left.
+        wait
+            Seconds that the processes of a service that runs may take for their part.
+
+        Raises
+        ------
+        SpecError
+            Nothing is kept of the subject, and nothing was.
+        StoreError
+            It is begun and not finished: the same command goes on.
+        """
+        subject = _checked(subject)
+        kept = _answers(self._folder, _digest(subject)) if "tenant" in self._as else 0
+        with self._state.writing() as connection:
+            found, rows = self._found(connection, subject)
+            found.answers = kept
+            if found.anything:
+                self._erase(connection, subject, found, rows, retrain=retrain)
+            elif found.before and retrain:
+                self._begin_anew_of(connection, found)
+            elif not found.before:
+                raise SpecError(
+                    f"nothing is kept of '{subject}' as {', '.join(self._as)}",
+                    where="SUBJECT",
+                    hint="give a tenant, the id of a key, an idempotency key or a request id; a label with --as label",
+                )
+        found.finished = finish(self._state, self._folder, wait=wait)
+        if not found.finished:
+            raise StoreError(
+                "the rows are erased; files of a service that runs are not yet overwritten",
+                where=self._state.url.rpartition("@")[2],
+                hint="run the same command again; the service goes on with it too",
+            )
+        return found
+
+    # -- private
+
+    def _found(self, connection: sa.Connection, subject: str) -> tuple[Forgotten, list[FeedbackRow]]:
+        """What there is of a subject, with the rows of its labels."""
+        found = Forgotten(before=_tombstone_of(connection, subject))
+        where: list[Any] = []
+        if "tenant" in self._as:
+            where.append(_feedback.c.tenant == subject)
+            own = sa.select(_versions.c.model, _versions.c.version).where(_versions.c.owner == subject)
+            found.versions = [f"{model}/{version}" for model, version in connection.execute(own)]
+            found.jobs = connection.execute(sa.select(sa.func.count()).where(_job.tenant == subject)).scalar() or 0
+            shared = sa.select(_job.model, _job.version).where(_job.tenant == subject, _job.shared == 1)
+            made = [(str(model), str(version)) for model, version in connection.execute(shared) if version]
+        else:
+            made = []
+        if {"tenant", "key"} & set(self._as):
+            found.keys = connection.execute(sa.select(sa.func.count()).where(self._own_keys(subject))).scalar() or 0
+        if "key" in self._as:
+            where.append(_feedback.c.caller == subject)
+        names = self._names(connection, subject)
+        if "event" in self._as:
+            for name in names:
+                where += [_feedback.c.event.in_((name, f"k/{name}"))]
+                where += [_feedback.c.event.startswith(f"{start}{name}/", autoescape=True) for start in ("", "k/")]
+        if "label" in self._as:
+            where.append(_feedback.c.label.in_(names))
+            where.append(_feedback.c.answer.in_(names))
+        rows: list[FeedbackRow] = []
+        if where:
+            query = sa.select(_feedback).where(sa.or_(*where), _feedback.c.model != "").order_by(_feedback.c.position)
+            rows = [FeedbackRow(**row) for row in connection.execute(query).mappings()]
+        found.labels = len(rows)
+        learnt = set(made) | self._learnt(connection, rows)
+        if "label" in self._as:
+            learnt |= self._naming(connection, set(names))
+        marked = {(str(row[0]), str(row[1])) for row in connection.execute(sa.select(_mark.model, _mark.version))}
+        gone = set(found.versions)
+        found.learnt = sorted(f"{model}/{version}" for model, version in learnt if f"{model}/{version}" not in gone)
+        if found.before and not rows:  # they were marked when that was erased
+            found.learnt = [each for each in found.learnt if tuple(each.split("/", 1)) not in marked]
+        active = {
+            (str(row[0]), str(row[1])) for row in connection.execute(sa.select(_active.c.model, _active.c.version))
+        }
+        found.active = sorted(model for model, version in active if (model, version) in learnt)
+        return found, rows
+
+    def _own_keys(self, subject: str) -> sa.ColumnElement[bool]:
+        wanted = [
+            column == subject for name, column in (("tenant", _keys.c.tenant), ("key", _keys.c.id)) if name in self._as
+        ]
+        return sa.or_(*wanted)
+
+    def _names(self, connection: sa.Connection, subject: str) -> list[str]:
+        """What a subject is called in the state: as it is, and by its pseudonym of each kind that occurs."""
+        names = [subject]
+        if self._pseudonyms is None:
+            return names
+        hashed = [column.contains("<") & column.contains(":") for column in (_feedback.c.event, _feedback.c.label)]
+        query = sa.select(_feedback.c.event, _feedback.c.label).where(sa.or_(*hashed))
+        kinds = {kind for row in connection.execute(query) for text in row for kind, _ in _PSEUDONYM.findall(str(text))}
+        return [*names, *(f"<{kind}:{self._pseudonyms.of(kind, subject)}>" for kind in sorted(kinds))]
+
+    def _learnt(self, connection: sa.Connection, rows: list[FeedbackRow]) -> set[tuple[str, str]]:
+        """Versions that learnt from any of the rows: a learnt version is named by the last row that it knew."""
+        first: dict[str, int] = {}
+        for row in rows:
+            if not _is_held_back(row):
+                first.setdefault(row.model, row.position)
+        query = sa.select(_versions.c.model, _versions.c.version).where(
+            _versions.c.kind == "learned", _versions.c.model.in_(list(first))
+        )
+        return {
+            (str(model), str(version))
+            for model, version in connection.execute(query)
+            if _last_row(str(version)) >= first[str(model)]
+        }
+
+    def _naming(self, connection: sa.Connection, names: set[str]) -> set[tuple[str, str]]:
+        """Versions one of whose classes is the subject."""
+        from mapsto.service.heads import VersionHead
+
+        found: set[tuple[str, str]] = set()
+        for model, version, content in connection.execute(
+            sa.select(_versions.c.model, _versions.c.version, _versions.c.content)
+        ):
+            try:
+                classes = VersionHead.of(bytes(content)).classes
+            except StoreError:  # it answers nobody
+                continue
+            if names & set(classes):
+                found.add((str(model), str(version)))
+        return found
+
+    def _erase(
+        self, connection: sa.Connection, subject: str, found: Forgotten, rows: list[FeedbackRow], *, retrain: bool
+    ) -> None:
+        now = time.time()
+        found.tombstone = f"t-{secrets.token_hex(6)}"
+        _delete_rows(connection, [row.position for row in rows], sqlite=self._state.is_sqlite)
+        if "tenant" in self._as:
+            connection.execute(sa.delete(_versions).where(_versions.c.owner == subject))
+            connection.execute(sa.delete(jobs_table).where(_job.tenant == subject))
+        if {"tenant", "key"} & set(self._as):
+            connection.execute(sa.delete(_keys).where(self._own_keys(subject)))
+            given = [
+                _distrusted.c[each] == subject
+                for each, kind in (("tenant", "tenant"), ("caller", "key"))
+                if kind in self._as
+            ]
+            connection.execute(sa.delete(_distrusted).where(sa.or_(*given)))
+            named = _active.c.why.endswith(f" by {subject}", autoescape=True)
+            connection.execute(
+                sa.update(_active).where(named).values(why=sa.func.replace(_active.c.why, f" by {subject}", ""))
+            )
+        learnt = [(model, version) for model, _, version in (each.partition("/") for each in found.learnt)]
+        models = {model for model, _ in learnt} | {row.model for row in rows}
+        for model in sorted(models):
+            own = [version for other, version in learnt if other == model]
+            gone = [each.partition("/")[2] for each in found.versions if each.startswith(f"{model}/")]
+            if retrain:
+                self._begin_anew(connection, model, [*own, *gone], now)
+                found.retrained.append(model)
+                continue
+            _leave_out(connection, model, [row for row in rows if row.model == model])
+            known = connection.execute(sa.select(_learners.c.position).where(_learners.c.model == model)).scalar() or 0
+            trained = any(row.position <= known for row in rows if row.model == model and not _is_held_back(row))
+            marks = [*own, ""] if trained else own
+            values = [{"model": model, "version": each, "tombstone": found.tombstone, "time": now} for each in marks]
+            if values:
+                connection.execute(sa.insert(marks_table), values)
+        salt = _salt(connection)
+        what = {"labels": found.labels, "versions": len(found.versions), "jobs": found.jobs, "keys": found.keys}
+        connection.execute(
+            sa.insert(tombstones_table).values(
+                id=found.tombstone,
+                salt=salt,
+                subject=_hidden(subject, salt),
+                state="begun",
+                began=now,
+                tenant=_digest(subject) if "tenant" in self._as else b"",
+                what=json.dumps({**what, "learnt": len(found.learnt), "retrained": retrain}),
+            )
+        )
+        self._state.count_deletions(connection, {f"forgotten_{name}": count for name, count in what.items()})
+        self._state.erased(connection)
+
+    def _begin_anew_of(self, connection: sa.Connection, found: Forgotten) -> None:
+        """As the first erasure would have, had it been told to: of the models that it marked."""
+        query = sa.select(_mark.model).where(_mark.tombstone == found.before).distinct()
+        for model in sorted(str(row[0]) for row in connection.execute(query)):
+            self._begin_anew(connection, model, [], time.time())
+            found.retrained.append(model)
+        if found.retrained:
+            self._state.erased(connection)
+
+    def _begin_anew(self, connection: sa.Connection, model: str, versions: list[str], now: float) -> None:
+        """The learner of a model knows nothing, its versions that learnt are gone, and the package answers where one of them did."""
+        marked = sa.select(_mark.version).where(_mark.model == model, _mark.version != "")
+        going = sorted({*versions, *(str(row[0]) for row in connection.execute(marked))})
+        connection.execute(sa.delete(_learners).where(_learners.c.model == model))
+        connection.execute(sa.delete(_versions).where(_versions.c.model == model, _versions.c.version.in_(going)))
+        connection.execute(sa.delete(marks_table).where(_mark.model == model))
+        active = connection.execute(
+            sa.select(_active.c.version, _active.c.before).where(_active.c.model == model)
+        ).first()
+        if active is not None and str(active[0]) in going:
+            values = {
+                "version": BASE,
+                "before": BASE,
+                "changed": now,
+                "why": "the version before learnt from what was erased",
+            }
+            connection.execute(sa.update(_active).where(_active.c.model == model).values(values))
+        elif active is not None and str(active[1]) in going:
+            connection.execute(sa.update(_active).where(_active.c.model == model).values(before=BASE))
+
+
+def answers_folder(state: str) -> Path | None:
+    """Where the workers of a service keep answers whose state is a file; None for a database."""
+    place = Path(state)
+    return None if "://" in state else place.with_name(f"{place.stem}-answers")
+
+
+def finish(
+    state: State, folder: Path | None, *, wait: float = 0.0, pause: Callable[[float], None] = time.sleep
+) -> bool:
+    """Go on with erasures that were begun: the answers that workers keep, then what was written ahead; whether all are done.
+
+    A worker that runs overwrites its own answers (`Service.refresh`), since nobody else may write them; where none does, they are
+    overwritten here.
+    """
+    begun = state.to_erase()
+    if not begun:
+        return True
+    end = time.monotonic() + wait
+    while True:
+        left = [
+            (id_, tenant, until) for id_, tenant, until in begun if tenant and _answers(folder, tenant, until=until)
+        ]
+        if left and folder is not None:
+            _overwrite(folder, left)
+            left = [each for each in left if _answers(folder, each[1], until=each[2])]
+        told = state.is_sqlite or all(time.time() - until > _TOLD_SECONDS for _, _, until in begun)
+        if not left and told and state.purge():
+            break
+        if time.monotonic() >= end:
+            return False
+        pause(0.1)
+    if folder is not None and any(tenant for _, tenant, _ in begun):
+        for path in folder.rglob("reference.npz"):  # of inputs, a subject's too; it is made anew from those that come
+            path.unlink(missing_ok=True)
+    with state.writing() as connection:
+        ids = [id_ for id_, _, _ in begun]
+        values = {"state": "done", "ended": time.time(), "tenant": b""}
+        connection.execute(sa.update(tombstones_table).where(_tombstone.id.in_(ids)).values(values))
+    state.purge()
+    return True
+
+
+def expire(state: State, before: float) -> dict[str, int]:
+    """Delete what was kept since before a moment, as far as nothing answers with it; how much went, by kind."""
+    with state.writing() as connection:
+        old = sa.select(_feedback.c.position).where(_feedback.c.time < before, _feedback.c.model != "")
+        rows = [int(row[0]) for row in connection.execute(old.limit(10_000))]
+        answering = sa.union(sa.select(_active.c.version), sa.select(_active.c.before)).scalar_subquery()
+        unused = sa.and_(_versions.c.used < before, _versions.c.created < before, _versions.c.version.not_in(answering))
+        ended = sa.and_(_job.changed < before, _job.state != "running")
+        counts = {
+            kind: connection.execute(sa.select(sa.func.count()).select_from(table).where(where)).scalar() or 0
+            for kind, table, where in (("expired_versions", _versions, unused), ("expired_jobs", jobs_table, ended))
+        }
+        found = {"expired_labels": len(rows), **counts}
+        if not any(found.values()):
+            return found
+        _delete_rows(connection, rows, sqlite=state.is_sqlite)
+        connection.execute(sa.delete(_versions).where(unused))
+        connection.execute(sa.delete(jobs_table).where(ended))
+        state.count_deletions(connection, found)
+    state.purge()
+    return found
+
+
+def _delete_rows(connection: sa.Connection, positions: list[int], *, sqlite: bool) -> None:
+    """Delete labels.
+
+    SQLite gives the last position again where its row is gone, and no learner would look there: a row without content holds it.
+    """
+    if not positions:
+        return
+    last = int(connection.execute(sa.select(sa.func.max(_feedback.c.position))).scalar() or 0)
+    for first in range(0, len(positions), 500):
+        connection.execute(sa.delete(_feedback).where(_feedback.c.position.in_(positions[first : first + 500])))
+    if not sqlite:
+        return
+    connection.execute(sa.delete(_feedback).where(_feedback.c.model == "", _feedback.c.position < last))
+    if last in positions:
+        empty: dict[str, Any] = dict.fromkeys(
+            ("model", "tenant", "version", "label", "answer", "package", "caller"), ""
+        )
+        place = {"position": last, "event": str(last), "time": time.time(), "features": b""}
+        connection.execute(sa.insert(_feedback).values(**empty, **place))
+
+
+def _is_held_back(row: FeedbackRow) -> bool:
+    return is_held_back(row.tenant, row.event)
+
+
+def _leave_out(connection: sa.Connection, model: str, rows: list[FeedbackRow]) -> None:
+    """Take the rows out of the held-back labels of a learner's state; what it learnt from others stays as it is."""
+    from mapsto.store.state import decode_state, encode_state
+
+    held = {(row.label, row.time, row.features) for row in rows if _is_held_back(row)}
+    content = connection.execute(sa.select(_learners.c.content).where(_learners.c.model == model)).scalar()
+    if not held or content is None:
+        return
+    state: Any = decode_state(bytes(content))
+    if not isinstance(state, dict):
+        return
+    own: dict[str, Any] = state["held"]  # pyright: ignore[reportUnknownVariableType]
+    features = np.asarray(own["features"], np.float32)
+    times = own.get("times", [0.0] * len(own["labels"]))
+    keys = [
+        (str(label), float(at), row.tobytes()) for label, at, row in zip(own["labels"], times, features, strict=True)
+    ]
+    stay = [number for number, key in enumerate(keys) if key not in held]
+    state["held"] = {
+        name: features[stay] if name == "features" else [column[number] for number in stay]
+        for name, column in own.items()
+    }
+    values = {"content": encode_state(state)}  # pyright: ignore[reportUnknownArgumentType]
+    connection.execute(sa.update(_learners).where(_learners.c.model == model).values(values))
+
+
+def _rings(folder: Path | None, mode: Literal["r", "r+"]) -> Generator[tuple[Path, NDArray[Any]]]:
+    """The rings in a folder, mapped into memory."""
+    for path in [] if folder is None else sorted(folder.rglob("answers-*.ring")):
+        ring = opened_ring(path, mode)
+        if ring is not None:
+            yield path, ring
+
+
+def _answers(folder: Path | None, tenant: bytes, *, until: float = math.inf) -> int:
+    """How many answers to a tenant are kept."""
+    return sum(
+        int(((ring["row"] > 0) & (ring["time"] <= until) & (ring["tenant"] == np.void(tenant))).sum())
+        for _, ring in _rings(folder, "r")
+    )
+
+
+def _overwrite(folder: Path, erasures: list[tuple[str, bytes, float]]) -> None:
+    """Overwrite answers where no service runs that would write them."""
+    lock = FileLock(folder / "service.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return
+    try:
+        for _, ring in _rings(folder, "r+"):
+            for _, tenant, until in erasures:
+                erase_in(ring, tenant, until=until)
+    finally:
+        lock.release()
+
+
+def _checked(subject: str) -> str:
+    if "\0" in subject or not subject.isprintable():
+        raise SpecError("a subject has no control characters", where="SUBJECT", hint="give it as it was sent")
+    if not subject.strip():
+        raise SpecError(
+            "a subject is a text that is not empty", where="SUBJECT", hint="give a tenant, the id of a key, or an event"
+        )
+    return subject
+
+
+def _last_row(version: str) -> int:
+    """The position up to which a learnt version knew the labels: ``l-00000123-…``; infinity where its name does not say."""
+    found = re.match(r"l-(\d+)-", version)
+    return int(found[1]) if found else sys.maxsize
+
+
+def _salt(connection: sa.Connection) -> bytes:
+    """One for all tombstones of a state, so that a subject is found again."""
+    found = connection.execute(sa.select(_tombstone.salt).limit(1)).scalar()
+    return secrets.token_bytes(16) if found is None else bytes(found)
+
+
+def _hidden(subject: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(subject.encode("utf-8", "surrogatepass"), salt=salt, n=1 << 14, r=8, p=1)
+
+
+def _digest(tenant: str) -> bytes:
+    """As kept answers have it."""
+    return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).digest()
+
+
+def _tombstone_of(connection: sa.Connection, subject: str) -> str:
+    """The last tombstone of a subject; empty where there is none."""
+    rows = connection.execute(
+        sa.select(_tombstone.id, _tombstone.salt, _tombstone.subject).order_by(_tombstone.began.desc())
+    )
+    hidden: dict[bytes, bytes] = {}
+    for id_, salt, held in rows:
+        if bytes(salt) not in hidden:
+            hidden[bytes(salt)] = _hidden(subject, bytes(salt))
+        if hidden[bytes(salt)] == bytes(held):
+            return str(id_)
+    return ""
