@@ -121,7 +121,7 @@ class Serving(pydantic.BaseModel):
     )
     privacy: Privacy | None = pydantic.Field(
         None,
-        description="{entities, fields, keep_days, …}: what is masked before it is stored, and how long it is kept",
+        description="{entities, patterns, keep_days, …}: what is masked before it is stored, and how long it is kept",
     )
     tracing: TracesTo | None = pydantic.Field(
         None, description="{endpoint, ratio}, where traces are sent; null: there are none"

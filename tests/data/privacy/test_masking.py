@@ -103,8 +103,6 @@ def test_what_presidio_does_not_know_by_its_patterns_is_refused() -> None:
         ({"patterns": {"STAFF": "E-("}, "entities": {"STAFF": "mask"}}, "no regular expression"),
         ({"patterns": {"STAFF": "E*"}, "entities": {"STAFF": "mask"}}, "matches an empty text"),
         ({"patterns": {"STAFF": "E-1"}}, "STAFF is not among entities"),
-        ({"fields": {"age": {"coarsen": 0}}}, "fields.age"),
-        ({"fields": {"(": "drop"}}, "no regular expression"),
         ({"keep_days": 0}, "keep_days"),
         ({"entity": {}}, "entries are entities, patterns"),
         ([], "valid dictionary"),

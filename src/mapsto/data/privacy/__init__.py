@@ -1,1 +1,1 @@
-"""What keeps personal data out of what is stored: texts, fields of tables, images."""
+"""What keeps personal data out of what is stored."""

@@ -1,4 +1,4 @@
-"""What is personal in texts and tables, and what becomes of it: the entry ``serve: privacy`` of a recipe, and files of their own."""
+"""What is personal in texts, and what becomes of it: the entry ``serve: privacy`` of a recipe, and files of their own."""
 
 from __future__ import annotations
 
@@ -12,26 +12,12 @@ import yaml
 
 from mapsto.errors import SpecError
 
-__all__ = ["USUAL", "Action", "Coarsened", "FieldAction", "Privacy"]
+__all__ = ["USUAL", "Action", "Privacy"]
 
 Action = Literal["mask", "hash", "drop"]
 """Of a text that is recognised: its kind stands in its place, or a keyed pseudonym does, or the whole item is not stored."""
 USUAL = ("EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "MAC_ADDRESS")
 """Entities that are masked where a setting names none."""
-
-
-class Coarsened(pydantic.BaseModel):
-    """A field of a table that is kept roughly."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    coarsen: Annotated[float, pydantic.Field(gt=0)] | Literal["year", "month"] = pydantic.Field(
-        description="numbers become the multiple of this at or below them; ISO dates their year or month"
-    )
-
-
-FieldAction = Literal["drop", "hash"] | Coarsened
-"""Of a field of a table: it is left out, or is a keyed pseudonym, or is kept roughly."""
 
 
 def _is_regular(text: str) -> str:
@@ -62,10 +48,6 @@ class Privacy(pydantic.BaseModel):
     )
     threshold: float = pydantic.Field(
         0.3, gt=0, le=1, description="the least score of a pattern that counts, above 0, at most 1"
-    )
-    fields: Mapping[_Regular, FieldAction] = pydantic.Field(
-        default_factory=dict,
-        description="{regular expression of a field's whole name: drop, hash or {coarsen: STEP}}",
     )
     callers: Literal["keep", "hash"] = pydantic.Field(
         "keep", description="keep or hash: the names of callers in the log of requests"
