@@ -34,8 +34,8 @@ _NAME = "mapsto"
 _STORE_BYTES = 80 << 20
 """Of Ray's object store, of which nothing here has a use; about the least that it takes."""
 _START_SECONDS = 300.0
-_TRIES = 5
-"""Ray gives a proxy 30 seconds to start, which a busy machine may exceed."""
+_TRIES = 4
+"""Ray gives its processes and a proxy 30 seconds to start, which a busy machine may exceed."""
 _LOOK_SECONDS = 0.5
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -129,14 +129,21 @@ class RayService:
         if self._address != LOCAL:
             ray.init(address=self._address, **quiet)
             return
-        ray.init(
-            num_cpus=max(os.cpu_count() or 1, round(self._scale.cpus + 0.5)),
-            include_dashboard=False,  # it asks nobody who he is
-            object_store_memory=_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(folder),
-            **quiet,
-        )
+        for rest in reversed(range(_TRIES)):
+            try:
+                ray.init(
+                    num_cpus=max(os.cpu_count() or 1, round(self._scale.cpus + 0.5)),
+                    include_dashboard=False,  # it asks nobody who he is
+                    object_store_memory=_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder),
+                    **quiet,
+                )
+                return
+            except Exception as error:  # Ray raises that itself where a busy machine took longer than it waits
+                ray.shutdown()
+                if self._ended or not rest:
+                    raise MapstoError(f"Ray did not start: {error}", where="mapsto serve --ray") from error
 
     def _deploy(self, place: Path) -> None:
         """Start Ray Serve and have it start replicas."""
