@@ -117,6 +117,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "head"),
         *listed(rows, "method"),
         *listed(rows, "kills"),
+        *listed(rows, "half"),
         *listed(rows, "augmentation"),
         *listed(rows, "augment"),
         *listed(rows, "domain"),

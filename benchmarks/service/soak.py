@@ -404,7 +404,7 @@ class Half:
         events = {name.replace("_", " "): self.events[name] for name in (*KINDS, "reload")}
         once = [name for name in ("disk full", "database restarted", "clock set back") if self.events[name]]
         return {
-            "state": self.name,
+            "half": self.name,
             **events,
             "once": ", ".join(once),
             "answers": sum(number for what, number in self.asked.items() if "answer" in what or "private" in what),
@@ -412,7 +412,7 @@ class Half:
             "versions": len(self.versions),
             "failed during troubles": len(self.failures) - self.failed,
             "troubles, s": round(sum(end - start for start, end in self.troubles)),
-            "MiB": round(statistics.median(memory)) if memory else None,
+            "memory, MiB": round(statistics.median(memory)) if memory else None,
             "growth, %": round(self.growth(), 2),
         }
 
