@@ -13,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.errors import SpecError, StoreError
 from mapsto.service import erasure as module
 from mapsto.service.erasure import Erasure, expire, finish
-from mapsto.service.kept_answers import KeptAnswers
+from mapsto.service.kept_answers import KeptAnswers, replica_lock
 from mapsto.service.keys import made
 from mapsto.service.learner import FeedbackLearner, held_back
+from mapsto.service.ray_replica import common_settings
+from mapsto.service.retention import Retention
 from mapsto.service.served_model import ServedModel
 from mapsto.service.state import FeedbackRow, State, VersionRow
 from tests.cli.packages import linear_package
@@ -245,6 +248,30 @@ def test_an_erasure_is_unfinished_while_a_service_has_not_done_its_part(
     assert finish(state, folder)
 
 
+def test_answers_of_replicas_are_overwritten_by_who_lives_and_those_of_the_others_by_a_writer(
+    model: ServedModel, tmp_path: Path
+) -> None:
+    state, folder = State(tmp_path / "state.sqlite"), tmp_path / "state-answers"
+    kept = [KeptAnswers(folder / "m" / "p", worker=number, width=3, most=50, seconds=60) for number in (0, 1)]
+    for each in kept:
+        each.keep(np.ones((1, 3), np.float32), version="1", tenant="ann", answers=[0])
+    settings = dict.fromkeys(("durability", "models", "trust", "privacy", "tracing"))
+    told = common_settings({**settings, "state": state.url, "folder": str(folder)}, tmp_path)
+    assert (told["answers"], told["replicas"]) == (str(folder), True)
+    looks = Retention(state, Path(told["answers"]), None, replicas=told["replicas"])
+    with FileLock(folder / "service.lock"), FileLock(replica_lock(folder, 1)):
+        with pytest.raises(StoreError, match="run the same command again"):
+            Erasure(state, folder).forget("ann", wait=0.2)
+        looks.look()
+        assert kept[0].latest(9)["tenant"].tobytes().count(hashlib.sha256(b"ann").digest()) == 1
+        assert not kept[0].latest(9, own=True)["tenant"].tobytes().strip(b"\0"), "of a replica that has ended"
+        assert len(state.to_erase()) == 1, "that of the one that lives is not overwritten"
+        kept[1].erase(hashlib.sha256(b"ann").digest(), until=time.time())
+        looks.look()
+    assert state.to_erase() == []
+    assert hashlib.sha256(b"ann").digest() not in contents(tmp_path)
+
+
 def test_nobody_is_forgotten_by_mistake(tmp_path: Path) -> None:
     state = tmp_path / "state.sqlite"
     State(state).close()
@@ -289,6 +316,7 @@ def test_what_is_too_old_is_deleted_out_of_the_file(model: ServedModel, tmp_path
     assert not any(expire(state, time.time() - 3600).values())
     found = expire(state, time.time() + 1)
     assert found["expired_labels"] == 160
+    assert found["expired_held_labels"] > 10, "whether or not a learner runs"
     assert state.feedback("m") == []
     assert "a-2" in {row.version for row in state.versions("m")}, "it answers"
     content = contents(tmp_path)
@@ -302,14 +330,18 @@ def test_a_learner_lets_old_held_back_labels_go(model: ServedModel, tmp_path: Pa
     state = State(tmp_path / "state.sqlite")
     state.append(rows(model, "t", 60))
     learner = FeedbackLearner(model, state, every=0, keep_seconds=3600)
-    learner.step()
-    held = [row for row in rows(model, "t", 60) if held_back(row)]
-    expire(state, time.time() + 1)
-    assert any(row.features in contents(tmp_path) for row in held)
+    stepped(learner, state, 1)
+
+    def held() -> int:
+        found = state.learner("m")
+        assert found is not None
+        return sum(row.features in found[3] for row in rows(model, "t", 60) if held_back(row))
+
+    assert held() > 5
     learner._keep_seconds = -1.0
-    learner.step()
-    state.purge()
-    assert not any(row.features in contents(tmp_path) for row in held)
+    for _ in range(5):
+        learner.step()
+    assert held() == 0
 
 
 @pytest.mark.slow

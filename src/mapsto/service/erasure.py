@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from mapsto.data.io.feedback_log import is_held_back
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.errors import SpecError, StoreError
-from mapsto.service.kept_answers import erase_in, opened_ring
+from mapsto.service.kept_answers import erase_in, opened_ring, replica_lock
 from mapsto.service.state import (
     BASE,
     FeedbackRow,
@@ -41,7 +41,7 @@ from mapsto.service.state import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AS", "Erasure", "Forgotten", "answers_folder", "expire", "finish"]
+__all__ = ["AS", "Erasure", "Forgotten", "answers_folder", "expire", "finish", "overwrite_of_ended_replicas"]
 
 As = Literal["tenant", "key", "event", "label"]
 AS: tuple[As, ...] = ("tenant", "key", "event", "label")
@@ -337,12 +337,17 @@ def answers_folder(state: str) -> Path | None:
 
 
 def finish(
-    state: State, folder: Path | None, *, wait: float = 0.0, pause: Callable[[float], None] = time.sleep
+    state: State,
+    folder: Path | None,
+    *,
+    replicas: bool = False,
+    wait: float = 0.0,
+    pause: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Go on with erasures that were begun: the answers that workers keep, then what was written ahead; whether all are done.
 
     A worker that runs overwrites its own answers (`Service.refresh`), since nobody else may write them; where none does, they are
-    overwritten here.
+    overwritten here. With `replicas` the folder is of Ray's replicas, each of which has a lock of its own.
     """
     begun = state.to_erase()
     if not begun:
@@ -353,17 +358,23 @@ def finish(
             (id_, tenant, until) for id_, tenant, until in begun if tenant and _answers(folder, tenant, until=until)
         ]
         if left and folder is not None:
-            _overwrite(folder, left)
+            wanted = [(tenant, until) for _, tenant, until in left]
+            if replicas:
+                overwrite_of_ended_replicas(folder, wanted)
+            else:
+                _overwrite(folder, wanted)
             left = [each for each in left if _answers(folder, each[1], until=each[2])]
+        if not left and folder is not None and any(tenant for _, tenant, _ in begun):
+            for path in folder.rglob(
+                "reference.npz"
+            ):  # of inputs, a subject's too; it is made anew from those that come
+                path.unlink(missing_ok=True)
         told = state.is_sqlite or all(time.time() - until > _TOLD_SECONDS for _, _, until in begun)
         if not left and told and state.purge():
             break
         if time.monotonic() >= end:
             return False
         pause(0.1)
-    if folder is not None and any(tenant for _, tenant, _ in begun):
-        for path in folder.rglob("reference.npz"):  # of inputs, a subject's too; it is made anew from those that come
-            path.unlink(missing_ok=True)
     with state.writing() as connection:
         ids = [id_ for id_, _, _ in begun]
         values = {"state": "done", "ended": time.time(), "tenant": b""}
@@ -384,7 +395,9 @@ def expire(state: State, before: float) -> dict[str, int]:
             kind: connection.execute(sa.select(sa.func.count()).select_from(table).where(where)).scalar() or 0
             for kind, table, where in (("expired_versions", _versions, unused), ("expired_jobs", jobs_table, ended))
         }
-        found = {"expired_labels": len(rows), **counts}
+        models = [str(row[0]) for row in connection.execute(sa.select(_learners.c.model))]
+        held = sum(_let_go(connection, model, lambda label, at, features: at < before) for model in models)
+        found = {"expired_labels": len(rows), "expired_held_labels": held, **counts}
         if not any(found.values()):
             return found
         _delete_rows(connection, rows, sqlite=state.is_sqlite)
@@ -422,28 +435,35 @@ def _is_held_back(row: FeedbackRow) -> bool:
 
 def _leave_out(connection: sa.Connection, model: str, rows: list[FeedbackRow]) -> None:
     """Take the rows out of the held-back labels of a learner's state; what it learnt from others stays as it is."""
+    held = {(row.label, row.time, row.features) for row in rows if _is_held_back(row)}
+    if held:
+        _let_go(connection, model, lambda *label: label in held)
+
+
+def _let_go(connection: sa.Connection, model: str, goes: Callable[[str, float, bytes], bool]) -> int:
+    """Take held-back labels out of a learner's state, by label, time and features; how many went."""
     from mapsto.store.state import decode_state, encode_state
 
-    held = {(row.label, row.time, row.features) for row in rows if _is_held_back(row)}
     content = connection.execute(sa.select(_learners.c.content).where(_learners.c.model == model)).scalar()
-    if not held or content is None:
-        return
-    state: Any = decode_state(bytes(content))
+    state: Any = None if content is None else decode_state(bytes(content))
     if not isinstance(state, dict):
-        return
+        return 0
     own: dict[str, Any] = state["held"]  # pyright: ignore[reportUnknownVariableType]
     features = np.asarray(own["features"], np.float32)
     times = own.get("times", [0.0] * len(own["labels"]))
     keys = [
         (str(label), float(at), row.tobytes()) for label, at, row in zip(own["labels"], times, features, strict=True)
     ]
-    stay = [number for number, key in enumerate(keys) if key not in held]
+    stay = [number for number, key in enumerate(keys) if not goes(*key)]
+    if len(stay) == len(keys):
+        return 0
     state["held"] = {
         name: features[stay] if name == "features" else [column[number] for number in stay]
         for name, column in own.items()
     }
     values = {"content": encode_state(state)}  # pyright: ignore[reportUnknownArgumentType]
     connection.execute(sa.update(_learners).where(_learners.c.model == model).values(values))
+    return len(keys) - len(stay)
 
 
 def _rings(folder: Path | None, mode: Literal["r", "r+"]) -> Generator[tuple[Path, NDArray[Any]]]:
@@ -462,7 +482,25 @@ def _answers(folder: Path | None, tenant: bytes, *, until: float = math.inf) -> 
     )
 
 
-def _overwrite(folder: Path, erasures: list[tuple[str, bytes, float]]) -> None:
+def overwrite_of_ended_replicas(folder: Path, erasures: list[tuple[bytes | None, float]]) -> None:
+    """Overwrite answers to tenants, or to all, up to a moment, in the rings of Ray's replicas that there are no more."""
+    for path, ring in _rings(folder, "r+"):
+        number = path.stem.partition("-")[2]
+        if not number.isdigit():
+            continue
+        lock = FileLock(replica_lock(folder, int(number)), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:  # it lives, and does so itself
+            continue
+        try:
+            for tenant, until in erasures:
+                erase_in(ring, tenant, until=until)
+        finally:
+            lock.release()
+
+
+def _overwrite(folder: Path, erasures: list[tuple[bytes, float]]) -> None:
     """Overwrite answers where no service runs that would write them."""
     lock = FileLock(folder / "service.lock", timeout=0)
     try:
@@ -471,7 +509,7 @@ def _overwrite(folder: Path, erasures: list[tuple[str, bytes, float]]) -> None:
         return
     try:
         for _, ring in _rings(folder, "r+"):
-            for _, tenant, until in erasures:
+            for tenant, until in erasures:
                 erase_in(ring, tenant, until=until)
     finally:
         lock.release()

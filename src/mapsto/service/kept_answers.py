@@ -25,7 +25,7 @@ from mapsto.service.refusal import Refusal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Kept", "KeptAnswers", "erase_in", "opened_ring", "ring_type"]
+__all__ = ["Kept", "KeptAnswers", "erase_in", "opened_ring", "replica_lock", "ring_type"]
 
 _UNKNOWN = (
     "no request of yours has this request_id and a row of that number; for an answer of another package give the "
@@ -242,6 +242,11 @@ def erase_in(ring: NDArray[Any], tenant: bytes | None, *, until: float) -> int:
         if row == last:  # from which rows are counted on; nobody's, and older than anything
             ring["row"][place] = row
     return len(places)
+
+
+def replica_lock(folder: Path, number: int) -> Path:
+    """The file that the replica of Ray's whose ring has a number locks as long as it lives."""
+    return folder / f"replica-{number}.lock"
 
 
 @lru_cache(1024)

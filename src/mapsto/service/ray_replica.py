@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from filelock import FileLock, Timeout
 
 from mapsto.errors import MapstoError
 from mapsto.service.children import Child, Children, EndsAgainError, private_folder
+from mapsto.service.kept_answers import replica_lock
 
-__all__ = ["Replica"]
+__all__ = ["Replica", "common_settings"]
 
 _LOOK_SECONDS = 0.5
 """Between two looks at the processes beside this one."""
+_EXPIRE_SECONDS = 60.0
+"""Between two times that answers which replicas of before have kept for too long are overwritten."""
 _MOST_REPLICAS = 256
 """Of a host: an answer's id has so many places for who gave it."""
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -56,13 +60,14 @@ class Replica:
         )
         self._wrong = ""
         self._reloads = 0
+        self._expired = time.monotonic()
 
     async def __serve_build_asgi_app__(self) -> Any:
         """The application; Ray calls this in the event loop that answers."""
         from mapsto.service.server import follow
         from mapsto.service.worker import answering
 
-        common = self._common()
+        common = common_settings(self._settings, self._place)
         self._children.start(Child("writer", "mapsto.service.writer", common))
         self._parts = await asyncio.to_thread(
             answering,
@@ -106,15 +111,6 @@ class Replica:
 
     # -- private
 
-    def _common(self) -> dict[str, Any]:
-        own = {name: self._settings[name] for name in ("state", "durability", "models", "trust", "privacy", "tracing")}
-        return {
-            **own,
-            "supervisor": os.getpid(),
-            "socket": str(self._place / "writer"),
-            "traces": str(self._place / "traces"),
-        }
-
     async def _keep(self) -> None:
         while not self._wrong:
             try:
@@ -131,7 +127,32 @@ class Replica:
             except Timeout:  # another replica of this host keeps them
                 return
             for each in self._settings["beside"]:
-                self._children.start(Child(each["name"], each["module"], {**each["settings"], **self._common()}))
+                self._children.start(
+                    Child(
+                        each["name"],
+                        each["module"],
+                        {**each["settings"], **common_settings(self._settings, self._place)},
+                    )
+                )
+        if time.monotonic() - self._expired >= _EXPIRE_SECONDS:
+            from mapsto.service.erasure import overwrite_of_ended_replicas
+
+            self._expired = time.monotonic()
+            until = time.time() - self._settings["limits"]["kept_seconds"]
+            overwrite_of_ended_replicas(Path(self._settings["folder"]), [(None, until)])
+
+
+def common_settings(settings: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    """What each process of a replica is told; `place` is the replica's own folder."""
+    own = {name: settings[name] for name in ("state", "durability", "models", "trust", "privacy", "tracing")}
+    return {
+        **own,
+        "supervisor": os.getpid(),
+        "socket": str(place / "writer"),
+        "traces": str(place / "traces"),
+        "answers": settings["folder"],
+        "replicas": True,
+    }
 
 
 def _say(text: str) -> None:
@@ -187,7 +208,7 @@ def _metrics_folder(folder: Path, settings: Mapping[str, Any]) -> Path:
 def _own_number(folder: Path, metrics: Path) -> tuple[int, FileLock]:
     """A number that no other replica of this host has, and the lock that says so."""
     for number in range(_MOST_REPLICAS):
-        lock = FileLock(folder / f"replica-{number}.lock", timeout=0, thread_local=False)
+        lock = FileLock(replica_lock(folder, number), timeout=0, thread_local=False)
         try:
             lock.acquire()
         except Timeout:

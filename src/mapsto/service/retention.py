@@ -29,12 +29,20 @@ class Retention:
         After which labels, versions that nobody asked for, and jobs are deleted; None: never for their age.
     masking
         Whose counts the state is told of.
+    replicas
+        Whether the answers are of Ray's replicas.
     """
 
     def __init__(
-        self, state: State, answers: Path | None, keep_days: float | None, masking: RowMasking | None = None
+        self,
+        state: State,
+        answers: Path | None,
+        keep_days: float | None,
+        masking: RowMasking | None = None,
+        *,
+        replicas: bool = False,
     ) -> None:
-        self._state, self._answers, self._masking = state, answers, masking
+        self._state, self._answers, self._masking, self._replicas = state, answers, masking, replicas
         self._keep = None if keep_days is None else keep_days * _DAY
         self._every = _SECONDS[1] if self._keep is None else min(max(self._keep / 20, _SECONDS[0]), _SECONDS[1])
         self._looked = -self._every
@@ -43,7 +51,7 @@ class Retention:
     def look(self) -> None:
         """Delete what is due; what cannot be deleted now is tried again, and is said once."""
         try:
-            finish(self._state, self._answers)
+            finish(self._state, self._answers, replicas=self._replicas)
             self._tell()
             if self._keep is not None and time.monotonic() - self._looked >= self._every:
                 while expire(self._state, time.time() - self._keep)["expired_labels"]:

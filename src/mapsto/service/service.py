@@ -236,7 +236,7 @@ class Service:
     def overwrite_answers(self) -> None:
         """Overwrite answers to whom was forgotten, and those that are too old. In the event loop, which alone writes them.
 
-        The first worker does so in the files that nobody writes any more: of workers and packages that there were.
+        Each does so in its files of packages that there were, and the first in all that nobody writes any more.
         """
         due = time.monotonic() - self._expired >= _EXPIRE_SECONDS
         erasures, self._to_erase = self._to_erase, []
@@ -249,10 +249,10 @@ class Service:
                     kept.erase(tenant, until=until)
             if due:
                 kept.expire()
-        if self._worker == 0:
-            written = {kept.folder / f"answers-{number}.ring" for kept in own for number in range(self._workers)}
-            for path in set(self._folder.rglob("answers-*.ring")) - written:
-                self._overwrite_left(path, erasures, due=due)
+        mine = f"answers-{self._worker}.ring"
+        written = {kept.folder / f"answers-{number}.ring" for kept in own for number in range(self._workers)}
+        for path in set(self._folder.rglob("answers-*.ring" if self._worker == 0 else mine)) - written:
+            self._overwrite_left(path, erasures, due=due)
         if due:
             self._expired = time.monotonic()
 

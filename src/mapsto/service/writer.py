@@ -384,7 +384,13 @@ def main() -> None:
         own = Privacy.of(privacy["settings"], where="serve")
         masking = RowMasking(masking_of(own, Path(privacy["key"])))
     answers: str = settings.get("answers", "")
-    retention = Retention(state, Path(answers) if answers else None, None if own is None else own.keep_days, masking)
+    retention = Retention(
+        state,
+        Path(answers) if answers else None,
+        None if own is None else own.keep_days,
+        masking,
+        replicas=settings.get("replicas", False),
+    )
     uvloop.run(_serve(Writer(state, masking), Path(settings["socket"]), settings["supervisor"], retention))
     state.close()
 
