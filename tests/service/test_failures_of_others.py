@@ -133,7 +133,7 @@ def test_a_reload_drops_no_request(tmp_path: Path) -> None:
 
 _FORBIDDEN = {"eval", "exec", "compile", "__import__"}
 _MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jinja2", "yaml", "subprocess", "ctypes"}
-_NEEDED = {"fitter.py": {"subprocess"}, "supervisor.py": {"subprocess"}, "monitoring.py": {"yaml"}}
+_NEEDED = {"fitter.py": {"subprocess"}, "children.py": {"subprocess"}, "monitoring.py": {"yaml"}}
 """Two start processes of this program, with arguments of their own; one writes files for Prometheus."""
 
 

@@ -97,7 +97,7 @@ def test_a_recipe_may_ask_for_a_key_and_weakens_none(place: Path, monkeypatch: p
     given: list[Settings] = []
 
     class Recorded:
-        def __init__(self, settings: Settings, listening: Any) -> None:
+        def __init__(self, settings: Settings, listening: Any, **_: Any) -> None:
             given.append(settings)
 
         def run(self, started: Any, *, note: Any) -> None:
