@@ -76,9 +76,7 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
             except DataError as error:
                 print(f"{name}: {error}", flush=True)
                 continue
-            print(
-                name, seed, {key: value for key, value in kept[name][str(seed)].items() if key != "losses"}, flush=True
-            )
+            print(name, seed, kept[name][str(seed)], flush=True)
             if not quick:
                 file.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
     rows = [row_of(name, kept) for name in (HINDSIGHT, *names)]
@@ -119,7 +117,7 @@ def row_of(name: str, kept: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {"learner": name, "accuracy": "not run", "seeds": 0}
     first = [trial["first"] for trial in trials.values()]
     regrets = [
-        sum(trial["losses"]) - sum(kept[HINDSIGHT][seed]["losses"])
+        trial["loss"] - kept[HINDSIGHT][seed]["loss"]
         for seed, trial in trials.items()
         if seed in kept.get(HINDSIGHT, {})
     ]
@@ -156,7 +154,7 @@ def run(name: str, seed: int, *, quick: bool = False, tuning: bool = False, **fi
     return {
         "first": 100 * float(by_concept[1:, :FIRST].mean()),
         "accuracy": 100 * float(right.mean()),
-        "losses": [-math.log(max(score, LEAST)) for score in own_scores.tolist()],
+        "loss": sum(-math.log(max(score, LEAST)) for score in own_scores.tolist()),
         "seconds": time.process_time() - began,
     }
 
