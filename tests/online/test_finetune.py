@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from mapsto import adapt, datasets, evaluate, export, networks, online, quantize, streams, train
 from mapsto.context import Context
 from mapsto.errors import DomainError, MapstoError, SpecError
 from mapsto.kinds import Block, Model, Network
+from mapsto.nn.online.memory.der import Der
+from mapsto.nn.online.trained.growing_network import GrowingNetwork, Training
+from mapsto.nn.online.trained.method import MethodFields
 from mapsto.nn.online.trained.method_names import method_names
+from mapsto.nn.online.trained.samples import RawSamples
 from mapsto.store import Store
 from mapsto.testing.streams import model_digest
 
@@ -104,6 +110,33 @@ def test_a_class_that_the_network_knows_keeps_its_row_and_a_new_one_begins_at_ze
     own = classifier.tensors["classifier.weight"].numpy()
     np.testing.assert_array_equal(model.arrays["weights.head.weight"], [own[3], np.zeros_like(own[3])])
     assert learner.signature.classes == tuple("0123456789")
+
+
+def test_a_later_class_begins_as_the_row_that_learnt_to_be_none_of_the_others(network: Network) -> None:
+    training = Training(optimizer="sgd", rate=0.1, part="head")
+    growing = GrowingNetwork(network, training, where="", later=True)
+    growing.grow(["a", "b"])
+    features, labels = torch.randn(8, growing.width, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    for _ in range(20):
+        growing.descend(growing.gradients(cross_entropy(growing.logits_and_later(features), labels)))
+    before = growing.logits_and_later(features).detach()
+    assert (before[:, 2] < before[range(8), labels]).all()
+    growing.grow(["a", "b", "c"])
+    torch.testing.assert_close(growing.logits_and_later(features)[:, [0, 1, 2, 2]], before[:, [0, 1, 2, 2]])
+    torch.testing.assert_close(growing.logits_and_later(features)[:, 3], before[:, 2])
+    assert growing.logits(features).shape == (8, 3), "no answer is a later class"
+
+
+def test_kept_scores_hold_that_of_classes_that_came_later(network: Network) -> None:
+    fields = MethodFields(most_bytes=10**6, replay=8, alpha=None, beta=1.0, consolidate=100, passes=1, seed=0)
+    growing = GrowingNetwork(network, Training(), where="", later=True)
+    growing.grow(["a", "b", "c"])
+    der = Der(growing, RawSamples(network.signature), fields)
+    assert der.memory is not None
+    der.memory.scores = [np.array([3.0, -1.0], np.float32), np.array([1.0, 2.0, 4.0, -2.0], np.float32)]
+    target = torch.tensor([[3.0, -1.0, -1.0, -1.0], [1.0, 2.0, 4.0, -2.0]])
+    assert der.distance(target, [0, 1]) == 0
+    assert der.distance(target + 2.0, [0, 1]) == 4.0
 
 
 @pytest.mark.parametrize("part", ["head", "lora", "all"])
