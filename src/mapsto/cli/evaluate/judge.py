@@ -512,6 +512,8 @@ def _of_input(given: NDArray[Any], preprocessing: Preprocessing) -> bytes:
 
 
 def _png(image: Any) -> bytes:
+    """The pixels alone: Pillow would write a profile, and what else it has read, into the file."""
     file = io.BytesIO()
+    image.info.clear()
     image.save(file, format="PNG", optimize=True)
     return file.getvalue()
