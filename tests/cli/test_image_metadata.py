@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from tests.command import mapsto
 
 from mapsto.cli.evaluate.judge import _thumbnail
 from mapsto_runtime.preprocessing.image_files import read_picture
@@ -65,20 +64,3 @@ def test_pictures_of_reports_hold_pixels_alone_and_stand_upright(tmp_path: Path,
     for each in (path, tmp_path / "shown.png"):
         seen = read_picture(each, each.name, size=(32, 32), channels=3).pixels.astype(int)
         assert abs(seen - pixels(number).transpose(2, 0, 1)).mean() < 8, "as it was taken, whatever its file says"
-
-
-@pytest.mark.slow
-def test_nothing_that_is_made_of_pictures_holds_their_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STORE", "CACHE"):
-        monkeypatch.setenv(f"MAPSTO_{name}", str(tmp_path / name))
-    for number in range(24):
-        with_metadata(tmp_path / "photos" / ("red", "blue")[number % 2], number)
-    mapsto("adapt", tmp_path / "photos", "--minutes", 0, "--out", tmp_path / "made", code=0)
-    mapsto(
-        "evaluate", tmp_path / "made", "--data", tmp_path / "photos", "--no-speed", "--out", tmp_path / "card", code=0
-    )
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and tmp_path / "photos" not in path.parents]
-    assert len(files) > 20
-    assert any(path.parent.name == "examples" for path in files), "the package keeps pictures"
-    assert any(b"base64," in path.read_bytes() for path in files), "the card shows pictures"
-    assert [path for path in files if holds_secret(path.read_bytes())] == []

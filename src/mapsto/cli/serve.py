@@ -147,6 +147,8 @@ def serve(
         import uvloop
     except ImportError as error:
         raise MissingExtra("uvloop", "serve", where="mapsto serve") from error
+    from mapsto.data.privacy.field_rules import require_fields
+    from mapsto.data.privacy.pseudonyms import Pseudonyms
     from mapsto.data.privacy.settings import Privacy
     from mapsto.recipe.serving import serving_of
     from mapsto.service.access import AccessSettings
@@ -189,7 +191,14 @@ def serve(
         key_file = Path(asked.privacy.key)
     masking = None if asked.privacy is None else masking_of(asked.privacy, key_file)  # refused now, or not at all
     trust = Trust.of(trusted_keys or (), unsigned or "", beside=(asked.trusted_keys, asked.unsigned))
-    models = models_of([{"name": name, "folder": str(folder)} for name, folder in folders.items()], trust=trust)
+    rules = {} if asked.privacy is None else asked.privacy.fields
+    models = models_of(
+        [{"name": name, "folder": str(folder)} for name, folder in folders.items()],
+        trust=trust,
+        fields=rules,
+        pseudonyms=Pseudonyms.of_file(key_file) if rules else None,
+    )
+    require_fields(rules, {model.name: model.signature.preprocessing.columns for model in models})
     for note in filter(None, (model.verified.note for model in models)):
         print_note(note)
     held = State(state or str(place), durability=asked.durability)

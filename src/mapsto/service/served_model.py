@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from mapsto.errors import DataError, DomainError, StoreError
+from mapsto.data.privacy.field_rules import FieldRules
+from mapsto.errors import DataError, DomainError, SpecError, StoreError
 from mapsto.native import json_numbers
 from mapsto.service.batching import Batcher, Run
 from mapsto.service.heads import VersionHead
@@ -32,6 +33,9 @@ from mapsto_runtime.signed_package import Trust, verified
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mapsto.data.privacy.pseudonyms import Pseudonyms
+    from mapsto.data.privacy.settings import FieldAction
 
 __all__ = ["BASE", "IMAGES", "LABEL", "Features", "KeptScores", "OwnHead", "ServedModel"]
 
@@ -92,6 +96,8 @@ class ServedModel:
         Of the session.
     trust
         Whose packages are loaded; as the environment says, where None is given.
+    fields, pseudonyms
+        What becomes of a table's fields before anything of a row is kept; see `FieldRules`.
 
     Raises
     ------
@@ -108,6 +114,8 @@ class ServedModel:
         most_wait: float = 1.0,
         observe: Any = None,
         trust: Trust | None = None,
+        fields: Mapping[str, FieldAction] | None = None,
+        pseudonyms: Pseudonyms | None = None,
     ) -> None:
         self.name, self.folder, self.observe = name, folder, observe
         self.trust = Trust.of() if trust is None else trust
@@ -116,6 +124,8 @@ class ServedModel:
         checked = self.verified.manifest()
         self.signature, self.digest = checked.signature, _digest(checked.tree)
         self.runtime = checked.runtime
+        self._fields, self._pseudonyms = fields or {}, pseudonyms
+        self.rules = FieldRules(self._fields, self.signature.preprocessing.columns, pseudonyms)
         self._features = False
         self._run: Run
         self._path = checked.files[checked.model]
@@ -130,6 +140,12 @@ class ServedModel:
                 return [predictor.outputs(samples)]
 
             self._run = run
+        if self._features and self.rules.hashed:
+            raise SpecError(
+                "a model that adapts would learn from other categories than its answers stand on",
+                where=f"privacy: fields: {self.rules.hashed[0]}: hash",
+                hint="drop or coarsen the field",
+            )
         self.seconds = self._tried(checked.tree)
         self.batcher = Batcher(self._run, seconds=self.seconds, most_wait=most_wait, observe=observe)
 
@@ -173,6 +189,37 @@ class ServedModel:
         if before.columns:
             return self._rows(inputs)
         raise Refusal(400, f"the model takes {self._taken()}; given: {few([given.name for given in inputs])}")
+
+    def to_keep(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Prepared samples as anything of them may be kept: the samples themselves where no rule is for a field of theirs."""
+        if not self.rules or samples.ndim != 2:
+            return samples
+        return self.rules.applied(samples)
+
+    async def kept(
+        self, samples: NDArray[Any], found: Features, *, deadline: float, key: str
+    ) -> NDArray[np.float32] | None:
+        """As `watched`, of `to_keep`: features are made anew where a rule changes what they are made of."""
+        own = self.to_keep(samples)
+        if found.features is not None and own is not samples and not np.array_equal(own, samples, equal_nan=True):
+            found = await self.infer(own, deadline=deadline, key=key)
+        return self.watched(own, found)
+
+    def reloaded(self, *, most_wait: float) -> ServedModel:
+        """The package as its files are now. Raises as the class does, and `SpecError` where a rule has no field any more."""
+        new = ServedModel(
+            self.name,
+            self.folder,
+            most_wait=most_wait,
+            observe=self.observe,
+            trust=self.trust,
+            fields=self._fields,
+            pseudonyms=self._pseudonyms,
+        )
+        lost = sorted(self.rules.patterns - new.rules.patterns)
+        if lost:
+            raise SpecError(f"the new package has no field '{short(lost[0])}'", where="privacy: fields")
+        return new
 
     def reads_slowly(self, inputs: Sequence[Given]) -> bool:
         """Whether inputs are files to decode, which a few bytes may make long work."""

@@ -278,9 +278,7 @@ class Service:
         for name, served in list(self._models.items()):
             old = served.model
             try:
-                new = ServedModel(
-                    name, old.folder, most_wait=self.limits.most_wait, observe=old.observe, trust=old.trust
-                )
+                new = old.reloaded(most_wait=self.limits.most_wait)
                 if new.digest == old.digest:
                     continue
                 fresh = _Served(new, self._kept(new))
@@ -319,7 +317,9 @@ class Service:
         if asked.outputs is not None and "features" in asked.outputs and found.features is not None:
             outputs.append(Output("features", "FP32", found.features))
         parameters: dict[str, Any] = {}
-        rows = None if served.kept is None else model.watched(samples, found)
+        rows = None
+        if served.kept is not None:
+            rows = await model.kept(samples, found, deadline=deadline, key=caller.name)
         if served.kept is not None and rows is not None:
             best = outputs[0].array.argmax(1).tolist() if len(outputs) > 1 else [-1] * len(rows)
             parameters["request_id"] = served.kept.keep(rows, version=chosen, tenant=caller.tenant, answers=best)
@@ -591,7 +591,7 @@ class Service:
         if len(samples) != 1:
             raise Refusal(400, f"a label is for one sample, and the inputs hold {len(samples)}")
         deadline = time.perf_counter() + self.limits.deadline
-        found = await served.model.infer(samples, deadline=deadline, key=caller.name)
+        found = await served.model.infer(served.model.to_keep(samples), deadline=deadline, key=caller.name)
         if found.features is None:
             raise Refusal(
                 409, "the model does not learn, so that it takes labels for its answers alone: give a request_id"
@@ -642,7 +642,7 @@ def _features(model: ServedModel, inputs: Sequence[Given], labels: Sequence[str]
         raise Refusal(400, f"{len(samples)} examples but {len(labels)} labels; give one a sample")
     if len(set(labels)) > _MOST_CLASSES:
         raise Refusal(400, f"at most {_MOST_CLASSES} classes are taken")
-    found = model.embedded(samples)
+    found = model.embedded(model.to_keep(samples))
     if np.abs(found).max(initial=0.0) > _LARGEST:
         raise Refusal(
             400, f"an example has features beyond {_LARGEST:g}, of which nothing can be learnt; check its numbers"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mapsto.data.privacy.pseudonyms import Pseudonyms
+from mapsto.data.privacy.settings import Privacy
 from mapsto.service.access import Access, AccessSettings
 from mapsto.service.batching import Batcher
 from mapsto.service.hosts import Hosts
@@ -35,6 +36,7 @@ from mapsto.service.writer import RemoteWriter, Writes
 from mapsto_runtime.signed_package import Trust
 
 if TYPE_CHECKING:
+    from mapsto.data.privacy.settings import FieldAction
     from mapsto.service.tracing import Tracing
 
 __all__ = ["Answering", "answering", "main", "models_of"]
@@ -75,6 +77,14 @@ def _shown(privacy: Mapping[str, Any] | None) -> Callable[[str], str]:
     return shown
 
 
+def _fields(privacy: Mapping[str, Any] | None) -> tuple[Mapping[str, FieldAction], Pseudonyms | None]:
+    """What becomes of fields of tables, and under which key."""
+    if privacy is None:
+        return {}, None
+    fields = Privacy.of(privacy["settings"], where="serve").fields
+    return fields, Pseudonyms.of_file(Path(privacy["key"])) if "hash" in fields.values() else None
+
+
 class Answering(NamedTuple):
     """What answers requests, in whatever server."""
 
@@ -111,12 +121,15 @@ def answering(settings: Mapping[str, Any], *, address: str) -> Answering:
         tracing = Tracing(TracingSettings(**settings["tracing"]), role="worker")
         Batcher.trace = tracing.batch
         writer = tracing.writing(writer, Path(settings["traces"]))
+    fields, pseudonyms = _fields(settings["privacy"])
     service = Service(
         models_of(
             settings["models"],
             metrics=metrics,
             most_wait=limits.most_wait,
             trust=Trust.from_plain(settings["trust"]),
+            fields=fields,
+            pseudonyms=pseudonyms,
         ),
         state,
         Path(settings["folder"]),

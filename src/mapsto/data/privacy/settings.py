@@ -12,7 +12,7 @@ import yaml
 
 from mapsto.errors import SpecError
 
-__all__ = ["USUAL", "Action", "Privacy"]
+__all__ = ["USUAL", "Action", "Coarsen", "FieldAction", "Privacy"]
 
 Action = Literal["mask", "hash", "drop"]
 """Of a text that is recognised: its kind stands in its place, or a keyed pseudonym does, or the whole item is not stored."""
@@ -34,6 +34,18 @@ _Regular = Annotated[str, pydantic.AfterValidator(_is_regular)]
 _Name = Annotated[str, pydantic.Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
 
+class Coarsen(pydantic.BaseModel):
+    """A number rounded to a multiple of a step, or a date to its month or year."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    coarsen: Annotated[float, pydantic.Field(gt=0)] | Literal["month", "year"]
+
+
+FieldAction = Literal["drop", "hash"] | Coarsen
+"""Of a table's field: no value is stored, another of its categories is, under a key, or a coarser value."""
+
+
 class Privacy(pydantic.BaseModel):
     """What is personal, and what becomes of it before it is stored."""
 
@@ -45,6 +57,10 @@ class Privacy(pydantic.BaseModel):
     )
     patterns: Mapping[_Name, _Regular] = pydantic.Field(
         default_factory=dict, description="{ENTITY: regular expression} of your own, each named in entities too"
+    )
+    fields: Mapping[str, FieldAction] = pydantic.Field(
+        default_factory=dict,
+        description="{FIELD: drop, hash, {coarsen: STEP}, {coarsen: month} or {coarsen: year}}; a name may be a pattern, as '*_id'",
     )
     threshold: float = pydantic.Field(
         0.3, gt=0, le=1, description="the least score of a pattern that counts, above 0, at most 1"
