@@ -85,12 +85,12 @@ def main() -> NoReturn:
         fail(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
-        fail("stopped; the same command goes on from here")
+        fail(_stopped())
         code = 130
     except (BrokenPipeError, SystemExit) as end:
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
             if end.code == 128 + signal.SIGTERM:
-                fail("stopped; the same command goes on from here")
+                fail(_stopped())
             raise  # typer exits with 1 for a closed pipe, as of `mapsto list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -151,3 +151,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         print_text(__version__)
         raise typer.Exit
+
+
+def _stopped() -> str:
+    """What is said where a signal ended a command."""
+    return "stopped before it answered" if "serve" in sys.argv[1:2] else "stopped; the same command goes on from here"

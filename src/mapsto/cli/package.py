@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,14 @@ def package_sign(
 def package_verify(
     package: _PackageArgument,
     trusted_keys: TrustedKeysOption = None,
-    unsigned: UnsignedOption = None,
+    unsigned: Annotated[
+        str | None,
+        typer.Option(
+            "--unsigned",
+            metavar="warn|refuse",
+            help="What becomes of a package that nobody has signed; refused by default, whatever $MAPSTO_UNSIGNED says.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say who signed a package; exit code 2 where that is nobody who is trusted, or a file is not as it was signed.
@@ -97,14 +105,13 @@ def package_verify(
     from mapsto_runtime.answer_rows import package_folder
     from mapsto_runtime.signed_package import KEYS_VARIABLE, Trust, verified
 
-    trust = Trust.of(trusted_keys or (), unsigned or "")
-    if not trust.keys:
+    if not (trusted_keys or os.environ.get(KEYS_VARIABLE)):
         raise SpecError(
             "no key is given, so that no signature can be verified",
             where="mapsto package verify",
             hint=f"give --trusted-key, or {KEYS_VARIABLE}, the public key of whoever signs packages",
         )
-    found = verified(package_folder(package), trust)
+    found = verified(package_folder(package), Trust.of(trusted_keys or (), unsigned or "refuse"))
     found.manifest()
     if found.note:
         print_note(found.note)

@@ -63,8 +63,10 @@ def serve(
     state: Annotated[
         str | None,
         typer.Option(
-            help="Where feedback, versions and keys are kept: a file, or postgresql://USER@HOST/NAME. By default service/state.sqlite in "
-            "the first model's folder."
+            envvar="MAPSTO_STATE",
+            show_envvar=False,
+            help="Where feedback, versions and keys are kept: a file, or postgresql://USER@HOST/NAME. By default $MAPSTO_STATE, else "
+            "service/state.sqlite in the first model's folder.",
         ),
     ] = None,
     durability: Annotated[

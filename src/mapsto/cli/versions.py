@@ -12,7 +12,7 @@ import typer
 
 from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
 from mapsto.cli.service_state import PackageArgument, StateOption, opened_state
-from mapsto.errors import SpecError, nearest
+from mapsto.errors import SpecError, command, nearest
 from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def feedback(
         raise SpecError("--distrust and --trust are two wishes", where="mapsto feedback", hint="give one of them")
     with opened_state(package, state, where="mapsto feedback") as held:
         if distrust is not None:
-            _distrust(held, distrust)
+            _distrust(held, distrust, package)
         if trust is not None:
             _trust(held, trust)
         names = held.models()
@@ -189,7 +189,7 @@ def _rows(state: State, model: str) -> list[dict[str, Any]]:
     ]
 
 
-def _distrust(state: State, name: str) -> None:
+def _distrust(state: State, name: str, package: str | None) -> None:
     """Raises `SpecError` where nobody of that name gave labels."""
     from mapsto.service.distrust import distrust, given_by
 
@@ -198,7 +198,12 @@ def _distrust(state: State, name: str) -> None:
         who = f"labels were given by {few(names)}" if names else "no labels were given"
         raise SpecError(f"'{short(name)}' gave no labels", where="--distrust", hint=who)
     changed = distrust(state, name)
-    print_note(f"the labels of {name} count for nothing; end the key too: mapsto keys end --name {name}")
+    ends = (
+        "mapsto keys end"
+        if package is None
+        else command("mapsto keys end {package} --name {name}", package=package, name=name)
+    )
+    print_note(f"the labels of {name} count for nothing; end the key too: `{ends}`")
     for model, (was, now) in changed.items():
         print_note(f"version {now} of '{model}' answers now, in place of {was}; what learnt from them is gone")
 

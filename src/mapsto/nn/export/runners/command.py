@@ -88,6 +88,8 @@ def main(adapt: Callable[[Path, Path], None] | None = None) -> int:
     parser.add_argument("command", choices=["predict", *(["adapt"] if adapt else [])])
     parser.add_argument("inputs", nargs="+", type=Path, help="files; of adapt a folder that holds CLASS/FILE")
     parser.add_argument("--head", type=Path, help="where the head of adapt is kept; by default beside the package")
+    if adapt is None and sys.argv[1:2] == ["adapt"]:
+        parser.error("this package holds no learner that adapts here: make it of a prototype or ridge learner")
     given = parser.parse_args()
     beside = FOLDER.with_name(f"{FOLDER.name}.head.json")
     if given.command == "adapt" and adapt is not None:
