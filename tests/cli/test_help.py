@@ -55,7 +55,7 @@ FILLED_IN = {
     "column": "column", "demo": "runs/demo", "examples": "photos", "feature": "a", "file": "photo1.png",
     "folder": "runs/demo", "free": "mine",
     "limit": "bytes=200kB", "model": "runs/demo", "name": "vgg", "run": "runs/demo", "snapshot": "runs/table",
-    "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
+    "caller": "phone", "number": "b", "pictures": "photos/cat", "recipe": "mine.yaml", "source": "demo", "store": "kept",
     "table": "table.csv", "text": "text", "book": "book.txt", "learnt": "runs/book", "beginning": "row", "learner": "online.language",
 }  # fmt: skip
 ALL = typer.main.get_command(app)

@@ -201,7 +201,7 @@ def _distrust(state: State, name: str, package: str | None) -> None:
     ends = (
         "mapsto keys end"
         if package is None
-        else command("mapsto keys end {package} --name {name}", package=package, name=name)
+        else command("mapsto keys end {model} --name {caller}", model=package, caller=name)
     )
     print_note(f"the labels of {name} count for nothing; end the key too: `{ends}`")
     for model, (was, now) in changed.items():
