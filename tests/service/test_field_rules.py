@@ -60,7 +60,9 @@ def package(folder: Path, *, adapts: bool = True) -> Path:
 
 def rules(tree: dict[str, Any]) -> Any:
     fields = Privacy.of({"fields": tree}, where="test").fields
-    assert Privacy.of(Privacy(fields=fields).plain(), where="test").fields == fields, "as JSON it is the same"
+    assert Privacy.of(Privacy.of({"fields": tree}, where="test").plain(), where="test").fields == fields, (
+        "as JSON it is the same"
+    )
     return fields
 
 

@@ -437,7 +437,7 @@ def _leave_out(connection: sa.Connection, model: str, rows: list[FeedbackRow]) -
     """Take the rows out of the held-back labels of a learner's state; what it learnt from others stays as it is."""
     held = {(row.label, row.time, row.features) for row in rows if _is_held_back(row)}
     if held:
-        _let_go(connection, model, lambda *label: label in held)
+        _let_go(connection, model, lambda label, at, features: (label, at, features) in held)
 
 
 def _let_go(connection: sa.Connection, model: str, goes: Callable[[str, float, bytes], bool]) -> int:
@@ -482,7 +482,7 @@ def _answers(folder: Path | None, tenant: bytes, *, until: float = math.inf) -> 
     )
 
 
-def overwrite_of_ended_replicas(folder: Path, erasures: list[tuple[bytes | None, float]]) -> None:
+def overwrite_of_ended_replicas(folder: Path, erasures: Sequence[tuple[bytes | None, float]]) -> None:
     """Overwrite answers to tenants, or to all, up to a moment, in the rings of Ray's replicas that there are no more."""
     for path, ring in _rings(folder, "r+"):
         number = path.stem.partition("-")[2]
