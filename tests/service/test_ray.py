@@ -87,7 +87,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with (
         network_namespace(),
         postgresql(folder / "database") as url,
-        serving(run, "--admin", "--ray", "local", folder=folder, state=url, seconds=400) as served,
+        serving(run, "--admin", "--ray", "local", folder=folder, state=url, seconds=600) as served,
     ):
         served.said.append(url)
         yield served

@@ -34,7 +34,7 @@ _NAME = "mapsto"
 _STORE_BYTES = 80 << 20
 """Of Ray's object store, of which nothing here has a use; about the least that it takes."""
 _START_SECONDS = 300.0
-_TRIES = 4
+_TRIES = 8
 """Ray gives its processes and a proxy 30 seconds to start, which a busy machine may exceed."""
 _LOOK_SECONDS = 0.5
 _ENVIRONMENT = {
