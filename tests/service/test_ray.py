@@ -280,3 +280,18 @@ def test_it_ends_and_leaves_nothing(service: Served) -> None:
     assert service.end() == 0
     assert [each for each in own if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
     assert "what was acknowledged is kept" in (service.folder / "serve.log").read_text()
+
+
+@pytest.mark.slow
+def test_where_all_of_ray_is_ended_at_once_it_ends_too(tmp_path: Path) -> None:
+    """As by a service manager that sends SIGTERM to every process of a group."""
+    pytest.importorskip("ray", reason="the extra `scale` is not installed")
+    run = run_of(tmp_path)
+    with network_namespace(), serving(run, "--ray", "local", folder=tmp_path, seconds=600) as served:
+        own = psutil.Process(served.process.pid).children(recursive=True)
+        for each in own:
+            if each.name() in ("raylet", "gcs_server"):
+                each.kill()
+        served.process.terminate()
+        assert served.process.wait(timeout=150) in (0, 1)
+        wait(lambda: not any(each.is_running() and _command(each) for each in own), 120, "a process of Ray's stays")

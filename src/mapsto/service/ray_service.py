@@ -12,7 +12,9 @@ import secrets
 import shutil
 import signal
 import ssl
+import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +23,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mapsto.errors import MapstoError, MissingExtra, SpecError
 from mapsto.recipe.serving import Scale
@@ -37,6 +41,8 @@ _START_SECONDS = 300.0
 _TRIES = 8
 """Ray gives its processes and a proxy 30 seconds to start, which a busy machine may exceed."""
 _LOOK_SECONDS = 0.5
+_SILENT_SECONDS = 60.0
+"""After which Ray is taken to be gone: its calls wait for a process that has ended without end."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
@@ -44,6 +50,12 @@ _ENVIRONMENT = {
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",  # by default 10, as long as a whole burst
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
 }
+
+
+class _GoneError(MapstoError):
+    """Ray cannot be asked any more."""
+
+    exit_code = 1
 
 
 class RayService:
@@ -80,7 +92,7 @@ class RayService:
         self._settings, self._scale = settings, scale
         self._address, self._host, self._port = ray, host, port
         self._alone = only_one(settings.folder)
-        self._ended = False
+        self._ended = self._gone = False
         self._reloads = self._wanted = 0
 
     def run(self, started: Callable[[], None], *, note: Callable[[str], None]) -> None:
@@ -101,12 +113,19 @@ class RayService:
                 started()
             self._watch(note, place)
         finally:
-            self._stop()
+            stuck = self._stop()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             shutil.rmtree(place, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
             self._alone.release()
+            if stuck:  # threads of Ray would keep this process for ever
+                why = f"{sys.exc_info()[1]}; " if sys.exc_info()[1] else ""
+                sys.stderr.write(
+                    f"mapsto: {why}Ray did not end in time and was killed; what was acknowledged is kept\n"
+                )
+                sys.stderr.flush()
+                os._exit(1)
 
     # -- private
 
@@ -142,6 +161,7 @@ class RayService:
                 return
             except Exception as error:  # Ray raises that itself where a busy machine took longer than it waits
                 ray.shutdown()
+                _kill_children()  # of a start that came half way
                 if self._ended or not rest:
                     raise MapstoError(f"Ray did not start: {error}", where="mapsto serve --ray") from error
 
@@ -268,7 +288,11 @@ class RayService:
         """What Ray says of the application: its status, the replicas that answer, and a message."""
         from ray import serve
 
-        found = serve.status().applications.get(_NAME)
+        answers: list[Any] = []
+        if not _done(lambda: answers.append(serve.status().applications.get(_NAME)), _SILENT_SECONDS):
+            self._gone = True
+            raise _GoneError(f"Ray has not answered for {_SILENT_SECONDS:.0f} s", where="mapsto serve --ray")
+        found = answers[0]
         if found is None:
             return "NOT_STARTED", 0, ""
         own = found.deployments.get(_NAME)
@@ -277,16 +301,51 @@ class RayService:
         states = {getattr(state, "value", state): count for state, count in own.replica_states.items()}
         return found.status.value, int(states.get("RUNNING", 0)), found.message or own.message
 
-    def _stop(self) -> None:
-        """End replicas, which store what they have acknowledged, and Ray where it is ours."""
+    def _stop(self) -> bool:
+        """End replicas, which store what they have acknowledged, and Ray where it is ours; whether that could not be waited for."""
         import ray
         from ray import serve
 
-        if not ray.is_initialized():
-            return
-        if serve.status().applications:
-            serve.delete(_NAME)  # others may use the cluster; of ours nothing is left to wait for
-        ray.shutdown()
+        ending = self._settings.ending
+
+        def end() -> None:
+            if ray.is_initialized():
+                if serve.status().applications:
+                    serve.delete(_NAME)  # others may use the cluster; of ours nothing is left to wait for
+                ray.shutdown()
+
+        try:
+            stuck = not _done(end, 5.0 if self._gone else ending.window + ending.most + _SILENT_SECONDS)
+        except Exception as error:  # whatever it is: its processes are ended below
+            sys.stderr.write(f"mapsto: Ray ended with {type(error).__name__}\n")
+            stuck = False
+        if self._address == LOCAL:
+            _kill_children()
+        return stuck
+
+
+def _done(work: Callable[[], None], seconds: float) -> bool:
+    """Whether something comes to its end within so many seconds; it goes on where it does not. Raises what it raises."""
+    raised: list[BaseException] = []
+
+    def whole() -> None:
+        try:
+            work()
+        except BaseException as error:  # it is raised again below
+            raised.append(error)
+
+    thread = threading.Thread(target=whole, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    return not thread.is_alive()
+
+
+def _kill_children() -> None:
+    for left in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            left.kill()
 
 
 def _prepare_environment() -> None:
