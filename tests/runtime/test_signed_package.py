@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -257,6 +258,26 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path, signed: Path) -> None:
         Trust.of([tmp_path / "ed.pub.pem"])
     with pytest.raises(SpecError, match="curves"):
         sign_package(signed, tmp_path / "ed.pem")
+
+
+def test_a_key_on_an_unknown_curve_or_of_an_unknown_home_is_a_mistake_of_its_user(tmp_path: Path, signed: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, der = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.DER
+    no_password = serialization.NoEncryption()
+    public = key.public_key().public_bytes(der, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private = key.private_bytes(der, serialization.PrivateFormat.PKCS8, no_password)
+    p_256, sm2 = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a811ccf5501822d")  # SM2: cryptography has none
+    for name, kind, content in (("sm2.pub.pem", "PUBLIC", public), ("sm2.pem", "PRIVATE", private)):
+        text = base64.encodebytes(content.replace(p_256, sm2)).decode()
+        (tmp_path / name).write_text(f"-----BEGIN {kind} KEY-----\n{text}-----END {kind} KEY-----\n")
+    with pytest.raises(SpecError, match="is no public key"):
+        Trust.of([tmp_path / "sm2.pub.pem"])
+    with pytest.raises(SpecError, match="is no private key"):
+        sign_package(signed, tmp_path / "sm2.pem")
+    with pytest.raises(SpecError, match="cannot be read"):
+        Trust.of(["~nobody-of-this-name/KEY.pub.pem"])
 
 
 def test_a_private_key_may_have_a_password(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

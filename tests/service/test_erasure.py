@@ -277,13 +277,24 @@ def test_nobody_is_forgotten_by_mistake(tmp_path: Path) -> None:
     State(state).close()
     assert "nothing is kept of 'ann'" in mapsto("data", "forget", "ann", "--state", state, code=2).err
     assert "not empty" in mapsto("data", "forget", " ", "--state", state, code=2).err
-    assert "control characters" in mapsto("data", "forget", "a\x07b", "--state", state, code=2).err
+    assert "in UTF-8" in mapsto("data", "forget", "a\udcff", "--state", state, code=2).err
+    assert "has 100000 characters" in mapsto("data", "forget", "a" * 100_000, "--state", state, code=2).err
     assert "no state" in mapsto("data", "forget", "ann", "--state", tmp_path / "none", code=2).err
     none = json.loads(mapsto("data", "forget", "ann", "--state", state, "--dry-run", "--json", code=0).out)
     assert none["dry_run"]
     assert none["labels"] == 0
     with pytest.raises(SpecError, match="nothing is kept"):
         Erasure(State(state), None).forget("x")
+
+
+def test_whoever_is_written_with_letters_that_are_not_seen_is_forgotten_too(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.sqlite")
+    names = ["a\nb", "a\u00a0b", "a\u202eb", "\x1b[31m"]
+    given = {"model": "m", "tenant": "t", "version": "1", "label": "x", "answer": "", "features": b""}
+    state.append([FeedbackRow(event=f"k/{name}", **given) for name in names])
+    for left, name in enumerate(reversed(names)):
+        assert Erasure(state, None).forget(name).labels == 1
+        assert len([row for row in state.feedback("m") if row.model]) == len(names) - left - 1
 
 
 def test_the_command_says_what_it_does(model: ServedModel, tmp_path: Path) -> None:

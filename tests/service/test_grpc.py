@@ -237,6 +237,7 @@ def test_half_floats_are_raw() -> None:
         ({"shape": [2, 3]}, "has 3 elements in fp32_contents"),
         ({"shape": [-1, 3]}, "no possible shape"),
         ({"name": "other"}, "the model takes"),
+        ({"name": "x" * 100_000}, "the model takes"),
     ],
 )
 def test_an_input_that_does_not_fit_is_said(both: Both, change: dict[str, Any], said: str) -> None:

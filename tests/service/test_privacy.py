@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,39 @@ def test_what_cannot_be_masked_is_not_stored_and_said(
     said = capsys.readouterr().err
     assert "was not stored, since it cannot be masked" in said
     assert CARD not in said
+
+
+def test_labels_that_take_long_to_mask_hold_up_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, slow = State(tmp_path / "state.sqlite"), masking()
+    masked = slow.masked
+
+    def slowly(text: str, **how: Any) -> Any:
+        time.sleep(0.005 if text.startswith("long") else 0)
+        return masked(text, **how)
+
+    monkeypatch.setattr(slow, "masked", slowly)
+    writer = Writer(state, RowMasking(slow))
+    many = [row(f"k/{number}", f"long {number}") for number in range(100)]
+
+    async def run(*, within: float) -> list[str]:
+        done: list[str] = []
+
+        async def one(name: str, rows: list[FeedbackRow]) -> None:
+            try:
+                await asyncio.wait_for(writer.append(rows), 20)
+                done.append(name)
+            except Refusal as refusal:
+                done.append(refusal.text)
+
+        monkeypatch.setattr("mapsto.service.writer._MOST_MASKING", within)
+        await asyncio.gather(one("many", many), one("few", [row(f"few {within}", "x")]))
+        return done
+
+    assert asyncio.run(run(within=25)) == ["few", "many"]
+    few, refused = asyncio.run(run(within=0.1))
+    assert few == "few"
+    assert "send fewer or shorter labels at once" in refused
+    state.close()
 
 
 def test_lines_of_the_log_come_out_masked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import ssl
@@ -140,6 +141,11 @@ def _wrong(kind: str, pair: Pair, authority: Authority) -> TlsSettings:
         pair.replaced_by(authority.signed(kind, passphrase=b"secret"))
     elif kind == "no certificate":
         pair.cert.write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+    elif kind == "unknown curve":
+        pem = pair.cert.read_text().splitlines()
+        p_256, sm2 = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a811ccf5501822d")  # SM2: cryptography has none
+        changed = base64.b64decode("".join(pem[1:-1])).replace(p_256, sm2)
+        pair.cert.write_text(f"{pem[0]}\n{base64.encodebytes(changed).decode()}{pem[-1]}\n")
     elif kind == "no key":
         pair.key.write_bytes(pair.cert.read_bytes())
     elif kind == "not there":
@@ -158,6 +164,7 @@ def _wrong(kind: str, pair: Pair, authority: Authority) -> TlsSettings:
         ("another's", "the private key is not that of the certificate"),
         ("encrypted", "the private key is encrypted; give it without a passphrase"),
         ("no certificate", "holds no certificate"),
+        ("unknown curve", "the certificate's key is of a kind that is not known"),
         ("no key", "holds no private key"),
         ("not there", r"cannot be read \(No such file or directory\); give --tls-key"),
         ("no ca", "holds no certificate"),

@@ -382,18 +382,25 @@ def _make_key() -> str:
 def _public_key(place: str) -> str:
     """The text of a public key's file."""
     _model_signing("verifying")
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     try:
-        text = read_file(Path(place).expanduser()).decode("ascii")
+        path = Path(place).expanduser()
+    except RuntimeError as error:  # ~NAME of nobody here
+        raise SpecError(
+            f"cannot be read ({error})", where=place, hint="give the whole path of a public key's file (PEM)"
+        ) from error
+    try:
+        text = read_file(path).decode("ascii")
         key = serialization.load_pem_public_key(text.encode())
     except OSError as error:
         raise SpecError(
             f"cannot be read ({error.strerror})", where=place, hint="give the file of a public key (PEM)"
         ) from error
-    except (ValueError, UnicodeDecodeError) as error:
-        private = "it holds a private key" if b"PRIVATE KEY" in read_file(Path(place).expanduser()) else str(error)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        private = "it holds a private key" if b"PRIVATE KEY" in read_file(path) else str(error)
         raise SpecError(
             f"is no public key ({private.splitlines()[0]})",
             where=place,

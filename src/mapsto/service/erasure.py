@@ -37,6 +37,7 @@ from mapsto.service.state import (
     tables,
     tombstones_table,
 )
+from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +49,8 @@ AS: tuple[As, ...] = ("tenant", "key", "event", "label")
 """What a subject may be. A label is a class that others share, so that it is meant only where that is said."""
 _TOLD_SECONDS = 5.0
 """Within which workers on other machines take over what a database says."""
+_LONGEST = 1000
+"""Characters of a subject: a label has at most as many."""
 _PSEUDONYM = re.compile(r"<([A-Z][A-Z0-9_]*):([b-t]{24})>")
 _feedback, _versions, _learners = tables.tables["feedback"], tables.tables["versions"], tables.tables["learners"]
 _active, _keys, _distrusted = tables.tables["active"], tables.tables["keys"], tables.tables["distrusted"]
@@ -140,7 +143,7 @@ class Erasure:
                 self._begin_anew_of(connection, found)
             elif not found.before:
                 raise SpecError(
-                    f"nothing is kept of '{subject}' as {', '.join(self._as)}",
+                    f"nothing is kept of '{short(subject)}' as {', '.join(self._as)}",
                     where="SUBJECT",
                     hint="give a tenant, the id of a key, an idempotency key or a request id; a label with --as label",
                 )
@@ -516,8 +519,18 @@ def _overwrite(folder: Path, erasures: list[tuple[bytes, float]]) -> None:
 
 
 def _checked(subject: str) -> str:
-    if "\0" in subject or not subject.isprintable():
-        raise SpecError("a subject has no control characters", where="SUBJECT", hint="give it as it was sent")
+    if len(subject) > _LONGEST:
+        raise SpecError(
+            f"'{short(subject)}' has {len(subject)} characters, and nothing that is kept is so long",
+            where="SUBJECT",
+            hint=f"give one of at most {_LONGEST}",
+        )
+    try:
+        subject.encode()
+    except UnicodeEncodeError as error:
+        raise SpecError("a subject is a text in UTF-8", where="SUBJECT", hint="give it as it was sent") from error
+    if "\0" in subject:
+        raise SpecError("a subject does not hold the character U+0000", where="SUBJECT", hint="give it as it was sent")
     if not subject.strip():
         raise SpecError(
             "a subject is a text that is not empty", where="SUBJECT", hint="give a tenant, the id of a key, or an event"

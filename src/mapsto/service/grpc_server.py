@@ -52,6 +52,8 @@ CODES = {
 """Of gRPC by those of HTTP; of another INTERNAL."""
 _INFERENCE, _HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 _METADATA_BYTES = 32 << 10
+_LONGEST_TEXT = 2000
+"""Characters of what is said of an error: it goes as metadata, of which clients take 8 KiB."""
 _STREAMS = 128
 """Requests of a connection at once; a client holds back what is beyond."""
 _CONNECTIONS = 1000
@@ -403,7 +405,8 @@ async def _abort(context: Any, refusal: Refusal) -> None:
             ("grpc-retry-pushback-ms", str(round(1000 * refusal.retry_after))),
             ("retry-after", str(max(1, round(refusal.retry_after + 0.5)))),
         )
-    await context.abort(code, refusal.text, trailing)
+    text = refusal.text if len(refusal.text) <= _LONGEST_TEXT else f"{refusal.text[:_LONGEST_TEXT]}…"
+    await context.abort(code, text, trailing)
 
 
 def _health(ready: bool) -> bytes:

@@ -7,12 +7,12 @@ different from every other, and so has a pseudonym even where the setting is ``m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from mapsto.data.privacy.masking import TextMasking
+from mapsto.data.privacy.masking import Masked, TextMasking
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.data.privacy.settings import Privacy
 from mapsto.service.refusal import Refusal
@@ -38,9 +38,15 @@ class RowMasking:
         self.counts: Counter[str] = Counter()
         """Rows and labels, by what became of them: ``masked`` and ``dropped``."""
 
-    def rows(self, rows: Sequence[FeedbackRow], tell: _Tell) -> tuple[list[FeedbackRow], _Tell]:
-        """Rows that may be stored, and what is then to be told of their positions. Raises `MaskingError`: then none may be stored."""
-        masked = [self._row(row) for row in rows]
+    def rows(self, rows: Sequence[FeedbackRow], tell: _Tell) -> Generator[None, None, tuple[list[FeedbackRow], _Tell]]:
+        """Rows that may be stored, and what is then to be told of their positions, in a step a row: others may go on in between.
+
+        Raises `MaskingError`: then none may be stored.
+        """
+        masked: list[FeedbackRow | None] = []
+        for row in rows:
+            masked.append(self._row(row))
+            yield
         if None not in masked:
             return [row for row in masked if row is not None], tell
 
@@ -53,9 +59,15 @@ class RowMasking:
 
         return [row for row in masked if row is not None], told
 
-    def labels(self, labels: Sequence[str]) -> list[str]:
-        """Labels of examples. Raises `Refusal` (400) where one must not be stored, `MaskingError` where one cannot be masked."""
-        found = {label: self._masking.masked(label) for label in dict.fromkeys(labels)}
+    def labels(self, labels: Sequence[str]) -> Generator[None, None, list[str]]:
+        """Labels of examples, in a step a label.
+
+        Raises `Refusal` (400) where one must not be stored, `MaskingError` where one cannot be masked.
+        """
+        found: dict[str, Masked] = {}
+        for label in dict.fromkeys(labels):
+            found[label] = self._masking.masked(label)
+            yield
         for number, label in enumerate(labels):
             if found[label].dropped:
                 self.counts["dropped"] += 1

@@ -188,7 +188,7 @@ class ServedModel:
             return self._texts(inputs)
         if before.columns:
             return self._rows(inputs)
-        raise Refusal(400, f"the model takes {self._taken()}; given: {few([given.name for given in inputs])}")
+        raise Refusal(400, f"the model takes {self._taken()}; given: {few([short(given.name) for given in inputs])}")
 
     def to_keep(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Prepared samples as anything of them may be kept: the samples themselves where no rule is for a field of theirs."""
@@ -434,7 +434,7 @@ class ServedModel:
         names = self._names_of_texts()
         given = {each.name: each for each in inputs}
         if set(given) != set(names):
-            raise Refusal(400, f"the model takes {self._taken()}; given: {few(list(given))}")
+            raise Refusal(400, f"the model takes {self._taken()}; given: {few([short(name) for name in given])}")
         columns: list[list[str]] = []
         for name in names:
             if given[name].datatype != "BYTES":

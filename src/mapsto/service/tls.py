@@ -197,7 +197,13 @@ def _require_pair(own: x509.Certificate, content: bytes, settings: TlsSettings) 
             hint="give one in PEM: it begins with -----BEGIN PRIVATE KEY-----",
         ) from error
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if key.public_key().public_bytes(*form) != own.public_key().public_bytes(*form):
+    try:
+        certified = own.public_key().public_bytes(*form)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SpecError(
+            "the certificate's key is of a kind that is not known", where=settings.cert, hint="give one of ECDSA or RSA"
+        ) from error
+    if key.public_key().public_bytes(*form) != certified:
         raise SpecError(
             f"the private key is not that of the certificate {settings.cert}",
             where=settings.key,

@@ -12,8 +12,9 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,9 +33,13 @@ __all__ = ["RemoteWriter", "Writer", "Writes"]
 _MOST = 256
 """Rows of a transaction, unless one request has more."""
 _MOST_WAITING = 4096
+"""Requests that may wait; beyond it feedback is refused with 503."""
 _MOST_SECONDS = 30.0
 """That a worker waits for the writer."""
-"""Requests that may wait; beyond it feedback is refused with 503."""
+_MOST_MASKING = 25.0
+"""Seconds after which a request is masked no longer, so that its worker still hears why."""
+_TURN = 0.02
+"""Seconds of masking for one request before it is the next one's turn."""
 _Tell = Callable[["list[int] | Refusal"], None]
 """Told of the positions of a request's rows, or of why they were not stored."""
 
@@ -67,11 +72,14 @@ class Writer:
         self._state, self._masking = state, masking
         self._queue: deque[tuple[Sequence[FeedbackRow], _Tell]] = deque()
         self._scheduled = False
+        self._masked: deque[tuple[Generator[None], Callable[[Refusal], None], float]] = deque()
+        """What is being masked, what is told where that fails, and until when it is tried."""
+        self._masks = False
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._queue)
+        """Requests that are masked or in the queue."""
+        return len(self._queue) + len(self._masked)
 
     async def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
         """Positions of the rows, once they are durable; see `State.append`.
@@ -79,49 +87,87 @@ class Writer:
         Raises `Refusal` (503) where the state cannot be written or too much waits: then none of them is stored.
         """
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        if len(self._queue) >= _MOST_WAITING:
+        if self.waiting >= _MOST_WAITING:
             raise _too_much()
         self.put(rows, lambda found: _settle(future, found))
         return await future
 
     def put(self, rows: Sequence[FeedbackRow], tell: _Tell) -> None:
         """As `append`, with what is told once they are stored or cannot be."""
-        if self._masking is not None:
-            try:
-                rows, tell = self._masking.rows(rows, tell)
-            except MaskingError as error:
-                tell(_not_masked(error))
-                return
-            if not rows:
-                tell([])
-                return
+        if self._masking is None:
+            self._put(rows, tell)
+        else:
+            self._begin(self._masked_rows(self._masking, rows, tell), tell)
+
+    async def masked(self, labels: Sequence[str]) -> list[str]:
+        """As they may be stored. Raises `Refusal`: 400 where one must not be, 503 where one cannot be masked."""
+        future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self.mask(labels, lambda found: _settle(future, found))
+        return await future
+
+    def mask(self, labels: Sequence[str], tell: Callable[[list[str] | Refusal], None]) -> None:
+        """As `masked`, with what is told of the labels."""
+        if self._masking is None:
+            tell(list(labels))
+        else:
+            self._begin(self._masked_labels(self._masking, labels, tell), tell)
+
+    def close(self) -> None:
+        """Stores what waits."""
+        while self._masked:
+            self._mask_some()
+        while self._queue:
+            self._store_some()
+
+    def _put(self, rows: Sequence[FeedbackRow], tell: _Tell) -> None:
+        if not rows:
+            tell([])
+            return
         self._queue.append((rows, tell))
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._store)
 
-    async def masked(self, labels: Sequence[str]) -> list[str]:
-        """As they may be stored. Raises `Refusal`: 400 where one must not be, 503 where one cannot be masked."""
-        found = self.masked_now(labels)
-        if isinstance(found, Refusal):
-            raise found
-        return found
+    def _masked_rows(self, masking: RowMasking, rows: Sequence[FeedbackRow], tell: _Tell) -> Generator[None]:
+        self._put(*(yield from masking.rows(rows, tell)))
 
-    def masked_now(self, labels: Sequence[str]) -> list[str] | Refusal:
-        """As `masked`."""
-        if self._masking is None:
-            return list(labels)
+    def _masked_labels(
+        self, masking: RowMasking, labels: Sequence[str], tell: Callable[[list[str] | Refusal], None]
+    ) -> Generator[None]:
+        tell((yield from masking.labels(labels)))
+
+    def _begin(self, steps: Generator[None], tell: Callable[[Refusal], None]) -> None:
+        self._masked.append((steps, tell, time.monotonic() + _MOST_MASKING))
+        if not self._masks:
+            self._masks = True
+            asyncio.get_running_loop().call_soon(self._mask)
+
+    def _mask(self) -> None:
+        self._mask_some()
+        self._masks = bool(self._masked)
+        if self._masks:
+            asyncio.get_running_loop().call_soon(self._mask)
+
+    def _mask_some(self) -> None:
+        """Mask for a moment for one request; then it is the next one's turn, so that a long one holds up nobody else."""
+        steps, tell, end = self._masked.popleft()
+        start = time.monotonic()
         try:
-            return self._masking.labels(labels)
+            while time.monotonic() - start < _TURN:
+                if time.monotonic() > end:  # its client waits no longer
+                    tell(_too_long())
+                    return
+                next(steps)
+        except StopIteration:
+            return
         except Refusal as refusal:
-            return refusal
+            tell(refusal)
         except MaskingError as error:
-            return _not_masked(error)
-
-    def close(self) -> None:
-        """Stores what waits."""
-        while self._queue:
-            self._store_some()
+            tell(_not_masked(error))
+        except Exception as error:  # whatever it is, who waits is told, and the next are masked
+            tell(Refusal(503, f"nothing was stored: {type(error).__name__}", reason="not_masked"))
+        else:
+            self._masked.append((steps, tell, end))
 
     def _store(self) -> None:
         self._store_some()
@@ -163,6 +209,14 @@ def _not_masked(error: MaskingError) -> Refusal:
     """Said, and not stored."""
     sys.stderr.write(f"mapsto: feedback was not stored, since it cannot be masked: {error.what}\n")
     return Refusal(503, f"nothing was stored, since it cannot be masked: {error.what}", reason="not_masked")
+
+
+def _too_long() -> Refusal:
+    return Refusal(
+        503,
+        f"nothing was stored: masking it took more than {_MOST_MASKING:g} s; send fewer or shorter labels at once",
+        reason="not_masked",
+    )
 
 
 def _too_much() -> Refusal:
@@ -348,11 +402,14 @@ async def _serve(writer: Writer, path: Path, supervisor: int, retention: Retenti
         if not wanted.labels:
             writer.put(wanted.rows, tell)
             return
-        masked = writer.masked_now(wanted.labels)
-        if isinstance(masked, Refusal):
-            tell(masked)
-        else:
-            messages.send(_Done(wanted.number, [], labels=masked))
+
+        def told(found: list[str] | Refusal) -> None:
+            if isinstance(found, Refusal):
+                tell(found)
+            else:
+                messages.send(_Done(wanted.number, [], labels=found))
+
+        writer.mask(wanted.labels, told)
 
     def connected() -> _Messages:
         opened[:] = [each for each in opened if not each.closed]

@@ -92,6 +92,7 @@ def sign_package(folder: Path, key: Path) -> str:
 
 
 def _fingerprint(place: Path) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -106,7 +107,7 @@ def _fingerprint(place: Path) -> str:
         raise SpecError(
             str(error), where=str(place), hint=f"set {PASSWORD_VARIABLE} to the key's password, or unset it"
         ) from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise SpecError(
             f"is no private key, or its password is another ({str(error).splitlines()[0]})",
             where=str(place),
