@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,36 @@ def test_a_flood_of_wrong_labels_of_one_key_does_not_reach_the_others(
     assert "only the labels of t/mallory speak for it" in note, "and it is said who"
 
 
-def test_labels_of_a_single_key_teach_as_ever(model: ServedModel, state: State) -> None:
-    state.append(rows(model, "anna", 200))
+def test_labels_of_a_single_key_teach_as_ever_and_it_is_said_whose_they_are(
+    model: ServedModel, state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.append(rows(model, "anna", 200) + rows(model, "berta", 7))
+    learner = FeedbackLearner(model, state, every=0)
+    while learner.step():
+        continue
+    active = state.active("m")
+    assert active.startswith("l-")
+    (note,) = [each.note for each in state.versions("m") if each.version == active]
+    found = re.search(r"(\d+) % of the labels that speak for it are of t/anna", note)
+    assert found, note
+    assert int(found[1]) > 67
+    said = f"the learner of 'm': version {active} answers now, and {found[0]}\n"
+    assert capsys.readouterr().err.count(said) == 1
+    state.append(rows(model, "anna", 20, start=300))
+    learner.step()
+    assert state.active("m") == active, "the next is no better, and has another note"
+    place = ("--state", str(tmp_path / "state.sqlite"))
+    assert found[0] in " ".join(mapsto("versions", *place, "--json", code=0).out.split())
+    assert f"version {active} answers: " in (shown := mapsto("feedback", *place, code=0).out)
+    assert found[0] in shown
+
+
+def test_no_one_is_named_where_labels_are_of_several(model: ServedModel, state: State) -> None:
+    for caller in ("anna", "berta"):
+        state.append(rows(model, caller, 100))
     FeedbackLearner(model, state, every=0).step()
     assert state.active("m").startswith("l-")
+    assert not [each for each in state.versions("m") if "speak for it" in each.note]
 
 
 @pytest.mark.slow
@@ -213,11 +240,20 @@ def test_each_label_counts_against_the_rate_of_its_key(tmp_path: Path) -> None:
 
 def test_the_command_line_shows_who_gave_labels_and_undoes_them(model: ServedModel, tmp_path: Path) -> None:
     state = State(tmp_path / "state.sqlite")
-    poisoned(model, state)
+    learner = poisoned(model, state)
     place = ("--state", str(tmp_path / "state.sqlite"))
     assert "mallory" in mapsto("feedback", *place, code=0).out
     done = mapsto("feedback", *place, "--distrust", "mallory", code=0)
     assert "version l-00000150-" in done.err
+    for out in (done.out, mapsto("feedback", *place, "--last", "0", code=0).out):
+        assert "150 of 1150 labels count, 150 of them not learnt yet" in out
+        assert "the learner begins again" in out
+        assert "the last learnt version" not in out, "it is gone"
+    learner.step()
+    assert "the last learnt version: candidate" in mapsto("feedback", *place, code=0).out
+    kept = [each.version for each in state.versions("m")]
+    mapsto("feedback", *place, "--distrust", "mallory", code=0)
+    assert [each.version for each in state.versions("m")] == kept, "said again, it undoes nothing that was learnt since"
     assert served(model, state) > 0.9
     assert "anna, mallory" in mapsto("feedback", *place, "--distrust", "nobody", code=2).err
     assert "count again" in mapsto("feedback", *place, "--trust", "mallory", code=0).err

@@ -112,9 +112,13 @@ def feedback(
     from mapsto.cli.progress import print_rows
 
     for each in found:
-        print_text(f"{each['model']}: {each['labels']} labels, {each['behind']} of them not learnt yet")
+        some = f"{each['counting']} of {each['labels']} labels count"
+        many = f"{each['labels']} labels" if each["counting"] == each["labels"] else some
+        print_text(f"{each['model']}: {many}, {each['behind']} of them not learnt yet")
         if each["note"]:
-            print_text(f"  the last learnt version: {each['note']}")
+            print_text(f"  {'the last learnt version: ' if each['version'] else ''}{each['note']}")
+        if each["answers"] not in (_BASE, each["version"]):
+            print_text(f"  version {each['answers']} answers: {each['why']}")
         for rows in (
             each["served"],
             [{**row, "first": _time(row["first"]), "last": _time(row["last"])} for row in each["given"]],
@@ -217,8 +221,12 @@ def _trust(state: State, name: str) -> None:
 def _summary(state: State, model: str, last: int) -> dict[str, Any]:
     from mapsto.service.distrust import given_by
 
-    status = state.learner_status(model)
-    position = 0 if status is None else status[0]
+    position, version, note, _ = state.learner_status(model) or (0, "", "", 0.0)
+    if version and not state.known(model, [version]):  # somebody's labels were undone, or a subject forgotten
+        version, note = "", "the version that was learnt last is gone"
+    name, served, given = state.active(model), state.package(model), given_by(state, model)
+    own = (row for row in state.versions(model) if row.version == name and served in ("", row.package))
+    active = next(own, None)
     rows: list[FeedbackRow] = []
     after, labels = 0, 0
     while batch := state.feedback(model, after=after, most=1000):
@@ -228,8 +236,12 @@ def _summary(state: State, model: str, last: int) -> dict[str, Any]:
     return {
         "model": model,
         "labels": labels,
+        "counting": sum(each.labels for each in given if each.trusted),
         "behind": state.behind(model, position)[0],
-        "note": "" if status is None else status[2],
+        "version": version,
+        "note": note,
+        "answers": active.version if active is not None else _BASE,
+        "why": active.note if active is not None else "",
         "served": [
             {"version": version, "labels": count, "right, %": round(100 * right / count, 1)}
             for version, count, right in state.served(model)
@@ -244,7 +256,7 @@ def _summary(state: State, model: str, last: int) -> dict[str, Any]:
                 "last": each.last,
                 "counts": "yes" if each.trusted else "no",
             }
-            for each in given_by(state, model)
+            for each in given
         ],
         "last": [
             {"time": row.time, "event": row.event, "version": row.version, "answer": row.answer, "label": row.label}

@@ -97,8 +97,9 @@ def distrust(state: State, caller: str) -> dict[str, tuple[str, str]]:
         known = {str(row[0]) for row in connection.execute(_known(caller))}
         for tenant in tenants - known:
             connection.execute(sa.insert(distrusted_table).values(tenant=tenant, caller=caller, since=now))
-        if tenants - known:
-            state.count_distrust(connection)
+        if not tenants - known:  # what was learnt since is without their labels
+            return {}
+        state.count_distrust(connection)
         for model, first in connection.execute(firsts).all():
             undone = _undone(state, connection, str(model), int(first), f"{UNDONE}: the labels of {caller}", now)
             if undone is not None:

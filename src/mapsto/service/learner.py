@@ -53,6 +53,8 @@ _LEVEL = 0.05
 """Of the sign test."""
 _CAUTION = 0.2
 """Of the sign test by which the labels of all but one caller speak against a candidate: less evidence than it takes to promote it."""
+_MOSTLY = 2 / 3
+"""Of the labels on which a candidate alone is right: where more of them are of one caller, it is said."""
 _SILENT_SECONDS = 86_400.0
 """A held-back label that is so much older than the newest one no longer counts: who fell silent does not hold up the others for ever."""
 _LEASE_SECONDS = 15.0
@@ -96,6 +98,15 @@ class Evidence:
     """Of so many more being better by chance, by the sign test."""
     alone: str = ""
     """The caller whose labels alone speak for the candidate, against those of all others."""
+    mostly: str = ""
+    """The caller of most labels that speak for the candidate, where it is more than two thirds of them."""
+    share: float = 0.0
+    """The caller's share of them, in %."""
+
+    @property
+    def of_one(self) -> str:
+        """Who it is of, in words, where it is mostly of one caller; empty elsewhere."""
+        return f"{self.share:.0f} % of the labels that speak for it are of {self.mostly}" if self.mostly else ""
 
     @property
     def promotes(self) -> bool:
@@ -104,10 +115,12 @@ class Evidence:
         return enough and not self.alone
 
     def __str__(self) -> str:
-        alone = f"; only the labels of {self.alone} speak for it, those of all others against it" if self.alone else ""
+        who = f"; {self.of_one}" if self.mostly else ""
+        if self.alone:
+            who = f"; only the labels of {self.alone} speak for it, those of all others against it"
         return (
             f"candidate {self.candidate:.1f} %, active {self.active:.1f} % of {self.labels} held-back labels; the candidate alone "
-            f"right on {self.better}, the active alone on {self.worse}, by chance with {_percent(self.chance)} %{alone}"
+            f"right on {self.better}, the active alone on {self.worse}, by chance with {_percent(self.chance)} %{who}"
         )
 
 
@@ -253,6 +266,8 @@ class FeedbackLearner:
             return
         self._fresh = False
         self._learnt, self._published = 0, time.monotonic()
+        if promotes and evidence.mostly and self._state.active(name) == version:
+            self._say(f"version {version} answers now, and {evidence.of_one}")
         old = [each for each in self._state.versions(name) if each.kind == "learned"]
         if len(old) > _KEPT:
             going = superseded(old)
@@ -467,7 +482,21 @@ def compared(
         worse,
         _sign_test(better, worse),
         _alone([each.caller for each in held], ours & ~theirs, theirs & ~ours),
+        *_mostly([each.caller for each, better_ in zip(held, ours & ~theirs, strict=True) if better_]),
     )
+
+
+def _mostly(callers: Sequence[str]) -> tuple[str, float]:
+    """The caller of more than two thirds of the labels, and the share in %; nobody where there is none, or none is known.
+
+    >>> _mostly(["t/anna", "t/anna", "t/berta"]), _mostly(["t/anna", "t/anna", "t/anna", "t/berta"])
+    (('', 0.0), ('t/anna', 75.0))
+    """
+    for caller, count in Counter(callers).most_common(1):
+        known = caller and not caller.endswith("/")  # labels of before have no name
+        if known and count > _MOSTLY * len(callers):
+            return caller, 100 * count / len(callers)
+    return "", 0.0
 
 
 def _alone(callers: Sequence[str], better: NDArray[np.bool_], worse: NDArray[np.bool_]) -> str:

@@ -27,6 +27,7 @@ from mapsto.errors import MissingExtra, SpecError, StoreError
 
 __all__ = [
     "BASE",
+    "BEGINS_AGAIN",
     "Durability",
     "FeedbackRow",
     "State",
@@ -46,6 +47,8 @@ PROMOTED, ROLLED_BACK = "promoted", "rolled back"
 """What begins to say why a version answers, where somebody chose it."""
 BASE = "1"
 """The version that a package itself is."""
+BEGINS_AGAIN = "the learner begins again from the labels that count, and has published no version since"
+"""In the place of what was to say of the version that a learner published last, until it publishes another."""
 _FORMAT = 1
 _DISTRUSTS = "distrusts"
 _BUSY_MS = 10_000
@@ -372,10 +375,14 @@ class State:
             return [bool(right) for (right,) in connection.execute(query)][::-1]
 
     def behind(self, model: str, position: int) -> tuple[int, float | None]:
-        """How many rows of a model are beyond a position, and when the first of them was stored."""
-        query = sa.select(sa.func.count(), sa.func.min(_feedback.c.time))
+        """How many rows of a model that count are beyond a position, and when the first of them was stored."""
+        gone = distrusted_table.c
+        theirs = sa.exists().where(gone.tenant == _feedback.c.tenant, gone.caller == _feedback.c.caller)
+        query = sa.select(sa.func.count(), sa.func.min(_feedback.c.time)).where(
+            _feedback.c.model == model, _feedback.c.position > position, ~theirs
+        )
         with self.reading() as connection:
-            row = connection.execute(query.where(_feedback.c.model == model, _feedback.c.position > position)).one()
+            row = connection.execute(query).one()
         return int(row[0]), None if row[1] is None else float(row[1])
 
     # -- versions
@@ -535,8 +542,10 @@ class State:
         return int(connection.execute(query).scalar() or 0)
 
     def count_distrust(self, connection: sa.Connection) -> None:
-        """Change what `distrusts` says, within a transaction."""
+        """Change what `distrusts` says, within a transaction: every learner begins again, and its status says so from now on."""
         connection.execute(sa.update(_meta).where(_meta.c.name == _DISTRUSTS).values(value=_meta.c.value + 1))
+        values = {"position": 0, "version": "", "note": BEGINS_AGAIN, "changed": time.time()}
+        connection.execute(sa.update(_learners).values(values))
 
     def learner(self, model: str) -> tuple[int, str, str, bytes] | None:
         """Of a model's learner its position, the version it published last, a note and its state."""
