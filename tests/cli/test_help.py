@@ -33,7 +33,7 @@ from mapsto.cli.bench import benchmarks
 from mapsto.cli.progress import try_next
 from mapsto.recipe.reader import load_recipe, shipped_recipes
 from mapsto.report.build import load
-from mapsto.service.state import State, VersionRow, default_state
+from mapsto.service.state import FeedbackRow, State, VersionRow, default_state
 from mapsto.testing import lock
 from mapsto_runtime.errors import CARRIED
 
@@ -198,11 +198,13 @@ def parsed(words: list[str]) -> dict[str, Any]:
 
 
 def _promoted(package: Path) -> None:
-    """A version of a served package that answers, after another: what a service leaves."""
+    """A version of a served package that answers, after another, and a label: what a service leaves."""
     state = State(default_state(package))
     for before, name in (("", "l-1"), ("l-1", "l-2")):
         state.add_version(VersionRow(model="demo", version=name, kind="learned", parent="1", package="p", content=b""))
         state.promote("demo", name, read=before, why="")
+    label = {"label": "0", "answer": "1", "version": "", "features": np.zeros(4, np.float32).tobytes()}
+    state.append([FeedbackRow(model="demo", event="e", tenant="customer-17", caller="phone", **label)])
     state.close()
 
 

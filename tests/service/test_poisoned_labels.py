@@ -256,4 +256,4 @@ def test_the_command_line_shows_who_gave_labels_and_undoes_them(model: ServedMod
     assert [each.version for each in state.versions("m")] == kept, "said again, it undoes nothing that was learnt since"
     assert served(model, state) > 0.9
     assert "anna, mallory" in mapsto("feedback", *place, "--distrust", "nobody", code=2).err
-    assert "count again" in mapsto("feedback", *place, "--trust", "mallory", code=0).err
+    assert "count again" in mapsto("feedback", *place, "--count-again", "mallory", code=0).err

@@ -83,22 +83,22 @@ def feedback(
             "version that learnt none of them answers.",
         ),
     ] = None,
-    trust: Annotated[str | None, typer.Option(metavar="NAME", help="Let those labels count again.")] = None,
+    count_again: Annotated[str | None, typer.Option(metavar="NAME", help="Let those labels count again.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the labels that a served model was given: by whom, how often each version was right, how far the learner is, the last labels.
 
     Example: mapsto feedback runs/demo --last 20
 
-    Example: mapsto feedback runs/demo --distrust kitchen
+    Example: mapsto feedback runs/demo --distrust phone
     """
-    if distrust is not None and trust is not None:
-        raise SpecError("--distrust and --trust are two wishes", where="mapsto feedback", hint="give one of them")
+    if distrust is not None and count_again is not None:
+        raise SpecError("--distrust and --count-again are two wishes", where="mapsto feedback", hint="give one of them")
     with opened_state(package, state, where="mapsto feedback") as held:
         if distrust is not None:
             _distrust(held, distrust, package)
-        if trust is not None:
-            _trust(held, trust)
+        if count_again is not None:
+            _trust(held, count_again)
         names = held.models()
         chosen = [_model(names, model)] if model is not None else names
         found = [_summary(held, name, last) for name in chosen]
@@ -202,12 +202,9 @@ def _distrust(state: State, name: str, package: str | None) -> None:
         who = f"labels were given by {few(names)}" if names else "no labels were given"
         raise SpecError(f"'{short(name)}' gave no labels", where="--distrust", hint=who)
     changed = distrust(state, name)
-    ends = (
-        "mapsto keys end"
-        if package is None
-        else command("mapsto keys end {model} --name {caller}", model=package, caller=name)
-    )
-    print_note(f"the labels of {name} count for nothing; end the key too: `{ends}`")
+    print_note(f"the labels of {name} count for nothing; end the key too")
+    if package is not None:
+        print_note(f"`{command('mapsto keys end {model} --name {caller}', model=package, caller=name)}` ends it")
     for model, (was, now) in changed.items():
         print_note(f"version {now} of '{model}' answers now, in place of {was}; what learnt from them is gone")
 
