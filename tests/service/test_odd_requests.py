@@ -54,6 +54,15 @@ def test_a_table_of_no_rows_is_refused_at_once(served: Served) -> None:
     assert time.monotonic() - began < 2
 
 
+def test_more_samples_than_are_answered_at_once_are_refused(served: Served) -> None:
+    most = 16_384
+    for count, expected in ((most + 1, 413), (most, 200)):
+        sent = {"name": "input", "datatype": "FP32", "shape": [count, 3], "data": [0.5] * 3 * count}
+        status, found = served.call("/v2/models/signs/infer", {"inputs": [sent]})
+        assert status == expected, found
+        assert status == 200 or "at most 16384 are answered at once" in found["error"]
+
+
 def test_texts_are_answered_as_by_the_package(served: Served) -> None:
     client = Client(served.url, served.key)
     answer = client.infer("texts", ["where is my card?", "eat a green pear"])

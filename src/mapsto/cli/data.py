@@ -65,14 +65,14 @@ def data_forget(
     """
     with opened_state(package, state, where="mapsto data forget") as held:
         from mapsto.data.privacy.pseudonyms import Pseudonyms
-        from mapsto.service.erasure import AS, Erasure, answers_folder
+        from mapsto.service.erasure import AS, As, Erasure, answers_folder
 
         place = Path(held.url)
         secret = key or place.with_name(f"{place.stem}-privacy.key")
         pseudonyms = Pseudonyms.of_file(secret) if secret.is_file() or key is not None else None
         given = {each.value for each in as_ or ()}
-        chosen = [name for name in AS if name in given] or AS[:-1]
-        erasure = Erasure(held, answers_folder(held.url), pseudonyms=pseudonyms, as_=chosen)
+        chosen: list[As] = [name for name in AS if str(name) in given]
+        erasure = Erasure(held, answers_folder(held.url), pseudonyms=pseudonyms, as_=chosen or AS[:-1])
         found = erasure.look(subject) if dry_run else erasure.forget(subject, retrain=retrain)
     if as_json:
         print_json({"dry_run": dry_run, **asdict(found)})

@@ -63,6 +63,8 @@ class Limits:
     """Seconds after which nothing is done for a request."""
     body: int = 64 << 20
     """Bytes of a request's body."""
+    samples: int = 16_384
+    """Of a request for answers; beyond it 413, since a batch of one request is not left half done for others that wait."""
     versions: int = 100
     """Private versions of a tenant, a model; the one that was not used for longest goes when another comes."""
     jobs: int = 10
@@ -309,6 +311,12 @@ class Service:
         model = served.model
         chosen, head = self._head(served, version, caller)
         deadline = time.perf_counter() + min(self._deadline(asked), seconds)
+        most = max((given.shape[0] for given in asked.inputs if given.shape), default=0)
+        if most > self.limits.samples:
+            raise Refusal(
+                413,
+                f"{most} samples are too many: at most {self.limits.samples} are answered at once; send them in parts",
+            )
         samples = model.samples(asked.inputs) if not model.reads_slowly(asked.inputs) else None
         if samples is None:
             samples = await asyncio.get_running_loop().run_in_executor(self._reading, model.samples, asked.inputs)

@@ -128,7 +128,9 @@ class Writer:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._store)
 
-    def _masked_rows(self, masking: RowMasking, rows: Sequence[FeedbackRow], tell: _Tell) -> Generator[None]:
+    def _masked_rows(
+        self, masking: RowMasking, rows: Sequence[FeedbackRow], tell: _Tell
+    ) -> Generator[None, None, None]:
         self._put(*(yield from masking.rows(rows, tell)))
 
     def _masked_labels(
