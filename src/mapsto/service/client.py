@@ -72,6 +72,8 @@ class Job:
     """Once it is done."""
     error: str
     """Why it failed, where it did."""
+    masked: int = 0
+    """Labels that the service changed by masking."""
 
 
 class Client:
@@ -177,6 +179,7 @@ class Client:
         )
         for note in found.get("notes", ()):
             _log.warning("%s: %s", model, note)
+        _warn_masked(model, found)
         job = _job(found)
         return job if wait is None else self.wait(job, seconds=wait)
 
@@ -215,8 +218,7 @@ class Client:
             for row, label in enumerate(labels)
             if label is not None
         ]
-        found = self._asked(f"{_model(model)}/feedback", {"feedback": given})
-        return sum(bool(each["stored"]) for each in found["feedback"])
+        return self._stored(model, given)
 
     def teach(self, model: str, inputs: Inputs, labels: Sequence[str], *, keys: Sequence[str] = ()) -> int:
         """As `feedback`, for samples that come with their labels; `keys` name them, so that they may be sent again."""
@@ -233,8 +235,7 @@ class Client:
             one = [{**each, "shape": [1, *each["shape"][1:]], "data": [each["data"][row]]} for each in columns]
             named = {"idempotency_key": keys[row]} if keys else {}
             given.append({"label": _label(label), "inputs": one, **named})
-        found = self._asked(f"{_model(model)}/feedback", {"feedback": given})
-        return sum(bool(each["stored"]) for each in found["feedback"])
+        return self._stored(model, given)
 
     def metadata(self, model: str) -> dict[str, Any]:
         """What the model takes and gives, as the Open Inference Protocol has it."""
@@ -257,6 +258,11 @@ class Client:
         return str(self._asked(f"{_model(model)}/rollback", {})["active"])
 
     # -- private
+
+    def _stored(self, model: str, given: Sequence[Mapping[str, Any]]) -> int:
+        found = self._asked(f"{_model(model)}/feedback", {"feedback": given})
+        _warn_masked(model, found)
+        return sum(bool(each["stored"]) for each in found["feedback"])
 
     def _tensors(self, model: str, inputs: Inputs) -> list[dict[str, Any]]:
         if isinstance(inputs, Mapping):
@@ -355,7 +361,13 @@ def _job(found: Mapping[str, Any]) -> Job:
         state=found.get("state", "done"),
         version=found.get("model_version", ""),
         error=found.get("error", ""),
+        masked=found.get("masked", 0),
     )
+
+
+def _warn_masked(model: str, found: Mapping[str, Any]) -> None:
+    if found.get("masked"):
+        _log.warning("%s: labels changed by masking before they were stored: %s", model, found["masked"])
 
 
 def _column(name: str, values: Sequence[Any]) -> dict[str, Any]:

@@ -65,5 +65,10 @@ def labels_of(body: bytes) -> list[Feedback]:
 
 
 def encoded(stored: Sequence[dict[str, Any]]) -> bytes:
-    """The answer, with what became of each label."""
-    return msgspec.json.encode({"feedback": stored})
+    """The answer, with what became of each label, and how many of them were changed by masking, where some were.
+
+    >>> encoded([{"event": "i/0", "stored": True, "masked": True}])
+    b'{"feedback":[{"event":"i/0","stored":true,"masked":true}],"masked":1}'
+    """
+    masked = sum("masked" in each for each in stored)
+    return msgspec.json.encode({"feedback": stored, **({"masked": masked} if masked else {})})

@@ -49,6 +49,8 @@ class Job:
     """Versions that made room for it."""
     note: str = ""
     """What was chosen, once it is done; why it failed, where it did."""
+    masked: int = 0
+    """Labels that were changed by masking."""
     content: bytes = b""
     """`fitting.Support`, of a job that was claimed."""
 
@@ -89,6 +91,7 @@ class JobQueue:
                 "version": "",
                 "dropped": "",
                 "note": "",
+                "masked": job.masked,
                 "content": job.content,
             }
             connection.execute(sa.insert(jobs_table).values(values))
@@ -187,6 +190,7 @@ def _of(row: Any) -> Job:
     return Job(
         **{name: row[name] for name in names},
         shared=bool(row["shared"]),
+        masked=int(row["masked"]),
         dropped=tuple(str(row["dropped"]).split()),
         content=bytes(row["content"]) if "content" in row else b"",
     )

@@ -53,7 +53,11 @@ _SCHEMAS: dict[str, Any] = {
         idempotency_key={"type": "string", "maxLength": 200},
         inputs=_list(_object("name shape datatype data", **_TENSOR, data=_DATA)),
     ),
-    "Stored": _object("feedback", feedback=_list(_object("event stored", event=_TEXT, stored=_TRUTH, reason=_TEXT))),
+    "Stored": _object(
+        "feedback",
+        feedback=_list(_object("event stored", event=_TEXT, stored=_TRUTH, reason=_TEXT, masked=_TRUTH)),
+        masked=_WHOLE,
+    ),
     "Model": _object(
         "name versions platform inputs outputs",
         name=_TEXT,
@@ -76,6 +80,7 @@ _SCHEMAS: dict[str, Any] = {
         way=_TEXT,
         dropped=_list(_TEXT),
         notes=_list(_TEXT),
+        masked=_WHOLE,
         seconds=_NUMBER,
     ),
     "Job": _object(
@@ -89,6 +94,7 @@ _SCHEMAS: dict[str, Any] = {
         model_version=_TEXT,
         error=_TEXT,
         note=_TEXT,
+        masked=_WHOLE,
     ),
     "Versions": _object(
         "active versions", active=_TEXT, versions=_list(_object("version kind package", version=_TEXT, kind=_TEXT))

@@ -6,9 +6,11 @@ different from every other, and so has a pseudonym even where the setting is ``m
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -18,11 +20,33 @@ from mapsto.data.privacy.settings import Privacy
 from mapsto.service.refusal import Refusal
 from mapsto.service.state import FeedbackRow
 
-__all__ = ["DROPPED", "RowMasking", "masking_of"]
+__all__ = ["DROPPED", "RowMasking", "Stored", "entities_in", "masking_of"]
 
 DROPPED = -1
 """In the place of the position of a row that must not be stored."""
-_Tell = Callable[["list[int] | Refusal"], None]
+_MASK = re.compile(r"<(\w+)(?::\w+)?>")
+
+
+class Stored(NamedTuple):
+    """What became of rows that were to be stored."""
+
+    positions: list[int]
+    """Of each row; see `State.append`."""
+    masked: Sequence[int] = ()
+    """Numbers of the rows whose label was changed by masking."""
+
+
+_Tell = Callable[["Stored | Refusal"], None]
+
+
+def entities_in(given: Sequence[str], masked: Sequence[str]) -> list[str]:
+    """What masking took out of texts.
+
+    >>> entities_in(["x@example.org", "<b>"], ["<EMAIL_ADDRESS>", "<b>"])
+    ['EMAIL_ADDRESS']
+    """
+    texts = [text for before, text in zip(given, masked, strict=True) if text != before]
+    return sorted({found for text in texts for found in _MASK.findall(text)})
 
 
 def masking_of(settings: Privacy, key: Path) -> TextMasking:
@@ -47,15 +71,17 @@ class RowMasking:
         for row in rows:
             masked.append(self._row(row))
             yield
-        if None not in masked:
+        pairs = enumerate(zip(rows, masked, strict=True))
+        changed = [number for number, (row, own) in pairs if own is not None and own.label != row.label]
+        if None not in masked and not changed:
             return [row for row in masked if row is not None], tell
 
-        def told(found: list[int] | Refusal) -> None:
+        def told(found: Stored | Refusal) -> None:
             if isinstance(found, Refusal):
                 tell(found)
                 return
-            positions = iter(found)
-            tell([DROPPED if row is None else next(positions) for row in masked])
+            positions = iter(found.positions)
+            tell(Stored([DROPPED if row is None else next(positions) for row in masked], changed))
 
         return [row for row in masked if row is not None], told
 

@@ -27,7 +27,7 @@ from mapsto.service.job_queue import NO_ROOM, Job, JobQueue
 from mapsto.service.kept_answers import Kept, KeptAnswers, erase_in, opened_ring
 from mapsto.service.keys import Caller, Keys, RunKey
 from mapsto.service.refusal import Refusal
-from mapsto.service.row_masking import DROPPED
+from mapsto.service.row_masking import DROPPED, entities_in
 from mapsto.service.served_model import BASE, LABEL, ServedModel
 from mapsto.service.state import PROMOTED, ROLLED_BACK, FeedbackRow, State, VersionRow
 from mapsto.service.writer import Writer, Writes
@@ -339,8 +339,10 @@ class Service:
         The parameter ``way`` says how the head is fitted: ``ridge``, at once, or one of `cross_validated_heads.WAYS`, as a job.
         """
         served = self._served(name)
-        labels, inputs = _labels(asked)
-        labels = await self.writer.masked(labels)
+        given, inputs = _labels(asked)
+        labels = await self.writer.masked(given)
+        merged = _merged(given, labels)
+        masked = _count_masked(given, labels)
         way, shared = _way(asked), asked.parameters.get("shared", False)
         if not isinstance(shared, bool):
             raise Refusal(400, f"shared is true or false, not {short(repr(shared))}")
@@ -355,9 +357,10 @@ class Service:
             _require_few(labels, _MOST_SCORES if way == _RIDGE else _MOST_SCORES_OF_JOB)
             features = _features(served.model, inputs, labels)
             if way != _RIDGE:
-                return self._submitted(served.model, features, labels, caller, way=way, shared=shared)
+                found = self._submitted(served.model, features, labels, caller, way=way, shared=shared, **masked)
+                return {**found, "notes": [*merged, *found["notes"]], **masked}
             head = fitted(features, labels)
-            notes = _notes(features, labels)
+            notes = [*merged, *_notes(features, labels)]
             row = VersionRow(
                 model=name,
                 version=f"a-{secrets.token_hex(6)}",
@@ -384,6 +387,7 @@ class Service:
                 "way": way,
                 "dropped": dropped,
                 "notes": notes,
+                **masked,
                 "seconds": round(time.perf_counter() - began, 6),
             }
 
@@ -401,6 +405,8 @@ class Service:
         if job is None:
             raise Refusal(404, f"model '{name}' has no job '{short(id_)}'")
         found = {**_told(job), "created": job.created, "changed": job.changed}
+        if job.masked:
+            found["masked"] = job.masked
         if job.package != model.digest:
             return {
                 **found,
@@ -428,15 +434,18 @@ class Service:
                 rows += [self._row(served, *each, caller) for each in zip(own, events, kept, strict=True)]
             else:
                 rows += [await self._row_of_inputs(served, each, caller) for each in own]
-        positions = await self.writer.append(rows)
+        positions, masked = await self.writer.append(rows)
         stored = sum(position > 0 for position in positions)
         self.observe_feedback(name, stored, sum(position == 0 for position in positions))
-        return [
+        found: list[dict[str, Any]] = [
             {"event": row.event, "stored": True}
             if position > 0
             else {"event": row.event, "stored": False, "reason": _NOT_STORED[position]}
             for row, position in zip(rows, positions, strict=True)
         ]
+        for number in masked:
+            found[number]["masked"] = True
+        return found
 
     def promote(self, name: str, version: str, caller: Caller, *, why: str = "") -> str:
         """Let a version answer; the one that did before. Raises `Refusal` (409) where another was promoted meanwhile."""
@@ -552,7 +561,15 @@ class Service:
         return Refusal(404, f"model '{served.model.name}' has no version '{short(version)}'")
 
     def _submitted(
-        self, model: ServedModel, features: Any, labels: Sequence[str], caller: Caller, *, way: str, shared: bool
+        self,
+        model: ServedModel,
+        features: Any,
+        labels: Sequence[str],
+        caller: Caller,
+        *,
+        way: str,
+        shared: bool,
+        masked: int = 0,
     ) -> dict[str, Any]:
         """A new job, as its caller is told of it."""
         if features.nbytes > self.limits.job_bytes:
@@ -571,6 +588,7 @@ class Service:
             way=way,
             shared=shared,
             package=model.digest,
+            masked=masked,
             content=msgspec.msgpack.encode(content),
         )
         _refuse_full(self.jobs.submit(job, own=self.limits.jobs, all_=self.limits.all_jobs), self.limits)
@@ -656,6 +674,29 @@ def _features(model: ServedModel, inputs: Sequence[Given], labels: Sequence[str]
             400, f"an example has features beyond {_LARGEST:g}, of which nothing can be learnt; check its numbers"
         )
     return found
+
+
+def _count_masked(given: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
+    """What an answer says of labels that masking changed; nothing where there is none."""
+    count = sum(label != before for before, label in zip(given, labels, strict=True))
+    return {"masked": count} if count else {}
+
+
+def _merged(given: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """What is to be said where masking made classes one. Raises `Refusal` (400) where it left only one of several."""
+    before, after = len(set(given)), len(set(labels))
+    if after == before:
+        return []
+    found = entities_in(given, labels)
+    what, alike = ", ".join(found), ", ".join(each for each in found if any(f"<{each}>" in label for label in labels))
+    if after == 1:
+        other = f", or have the service hash {alike} instead of masking it" if alike else ""
+        raise Refusal(
+            400,
+            f"after masking ({what}) the {before} classes of the examples are one, '{short(labels[0])}': give labels without "
+            f"personal data{other}",
+        )
+    return [f"after masking ({what}) the {before} classes of the examples are {after}"]
 
 
 def _notes(features: NDArray[np.float32], labels: Sequence[str]) -> list[str]:

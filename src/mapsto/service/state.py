@@ -132,6 +132,7 @@ jobs_table = sa.Table(
     sa.Column("dropped", sa.Text, nullable=False),
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("masked", sa.Integer, nullable=False, server_default="0"),
 )
 """Rows of `mapsto.service.job_queue`; a state of before gets the table when it is opened."""
 tombstones_table = sa.Table(
@@ -262,6 +263,8 @@ class State:
                 for name in ("package", "caller"):
                     if name not in there:
                         connection.exec_driver_sql(f"ALTER TABLE feedback ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+                if "masked" not in {column["name"] for column in sa.inspect(connection).get_columns("jobs")}:
+                    connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN masked INTEGER NOT NULL DEFAULT 0")
                 row = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).first()
                 if row is not None and row[0] > _FORMAT:
                     raise StoreError(f"is of a later mapsto (format {row[0]})", where=self.url, hint="upgrade mapsto")

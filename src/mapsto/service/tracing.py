@@ -274,9 +274,9 @@ class _TracedWriter:
         if request is None:
             return await self._writer.append(rows)
         began = time.perf_counter()
-        positions = await self._writer.append(rows)
-        self._tracing.stored(request, began, rows, positions)
-        return positions
+        found = await self._writer.append(rows)
+        self._tracing.stored(request, began, rows, found.positions)
+        return found
 
 
 class _Teller:

@@ -25,7 +25,7 @@ from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import StoreError
 from mapsto.service.refusal import Refusal
 from mapsto.service.retention import Retention
-from mapsto.service.row_masking import RowMasking, masking_of
+from mapsto.service.row_masking import RowMasking, Stored, masking_of
 from mapsto.service.state import FeedbackRow, State
 
 __all__ = ["RemoteWriter", "Writer", "Writes"]
@@ -40,7 +40,7 @@ _MOST_MASKING = 25.0
 """Seconds after which a request is masked no longer, so that its worker still hears why."""
 _TURN = 0.02
 """Seconds of masking for one request before it is the next one's turn."""
-_Tell = Callable[["list[int] | Refusal"], None]
+_Tell = Callable[["Stored | Refusal"], None]
 """Told of the positions of a request's rows, or of why they were not stored."""
 
 
@@ -52,8 +52,8 @@ class Writes(Protocol):
         """Requests that are not stored yet."""
         ...
 
-    async def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
-        """Positions of the rows, once they are durable; see `State.append`."""
+    async def append(self, rows: Sequence[FeedbackRow]) -> Stored:
+        """Positions of the rows, once they are durable, and which labels were masked."""
         ...
 
     async def masked(self, labels: Sequence[str]) -> list[str]:
@@ -81,12 +81,12 @@ class Writer:
         """Requests that are masked or in the queue."""
         return len(self._queue) + len(self._masked)
 
-    async def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
-        """Positions of the rows, once they are durable; see `State.append`.
+    async def append(self, rows: Sequence[FeedbackRow]) -> Stored:
+        """Positions of the rows, once they are durable, and which labels were masked.
 
         Raises `Refusal` (503) where the state cannot be written or too much waits: then none of them is stored.
         """
-        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         if self.waiting >= _MOST_WAITING:
             raise _too_much()
         self.put(rows, lambda found: _settle(future, found))
@@ -121,7 +121,7 @@ class Writer:
 
     def _put(self, rows: Sequence[FeedbackRow], tell: _Tell) -> None:
         if not rows:
-            tell([])
+            tell(Stored([]))
             return
         self._queue.append((rows, tell))
         if not self._scheduled:
@@ -194,7 +194,7 @@ class Writer:
             return
         start = 0
         for rows, tell in items:
-            tell(positions[start : start + len(rows)])
+            tell(Stored(positions[start : start + len(rows)]))
             start += len(rows)
 
 
@@ -246,6 +246,7 @@ class _Done(msgspec.Struct, array_like=True):
     error: str = ""
     retry_after: float = 0.0
     labels: list[str] = msgspec.field(default_factory=list[str])
+    masked: list[int] = msgspec.field(default_factory=list[int])
 
 
 class _Messages(asyncio.Protocol):
@@ -319,9 +320,10 @@ class RemoteWriter:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    async def append(self, rows: Sequence[FeedbackRow]) -> list[int]:
+    async def append(self, rows: Sequence[FeedbackRow]) -> Stored:
         """Raises `Refusal` (503) where the writer is gone or cannot store them. Then they may be sent again: a label is stored once."""
-        return (await self._asked(list(rows), [])).positions
+        done = await self._asked(list(rows), [])
+        return Stored(done.positions, done.masked)
 
     async def masked(self, labels: Sequence[str]) -> list[str]:
         """Raises `Refusal`: 400 where one must not be stored, 503 where one cannot be masked or the writer is gone."""
@@ -395,11 +397,11 @@ async def _serve(writer: Writer, path: Path, supervisor: int, retention: Retenti
     def came(messages: _Messages, content: bytes) -> None:
         wanted = msgspec.msgpack.decode(content, type=_Wanted)
 
-        def tell(found: list[int] | Refusal) -> None:
+        def tell(found: Stored | Refusal) -> None:
             if isinstance(found, Refusal):
                 messages.send(_Done(wanted.number, [], found.status, found.text, found.retry_after or 0.0))
             else:
-                messages.send(_Done(wanted.number, found))
+                messages.send(_Done(wanted.number, found.positions, masked=list(found.masked)))
 
         if not wanted.labels:
             writer.put(wanted.rows, tell)
