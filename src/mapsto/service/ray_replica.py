@@ -174,7 +174,7 @@ def _listen_on_the_node_alone() -> None:
     """Have Ray bind the port by which proxies reach this replica to the node's own address. Ray 2.60 binds every one."""
     import importlib
 
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     replica: Any = importlib.import_module("ray.serve._private.replica")
     bind: Any = getattr(replica, "add_port_to_grpc_server", None)

@@ -73,7 +73,7 @@ class RayService:
         if ray == LOCAL:
             _prepare_environment()  # before Ray is loaded, which reads it then
         try:
-            from ray import serve
+            from ray import serve  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingExtra("ray[serve]", "scale", where="mapsto serve --ray") from error
         del serve
@@ -141,7 +141,7 @@ class RayService:
         signal.signal(signal.SIGHUP, reload)
 
     def _start_ray(self, folder: Path) -> None:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         quiet: dict[str, Any] = {"log_to_driver": True, "configure_logging": False, "namespace": _NAME}
@@ -167,7 +167,7 @@ class RayService:
 
     def _deploy(self, place: Path) -> None:
         """Start Ray Serve and have it start replicas."""
-        from ray import serve
+        from ray import serve  # pyright: ignore[reportMissingImports]
 
         options: dict[str, Any] = {
             "host": self._host,
@@ -191,7 +191,7 @@ class RayService:
 
     def _put(self) -> None:
         """Have Ray run what is wanted now; replicas that are there stay."""
-        from ray import serve
+        from ray import serve  # pyright: ignore[reportMissingImports]
 
         from mapsto.service.ray_replica import Replica
 
@@ -286,7 +286,7 @@ class RayService:
 
     def _status(self) -> tuple[str, int, str]:
         """What Ray says of the application: its status, the replicas that answer, and a message."""
-        from ray import serve
+        from ray import serve  # pyright: ignore[reportMissingImports]
 
         answers: list[Any] = []
         if not _done(lambda: answers.append(serve.status().applications.get(_NAME)), _SILENT_SECONDS):
@@ -303,8 +303,8 @@ class RayService:
 
     def _stop(self) -> bool:
         """End replicas, which store what they have acknowledged, and Ray where it is ours; whether that could not be waited for."""
-        import ray
-        from ray import serve
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray import serve  # pyright: ignore[reportMissingImports]
 
         ending = self._settings.ending
 

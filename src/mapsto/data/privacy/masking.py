@@ -17,14 +17,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.data.privacy.settings import USUAL, Privacy
 from mapsto.errors import MapstoError, MissingExtra, SpecError
-
-if TYPE_CHECKING:
-    from presidio_analyzer import EntityRecognizer
 
 __all__ = ["Masked", "MaskingError", "TextMasking", "entities"]
 
@@ -226,8 +223,8 @@ def _by_pattern(pattern: str) -> _Search:
     return lambda text: [match.span() for match in compiled.finditer(text, timeout=_SECONDS)]
 
 
-def _by_recognizer(recognizer: EntityRecognizer, threshold: float) -> _Search:
-    from presidio_analyzer import PatternRecognizer
+def _by_recognizer(recognizer: Any, threshold: float) -> _Search:
+    from presidio_analyzer import PatternRecognizer  # pyright: ignore[reportMissingImports]
 
     names = recognizer.supported_entities
     if not isinstance(recognizer, PatternRecognizer) or type(recognizer).analyze is not PatternRecognizer.analyze:
@@ -259,13 +256,13 @@ def _recognizers() -> Mapping[str, list[Any]]:
     """Makers of presidio's recognizers that work by patterns, by entity."""
     try:
         with _without_models():
-            import presidio_analyzer.predefined_recognizers as predefined
-            from presidio_analyzer import PatternRecognizer
+            import presidio_analyzer.predefined_recognizers as predefined  # pyright: ignore[reportMissingImports]
+            from presidio_analyzer import PatternRecognizer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtra("presidio_analyzer", "privacy", where="privacy") from error
     logging.getLogger("presidio-analyzer").addFilter(_raising)
 
-    class EmailAddresses(predefined.EmailRecognizer):
+    class EmailAddresses(predefined.EmailRecognizer):  # pyright: ignore[reportUntypedBaseClass]
         """Of any domain: presidio's asks a list of public suffixes, which it downloads, and so misses those inside a company."""
 
         def validate_result(self, pattern_text: str) -> bool:
