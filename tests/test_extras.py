@@ -46,6 +46,7 @@ def require_trained(said: str) -> None:
     assert len(logs[1].read_text(encoding="utf-8").splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_a_training_runs_without_any_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ABSENT:
         monkeypatch.setitem(sys.modules, name, None)

@@ -146,6 +146,7 @@ def test_adapting_gives_what_evaluation_scores() -> None:
     assert torch.allclose(answers, scores, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_device_adapts_without_torch(folder: Path, packages: Callable[[str], Path]) -> None:
     code = f"""
 import sys
@@ -234,6 +235,7 @@ def test_a_table_without_a_learner(tmp_path: Path) -> None:
     assert [row["label"] for row in json.loads(said.out)] == ["yes", "no"]
 
 
+@pytest.mark.slow
 def test_a_class_of_one_image_does_not_cost_the_others_their_figure(
     folder: Path, tmp_path: Path, packages: Callable[[str], Path]
 ) -> None:

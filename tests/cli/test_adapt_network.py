@@ -145,6 +145,7 @@ def test_bad_options(options: list[str], said: str, network: Path, photos: Path,
     assert not (tmp_path / "o" / "package").exists()
 
 
+@pytest.mark.slow
 def test_what_is_left_out_or_not_tried_is_said(network: Path, photos: Path, tmp_path: Path) -> None:
     found = adapted(network, photos, tmp_path, "--unlabelled", photos / "photos" / "train", "--minutes", 1e-6)
     assert any("12 samples of the pool are among the labelled examples too" in note for note in found["notes"])
@@ -181,6 +182,7 @@ def test_an_empty_pool_is_refused(network: Path, photos: Path, tmp_path: Path) -
     assert "holds no image" in said
 
 
+@pytest.mark.slow
 def test_a_learner_has_no_use_for_a_pool(photos: Path, tmp_path: Path) -> None:
     from mapsto import meta
 

@@ -107,6 +107,7 @@ def test_they_are_found_and_keep_the_contract(tmp_path: Path) -> None:
     stream.check(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_a_recipe_runs_them_and_the_lock_is_as_it_was(tmp_path: Path) -> None:
     before = entries()

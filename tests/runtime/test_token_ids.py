@@ -44,6 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_arrays_to_a_packages_answers(files: Path, tmp_path: Path) -> None:
     data = datasets.arrays(file=str(files / "ids.npz"))
     assert data.open().inputs.dtype == np.int32
