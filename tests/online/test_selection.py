@@ -31,6 +31,7 @@ def prequential(stream: Stream, size: int = 256, **fields: Any) -> tuple[float, 
     return float(np.mean(right)), learner
 
 
+@pytest.mark.slow
 def test_the_mixture_of_all_is_no_worse_than_the_best_member_by_more_than_half_a_point() -> None:
     stream = streams.agrawal(events=3000, functions=(3,))
     alone = []

@@ -186,6 +186,7 @@ def test_quick_stream_of_ratings(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_quick_stream_of_a_text(tmp_path: Path) -> None:
     require_data_of("stream_language")
     report = run("stream_language", tmp_path)
@@ -194,6 +195,7 @@ def test_quick_stream_of_a_text(tmp_path: Path) -> None:
     assert step["account"]["figures"]["bits_per_byte"] < step["account"]["baselines"]["order 0"]
 
 
+@pytest.mark.slow
 def test_quick_stream_memory(tmp_path: Path) -> None:
     report = run("stream_memory", tmp_path)
     steps = {step["label"]: step for step in report["steps"] if step.get("label")}

@@ -79,6 +79,7 @@ def test_what_both_need_they_need_in_one_version() -> None:
     extras = own["optional-dependencies"]
     assert set(own["dependencies"]) | set(extras.pop("parquet")) <= set(whole["dependencies"])
     assert set(extras.pop("text")) <= set(whole["optional-dependencies"]["text"])
+    assert set(extras.pop("sign")) == set(whole["optional-dependencies"]["sign"])
     assert sorted(need for needs in extras.values() for need in needs) == sorted(whole["optional-dependencies"]["edge"])
 
 

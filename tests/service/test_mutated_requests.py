@@ -180,6 +180,7 @@ def sent(port: int, key: str, count: int, *workers: int) -> tuple[Counter[int], 
     return statuses, memory
 
 
+@pytest.mark.slow
 def test_wrong_requests_over_loopback_are_refused_and_nothing_else(tmp_path: Path) -> None:
     with listening(tmp_path) as service:
         statuses, _ = sent(service.port, service.key, 250)

@@ -460,6 +460,7 @@ def test_backprop_is_the_slope_of_the_unroll() -> None:
     assert (values[0] - values[1]) / 2e-2 == pytest.approx(float(found @ direction), rel=0.05)
 
 
+@pytest.mark.slow
 def test_evolution_strategies_point_where_backprop_does() -> None:
     at = rule(3).requires_grad_(True)
     exact = [gradient(at, "backprop", seed, pairs=64) for seed in range(8)]
