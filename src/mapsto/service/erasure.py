@@ -13,7 +13,6 @@ import json
 import math
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from filelock import FileLock, Timeout
 from mapsto.data.io.feedback_log import is_held_back
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.errors import SpecError, StoreError
+from mapsto.service.distrust import position_of
 from mapsto.service.kept_answers import erase_in, opened_ring, replica_lock
 from mapsto.service.state import (
     BASE,
@@ -230,7 +230,7 @@ class Erasure:
         return {
             (str(model), str(version))
             for model, version in connection.execute(query)
-            if _last_row(str(version)) >= first[str(model)]
+            if (last := position_of(str(version))) is None or last >= first[str(model)]
         }
 
     def _naming(self, connection: sa.Connection, names: set[str]) -> set[tuple[str, str]]:
@@ -536,12 +536,6 @@ def _checked(subject: str) -> str:
             "a subject is a text that is not empty", where="SUBJECT", hint="give a tenant, the id of a key, or an event"
         )
     return subject
-
-
-def _last_row(version: str) -> int:
-    """The position up to which a learnt version knew the labels: ``l-00000123-…``; infinity where its name does not say."""
-    found = re.match(r"l-(\d+)-", version)
-    return int(found[1]) if found else sys.maxsize
 
 
 def _salt(connection: sa.Connection) -> bytes:

@@ -26,7 +26,7 @@ from mapsto.service.grpc_tensors import answer_of, asked_of
 from mapsto.service.keys import Caller
 from mapsto.service.overload import Overload
 from mapsto.service.refusal import Refusal
-from mapsto.service.request_handler import FAILED, Observe, Who, say_failed
+from mapsto.service.request_handler import FAILED, NO_MEMORY, Observe, Who, say_failed
 from mapsto.service.request_log import line
 from mapsto.service.requests_in_flight import RequestsInFlight
 from mapsto.service.service import EXTENSIONS, Service
@@ -65,7 +65,6 @@ _LOOK = 0.25
 """Seconds between two looks for who watches health."""
 _NOBODY = Caller("", "", frozenset())
 """Who asks what anyone may."""
-_MOST_MEMORY = "there is not the memory for this request; send fewer samples at once"
 _DRAIN_SECONDS, _QUIET_SECONDS = 2.0, 0.2
 """For which calls are still refused one by one when it ends, and without any until it does."""
 _ENDS = "the service is ending"
@@ -278,7 +277,7 @@ class GrpcServer:
             await _abort(context, Refusal(400, f"this is no {method.request.DESCRIPTOR.name}"))
         except MemoryError:
             told.status, told.reason = 413, "memory"
-            await _abort(context, Refusal(413, _MOST_MEMORY))
+            await _abort(context, Refusal(413, NO_MEMORY))
         except StoreError as error:
             told.status = 503
             await _abort(context, Refusal(503, error.what, retry_after=5.0))

@@ -52,6 +52,7 @@ was refused where the status does not tell."""
 CALLER = "mapsto.caller"
 """Where `RequestLog` wants to be told in a request's scope who sends it: a mapping, of which ``name`` is set."""
 FAILED = "the service failed; what it wrote to standard error says where"
+NO_MEMORY = "there is not the memory for this request; send fewer samples at once"
 _MOST_ASSEMBLING = 8
 """Bodies of the greatest size whose parts may be held at once."""
 _JSON = (b"content-type", b"application/json")
@@ -135,7 +136,7 @@ class RequestHandler:
             await refused(send, refusal)
         except MemoryError:
             status, reason = 413, "memory"
-            await refused(send, Refusal(413, "there is not the memory for this request; send fewer samples at once"))
+            await refused(send, Refusal(413, NO_MEMORY))
         except Gone:
             status = 499
         except StoreError as error:
