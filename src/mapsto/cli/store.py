@@ -59,7 +59,8 @@ def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None
 
     from mapsto.store import Store
 
-    findings = Store(store).verify()
+    opened = Store(store)
+    findings = opened.verify()
     if as_json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     for finding in findings if not as_json else []:
@@ -68,7 +69,13 @@ def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None
     if findings:
         raise typer.Exit(2)
     if not as_json:
-        print_text("every artifact matches its digest")
+        count = len(opened.listed("artifacts"))
+        place = opened.url or opened.root
+        print_text(
+            f"every artifact of {count} matches its digest"
+            if count
+            else f"{place} holds no artifact, so there was nothing to check; is that the store you mean?"
+        )
 
 
 @store_app.command("index")

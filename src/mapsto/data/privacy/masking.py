@@ -1,7 +1,7 @@
 """Texts without what patterns recognise in them: addresses, numbers of telephones, cards and accounts, and patterns of your own.
 
 The recognizers are presidio's, those alone that work by patterns and checksums: no language model is loaded, nothing is downloaded, and
-**names, places and dates of birth are not recognised**. A text is looked at as it is, and once more with wide letters folded, invisible
+**names, places and dates of birth are not recognised**. A text is looked at as it is, with what links escape written out, and once more with wide letters folded, invisible
 ones left out, and letters outside ASCII as blanks, since a number is a number between Chinese words too. It is looked at again once it is
 masked, until nothing is recognised in it.
 
@@ -11,6 +11,7 @@ Reference: Microsoft, "Presidio: Data Protection and De-identification SDK", 2.2
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -33,6 +34,10 @@ _NO_MODEL: Any = None
 """In the place of what a language model says of a text."""
 _REMEMBERED = 4096
 """Texts whose masked form is kept in memory: most labels come again and again."""
+_ESCAPE = re.compile("%([2-7][0-9A-Fa-f])")
+"""A printable letter of ASCII as links write it."""
+_FULL_STOP = re.compile("(?<=[A-Za-z0-9])\u3002(?=[A-Za-z0-9])")
+"""Between letters of ASCII it parts the names of a domain, as a full stop does."""
 _STRICT = ("drop", "mask", "hash")
 """Where two things that are recognised overlap, the earlier of these holds for both."""
 
@@ -142,7 +147,7 @@ class TextMasking:
     def _spans(self, text: str) -> list[_Span]:
         """What is recognised, in order and without overlaps."""
         spans: set[_Span] = set()
-        for view, places in _views(text):
+        for view, starts, ends in _views(text):
             for entity, search in self._searches:
                 try:
                     found = search(view)
@@ -152,7 +157,7 @@ class TextMasking:
                         where="privacy",
                         hint="leave that entity out, or report it",
                     ) from error
-                spans |= {_Span(places[start], places[end - 1] + 1, entity) for start, end in found if end > start}
+                spans |= {_Span(starts[start], ends[end - 1], entity) for start, end in found if end > start}
         merged: list[_Span] = []
         for span in sorted(spans, key=lambda each: (each.start, -each.end)):
             if merged and span.start < merged[-1].end:
@@ -169,25 +174,50 @@ def entities() -> list[str]:
     return sorted(_recognizers())
 
 
-def _views(text: str) -> Generator[tuple[str, list[int] | range]]:
-    """A text as it is looked at, with the place in the text of each character."""
-    yield text, range(len(text))
-    if text.isascii() and "_" not in text:
+class _View(NamedTuple):
+    """A text as it is looked at; character i of it stands for the text from ``starts[i]`` to ``ends[i]``."""
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+
+def _views(text: str) -> Generator[_View]:
+    whole = _View(text, range(len(text)), range(1, len(text) + 1))
+    yield whole
+    if _ESCAPE.search(text):
+        whole = _unescaped(text)
+        yield whole
+    if whole.text.isascii() and "_" not in whole.text:
         return
     letters: list[str] = []
     places: list[int] = []
-    for place, letter in enumerate(text):
+    for place, letter in enumerate(whole.text):
         for plain in unicodedata.normalize("NFKC", letter):
             if unicodedata.category(plain) not in ("Cf", "Mn"):
                 digit = unicodedata.decimal(plain, None)
                 letters.append(plain if digit is None else str(digit))
                 places.append(place)
-    folded = "".join(letters)
-    if folded != text:
-        yield folded, places
+    starts, ends = [whole.starts[place] for place in places], [whole.ends[place] for place in places]
+    folded = _FULL_STOP.sub(".", "".join(letters))
+    if folded != whole.text:
+        yield _View(folded, starts, ends)
     apart = "".join(letter if letter.isascii() and letter != "_" else " " for letter in folded)
     if apart != folded:
-        yield apart, places
+        yield _View(apart, starts, ends)
+
+
+def _unescaped(text: str) -> _View:
+    """With ``%40`` as ``@``: addresses stand so in links."""
+    letters: list[str] = []
+    ends: list[int] = []
+    at = 0
+    for match in _ESCAPE.finditer(text):
+        letters += [*text[at : match.start()], chr(int(match.group(1), 16))]
+        ends += [*range(at + 1, match.start() + 1), match.end()]
+        at = match.end()
+    ends += range(at + 1, len(text) + 1)
+    return _View("".join([*letters, *text[at:]]), [0, *ends[:-1]], ends)
 
 
 def _searches(settings: Privacy) -> list[tuple[str, _Search]]:
