@@ -364,11 +364,12 @@ def test_an_int8_convolution_over_one_axis_is_refused_by_name_for_executorch_alo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
-def test_executorch_runs_concatenations_and_padding_by_a_word(int8):
-    needs("executorch")
+@pytest.mark.parametrize(("name", "mapping", "modules"), FIXED)
+def test_concatenations_and_padding_by_a_word_run(name, mapping, modules, int8):
+    needs(*modules)
     given = network(Joined)
     given = Static(data=Blobs(), samples=64)(given) if int8 else given
-    parity = Executorch(data=Blobs(), samples=16)(given).manifest()["parity"]
+    parity = mapping(data=Blobs(), samples=16)(given).manifest()["parity"]
     assert parity["relative_difference"] < (0.1 if int8 else 1e-4)
 
 

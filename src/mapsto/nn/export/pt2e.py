@@ -56,8 +56,8 @@ def decomposed(network: Network, *, codes: bool, where: str) -> tuple[fx.GraphMo
             ) from error
     graph: Any = program.module(check_guards=False)
     _pad_explicitly(graph.graph)
-    _align_concatenations(graph.graph)
-    if codes:
+    if codes:  # LiteRT's converter puts what rescales there itself, and takes no pair behind a pair
+        _align_concatenations(graph.graph)
         _require_kernels(graph.graph, where)
     _lower_weights(graph, codes)
     _lower_activations(graph.graph)
