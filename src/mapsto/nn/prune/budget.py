@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "Budgeted", "Limits", "Missed", "Sized", "best", "missed", "search", "shown"]
+__all__ = ["Budget", "Budgeted", "Limits", "Missed", "Sized", "best", "missed", "places", "search", "shown"]
 
 
 Kind: TypeAlias = Literal["macs", "parameters", "bytes", "latency_ms", "heads"]
@@ -232,14 +232,14 @@ def _turns(scores: Mapping[str, NDArray[np.float64]], ranking: str) -> dict[str,
     """When the turn of each channel to go comes, from 0; of equals in the order of the layers."""
     import numpy as np
 
-    levels = np.concatenate([values if ranking == "global" else _places(values) for values in scores.values()])
+    levels = np.concatenate([values if ranking == "global" else places(values) for values in scores.values()])
     turns = np.empty(len(levels), np.int64)
     turns[np.argsort(levels, kind="stable")] = np.arange(len(levels))
     ends = np.cumsum([len(values) for values in scores.values()])
     return dict(zip(scores, np.split(turns, ends[:-1]), strict=True))
 
 
-def _places(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def places(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The place of each value among them, 0 to 1."""
     import numpy as np
 

@@ -16,6 +16,7 @@ from mapsto.nn.prune.budget import Budgeted
 from mapsto.process import Process
 
 if TYPE_CHECKING:
+    from mapsto.nn.prune.channel_verdicts import Verdict
     from mapsto.nn.prune.structured import Importance
 
 __all__ = ["Criterion", "criterion_of", "training_of"]
@@ -44,6 +45,20 @@ class Criterion(Mapping[Network, Network]):
         small = pruned(value, settings, self.importance(value, ctx), where=self.name, log=ctx.log)
         told_reached(value, small, settings.budget, ctx, runtime=settings.runtime)
         return small
+
+    def verdicts(self, value: Network, ctx: Context) -> list[Verdict]:
+        """For each channel of `value` that could go why it goes or stays, as `apply` decides with a context of the same seed."""
+        from mapsto.nn.prune.structured import choice, ranked
+
+        settings = self.settings
+        found = ranked(
+            value,
+            self.importance(value, ctx),
+            embedding=settings.prune_embedding,
+            padded=settings.padded,
+            where=self.name,
+        )
+        return choice(found, settings, where=self.name).verdicts(found.groups, found.scores)
 
 
 def criterion_of(field: Any, *, where: str, resumable: bool = False) -> Criterion:

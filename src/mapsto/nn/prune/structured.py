@@ -14,7 +14,8 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.network.build import with_output
 from mapsto.nn.network.examples import example_batch
-from mapsto.nn.prune.budget import Budget, Budgeted, search
+from mapsto.nn.prune.budget import Budget, Budgeted, places, search
+from mapsto.nn.prune.channel_verdicts import Choice
 from mapsto.nn.prune.checks import require_prunable
 from mapsto.nn.prune.costs import Costs, latency_ms
 from mapsto.nn.prune.dependency_groups import Group, Mask, channels_edit, find_groups
@@ -22,7 +23,7 @@ from mapsto.nn.prune.dependency_groups import Group, Mask, channels_edit, find_g
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Importance", "Ranked", "chosen", "pruned", "ranked"]
+__all__ = ["Importance", "Ranked", "choice", "chosen", "pruned", "ranked"]
 
 Importance = Callable[[nn.Module, Sequence[Group]], Mapping[str, "NDArray[np.float64]"]]
 """(module in evaluation mode, groups) → group → importance of each channel, shape (channels,)."""
@@ -84,27 +85,36 @@ def ranked(
     return Ranked(network=network, groups=search.groups, scores=scores, whole=search.whole)
 
 
-def chosen(
+def choice(
     candidates: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
-) -> dict[str, Mask]:
-    """Which channels stay for the budget: group → mask, shape (channels,); see `pruned`."""
+) -> Choice:
+    """Which channels stay for the budget, and what they were compared by; see `pruned`."""
     counted = settings.budget if not settings.latency_ms else Budget("macs", 1.0)
     costs = Costs(candidates.network.module(), example_batch(candidates.network), candidates.groups, counted)
-    scores, ranking = candidates.scores, settings.ranking
-    if ranking == "per_cost":
-        prices, ranking = costs.of_a_channel(candidates.groups), "global"
+    scores = candidates.scores
+    if settings.ranking == "per_cost":
+        prices = costs.of_a_channel(candidates.groups)
         scores = {name: values / max(prices[name], _TINY) for name, values in scores.items()}
     left = _left_whole(candidates, costs, counted) if not settings.latency_ms else ""
-    return search(
+    kept = search(
         scores,
         latency_ms(candidates.shrunk, settings.runtime) if settings.latency_ms else costs,
         settings.budget,
-        ranking=ranking,
+        ranking="per_layer" if settings.ranking == "per_layer" else "global",
         limits=settings.limits,
         whole=whole,
         where=where,
         left=left,
     )
+    levels = {name: places(values) for name, values in scores.items()} if settings.ranking == "per_layer" else scores
+    return Choice(kept=kept, levels=levels, ranking=settings.ranking)
+
+
+def chosen(
+    candidates: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
+) -> dict[str, Mask]:
+    """Which channels stay for the budget: group → mask, shape (channels,); see `pruned`."""
+    return choice(candidates, settings, whole=whole, where=where).kept
 
 
 def _left_whole(candidates: Ranked, costs: Costs, budget: Budget) -> str:

@@ -1,0 +1,49 @@
+"""Why each channel went: the verdicts that a criterion gives are those that it acts on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.mappings.prunable import DATA, context, vgg
+
+from mapsto.mappings.prune.magnitude import Magnitude
+from mapsto.mappings.prune.taylor import Taylor
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        Magnitude(macs=0.5),
+        Magnitude(macs=0.5, ranking="per_layer"),
+        Magnitude(macs=0.5, ranking="per_cost", min_channels=2),
+        Taylor(macs=0.5, data=DATA, batches=2),
+    ],
+    ids=["global", "per layer", "per cost", "taylor"],
+)
+def test_the_verdicts_are_what_apply_does(criterion: Any) -> None:
+    whole = vgg()
+    verdicts = criterion.verdicts(whole, context())
+    small = criterion.apply(whole, context())
+    for layer in {verdict.layer for verdict in verdicts}:
+        stay = [place for v in verdicts if v.layer == layer and v.stays for place in v.outputs]
+        weight = f"{layer}.weight"
+        assert len(small.tensors[weight]) == len(stay) < len(whole.tensors[weight])
+        norm = f"features.{int(layer.rpartition('.')[2]) + 1}.bias"
+        assert small.tensors[norm].tolist() == whole.tensors[norm][stay].tolist()
+    gone = [verdict.level for verdict in verdicts if not verdict.stays]
+    assert {verdict.threshold for verdict in verdicts} == {max(gone)}
+
+
+def test_a_low_channel_that_stays_names_the_limit() -> None:
+    """Four channels of which the least stays, as its layer keeps one, where a higher one of another layer went."""
+    whole = vgg((2,), (2,))
+    module = whole.module()
+    for name, factor in (("features.0.weight", 0.01), ("features.1.weight", 0.01), ("features.4.weight", 0.1)):
+        module.state_dict()[name].mul_(factor)
+    verdicts = Magnitude(parameters=0.5, normalise=False).verdicts(whole.with_module(module), context())
+    assert [verdict.stays for verdict in verdicts].count(True) == 2
+    held = [verdict for verdict in verdicts if verdict.why == "kept by a limit of its layer"]
+    assert [verdict.layer for verdict in held] == ["features.0"]
+    assert held[0].stays
+    assert held[0].level <= held[0].threshold
