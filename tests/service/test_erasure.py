@@ -18,12 +18,12 @@ from filelock import FileLock
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.errors import SpecError, StoreError
 from mapsto.service import erasure as module
-from mapsto.service.erasure import Erasure, expire, finish
+from mapsto.service.erasure import Erasure, finish
 from mapsto.service.kept_answers import KeptAnswers, replica_lock
 from mapsto.service.keys import made
 from mapsto.service.learner import FeedbackLearner, held_back
 from mapsto.service.ray_replica import common_settings
-from mapsto.service.retention import Retention
+from mapsto.service.retention import Retention, expire
 from mapsto.service.served_model import ServedModel
 from mapsto.service.state import FeedbackRow, State, VersionRow
 from tests.cli.packages import linear_package
@@ -240,7 +240,7 @@ def test_an_erasure_is_unfinished_while_a_service_has_not_done_its_part(
     state, folder = State(tmp_path / "state.sqlite"), tmp_path / "state-answers"
     kept = KeptAnswers(folder / "m" / "p", worker=0, width=3, most=50, seconds=60)
     kept.keep(np.ones((1, 3), np.float32), version="1", tenant="ann", answers=[0])
-    monkeypatch.setattr(module, "_overwrite", lambda *given: None)
+    monkeypatch.setattr(module, "overwrite_of_ended_service", lambda *given: None)
     with pytest.raises(StoreError, match="run the same command again"):
         Erasure(state, folder).forget("ann", wait=0.2)
     assert len(state.to_erase()) == 1

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mapsto.service.erasure import Erasure, expire
+from mapsto.service.erasure import Erasure
+from mapsto.service.retention import expire
 from mapsto.service.state import FeedbackRow, State
 from tests.service.databases import postgresql
 

@@ -65,7 +65,8 @@ def data_forget(
     """
     with opened_state(package, state, where="mapsto data forget") as held:
         from mapsto.data.privacy.pseudonyms import Pseudonyms
-        from mapsto.service.erasure import AS, As, Erasure, answers_folder
+        from mapsto.service.erased_answers import answers_folder
+        from mapsto.service.erasure import AS, As, Erasure
 
         place = Path(held.url)
         secret = key or place.with_name(f"{place.stem}-privacy.key")

@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
 
-from mapsto.data.io.feedback_log import is_held_back
 from mapsto.data.privacy.pseudonyms import Pseudonyms
 from mapsto.errors import SpecError, StoreError
 from mapsto.service.distrust import position_of
-from mapsto.service.kept_answers import erase_in, opened_ring, replica_lock
+from mapsto.service.erased_answers import count_answers, overwrite_of_ended_replicas, overwrite_of_ended_service
+from mapsto.service.kept_answers import tenant_digest
+from mapsto.service.label_deletion import delete_rows, leave_out_held_back, row_is_held_back
 from mapsto.service.state import (
     BASE,
     FeedbackRow,
@@ -39,10 +37,7 @@ from mapsto.service.state import (
 )
 from mapsto_runtime.shown import short
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["AS", "Erasure", "Forgotten", "answers_folder", "expire", "finish", "overwrite_of_ended_replicas"]
+__all__ = ["AS", "Erasure", "Forgotten", "finish"]
 
 As = Literal["tenant", "key", "event", "label"]
 AS: tuple[As, ...] = ("tenant", "key", "event", "label")
@@ -112,7 +107,7 @@ class Erasure:
         """What would be erased."""
         with self._state.reading() as connection:
             found, _ = self._found(connection, _checked(subject))
-        found.answers = _answers(self._folder, _digest(subject)) if "tenant" in self._as else 0
+        found.answers = count_answers(self._folder, tenant_digest(subject)) if "tenant" in self._as else 0
         return found
 
     def forget(self, subject: str, *, retrain: bool = False, wait: float = 15.0) -> Forgotten:
@@ -133,7 +128,7 @@ class Erasure:
             It is begun and not finished: the same command goes on.
         """
         subject = _checked(subject)
-        kept = _answers(self._folder, _digest(subject)) if "tenant" in self._as else 0
+        kept = count_answers(self._folder, tenant_digest(subject)) if "tenant" in self._as else 0
         with self._state.writing() as connection:
             found, rows = self._found(connection, subject)
             found.answers = kept
@@ -222,7 +217,7 @@ class Erasure:
         """Versions that learnt from any of the rows: a learnt version is named by the last row that it knew."""
         first: dict[str, int] = {}
         for row in rows:
-            if not _is_held_back(row):
+            if not row_is_held_back(row):
                 first.setdefault(row.model, row.position)
         query = sa.select(_versions.c.model, _versions.c.version).where(
             _versions.c.kind == "learned", _versions.c.model.in_(list(first))
@@ -254,7 +249,7 @@ class Erasure:
     ) -> None:
         now = time.time()
         found.tombstone = f"t-{secrets.token_hex(6)}"
-        _delete_rows(connection, [row.position for row in rows], sqlite=self._state.is_sqlite)
+        delete_rows(connection, [row.position for row in rows], sqlite=self._state.is_sqlite)
         if "tenant" in self._as:
             connection.execute(sa.delete(_versions).where(_versions.c.owner == subject))
             connection.execute(sa.delete(jobs_table).where(_job.tenant == subject))
@@ -279,9 +274,9 @@ class Erasure:
                 self._begin_anew(connection, model, [*own, *gone], now)
                 found.retrained.append(model)
                 continue
-            _leave_out(connection, model, [row for row in rows if row.model == model])
+            leave_out_held_back(connection, model, [row for row in rows if row.model == model])
             known = connection.execute(sa.select(_learners.c.position).where(_learners.c.model == model)).scalar() or 0
-            trained = any(row.position <= known for row in rows if row.model == model and not _is_held_back(row))
+            trained = any(row.position <= known for row in rows if row.model == model and not row_is_held_back(row))
             marks = [*own, ""] if trained else own
             values = [{"model": model, "version": each, "tombstone": found.tombstone, "time": now} for each in marks]
             if values:
@@ -295,7 +290,7 @@ class Erasure:
                 subject=_hidden(subject, salt),
                 state="begun",
                 began=now,
-                tenant=_digest(subject) if "tenant" in self._as else b"",
+                tenant=tenant_digest(subject) if "tenant" in self._as else b"",
                 what=json.dumps({**what, "learnt": len(found.learnt), "retrained": retrain}),
             )
         )
@@ -333,12 +328,6 @@ class Erasure:
             connection.execute(sa.update(_active).where(_active.c.model == model).values(before=BASE))
 
 
-def answers_folder(state: str) -> Path | None:
-    """Where the workers of a service keep answers whose state is a file; None for a database."""
-    place = Path(state)
-    return None if "://" in state else place.with_name(f"{place.stem}-answers")
-
-
 def finish(
     state: State,
     folder: Path | None,
@@ -358,15 +347,17 @@ def finish(
     end = time.monotonic() + wait
     while True:
         left = [
-            (id_, tenant, until) for id_, tenant, until in begun if tenant and _answers(folder, tenant, until=until)
+            (id_, tenant, until)
+            for id_, tenant, until in begun
+            if tenant and count_answers(folder, tenant, until=until)
         ]
         if left and folder is not None:
             wanted = [(tenant, until) for _, tenant, until in left]
             if replicas:
                 overwrite_of_ended_replicas(folder, wanted)
             else:
-                _overwrite(folder, wanted)
-            left = [each for each in left if _answers(folder, each[1], until=each[2])]
+                overwrite_of_ended_service(folder, wanted)
+            left = [each for each in left if count_answers(folder, each[1], until=each[2])]
         if not left and folder is not None and any(tenant for _, tenant, _ in begun):
             for path in folder.rglob(
                 "reference.npz"
@@ -384,138 +375,6 @@ def finish(
         connection.execute(sa.update(tombstones_table).where(_tombstone.id.in_(ids)).values(values))
     state.purge()
     return True
-
-
-def expire(state: State, before: float) -> dict[str, int]:
-    """Delete what was kept since before a moment, as far as nothing answers with it; how much went, by kind."""
-    with state.writing() as connection:
-        old = sa.select(_feedback.c.position).where(_feedback.c.time < before, _feedback.c.model != "")
-        rows = [int(row[0]) for row in connection.execute(old.limit(10_000))]
-        answering = sa.union(sa.select(_active.c.version), sa.select(_active.c.before)).scalar_subquery()
-        unused = sa.and_(_versions.c.used < before, _versions.c.created < before, _versions.c.version.not_in(answering))
-        ended = sa.and_(_job.changed < before, _job.state != "running")
-        counts = {
-            kind: connection.execute(sa.select(sa.func.count()).select_from(table).where(where)).scalar() or 0
-            for kind, table, where in (("expired_versions", _versions, unused), ("expired_jobs", jobs_table, ended))
-        }
-        models = [str(row[0]) for row in connection.execute(sa.select(_learners.c.model))]
-        held = sum(_let_go(connection, model, lambda label, at, features: at < before) for model in models)
-        found = {"expired_labels": len(rows), "expired_held_labels": held, **counts}
-        if not any(found.values()):
-            return found
-        _delete_rows(connection, rows, sqlite=state.is_sqlite)
-        connection.execute(sa.delete(_versions).where(unused))
-        connection.execute(sa.delete(jobs_table).where(ended))
-        state.count_deletions(connection, found)
-    state.purge()
-    return found
-
-
-def _delete_rows(connection: sa.Connection, positions: list[int], *, sqlite: bool) -> None:
-    """Delete labels.
-
-    SQLite gives the last position again where its row is gone, and no learner would look there: a row without content holds it.
-    """
-    if not positions:
-        return
-    last = int(connection.execute(sa.select(sa.func.max(_feedback.c.position))).scalar() or 0)
-    for first in range(0, len(positions), 500):
-        connection.execute(sa.delete(_feedback).where(_feedback.c.position.in_(positions[first : first + 500])))
-    if not sqlite:
-        return
-    connection.execute(sa.delete(_feedback).where(_feedback.c.model == "", _feedback.c.position < last))
-    if last in positions:
-        empty: dict[str, Any] = dict.fromkeys(
-            ("model", "tenant", "version", "label", "answer", "package", "caller"), ""
-        )
-        place = {"position": last, "event": str(last), "time": time.time(), "features": b""}
-        connection.execute(sa.insert(_feedback).values(**empty, **place))
-
-
-def _is_held_back(row: FeedbackRow) -> bool:
-    return is_held_back(row.tenant, row.event)
-
-
-def _leave_out(connection: sa.Connection, model: str, rows: list[FeedbackRow]) -> None:
-    """Take the rows out of the held-back labels of a learner's state; what it learnt from others stays as it is."""
-    held = {(row.label, row.time, row.features) for row in rows if _is_held_back(row)}
-    if held:
-        _let_go(connection, model, lambda label, at, features: (label, at, features) in held)
-
-
-def _let_go(connection: sa.Connection, model: str, goes: Callable[[str, float, bytes], bool]) -> int:
-    """Take held-back labels out of a learner's state, by label, time and features; how many went."""
-    from mapsto.store.state import decode_state, encode_state
-
-    content = connection.execute(sa.select(_learners.c.content).where(_learners.c.model == model)).scalar()
-    state: Any = None if content is None else decode_state(bytes(content))
-    if not isinstance(state, dict):
-        return 0
-    own: dict[str, Any] = state["held"]  # pyright: ignore[reportUnknownVariableType]
-    features = np.asarray(own["features"], np.float32)
-    times = own.get("times", [0.0] * len(own["labels"]))
-    keys = [
-        (str(label), float(at), row.tobytes()) for label, at, row in zip(own["labels"], times, features, strict=True)
-    ]
-    stay = [number for number, key in enumerate(keys) if not goes(*key)]
-    if len(stay) == len(keys):
-        return 0
-    state["held"] = {
-        name: features[stay] if name == "features" else [column[number] for number in stay]
-        for name, column in own.items()
-    }
-    values = {"content": encode_state(state)}  # pyright: ignore[reportUnknownArgumentType]
-    connection.execute(sa.update(_learners).where(_learners.c.model == model).values(values))
-    return len(keys) - len(stay)
-
-
-def _rings(folder: Path | None, mode: Literal["r", "r+"]) -> Generator[tuple[Path, NDArray[Any]]]:
-    """The rings in a folder, mapped into memory."""
-    for path in [] if folder is None else sorted(folder.rglob("answers-*.ring")):
-        ring = opened_ring(path, mode)
-        if ring is not None:
-            yield path, ring
-
-
-def _answers(folder: Path | None, tenant: bytes, *, until: float = math.inf) -> int:
-    """How many answers to a tenant are kept."""
-    return sum(
-        int(((ring["row"] > 0) & (ring["time"] <= until) & (ring["tenant"] == np.void(tenant))).sum())
-        for _, ring in _rings(folder, "r")
-    )
-
-
-def overwrite_of_ended_replicas(folder: Path, erasures: Sequence[tuple[bytes | None, float]]) -> None:
-    """Overwrite answers to tenants, or to all, up to a moment, in the rings of Ray's replicas that there are no more."""
-    for path, ring in _rings(folder, "r+"):
-        number = path.stem.partition("-")[2]
-        if not number.isdigit():
-            continue
-        lock = FileLock(replica_lock(folder, int(number)), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:  # it lives, and does so itself
-            continue
-        try:
-            for tenant, until in erasures:
-                erase_in(ring, tenant, until=until)
-        finally:
-            lock.release()
-
-
-def _overwrite(folder: Path, erasures: list[tuple[bytes, float]]) -> None:
-    """Overwrite answers where no service runs that would write them."""
-    lock = FileLock(folder / "service.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return
-    try:
-        for _, ring in _rings(folder, "r+"):
-            for tenant, until in erasures:
-                erase_in(ring, tenant, until=until)
-    finally:
-        lock.release()
 
 
 def _checked(subject: str) -> str:
@@ -546,11 +405,6 @@ def _salt(connection: sa.Connection) -> bytes:
 
 def _hidden(subject: str, salt: bytes) -> bytes:
     return hashlib.scrypt(subject.encode("utf-8", "surrogatepass"), salt=salt, n=1 << 14, r=8, p=1)
-
-
-def _digest(tenant: str) -> bytes:
-    """As kept answers have it."""
-    return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).digest()
 
 
 def _tombstone_of(connection: sa.Connection, subject: str) -> str:

@@ -25,7 +25,7 @@ from mapsto.service.refusal import Refusal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Kept", "KeptAnswers", "erase_in", "opened_ring", "replica_lock", "ring_type"]
+__all__ = ["Kept", "KeptAnswers", "erase_in", "opened_ring", "replica_lock", "ring_type", "tenant_digest"]
 
 _UNKNOWN = (
     "no request of yours has this request_id and a row of that number; for an answer of another package give the "
@@ -94,7 +94,7 @@ class KeptAnswers:
         first, nonce, now = self._next, int.from_bytes(os.urandom(8), "little") | 1, time.time()
         self._next += len(features)
         most, size, buffer = self._most, self._type.itemsize, self._buffer
-        named, held = version.encode(), _digest(tenant)
+        named, held = version.encode(), tenant_digest(tenant)
         for number in range(max(0, len(features) - most), len(features)):
             row = first + number
             place = row % most
@@ -126,7 +126,7 @@ class KeptAnswers:
                 raise unknown
             self._opened(worker)
         buffer, features = self._views[worker]
-        size, own = self._type.itemsize, _digest(tenant)
+        size, own = self._type.itemsize, tenant_digest(tenant)
         gone = Refusal(410, "the request is no longer kept; give its input with the label")
         oldest, found = time.time() - self._seconds, list[Kept]()
         for row in rows:
@@ -250,5 +250,6 @@ def replica_lock(folder: Path, number: int) -> Path:
 
 
 @lru_cache(1024)
-def _digest(tenant: str) -> bytes:
-    return hashlib.sha256(tenant.encode()).digest()
+def tenant_digest(tenant: str) -> bytes:
+    """What a ring has in the place of a tenant's name."""
+    return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).digest()

@@ -135,7 +135,7 @@ class Replica:
                     )
                 )
         if time.monotonic() - self._expired >= _EXPIRE_SECONDS:
-            from mapsto.service.erasure import overwrite_of_ended_replicas
+            from mapsto.service.erased_answers import overwrite_of_ended_replicas
 
             self._expired = time.monotonic()
             until = time.time() - self._settings["limits"]["kept_seconds"]

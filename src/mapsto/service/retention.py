@@ -6,16 +6,21 @@ import sys
 import time
 from pathlib import Path
 
-from mapsto.errors import StoreError
-from mapsto.service.erasure import expire, finish
-from mapsto.service.row_masking import RowMasking
-from mapsto.service.state import State
+import sqlalchemy as sa
 
-__all__ = ["Retention"]
+from mapsto.errors import StoreError
+from mapsto.service.erasure import finish
+from mapsto.service.label_deletion import delete_rows, let_go_held_back
+from mapsto.service.row_masking import RowMasking
+from mapsto.service.state import State, jobs_table, tables
+
+__all__ = ["Retention", "expire"]
 
 _DAY = 86_400.0
 _SECONDS = (1.0, 600.0)
 """Between two looks at what is too old, at least and at most; else a twentieth of the time that it is kept."""
+_feedback, _versions, _learners = tables.tables["feedback"], tables.tables["versions"], tables.tables["learners"]
+_active = tables.tables["active"]
 
 
 class Retention:
@@ -71,3 +76,28 @@ class Retention:
         with self._state.writing() as connection:
             self._state.count_deletions(connection, counts)
         self._masking.counts.clear()
+
+
+def expire(state: State, before: float) -> dict[str, int]:
+    """Delete what was kept since before a moment, as far as nothing answers with it; how much went, by kind."""
+    with state.writing() as connection:
+        old = sa.select(_feedback.c.position).where(_feedback.c.time < before, _feedback.c.model != "")
+        rows = [int(row[0]) for row in connection.execute(old.limit(10_000))]
+        answering = sa.union(sa.select(_active.c.version), sa.select(_active.c.before)).scalar_subquery()
+        unused = sa.and_(_versions.c.used < before, _versions.c.created < before, _versions.c.version.not_in(answering))
+        ended = sa.and_(jobs_table.c.changed < before, jobs_table.c.state != "running")
+        counts = {
+            kind: connection.execute(sa.select(sa.func.count()).select_from(table).where(where)).scalar() or 0
+            for kind, table, where in (("expired_versions", _versions, unused), ("expired_jobs", jobs_table, ended))
+        }
+        models = [str(row[0]) for row in connection.execute(sa.select(_learners.c.model))]
+        held = sum(let_go_held_back(connection, model, lambda label, at, features: at < before) for model in models)
+        found = {"expired_labels": len(rows), "expired_held_labels": held, **counts}
+        if not any(found.values()):
+            return found
+        delete_rows(connection, rows, sqlite=state.is_sqlite)
+        connection.execute(sa.delete(_versions).where(unused))
+        connection.execute(sa.delete(jobs_table).where(ended))
+        state.count_deletions(connection, found)
+    state.purge()
+    return found

@@ -20,7 +20,7 @@ from mapsto.data.privacy.settings import Privacy
 from mapsto.service.refusal import Refusal
 from mapsto.service.state import FeedbackRow
 
-__all__ = ["DROPPED", "RowMasking", "Stored", "entities_in", "masking_of"]
+__all__ = ["DROPPED", "RowMasking", "Stored", "Tell", "entities_in", "masking_of"]
 
 DROPPED = -1
 """In the place of the position of a row that must not be stored."""
@@ -36,7 +36,8 @@ class Stored(NamedTuple):
     """Numbers of the rows whose label was changed by masking."""
 
 
-_Tell = Callable[["Stored | Refusal"], None]
+Tell = Callable[["Stored | Refusal"], None]
+"""Told of the positions of a request's rows, or of why they were not stored."""
 
 
 def entities_in(given: Sequence[str], masked: Sequence[str]) -> list[str]:
@@ -62,7 +63,7 @@ class RowMasking:
         self.counts: Counter[str] = Counter()
         """Rows and labels, by what became of them: ``masked`` and ``dropped``."""
 
-    def rows(self, rows: Sequence[FeedbackRow], tell: _Tell) -> Generator[None, None, tuple[list[FeedbackRow], _Tell]]:
+    def rows(self, rows: Sequence[FeedbackRow], tell: Tell) -> Generator[None, None, tuple[list[FeedbackRow], Tell]]:
         """Rows that may be stored, and what is then to be told of their positions, in a step a row: others may go on in between.
 
         Raises `MaskingError`: then none may be stored.

@@ -25,7 +25,7 @@ from mapsto.data.privacy.settings import Privacy
 from mapsto.errors import StoreError
 from mapsto.service.refusal import Refusal
 from mapsto.service.retention import Retention
-from mapsto.service.row_masking import RowMasking, Stored, masking_of
+from mapsto.service.row_masking import RowMasking, Stored, Tell, masking_of
 from mapsto.service.state import FeedbackRow, State
 
 __all__ = ["RemoteWriter", "Writer", "Writes"]
@@ -40,8 +40,6 @@ _MOST_MASKING = 25.0
 """Seconds after which a request is masked no longer, so that its worker still hears why."""
 _TURN = 0.02
 """Seconds of masking for one request before it is the next one's turn."""
-_Tell = Callable[["Stored | Refusal"], None]
-"""Told of the positions of a request's rows, or of why they were not stored."""
 
 
 class Writes(Protocol):
@@ -70,7 +68,7 @@ class Writer:
 
     def __init__(self, state: State, masking: RowMasking | None = None) -> None:
         self._state, self._masking = state, masking
-        self._queue: deque[tuple[Sequence[FeedbackRow], _Tell]] = deque()
+        self._queue: deque[tuple[Sequence[FeedbackRow], Tell]] = deque()
         self._scheduled = False
         self._masked: deque[tuple[Generator[None], Callable[[Refusal], None], float]] = deque()
         """What is being masked, what is told where that fails, and until when it is tried."""
@@ -92,7 +90,7 @@ class Writer:
         self.put(rows, lambda found: _settle(future, found))
         return await future
 
-    def put(self, rows: Sequence[FeedbackRow], tell: _Tell) -> None:
+    def put(self, rows: Sequence[FeedbackRow], tell: Tell) -> None:
         """As `append`, with what is told once they are stored or cannot be."""
         if self._masking is None:
             self._put(rows, tell)
@@ -119,7 +117,7 @@ class Writer:
         while self._queue:
             self._store_some()
 
-    def _put(self, rows: Sequence[FeedbackRow], tell: _Tell) -> None:
+    def _put(self, rows: Sequence[FeedbackRow], tell: Tell) -> None:
         if not rows:
             tell(Stored([]))
             return
@@ -128,9 +126,7 @@ class Writer:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._store)
 
-    def _masked_rows(
-        self, masking: RowMasking, rows: Sequence[FeedbackRow], tell: _Tell
-    ) -> Generator[None, None, None]:
+    def _masked_rows(self, masking: RowMasking, rows: Sequence[FeedbackRow], tell: Tell) -> Generator[None, None, None]:
         self._put(*(yield from masking.rows(rows, tell)))
 
     def _masked_labels(
@@ -178,7 +174,7 @@ class Writer:
             asyncio.get_running_loop().call_soon(self._store)
 
     def _store_some(self) -> None:
-        items, count = list[tuple[Sequence[FeedbackRow], _Tell]](), 0
+        items, count = list[tuple[Sequence[FeedbackRow], Tell]](), 0
         while self._queue and (not items or count + len(self._queue[0][0]) <= _MOST):
             items.append(self._queue.popleft())
             count += len(items[-1][0])

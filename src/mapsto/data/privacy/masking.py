@@ -1,9 +1,9 @@
 """Texts without what patterns recognise in them: addresses, numbers of telephones, cards and accounts, and patterns of your own.
 
 The recognizers are presidio's, those alone that work by patterns and checksums: no language model is loaded, nothing is downloaded, and
-**names, places and dates of birth are not recognised**. A text is looked at as it is, with what links escape written out, and once more with wide letters folded, invisible
-ones left out, and letters outside ASCII as blanks, since a number is a number between Chinese words too. It is looked at again once it is
-masked, until nothing is recognised in it.
+**names, places and dates of birth are not recognised**. A text is looked at as it is, with what links escape written out, and once more
+with wide letters folded, invisible ones left out, and letters outside ASCII as blanks, since a number is a number between Chinese words
+too. It is looked at again once it is masked, until nothing is recognised in it.
 
 Reference: Microsoft, "Presidio: Data Protection and De-identification SDK", 2.2.
 """
