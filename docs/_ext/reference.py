@@ -240,7 +240,9 @@ _BERT = {"model_type": "bert", "vocab_size": 256, "hidden_size": 64, "num_hidden
 TEXT = {"networks.hf_text": {"configuration": _BERT, "length": 16}}
 BEFORE: dict[str, list[dict[str, Any]]] = {
     "adapt.learner": [EMBEDDING, {"meta.protonet": {"tasks": "$tasks"}}],
+    "adapt.merge": [NETWORK, {"adapt.dora": {}}],
     "adapt.merge_lora": [NETWORK, {"adapt.lora": {}}],
+    "adapt.prompts": [TRANSFORMER],
     "evaluate.episodes": [EMBEDDING],
     "evaluate.quantization": [NETWORK, QUANTIZED],
     "meta": [EMBEDDING],

@@ -14,7 +14,8 @@ from mapsto import adapt, datasets, evaluate, export, meta, networks, prune, qua
 from mapsto.context import Context, Numerics
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.nn.edits.lora import Lora, adapted_layers
+from mapsto.nn.edits._adapted_layer import adapted_layers
+from mapsto.nn.edits.lora import Lora
 from mapsto.nn.edits.merge_lora import MergeLora
 from mapsto.nn.prune.dependency_groups import find_groups
 from mapsto.store import Store
@@ -113,7 +114,7 @@ def test_adapters_are_exported() -> None:
 def test_quantizing_asks_for_a_merge() -> None:
     data = datasets.digits(size=16)
     adapted = moved(adapt.lora(rank=2)(conv4()))
-    with pytest.raises(DomainError, match=r"layers have adapters.*merge_lora"):
+    with pytest.raises(DomainError, match=r"layers have adapters.*adapt\.merge"):
         quantize.static(data=data)(adapted)
     quantize.static(data=data)(adapt.merge_lora()(adapted))
 

@@ -53,7 +53,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     batch_size: int = Field(default=32, ge=1)
     """Samples of a step."""
     freeze: Literal["none", "embedding", "weights"] = "none"
-    """`embedding`: only the head is trained; `weights`: only the head and the adapters that `adapt.lora` has added."""
+    """`embedding`: only the head is trained; `weights`: only the head and what `adapt.lora`, `dora`, `ia3`, `bitfit`, `ssf`, `adapters` or
+    `prompts` has added or marked."""
     begin: Literal["probe", "centroid", "random"] = "probe"
     """A new head's first weights: logistic regression on the embeddings with C by cross-validation (LP-FT), each class's mean embedding,
     or random. A head for the same classes is kept."""

@@ -65,8 +65,8 @@ class Equalise(Mapping[Network, Network]):
     def apply(self, value: Network, ctx: Context) -> Network:
         import torch
 
+        from mapsto.nn.edits._adapted_layer import require_none
         from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
-        from mapsto.nn.edits.lora import require_none
         from mapsto.nn.network.call_sites import trace
         from mapsto.nn.network.examples import example_inputs
         from mapsto.nn.quantize.float_layers import tell_all

@@ -22,6 +22,7 @@ from mapsto.nn.adapt.fine_tuning import FineTuning, Objective, range_test
 from mapsto.nn.adapt.fold_training import FoldTraining, FoldTrainings, folds_to_train
 from mapsto.nn.adapt.layer_rates import layer_rates
 from mapsto.nn.adapt.probe import balancing, centroid_head, probed
+from mapsto.nn.edits._adapted_layer import adapter_parameters
 from mapsto.nn.network.build import taking, with_output
 from mapsto.nn.network.examples import example_batch
 from mapsto.nn.network.head import fits, head, headed, set_head
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["FineTuner"]
 
 Validate = Callable[[nn.Module], dict[str, float]]
-_ADAPTERS = (".lora_a", ".lora_b")
-"""How names of the parameters end that `adapt.lora` adds."""
 
 
 class FineTuner:
@@ -172,12 +171,12 @@ class FineTuner:
         kept, last = self._fields.freeze, head(module)
         if kept == "none" or (kept == "embedding" and last is None):
             return
-        adapters = [each for name, each in module.named_parameters() if name.endswith(_ADAPTERS)]
+        adapters = [module.get_parameter(name) for name in adapter_parameters(module)]
         if kept == "weights" and not adapters:
             raise DomainError(
                 "freeze is weights, but the network has no adapters that could learn instead",
                 where="adapt.finetune",
-                hint="put adapt.lora before it",
+                hint="put adapt.lora before it, or dora, ia3, bitfit, ssf, adapters or prompts",
             )
         module.requires_grad_(False)
         for parameter in (*(adapters if kept == "weights" else ()), *(last.parameters() if last is not None else ())):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit
-from mapsto.nn.edits.lora import require_none
+from mapsto.nn.edits._adapted_layer import require_none
 from mapsto.nn.network.call_sites import Trace
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit
-from mapsto.nn.edits.lora import is_adapted, merge
+from mapsto.nn.edits._adapted_layer import is_adapted, merge
 
 __all__ = ["MergeLora"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Frozen
-from mapsto.nn.edits.lora import require_none
+from mapsto.nn.edits._adapted_layer import require_none
 from mapsto.nn.network.call_sites import INPUT, Site, SiteMode, with_results
 
 __all__ = ["Quantizers"]

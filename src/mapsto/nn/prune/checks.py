@@ -6,19 +6,22 @@ from torch import nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
-from mapsto.nn.edits.lora import require_none
+from mapsto.nn.edits._adapted_layer import require_none
+from mapsto.nn.edits._low_rank_change import TENSORS
 from mapsto.nn.edits.quantizers import is_quantized
 
 __all__ = ["require_prunable"]
 
 
 def require_prunable(network: Network, *, where: str, adapters: bool = False) -> nn.Module:
-    """Its module. Raises `DomainError` where it is quantized, has adapters (unless `adapters`), several inputs, or is not finite."""
+    """Its module, with `adapters` also one that has those of `adapt.lora`.
+
+    Raises `DomainError` where it is quantized, has other adapters, several inputs, or is not finite.
+    """
     module = network.module()
     if is_quantized(module):
         raise DomainError("the network is quantized", where=where, hint="prune before quantizing")
-    if not adapters:
-        require_none(module, where=where)
+    require_none(module, where=where, besides=TENSORS if adapters else ())
     if len(network.signature.inputs) != 1:
         raise DomainError(f"the network has {len(network.signature.inputs)} inputs", where=where, hint="give it one")
     broken = [name for name, tensor in network.tensors.items() if not bool(tensor.isfinite().all())]

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
+from mapsto.nn.edits._adapted_layer import adapted_layers, without_adapters
 from mapsto.nn.edits.channels import Channels
-from mapsto.nn.edits.lora import adapted_layers, without_adapters
 from mapsto.nn.network.head import head
 from mapsto.nn.prune.channel_call import Role
 from mapsto.nn.prune.channel_trace import OUTPUT, Flow, Place, follow

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Network, Package
+from mapsto.nn.edits._adapted_layer import adapted_layers, is_adaptable
 from mapsto.nn.edits.head import Head
-from mapsto.nn.edits.lora import Lora, adapted_layers, is_adaptable
+from mapsto.nn.edits.lora import Lora
 from mapsto.nn.edits.merge_lora import MergeLora
 from mapsto.nn.edits.quantizers import is_quantized
 from mapsto.nn.edits.root_head import RootHead, takes_root
