@@ -154,7 +154,7 @@ def test_blocks_of_networks() -> None:
     assert len(blocks(NETWORKS["resnet"]().module())) == 3
     assert blocks(NETWORKS["vit"]().module()) == ["blocks.0", "blocks.1"]
     with pytest.raises(DomainError, match="no blocks of layers"):
-        adapted("adapters", networks.mlp(inputs=4, outputs=2)(seed=0))
+        adapted("adapters", networks.mlp(inputs=4, classes=2)(seed=0))
 
 
 def test_prompts_do_not_see_how_far_texts_are_padded() -> None:

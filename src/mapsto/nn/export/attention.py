@@ -85,7 +85,7 @@ class _Masks(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _is_wanted(self, mask: Tensor | None) -> bool:
-        if mask is None or mask.ndim != 4:
+        if mask is None or mask.ndim != 4 or mask.shape[-1] != self.wanted.shape[-1]:  # prompts are attended to as well
             return False
         if mask.dtype is torch.bool:
             return bool((mask == self.wanted).all())
