@@ -58,6 +58,9 @@ class TrainingPlan:
     """Parameter → what its learning rate is multiplied by; 1 where it is not named."""
     undecayed: frozenset[str] = frozenset()
     """Parameters that do not decay."""
+    goes_by: str = "val_loss"
+    """The metric, the lower the better, that plateau, early stopping and the choice of the best epoch go by; the mean training loss where
+    there is none of that name."""
     judge_start: bool = False
     """Whether the beginning is judged as epoch 0: it is the result where no epoch is better. It takes `stop_after`."""
     back_to_best: bool = False
@@ -332,7 +335,7 @@ class Training(Live[Network]):
     def _judge(self, metrics: Mapping[str, float]) -> None:
         """Keep the best, lower the rate on a plateau, and see whether training has come to its end."""
         plan, self.went_back = self._plan, False
-        loss = metrics.get("val_loss", metrics.get("epoch_train_loss", math.inf))
+        loss = metrics.get(plan.goes_by, metrics.get("epoch_train_loss", math.inf))
         better = loss < self._lowest - 1e-4 * abs(self._lowest if math.isfinite(self._lowest) else 0.0)
         self._stale = 0 if better else self._stale + 1
         self._since_lowered = 0 if better else self._since_lowered + 1
