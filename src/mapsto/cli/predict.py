@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,6 +13,7 @@ import typer
 from mapsto.errors import DomainError, MapstoError, SpecError, command
 
 if TYPE_CHECKING:
+    from mapsto_runtime.explanation import Explanation
     from mapsto_runtime.predictor import Prediction, Predictor
 from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
 from mapsto.cli.package import TrustedKeysOption, UnsignedOption
@@ -33,6 +35,15 @@ def predict(
         Path | None,
         typer.Option(help="Folder for the raw maps of a network whose output is dense, an .npy for each sample."),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which words, columns or places of an image speak for each answer.")
+    ] = False,
+    target: Annotated[
+        str | None, typer.Option(help="With --explain: the class, label or value to explain; by default the answer.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --explain: a folder for a page, explanations.html, and pictures.")
+    ] = None,
     trusted_keys: TrustedKeysOption = None,
     unsigned: UnsignedOption = None,
     as_json: JsonOption = False,
@@ -42,7 +53,10 @@ def predict(
     Example: mapsto predict runs/demo photo1.png photo2.png
 
     Example: mapsto predict runs/intents "where is my card?"
+
+    Example: mapsto predict runs/demo photo1.png --explain --out explained
     """
+    from mapsto.cli.explanations import Explaining, lines
     from mapsto_runtime.answer_rows import given_input, line, package_folder, rows
     from mapsto_runtime.predictor import Predictor
     from mapsto_runtime.signed_package import Trust
@@ -58,27 +72,48 @@ def predict(
         print_note(predictor.verified.note)
     if maps is not None:
         _require_maps(predictor, maps)
+    _refuse_without(explain, {"--target": target, "--out": out})
+    explaining = Explaining(predictor, target=target, out=out) if explain else None
     written: set[str] = set()
     found: list[tuple[str, dict[str, Any]]] = []
+    explained: dict[int, Explanation] = {}
     errors: list[MapstoError] = []
     texts = predictor.signature.preprocessing.kind == "text"
     for name in files if texts else _files(files):
-        answers = predictor.answers([given_input(name, texts=texts)])
+        given = given_input(name, texts=texts)
+        answers = predictor.answers([given])
         errors += answers.errors
+        reasons, unexplained = explaining.of(given) if explaining is not None else ({}, [])
+        errors += unexplained
         for note in answers.notes:
             print_note(note)
         for title, prediction, row in rows(name, answers, top=top):
             if maps is not None:
                 row["map"] = _write_map(prediction, maps, written)
+            if explaining is not None and prediction.index in reasons:
+                row["explanation"] = reasons[prediction.index].plain()
+                explained[id(row)] = reasons[prediction.index]
+                explaining.keep(title, line(predictor, title, row), reasons[prediction.index])
             found.append((title, row))
     if as_json:
         print_json([row for _, row in found])
     for title, row in () if as_json else found:
         print_text(line(predictor, title, row))
+        for said in lines(explained[id(row)]) if id(row) in explained else ():
+            print_text(said)
+    if explaining is not None and (files_made := explaining.written()):
+        print_note(f"wrote {files_made[0]}")
     for error in errors[:-1]:
         print_note(str(error))
     if errors:
         raise errors[-1]
+
+
+def _refuse_without(explain: bool, options: Mapping[str, object]) -> None:
+    """Raises `SpecError` for an option of explanations where none is asked for."""
+    for name, value in options.items():
+        if value is not None and not explain:
+            raise SpecError("it is of use with --explain alone", where=name, hint="add --explain, or leave it out")
 
 
 def _require_maps(predictor: Predictor, folder: Path) -> None:

@@ -1,0 +1,128 @@
+"""``mapsto predict --explain``: what speaks for each answer, on the screen, as JSON, and as a page with pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapsto_runtime.shown import short
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapsto_runtime.explanation import Explanation
+    from mapsto_runtime.predictor import Predictor
+    from mapsto_runtime.preprocessing import Input
+
+__all__ = ["PAGE", "Explaining", "lines"]
+
+PAGE = "explanations.html"
+_TOP = 8
+"""Words or columns that are listed on the screen."""
+_FOR, _AGAINST = " ░▒▓█", " -="
+
+
+@dataclass
+class Explaining:
+    """Explains answers of a package one input after another, and keeps what the page is made of.
+
+    Raises `DomainError` where the package's answers have no score to explain, or it does not know the `target`.
+    """
+
+    predictor: Predictor
+    target: str | None = None
+    out: Path | None = None
+    _answers: list[tuple[str, str, Explanation]] = field(default_factory=list[Any])
+
+    def __post_init__(self) -> None:
+        from mapsto.cli.run import writable
+        from mapsto_runtime.explanation import require_explainable
+
+        require_explainable(self.predictor, self.target)
+        if self.out is not None:
+            writable(self.out)
+
+    def of(self, given: Input) -> tuple[dict[int, Explanation], list[Any]]:
+        """Place of each sample of an input → its explanation; and the errors of those that have none."""
+        from mapsto_runtime.errors import DomainError
+        from mapsto_runtime.explanation import explained
+
+        found = explained(self.predictor, [given], target=self.target)
+        return {each.index: each for each in found.found}, [
+            error for error in found.errors if isinstance(error, DomainError)
+        ]
+
+    def keep(self, title: str, said: str, explanation: Explanation) -> None:
+        """For the page."""
+        if self.out is not None:
+            self._answers.append((title, said, explanation))
+
+    def written(self) -> list[Path]:
+        """The page and its pictures, once all is explained; nothing without a folder for them."""
+        if self.out is None or not self._answers:
+            return []
+        from mapsto.report.explanations import Answer, picture_of, render
+        from mapsto.store import write_atomically
+
+        files: list[Path] = []
+        taken: set[str] = set()
+        for title, _, explanation in self._answers:
+            picture = picture_of(explanation)
+            if picture is not None:
+                files.append(self.out / _name_of(title, taken))
+                write_atomically(files[-1], picture)
+        answers = [Answer(title=title, said=said, explanation=found) for title, said, found in self._answers]
+        write_atomically(self.out / PAGE, render(answers).encode())
+        return [self.out / PAGE, *files]
+
+
+def _name_of(title: str, taken: set[str]) -> str:
+    """``FILE.png`` for what is called so; with a number where there is one of that name."""
+    stem = Path(title.partition(",")[0]).stem if title != "-" else "input"
+    name = next(
+        name
+        for number in itertools.count()
+        if (name := f"{stem}_explained{f'_{number}' if number else ''}.png") not in taken
+    )
+    taken.add(name)
+    return name
+
+
+def lines(explanation: Explanation) -> Iterator[str]:
+    """What speaks most for the answer, for the screen: a table of words or columns, of an image its cells as shades."""
+    from mapsto_runtime.parts import Cells
+
+    unit = "value" if explanation.is_value else "log-odds"
+    yield (
+        f"    {short(explanation.target, 40)}: {explanation.score:+.2f}, with everything hidden {explanation.without:+.2f} "
+        f"({unit}, by {explanation.way})"
+    )
+    if isinstance(explanation.parts, Cells):
+        yield from (f"      {row}" for row in _drawn(explanation.scores.reshape(explanation.parts.grid)))
+        return
+    strongest = explanation.strongest(_TOP)
+    width = max((len(short(name, 40)) for name, _ in strongest), default=0)
+    most = max((abs(score) for _, score in strongest), default=0.0) or 1.0
+    for name, score in strongest:
+        bar = ("+" if score > 0 else "-") * round(16 * abs(score) / most)
+        yield f"      {short(name, 40):<{width}}  {score:+8.3f}  {bar}"
+
+
+def _drawn(scores: NDArray[Any]) -> Iterator[str]:
+    """Cells as shades: what speaks for the answer from ░ to █, what speaks against it - and =.
+
+    >>> import numpy as np
+    >>> list(_drawn(np.array([[1.0, 0.3], [0.0, -1.0]])))
+    ['██░░', '  ==']
+    """
+    most = float(abs(scores).max(initial=0.0)) or 1.0
+    for row in scores / most:
+        yield "".join(_shade(value) for value in row.tolist())
+
+
+def _shade(value: float) -> str:
+    shades = _FOR if value > 0 else _AGAINST
+    return 2 * shades[min(len(shades) - 1, int(abs(value) * len(shades)))]

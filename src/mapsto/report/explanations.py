@@ -1,0 +1,93 @@
+"""Explanations of answers as one page, and as pictures: what speaks for an answer is red, what speaks against it blue."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mapsto.report import page
+from mapsto_runtime.explanation import Explanation
+from mapsto_runtime.heat_map import overlay, png
+from mapsto_runtime.parts import Cells, Words
+from mapsto_runtime.shown import short
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Answer", "facts", "picture_of", "render"]
+
+_TOP = 20
+"""Columns of a table that are listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One answer and its explanation."""
+
+    title: str
+    said: str
+    """The answer in words."""
+    explanation: Explanation
+
+
+def picture_of(explanation: Explanation) -> bytes | None:
+    """The image beside itself with scores laid over it, as a PNG; None where it is no image."""
+    parts = explanation.parts
+    if not isinstance(parts, Cells):
+        return None
+    scores = explanation.scores.reshape(parts.grid) if explanation.pixels is None else explanation.pixels
+    return png(overlay(parts.picture, scores))
+
+
+def render(answers: Sequence[Answer]) -> str:
+    """The page, which needs no other file and no network."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(page._TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("explanation.html.j2").render(answers=[_shown(each) for each in answers])
+
+
+def _shown(answer: Answer) -> dict[str, Any]:
+    found = answer.explanation
+    picture = picture_of(found)
+    names, scores = found.parts.names, found.scores
+    strength = _strength(scores)
+    words = isinstance(found.parts, Words)
+    return {
+        "title": short(answer.title, 200),
+        "said": answer.said,
+        "facts": facts(found),
+        "picture": f"{page._PNG}{base64.b64encode(picture).decode()}" if picture is not None else "",
+        "words": [
+            {"text": name, "share": f"{100 * abs(each):.0f}%", "against": each < 0, "score": f"{score:+.3g}"}
+            for name, each, score in zip(names, strength, scores, strict=True)
+        ]
+        if words
+        else [],
+        "table": None if words or picture is not None else _table(found),
+    }
+
+
+def facts(found: Explanation) -> str:
+    """What is explained, and how, in a sentence."""
+    return f"Explained is {short(found.target)}: {found.score:.3g} as it is, {found.without:.3g} with everything hidden, by {found.way}."
+
+
+def _strength(scores: NDArray[np.float64]) -> list[float]:
+    import numpy as np
+
+    return (scores / (float(np.abs(scores).max(initial=0.0)) or 1.0)).tolist()
+
+
+def _table(found: Explanation) -> page.View:
+    rows = [[name, score] for name, score in found.strongest(_TOP)]
+    return page._view({"columns": ["column", "speaks for it by"], "rows": rows})

@@ -1,0 +1,125 @@
+"""`mapsto_runtime.explanation`: what an answer rests on, of images, texts and rows, asking the package alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.text.packages import text_package
+from torch import Tensor, nn
+
+from mapsto.errors import DomainError
+from mapsto.kinds import Network, Preprocessing, trusting
+from mapsto.mappings.export.onnx import Onnx
+from mapsto_runtime.explanation import Explanation, explained
+from mapsto_runtime.heat_map import overlay
+from mapsto_runtime.occlusion import log_odds
+from mapsto_runtime.parts import Cells, Columns, parts_of
+from mapsto_runtime.predictor import Predictor
+from mapsto_runtime.signature import Column
+
+
+class Corner(nn.Module):
+    """Class 1 by how bright the upper left quarter is, class 0 by the lower right one."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        half = images.shape[-1] // 2
+        return torch.stack([images[..., half:, half:].mean((1, 2, 3)), images[..., :half, :half].mean((1, 2, 3))], 1)
+
+
+def opened(network: Network, folder: Path) -> Predictor:
+    package = Onnx(samples=4)(network)
+    for name, path in package.files.items():
+        (folder / name).write_bytes(path.read_bytes())
+    return Predictor(folder)
+
+
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory) -> Predictor:
+    with trusting("tests"):
+        before = Preprocessing(channels=1, size=(16, 16))
+        return opened(
+            Network.from_module(Corner(), torch.zeros(1, 1, 16, 16), classes=("low", "high"), preprocessing=before),
+            tmp_path_factory.mktemp("corner"),
+        )
+
+
+def only(predictor: Predictor, given: object, **options: object) -> Explanation:
+    found = explained(predictor, [given], **options)
+    assert found.errors == []
+    return found.found[0]
+
+
+def test_of_an_image_what_is_hidden_where_it_counts_scores(corner):
+    image = np.zeros((16, 16), np.uint8)
+    image[2:6, 2:6] = 255
+    found = only(corner, image)
+    assert found.target == "high"
+    scores = found.scores.reshape(16, 16)
+    assert scores[2:6, 2:6].min() > 3 * np.abs(scores[8:, :8]).max() > -1e-9
+    assert np.unravel_index(scores.argmax(), scores.shape) in [(3, 3), (3, 4), (4, 3), (4, 4)]
+    assert found.without == pytest.approx(0, abs=1e-5), "a plain image is of neither class"
+    other = only(corner, image, target="low")
+    np.testing.assert_allclose(other.scores, -found.scores, atol=1e-6)
+
+
+def test_of_a_row_the_users_columns_are_scored(tmp_path):
+    """Of a linear layer exactly: what a column adds to the log-odds of two classes beyond its mean."""
+    columns = (
+        Column(name="age", mean=40.0, std=10.0, fill=(40.0,)),
+        Column(name="town", type="words", categories=("a", "b"), fill=(0.25, 0.75)),
+    )
+    with trusting("torch"):
+        network = Network.from_module(nn.Linear(3, 2), torch.zeros(2, 3), classes=("no", "yes"))
+        weight = torch.tensor([[0.0, 0.0, 0.0], [2.0, 3.0, -1.0]])
+        network = dataclasses.replace(
+            network,
+            tensors={"weight": weight, "bias": torch.zeros(2)},
+            signature=dataclasses.replace(network.signature, preprocessing=Preprocessing(kind="none", columns=columns)),
+        )
+        predictor = opened(network, tmp_path)
+    (tmp_path / "rows.csv").write_text("age,town\n50,a\n", encoding="utf-8")
+    found = only(predictor, tmp_path / "rows.csv")
+    assert found.parts.names == ("age", "town")
+    np.testing.assert_allclose(found.scores, [2.0, 3.0 - (0.25 * 3 - 0.75)], rtol=1e-5)
+    assert found.plain()["columns"][0] == {"name": "age", "score": 2.0}
+    assert [name for name, _ in found.strongest(1)] == ["town"]
+
+
+def test_of_a_text_words_are_scored(tmp_path):
+    found = only(Predictor(text_package(tmp_path)), "where is my card?")
+    assert found.parts.names == ("where", "is", "my", "card", "?")
+    assert found.scores.shape == (5,)
+    assert np.ptp(found.scores) > 0
+
+
+def test_what_has_no_score_is_refused(corner, tmp_path):
+    with pytest.raises(DomainError, match=r"does not know 'hihg'.*did you mean 'high'"):
+        explained(corner, [np.zeros((16, 16), np.uint8)], target="hihg")
+    before = Preprocessing(kind="none")
+    with pytest.raises(DomainError, match="too many to score"):
+        parts_of(np.zeros(5000), dataclasses.replace(corner.signature, preprocessing=before))
+
+
+def test_every_cell_is_hidden_and_a_cell_at_the_edge_may_be_smaller():
+    cells = Cells(sample=np.random.default_rng(0).random((3, 37, 20)), mean=(0.0,), std=(1.0,), baseline="blurred")
+    assert cells.size == 3
+    assert cells.grid == (13, 7)
+    assert cells.windows().any(0).all()
+    assert np.array_equal(cells.without(np.ones((1, 91), bool))[0], cells.hidden)
+    assert cells.of_inputs(np.ones((3, 37, 20))).sum() == 3 * 37 * 20
+    assert overlay(cells.picture, np.ones((13, 7))).shape[2] == 3
+
+
+def test_columns_that_know_a_gap_are_hidden_by_it():
+    row = Columns(row=np.array([1.0, 2.0]), columns=(Column(name="a", missing="marked"), Column(name="b")))
+    assert np.isnan(row.hidden).tolist() == [True, False]
+
+
+def test_log_odds_do_not_level_off():
+    sure = np.array([[500.0, 0.0, 1.0]])
+    assert log_odds(sure, 0, "classes")[0] == pytest.approx(500 - np.log(1 + np.e))
+    assert log_odds(sure, 0, "values").tolist() == log_odds(sure, 0, "labels").tolist() == [500.0]
