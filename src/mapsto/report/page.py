@@ -44,6 +44,8 @@ _TIMES = {"s", "ms", "µs", "us", "ns"}
 _NOTHING = "–"
 _PNG = "data:image/png;base64,"
 _MOST_CLASSES = 120
+_MOST_ROWS = 400
+"""Rows of a table that are shown."""
 _MOST_IN_BRANCHES = 8
 """Steps in the branches of forks that are each drawn; of more, a branch is one box."""
 _OF_CLASSES = ("class", "label \\ predicted")
@@ -807,7 +809,7 @@ def _evidence(step: Doc, titles: Mapping[str, str], alike: set[_Form]) -> Sectio
             svg = charts.matrix(*shades[2:], row_name=shades[0], column_name=shades[1])
             section.figures.append(Figure(svg, caption))
         elif table.get("rows"):
-            section.tables.append((_words(name), _view(table)))
+            section.tables.append(_of_many(_words(name), table))
     for name, series in (report.get("series") or {}).items():
         xs = [_nan(x) for x in series["x"]]
         curves = {key: (xs, [_nan(y) for y in ys]) for key, ys in series["ys"].items()}
@@ -821,6 +823,15 @@ def _evidence(step: Doc, titles: Mapping[str, str], alike: set[_Form]) -> Sectio
         if str(uri).startswith(_PNG) and re.fullmatch(r"[A-Za-z0-9+/=]*", str(uri).removeprefix(_PNG))
     ]
     return section
+
+
+def _of_many(caption: str, table: Doc) -> tuple[str, View]:
+    """A table with its caption; of a very long one the beginning, since a page with thousands of rows takes seconds to open."""
+    count = len(table["rows"])
+    if count <= _MOST_ROWS:
+        return caption, _view(table)
+    said = f"{caption} (the first {_MOST_ROWS} of {count:,} rows; all are in report.json)"
+    return said, _view({**table, "rows": table["rows"][:_MOST_ROWS]})
 
 
 def _picture(name: str, uri: str) -> Picture:

@@ -47,3 +47,17 @@ def test_a_low_channel_that_stays_names_the_limit() -> None:
     assert [verdict.layer for verdict in held] == ["features.0"]
     assert held[0].stays
     assert held[0].level <= held[0].threshold
+
+
+def test_the_step_keeps_why_each_channel_went() -> None:
+    """Beside its result: the criterion, the threshold, and of each channel that went score, level and rank."""
+    ctx = context()
+    verdicts = Magnitude(macs=0.5, ranking="per_layer").verdicts(vgg(), context())
+    Magnitude(macs=0.5, ranking="per_layer").apply(vgg(), ctx)
+    whole, each = ctx.attached["pruning"], ctx.attached["pruned_channels"]
+    gone = [verdict for verdict in verdicts if not verdict.stays]
+    assert whole.rows[0][:2] == ("prune.magnitude", "per_layer")
+    assert whole.rows[0][-2:] == (len(gone), len(verdicts))
+    assert [row[:2] for row in each.rows] == [(verdict.layer, verdict.channel) for verdict in gone]
+    assert sorted(row[6] for row in each.rows) == list(range(1, len(gone) + 1)), "the lowest went"
+    assert all(row[4] <= row[5] for row in each.rows)

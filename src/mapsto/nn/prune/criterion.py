@@ -6,6 +6,7 @@ take any of them as a field, as they take any training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from mapsto.context import Context
@@ -16,8 +17,8 @@ from mapsto.nn.prune.budget import Budgeted
 from mapsto.process import Process
 
 if TYPE_CHECKING:
-    from mapsto.nn.prune.channel_verdicts import Verdict
-    from mapsto.nn.prune.structured import Importance
+    from mapsto.nn.prune.channel_verdicts import Choice, Verdict
+    from mapsto.nn.prune.structured import Importance, Ranked
 
 __all__ = ["Criterion", "criterion_of", "training_of"]
 
@@ -39,15 +40,25 @@ class Criterion(Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.prune.budget_check import told_reached
-        from mapsto.nn.prune.structured import pruned
+        from mapsto.nn.prune.pruned_channels import tables_of
 
-        settings = self.settings
-        small = pruned(value, settings, self.importance(value, ctx), where=self.name, log=ctx.log)
-        told_reached(value, small, settings.budget, ctx, runtime=settings.runtime)
+        found, taken = self._chosen(value, ctx, log=ctx.log)
+        verdicts = taken.verdicts(found.groups, found.scores)
+        ctx.log(f"{sum(each.stays for each in verdicts)} of {len(verdicts)} channels stay in {len(taken.kept)} groups")
+        for name, table in tables_of(taken, verdicts, criterion=self.name).items():
+            ctx.attach(name, table)
+        small = found.shrunk(taken.kept)
+        told_reached(value, small, self.settings.budget, ctx, runtime=self.settings.runtime)
         return small
 
     def verdicts(self, value: Network, ctx: Context) -> list[Verdict]:
         """For each channel of `value` that could go why it goes or stays, as `apply` decides with a context of the same seed."""
+        found, taken = self._chosen(value, ctx)
+        return taken.verdicts(found.groups, found.scores)
+
+    def _chosen(
+        self, value: Network, ctx: Context, *, log: Callable[[str], None] = lambda _: None
+    ) -> tuple[Ranked, Choice]:
         from mapsto.nn.prune.structured import choice, ranked
 
         settings = self.settings
@@ -57,8 +68,9 @@ class Criterion(Mapping[Network, Network]):
             embedding=settings.prune_embedding,
             padded=settings.padded,
             where=self.name,
+            log=log,
         )
-        return choice(found, settings, where=self.name).verdicts(found.groups, found.scores)
+        return found, choice(found, settings, where=self.name)
 
 
 def criterion_of(field: Any, *, where: str, resumable: bool = False) -> Criterion:
