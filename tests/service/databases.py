@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -26,18 +27,27 @@ def as_server() -> list[str]:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Generator[str]:
-    """The URL of an empty database. Skips the test, with the reason, where there is no server to start."""
+def postgresql() -> Generator[tuple[str, Path]]:
+    """The URL of an empty database, and the server's folder. Skips the test, with the reason, where there is no server to start.
+
+    The folder is none of pytest's, which closes its own to other users whenever another run of tests begins.
+    """
     pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
     places = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     found = shutil.which("initdb", path=os.pathsep.join([*map(str, places), os.environ.get("PATH", "")]))
     if found is None:
         pytest.skip("PostgreSQL's initdb is not installed")
     programs, user, before = Path(found).parent, "postgres", as_server()
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
     if before:
-        for each in (folder, *folder.parents[:3]):
-            each.chmod(each.stat().st_mode | 0o755)
         shutil.chown(folder, user, user)
+    try:
+        yield from _served(folder, programs, user, before)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _served(folder: Path, programs: Path, user: str, before: list[str]) -> Generator[tuple[str, Path]]:
     data = folder / "data"
     subprocess.run(
         [*before, str(programs / "initdb"), "-D", str(data), "-U", user, "--auth=trust", "--no-sync"],
@@ -56,7 +66,7 @@ def postgresql(folder: Path) -> Generator[str]:
             if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
                 break
             time.sleep(0.1)
-        yield f"postgresql://{user}@127.0.0.1:{port}/postgres"
+        yield f"postgresql://{user}@127.0.0.1:{port}/postgres", folder
     finally:
         server.terminate()
         server.wait(timeout=30)

@@ -201,7 +201,7 @@ def test_kept_answers_of_a_tenant_are_overwritten(model: ServedModel, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["_answers", "_overwrite", "purge"])
+@pytest.mark.parametrize("where", ["count_answers", "overwrite_of_ended_service", "purge"])
 def test_killed_in_the_middle_the_same_command_goes_on(
     model: ServedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -217,7 +217,7 @@ from mapsto.service.state import State
 seen = []
 def killed(*a, **k):
     seen.append(1)
-    if len(seen) > {1 if where == "_answers" else 0}:
+    if len(seen) > {1 if where == "count_answers" else 0}:
         os.kill(os.getpid(), signal.SIGKILL)
     return 1
 target = State if {where!r} == "purge" else erasure

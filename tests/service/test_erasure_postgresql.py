@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
@@ -23,9 +22,8 @@ def rows(tenant: str, count: int) -> list[FeedbackRow]:
 
 
 @pytest.mark.slow
-def test_labels_go_from_postgresql_too(tmp_path: Path) -> None:
-    (tmp_path / "database").mkdir()
-    with postgresql(tmp_path / "database") as url:
+def test_labels_go_from_postgresql_too() -> None:
+    with postgresql() as (url, _):
         state = State(url)
         state.append(rows("ann", 5))
         state.append(rows("bob", 3))

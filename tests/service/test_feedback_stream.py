@@ -158,7 +158,7 @@ def test_the_command_line_learns_from_it_and_answers(
 
 @pytest.mark.slow
 def test_a_server_s_log_is_read_as_a_file_s(model: ServedModel, tmp_path: Path) -> None:
-    with postgresql(tmp_path) as url:
+    with postgresql() as (url, _):
         state = State(url)
         state.append(rows(model, 50))
         stream = streams.feedback(state=url, model="signs")

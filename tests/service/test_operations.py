@@ -365,8 +365,7 @@ def test_postgresql_is_dumped_and_restored(tmp_path: Path) -> None:
     if shutil.which("pg_dump") is None:
         pytest.skip("pg_dump is not installed")
     linear_package(tmp_path / "signs", WRONG, CLASSES)
-    (tmp_path / "database").mkdir()
-    with postgresql(tmp_path / "database") as url, ExitStack() as ended:
+    with postgresql() as (url, _), ExitStack() as ended:
         other = url.rpartition("/")[0] + "/restored"
 
         def serve(place: str, folder: Path) -> Any:

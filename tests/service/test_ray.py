@@ -83,10 +83,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     pytest.importorskip("ray", reason="the extra `scale` is not installed")
     folder = tmp_path_factory.mktemp("ray")
     run = run_of(folder, **SCALE)
-    (folder / "database").mkdir()
     with (
         network_namespace(),
-        postgresql(folder / "database") as url,
+        postgresql() as (url, _),
         serving(run, "--admin", "--ray", "local", folder=folder, state=url, seconds=600) as served,
     ):
         served.said.append(url)

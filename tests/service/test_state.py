@@ -19,8 +19,8 @@ from tests.service.databases import postgresql
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+def database() -> Iterator[str]:
+    with postgresql() as (url, _):
         yield url
 
 

@@ -94,11 +94,9 @@ def _start(folder: Path, url: str) -> None:
 def test_postgresql_that_stops_in_mid_run_costs_the_index_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "database"
-    folder.mkdir()
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(RECIPE, encoding="utf-8")
-    with postgresql(folder) as url:
+    with postgresql() as (url, folder):
         monkeypatch.setenv("MAPSTO_DATABASE", url)
         words = ("run", "small.yaml", "--store", "store", "--threads", 1)
         assert "does not know" not in mapsto(*words, "--out", "first", code=0).err
