@@ -37,13 +37,15 @@ from mapsto.service.state import (
 )
 from mapsto_runtime.shown import short
 
-__all__ = ["AS", "Erasure", "Forgotten", "finish"]
+__all__ = ["AS", "As", "Erasure", "Forgotten", "finish"]
 
 As = Literal["tenant", "key", "event", "label"]
 AS: tuple[As, ...] = ("tenant", "key", "event", "label")
 """What a subject may be. A label is a class that others share, so that it is meant only where that is said."""
 _TOLD_SECONDS = 5.0
 """Within which workers on other machines take over what a database says."""
+_SOMEBODY = "somebody who was forgotten"
+"""In notes, in the place of who it was."""
 _LONGEST = 1000
 """Characters of a subject: a label has at most as many."""
 _PSEUDONYM = re.compile(r"<([A-Z][A-Z0-9_]*):([b-t]{24})>")
@@ -265,6 +267,7 @@ class Erasure:
             connection.execute(
                 sa.update(_active).where(named).values(why=sa.func.replace(_active.c.why, f" by {subject}", ""))
             )
+            self._take_out_of_notes(connection, subject)
         learnt = [(model, version) for model, _, version in (each.partition("/") for each in found.learnt)]
         models = {model for model, _ in learnt} | {row.model for row in rows}
         for model in sorted(models):
@@ -296,6 +299,22 @@ class Erasure:
         )
         self._state.count_deletions(connection, {f"forgotten_{name}": count for name, count in what.items()})
         self._state.erased(connection)
+
+    def _take_out_of_notes(self, connection: sa.Connection, subject: str) -> None:
+        """Whose labels spoke for a version stands in its note, as the tenant and the key (`learner.Evidence`)."""
+        name = re.escape(subject)
+        parts = [
+            part
+            for kind, part in (("tenant", f"{name}/[!-~]+"), ("key", f"[!-~]+/{name}(?![!-~])"))
+            if kind in self._as
+        ]
+        whose = re.compile(f"(?<= of )(?:{'|'.join(parts)})")
+        for table, column in ((_versions, "note"), (_learners, "note"), (_active, "why")):
+            text, ids = table.c[column], list(table.primary_key.columns)
+            for row in connection.execute(sa.select(text, *ids).where(text.contains(subject, autoescape=True))).all():
+                where = [id_ == value for id_, value in zip(ids, row[1:], strict=True)]
+                cleared = {column: whose.sub(_SOMEBODY, str(row[0]))}
+                connection.execute(sa.update(table).where(*where).values(cleared))
 
     def _begin_anew_of(self, connection: sa.Connection, found: Forgotten) -> None:
         """As the first erasure would have, had it been told to: of the models that it marked."""
