@@ -157,6 +157,18 @@ def test_few_labels_runs_with_small_settings() -> None:
     assert min(float(each) for name, each in found.items() if name != "fine-tuned") > 20, "ten classes"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_few_parameters_are_trained_with_small_settings() -> None:
+    tree = run_benchmark("peft", quick=True)
+    found = {row["method"]: row for row in tree["rows"] if row["labels a class"] == 5}
+    assert len(found) == 9
+    trained = {name: row["numbers trained"] for name, row in found.items()}
+    assert min(trained, key=trained.__getitem__) == "linear head, all else frozen"
+    assert max(trained, key=trained.__getitem__) == "full fine-tuning"
+    assert [name for name, row in found.items() if row["numbers that stay"]] == ["bottleneck adapters", "prompts"]
+
+
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmarks of the service are loaded anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,10 @@ from mapsto.errors import DomainError, MissingExtra
 from mapsto.kinds import Network
 from mapsto.nn.adapt.adapter_places import blocks
 from mapsto.nn.edits._adapted_layer import adapter_parameters
+from mapsto.nn.edits.dora import Dora
 from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
+from mapsto.nn.edits.ia3 import Ia3
+from mapsto.nn.edits.lora import Lora
 from mapsto.nn.network.call_sites import trace
 from mapsto.nn.network.examples import example_inputs
 from mapsto.store import Store
@@ -224,3 +228,39 @@ def test_exported(kind: str, method: str) -> None:
     parity = package.manifest()["parity"]
     assert parity["max_abs_difference"] < 1e-4
     assert parity["output_std"] > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3"])
+def test_the_same_as_peft_computes(method: str) -> None:
+    """The same numbers in peft's layers give the same output."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    for layer, x in (
+        (nn.Linear(6, 4), torch.randn(3, 6)),
+        (nn.Conv2d(3, 4, 3, padding=1), torch.randn(2, 3, 5, 5)),
+    ):
+        net = nn.Sequential(copy.deepcopy(layer))
+        edit = (
+            Ia3(outputs=("0",))
+            if method == "ia3"
+            else (Lora if method == "lora" else Dora)(targets=("0",), rank=2, alpha=3.0)
+        )
+        edit.apply(net)
+        names = adapter_parameters(net)
+        with torch.no_grad():
+            for name in names:
+                net.get_parameter(name).add_(0.3 * torch.randn_like(net.get_parameter(name)))
+        config = (
+            peft.IA3Config(target_modules=["0"], feedforward_modules=[])
+            if method == "ia3"
+            else peft.LoraConfig(r=2, lora_alpha=3, target_modules=["0"], use_dora=method == "dora")
+        )
+        other = peft.get_peft_model(nn.Sequential(copy.deepcopy(layer)), config).eval()
+        theirs = dict(other.named_parameters())
+        with torch.no_grad():
+            for name in names:
+                part = {"lora_a": "lora_A", "lora_b": "lora_B", "dora_magnitude": "magnitude", "ia3_scale": "ia3_l"}
+                target = next(each for key, each in theirs.items() if part[name.removeprefix("0.")] in key)
+                target.copy_(net.get_parameter(name).reshape(target.shape))
+            torch.testing.assert_close(net(x), other(x))
