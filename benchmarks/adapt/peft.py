@@ -5,9 +5,10 @@ mapsto bench peft --only MiniLM --seeds 0
 
 EfficientNet-Lite0 (ImageNet weights, extra `vision`) on CIFAR-10 at 64 pixels, and MiniLM (extra `text`) on 20 intents of Banking77. Each
 way adds what it trains (`adapt.lora` …), `adapt.finetune` trains that and the head for the same number of epochs from the same probe, and
-`adapt.merge` folds it away before the test images or texts are answered. The learning rate of a way is the one of three that is best on
-held-out samples of the training part, for its 5 labels, draw 0; the test part chooses nothing. What a trial came to is kept in
-``benchmarks/results/trials``, and the same command goes on there, until the trials have taken 75 CPU minutes; what was not run says so.
+`adapt.merge` folds it away before the test images or texts are answered. The learning rate of a way is the one that is best on
+held-out samples of the training part, with 5 labels, draw 0, of up to five, until there is a worse one on either side; the test part
+chooses nothing. What a trial came to is kept in ``benchmarks/results/trials``, and the same command goes on there, until the trials have
+taken 75 CPU minutes; what was not run says so.
 """
 
 from __future__ import annotations
@@ -62,8 +63,11 @@ ADDED: dict[str, Callable[[], Any]] = {
     "prompts": adapt.prompts,
 }
 WAYS = (HEAD, ALL, *ADDED)
-RATES = {ALL: (1e-4, 3e-4, 1e-3)}
-OTHERS = (1e-3, 3e-3, 1e-2)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+FIRST = {ALL: (1e-4, 3e-4)}
+OTHERS = (1e-3, 3e-3)
+"""The two rates that are tried first; while the best so far has none beside it that is worse, the next one is."""
+MOST_RATES = 5
 Trials = dict[str, dict[str, Any]]
 
 
@@ -87,10 +91,11 @@ def main(quick: bool = False, only: str = "", seeds: Sequence[int] = ()) -> dict
     with _subjects(quick, only) as subjects:
         for name, way, labels, draw in _order(subjects, seeds or (DRAWS[:1] if quick else DRAWS), quick):
             subject = subjects[name]
-            for rate in _rates(way, quick) if (labels, draw) == (LABELS[0], DRAWS[0]) and way != HEAD else ():
-                _keep(
-                    kept, f"{name}, {way}, rate {rate:g}", file, quick, partial(_chosen_by, subject, way, rate, quick)
-                )
+            while way != HEAD and (rate := _untried(kept, name, way, quick)) is not None:
+                key = f"{name}, {way}, rate {rate:g}"
+                _keep(kept, key, file, quick, partial(_chosen_by, subject, way, rate, quick))
+                if key not in kept:
+                    break
             rate = _rate(kept, name, way)
             if way == HEAD or rate is not None:
                 trial = partial(_trial, subject, way, labels, draw, rate, quick)
@@ -187,13 +192,22 @@ def _texts(folder: Path) -> Subject:
 # --------------------------------------------------------------------------------------------------------------- trials
 
 
-def _rates(way: str, quick: bool) -> tuple[float, ...]:
-    return RATES.get(way, OTHERS)[1 : 2 if quick else None] if quick else RATES.get(way, OTHERS)
+def _untried(kept: Trials, name: str, way: str, quick: bool) -> float | None:
+    """The rate to try next; None where the best one has a worse one on either side."""
+    first = FIRST.get(way, OTHERS)[: 1 if quick else 2]
+    tried = [rate for rate in RATES if f"{name}, {way}, rate {rate:g}" in kept]
+    missing = [rate for rate in first if rate not in tried]
+    best = _rate(kept, name, way)
+    if missing or best is None or quick or len(tried) >= MOST_RATES:
+        return missing[0] if missing else None
+    place = RATES.index(best)
+    beside = [each for each in (place - 1, place + 1) if 0 <= each < len(RATES) and RATES[each] not in tried]
+    return RATES[beside[0]] if beside else None
 
 
 def _rate(kept: Trials, name: str, way: str) -> float | None:
     """The rate that is best on held-out samples, by accuracy and then by loss; None where none was tried."""
-    tried = {rate: kept[key] for rate in RATES.get(way, OTHERS) if (key := f"{name}, {way}, rate {rate:g}") in kept}
+    tried = {rate: each for rate in RATES if (each := kept.get(f"{name}, {way}, rate {rate:g}"))}
     tried = {rate: each for rate, each in tried.items() if "not run" not in each}
     return max(tried, key=lambda rate: (tried[rate]["accuracy"], -tried[rate]["loss"])) if tried else None
 
@@ -282,7 +296,7 @@ def _tree(kept: Trials, quick: bool) -> dict[str, Any]:
             "epochs": EPOCHS,
             "batch": BATCH,
             "optimizer": "Adam, cosine, from a probe; batch norms keep their statistics",
-            "rates tried": {way: RATES.get(way, OTHERS) for way in WAYS[1:]},
+            "rates to choose from": RATES,
             "CPU s in all": sum(each["CPU s in all"] for each in kept.values()),
             "quick": quick,
         },

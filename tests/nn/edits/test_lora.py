@@ -194,3 +194,16 @@ def test_engines_agree_over_adapters() -> None:
     assert not any(name.startswith("network.features") and "lora" not in name for name in found[0])
     for name, value_ in found[0].items():
         torch.testing.assert_close(value_, found[1][name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["dora", "ssf"])
+def test_maml_over_other_adapters(method: str) -> None:
+    data = datasets.digits(size=16)
+    tasks = datasets.episodes(data=data, ways=3, shots=1, queries=2)
+    before = getattr(adapt, method)()(conv4(), seed=0)
+    mapping = meta.maml(tasks=tasks, steps=1, inner_steps=1, adapts="adapters", freeze=True, learning_rate=0.01)
+    after = context().apply(mapping, before)
+    kept = [name for name in before.tensors if "features" in name and "running" not in name and "batches" not in name]
+    changed = {name.rpartition(".")[2] for name in kept if not torch.equal(after.tensors[name], before.tensors[name])}
+    assert changed <= ({"lora_a", "lora_b", "dora_magnitude"} if method == "dora" else {"ssf_scale", "ssf_shift"})
+    assert changed

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy, linear, mse_loss
 
 from mapsto.errors import DomainError, SpecError, nearest
 from mapsto.kinds import Json
+from mapsto.nn.edits._adapted_layer import adapter_parameters
 from mapsto.nn.meta import batch_norm as norms
 from mapsto.nn.meta import updates
 from mapsto.nn.meta.class_means import centroids, layer
@@ -60,7 +61,7 @@ class Inner:
     head_rate: float | None = None
     """α of the head; None for `rate`."""
     adapts: Literal["all", "head", "body", "adapters"] = "all"
-    """Which parameters move: all, the classifier's, all others, or those of adapters (LoRA)."""
+    """Which parameters move: all, the classifier's, all others, or those of adapters (LoRA and its like)."""
     head: Literal["learned", "zero", "prototype"] = "learned"
     """``learned``: the network's own classifier, of a fixed number of ways; ``zero``: one that begins at 0, for any number;
     ``prototype``: one that begins as the class means, for any number (Triantafillou et al., "Meta-Dataset", 2020)."""
@@ -333,7 +334,8 @@ def moving_names(module: nn.Module, inner: Inner, point: Point) -> list[str]:
     if inner.adapts == "all":
         return list(point)
     if inner.adapts == "adapters":
-        adapters = [name for name in point if name.rpartition(".")[2].startswith("lora_")]
+        added = set(adapter_parameters(module)) - heads
+        adapters = [name for name in point if name in added]
         if not adapters:
             raise DomainError("the network has no adapters", hint="put an `adapt.lora` step before")
         return [*adapters, *(name for name in point if name in heads)]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Edit, Network, Package
-from mapsto.nn.edits._adapted_layer import adapted_layers, is_adaptable
+from mapsto.nn.edits._adapted_layer import adapted_layers, adapter_parameters, is_adaptable
 from mapsto.nn.edits.head import Head
 from mapsto.nn.edits.lora import Lora
 from mapsto.nn.edits.merge_lora import MergeLora
@@ -98,7 +98,8 @@ class GrowingNetwork:
         self._own = _own_rows(base, self.module)
         """Class → the weights and the bias that the network's own head has for it."""
         parameters = {name: each for name, each in self.module.named_parameters() if not self._is_of_head(name)}
-        self._body = {name: each for name, each in parameters.items() if self._learns(name)}
+        few = set(adapter_parameters(self.module)) if training.part == "lora" else set[str]()
+        self._body = {name: each for name, each in parameters.items() if training.part == "all" or name in few}
         for each in self.module.parameters():
             each.requires_grad_(False)
         for each in self._body.values():
@@ -352,13 +353,9 @@ class GrowingNetwork:
     def _is_of_head(self, name: str) -> bool:
         return self._path is not None and name.startswith(f"{self._path}.")
 
-    def _learns(self, name: str) -> bool:
-        part = self.training.part
-        return part == "all" or (part == "lora" and name.endswith((".lora_a", ".lora_b")))
-
     def _adapters(self, where: str) -> tuple[Edit, ...]:
-        """Adapters at every layer that has none and can have some; none are added to a network that comes with its own."""
-        if any(adapted_layers(self.module)):
+        """Adapters at every layer that can have some; none are added to a network that comes with its own, of whatever kind."""
+        if adapter_parameters(self.module):
             return ()
         targets = tuple(path for path, each in self.module.named_modules() if is_adaptable(each) and path != self._path)
         if not targets:
