@@ -125,7 +125,13 @@ def test_finetune_trains_them_and_the_head_alone(method: str) -> None:
     assert set(names) - still <= changed <= {*names, "classifier.weight", "classifier.bias"}
 
 
-@pytest.mark.parametrize("method", [*MERGED, "adapters"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(each, marks=() if each in ("dora", "ssf", "adapters") else pytest.mark.slow)
+        for each in (*MERGED, "adapters")
+    ],
+)
 def test_pruned_and_quantized_once_they_are_merged(method: str) -> None:
     data = datasets.subset(data=datasets.digits(size=16), per_class=2)
     network = moved(adapted(method, networks.conv4(data=data, width=6, blocks=2, classes=10)(seed=0)))
