@@ -47,8 +47,36 @@ def test_calibration(pets: tuple[Network, Dataset]) -> None:
     assert [row[2] for row in report.tables["bins"].rows] == [4, 1]
     assert report.series["reliability"].ys["right"] == (75, 100)
     assert "temperature" not in report.metrics, "five samples are too few"
+    assert report.metrics["aurc"].value == pytest.approx(100 * (0 + 1 / 8 + 1 / 6 + 3 / 16 + 1 / 5) / 5), (
+        "four are equally sure"
+    )
+    assert report.metrics["coverage"].value == 20
+    assert evaluate.calibration(data=data, risk=0.2)(network).metrics["coverage"].value == 100
     with pytest.raises(DomainError, match="adapt it first"):
         evaluate.calibration(data=datasets.digits(size=8))(network)
+
+
+def test_the_temperature_of_held_out_samples_is_used_on_the_others(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    scores = draw.normal(0, 2, (600, 3))
+    labels = (softmax(scores).cumsum(1) < draw.random((600, 1))).sum(1)
+    names = [["a", "b", "c"][label] for label in labels]
+    bold = (3 * scores).tolist()
+    judged, held_out = (
+        stored(tmp_path / f"{part.start}.npz", bold[part], names[part]) for part in (slice(0, 300), slice(300, 600))
+    )
+    network = networks.mlp(data=judged, widths=())()
+    module = network.module()
+    for name, parameter in module.named_parameters():
+        parameter.data = torch.eye(3) if name.endswith("weight") else torch.zeros(3)
+    network = network.with_module(module)
+    found = evaluate.calibration(data=judged, held_out=held_out)(network).metrics
+    expected = fit_temperature(np.float32(bold[300:]).astype(float), labels[300:])
+    assert found["temperature"].value == pytest.approx(expected, rel=1e-4)
+    assert found["temperature"].n == 300
+    by_hand = calibration(softmax(np.float32(bold[:300]), expected), labels[:300]).metrics["nll"].value
+    assert found["nll_after"].value == pytest.approx(by_hand, rel=1e-4)
+    assert found["nll_after"].value < found["nll"].value
 
 
 def test_probabilities_that_are_right_are_within_what_chance_shows_and_doubled_scores_are_not() -> None:

@@ -84,12 +84,14 @@ def _of_network(network: Network) -> dict[str, Metric]:
 
 def _stored_bytes(module: nn.Module) -> int:
     from mapsto.nn.edits import dynamic_quantizers, grouped_weights
-    from mapsto.nn.edits.quantizers import quantized_weights
+    from mapsto.nn.edits.quantizers import is_quantized, quantized_weights
 
-    total = _tensor_bytes(module) - int(grouped_weights.saved_bytes(module)) - dynamic_quantizers.saved_bytes(module)
-    for _, quantizer, weight in quantized_weights(module):
-        if quantizer.bits <= 8:  # a bias's scale follows from two others
-            total += 4 * len(quantizer.scale) - int(weight.numel() * (weight.element_size() - quantizer.bits / 8))
+    total = _tensor_bytes(module)
+    for part in (part for part in module.modules() if is_quantized(part)):  # several in an ensemble
+        total -= int(grouped_weights.saved_bytes(part)) + dynamic_quantizers.saved_bytes(part)
+        for _, quantizer, weight in quantized_weights(part):
+            if quantizer.bits <= 8:  # a bias's scale follows from two others
+                total += 4 * len(quantizer.scale) - int(weight.numel() * (weight.element_size() - quantizer.bits / 8))
     return total
 
 

@@ -157,10 +157,14 @@ def quantized_weights(module: nn.Module) -> Iterator[tuple[int, Quantizer, Tenso
 
 
 def bake_weights(module: nn.Module) -> None:
-    """Round the stored weights of a quantized module to what their quantizers make of them; its output stays the same."""
-    simulation: type[Simulation] | None = getattr(module, "mapsto_simulation", None)
-    if simulation is not None:
-        simulation.bake(module)
+    """Round the stored weights of a quantized module to what their quantizers make of them; its output stays the same.
+
+    So it is done in quantized modules within it, as in an ensemble.
+    """
+    for part in module.modules():
+        simulation: type[Simulation] | None = getattr(part, "mapsto_simulation", None)
+        if simulation is not None:
+            simulation.bake(part)
 
 
 def learn_steps(module: nn.Module, follows: Mapping[int, int]) -> None:
