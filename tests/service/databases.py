@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -68,6 +69,6 @@ def _served(folder: Path, programs: Path, user: str, before: list[str]) -> Gener
             time.sleep(0.1)
         yield f"postgresql://{user}@127.0.0.1:{port}/postgres", folder
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # without waiting for whoever is connected
         server.wait(timeout=30)
         log.close()

@@ -11,13 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Served", "serving"]
+__all__ = ["Served", "serving", "until"]
 
 
 @dataclass
@@ -97,3 +97,12 @@ def serving(
             process.terminate()
             process.wait(timeout=60)
         log.close()
+
+
+def until(holds: Callable[[], Any], *, seconds: float = 60) -> Any:
+    """What holds, once it does. Fails where it never does."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert found
+    return found

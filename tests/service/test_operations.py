@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,12 @@ from mapsto.service.state import State
 from tests.cli.packages import linear_package
 from tests.command import mapsto
 from tests.service.databases import as_server, postgresql
-from tests.service.served import Served, serving
+from tests.service.served import Served, serving, until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 CLASSES = ("low", "high")
 WRONG = [[1.0, 0, 0], [-1, 0, 0]]
 """It answers 'low' where the first number is above 0; labels say the opposite."""
-
-
-def until(holds: Callable[[], Any], *, seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert found
-    return found
 
 
 def asked(served: Served, row: list[float]) -> tuple[str, str, str]:

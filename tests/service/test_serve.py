@@ -18,7 +18,7 @@ import pytest
 
 from mapsto.service.state import State
 from tests.cli.packages import linear_package
-from tests.service.served import Served, serving
+from tests.service.served import Served, serving, until
 
 CLASSES = ("low", "high")
 WRONG = [[1.0, 0, 0], [-1, 0, 0]]
@@ -261,7 +261,14 @@ def test_what_was_acknowledged_outlives_kills_of_every_process(tmp_path: Path) -
         ended.set()
         for thread in threads:
             thread.join()
-        assert served.call("/v2/health/ready")[0] == 200
+
+        def is_ready() -> bool:
+            try:
+                return served.call("/v2/health/ready")[0] == 200
+            except OSError:  # both workers are begun anew, one after the other the slower the more often they end
+                return False
+
+        until(is_ready)
         assert served.end() == 0
     held = State(state)
     stored: list[str] = []

@@ -45,7 +45,8 @@ def versions(
             name = _model(names, model)
             before = held.active(name) or _BASE
             version = held.active_before(name) or _BASE if rollback else str(promote)
-            if version == before:
+            answering = [row["version"] for row in _rows(held, name) if row["answers"]]
+            if version == before and version in answering:  # one of a package that is not served is still the active one
                 print_note(f"version {version} of '{name}' answers already")
             else:
                 _let_answer(held, name, version, before)
