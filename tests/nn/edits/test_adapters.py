@@ -88,7 +88,7 @@ def test_nothing_changes_until_they_move_and_they_are_stored_and_merged(kind: st
     plain = NETWORKS[kind]()
     x = sample(plain)
     if method == "prompts" and kind not in ("vit", "text"):
-        with pytest.raises(DomainError, match="has no tokens"):
+        with pytest.raises(DomainError, match="takes tokens"):
             adapted(method, plain)
         return
     fresh = adapted(method, plain)
@@ -187,6 +187,23 @@ def test_ia3_scales_keys_values_and_hidden_features_of_transformers() -> None:
         "attention.self.value.ia3_scale",
         "output.dense.ia3_scale",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("distilbert", {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"}),
+        ("mpnet", {}),
+    ],
+)
+def test_other_encoders_take_prompts_and_scales(kind: str, names: dict[str, str]) -> None:
+    pytest.importorskip("transformers")
+    fields = {**BERT, **{name: BERT[other] for name, other in names.items()}, "pad_token_id": 0}
+    network = networks.hf_text(configuration={"model_type": kind, **fields}, length=6, classes=3)(seed=0)
+    assert len(adapter_parameters(adapted("ia3", network).module())) == 6
+    prompts = adapted("prompts", network)
+    assert output(prompts, sample(network)).shape == (3, 3)
+    assert len(adapter_parameters(prompts.module())) == 1
 
 
 def test_dora_changes_direction_and_magnitude() -> None:

@@ -80,5 +80,6 @@ class Ia3(Mapping[Network, Network]):
 
 
 def _is_second(path: str) -> bool:
-    """Whether a layer is the second of a perceptron; BERT's ``attention.output.dense`` is not."""
-    return path.endswith(tuple(f".{name}" for name in _SECOND)) and "attention." not in path
+    """Whether a layer is the second of a perceptron; ``attention.output.dense`` and ``attn.Wo`` are not."""
+    attends = any("attention" in part or "attn" in part for part in path.split("."))
+    return path.endswith(tuple(f".{name}" for name in _SECOND)) and not attends

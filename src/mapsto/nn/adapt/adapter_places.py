@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
@@ -147,26 +148,33 @@ def token_blocks(network: Network, module: nn.Module, *, where: str) -> tuple[st
     example = example_batch(network)
     seen: dict[str, int] = {}
 
-    def note(path: str, given: tuple[Any, ...], output: Any) -> None:
-        tokens = given[0] if given else None
-        result = getattr(output, "last_hidden_state", output)
-        result = result[0] if isinstance(result, tuple) and result else result
-        if (
-            isinstance(tokens, Tensor)
-            and isinstance(result, Tensor)
-            and tokens.ndim == 3
-            and tokens.shape == result.shape
-        ):
-            seen.setdefault(path, tokens.shape[-1])
+    def watch(path: str, part: nn.Module) -> RemovableHandle:
+        def note(part: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            tokens = given[0] if given else named.get("hidden_states")
+            result = getattr(output, "last_hidden_state", output)
+            result = result[0] if isinstance(result, tuple) and result else result
+            if (
+                isinstance(tokens, Tensor)
+                and isinstance(result, Tensor)
+                and tokens.ndim == 3
+                and tokens.shape == result.shape
+            ):
+                seen.setdefault(path, tokens.shape[-1])
 
-    run_watched(module, {path: part for path, part in module.named_modules() if path}, [example], note)
+        return part.register_forward_hook(note, with_kwargs=True)
+
+    handles = [watch(path, part) for path, part in module.named_modules() if path]
+    with torch.no_grad():
+        module(example)
+    for handle in handles:
+        handle.remove()
     attended = [call.site.path for call in trace(module, example).calls if call.site.operation in _ATTENTION]
     found = [path for path in seen if all(place.startswith(f"{path}.") for place in attended)] if attended else []
     if not found:
         raise DomainError(
-            f"a {type(module).__name__} has no tokens that run through blocks of attention",
+            f"no part of a {type(module).__name__} takes tokens (N, L, D) through blocks of attention",
             where=where,
-            hint="prompts go with transformers; elsewhere use adapt.ssf, adapt.lora or adapt.adapters",
+            hint="prompts go with transformers that have such a part; elsewhere use adapt.ssf, adapt.lora or adapt.adapters",
         )
     path = min(found, key=len)
     return path, seen[path]
