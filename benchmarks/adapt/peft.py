@@ -329,7 +329,9 @@ def _goals(kept: Trials, rows: Sequence[Mapping[str, Any]], name: str, labels: i
         if (row["network"], row["labels a class"]) == (name, labels) and row.get("draws")
     }
     held = {way: kept[f"{name}, {way}, rate {rate:g}"] for way in ADDED if (rate := _rate(kept, name, way)) is not None}
-    best = max(held, key=lambda way: (held[way]["accuracy"], -held[way]["loss"])) if held else None
+    ways = {row["method"] for row in rows if row["network"] == name} - {HEAD, ALL}
+    whole = held.keys() == ways  # it is no choice while some were not tried
+    best = max(held, key=lambda way: (held[way]["accuracy"], -held[way]["loss"])) if whole else None
 
     def above(other: str) -> float | None:
         """On the draws that both have."""

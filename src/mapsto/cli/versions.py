@@ -46,7 +46,9 @@ def versions(
             before = held.active(name) or _BASE
             version = held.active_before(name) or _BASE if rollback else str(promote)
             answering = [row["version"] for row in _rows(held, name) if row["answers"]]
-            if version == before and version in answering:  # one of a package that is not served is still the active one
+            if (
+                version == before and version in answering
+            ):  # one of a package that is not served is still the active one
                 print_note(f"version {version} of '{name}' answers already")
             else:
                 _let_answer(held, name, version, before)
