@@ -92,22 +92,30 @@ from mapsto.mapping import Mapping as Mapping
 from mapsto.mapping import fork as fork
 from mapsto.mapping import observe as observe
 from mapsto.mapping import ref as ref
+from mapsto.mappings.adapt.adapters import Adapters as _adapt_adapters
 from mapsto.mappings.adapt.average import Average as _adapt_average
 from mapsto.mappings.adapt.best import Best as _adapt_best
+from mapsto.mappings.adapt.bitfit import Bitfit as _adapt_bitfit
 from mapsto.mappings.adapt.centroid import Centroid as _adapt_centroid
 from mapsto.mappings.adapt.contrastive import Contrastive as _adapt_contrastive
+from mapsto.mappings.adapt.dora import Dora as _adapt_dora
 from mapsto.mappings.adapt.finetune import Finetune as _adapt_finetune
+from mapsto.mappings.adapt.ia3 import Ia3 as _adapt_ia3
 from mapsto.mappings.adapt.learner import Learner as _adapt_learner
 from mapsto.mappings.adapt.linear import Linear as _adapt_linear
 from mapsto.mappings.adapt.lora import Lora as _adapt_lora
+from mapsto.mappings.adapt.merge import Merge as _adapt_merge
 from mapsto.mappings.adapt.merge_lora import MergeLora as _adapt_merge_lora
 from mapsto.mappings.adapt.nearest import Nearest as _adapt_nearest
 from mapsto.mappings.adapt.out_of_scope import OutOfScope as _adapt_out_of_scope
+from mapsto.mappings.adapt.prompts import Prompts as _adapt_prompts
 from mapsto.mappings.adapt.ridge import Ridge as _adapt_ridge
+from mapsto.mappings.adapt.ssf import Ssf as _adapt_ssf
 from mapsto.mappings.adapt.tagger import Tagger as _adapt_tagger
 from mapsto.mappings.choose.best import Best as _choose_best
 from mapsto.mappings.choose.better import Better as _choose_better
 from mapsto.mappings.choose.branch import Branch as _choose_branch
+from mapsto.mappings.choose.ensemble import Ensemble as _choose_ensemble
 from mapsto.mappings.distill.attention import Attention as _distill_attention
 from mapsto.mappings.distill.contrastive import Contrastive as _distill_contrastive
 from mapsto.mappings.distill.data_free import DataFree as _distill_data_free
@@ -129,12 +137,14 @@ from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
 from mapsto.mappings.evaluate.calibration import Calibration as _evaluate_calibration
 from mapsto.mappings.evaluate.clusters import Clusters as _evaluate_clusters
+from mapsto.mappings.evaluate.corruptions import Corruptions as _evaluate_corruptions
 from mapsto.mappings.evaluate.cross_validated import CrossValidated as _evaluate_cross_validated
 from mapsto.mappings.evaluate.difference import Difference as _evaluate_difference
 from mapsto.mappings.evaluate.episodes import Episodes as _evaluate_episodes
 from mapsto.mappings.evaluate.exported import Exported as _evaluate_exported
 from mapsto.mappings.evaluate.latency import Latency as _evaluate_latency
 from mapsto.mappings.evaluate.quantization import Quantization as _evaluate_quantization
+from mapsto.mappings.evaluate.robustness import Robustness as _evaluate_robustness
 from mapsto.mappings.evaluate.sensitivity import Sensitivity as _evaluate_sensitivity
 from mapsto.mappings.evaluate.size import Size as _evaluate_size
 from mapsto.mappings.evaluate.sparsity import Sparsity as _evaluate_sparsity
@@ -170,6 +180,7 @@ from mapsto.mappings.networks.checkpoint import Checkpoint as _networks_checkpoi
 from mapsto.mappings.networks.conv4 import Conv4 as _networks_conv4
 from mapsto.mappings.networks.densenet import Densenet as _networks_densenet
 from mapsto.mappings.networks.efficientnet_lite0 import EfficientnetLite0 as _networks_efficientnet_lite0
+from mapsto.mappings.networks.ensemble import Ensemble as _networks_ensemble
 from mapsto.mappings.networks.hf_text import HfText as _networks_hf_text
 from mapsto.mappings.networks.minilm import Minilm as _networks_minilm
 from mapsto.mappings.networks.mlp import Mlp as _networks_mlp
@@ -234,6 +245,7 @@ from mapsto.mappings.semi.propagation import Propagation as _semi_propagation
 from mapsto.mappings.semi.pseudo_label import PseudoLabel as _semi_pseudo_label
 from mapsto.mappings.semi.pt_map import PtMap as _semi_pt_map
 from mapsto.mappings.semi.structured import Structured as _semi_structured
+from mapsto.mappings.train.adversarial import Adversarial as _train_adversarial
 from mapsto.mappings.train.masked_language import MaskedLanguage as _train_masked_language
 from mapsto.mappings.train.simcse import Simcse as _train_simcse
 from mapsto.mappings.train.sparse import Sparse as _train_sparse
@@ -269,18 +281,25 @@ __all__ = [
 ]
 
 class adapt:
+    adapters = _adapt_adapters
     average = _adapt_average
     best = _adapt_best
+    bitfit = _adapt_bitfit
     centroid = _adapt_centroid
     contrastive = _adapt_contrastive
+    dora = _adapt_dora
     finetune = _adapt_finetune
+    ia3 = _adapt_ia3
     learner = _adapt_learner
     linear = _adapt_linear
     lora = _adapt_lora
+    merge = _adapt_merge
     merge_lora = _adapt_merge_lora
     nearest = _adapt_nearest
     out_of_scope = _adapt_out_of_scope
+    prompts = _adapt_prompts
     ridge = _adapt_ridge
+    ssf = _adapt_ssf
     tagger = _adapt_tagger
 
 class augment:
@@ -325,6 +344,7 @@ class choose:
     best = _choose_best
     better = _choose_better
     branch = _choose_branch
+    ensemble = _choose_ensemble
 
 class datasets:
     arrays = _datasets_arrays
@@ -373,12 +393,14 @@ class evaluate:
     accuracy = _evaluate_accuracy
     calibration = _evaluate_calibration
     clusters = _evaluate_clusters
+    corruptions = _evaluate_corruptions
     cross_validated = _evaluate_cross_validated
     difference = _evaluate_difference
     episodes = _evaluate_episodes
     exported = _evaluate_exported
     latency = _evaluate_latency
     quantization = _evaluate_quantization
+    robustness = _evaluate_robustness
     sensitivity = _evaluate_sensitivity
     size = _evaluate_size
     sparsity = _evaluate_sparsity
@@ -420,6 +442,7 @@ class networks:
     conv4 = _networks_conv4
     densenet = _networks_densenet
     efficientnet_lite0 = _networks_efficientnet_lite0
+    ensemble = _networks_ensemble
     hf_text = _networks_hf_text
     minilm = _networks_minilm
     mlp = _networks_mlp
@@ -515,6 +538,7 @@ class streams:
     tastes = _streams_tastes
 
 class train:
+    adversarial = _train_adversarial
     masked_language = _train_masked_language
     simcse = _train_simcse
     sparse = _train_sparse
