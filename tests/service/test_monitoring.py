@@ -171,11 +171,26 @@ def test_limits_come_from_the_recipe_of_the_run_and_what_is_typed_goes_first(tmp
     assert limits["MapstoKeyEnds"] == str(3.0 * 86_400)
 
 
+def test_a_service_with_tls_is_watched_by_its_certificates(tmp_path: Path) -> None:
+    for name in ("ca.pem", "own.pem", "own.key"):
+        (tmp_path / name).touch()
+    given = {"--ca": "ca.pem", "--client-cert": "own.pem", "--client-key": "own.key"}
+    options = [part for option, name in given.items() for part in (option, str(tmp_path / name))]
+    mapsto("monitor", "init", tmp_path / "watch", "--url", "https://127.0.0.1:8443", *options, code=0)
+    (job,) = yaml.safe_load((tmp_path / "watch" / "prometheus.yml").read_text())["scrape_configs"]
+    names = dict(zip(("ca_file", "cert_file", "key_file"), given.values(), strict=True))
+    assert job["tls_config"] == {name: str(tmp_path / place) for name, place in names.items()}
+    assert job["scheme"] == "https"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         (["--url", "localhost:8080"], "'localhost:8080' is no address of a service"),
         (["--webhook", "alarms"], "'alarms' is no address"),
+        (["--ca", "ca.pem"], "there is no TLS at 'http://127.0.0.1:8080'"),
+        (["--url", "https://a:1", "--ca", "no.pem"], "there is no file"),
+        (["--url", "https://a:1", "--client-cert", "no.pem"], "a certificate and its key go together"),
         (["--interval", "60", "--window", "120"], "120 s hold fewer than four looks of 60 s"),
     ],
 )

@@ -24,6 +24,11 @@ def monitor_init(
     state: StateOption = None,
     url: Annotated[str, typer.Option(help="The address of the service.")] = "http://127.0.0.1:8080",
     webhook: Annotated[str, typer.Option(help="The address that alarms are sent to, as JSON by POST.")] = "",
+    ca: Annotated[str, typer.Option(metavar="FILE", help="Of whom the service has its certificate, in PEM.")] = "",
+    client_cert: Annotated[
+        str, typer.Option(metavar="FILE", help="The certificate that the service asks of its clients, in PEM.")
+    ] = "",
+    client_key: Annotated[str, typer.Option(metavar="FILE", help="The private key of --client-cert.")] = "",
     alertmanager: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where Alertmanager will listen.")
     ] = "127.0.0.1:9093",
@@ -89,6 +94,9 @@ def monitor_init(
             url=url,
             alertmanager=alertmanager,
             webhook=webhook,
+            ca=ca,
+            client_cert=client_cert,
+            client_key=client_key,
             interval=interval,
             window=window,
             hold=hold,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,12 @@ class Monitor:
     """Its address, host:port."""
     webhook: str = ""
     """Where alerts are sent to; empty: they are only shown."""
+    ca: str = ""
+    """A file in PEM: of whom the service has its certificate; empty: of whom the system trusts."""
+    client_cert: str = ""
+    """A file in PEM: the certificate that the service asks of its clients; empty: it asks none."""
+    client_key: str = ""
+    """The private key of `client_cert`."""
     interval: float = 15.0
     """Seconds between two scrapes."""
     window: float = 300.0
@@ -96,9 +103,26 @@ def _prometheus(monitor: Monitor) -> dict[str, Any]:
                 "metrics_path": f"{parts.path.rstrip('/')}/metrics",
                 "authorization": {"type": "Bearer", "credentials_file": KEY},
                 "static_configs": [{"targets": [parts.netloc]}],
+                **_tls(monitor, parts.scheme),
             }
         ],
     }
+
+
+def _tls(monitor: Monitor, scheme: str) -> dict[str, Any]:
+    given = {"ca_file": monitor.ca, "cert_file": monitor.client_cert, "key_file": monitor.client_key}
+    options = dict(zip(given, ("--ca", "--client-cert", "--client-key"), strict=True))
+    named = {name: str(Path(place).absolute()) for name, place in given.items() if place}
+    if named and scheme != "https":
+        raise SpecError(
+            f"there is no TLS at '{monitor.url}'", where=options[next(iter(named))], hint="give --url https://HOST:PORT"
+        )
+    if ("cert_file" in named) != ("key_file" in named):
+        raise SpecError("a certificate and its key go together", where="--client-cert", hint="give --client-key too")
+    for name, place in named.items():
+        if not Path(place).is_file():
+            raise SpecError(f"there is no file {place}", where=options[name], hint="give a file in PEM")
+    return {"tls_config": named} if named else {}
 
 
 def _alertmanager(monitor: Monitor) -> dict[str, Any]:
