@@ -113,6 +113,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
     timed = [row for row in rows if "what" in row and ("ms" in row or "us" in row)]
     lines = [
         *by_ratio(rows),
+        *by_share(rows),
         *by_stream(rows),
         *listed(rows, "head"),
         *listed(rows, "method"),
@@ -195,6 +196,35 @@ def by_ratio(rows: list[dict[str, Any]]) -> list[str]:
     for what, cells in found.items():
         lines.append(f"| {what} | {' | '.join(cells.get(ratio, '–') for ratio in ratios)} |")
     return lines
+
+
+def by_share(rows: list[dict[str, Any]]) -> list[str]:
+    """Networks pruned to a share of their work: accuracy before training and after it, a column for each network and share."""
+    found = [row for row in rows if "share" in row and isinstance(row.get("before training"), float)]
+    if not found:
+        return []
+
+    def cell(row: dict[str, Any] | None) -> str:
+        if row is None:
+            return "–"
+        after = row["after an epoch"]
+        return number(row["before training"]) + (f" → {number(after)}" if isinstance(after, float) else "")
+
+    columns = list(dict.fromkeys((row["network"], row["share"]) for row in found))
+    cells = {(row["way"], row["network"], row["share"]): row for row in found}
+    seeds = max(row["seeds"] for row in found)
+    heads = " | ".join(f"{network}, {share:g}" for network, share in columns)
+    lines = [
+        "",
+        f"| %, before → after, {seeds} seed{'s' if seeds > 1 else ''} | {heads} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    lines += [
+        f"| {way} | {' | '.join(cell(cells.get((way, *column))) for column in columns)} |"
+        for way in dict.fromkeys(row["way"] for row in found)
+    ]
+    originals = {(row["network"], row["share"]): number(row["original"]) for row in found}
+    return [*lines, f"| the original | {' | '.join(originals[column] for column in columns)} |"]
 
 
 def by_stream(rows: list[dict[str, Any]]) -> list[str]:

@@ -169,6 +169,25 @@ def test_few_parameters_are_trained_with_small_settings() -> None:
     assert [name for name, row in found.items() if row["numbers that stay"]] == ["bottleneck adapters", "prompts"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_pruning_beside_a_peer_runs_with_small_settings(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch_pruning")
+    monkeypatch.setenv("MAPSTO_BENCH", str(tmp_path))
+    tree = run_benchmark("prune_networks", quick=True)
+    run = [row for row in tree["rows"] if isinstance(row["after an epoch"], float)]
+    assert {row["way"] for row in run} == {
+        "prune.magnitude",
+        "prune.taylor",
+        "prune.best",
+        "torch-pruning magnitude, global",
+    }
+    assert {row["network"] for row in run} == {"DS-CNN"}
+    assert all(row["measured share"] <= 0.5 for row in run)
+
+
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmarks of the service are loaded anew."""

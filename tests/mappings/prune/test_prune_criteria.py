@@ -156,16 +156,40 @@ def test_the_geometric_median_takes_all_that_makes_a_channel() -> None:
 
 
 def test_taylor() -> None:
+    """What reads a channel is given zeros: of each sample the activations times their slopes, summed over places, squared."""
     network = vgg()
     module, _ = groups_of(network)
     inputs, labels = batch(network)
-    nn.functional.cross_entropy(module(inputs), labels).backward()
-    found = importance(Taylor(macs=0.5, data=DATA, batches=1, batch_size=len(labels), normalise=False), network)
-    for name, tensors in members(module).items():
-        weights = by_channel(tensors)
-        slopes = by_channel([(tensor.grad, dim) for tensor, dim in tensors])
-        expected = [abs(float((w * g).sum())) / 4 for w, g in zip(weights, slopes, strict=True)]
-        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-7)
+    first = module.features[:4](inputs)  # type: ignore[index]
+    second = module.features[4:](first).mean((2, 3))  # type: ignore[index]
+    loss = nn.functional.cross_entropy(module.classifier(second), labels, reduction="sum")  # type: ignore[operator]
+    slopes = torch.autograd.grad(loss, [first, second])
+    fields: dict[str, Any] = {"data": DATA, "batches": 3, "batch_size": -(-len(labels) // 3), "normalise": False}
+    found = importance(Taylor(macs=0.5, **fields), network)
+    for name, read, slope in zip(("features.0", "features.4"), (first, second), slopes, strict=True):
+        expected = (read * slope).flatten(2).sum(2) if read.ndim > 2 else read * slope
+        np.testing.assert_allclose(found[name], expected.square().mean(0).detach(), rtol=1e-3, atol=1e-9)
+
+
+def test_taylor_adds_the_readers_of_a_residual_sum() -> None:
+    torch.manual_seed(0)
+    arguments = {"channels": 1, "width": 4, "classes": 10, "shortcut": "B"}
+    network = network_of("mapsto.nn.networks.resnet_cifar:resnet_cifar", arguments, PREPROCESSING)
+    module, groups = groups_of(network)
+    group = next(group for group in groups if group.name == "conv1")
+    assert sum(member.role == "in" for member in group.members) > 2
+    inputs, labels = batch(network)
+    found = importance(Taylor(macs=0.5, data=DATA, batches=len(labels), batch_size=1, normalise=False), network)
+    readers = [member for member in group.members if member.role == "in"]
+    weights = dict(module.named_parameters())
+    expected = np.zeros(group.channels)
+    for sample, label in zip(inputs, labels, strict=True):  # Σ w · ∂L/∂w of what reads a channel is its gate, too
+        slopes = torch.autograd.grad(
+            nn.functional.cross_entropy(module(sample[None]), label[None]), [weights[m.name] for m in readers]
+        )
+        gates = [(weights[m.name] * slope).sum((0, 2, 3)) for m, slope in zip(readers, slopes, strict=True)]
+        expected += torch.stack(gates).sum(0).square().detach().double().numpy() / len(labels)
+    np.testing.assert_allclose(found["conv1"], expected, rtol=1e-3)
 
 
 def test_fisher_information() -> None:

@@ -45,7 +45,7 @@ def gradual(**fields: Any) -> Gradual:
 @pytest.mark.parametrize("pace", ["cubic", "linear", "geometric"])
 @pytest.mark.parametrize("kind", ["macs", "parameters", "bytes"])
 def test_each_round_has_its_budget(pace: Any, kind: Any) -> None:
-    small, metrics = trained(gradual(criterion=Magnitude(**{kind: 0.3}), pace=pace), WHOLE)
+    small, metrics = trained(gradual(criterion=Magnitude(**{kind: 0.3}, ranking="global"), pace=pace), WHOLE)
     assert len(small.edits) == 3
     assert [m["round"] for m in metrics] == [1, 1, 2, 2, 3, 3]
     for number in (1, 2, 3):
@@ -55,7 +55,7 @@ def test_each_round_has_its_budget(pace: Any, kind: Any) -> None:
 
 
 def test_a_budget_in_bytes() -> None:
-    small = gradual(criterion=Magnitude(bytes=4000.0)).apply(WHOLE, context())
+    small = gradual(criterion=Magnitude(bytes=4000.0, ranking="global")).apply(WHOLE, context())
     assert 3500 < cost_of(small, "bytes") <= 4000
     assert gradual(criterion=Magnitude(bytes=1e9)).apply(WHOLE, context()).edits == ()
 

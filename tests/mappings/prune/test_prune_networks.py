@@ -34,7 +34,7 @@ BERT = {
 NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "vgg": ("vgg", {"plan": [[8, 8], [16]], "size": 8}, {}),
     "resnet A": ("resnet_cifar", {"depth": 8, "width": 6}, {}),
-    "resnet A, padded": ("resnet_cifar", {"depth": 8, "width": 6}, {"padded": True}),
+    "resnet A, padded": ("resnet_cifar", {"depth": 8, "width": 6}, {"padded": True, "ranking": "global"}),
     "resnet B": ("resnet_cifar", {"depth": 8, "width": 6, "shortcut": "B"}, {}),
     "densenet": ("densenet", {"depth": 16, "growth": 4}, {}),
     "mobilenet_v2": ("mobilenet_v2", {"width": 0.25, "depth": 0.3}, {}),

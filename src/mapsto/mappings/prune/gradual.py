@@ -33,7 +33,7 @@ class Gradual(Process[Network, Network]):
     >>> from mapsto import datasets, evaluate, networks, prune, train
     >>> digits = datasets.digits(size=16)
     >>> big = networks.conv4(data=digits, width=8, blocks=2, classes="data")(seed=0)
-    >>> criterion, training = prune.magnitude(macs=0.4), train.supervised(data=digits, epochs=2)
+    >>> criterion, training = prune.magnitude(macs=0.4, ranking="global"), train.supervised(data=digits, epochs=2)
     >>> small = Gradual(criterion=criterion, train=training, rounds=3)(big)
     >>> len(small.edits), evaluate.size(baseline=big)(small).metrics["macs_ratio"].value > 2.5
     (3, True)

@@ -71,7 +71,7 @@ class Meta(Budgeted, Criterion):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.prune.budget_check import told_reached
-        from mapsto.nn.prune.structured import chosen, ranked
+        from mapsto.nn.prune.structured import choice, ranked
 
         budget, given = self.budget, value
         share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
@@ -83,7 +83,8 @@ class Meta(Budgeted, Criterion):
                 value, importance, embedding=self.prune_embedding, padded=self.padded, where=self.name, log=ctx.log
             )
             whole = whole or {name: len(scores) for name, scores in found.scores.items()}
-            value = found.shrunk(chosen(found, step, whole=whole, where=self.name))
+            judge = step.judge(value, ctx)
+            value = found.shrunk(choice(found, step, judge=judge, whole=whole, where=self.name).kept)
         told_reached(given, value, budget, ctx, runtime=self.runtime)
         return value
 

@@ -41,7 +41,7 @@ class Sensitivity(Criterion):
     >>> net = networks.conv4(data=digits, width=8, blocks=2, classes="data")(seed=0)
     >>> big = train.supervised(data=digits, epochs=3)(net)
     >>> by = evaluate.sensitivity(data=digits, samples=500)
-    >>> criterion = prune.magnitude(macs=0.4)
+    >>> criterion = prune.magnitude(macs=0.4, ranking="global")
     >>> accuracy = lambda net: evaluate.accuracy(data=digits)(net).metrics["accuracy"].value
     >>> accuracy(Sensitivity(criterion=criterion, by=by)(big)) > accuracy(criterion(big)) + 10
     True

@@ -1,18 +1,21 @@
-"""Drop the channels that the loss would miss least, by its first-order change if a channel's weights were zero.
+"""Drop the channels that the loss would miss least, by its first-order change if what reads a channel were given zeros.
 
-``I_c = mean over batches |Σ_m Σ_{w ∈ m[c]} ∂L/∂w · w| / M`` with m over the M tensors that make, scale and read channel c
-(Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019). The loss is the cross-entropy of a classifier
-on `data`, or of a learner's queries on `tasks`.
+``I_c = mean over samples (Σ_r Σ_positions a_c · ∂L/∂a_c)²`` over the layers r that read channel c, with a what they are given (Molchanov et
+al., "Importance Estimation for Neural Network Pruning", 2019, its gates). The loss is the cross-entropy of a classifier on `data`,
+or of a learner's queries on `tasks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as AbcMapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.kinds import Network
+from mapsto.nn.prune.budget import RANKING, Ranking
 from mapsto.nn.prune.criterion import Criterion
 from mapsto.nn.prune.data_driven import DataDriven, Loss
 
@@ -44,6 +47,9 @@ class Taylor(DataDriven, Criterion):
     True
     """
 
+    version: ClassVar[int] = 2
+
+    ranking: Ranking = Field(default="measured", description=RANKING)
     normalise: bool = True
     """Importance in units of its layer's mean, as DepGraph does. Without, changes of the loss are compared as they are;
     whole layers were then emptied in our measurements."""
@@ -61,19 +67,29 @@ class Taylor(DataDriven, Criterion):
 
 
 def _changes(module: nn.Module, groups: Sequence[Group], losses: Iterable[Loss]) -> dict[str, NDArray[np.float64]]:
-    """Group → mean over losses of the absolute first-order change of each channel, shape (channels,)."""
+    """Group → mean over samples of the squared first-order change of each channel, shape (channels,)."""
     import numpy as np
 
+    from mapsto.nn.prune.channel_gates import Gates, has_readers
     from mapsto.nn.prune.data_driven import gradients
     from mapsto.nn.prune.importance import group_means
 
     module.requires_grad_(True)
+    gates = Gates(module, groups)
+    unread = [group for group in groups if not has_readers(module, group)]
     weights = dict(module.named_parameters())
     totals = {group.name: np.zeros(group.channels) for group in groups}
     count = 0
-    for loss in losses:
-        products = {name: weights[name] * found for name, found in gradients(loss.value, weights).items()}
-        for group in groups:
-            totals[group.name] += np.abs(group_means(products, group))
-        count += 1
-    return {name: total / max(count, 1) for name, total in totals.items()}
+    pending = iter(losses)
+    while True:
+        with gates.watched():
+            loss = next(pending, None)
+        if loss is None:
+            return {name: total / max(count, 1) for name, total in totals.items()}
+        for name, changes in gates.changes(loss.value * loss.samples).items():
+            totals[name] += np.square(changes).sum(0)
+        if unread:
+            products = {name: weights[name] * found for name, found in gradients(loss.value, weights).items()}
+            for group in unread:
+                totals[group.name] += np.square(group_means(products, group)) * loss.samples
+        count += loss.samples

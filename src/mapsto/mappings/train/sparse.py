@@ -113,7 +113,7 @@ class Sparse(Process[Network, Network]):
         from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.dependency_groups import find_groups
         from mapsto.nn.prune.sparsity_penalty import Penalty
-        from mapsto.nn.prune.structured import chosen, ranked
+        from mapsto.nn.prune.structured import choice, ranked
 
         if self.criterion is None:
             groups = find_groups(module, example_batch(value)).groups
@@ -131,7 +131,7 @@ class Sparse(Process[Network, Network]):
         found = ranked(
             value, importance, embedding=settings.prune_embedding, padded=settings.padded, where="train.sparse"
         )
-        kept = chosen(found, settings, where="train.sparse")
+        kept = choice(found, settings, judge=criterion.judge(value, ctx), where="train.sparse").kept
         told_reached(value, found.shrunk(kept), settings.budget, ctx, verb="what the criterion will make of it")
         growing = Penalty(module, [group for group in found.groups if group.name in kept])
 

@@ -21,11 +21,33 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "Budgeted", "Limits", "Missed", "Sized", "best", "missed", "places", "search", "shown"]
+__all__ = [
+    "RANKING",
+    "Budget",
+    "Budgeted",
+    "Limits",
+    "Missed",
+    "Ranking",
+    "Sized",
+    "best",
+    "missed",
+    "places",
+    "search",
+    "shown",
+]
 
 
 Kind: TypeAlias = Literal["macs", "parameters", "bytes", "latency_ms", "heads"]
 """What is counted."""
+
+
+Ranking: TypeAlias = Literal["measured", "global", "per_layer", "per_cost"]
+RANKING = (
+    "`global` compares channels of all layers; `per_layer` takes the same share of each layer; `per_cost` compares importance "
+    "per unit of the budget that a channel saves (of `latency_ms`: per multiply-accumulate), so that dear channels go first; `measured` "
+    "tries these three and keeps what answers most like the original, on calibration batches or without data on made-up inputs."
+)
+"""What the field `ranking` says of itself."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +139,7 @@ class Budgeted(Sized):
         default="onnxruntime",
         description="What `latency_ms` is measured in; all but ONNX Runtime come with the extra `edge`.",
     )
-    ranking: Literal["global", "per_layer", "per_cost"] = Field(
-        default="global",
-        description=(
-            "`global` compares channels of all layers; `per_layer` takes the same share of each layer; `per_cost` compares importance "
-            "per unit of the budget that a channel saves (of `latency_ms`: per multiply-accumulate), so that dear channels go first."
-        ),
-    )
+    ranking: Ranking = Field(default="global", description=RANKING)
     min_channels: int = Field(default=1, ge=1, description="Channels that every layer keeps.")
     max_prune: float = Field(
         default=1.0, gt=0, le=1, description="Largest share of a layer's channels that goes, 0 to 1."
@@ -139,7 +155,10 @@ class Budgeted(Sized):
     )
     padded: bool = Field(
         default=False,
-        description="Whether channels go, too, that a shortcut pads with zeros; without training afterwards they cost more than others.",
+        description=(
+            "Whether channels may go, too, that a shortcut pads with zeros; without training afterwards they cost more than others, which "
+            "is warned of. With `ranking: measured` they go only where the answers stay nearer to the original's so."
+        ),
     )
 
     def _limits(self) -> dict[Kind, float | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from mapsto.nn.prune.dependency_groups import Group, Mask
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Choice", "Verdict"]
+__all__ = ["COMPARED", "Choice", "Compared", "Verdict"]
 
-Ranking = Literal["global", "per_layer", "per_cost"]
+Compared: TypeAlias = Literal["global", "per_layer", "per_cost"]
+"""How channels of several layers are compared."""
+COMPARED: tuple[Compared, ...] = ("global", "per_layer", "per_cost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Verdict:
     level: float
     """What channels were compared by: the score as the ranking takes it."""
     threshold: float
-    """The highest level that went; of all layers, or for `per_layer` the share of the layer."""
+    """The highest level that went; of all layers, or for `per_layer` a share of a layer."""
     stays: bool
     why: Literal["above the threshold", "not above the threshold", "kept by a limit of its layer"]
 
@@ -51,10 +53,10 @@ class Choice:
     """Group → which of its channels stay, shape (channels,)."""
     levels: Mapping[str, NDArray[np.float64]]
     """Group → what its channels were compared by, shape (channels,)."""
-    ranking: Ranking
+    ranking: Compared
     """How layers were compared, the one that was found best where the rankings were compared."""
     compared: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Ranking → loss of the network that it leaves, where they were compared."""
+    """Ranking → how far the answers of the network that it leaves are from the original's, where they were compared."""
 
     @property
     def threshold(self) -> float:

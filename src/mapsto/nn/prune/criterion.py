@@ -6,7 +6,7 @@ take any of them as a field, as they take any training.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from mapsto.context import Context
@@ -17,8 +17,10 @@ from mapsto.nn.prune.budget import Budgeted
 from mapsto.process import Process
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mapsto.nn.prune.channel_verdicts import Choice, Verdict
-    from mapsto.nn.prune.structured import Importance, Ranked
+    from mapsto.nn.prune.structured import Importance, Judge, Ranked
 
 __all__ = ["Criterion", "criterion_of", "training_of"]
 
@@ -38,11 +40,27 @@ class Criterion(Mapping[Network, Network]):
         """How important channels of `value` are; called with a module of it in evaluation mode, and its groups."""
         raise NotImplementedError(f"{type(self).__name__} does not say how important channels are")
 
+    def judge(self, value: Network, ctx: Context) -> Judge | None:
+        """What the rankings are compared by; None where the ranking is given."""
+        from mapsto.nn.prune.measured_ranking import distance_from
+
+        return distance_from(value, self.compared_on(value, ctx), ctx) if self.settings.ranking == "measured" else None
+
+    def compared_on(self, value: Network, ctx: Context) -> Iterable[Tensor]:
+        """Batches that the rankings are compared on."""
+        from mapsto.nn.prune.measured_ranking import made_up_inputs
+
+        return made_up_inputs(value)
+
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.pruned_channels import tables_of
+        from mapsto.nn.prune.structured import thinned_padding
 
         found, taken = self._chosen(value, ctx, log=ctx.log)
+        thinned = thinned_padding(found, taken.kept)
+        if thinned:
+            ctx.warn(thinned)
         verdicts = taken.verdicts(found.groups, found.scores)
         ctx.log(f"{sum(each.stays for each in verdicts)} of {len(verdicts)} channels stay in {len(taken.kept)} groups")
         for name, table in tables_of(taken, verdicts, criterion=self.name).items():
@@ -70,7 +88,7 @@ class Criterion(Mapping[Network, Network]):
             where=self.name,
             log=log,
         )
-        return found, choice(found, settings, where=self.name)
+        return found, choice(found, settings, judge=self.judge(value, ctx), where=self.name, log=log)
 
 
 def criterion_of(field: Any, *, where: str, resumable: bool = False) -> Criterion:

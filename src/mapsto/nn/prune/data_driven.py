@@ -6,6 +6,7 @@ This file imports torch only when there is work to do.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["Loss", "DataDriven", "gradients"]
+
+
+COMPARED_ON = 8
+"""Batches that rankings are compared on; 512 samples by default."""
 
 
 class Loss(NamedTuple):
@@ -76,6 +81,10 @@ class DataDriven(Budgeted):
         for number in range(self.batches):
             raw = task_of([episodes[number]]).inputs
             yield as_inputs(value, raw.reshape(-1, *raw.shape[2:]), where=f"{where}: tasks", device=ctx.device)
+
+    def compared_on(self, value: Network, ctx: Context) -> Iterator[Tensor]:
+        """The first of the batches: the rankings are compared on them, where `ranking` is ``measured``."""
+        return itertools.islice(self.inputs(value, ctx), COMPARED_ON)
 
     def losses(self, value: Network, module: nn.Module, ctx: Context) -> Iterator[Loss]:
         """Losses of `module`, of `value`, on one batch or episode after another.

@@ -20,7 +20,7 @@ from mapsto.nn.profile.cost import cost_of
 from mapsto.nn.prune.budget import Budgeted
 from mapsto.nn.prune.budget_check import told_reached
 from mapsto.nn.prune.criterion import Criterion
-from mapsto.nn.prune.structured import chosen, pruned, ranked
+from mapsto.nn.prune.structured import choice, pruned, ranked
 from mapsto.process import Items, Live, Process, Rows, State
 
 __all__ = ["Gradual", "Pace", "packed", "remaining", "round_context", "unpacked"]
@@ -132,11 +132,16 @@ class Gradual(Live[Network]):
             where=where,
             log=self._ctx.log,
         )
-        chosen(found, settings, where=where)
+        judge = self._criterion.judge(value, own)
+        choice(found, settings, judge=judge, where=where)
         self._whole = cost_of(value, _kind(settings))
         self._channels = {name: len(scores) for name, scores in found.scores.items()}
         share = remaining(self._pace, 1 / self._rounds, _final(settings, self._whole))
-        return value if share >= 1 else found.shrunk(chosen(found, _to_share(settings, share), where=where))
+        return (
+            value
+            if share >= 1
+            else found.shrunk(choice(found, _to_share(settings, share), judge=judge, where=where).kept)
+        )
 
     @property
     def total(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -194,7 +199,8 @@ class Gradual(Live[Network]):
         network = trained
         if now < 1:
             wanted, importance = _to_share(settings, now), self._criterion.importance(trained, own)
-            network = pruned(trained, wanted, importance, whole=self._channels, where=self._criterion.name)
+            judge = self._criterion.judge(trained, own)
+            network = pruned(trained, wanted, importance, judge=judge, whole=self._channels, where=self._criterion.name)
         self._begin(number, network, None)
         self._ctx.log(f"round {number} of {self._rounds}: {self._share:.1%} of the {_kind(settings)}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from mapsto.kinds import Network
 from mapsto.nn.network.build import with_output
 from mapsto.nn.network.examples import example_batch
 from mapsto.nn.prune.budget import Budget, Budgeted, places, search
-from mapsto.nn.prune.channel_verdicts import Choice
+from mapsto.nn.prune.channel_verdicts import COMPARED, Choice, Compared
 from mapsto.nn.prune.checks import require_prunable
 from mapsto.nn.prune.costs import Costs, latency_ms
 from mapsto.nn.prune.dependency_groups import Group, Mask, channels_edit, find_groups
@@ -23,10 +24,12 @@ from mapsto.nn.prune.dependency_groups import Group, Mask, channels_edit, find_g
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Importance", "Ranked", "choice", "chosen", "pruned", "ranked"]
+__all__ = ["Importance", "Judge", "Ranked", "choice", "pruned", "ranked", "thinned_padding"]
 
 Importance = Callable[[nn.Module, Sequence[Group]], Mapping[str, "NDArray[np.float64]"]]
 """(module in evaluation mode, groups) → group → importance of each channel, shape (channels,)."""
+Judge = Callable[[Network], float]
+"""Pruned network → how far it is from its original; the smaller, the better."""
 _NAMED = 3
 _TINY = 1e-12
 """Share of the cost; what saves less is as good as free, and goes last."""
@@ -42,6 +45,8 @@ class Ranked:
     """Group → importance of each channel, shape (channels,); a group that is not named stays whole."""
     whole: Mapping[str, str] = field(default_factory=dict[str, str])
     """Path of each layer whose channels must all stay → why."""
+    padded: frozenset[str] = frozenset()
+    """Groups that run along a shortcut which pads with zeros."""
 
     def shrunk(self, kept: Mapping[str, Mask]) -> Network:
         """The network with only the channels `kept`; a group that is not named stays whole."""
@@ -82,39 +87,71 @@ def ranked(
     scores = importance(module, search.groups)
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise DomainError("the channels' importance is not finite", where=where, hint="look for NaN in the data")
-    return Ranked(network=network, groups=search.groups, scores=scores, whole=search.whole)
+    along = _along_padding(network, search.groups, embedding=embedding) if padded else frozenset[str]()
+    return Ranked(network=network, groups=search.groups, scores=scores, whole=search.whole, padded=along)
+
+
+def _along_padding(network: Network, groups: Sequence[Group], *, embedding: bool) -> frozenset[str]:
+    """Those of the groups that are left whole where padded shortcuts are."""
+    plain = find_groups(network.module(), example_batch(network), embedding=embedding).groups
+    others = {frozenset((member.name, member.dim) for member in group.members) for group in plain}
+    return frozenset(
+        group.name for group in groups if frozenset((member.name, member.dim) for member in group.members) not in others
+    )
 
 
 def choice(
-    candidates: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
+    candidates: Ranked,
+    settings: Budgeted,
+    *,
+    judge: Judge | None = None,
+    whole: Mapping[str, int] | None = None,
+    where: str = "prune",
+    log: Callable[[str], None] = lambda _: None,
 ) -> Choice:
     """Which channels stay for the budget, and what they were compared by; see `pruned`."""
     counted = settings.budget if not settings.latency_ms else Budget("macs", 1.0)
     costs = Costs(candidates.network.module(), example_batch(candidates.network), candidates.groups, counted)
-    scores = candidates.scores
-    if settings.ranking == "per_cost":
-        prices = costs.of_a_channel(candidates.groups)
-        scores = {name: values / max(prices[name], _TINY) for name, values in scores.items()}
+    cost = latency_ms(candidates.shrunk, settings.runtime) if settings.latency_ms else costs
     left = _left_whole(candidates, costs, counted) if not settings.latency_ms else ""
-    kept = search(
-        scores,
-        latency_ms(candidates.shrunk, settings.runtime) if settings.latency_ms else costs,
-        settings.budget,
-        ranking="per_layer" if settings.ranking == "per_layer" else "global",
-        limits=settings.limits,
-        whole=whole,
-        where=where,
-        left=left,
+
+    def by(ranking: Compared, scores: Mapping[str, NDArray[np.float64]]) -> Choice:
+        levels = dict(scores)
+        if ranking == "per_cost":
+            prices = costs.of_a_channel(candidates.groups)
+            levels = {name: values / max(prices[name], _TINY) for name, values in levels.items()}
+        if ranking == "per_layer":
+            levels = {name: places(values) for name, values in levels.items()}
+        kept = search(levels, cost, settings.budget, limits=settings.limits, whole=whole, where=where, left=left)
+        return Choice(kept=kept, levels=levels, ranking=ranking)
+
+    if settings.ranking != "measured":
+        return by(settings.ranking, candidates.scores)
+    if judge is None:
+        raise DomainError(
+            "nothing says how far a pruned network is from its original", where=where, hint="give another ranking"
+        )
+    tried = {ranking: by(ranking, candidates.scores) for ranking in COMPARED}
+    unpadded = {name: scores for name, scores in candidates.scores.items() if name not in candidates.padded}
+    if unpadded and len(unpadded) < len(candidates.scores):
+        with suppress(DomainError):  # the budget may be out of reach without them
+            tried |= {f"{ranking}, padded shortcuts whole": by(ranking, unpadded) for ranking in COMPARED}
+    distances = {name: judge(candidates.shrunk(found.kept)) for name, found in tried.items()}
+    nearest = min(distances, key=lambda name: distances[name])
+    told = ", ".join(f"{name} {distance:.3g}" for name, distance in distances.items())
+    log(f"ranking: {nearest}, which leaves the answers nearest to the original's ({told})")
+    return replace(tried[nearest], compared=distances)
+
+
+def thinned_padding(candidates: Ranked, kept: Mapping[str, Mask]) -> str:
+    """What to warn of where padded shortcuts were made narrower, else nothing."""
+    thinned = sorted(name for name in candidates.padded if name in kept and not kept[name].all())
+    if not thinned:
+        return ""
+    return (
+        f"channels went that shortcuts pad with zeros ({', '.join(thinned[:_NAMED])}): until the network is trained again this costs more "
+        "accuracy than other channels do; leave padded out, or train or distil afterwards"
     )
-    levels = {name: places(values) for name, values in scores.items()} if settings.ranking == "per_layer" else scores
-    return Choice(kept=kept, levels=levels, ranking=settings.ranking)
-
-
-def chosen(
-    candidates: Ranked, settings: Budgeted, *, whole: Mapping[str, int] | None = None, where: str = "prune"
-) -> dict[str, Mask]:
-    """Which channels stay for the budget: group → mask, shape (channels,); see `pruned`."""
-    return choice(candidates, settings, whole=whole, where=where).kept
 
 
 def _left_whole(candidates: Ranked, costs: Costs, budget: Budget) -> str:
@@ -136,6 +173,7 @@ def pruned(
     settings: Budgeted,
     importance: Importance,
     *,
+    judge: Judge | None = None,
     whole: Mapping[str, int] | None = None,
     where: str = "prune",
     log: Callable[[str], None] = lambda _: None,
@@ -148,6 +186,8 @@ def pruned(
         The budget and what every layer keeps.
     importance
         May run the module it is given, move it, and change its gradients, but not its weights.
+    judge
+        What the rankings are compared by, where the settings want that.
     whole
         Group → its channels before any pruning, where `network` was pruned before; `max_prune` is a share of these.
     log
@@ -161,7 +201,7 @@ def pruned(
     candidates = ranked(
         network, importance, embedding=settings.prune_embedding, padded=settings.padded, where=where, log=log
     )
-    kept = chosen(candidates, settings, whole=whole, where=where)
+    kept = choice(candidates, settings, judge=judge, whole=whole, where=where, log=log).kept
     before, after = sum(map(len, kept.values())), sum(int(mask.sum()) for mask in kept.values())
     log(f"{after} of {before} channels stay in {len(kept)} groups")
     return candidates.shrunk(kept)
