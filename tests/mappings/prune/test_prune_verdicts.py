@@ -14,10 +14,10 @@ from mapsto.mappings.prune.taylor import Taylor
 @pytest.mark.parametrize(
     "criterion",
     [
-        Magnitude(macs=0.5),
+        Magnitude(macs=0.5, ranking="global"),
         Magnitude(macs=0.5, ranking="per_layer"),
         Magnitude(macs=0.5, ranking="per_cost", min_channels=2),
-        Taylor(macs=0.5, data=DATA, batches=2),
+        Taylor(macs=0.5, data=DATA, batches=2, ranking="global"),
     ],
     ids=["global", "per layer", "per cost", "taylor"],
 )
