@@ -201,7 +201,7 @@ def _latency(of: Network) -> float:
     return interleaved({"x": lambda: run(*batch)}, rounds=3, seconds=0.05)["x"].p50
 
 
-@pytest.mark.parametrize("ranking", ["global", "per_layer", "per_cost"])
+@pytest.mark.parametrize("ranking", ["global", "per_peak", "per_layer", "per_cost"])
 def test_limits_hold(ranking: Any) -> None:
     whole = network()
     pruned = Magnitude(macs=0.35, multiple_of=8, min_channels=8, ranking=ranking)(whole)

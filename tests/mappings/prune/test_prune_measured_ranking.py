@@ -17,7 +17,7 @@ from mapsto.mappings.prune.taylor import Taylor
 from mapsto.nn.network.build import network_of
 from mapsto.nn.prune.measured_ranking import distance_from, made_up_inputs
 
-RANKINGS: tuple[Any, ...] = ("global", "per_layer", "per_cost")
+RANKINGS: tuple[Any, ...] = ("global", "per_peak", "per_layer", "per_cost")
 
 
 def resnet() -> Network:

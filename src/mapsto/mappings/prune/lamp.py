@@ -34,7 +34,7 @@ class Lamp(Budgeted, Criterion):
     >>> for name, factor in (("features.0.weight", 0.01), ("features.1.weight", 0.01), ("features.3.weight", 0.1)):
     ...     _ = big.tensors[name].mul_(factor)
     >>> widths = lambda net: [net.tensors[f"features.{i}.weight"].shape[0] for i in (0, 3, 7)]
-    >>> widths(prune.magnitude(macs=0.3, normalise=False)(big)), widths(Lamp(macs=0.3)(big))
+    >>> widths(prune.magnitude(macs=0.3, normalise=False, ranking="global")(big)), widths(Lamp(macs=0.3)(big))
     ([1, 8, 11], [4, 5, 5])
     """
 

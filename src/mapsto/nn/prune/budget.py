@@ -41,11 +41,12 @@ Kind: TypeAlias = Literal["macs", "parameters", "bytes", "latency_ms", "heads"]
 """What is counted."""
 
 
-Ranking: TypeAlias = Literal["measured", "global", "per_layer", "per_cost"]
+Ranking: TypeAlias = Literal["measured", "global", "per_peak", "per_layer", "per_cost"]
 RANKING = (
-    "`global` compares channels of all layers; `per_layer` takes the same share of each layer; `per_cost` compares importance "
-    "per unit of the budget that a channel saves (of `latency_ms`: per multiply-accumulate), so that dear channels go first; `measured` "
-    "tries these three and keeps what answers most like the original, on calibration batches or without data on made-up inputs."
+    "`global` compares channels of all layers; `per_peak` so, in units of the largest of each layer; `per_layer` takes the same share of "
+    "each layer; `per_cost` compares importance per unit of the budget that a channel saves (of `latency_ms`: per multiply-accumulate), "
+    "so that dear channels go first; `measured` tries these four and keeps what answers most like the original, on calibration batches "
+    "or without data on made-up inputs."
 )
 """What the field `ranking` says of itself."""
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPARED", "Choice", "Compared", "Verdict"]
 
-Compared: TypeAlias = Literal["global", "per_layer", "per_cost"]
+Compared: TypeAlias = Literal["global", "per_peak", "per_layer", "per_cost"]
 """How channels of several layers are compared."""
-COMPARED: tuple[Compared, ...] = ("global", "per_layer", "per_cost")
+COMPARED: tuple[Compared, ...] = ("global", "per_peak", "per_layer", "per_cost")
 
 
 @dataclass(frozen=True, kw_only=True)

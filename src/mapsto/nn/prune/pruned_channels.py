@@ -19,6 +19,7 @@ __all__ = ["tables_of"]
 
 _LEVELS = {
     "global": "importance, compared between all layers",
+    "per_peak": "importance in units of the largest of its layer",
     "per_layer": "place within the layer, 0 to 1",
     "per_cost": "importance for each unit of the budget that a channel saves",
 }

@@ -120,6 +120,10 @@ def choice(
         if ranking == "per_cost":
             prices = costs.of_a_channel(candidates.groups)
             levels = {name: values / max(prices[name], _TINY) for name, values in levels.items()}
+        if ranking == "per_peak":
+            levels = {
+                name: values / max(float(values.max()), np.finfo(np.float64).tiny) for name, values in levels.items()
+            }
         if ranking == "per_layer":
             levels = {name: places(values) for name, values in levels.items()}
         kept = search(levels, cost, settings.budget, limits=settings.limits, whole=whole, where=where, left=left)
