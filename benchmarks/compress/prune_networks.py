@@ -3,12 +3,12 @@
 mapsto bench prune_networks --only DS-CNN
 PYTHONPATH=benchmarks python benchmarks/compress/prune_networks.py --only ViT
 
-`ours` are `prune.magnitude`, `prune.taylor` and `prune.best` with their defaults. Torch-pruning (1.6.1) has its group magnitude, its
-group Taylor and its group norm (as its own benchmarks set them), each with local and with global ranking; whoever looks at
-images looks at 1,280 training images. A seed draws these images and the order of training; what looks at none is the same for all
-seeds before training. Before training all six are measured; after an
-epoch the two that were best before, by the same test samples. So the peer's best is chosen on the test set and ours is not: each mapping of
-ours has one row. The epoch is one of `EPOCH` training images with their labels, the same loop for all.
+`ours` are `prune.magnitude`, `prune.taylor` and `prune.best` with their defaults. Torch-pruning (1.6.1) has its group magnitude, its group
+Taylor and its group norm (as its own benchmarks set them), each with local and with global ranking; whoever looks at images looks at
+1,280 training images. A seed draws these images and the order of training; what looks at none is the same for all seeds before training.
+Before training all six are measured; after an epoch the two that were best before, by the same test samples. So the peer's best is
+chosen on the test set and ours is not: each mapping of ours has one row. The epoch is one of `EPOCH` training images with their labels,
+the same loop for all.
 
 Torch-pruning breaks on the padded shortcuts of ResNet-20; there, and in the ViT, it is told to leave the layers whole that mapsto leaves
 whole, so that both choose among the same channels. The five networks are those of `_starting_networks`. A trial that is done is kept
@@ -52,14 +52,16 @@ PEERS = tuple(
     for ranking in ("local", "global")
 )
 WITHOUT_DATA = tuple(peer for peer in PEERS if "taylor" not in peer)
+KEPT = "kept"
+"""What ``--only`` is where nothing is to be measured: the result of the trials that are kept."""
 MOST_AFTER = 2
 """How many of torch-pruning's ways are trained."""
 
 
 def main(quick: bool = False, only: str = "", epochs: int | None = None) -> dict[str, Any]:
     wanted = [name for name in STARTS if only in name]
-    if not wanted:
-        raise DomainError(f"there are no rows '{only}'", where="--only", hint=", ".join(STARTS))
+    if not wanted and only != KEPT:
+        raise DomainError(f"there are no rows '{only}'", where="--only", hint=", ".join((*STARTS, KEPT)))
     if quick:
         wanted = ["DS-CNN"]
     cells = _shared.Cells("prune_networks", quick=quick)
