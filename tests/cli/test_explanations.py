@@ -50,3 +50,46 @@ def test_words_on_the_page_and_as_json(tmp_path):
 def test_what_is_of_use_with_explain_alone_says_so(package):
     assert "add --explain" in mapsto("predict", package, "x.png", "--target", "3", code=2).err
     assert "it does not know '11'" in mapsto("predict", package, "x.png", "--explain", "--target", "11", code=2).err
+
+
+def test_the_examples_of_an_adapted_network_are_named(tmp_path, monkeypatch):
+    """Of a run by its store, with pictures of them; of a table's folder alone by rows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "kept"))
+    Path("few.yaml").write_text(FEW, encoding="utf-8")
+    mapsto("run", "few.yaml", "--out", "few", "--threads", 1, code=0)
+    image = sorted(map(str, Path("few/package/examples").glob("*.png")))[0]
+    done = mapsto("predict", "few", image, "--explain", "--out", "page", code=0)
+    assert "by distances to class means, exact" in done.out
+    assert Path("page/explanations.html").read_text(encoding="utf-8").count("data:image/png") > 2
+    support = json.loads(mapsto("predict", "few", image, "--explain", "--json", code=0).out)[0]["explanation"][
+        "support"
+    ]
+    assert support["examples"][0]["part"] > 0
+    assert "support" not in mapsto("predict", "few", image, "--explain", "--no-examples", "--json", code=0).out
+    rows = [f"{i % 2 * 4 + i / 20},{i % 3},{'yes' if i % 2 else 'no'}" for i in range(12)]
+    Path("table.csv").write_text("\n".join(["a,b,kind", *rows]), encoding="utf-8")
+    mapsto("adapt", "table.csv", "--target", "kind", "--out", "adapted", code=0)
+    done = mapsto("predict", "adapted", "table.csv", "--explain", "--by", "gradient_x_input", code=0)
+    assert done.out.count("by gradient_x_input") == 12
+    assert "row 1" in done.out
+
+
+def test_what_a_package_alone_cannot_tell_is_said(package, tmp_path):
+    image = str(package / "examples" / "0.png")
+    done = mapsto("predict", package, image, "--explain", "--by", "saliency", code=0)
+    assert "occlusion is used instead of saliency" in done.err
+    assert "by occlusion" in done.out
+    assert "a package alone" in mapsto("predict", package, image, "--explain", "--examples", code=2).err
+
+
+FEW = """\
+schema: 1
+name: few
+data:
+  few: {subset: {data: {digits: {size: 8}}, per_class: 3}}
+steps:
+  - networks.conv4: {data: $few, width: 8, blocks: 2}
+  - adapt.centroid: {data: $few}
+  - export.onnx: {data: $few}
+"""

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.mappings.evaluate.corner import Corner
 from tests.text.packages import text_package
-from torch import Tensor, nn
+from torch import nn
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Preprocessing, trusting
@@ -20,14 +21,6 @@ from mapsto_runtime.occlusion import log_odds
 from mapsto_runtime.parts import Cells, Columns, parts_of
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.signature import Column
-
-
-class Corner(nn.Module):
-    """Class 1 by how bright the upper left quarter is, class 0 by the lower right one."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        half = images.shape[-1] // 2
-        return torch.stack([images[..., half:, half:].mean((1, 2, 3)), images[..., :half, :half].mean((1, 2, 3))], 1)
 
 
 def opened(network: Network, folder: Path) -> Predictor:

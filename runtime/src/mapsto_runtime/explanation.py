@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mapsto_runtime.errors import DataError, DomainError, MapstoError, nearest
 from mapsto_runtime.occlusion import log_odds, occlusion
-from mapsto_runtime.parts import Baseline, Cells, Parts, Words, parts_of
+from mapsto_runtime.parts import Baseline, Cells, Parts, Tokens, Words, parts_of
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import Input, name_of, read
 from mapsto_runtime.shown import short
@@ -47,6 +47,8 @@ class Explanation:
     """How the parts were scored."""
     is_value: bool
     """Whether a value is explained, and not the log-odds of a class."""
+    sample: NDArray[Any]
+    """As the network takes it, (1, ...)."""
     parts: Parts
     scores: NDArray[np.float64]
     """How much each part speaks for the target, shape (parts,), in the unit of `score`; below 0 against it."""
@@ -75,7 +77,7 @@ class Explanation:
         if isinstance(self.parts, Cells):
             tree["cell"] = self.parts.size
             return tree | {"cells": np.array(values).reshape(self.parts.grid).tolist()}
-        kind = "words" if isinstance(self.parts, Words) else "columns"
+        kind = "words" if isinstance(self.parts, Words) else "tokens" if isinstance(self.parts, Tokens) else "columns"
         return tree | {
             kind: [{"name": name, "score": score} for name, score in zip(self.parts.names, values, strict=True)]
         }
@@ -208,6 +210,7 @@ def _explanation(
         without=float(score(parts.without(np.ones((1, count), np.bool_)))[0]),
         way=name,
         is_value=kind == "values",
+        sample=sample,
         parts=parts,
         scores=scores,
         pixels=pixels,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mapsto_runtime.errors import DomainError
-from mapsto_runtime.preprocessing.texts import Text, encodings, joined
+from mapsto_runtime.preprocessing.texts import Text, encodings, joined, tokenizer_of
 from mapsto_runtime.preprocessing.words import first_tokens, words_of
 from mapsto_runtime.signature import Column, Preprocessing, Signature
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Baseline", "Cells", "Columns", "Parts", "Words", "parts_of"]
+__all__ = ["Baseline", "Cells", "Columns", "Parts", "Tokens", "Words", "parts_of", "special_ids"]
 
 Baseline: TypeAlias = Literal["mean", "blurred", "black"]
 """What takes the place of a part of an image: the image's own mean colour, a blurred copy of it, or 0 before normalisation."""
@@ -232,6 +232,47 @@ class Words(Parts):
         return found
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tokens(Parts):
+    """A text of which the ids of its tokens are known, as these tokens; those that begin and end a text are none of them."""
+
+    ids: NDArray[Any]
+    """(L,), or of pairs (2, L), filled up with the padding id."""
+    before: Preprocessing
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        tokenizer = tokenizer_of(self.before)
+        return tuple(str(tokenizer.id_to_token(number)) for number in self.ids[self._own].tolist())
+
+    @property
+    def _own(self) -> NDArray[np.bool_]:
+        import numpy as np
+
+        return ~np.isin(self.ids, list(special_ids(self.before)))
+
+    def without(self, gone: NDArray[np.bool_]) -> NDArray[Any]:
+        import numpy as np
+
+        own = self._own
+        found = np.full((len(gone), *self.ids.shape), self.before.padding, np.int64)
+        for row, out in zip(found, gone, strict=True):
+            stays = np.ones(self.ids.shape, np.bool_)
+            stays[own] = ~out
+            for place in np.ndindex(self.ids.shape[:-1]):
+                kept = np.asarray(self.ids[place])[stays[place]]
+                row[place][: len(kept)] = kept
+        return found
+
+    def of_inputs(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        return values[self._own].astype("float64")
+
+
+def special_ids(before: Preprocessing) -> set[int]:
+    """Ids that stand for no part of a text: padding, and what begins and ends every text."""
+    return {before.padding, *tokenizer_of(before).encode("").ids}
+
+
 def _rest(length: int, gone: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """What is left of 0 to length without some spans, in order."""
     starts, ends = [0, *(end for _, end in gone)], [*(start for start, _ in gone), length]
@@ -300,22 +341,18 @@ def parts_of(sample: NDArray[Any], signature: Signature, *, text: Text = "", bas
     sample
         As preprocessing makes it.
     text
-        Of a text what was given; token ids alone have no words.
+        Of a text what was given; ids alone are explained token by token.
     baseline
         What stands where a part of an image is hidden.
 
     Raises
     ------
     DomainError
-        The sample has no parts that a reader would know: token ids without their text, an array of one axis with very many numbers.
+        The sample has no parts that a reader would know, as an array of one axis with very many numbers has none.
     """
     before = signature.preprocessing
     if before.kind == "text":
-        if not text:
-            raise DomainError(
-                "token ids alone have no words to explain", where="the explanation", hint="give the text itself"
-            )
-        return Words(text=text, before=before)
+        return Words(text=text, before=before) if text else Tokens(ids=sample, before=before)
     if before.kind == "image":
         return Cells(sample=sample, mean=before.mean, std=before.std, baseline=baseline)
     if before.columns:

@@ -6,23 +6,62 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mapsto.cli.app import print_note
+from mapsto.errors import DataError, DomainError, StoreError
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapsto_runtime.explanation import Explanation
+    from mapsto.cli.explained_network import Example, Examples
+    from mapsto.nn.explain.attributions import Method
+    from mapsto.report.explanations import SupportView
+    from mapsto_runtime.explanation import Explanation, Way
     from mapsto_runtime.predictor import Predictor
     from mapsto_runtime.preprocessing import Input
 
-__all__ = ["PAGE", "Explaining", "lines"]
+__all__ = ["PAGE", "Explaining", "Supported", "lines"]
 
 PAGE = "explanations.html"
 _TOP = 8
 """Words or columns that are listed on the screen."""
 _FOR, _AGAINST = " ░▒▓█", " -="
+
+
+class Supported(NamedTuple):
+    """Which examples an answer rests on."""
+
+    answer: str
+    against: str
+    """The next class."""
+    lead: float
+    rest: float
+    """The part of the lead that is no example's."""
+    how: str
+    examples: list[Example]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        numbers = {name: float(f"{value:.4g}") for name, value in (("lead", self.lead), ("rest", self.rest))}
+        return {
+            "answer": self.answer,
+            "against": self.against,
+            **numbers,
+            "how": self.how,
+            "examples": [each.plain() for each in self.examples],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For the screen."""
+        yield (
+            f"    examples that put {short(self.answer, 40)} {self.lead:.3g} before {short(self.against, 40)} "
+            f"(by {self.how}; {self.rest:+.3g} is no example's)"
+        )
+        width = max((len(short(each.name, 60)) for each in self.examples), default=0)
+        for each in self.examples:
+            yield f"      {short(each.name, 60):<{width}}  {short(each.label, 30)}  {each.part:+.3g}  likeness {each.likeness:.2f}"
 
 
 @dataclass
@@ -33,9 +72,15 @@ class Explaining:
     """
 
     predictor: Predictor
+    place: Path
+    """The folder that was given."""
     target: str | None = None
     out: Path | None = None
-    _answers: list[tuple[str, str, Explanation]] = field(default_factory=list[Any])
+    by: Method = "occlusion"
+    examples: bool | None = None
+    """Whether the examples that answers rest on are named; None: where there are some."""
+    store: str | None = None
+    _answers: list[tuple[str, str, Explanation, Supported | None]] = field(default_factory=list[Any])
 
     def __post_init__(self) -> None:
         from mapsto.cli.run import writable
@@ -44,21 +89,55 @@ class Explaining:
         require_explainable(self.predictor, self.target)
         if self.out is not None:
             writable(self.out)
+        self._way, self._name = self._scorer()
+        self._examples = self._kept_examples()
+
+    def _scorer(self) -> tuple[Way | None, str]:
+        """What scores parts, and its name; by occlusion, with a word on it, where there are no gradients."""
+        if self.by == "occlusion":
+            return None, "occlusion"
+        from mapsto.cli.explained_network import behind
+        from mapsto.nn.explain.attributions import Attributor
+
+        try:
+            return Attributor(behind(self.place, self.store).network, self.by), self.by
+        except (DataError, DomainError, StoreError) as error:
+            print_note(f"occlusion is used instead of {self.by}: {error}")
+            return None, "occlusion"
+
+    def _kept_examples(self) -> Examples | None:
+        from mapsto.cli.explained_network import Examples, behind, is_adapted
+
+        if self.examples is False or (self.examples is None and not is_adapted(self.place)):
+            return None
+        try:
+            return Examples(behind(self.place, self.store), where=str(self.place))
+        except (DataError, DomainError, StoreError) as error:
+            if self.examples:
+                raise
+            print_note(f"the examples that answers rest on are not named: {error}")
+            return None
 
     def of(self, given: Input) -> tuple[dict[int, Explanation], list[Any]]:
         """Place of each sample of an input → its explanation; and the errors of those that have none."""
-        from mapsto_runtime.errors import DomainError
         from mapsto_runtime.explanation import explained
 
-        found = explained(self.predictor, [given], target=self.target)
+        found = explained(self.predictor, [given], target=self.target, way=self._way, name=self._name)
         return {each.index: each for each in found.found}, [
             error for error in found.errors if isinstance(error, DomainError)
         ]
 
-    def keep(self, title: str, said: str, explanation: Explanation) -> None:
+    def support(self, explanation: Explanation) -> Supported | None:
+        """The examples that the answer rests on, where they are kept."""
+        if self._examples is None:
+            return None
+        answer, against, lead, rest, examples = self._examples.of(explanation.sample)
+        return Supported(answer, against, lead, rest, self._examples.said(), examples)
+
+    def keep(self, title: str, said: str, explanation: Explanation, supported: Supported | None) -> None:
         """For the page."""
         if self.out is not None:
-            self._answers.append((title, said, explanation))
+            self._answers.append((title, said, explanation, supported))
 
     def written(self) -> list[Path]:
         """The page and its pictures, once all is explained; nothing without a folder for them."""
@@ -69,14 +148,29 @@ class Explaining:
 
         files: list[Path] = []
         taken: set[str] = set()
-        for title, _, explanation in self._answers:
+        for title, _, explanation, _ in self._answers:
             picture = picture_of(explanation)
             if picture is not None:
                 files.append(self.out / _name_of(title, taken))
                 write_atomically(files[-1], picture)
-        answers = [Answer(title=title, said=said, explanation=found) for title, said, found in self._answers]
+        answers = [
+            Answer(title=title, said=said, explanation=found, support=_shown(supported))
+            for title, said, found, supported in self._answers
+        ]
         write_atomically(self.out / PAGE, render(answers).encode())
         return [self.out / PAGE, *files]
+
+
+def _shown(supported: Supported | None) -> SupportView | None:
+    from mapsto.report.explanations import SupportView
+
+    if supported is None:
+        return None
+    (said, *_) = supported.lines()
+    return SupportView(
+        said=said.strip(),
+        examples=[(each.name, each.label, each.part, each.likeness, each.picture) for each in supported.examples],
+    )
 
 
 def _name_of(title: str, taken: set[str]) -> str:

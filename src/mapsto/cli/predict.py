@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,11 +14,18 @@ import typer
 from mapsto.errors import DomainError, MapstoError, SpecError, command
 
 if TYPE_CHECKING:
-    from mapsto_runtime.explanation import Explanation
     from mapsto_runtime.predictor import Prediction, Predictor
-from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
+from mapsto.cli.app import JsonOption, StoreOption, app, print_json, print_note, print_text
 from mapsto.cli.package import TrustedKeysOption, UnsignedOption
 from mapsto.cli.run import writable
+
+
+class _By(Enum):
+    OCCLUSION = "occlusion"
+    INTEGRATED_GRADIENTS = "integrated_gradients"
+    GRADIENT_X_INPUT = "gradient_x_input"
+    SALIENCY = "saliency"
+    SMOOTH_GRAD = "smooth_grad"
 
 
 @app.command()
@@ -44,6 +52,21 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="With --explain: a folder for a page, explanations.html, and pictures.")
     ] = None,
+    by: Annotated[
+        _By,
+        typer.Option(
+            help="With --explain: how parts are scored. All but occlusion take gradients: of a run's folder whose store is at hand, with "
+            "the extra `explain`."
+        ),
+    ] = _By.OCCLUSION,
+    examples: Annotated[
+        bool | None,
+        typer.Option(
+            "--examples/--no-examples",
+            help="With --explain: name the labelled examples that the answer rests on. By default where the run adapted a network to some.",
+        ),
+    ] = None,
+    store: StoreOption = None,
     trusted_keys: TrustedKeysOption = None,
     unsigned: UnsignedOption = None,
     as_json: JsonOption = False,
@@ -72,11 +95,16 @@ def predict(
         print_note(predictor.verified.note)
     if maps is not None:
         _require_maps(predictor, maps)
-    _refuse_without(explain, {"--target": target, "--out": out})
-    explaining = Explaining(predictor, target=target, out=out) if explain else None
+    way = None if by is _By.OCCLUSION else by.value
+    _refuse_without(explain, {"--target": target, "--out": out, "--by": way, "--examples": examples})
+    explaining = (
+        Explaining(predictor, package, target=target, out=out, by=by.value, examples=examples, store=store)
+        if explain
+        else None
+    )
     written: set[str] = set()
     found: list[tuple[str, dict[str, Any]]] = []
-    explained: dict[int, Explanation] = {}
+    explained: dict[int, list[str]] = {}
     errors: list[MapstoError] = []
     texts = predictor.signature.preprocessing.kind == "text"
     for name in files if texts else _files(files):
@@ -91,15 +119,17 @@ def predict(
             if maps is not None:
                 row["map"] = _write_map(prediction, maps, written)
             if explaining is not None and prediction.index in reasons:
-                row["explanation"] = reasons[prediction.index].plain()
-                explained[id(row)] = reasons[prediction.index]
-                explaining.keep(title, line(predictor, title, row), reasons[prediction.index])
+                reason = reasons[prediction.index]
+                supported = explaining.support(reason)
+                row["explanation"] = reason.plain() | ({"support": supported.plain()} if supported else {})
+                explained[id(row)] = [*lines(reason), *(supported.lines() if supported else ())]
+                explaining.keep(title, line(predictor, title, row), reason, supported)
             found.append((title, row))
     if as_json:
         print_json([row for _, row in found])
     for title, row in () if as_json else found:
         print_text(line(predictor, title, row))
-        for said in lines(explained[id(row)]) if id(row) in explained else ():
+        for said in explained.get(id(row), ()):
             print_text(said)
     if explaining is not None and (files_made := explaining.written()):
         print_note(f"wrote {files_made[0]}")

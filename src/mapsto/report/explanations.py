@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapsto.report import page
 from mapsto_runtime.explanation import Explanation
 from mapsto_runtime.heat_map import overlay, png
-from mapsto_runtime.parts import Cells, Words
+from mapsto_runtime.parts import Cells, Tokens, Words
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Answer", "facts", "picture_of", "render"]
+__all__ = ["Answer", "SupportView", "facts", "picture_of", "render"]
 
 _TOP = 20
 """Columns of a table that are listed."""
@@ -31,6 +32,16 @@ class Answer:
     said: str
     """The answer in words."""
     explanation: Explanation
+    support: SupportView | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportView:
+    """The labelled examples that an answer rests on."""
+
+    said: str
+    examples: list[tuple[str, str, float, float, NDArray[np.uint8] | None]]
+    """Name, class, part of the lead, likeness, and of an image its pixels (C, H, W)."""
 
 
 def picture_of(explanation: Explanation) -> bytes | None:
@@ -61,7 +72,7 @@ def _shown(answer: Answer) -> dict[str, Any]:
     picture = picture_of(found)
     names, scores = found.parts.names, found.scores
     strength = _strength(scores)
-    words = isinstance(found.parts, Words)
+    words = isinstance(found.parts, (Words, Tokens))
     return {
         "title": short(answer.title, 200),
         "said": answer.said,
@@ -73,8 +84,32 @@ def _shown(answer: Answer) -> dict[str, Any]:
         ]
         if words
         else [],
+        "support": _support(answer.support),
         "table": None if words or picture is not None else _table(found),
     }
+
+
+def _support(view: SupportView | None) -> dict[str, Any] | None:
+    if view is None:
+        return None
+    rows = [[name, label, part, likeness] for name, label, part, likeness, _ in view.examples]
+    pictures = [
+        {
+            "uri": f"{page._PNG}{base64.b64encode(png(_colours(pixels))).decode()}",
+            "said": f"{short(label, 30)}: {part:+.3g}",
+            "name": short(Path(name).name, 40),
+        }
+        for name, label, part, _, pixels in view.examples
+        if pixels is not None
+    ]
+    table = page._view({"columns": ["example", "class", "part", "likeness"], "rows": rows})
+    return {"said": view.said, "pictures": pictures, "table": None if pictures else table}
+
+
+def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    import numpy as np
+
+    return np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
 
 
 def facts(found: Explanation) -> str:

@@ -372,6 +372,7 @@ def _of_table(asked: _Asked, columns: _Columns, ctx: Context) -> dict[str, Any]:
         include=columns.include,
         exclude=columns.exclude,
         unlabelled=asked.unlabelled,
+        keep=asked.folder,
     )
     reports.save_package(package, asked.folder / "package")
     return {"learner": "the table's columns", "method": "a linear model", **result}

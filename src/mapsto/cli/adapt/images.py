@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from mapsto.cli.explained_network import keep_adapted
 from mapsto.errors import DataError, SpecError, StoreError, command
 from mapsto.kinds import Dataset, Network
 from mapsto_runtime.shown import few, short
@@ -223,7 +224,12 @@ def examples_in(place: Path, network: Network) -> Dataset:
 
 
 def adapt_to(
-    network: Network, data: Dataset, ctx: Context, *, class_weights: Literal["none", "balanced"] = "none"
+    network: Network,
+    data: Dataset,
+    ctx: Context,
+    *,
+    class_weights: Literal["none", "balanced"] = "none",
+    keep: Path | None = None,
 ) -> tuple[Package, dict[str, Any]]:
     """A learner, or a network with an embedding, adapted to labelled examples, as a package; and what it came to.
 
@@ -235,6 +241,8 @@ def adapt_to(
         The labelled examples.
     class_weights
         For a linear classifier `balanced`: each class weighs as much as any other, however few its examples.
+    keep
+        The folder that the package goes to, in which the network is kept for explanations.
 
     Returns
     -------
@@ -267,6 +275,8 @@ def adapt_to(
     adapted: Network = ctx.apply(adapt(data=data), network)
     package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
     package = with_training_digests(package, samples.inputs, ctx)
+    if keep is not None:
+        keep_adapted(keep, adapted, data, package)
     counts = {title: int((samples.labels == number).sum()) for number, title in enumerate(samples.classes)}
     found = {
         "method": method,

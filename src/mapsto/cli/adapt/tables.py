@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mapsto.cli.explained_network import keep_adapted
 from mapsto.errors import DataError, SpecError, command
 from mapsto_runtime.shown import few, short
 
@@ -37,6 +38,7 @@ def adapt_to_table(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     unlabelled: Path | None = None,
+    keep: Path | None = None,
 ) -> tuple[Package, dict[str, Any]]:
     """The strongest simple model of a table as a package, and what it came to.
 
@@ -57,6 +59,8 @@ def adapt_to_table(
         Columns to predict from even where they seem only to tell the rows apart.
     exclude
         Columns not to predict from.
+    keep
+        The folder that the package goes to, in which the network is kept for explanations.
 
     Returns
     -------
@@ -121,6 +125,8 @@ def adapt_to_table(
         figures = _error_in_folds(table, ~asked.missing(chosen), samples, linear, ctx, where=str(path))
     package: Package = ctx.apply(discovery.find("mappings", "export.onnx")(data=data), adapted)
     package = with_training_digests(package, samples.inputs, ctx)
+    if keep is not None:
+        keep_adapted(keep, adapted, data, package)
     named = chosen == "classes"
     found = {
         "task": chosen,

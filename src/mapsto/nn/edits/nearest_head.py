@@ -60,14 +60,14 @@ class VotingLayer(nn.Module):
 
     def __init__(self, edit: NearestHead) -> None:
         super().__init__()
-        self._edit = edit
+        self.edit = edit
         self.likeness = nn.Linear(edit.inputs, edit.examples, bias=False)
         self.register_buffer("centre", torch.zeros(edit.inputs))
         self.register_buffer("votes", torch.zeros(edit.examples, edit.outputs))
 
     def forward(self, embedding: Tensor) -> Tensor:
         likeness: Tensor = self.likeness(_unit(rooted(embedding), self.centre))
-        edit = self._edit
+        edit = self.edit
         return _voted(likeness, self.votes, min(edit.neighbours, edit.examples), edit.temperature, edit.floor)
 
 
