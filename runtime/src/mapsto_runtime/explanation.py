@@ -106,7 +106,7 @@ def require_explainable(predictor: Predictor, target: str | None = None) -> None
         raise DomainError(
             "it gives embeddings, not classes, so that there is no answer to explain",
             where=where,
-            hint="give it examples first: mapsto adapt, or Predictor.adapt()",
+            hint="make a classifier of it first, from labelled examples",
         )
     if target is not None and target not in signature.classes:
         remedy = nearest(target, signature.classes) if len(signature.classes) < 100 else "give one of its classes"

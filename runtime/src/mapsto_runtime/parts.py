@@ -256,12 +256,13 @@ class Tokens(Parts):
 
         own = self._own
         found = np.full((len(gone), *self.ids.shape), self.before.padding, np.int64)
+        length = self.ids.shape[-1]
         for row, out in zip(found, gone, strict=True):
             stays = np.ones(self.ids.shape, np.bool_)
             stays[own] = ~out
-            for place in np.ndindex(self.ids.shape[:-1]):
-                kept = np.asarray(self.ids[place])[stays[place]]
-                row[place][: len(kept)] = kept
+            texts = zip(row.reshape(-1, length), self.ids.reshape(-1, length), stays.reshape(-1, length), strict=True)
+            for place, ids, kept in texts:  # the first is a view of the row
+                place[: int(kept.sum())] = ids[kept]
         return found
 
     def of_inputs(self, values: NDArray[Any]) -> NDArray[np.float64]:

@@ -119,7 +119,7 @@ def _adapts(step: dict[str, Any]) -> bool:
     return str(step["name"]).startswith("adapt.") and bool((step.get("fields") or {}).get("data"))
 
 
-def behind(place: Path, store: str | None) -> Behind:
+def behind(place: Path) -> Behind:
     """The network behind a run's folder, or its package's.
 
     Raises
@@ -147,25 +147,25 @@ def behind(place: Path, store: str | None) -> Behind:
     if not made:
         raise DataError("this run made no network", where=str(run), hint="give the --out folder of another run")
     adapted = [step for step in made if _adapts(step)]
-    network = _loaded(made[-1], run, store)
+    network = _loaded(made[-1], run)
     floating = None
     if _is_quantized(network):
-        earlier = (_loaded(step, run, store) for step in reversed(made[:-1]))
+        earlier = (_loaded(step, run) for step in reversed(made[:-1]))
         floating = next((each for each in earlier if not _is_quantized(each)), None)
     return Behind(network=network, data=adapted[-1]["fields"]["data"] if adapted else None, floating=floating)
 
 
-def _loaded(step: dict[str, Any], run: Path, store: str | None) -> Network:
+def _loaded(step: dict[str, Any], run: Path) -> Network:
     from mapsto.store import Store
 
-    kept = Store(store)
+    kept = Store(None)
     try:
         return cast("Network", kept.load(step["digest"]))
     except StoreError as error:
         raise StoreError(
             f"the store {kept.root} does not hold the run's networks ({error.what})",
             where=str(run),
-            hint="name the run's store with --store, or run the recipe again",
+            hint="set MAPSTO_STORE to the run's store, or run the recipe again",
         ) from error
 
 
@@ -204,7 +204,7 @@ class Examples:
             raise DataError(
                 "no step of its run adapted a network to labelled examples, so that none can be named",
                 where=where,
-                hint="explain it without --examples, or adapt a network to examples (adapt.ridge, mapsto adapt)",
+                hint="explain it without --examples, or adapt a network to examples (adapt.ridge)",
             )
         ctx = SilentContext()
         data: Dataset = data_from_node(found.data)

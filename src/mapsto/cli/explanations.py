@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mapsto.cli.app import print_note
-from mapsto.errors import DataError, DomainError, StoreError
+from mapsto.errors import DataError, DomainError, StoreError, TrustError
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Supported(NamedTuple):
     def lines(self) -> Iterator[str]:
         """For the screen."""
         yield (
-            f"    examples that put {short(self.answer, 40)} {self.lead:.3g} before {short(self.against, 40)} "
+            f"    examples that put {short(self.answer, 40)} ahead of {short(self.against, 40)} by {self.lead:.3g} "
             f"(by {self.how}; {self.rest:+.3g} is no example's)"
         )
         width = max((len(short(each.name, 60)) for each in self.examples), default=0)
@@ -79,7 +79,6 @@ class Explaining:
     by: Method = "occlusion"
     examples: bool | None = None
     """Whether the examples that answers rest on are named; None: where there are some."""
-    store: str | None = None
     _answers: list[tuple[str, str, Explanation, Supported | None]] = field(default_factory=list[Any])
 
     def __post_init__(self) -> None:
@@ -100,8 +99,8 @@ class Explaining:
         from mapsto.nn.explain.attributions import Attributor
 
         try:
-            return Attributor(behind(self.place, self.store).network, self.by), self.by
-        except (DataError, DomainError, StoreError) as error:
+            return Attributor(behind(self.place).network, self.by), self.by
+        except (DataError, DomainError, StoreError, TrustError) as error:
             print_note(f"occlusion is used instead of {self.by}: {error}")
             return None, "occlusion"
 
@@ -111,8 +110,8 @@ class Explaining:
         if self.examples is False or (self.examples is None and not is_adapted(self.place)):
             return None
         try:
-            return Examples(behind(self.place, self.store), where=str(self.place))
-        except (DataError, DomainError, StoreError) as error:
+            return Examples(behind(self.place), where=str(self.place))
+        except (DataError, DomainError, StoreError, TrustError) as error:
             if self.examples:
                 raise
             print_note(f"the examples that answers rest on are not named: {error}")

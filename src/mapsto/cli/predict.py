@@ -15,7 +15,7 @@ from mapsto.errors import DomainError, MapstoError, SpecError, command
 
 if TYPE_CHECKING:
     from mapsto_runtime.predictor import Prediction, Predictor
-from mapsto.cli.app import JsonOption, StoreOption, app, print_json, print_note, print_text
+from mapsto.cli.app import JsonOption, app, print_json, print_note, print_text
 from mapsto.cli.package import TrustedKeysOption, UnsignedOption
 from mapsto.cli.run import writable
 
@@ -66,7 +66,6 @@ def predict(
             help="With --explain: name the labelled examples that the answer rests on. By default where the run adapted a network to some.",
         ),
     ] = None,
-    store: StoreOption = None,
     trusted_keys: TrustedKeysOption = None,
     unsigned: UnsignedOption = None,
     as_json: JsonOption = False,
@@ -98,9 +97,7 @@ def predict(
     way = None if by is _By.OCCLUSION else by.value
     _refuse_without(explain, {"--target": target, "--out": out, "--by": way, "--examples": examples})
     explaining = (
-        Explaining(predictor, package, target=target, out=out, by=by.value, examples=examples, store=store)
-        if explain
-        else None
+        Explaining(predictor, package, target=target, out=out, by=by.value, examples=examples) if explain else None
     )
     written: set[str] = set()
     found: list[tuple[str, dict[str, Any]]] = []
@@ -123,7 +120,8 @@ def predict(
                 supported = explaining.support(reason)
                 row["explanation"] = reason.plain() | ({"support": supported.plain()} if supported else {})
                 explained[id(row)] = [*lines(reason), *(supported.lines() if supported else ())]
-                explaining.keep(title, line(predictor, title, row), reason, supported)
+                said = line(predictor, title, row).removeprefix(f"{title}: ")
+                explaining.keep(title, said, reason, supported)
             found.append((title, row))
     if as_json:
         print_json([row for _, row in found])

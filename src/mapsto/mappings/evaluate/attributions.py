@@ -107,7 +107,7 @@ class Attributions(Mapping[Network, Report]):
             raise DomainError(
                 "its answers are no classes or labels, which have a probability that could fall",
                 where=self.name,
-                hint="adapt it first (adapt.centroid, adapt.linear), or explain its values by `mapsto predict --explain`",
+                hint="adapt it first (adapt.centroid, adapt.linear), or explain its values one by one, by its package",
             )
 
     def _drawn(self, ctx: Context) -> Samples:
