@@ -283,9 +283,9 @@ class _Made:
 def above(
     found: dict[tuple[str, str], list[dict[str, Any]]], way: str, peers: tuple[str, ...], when: str
 ) -> float | None:
-    """Mean accuracy of a way of ours less that of the best of the peers; None where none of either was run."""
+    """Mean accuracy of a way of ours less that of the best of the peers; None where one that counts was not run."""
     means = [_shared.summary(found[peer, when], "accuracy") for peer in peers if found[peer, when]]
-    if not found[way, when] or not means:
+    if not found[way, when] or len(means) < (len(peers) if when == "before" else 1):
         return None
     return float(_shared.summary(found[way, when], "accuracy")) - max(map(float, means))
 
