@@ -94,12 +94,12 @@ class Examined:
 
 
 def radii(epsilon: float, threat: Threat, x: Tensor) -> tuple[float, ...]:
-    """From a quarter of ε to four times it, and one at which nothing can be right: every image (N, ...) may become grey.
+    """From a quarter of ε to four times it, and one at which nothing can be right: every image (N, ...) may become grey; of rows 8 ε.
 
     >>> radii(0.1, Threat("linf", 0.1, (0.0, 1.0)), torch.zeros(1, 4))
     (0.025, 0.05, 0.1, 0.2, 0.4, 0.5)
     """
-    widest = 64 * epsilon
+    widest = 8 * epsilon
     if threat.bounds is not None:
         widest = 0.5 if threat.norm == "linf" else 0.5 * x[0].numel() ** 0.5
     usual = (factor * epsilon for factor in (0.25, 0.5, 1, 2, 4))
