@@ -1,8 +1,8 @@
 """Drop the channels that the loss would miss least, by its first-order change if what reads a channel were given zeros.
 
-``I_c = mean over samples (Σ_r Σ_positions a_c · ∂L/∂a_c)²`` over the layers r that read channel c, with a what they are given (Molchanov et
-al., "Importance Estimation for Neural Network Pruning", 2019, its gates). The loss is the cross-entropy of a classifier on `data`,
-or of a learner's queries on `tasks`.
+``I_c = mean over samples (Σ_r Σ_positions a_c · ∂L/∂a_c)²`` over the layers r that read channel c, with a what they are given
+(Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019, its gates). The loss is the cross-entropy of a classifier
+on `data`, or of a learner's queries on `tasks`.
 """
 
 from __future__ import annotations
