@@ -12,6 +12,7 @@ from tests.mappings.evaluate.corner import Corner
 from tests.text.packages import text_package
 from torch import nn
 
+from mapsto import datasets, networks, quantize
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Preprocessing, trusting
 from mapsto.mappings.export.onnx import Onnx
@@ -116,3 +117,15 @@ def test_log_odds_do_not_level_off():
     sure = np.array([[500.0, 0.0, 1.0]])
     assert log_odds(sure, 0, "classes")[0] == pytest.approx(500 - np.log(1 + np.e))
     assert log_odds(sure, 0, "values").tolist() == log_odds(sure, 0, "labels").tolist() == [500.0]
+
+
+def test_an_int8_package_is_explained_as_its_float_one(tmp_path):
+    digits = datasets.subset(data=datasets.digits(size=8), per_class=4)
+    network = networks.conv4(data=digits, width=8, blocks=2, classes="data")(seed=0)
+    image = digits.open().inputs[3, 0]
+    places = [tmp_path / name for name in ("float", "int8")]
+    for place, each in zip(places, (network, quantize.static(data=digits)(network)), strict=True):
+        place.mkdir()
+        opened(each, place)
+    whole, small = (only(Predictor(place), image, target="3").scores for place in places)
+    assert np.corrcoef(whole, small)[0, 1] > 0.9
