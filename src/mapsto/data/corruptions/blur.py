@@ -34,7 +34,8 @@ def convolved(x: Images, kernel: NDArray[np.float32]) -> Images:
         x, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="reflect" if reach < min(x.shape[2:]) else "symmetric"
     )
     size = [fft.next_fast_len(length, real=True) for length in padded.shape[2:]]
-    found = fft.irfft2(fft.rfft2(padded, size) * fft.rfft2(kernel, size), size)
+    transform: Any = fft  # whose types are those of what it may hand over to
+    found = transform.irfft2(transform.rfft2(padded, size) * transform.rfft2(kernel, size), size)
     return found[:, :, 2 * reach : 2 * reach + x.shape[2], 2 * reach : 2 * reach + x.shape[3]].astype(np.float32)
 
 
