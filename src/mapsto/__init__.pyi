@@ -135,6 +135,7 @@ from mapsto.mappings.distill.similarity import Similarity as _distill_similarity
 from mapsto.mappings.distill.static import Static as _distill_static
 from mapsto.mappings.distill.student import Student as _distill_student
 from mapsto.mappings.evaluate.accuracy import Accuracy as _evaluate_accuracy
+from mapsto.mappings.evaluate.attributions import Attributions as _evaluate_attributions
 from mapsto.mappings.evaluate.calibration import Calibration as _evaluate_calibration
 from mapsto.mappings.evaluate.clusters import Clusters as _evaluate_clusters
 from mapsto.mappings.evaluate.corruptions import Corruptions as _evaluate_corruptions
@@ -209,6 +210,7 @@ from mapsto.mappings.online.select import Select as _online_select
 from mapsto.mappings.online.softmax import Softmax as _online_softmax
 from mapsto.mappings.online.tabular import Tabular as _online_tabular
 from mapsto.mappings.prune.activation import Activation as _prune_activation
+from mapsto.mappings.prune.best import Best as _prune_best
 from mapsto.mappings.prune.blocks import Blocks as _prune_blocks
 from mapsto.mappings.prune.bn_scale import BnScale as _prune_bn_scale
 from mapsto.mappings.prune.embedding_rows import EmbeddingRows as _prune_embedding_rows
@@ -391,6 +393,7 @@ class distill:
 
 class evaluate:
     accuracy = _evaluate_accuracy
+    attributions = _evaluate_attributions
     calibration = _evaluate_calibration
     clusters = _evaluate_clusters
     corruptions = _evaluate_corruptions
@@ -475,6 +478,7 @@ class online:
 
 class prune:
     activation = _prune_activation
+    best = _prune_best
     blocks = _prune_blocks
     bn_scale = _prune_bn_scale
     embedding_rows = _prune_embedding_rows
