@@ -8,7 +8,7 @@ own, a baseline in PyTorch and in ONNX Runtime (there in float32, unless it is q
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -41,6 +41,8 @@ class Latency(Mapping[Network | Package, Report]):
     """Measure with all threads of this run too."""
     runtime: Literal["pytorch", RuntimeName] = "pytorch"
     """What a network itself is timed in; a package is always timed in the runtime that it was exported for."""
+
+    contract: ClassVar[dict[str, Any]] = {"rounds": 1, "seconds": 0.01}
 
     def apply(self, value: Network | Package, ctx: Context) -> Report:
         """Raises `MissingExtra` where the runtime is not installed, `DomainError` where it cannot compute the network."""

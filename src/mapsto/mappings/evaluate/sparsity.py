@@ -7,7 +7,7 @@ runtime multiplies by zero as by any number, so zeros alone usually buy nothing 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -43,6 +43,8 @@ class Sparsity(Mapping[Network, Report]):
     """How often each network gets its turn."""
     seconds: float = Field(default=0.2, gt=0)
     """Length of one turn; at least 10 calls."""
+
+    contract: ClassVar[dict[str, Any]] = {"rounds": 1, "seconds": 0.01}
 
     def apply(self, value: Network, ctx: Context) -> Report:
         import zlib
