@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mapsto import datasets, evaluate, networks
-from mapsto.errors import DataError, DomainError
+from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Dataset, Network
 from mapsto.nn.evaluate.calibration import calibration, expected_error, fit_temperature, softmax
 from mapsto.nn.evaluate.classification import macro_metrics
@@ -118,3 +118,13 @@ def test_transfer(pets: tuple[Network, Dataset], tmp_path: Path) -> None:
     assert [row[4:] for row in report.tables["transfer"].rows] == [(5, 2, 0), (2, 2, 1)]
     with pytest.raises(DataError, match="knows none of its classes"):
         evaluate.transfer(data={"digits": datasets.digits(size=8)})(network)
+
+
+def test_a_matrix_of_networks_and_domains(pets: tuple[Network, Dataset], tmp_path: Path) -> None:
+    network, same = pets
+    other = stored(tmp_path / "other.npz", [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], ["bird", "cat", "dog"])
+    report = evaluate.transfer(data={"same": same, "other": other}, networks={"before": network})(network)
+    assert report.tables["matrix"].rows == (("before", 80, 50), ("this network", 80, 50))
+    assert report.tables["matrix_as_shades"].rows[0] == ("before", 0.8, 0.5)
+    with pytest.raises(SpecError, match="is the network itself"):
+        evaluate.transfer(data={"same": same}, networks={"this network": network})

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.errors import DataError, DomainError
+from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Metric, Network, Report, Samples, Table
-from mapsto.mapping import DataSource, Mapping
+from mapsto.mapping import DataSource, Mapping, NetworkSource
 from mapsto_runtime.shown import few, short
 
 if TYPE_CHECKING:
@@ -22,44 +22,86 @@ if TYPE_CHECKING:
 
 __all__ = ["Transfer"]
 
+_OWN = "this network"
+"""The row of what is evaluated."""
+
 
 class Transfer(Mapping[Network, Report]):
     """Accuracy (%, both ends of its interval) on each domain as ``accuracy_NAME``, ``worst`` and ``mean`` over domains, and a table.
 
-    Classes are matched by name: samples of a class that the network does not know are counted and not judged.
+    Classes are matched by name: samples of a class that the network does not know are counted and not judged. With `networks` there is a
+    matrix of networks and domains too, with its picture: which network is good where, before it was adapted and after.
     """
 
     data: dict[str, DataSource] = Field(min_length=1)
     """Name of the domain → its labelled samples, one class each."""
+    networks: dict[str, NetworkSource] = Field(default_factory=dict)
+    """Name → another network for the same domains, such as the one before it was adapted, or one for each way or source."""
     batch_size: int = Field(default=256, ge=1)
     """Samples of a forward pass."""
 
     contract: ClassVar[dict[str, Any]] = {"data": {"same": {"digits": {"size": 16}}}}
 
+    def __post_init__(self) -> None:
+        if _OWN in self.networks:
+            raise SpecError(
+                f"'{_OWN}' is the network itself", where="evaluate.transfer.networks", hint="name it otherwise"
+            )
+
     def apply(self, value: Network, ctx: Context) -> Report:
         """Raises `DomainError` for a network without named classes, `DataError` for a domain without a class that it knows."""
-        from mapsto.nn.evaluate.classification import share
-
-        classes = value.signature.classes
-        if classes is None or value.signature.answers != "classes" or value.adaptation is not None:
-            raise DomainError(
-                "the network has no classes by name",
-                where=self.name,
-                hint="adapt it first (adapt.centroid, adapt.linear)",
-            )
         metrics: dict[str, Metric] = {}
         rows: list[tuple[Any, ...]] = []
-        for name, source in self.data.items():
-            labels, answers, others = self._answers(name, source, value, classes, ctx)
-            found = share(int((answers == labels).sum()), len(labels))
+        for name, (found, judged, others) in self._figures(value, ctx).items():
             metrics[f"accuracy_{name}"] = found
-            rows.append((name, found.value, found.low, found.high, len(labels), len(set(labels.tolist())), others))
+            rows.append((name, found.value, found.low, found.high, len(judged), len(set(judged)), others))
         values = [metric.value for metric in metrics.values()]
         metrics["worst"] = Metric(value=min(values), unit="%")
         metrics["mean"] = Metric(value=sum(values) / len(values), unit="%")
         columns = ("domain", "accuracy", "low", "high", "samples", "classes", "samples of other classes")
         units: dict[str, str] = dict.fromkeys(columns[1:4], "%")
-        return Report(metrics=metrics, tables={"transfer": Table(columns=columns, rows=tuple(rows), units=units)})
+        tables = {"transfer": Table(columns=columns, rows=tuple(rows), units=units)}
+        if self.networks:
+            tables |= self._matrix(tuple(values), ctx)
+        return Report(metrics=metrics, tables=tables)
+
+    def _matrix(self, own: tuple[float, ...], ctx: Context) -> dict[str, Table]:
+        """Accuracies in % of all networks, this one last, and the same as shares, which a page draws as shades."""
+        rows: dict[str, tuple[float, ...]] = {}
+        for name, source in self.networks.items():
+            network = ctx.network(source)
+            with ctx.giving(network):
+                rows[name] = tuple(found.value for found, _, _ in self._figures(network, ctx, f" {name}").values())
+        rows[_OWN] = own
+        domains = tuple(self.data)
+        return {
+            "matrix": Table(
+                columns=("network", *domains),
+                rows=tuple((name, *row) for name, row in rows.items()),
+                units=dict.fromkeys(domains, "%"),
+            ),
+            "matrix_as_shades": Table(
+                columns=("network \\ domain", *domains),
+                rows=tuple((name, *(value / 100 for value in row)) for name, row in rows.items()),
+            ),
+        }
+
+    def _figures(self, value: Network, ctx: Context, which: str = "") -> dict[str, tuple[Metric, list[int], int]]:
+        """Of each domain the accuracy, the classes of the samples that were judged, and how many were not."""
+        from mapsto.nn.evaluate.classification import share
+
+        classes = value.signature.classes
+        if classes is None or value.signature.answers != "classes" or value.adaptation is not None:
+            raise DomainError(
+                f"the network{which} has no classes by name",
+                where=self.name,
+                hint="adapt it first (adapt.centroid, adapt.linear)",
+            )
+        found: dict[str, tuple[Metric, list[int], int]] = {}
+        for name, source in self.data.items():
+            labels, answers, others = self._answers(name, source, value, classes, ctx)
+            found[name] = share(int((answers == labels).sum()), len(labels)), labels.tolist(), others
+        return found
 
     def _answers(
         self, name: str, source: DataSource, value: Network, classes: tuple[str, ...], ctx: Context
