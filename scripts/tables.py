@@ -1,4 +1,4 @@
-"""Write the tables of the READMEs and of ``docs/`` from the result files; ``--check`` only compares.
+"""Write the tables of the READMEs, of ``docs/`` and of tutorials' sources from the result files; ``--check`` only compares.
 
 Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands what this script made of ``benchmarks/results/NAME.json``: its goals,
 the unmet ones included, and one line for what was not run. ``<!-- headline -->`` is the READMEs' one table, ``<!-- names -->`` lists
@@ -20,6 +20,7 @@ FILES = (
     "README.zh-CN.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "benchmarks").glob("*.md")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "tutorials").glob("*.py")),
 )
 
 HEADLINE = (
@@ -33,6 +34,43 @@ HEADLINE = (
     ("main_job", "wall time from a warm environment, seconds", "首次运行的秒数"),
 )
 """Rows of the READMEs' table: result file, what, and what in Chinese."""
+CHINESE = {
+    "what": "内容",
+    "goal": "目标",
+    "measured": "实测",
+    "met": "达成",
+    "yes": "是",
+    "**no**": "**否**",
+    "training, epoch": "训练，轮次",
+    "labels alone": "只用标签",
+    "Euclidean distance": "欧氏距离",
+    "cosine distance": "余弦距离",
+    "learning rate": "学习率",
+    "train loss": "训练损失",
+    "validation loss": "验证损失",
+    "validation images, % right": "验证图像，% 正确",
+    "teacher": "教师",
+    "pruned, not trained": "剪枝后，未训练",
+    "Lightning, labels alone": "Lightning，只用标签",
+    "Lightning, Euclidean distance": "Lightning，欧氏距离",
+    "Lightning, cosine distance": "Lightning，余弦距离",
+    "recipe, float": "配方，浮点",
+    "recipe, int8": "配方，int8",
+    "accuracy %": "准确率 %",
+    "million multiply-accumulates": "百万次乘加运算",
+    "kB of its ONNX file": "ONNX 文件，kB",
+    "ms an image": "每张图像毫秒数",
+    "times as fast as the teacher": "是教师的多少倍快",
+    "points that the better distance to the teacher gains over labels alone": "较好的距离比只用标签高出的百分点",
+    "points that the better one loses beside its teacher": "较好的距离比教师低的百分点",
+    "points that the recipe's int8 network loses beside the teacher": "配方的 int8 网络比教师低的百分点",
+    "the recipe's int8 network: times as fast as the teacher": "配方的 int8 网络：是教师的多少倍快",
+    "mapsto compress: points lost beside the teacher": "mapsto compress：比教师低的百分点",
+    "mapsto compress: kB of the ONNX file": "mapsto compress：ONNX 文件，kB",
+    "mapsto compress: times as fast as the teacher": "mapsto compress：是教师的多少倍快",
+    "CPU minutes of the whole": "总共的 CPU 分钟数",
+}
+"""What cells of tables say on a page in Chinese."""
 
 
 def number(value: Any) -> str:
@@ -72,6 +110,19 @@ def table(name: str) -> str:
         f"`benchmarks/results/{name}.json`."
     )
     return "\n".join(lines)
+
+
+def in_chinese(text: str) -> str:
+    """A table with the cells in Chinese that `CHINESE` knows."""
+
+    def cell(match: re.Match[str]) -> str:
+        words, _, number_of_epoch = match[0].rpartition(", ")
+        if number_of_epoch.isdecimal() and words in CHINESE:
+            return f"{CHINESE[words]}，{number_of_epoch}"
+        return CHINESE.get(match[0], match[0])
+
+    lines = text.split("\n")
+    return "\n".join(re.sub(r"(?<=\| ).+?(?= \|)", cell, line) if line.startswith("| ") else line for line in lines)
 
 
 def headline(file: str) -> str:
@@ -122,6 +173,8 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "augmentation"),
         *listed(rows, "augment"),
         *listed(rows, "domain"),
+        *listed(rows, "training, epoch"),
+        *listed(rows, "VGG"),
         *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),
         *listed([row for row in rows if next(iter(row)) == "concepts"], "concepts"),
         *listed([row for row in rows if next(iter(row)) == "side" or "megabytes" in row], "side"),
@@ -312,7 +365,12 @@ def filled(text: str, file: str) -> str:
     def part(match: re.Match[str]) -> str:
         kind, name = match[1], match[2]
         body = {"table": lambda: table(name), "headline": lambda: headline(file), "names": names}[kind]()
-        return f"{match[0].partition('-->')[0]}-->\n{body}\n<!-- end -->"
+        if kind == "table" and file.endswith("zh_CN.py"):
+            body = in_chinese(body)
+        lines = [*body.split("\n"), "<!-- end -->"]
+        if file.endswith(".py"):  # a cell of a tutorial's source is a comment
+            lines = [f"# {line}".rstrip() for line in lines]
+        return "\n".join([f"{match[0].partition('-->')[0]}-->", *lines])
 
     def within(match: re.Match[str]) -> str:
         return f"{match[1]}{figure(match[2], match[3])}<!-- end -->"

@@ -188,6 +188,24 @@ def test_pruning_beside_a_peer_runs_with_small_settings(
     assert all(row["measured share"] <= 0.5 for row in run)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_vgg_example_runs_with_small_settings() -> None:
+    pytest.importorskip("lightning", reason="needs the extra lightning")
+    try:
+        locate("cifar-10-batches-bin", what="CIFAR-10")
+    except DataError as error:
+        pytest.skip(str(error))
+    tree = run_benchmark("vgg_example", quick=True)
+    losses = [row["train loss"] for row in tree["rows"] if "train loss" in row]
+    assert len(losses) == 2
+    assert losses[-1] < losses[0]
+    found = {row["VGG"]: row for row in tree["rows"] if "VGG" in row}
+    assert len(found) == 8
+    assert found["recipe, int8"]["kB of its ONNX file"] < found["recipe, float"]["kB of its ONNX file"] / 2
+    assert found["mapsto compress"]["kB of its ONNX file"] <= 150
+
+
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmarks of the service are loaded anew."""

@@ -83,6 +83,8 @@ _BEST = {
 """What is looked for, by the number that decides."""
 _EPOCHS = 10
 """Of distillation, where none are named."""
+_WATCHED = ("validation", "validation_tasks")
+"""Fields with what a training is watched by."""
 _STEPS = 100
 """Steps that an epoch of distilling a learner has."""
 
@@ -682,7 +684,7 @@ def compression_recipe(
 def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, Any]) -> bool:
     """Whether the steps that give a network use the examples of `data`, or others of the same file or folder: it may have learnt from them.
 
-    False for a checkpoint: what it was trained on is not known.
+    False for a checkpoint: what it was trained on is not known. Data that a training was only watched by are not learnt from.
 
     >>> data = {"images": {"folder": "/photos", "split": "train"}}
     >>> learnt = [{"train.supervised": {"data": "$few"}}]
@@ -692,6 +694,8 @@ def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, An
     >>> knows(({"few": {"digits": {"size": 16}}}, learnt), few), knows(({"few": {**few}, "rest": {"digits": {"size": 16}}}, learnt), few)
     (True, True)
     >>> knows(({"few": {"subset": {**few["subset"], "part": "rest"}}}, learnt), few)
+    False
+    >>> knows(({"few": {"digits": {}}, "held": few}, [{"train.supervised": {"data": "$few", "validation": "$held"}}]), few)
     False
     """
     from mapsto.kinds import Tasks
@@ -714,7 +718,7 @@ def knows(model: tuple[dict[str, Any], list[dict[str, Any]]], data: dict[str, An
             if issubclass(discovery.find("data", name), Tasks):
                 return found(own[name])
             return (place is not None and place == _place(own)) or _written(own) in wholes
-        return any(found(part) for part in cast("dict[str, Any]", tree).values())
+        return any(found(part) for field, part in cast("dict[str, Any]", tree).items() if field not in _WATCHED)
 
     return found(steps)
 
