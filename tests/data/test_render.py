@@ -28,6 +28,7 @@ def test_splits_cover_the_scripts_and_share_none() -> None:
     assert all(len(split(name)) >= 100 for name in SPLITS)
 
 
+@pytest.mark.slow
 def test_no_reference_glyph_is_in_two_splits() -> None:
     seen = {name: {p.tobytes() for p in prototypes(split(name))} for name in SPLITS}
     assert not seen["train"] & seen["validation"]

@@ -50,7 +50,13 @@ def accuracy(model: Model) -> float:
     return float((np.array(model.signature.classes)[model.open().predict(block).argmax(1)] == block.y).mean())
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in ("derpp", "gdumb", "none") else pytest.param(name, marks=pytest.mark.slow)
+        for name in method_names()
+    ],
+)
 def test_every_method_goes_on_to_the_bit_in_blocks_of_any_size(method: str, network: Network) -> None:
     stream = streams.replay(data=DIGITS, order="by_class", label_delay=5)
     learner = online.finetune(stream=stream, method=method, **QUICK)

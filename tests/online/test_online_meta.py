@@ -53,7 +53,7 @@ def test_learned_rates_and_rows_of_a_meta_trained_head_are_where_it_begins(learn
     }
 
 
-@pytest.mark.parametrize("second_order", [False, True])
+@pytest.mark.parametrize("second_order", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rates_are_learned_and_come_first(second_order: bool, learner: Network) -> None:
     def after(rate_of_rates: float) -> Any:
         made = online.la_maml(stream=STREAM, second_order=second_order, rate_of_rates=rate_of_rates)
@@ -65,6 +65,7 @@ def test_rates_are_learned_and_come_first(second_order: bool, learner: Network) 
     assert np.abs(after(0.1) - own).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_concepts_that_a_column_tells_begin_and_return(learner: Network) -> None:
     block = of_concepts(("a", "01"), ("b", "23"), ("a", "01"))
     live = online.follow_the_meta_leader(stream=STREAM, concept="place", batch=8).open(learner, None, Context())

@@ -149,7 +149,7 @@ def test_what_there_is_not_is_refused_by_name(fields: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("delay", [1, 5])
+@pytest.mark.parametrize("delay", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_labels_that_come_in_the_segment_of_their_question_are_judged_whatever_the_blocks(delay: int) -> None:
     parts = tuple(streams.sea(thresholds=(t,), noise=0.0, events=200, seed=at) for at, t in enumerate((4.0, 15.0)))
     stream = streams.late_labels(stream=streams.drift(streams=parts, at=(200,)), events=delay)

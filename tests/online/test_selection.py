@@ -49,6 +49,7 @@ def test_the_mixture_of_all_is_no_worse_than_the_best_member_by_more_than_half_a
     assert shares["tabular"] > shares["softmax"]
 
 
+@pytest.mark.slow
 def test_half_of_the_cost_is_half_of_the_cost_and_the_report_says_who_learnt() -> None:
     accuracy, learner = prequential(streams.sea(events=6000), members=["softmax", "mlp", FAST], share=0.5)
     assert accuracy > 0.8
@@ -82,6 +83,7 @@ def test_a_bandit_gives_most_events_to_the_better_member(how: str) -> None:
     assert accuracy > 0.6
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_come_to_the_same_with_users_and_with_bandits() -> None:
     stream = streams.agrawal(events=300, label_delay=30)
     for fields in ({"how": "mix", "by": "zipcode"}, {"how": "thompson", "by": "zipcode"}, {"how": "linucb"}):

@@ -27,7 +27,7 @@ from mapsto.recipe.yaml_text import read_yaml
 from mapsto.store import Store
 from mapsto.store.state import decode_state, encode_state
 
-FEW = pytest.param(500, id="500")
+FEW = pytest.param(200, id="200")
 MANY = pytest.param(20_000, id="20000", marks=pytest.mark.slow)
 
 RECIPE = """\
@@ -57,7 +57,7 @@ targets: [{what: right, metric: choose.best.accuracy.accuracy, goal: ">= 90"}]
 def test_a_damaged_recipe_is_the_users_error(number: int, tmp_path: Path) -> None:
     rng = random.Random(number)
     texts = [RECIPE]
-    if number > 500:
+    if number > 200:
         texts += [path.read_text(encoding="utf-8") for path in shipped_recipes().values()]
     file = tmp_path / "recipe.yaml"
     refused = 0

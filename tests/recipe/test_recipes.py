@@ -286,6 +286,7 @@ def check_package(folder: Path) -> None:
     assert 0 < row["probability"] <= 1
 
 
+@pytest.mark.slow
 def test_quick_stream_select_spends_less_than_all_would_cost(tmp_path: Path) -> None:
     (step,) = run("stream_select", tmp_path)["steps"]
     account = step["account"]

@@ -131,6 +131,7 @@ def texts(folder: Path) -> Dataset:
     return datasets.text(file=str(folder / "texts.csv"))
 
 
+@pytest.mark.slow
 def test_a_network_gives_what_it_gave_without_a_map(encoder: Network, tmp_path: Path) -> None:
     small = Context().apply(Vocabulary(data=texts(tmp_path)), encoder)
     rows = small.tensors["encoder.embeddings.word_embeddings.weight"].shape[0]

@@ -62,7 +62,7 @@ def trained():
     }
 
 
-@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("learn", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_training_helps(trained, learn):
     small, results = trained
     samples = Digits(size=16).open()
