@@ -72,7 +72,7 @@ def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None
         count = len(opened.listed("artifacts"))
         place = opened.url or opened.root
         print_text(
-            f"every artifact of {count} matches its digest"
+            f"every artifact matches its digest ({count} of them)"
             if count
             else f"{place} holds no artifact, so there was nothing to check; is that the store you mean?"
         )
