@@ -170,6 +170,16 @@ def test_few_parameters_are_trained_with_small_settings() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_domains_are_brought_together_with_small_settings() -> None:
+    rows = run_benchmark("domain_transfer", quick=True)["rows"]
+    assert [row["labels a class"] for row in rows] == [0, 1]
+    for row in rows:
+        assert row["adapt.transfer"] == row[row["taken"]], "it is one of the single ways"
+        assert row["mmd"] == "not run"
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_pruning_beside_a_peer_runs_with_small_settings(
     common: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

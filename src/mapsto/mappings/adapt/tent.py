@@ -103,10 +103,6 @@ class Tent(Optimisation, Process[Network, Network]):
 
         before = value.signature.preprocessing
 
-        def with_statistics(module: nn.Module) -> nn.Module:
-            reestimate(module, inputs, before, prior=0, batch_size=self.batch_size)
-            return module
-
         def renewed(module: nn.Module) -> nn.Module:
             reestimate(module, inputs, before, prior=0, batch_size=self.batch_size)
             return module
