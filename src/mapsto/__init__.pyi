@@ -98,6 +98,9 @@ from mapsto.mappings.adapt.best import Best as _adapt_best
 from mapsto.mappings.adapt.bitfit import Bitfit as _adapt_bitfit
 from mapsto.mappings.adapt.centroid import Centroid as _adapt_centroid
 from mapsto.mappings.adapt.contrastive import Contrastive as _adapt_contrastive
+from mapsto.mappings.adapt.coral import Coral as _adapt_coral
+from mapsto.mappings.adapt.dann import Dann as _adapt_dann
+from mapsto.mappings.adapt.deep_coral import DeepCoral as _adapt_deep_coral
 from mapsto.mappings.adapt.dora import Dora as _adapt_dora
 from mapsto.mappings.adapt.finetune import Finetune as _adapt_finetune
 from mapsto.mappings.adapt.ia3 import Ia3 as _adapt_ia3
@@ -106,12 +109,15 @@ from mapsto.mappings.adapt.linear import Linear as _adapt_linear
 from mapsto.mappings.adapt.lora import Lora as _adapt_lora
 from mapsto.mappings.adapt.merge import Merge as _adapt_merge
 from mapsto.mappings.adapt.merge_lora import MergeLora as _adapt_merge_lora
+from mapsto.mappings.adapt.mmd import Mmd as _adapt_mmd
 from mapsto.mappings.adapt.nearest import Nearest as _adapt_nearest
 from mapsto.mappings.adapt.out_of_scope import OutOfScope as _adapt_out_of_scope
 from mapsto.mappings.adapt.prompts import Prompts as _adapt_prompts
 from mapsto.mappings.adapt.ridge import Ridge as _adapt_ridge
 from mapsto.mappings.adapt.ssf import Ssf as _adapt_ssf
 from mapsto.mappings.adapt.tagger import Tagger as _adapt_tagger
+from mapsto.mappings.adapt.tent import Tent as _adapt_tent
+from mapsto.mappings.adapt.transfer import Transfer as _adapt_transfer
 from mapsto.mappings.choose.best import Best as _choose_best
 from mapsto.mappings.choose.better import Better as _choose_better
 from mapsto.mappings.choose.branch import Branch as _choose_branch
@@ -248,7 +254,9 @@ from mapsto.mappings.semi.pseudo_label import PseudoLabel as _semi_pseudo_label
 from mapsto.mappings.semi.pt_map import PtMap as _semi_pt_map
 from mapsto.mappings.semi.structured import Structured as _semi_structured
 from mapsto.mappings.train.adversarial import Adversarial as _train_adversarial
+from mapsto.mappings.train.masked_autoencoder import MaskedAutoencoder as _train_masked_autoencoder
 from mapsto.mappings.train.masked_language import MaskedLanguage as _train_masked_language
+from mapsto.mappings.train.simclr import Simclr as _train_simclr
 from mapsto.mappings.train.simcse import Simcse as _train_simcse
 from mapsto.mappings.train.sparse import Sparse as _train_sparse
 from mapsto.mappings.train.supervised import Supervised as _train_supervised
@@ -289,6 +297,9 @@ class adapt:
     bitfit = _adapt_bitfit
     centroid = _adapt_centroid
     contrastive = _adapt_contrastive
+    coral = _adapt_coral
+    dann = _adapt_dann
+    deep_coral = _adapt_deep_coral
     dora = _adapt_dora
     finetune = _adapt_finetune
     ia3 = _adapt_ia3
@@ -297,12 +308,15 @@ class adapt:
     lora = _adapt_lora
     merge = _adapt_merge
     merge_lora = _adapt_merge_lora
+    mmd = _adapt_mmd
     nearest = _adapt_nearest
     out_of_scope = _adapt_out_of_scope
     prompts = _adapt_prompts
     ridge = _adapt_ridge
     ssf = _adapt_ssf
     tagger = _adapt_tagger
+    tent = _adapt_tent
+    transfer = _adapt_transfer
 
 class augment:
     affine = _augment_affine
@@ -543,7 +557,9 @@ class streams:
 
 class train:
     adversarial = _train_adversarial
+    masked_autoencoder = _train_masked_autoencoder
     masked_language = _train_masked_language
+    simclr = _train_simclr
     simcse = _train_simcse
     sparse = _train_sparse
     supervised = _train_supervised
