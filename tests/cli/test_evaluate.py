@@ -550,3 +550,80 @@ def test_colours_are_what_the_helper_says(package: Path) -> None:
 
     image = np.tile(np.array(SHADES["green"], np.uint8).reshape(3, 1, 1), (1, 8, 8))
     assert Predictor(package).predict([image])[0].label == COLOURS[1]
+
+
+# ------------------------------------------------------------------------------------------------------------- explanations
+
+
+def explained_in(card: Any, domain: str) -> list[Any]:
+    return card["packages"][0]["results"][domain]["explained"]
+
+
+def test_a_few_answers_about_images_are_explained_with_pictures(package: Path, tmp_path: Path) -> None:
+    """Wrong ones first; of a picture whose left half is red and right half green, the larger half speaks for its colour."""
+    shown = photos(tmp_path / "photos", {"red": ["red"] * 6, "green": ["green", "red"], "blue": ["blue"]})
+    pixels = np.tile(np.array(SHADES["green"], np.uint8), (8, 8, 1))
+    pixels[:, :3] = SHADES["red"]
+    Image.fromarray(pixels).save(shown / "red" / "halves.png")
+    (shown / "blue" / "broken.png").write_bytes(b"no image")
+    card = evaluate(package, "--data", shown, "--explain")
+    cases = explained_in(card, "photos")
+    assert [case["right"] for case in cases] == [False, False, True, True, True, True]
+    assert {case["label"] for case in cases[2:5]} == {"red", "green", "blue"}, (
+        "one of each class before a second of any"
+    )
+    (halves,) = [case for case in cases if case["source"].endswith("halves.png")]
+    assert halves["answer"] == halves["explanation"]["target"] == "green"
+    cells = np.array(halves["explanation"]["cells"])
+    assert cells[:, 4:7].min() > 0 > cells[:, :2].max()
+    assert all(case["picture"].startswith("data:image/png;base64,") for case in cases)
+    page = (package.parent / "card.html").read_text(encoding="utf-8")
+    assert page.count("what speaks for") == len(cases)
+    assert "explained" not in evaluate(package, "--data", shown)["packages"][0]["results"]["photos"], "unless asked for"
+
+
+def test_of_rows_columns_are_explained_and_gaps_in_the_data_shift_nothing(tmp_path: Path) -> None:
+    table = tmp_path / "held.csv"
+    table.write_text("a,b,label\n1,0,\n5,0,b\n0,2,b\n", encoding="utf-8")
+    card = evaluate(table_package(tmp_path / "pair" / "package"), "--data", table, "--explain")
+    wrong, right = explained_in(card, "held")
+    assert (wrong["source"], wrong["right"], right["source"], right["right"]) == ("row 2", False, "row 3", True)
+    assert wrong["explanation"]["columns"] == [{"name": "a", "score": 5.0}, {"name": "b", "score": 0.0}]
+    markdown = (tmp_path / "pair" / "card.md").read_text(encoding="utf-8")
+    assert "| held | row 3 | b | b | b +2, a +0 |" in markdown
+
+
+def test_of_values_those_furthest_off_and_closest_are_explained(tmp_path: Path) -> None:
+    table = tmp_path / "held.csv"
+    table.write_text("a,b,label\n1,0,1\n2,0,9\n3,0,3.5\n", encoding="utf-8")
+    card = evaluate(table_package(tmp_path / "price" / "package", values=True), "--data", table, "--explain")
+    cases = explained_in(card, "held")
+    assert [(case["source"], case["right"]) for case in cases] == [("row 2", False), ("row 3", False), ("row 1", True)]
+    assert cases[0]["explanation"] == {
+        "target": "price",
+        "score": 2.0,
+        "without": 0.0,
+        "way": "occlusion",
+        "columns": [{"name": "a", "score": 2.0}, {"name": "b", "score": 0.0}],
+        "value": True,
+    }
+
+
+def test_of_several_labels_the_one_that_is_surely_wrong_is_explained(tmp_path: Path) -> None:
+    data = archive(tmp_path / "held.npz", [[1, -1], [1, 3]], [[1.0, 0.0], [1.0, 0.0]])
+    card = evaluate(
+        identity_package(tmp_path / "tags" / "package", ("new", "sold"), answers="labels"),
+        "--data",
+        data,
+        "--explain",
+    )
+    wrong, right = explained_in(card, "held")
+    assert (wrong["source"], wrong["explanation"]["target"]) == ("sample 1", "sold")
+    assert (right["source"], right["explanation"]["target"]) == ("sample 0", "new")
+
+
+def test_where_there_is_no_answer_to_explain_the_card_says_why(tmp_path: Path) -> None:
+    data = archive(tmp_path / "held.npz", np.eye(4).repeat(8, 0), np.repeat(["a", "b", "c", "d"], 8))
+    card = evaluate(embedding_package(tmp_path / "learner" / "package", 4), "--data", data, "--explain")
+    (reason,) = [each["reason"] for each in card["absent"] if each["figure"] == "explanations"]
+    assert "it gives embeddings" in reason

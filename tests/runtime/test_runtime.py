@@ -150,7 +150,7 @@ def questions(place: Path) -> Iterator[tuple[Path, Path]]:
 
 def test_its_command_says_what_mapsto_says(place: Path) -> None:
     for package, asked in questions(place):
-        for more in ([], ["--json"], ["--json", "--top", "1"]):
+        for more in ([], ["--json"], ["--json", "--top", "1"], ["--explain"], ["--explain", "--json"]):
             assert predicted(package, asked, *more)[0] == mapsto("predict", package, asked, *more, code=0).out
 
 

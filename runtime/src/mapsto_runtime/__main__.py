@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 
 from mapsto_runtime import __version__
 from mapsto_runtime.answer_rows import given_input, line, package_folder, rows
-from mapsto_runtime.errors import MapstoError, is_environment_error, trouble
+from mapsto_runtime.errors import DomainError, MapstoError, is_environment_error, trouble
+from mapsto_runtime.explanation import explained, require_explainable
+from mapsto_runtime.explanation_lines import lines
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.shown import shown
 from mapsto_runtime.signed_package import Trust
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = _parser().parse_args(arguments)
     try:
         trust = Trust.of(given.trusted_key, given.unsigned)
-        code = _predict(given.package, given.files, top=given.top, as_json=given.json, trust=trust)
+        code = _predict(
+            given.package, given.files, top=given.top, as_json=given.json, trust=trust, explain=given.explain
+        )
     except MapstoError as error:
         _say(f"error: {error}")
         code = error.exit_code
@@ -48,23 +52,38 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _predict(package: Path, files: Sequence[str], *, top: int, as_json: bool, trust: Trust) -> int:
+def _predict(
+    package: Path, files: Sequence[str], *, top: int, as_json: bool, trust: Trust, explain: bool = False
+) -> int:
     predictor = Predictor(package_folder(package), trust=trust)
     if predictor.verified.note:
         _say(predictor.verified.note)
+    if explain:
+        require_explainable(predictor)
     found: list[tuple[str, dict[str, Any]]] = []
+    reasons: dict[int, list[str]] = {}
     errors: list[MapstoError] = []
     for name in files:
         texts = predictor.signature.preprocessing.kind == "text"
-        answers = predictor.answers([given_input(name, texts=texts)])
-        found += [(title, row) for title, _, row in rows(name, answers, top=top)]
+        given = given_input(name, texts=texts)
+        answers = predictor.answers([given])
         errors += answers.errors
+        why = explained(predictor, [given]) if explain else None
+        by_place = {each.index: each for each in why.found} if why is not None else {}
+        # What cannot be read is among the answers' errors already.
+        errors += [error for error in why.errors if isinstance(error, DomainError)] if why is not None else []
+        for title, prediction, row in rows(name, answers, top=top):
+            if prediction.index in by_place:
+                row["explanation"] = by_place[prediction.index].plain()
+                reasons[id(row)] = list(lines(by_place[prediction.index]))
+            found.append((title, row))
         for note in answers.notes:
             _say(note)
     if as_json:
         sys.stdout.write(shown(json.dumps([row for _, row in found], indent=2, ensure_ascii=False)) + "\n")
     else:
-        sys.stdout.writelines(f"{line(predictor, title, row)}\n" for title, row in found)
+        for title, row in found:
+            sys.stdout.writelines(f"{text}\n" for text in (line(predictor, title, row), *reasons.get(id(row), ())))
     sys.stdout.flush()
     for error in errors:
         _say(f"error: {error}")
@@ -87,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--top", type=_from_one, default=3, help="how many classes to show (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show which words, columns or places of an image speak for each answer, by hiding one after another",
+    )
     parser.add_argument(
         "--trusted-key",
         action="append",

@@ -16,13 +16,14 @@ from mapsto_runtime.occlusion import log_odds, occlusion
 from mapsto_runtime.parts import Baseline, Cells, Parts, Tokens, Words, parts_of
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import Input, name_of, read
+from mapsto_runtime.preprocessing.texts import Text
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Explained", "Explanation", "Way", "explained", "require_explainable"]
+__all__ = ["Explained", "Explanation", "Way", "explained", "explanation_of", "require_explainable"]
 
 _Found: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64] | None]"
 Way: TypeAlias = "Callable[[NDArray[Any], Parts, int], _Found]"
@@ -144,7 +145,6 @@ def explained(
     """
     require_explainable(predictor, target)
     signature, answers = predictor.signature, Explained(found=[], errors=[], notes=[])
-    classes = signature.classes or ()
     for given in inputs:
         try:
             read_input = read(given, signature)
@@ -157,14 +157,8 @@ def explained(
             sample = read_input.samples[place : place + 1]
             text = read_input.texts[place] if read_input.texts else ""
             try:
-                found = _explanation(
-                    predictor,
-                    sample,
-                    parts_of(sample[0], signature, text=text, baseline=baseline),
-                    classes,
-                    target,
-                    way,
-                    name,
+                found = explanation_of(
+                    predictor, sample, text=text, target=target, baseline=baseline, way=way, name=name
                 )
             except DomainError as error:
                 answers.errors.append(error)
@@ -173,18 +167,29 @@ def explained(
     return answers
 
 
-def _explanation(
+def explanation_of(
     predictor: Predictor,
     sample: NDArray[Any],
-    parts: Parts,
-    classes: tuple[str, ...],
-    target: str | None,
-    way: Way | None,
-    name: str,
+    *,
+    text: Text = "",
+    target: str | None = None,
+    baseline: Baseline = "mean",
+    way: Way | None = None,
+    name: str = "occlusion",
 ) -> Explanation:
+    """What speaks for the answer to one prepared sample (1, ...), of a package that `require_explainable` lets pass.
+
+    `text` is what was given where it is a text; the others are as those of `explained`.
+
+    Raises
+    ------
+    DomainError
+        The sample has no parts, or the answer is not finite.
+    """
     import numpy as np
 
-    kind = predictor.signature.answers
+    parts = parts_of(sample[0], predictor.signature, text=text, baseline=baseline)
+    kind, classes = predictor.signature.answers, predictor.signature.classes or ()
     outputs = predictor.outputs(sample)
     if not np.isfinite(outputs).all():
         raise DomainError(

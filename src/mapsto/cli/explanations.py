@@ -13,8 +13,6 @@ from mapsto.errors import DataError, DomainError, StoreError, TrustError
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mapsto.cli.explained_network import Example, Examples
     from mapsto.nn.explain.attributions import Method
     from mapsto.report.explanations import SupportView
@@ -22,12 +20,9 @@ if TYPE_CHECKING:
     from mapsto_runtime.predictor import Predictor
     from mapsto_runtime.preprocessing import Input
 
-__all__ = ["PAGE", "Explaining", "Supported", "lines"]
+__all__ = ["PAGE", "Explaining", "Supported"]
 
 PAGE = "explanations.html"
-_TOP = 8
-"""Words or columns that are listed on the screen."""
-_FOR, _AGAINST = " ░▒▓█", " -="
 
 
 class Supported(NamedTuple):
@@ -182,40 +177,3 @@ def _name_of(title: str, taken: set[str]) -> str:
     )
     taken.add(name)
     return name
-
-
-def lines(explanation: Explanation) -> Iterator[str]:
-    """What speaks most for the answer, for the screen: a table of words or columns, of an image its cells as shades."""
-    from mapsto_runtime.parts import Cells
-
-    unit = "value" if explanation.is_value else "log-odds"
-    yield (
-        f"    {short(explanation.target, 40)}: {explanation.score:+.2f}, with everything hidden {explanation.without:+.2f} "
-        f"({unit}, by {explanation.way})"
-    )
-    if isinstance(explanation.parts, Cells):
-        yield from (f"      {row}" for row in _drawn(explanation.scores.reshape(explanation.parts.grid)))
-        return
-    strongest = explanation.strongest(_TOP)
-    width = max((len(short(name, 40)) for name, _ in strongest), default=0)
-    most = max((abs(score) for _, score in strongest), default=0.0) or 1.0
-    for name, score in strongest:
-        bar = ("+" if score > 0 else "-") * round(16 * abs(score) / most)
-        yield f"      {short(name, 40):<{width}}  {score:+8.3f}  {bar}"
-
-
-def _drawn(scores: NDArray[Any]) -> Iterator[str]:
-    """Cells as shades: what speaks for the answer from ░ to █, what speaks against it - and =.
-
-    >>> import numpy as np
-    >>> list(_drawn(np.array([[1.0, 0.3], [0.0, -1.0]])))
-    ['██░░', '  ==']
-    """
-    most = float(abs(scores).max(initial=0.0)) or 1.0
-    for row in scores / most:
-        yield "".join(_shade(value) for value in row.tolist())
-
-
-def _shade(value: float) -> str:
-    shades = _FOR if value > 0 else _AGAINST
-    return 2 * shades[min(len(shades) - 1, int(abs(value) * len(shades)))]

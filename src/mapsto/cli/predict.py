@@ -78,8 +78,9 @@ def predict(
 
     Example: mapsto predict runs/demo photo1.png --explain --out explained
     """
-    from mapsto.cli.explanations import Explaining, lines
+    from mapsto.cli.explanations import Explaining
     from mapsto_runtime.answer_rows import given_input, line, package_folder, rows
+    from mapsto_runtime.explanation_lines import lines
     from mapsto_runtime.predictor import Predictor
     from mapsto_runtime.signed_package import Trust
 

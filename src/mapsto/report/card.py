@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mapsto.errors import SpecError
 from mapsto.intervals import interval_text
 from mapsto.report import card_charts, charts, page
+from mapsto.report.explained_cases import explained_case, strongest
 from mapsto.report.gaps import Gap, gap_table
 from mapsto.report.page import Doc, Figure, Tile, View
 from mapsto.store import write_atomically
@@ -75,6 +76,8 @@ class _Result(NamedTuple):
     tables: list[tuple[str, View]]
     pictures: list[_Case]
     cases: View | None
+    explained: list[Doc]
+    """Answers and what they rest on."""
 
 
 def save(card: Doc, folder: Path) -> None:
@@ -145,6 +148,13 @@ def markdown(card: Doc) -> str:
             facts=_facts(card),
             cost=[(name, _marked(view)) for name, view in _cost(card)],
             data=[(name, _marked(view)) for name, view in _data(card)],
+            explained=[
+                (domain, case["source"], case["label"], case["answer"], rests)
+                for package in card["packages"][:1]
+                for domain, result in package["results"].items()
+                for case in result.get("explained") or []
+                if (rests := strongest(case))
+            ],
             transfer=_marked(transfer["view"]) if (transfer := _transfer(card)) is not None else None,
             cell=_escaped,
         )
@@ -270,6 +280,7 @@ def _result(result: Doc, package: str, domain: str, card: Doc) -> _Result:
         tables=[],
         pictures=[_case(case) for case in result.get("worst") or [] if "picture" in case],
         cases=_cases([case for case in result.get("worst") or [] if "picture" not in case]),
+        explained=[explained_case(case) for case in result.get("explained") or []],
     )
     if result.get("confusion"):
         square = page._square(result["confusion"])

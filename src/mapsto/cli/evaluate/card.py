@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mapsto.cli.evaluate.examples import Domain, opened
+from mapsto.cli.evaluate.explainer import Explainer
 from mapsto.cli.evaluate.judge import Doc, judged
 from mapsto.cli.evaluate.leakage import chosen_by, known_to, seen_in
 from mapsto.cli.evaluate.speed import speed_of
@@ -30,6 +31,7 @@ def card_of(
     split: str | None,
     timed: bool,
     watch: Watch,
+    explain: bool = False,
 ) -> Doc:
     """The card as JSON, of the schema `mapsto.report.card.SCHEMA`.
 
@@ -45,6 +47,8 @@ def card_of(
         Whether speed and memory are measured.
     watch
         Is told of progress: (what is read, how many there are, how many more were read).
+    explain
+        Whether a few answers to each domain are explained.
     """
     packages: list[Doc] = []
     notes: list[str] = []
@@ -54,11 +58,18 @@ def card_of(
         results: dict[str, Doc] = {}
         notes += subject.notes
         known, chosen = known_to(subject), chosen_by(subject)
+        explainer = Explainer(subject) if explain else None
+        notes += explainer.notes if explainer is not None else []
         for name, path in domains:
             predictor = subject.predictor
             domain = opened(name, path, predictor.signature, target=target, split=split, manifest=predictor.manifest)
             title = name if len(subjects) == 1 else f"{subject.name}: {name}"
-            found = judged(subject.predictor, domain, advance=lambda more, t=title, n=domain.total: watch(t, n, more))
+            found = judged(
+                subject.predictor,
+                domain,
+                advance=lambda more, t=title, n=domain.total: watch(t, n, more),
+                explainer=explainer,
+            )
             if subject is subjects[0]:
                 read.append(_domain(domain, found))
             digests: list[str] = found.pop("data")["_digests"]
@@ -76,6 +87,8 @@ def card_of(
             notes += domain.notes
             warnings += domain.warnings
         packages.append(_package(subject, results, timed))
+        if explainer is not None and explainer.absent:
+            packages[-1]["explanations"] = {"absent": explainer.absent}
     kind = str(next(iter(packages[0]["results"].values()))["kind"])
     card: Doc = {
         "schema": SCHEMA,
@@ -207,6 +220,8 @@ def _absent(card: Doc, timed: bool) -> list[Doc]:
             lacks("speed and peak memory", package["speed"]["absent"])
         elif package["speed"]["memory_peak"] is None:
             lacks("peak memory", "this system does not tell it")
+        if "explanations" in package:
+            lacks("explanations", package["explanations"]["absent"])
         if training is None:
             lacks("training cost", "no run's report lies beside the package")
         else:

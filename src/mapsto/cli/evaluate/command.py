@@ -47,6 +47,14 @@ def evaluate(
         typer.Option(help="Folder for card.html, card.md and card.json. [default: the run's, beside its package]"),
     ] = None,
     speed: Annotated[bool, typer.Option(help="Measure speed and memory, in a process of its own.")] = True,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Explain a few answers to each domain, wrong and right: which words, columns or places of an image they rest on; up to "
+            "256 forward passes each.",
+        ),
+    ] = False,
     store: StoreOption = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
@@ -56,6 +64,8 @@ def evaluate(
     Example: mapsto evaluate runs/demo --data digits
 
     Example: mapsto evaluate runs/demo --data clean=digits --data scans=scans
+
+    Example: mapsto evaluate runs/demo --data digits --explain
     """
     from mapsto import kinds
     from mapsto.cli.evaluate import subjects as of_packages
@@ -80,7 +90,7 @@ def evaluate(
     writable(folder)
     began = time.monotonic()
     with _watching(enabled=not as_json) as watch:
-        card = card_of(subjects, domains, target=target, split=split, timed=speed, watch=watch)
+        card = card_of(subjects, domains, target=target, split=split, timed=speed, watch=watch, explain=explain)
     card["wall_s"] = round(time.monotonic() - began, 2)
     cards.save(card, folder)
     if as_json:

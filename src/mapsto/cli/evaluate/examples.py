@@ -18,6 +18,7 @@ from mapsto.cli.evaluate.texts import Texts, TrainedOn, labelled_texts, tagged_t
 from mapsto.errors import DataError, MapstoError, SpecError, nearest
 from mapsto_runtime.preprocessing import read
 from mapsto_runtime.preprocessing.image_files import huge_allowed
+from mapsto_runtime.preprocessing.texts import Text
 from mapsto_runtime.regular_files import open_file, read_file
 from mapsto_runtime.shown import few, short
 from mapsto_runtime.signature import Preprocessing, Signature
@@ -64,7 +65,9 @@ class Domain:
     """Samples there are, those that cannot be read among them."""
     batches: Callable[[], Iterator[Batch]] = field(default=lambda: iter(()))
     sample: Callable[[int], NDArray[Any]] = field(default=lambda place: np.zeros(0))
-    """Of arrays: the sample at a place as the network takes it."""
+    """The sample at a place as the network takes it, (...); places count those that could be read, in the order of `batches`."""
+    text: Callable[[int], Text] = field(default=lambda place: "")
+    """What was given there where it is a text, as far as that is known."""
     skipped: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     """What could not be read, and why."""
     notes: list[str] = field(default_factory=list[str])
@@ -166,7 +169,10 @@ def _open_named(domain: Domain, signature: Signature) -> None:
         else _labels_of(samples.labels, None, signature, domain)
     )
     domain.batches = lambda: _slices(domain, samples.inputs, labels, signature)
-    domain.sample = lambda place: read(samples.inputs[place : place + 1], signature).samples[0]
+    if signature.preprocessing.kind == "text":
+        given = data.open().inputs
+        if len(given) == len(samples.inputs) and given.dtype.kind in "UOT":
+            domain.text = lambda place: _text_of(given[place])
 
 
 # ------------------------------------------------------------------------------------------------------------------- images
@@ -198,6 +204,8 @@ def _open_folder(domain: Domain, signature: Signature) -> None:
 def _images(
     domain: Domain, classes: Sequence[str], files: Sequence[tuple[int, Path]], signature: Signature
 ) -> Iterator[Batch]:
+    seen: list[Path] = []
+    domain.sample = lambda place: _image(seen[place], signature)
     for start in range(0, len(files), _BATCH):
         inputs: list[NDArray[Any]] = []
         labels: list[str] = []
@@ -212,8 +220,14 @@ def _images(
                     continue
                 labels.append(classes[label])
                 kept.append(path)
+        seen += kept
         if kept:
             yield Batch(inputs=np.concatenate(inputs), labels=labels, sources=list(map(str, kept)), files=kept)
+
+
+def _image(path: Path, signature: Signature) -> NDArray[Any]:
+    with huge_allowed():
+        return read(path, signature).samples[0]
 
 
 def _look_at(path: Path, domain: Domain) -> None:
@@ -248,6 +262,13 @@ def _open_texts(domain: Domain, found: Texts) -> None:
             )
 
     domain.batches = batches
+    domain.sample = lambda place: found.ids[place]
+    domain.text = lambda place: found.given[place]
+
+
+def _text_of(given: Any) -> Text:
+    """A text, or the texts of a pair."""
+    return str(given) if isinstance(given, str) else tuple(map(str, given))
 
 
 def _open_table(domain: Domain, signature: Signature, target: str | None, told: TrainedOn) -> None:
@@ -351,6 +372,8 @@ def _rows(domain: Domain, labels: Sequence[Any], missing: NDArray[np.bool_], sig
     for error in found.errors:
         domain.skipped.append({"source": str(domain.path), "reason": error.what})
     kept = [place for place, row in enumerate(found.numbers) if not missing[row]]
+    domain.sample = lambda place: found.samples[kept[place]]
+    domain.text = lambda place: found.texts[kept[place]] if found.texts else ""
     for start in range(0, len(kept), _ROWS):
         part = kept[start : start + _ROWS]
         rows = [found.numbers[place] for place in part]
@@ -377,7 +400,6 @@ def _open_arrays(domain: Domain, signature: Signature) -> None:
     domain.kind, domain.total = "arrays", len(inputs)
     labels = _labels_of(raw, names, signature, domain)
     domain.batches = lambda: _slices(domain, inputs, labels, signature)
-    domain.sample = lambda place: read(inputs[place : place + 1], signature).samples[0]
 
 
 def _archive(path: Path) -> tuple[NDArray[Any], NDArray[Any], tuple[str, ...] | None]:
@@ -463,6 +485,8 @@ def _are_classes(raw: NDArray[Any]) -> bool:
 
 def _slices(domain: Domain, inputs: NDArray[Any], labels: Sequence[Any], signature: Signature) -> Iterator[Batch]:
     step = _BATCH if signature.preprocessing.kind == "image" else _ROWS
+    seen: list[int] = []
+    domain.sample = lambda place: read(inputs[seen[place] : seen[place] + 1], signature).samples[0]
     for start in range(0, len(inputs), step):
         part = inputs[start : start + step]
         try:
@@ -479,6 +503,7 @@ def _slices(domain: Domain, inputs: NDArray[Any], labels: Sequence[Any], signatu
         for error in found.errors:
             domain.skipped.append({"source": str(domain.path), "reason": error.what})
         rows = [start + number for number in found.numbers]
+        seen += rows
         yield Batch(
             inputs=found.samples,
             labels=[labels[row] for row in rows],

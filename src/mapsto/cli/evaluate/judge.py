@@ -16,6 +16,7 @@ import numpy as np
 
 from mapsto.cli.evaluate.episodes import needs_learner, on_unseen_tasks
 from mapsto.cli.evaluate.examples import Batch, Domain, columns_read
+from mapsto.cli.evaluate.explainer import FEW, Case, Explainer, few_of
 from mapsto.data.sets.tags import words_between_blanks
 from mapsto.errors import DataError, DomainError, StoreError, nearest
 from mapsto.kinds import Metric, Table
@@ -52,7 +53,14 @@ def plain(value: Metric | Table) -> Doc:
     return dataclasses.asdict(value)
 
 
-def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], None], worst: int = _WORST) -> Doc:
+def judged(
+    predictor: Predictor,
+    domain: Domain,
+    *,
+    advance: Callable[[int], None],
+    worst: int = _WORST,
+    explainer: Explainer | None = None,
+) -> Doc:
     """What the package's answers to a domain came to, as JSON.
 
     Parameters
@@ -61,6 +69,8 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
         Is told how many more samples were read.
     worst
         How many of the most wrong answers are kept.
+    explainer
+        Explains a few answers, where they are to be explained.
 
     Raises
     ------
@@ -112,11 +122,11 @@ def judged(predictor: Predictor, domain: Domain, *, advance: Callable[[int], Non
         features = scores.reshape(len(scores), -1)
         return found | on_unseen_tasks(predictor, features, seen.labels, inputs, where=str(domain.path))
     by_kind = {"classes": _of_classes, "labels": _of_labels, "values": _of_values}
-    return {
-        **found,
-        "kind": signature.answers,
-        **by_kind[signature.answers](seen, scores, signature.classes, domain, signature.preprocessing, worst),
-    }
+    judged_so = by_kind[signature.answers](seen, scores, signature.classes, domain, signature.preprocessing, worst)
+    few_cases: list[Case] = judged_so.pop("_few")
+    if explainer is not None:
+        judged_so["explained"] = explainer.of(few_cases, domain)
+    return {**found, "kind": signature.answers, **judged_so}
 
 
 class _Seen:
@@ -229,6 +239,20 @@ def _of_classes(
         for place in chosen
     ]
     _show(found["worst"], seen, domain, preprocessing)
+    found["_few"] = [
+        Case(
+            place=int(places[place]),
+            target=int(predicted[place]),
+            right=bool(right[place]),
+            told={
+                "source": seen.sources[places[place]],
+                "label": classes[labels[place]],
+                "answer": classes[predicted[place]],
+                "confidence": round(float(own[place].max()), 4),
+            },
+        )
+        for place in few_of(right, own.max(1), predicted)
+    ]
     return found
 
 
@@ -325,21 +349,29 @@ def _of_labels(
     }
     wrong = (given != truth).sum(1)
     chosen = [int(place) for place in np.argsort(-wrong, kind="stable") if wrong[place]][:worst]
-    cases = [
-        {
-            "source": seen.sources[place],
-            "label": ", ".join(name for name, there in zip(classes, truth[place], strict=True) if there) or "none",
-            "answer": ", ".join(name for name, there in zip(classes, given[place], strict=True) if there) or "none",
-            "_place": place,
-        }
-        for place in chosen
-    ]
+
+    def told(place: int) -> Doc:
+        label, answer = (
+            ", ".join(name for name, there in zip(classes, row, strict=True) if there) or "none"
+            for row in (truth[place], given[place])
+        )
+        return {"source": seen.sources[place], "label": label, "answer": answer}
+
+    cases = [{**told(place), "_place": place} for place in chosen]
     _show(cases, seen, domain, preprocessing)
+    # Of a wrong answer the label that is wrong most surely, of a right one the surest label that was given.
+    targets = np.where(wrong[:, None] > 0, np.where(given != truth, np.abs(scores), -np.inf), scores).argmax(1)
+    sure = np.abs(scores)[np.arange(len(scores)), targets]
+    few_cases = [
+        Case(place=place, target=int(targets[place]), right=not wrong[place], told=told(place))
+        for place in few_of(wrong == 0, sure, targets)
+    ]
     table = plain(figures.per_label)
     return {
         "metrics": {name: plain(metric) for name, metric in metrics.items()},
         "per_class": {**table, "columns": ["class", *table["columns"][1:]]},
         "worst": cases,
+        "_few": few_cases,
     }
 
 
@@ -436,18 +468,22 @@ def _of_values(
             }
         )
     error = np.abs(scores - truth) / np.maximum(truth.std(0), 1e-12)
-    cases: list[Doc] = [
-        {
-            "source": seen.sources[place],
-            "label": ", ".join(f"{value:.5g}" for value in truth[place]),
-            "answer": ", ".join(f"{value:.5g}" for value in scores[place]),
-            "_place": place,
-        }
-        for place in np.argsort(-error.max(1), kind="stable")[:worst].tolist()
-    ]
+
+    def told(place: int) -> Doc:
+        label, answer = (", ".join(f"{value:.5g}" for value in row[place]) for row in (truth, scores))
+        return {"source": seen.sources[place], "label": label, "answer": answer}
+
+    furthest = np.argsort(-error.max(1), kind="stable").tolist()
+    cases: list[Doc] = [{**told(place), "_place": place} for place in furthest[:worst]]
     _show(cases, seen, domain, preprocessing)
+    half = min(FEW, (len(furthest) + 1) // 2)
+    few_cases = [
+        Case(place=place, target=int(error[place].argmax()), right=number >= half, told=told(place))
+        for number, place in enumerate([*furthest[:half], *furthest[half:][: -FEW - 1 : -1]])
+    ]
     first = outputs[0]["metrics"]
-    return {"metrics": first if len(outputs) == 1 else _together(outputs), "outputs": outputs, "worst": cases}
+    metrics = first if len(outputs) == 1 else _together(outputs)
+    return {"metrics": metrics, "outputs": outputs, "worst": cases, "_few": few_cases}
 
 
 def _together(outputs: Sequence[Doc]) -> Doc:

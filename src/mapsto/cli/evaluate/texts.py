@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.kinds import Samples
+    from mapsto_runtime.preprocessing.texts import Text
     from mapsto_runtime.signature import Signature
 
 __all__ = ["Texts", "TrainedOn", "labelled_texts", "tagged_texts", "trained_on"]
@@ -61,6 +62,8 @@ class Texts:
 
     texts: list[str]
     """As they stand there, the two of a pair with a line between; of tagged words with a blank between."""
+    given: list[Text]
+    """The same, the two of a pair apart."""
     ids: NDArray[Any]
     """Token ids, shape (N, L), of pairs (N, 2, L)."""
     labels: list[Any]
@@ -106,8 +109,10 @@ def labelled_texts(path: Path, signature: Signature, target: str | None, told: T
             where=where,
             hint=f"its columns are {_quoted(classes)}",
         )
+    given: list[Any] = data.open().inputs.tolist()
     return Texts(
-        texts=[" | ".join(np.atleast_1d(each).tolist()) for each in data.open().inputs],
+        texts=[each if isinstance(each, str) else " | ".join(each) for each in given],
+        given=[each if isinstance(each, str) else tuple(each) for each in given],
         ids=samples.inputs,
         labels=labels.astype(np.float64).tolist(),
         target=few([short(each) for each in targets]),
@@ -198,6 +203,7 @@ def tagged_texts(path: Path, signature: Signature, target: str | None, told: Tra
     unknown = (f"{path}: the package does not know the tags {_quoted(others)}, and is never right on them",)
     return Texts(
         texts=samples.inputs.tolist(),
+        given=samples.inputs.tolist(),
         ids=read.inputs,
         labels=tags,
         target=data.tags,
