@@ -141,7 +141,7 @@ def result(cells: _shared.Cells, *, quick: bool) -> dict[str, Any]:
         "vgg_example",
         conditions={
             "teacher": "VGG-11 of width 16 in four stages, five epochs of 20,000 images",
-            "students": "a quarter of the multiply-accumulates, five epochs",
+            "students": "a quarter of the multiply-accumulates, five epochs of 10,000 of them",
             "seeds": [0],
             "judged on": "CIFAR-10's test images",
             "timed": "ONNX Runtime, one thread, one image",
