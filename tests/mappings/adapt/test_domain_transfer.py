@@ -15,6 +15,7 @@ from mapsto import adapt, datasets, evaluate
 from mapsto.context import Context
 from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Dataset, Network, Table, trusting
+from mapsto.nn.network.inference import forward
 from mapsto.nn.transfer.choice import chosen, held_out
 
 
@@ -128,7 +129,7 @@ def test_the_way_that_is_picked_is_good_on_the_target(stored: Any, labels: int) 
     source, target = stored("source", 90, target=False), stored("target rows", 90, target=True)
     few = stored("few", labels, target=True) if labels else None
     ctx = Context(seed=0)
-    ways = ("source", "few", "coral", "tent")
+    ways = ("coral", "tent", "few", "source")
     made = ctx.apply(adapt.transfer(source=source, target=target, labelled=few, ways=ways, strength=1.0), straight())
     assert accuracy(made, target) > 95
     table = ctx.attached["ways"]
@@ -137,16 +138,37 @@ def test_the_way_that_is_picked_is_good_on_the_target(stored: Any, labels: int) 
     assert any("tent is left out: Straight has no norm layer" in text for text in ctx.notes)
 
 
-def test_a_choice_goes_by_labels_first_and_by_agreement_where_they_do_not_tell() -> None:
-    answers = {"good": np.array([0, 1, 0, 0]), "as good": np.array([0, 1, 1, 1]), "bad": np.array([0, 1, 1, 1])}
-    right = {"good": np.ones(40), "as good": np.ones(40), "bad": np.zeros(40)}
-    assert chosen(right, answers, 2)[0] == "as good"
-    assert chosen({"good": np.ones(40), "as good": np.zeros(40), "bad": np.zeros(40)}, answers, 2)[0] == "good"
+def test_the_first_is_taken_unless_another_is_clearly_better() -> None:
+    answers = dict.fromkeys(("first", "other"), np.array([0, 1, 0, 1]))
+    assert chosen({"first": np.ones(20), "other": np.zeros(20)}, answers, 2)[0] == "first"
+    luck = {"first": np.array([1.0] * 14 + [0.0] * 6), "other": np.array([0.0] + [1.0] * 17 + [0.0] * 2)}
+    assert chosen(luck, answers, 2)[0] == "first"
+    clear = {"first": np.array([1.0] * 5 + [0.0] * 15), "other": np.ones(20)}
+    assert chosen(clear, answers, 2)[0] == "other"
+
+
+def test_without_labels_a_way_that_stands_alone_is_not_taken() -> None:
+    answers = {name: np.arange(20) % 4 for name in ("first", "second", "third")}
+    assert chosen({}, answers, 4)[0] == "first"
+    assert chosen({}, answers | {"first": np.arange(20)[::-1] % 4}, 4)[0] == "second"
 
 
 def test_a_collapsed_way_is_not_taken() -> None:
     answers = {"collapsed": np.zeros(9, np.int64), "another": np.zeros(9, np.int64), "whole": np.arange(9) % 3}
     assert chosen({}, answers, 3)[0] == "whole"
+
+
+def test_labels_of_some_of_the_classes_in_another_order_are_the_source_s(stored: Any) -> None:
+    source, target = stored("source", 90, target=False), stored("target rows", 90, target=True)
+    few = datasets.subset(data=stored("few", 9, target=True), classes=("c", "a"))
+    ctx = Context(seed=0)
+    made = ctx.apply(
+        adapt.transfer(source=source, target=target, labelled=few, ways=("few", "coral"), strength=1.0), straight()
+    )
+    assert made.signature.classes == ("a", "b", "c")
+    answers = forward(made.module(), target.open().inputs, made.signature.preprocessing).argmax(1).numpy()
+    known = target.open().labels != 1
+    assert (answers == target.open().labels)[known].mean() > 0.9
 
 
 def test_no_sample_judges_a_head_that_has_learnt_from_it() -> None:

@@ -2,7 +2,7 @@
 
 Ways: the head of the source as it is, aligned moments (`adapt.coral`), embeddings trained to be alike (`adapt.deep_coral`, `adapt.mmd`,
 `adapt.dann`), norm layers made to fit (`adapt.tent`), and the labelled samples of the target alone. The choice is by cross-validation on
-labelled samples of the target where there are any, and by how far a way agrees with the others; `mapsto.nn.transfer.choice` has the rule.
+labelled samples of the target where there are any, else by how far a way agrees with the others; `mapsto.nn.transfer.choice` has the rule.
 Ben-David et al., "A Theory of Learning from Different Domains", 2010, on why the source's own figures say little.
 """
 
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Transfer"]
 
-_Way = Literal["source", "few", "coral", "deep_coral", "mmd", "dann", "tent"]
+_Way = Literal["mmd", "deep_coral", "tent", "dann", "coral", "few", "source"]
+_USUAL: tuple[_Way, ...] = ("mmd", "deep_coral", "tent", "dann", "coral", "few", "source")
+"""In the order of their accuracy from handwritten to printed digits without labels; `few` and `source` are what to fall back on."""
+_OTHER_CLASSES: tuple[_Way, ...] = ("few", "mmd", "deep_coral", "dann", "coral")
+"""Where the target's classes are not the source's, what does without the source is first: the source has to show that it helps."""
 _COLUMNS = (
     "way",
     "held-out accuracy",
@@ -43,11 +47,10 @@ _COLUMNS = (
 class Transfer(DomainFields, Mapping[Network, Network]):
     """A network for the target, by the way that is picked; the report has what each came to."""
 
-    ways: tuple[_Way, ...] = Field(
-        default=("coral", "deep_coral", "mmd", "dann", "tent", "few", "source"), min_length=1
-    )
-    """Which are tried: `source` is a linear head on the source, `few` one on `labelled` alone. Ways that cannot be gone are left out, which
-    is noted: `few` without `labelled`, `source` and `tent` where `labelled` has other classes, `tent` without norm layers."""
+    ways: Annotated[tuple[_Way, ...], Field(min_length=1)] | Literal["auto"] = "auto"
+    """Which are tried, the one that is expected to do best first: `source` is a linear head on the source, `few` one on `labelled` alone.
+    Ways that cannot be gone are left out, which is noted: `few` without `labelled`, `source` and `tent` where `labelled` has other classes,
+    `tent` without norm layers. `auto`: mmd, deep_coral, tent, dann, coral, few, source; with other classes few comes first."""
     steps: int = Field(default=500, ge=1)
     """Gradient steps of each way that trains the embedding."""
     batch_size: int = Field(default=64, ge=2)
@@ -89,7 +92,7 @@ class Transfer(DomainFields, Mapping[Network, Network]):
         rows = tuple(
             (
                 each.name,
-                *(_shown(100 * figure) for figure in (each.accuracy, each.behind, each.behind_error)),
+                *(_shown(100 * figure) for figure in (each.accuracy, each.above, each.above_error)),
                 100 * each.agreement,
                 each.spread,
                 "yes" if each.name == name else "",
@@ -111,7 +114,8 @@ class Transfer(DomainFields, Mapping[Network, Network]):
         from mapsto.nn.transfer.ways import candidate
 
         found: dict[str, Candidate] = {}
-        for name in dict.fromkeys(self.ways):
+        usual = _USUAL if domains.shared else _OTHER_CLASSES
+        for name in dict.fromkeys(usual if self.ways == "auto" else self.ways):
             if (why := self._impossible(name, domains)) is None:
                 try:
                     network = self._network(name, value, ctx)

@@ -56,8 +56,8 @@ def candidate(
     embedded = _embedding(name)
     few = None if domains.labelled is None else embedded(network, domains.labelled.inputs, ctx)
     if few is not None and (name == "few" or not domains.shared):
-        samples = domains.require_labelled()
-        fit = _alone(name, network, domains, few, ctx)
+        samples = domains.renumbered() if domains.shared else domains.require_labelled()
+        fit = _alone(name, network, domains, samples, few, ctx)
         target = embedded(network, domains.target, ctx)
         return Candidate(network=network, samples=samples, fit=fit, few=few, labels=samples.labels, target=target)
     source, classes = embedded(network, domains.source.inputs, ctx), len(domains.source.classes)
@@ -93,9 +93,8 @@ def _embedding(name: str) -> Callable[[Network, NDArray[Any], Context], NDArray[
 
 
 def _alone(
-    name: str, network: Network, domains: Domains, few: NDArray[Any], ctx: Context
+    name: str, network: Network, domains: Domains, samples: Samples, few: NDArray[Any], ctx: Context
 ) -> Callable[[NDArray[np.int64]], LinearHead]:
-    samples = domains.require_labelled()
     classes = len(samples.classes)
     if name != "coral":
         return lambda places: of_few(few[places], samples.labels[places], classes)
