@@ -20,29 +20,41 @@ __all__ = [
     "identity_package",
     "linear_package",
     "table_package",
+    "word_package",
     "write_package",
 ]
 
 COLOURS = ("red", "green", "blue")
 
 
-def write_package(folder: Path, nodes: list[Any], signature: Signature, initializers: tuple[Any, ...] = ()) -> Path:
+def write_package(
+    folder: Path, nodes: list[Any], signature: Signature, initializers: tuple[Any, ...] = (), tokenizer: str = ""
+) -> Path:
     """A package of an ONNX graph from ``input`` to ``output``."""
     inputs, outputs = (
-        [helper.make_tensor_value_info(spec.name, onnx.TensorProto.FLOAT, list(spec.shape)) for spec in specs]
+        [
+            helper.make_tensor_value_info(
+                spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape)
+            )
+            for spec in specs
+        ]
         for specs in (signature.inputs, signature.outputs)
     )
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, list(initializers))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     content = model.SerializeToString()
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(content)
+    contents = {"model.onnx": content, **({"tokenizer.json": tokenizer.encode()} if tokenizer else {})}
+    for name, held in contents.items():
+        (folder / name).write_bytes(held)
     manifest = {
         "format": 1,
         "model": "model.onnx",
         "signature": signature.plain(),
         "parameters": 0,
-        "files": {"model.onnx": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}},
+        "files": {
+            name: {"sha256": hashlib.sha256(held).hexdigest(), "bytes": len(held)} for name, held in contents.items()
+        },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
@@ -112,3 +124,32 @@ def linear_package(folder: Path, weight: Any, classes: tuple[str, ...]) -> Path:
         **_specs((matrix.shape[1],), len(matrix)), preprocessing=Preprocessing(kind="none"), classes=classes
     )
     return write_package(folder, nodes, signature, constants)
+
+
+def word_package(folder: Path, classes: tuple[str, ...], words: dict[str, tuple[float, ...]]) -> Path:
+    """It reads texts, and its score of a class is the sum of what each word adds to it; words that are not named add nothing."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *words))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = made.to_str()
+    weight = np.zeros((len(vocabulary), len(classes)), np.float32)
+    weight[2:] = list(words.values())
+    signature = Signature(
+        inputs=(TensorSpec(name="input", dtype="int64", shape=("N", "L"), ids=(len(vocabulary),)),),
+        outputs=(TensorSpec(name="output", dtype="float32", shape=("N", len(classes))),),
+        preprocessing=Preprocessing(
+            kind="text", tokenizer=hashlib.sha256(tokenizer.encode()).hexdigest(), length=12, header=("text",)
+        ),
+        classes=classes,
+    )
+    nodes = [
+        helper.make_node("Gather", ["weight", "input"], ["words"]),
+        helper.make_node("ReduceSum", ["words", "axes"], ["output"], keepdims=0),
+    ]
+    constants = (
+        onnx.numpy_helper.from_array(weight, "weight"),
+        onnx.numpy_helper.from_array(np.array([1], np.int64), "axes"),
+    )
+    return write_package(folder, nodes, signature, constants, tokenizer)

@@ -16,7 +16,14 @@ import pytest
 import yaml
 from PIL import Image
 from tests.browser import CHROMIUM, in_a_browser
-from tests.cli.packages import COLOURS, color_package, embedding_package, identity_package, table_package
+from tests.cli.packages import (
+    COLOURS,
+    color_package,
+    embedding_package,
+    identity_package,
+    table_package,
+    word_package,
+)
 from tests.command import mapsto
 
 from mapsto.cli.evaluate import episodes
@@ -591,6 +598,17 @@ def test_of_rows_columns_are_explained_and_gaps_in_the_data_shift_nothing(tmp_pa
     assert wrong["explanation"]["columns"] == [{"name": "a", "score": 5.0}, {"name": "b", "score": 0.0}]
     markdown = (tmp_path / "pair" / "card.md").read_text(encoding="utf-8")
     assert "| held | row 3 | b | b | b +2, a +0 |" in markdown
+
+
+def test_of_texts_words_are_explained(tmp_path: Path) -> None:
+    table = tmp_path / "held.csv"
+    table.write_text("text,intent\nlost my card,card\nred card,fruit\n", encoding="utf-8")
+    words = {"card": (2.0, 0.0), "red": (0.0, 0.5)}
+    folder = word_package(tmp_path / "intents" / "package", ("card", "fruit"), words)
+    wrong, right = explained_in(evaluate(folder, "--data", table, "--target", "intent", "--explain"), "held")
+    assert (wrong["label"], wrong["answer"], right["right"]) == ("fruit", "card", True)
+    found = {each["name"]: each["score"] for each in wrong["explanation"]["words"]}
+    assert found == pytest.approx({"red": -0.5, "card": 2.0})
 
 
 def test_of_values_those_furthest_off_and_closest_are_explained(tmp_path: Path) -> None:

@@ -8,40 +8,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.cli.packages import color_package, word_package
 from tests.command import mapsto
-from tests.text.packages import text_package
-
-from mapsto import datasets, networks
-from mapsto.mappings.export.onnx import Onnx
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("explained") / "package"
-    digits = datasets.subset(data=datasets.digits(size=8), per_class=2)
-    made = Onnx(data=digits)(networks.conv4(data=digits, width=8, blocks=2, classes="data")(seed=0))
-    for name, path in made.files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(path.read_bytes())
-    return folder
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return color_package(tmp_path / "colours" / "package", size=16)
 
 
-def test_a_page_and_a_picture_for_each_image(package, tmp_path):
-    files = sorted(map(str, (package / "examples").glob("*.png")))[:2]
-    done = mapsto("predict", package, *files, "--explain", "--out", tmp_path / "out", code=0)
-    assert done.out.count("with everything hidden") == 2
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """Green above, red below."""
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:10, :, 1], pixels[10:, :, 0] = 200, 200
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_a_page_and_a_picture_for_each_image(package, photo, tmp_path):
+    """The same image twice: pictures of different names."""
+    done = mapsto("predict", package, photo, photo, "--explain", "--out", tmp_path / "out", code=0)
+    assert done.out.count("green: ") == done.out.count("with everything hidden") == 2
     page = (tmp_path / "out" / "explanations.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2
-    shown = Image.open(tmp_path / "out" / "0_explained.png")
-    assert shown.width > 2 * shown.height
-    assert len(np.unique(np.asarray(shown).reshape(-1, 3), axis=0)) > 50
+    assert (tmp_path / "out" / "photo_explained_1.png").is_file()
+    shown = np.asarray(Image.open(tmp_path / "out" / "photo_explained.png"), np.int64)
+    assert shown.shape[1] > 2 * shown.shape[0]
+    above, below = shown[20, -20], shown[-20, -20]
+    assert above[0] > above[2], "red speaks for it"
+    assert below[0] < below[2], "blue against it"
 
 
 def test_words_on_the_page_and_as_json(tmp_path):
-    folder = text_package(tmp_path)
+    folder = word_package(tmp_path / "package", ("card", "fruit"), {"card": (2.0, 0.0), "is": (0.0, 0.5)})
     done = mapsto("predict", folder, "where is my <b>card</b>?", "--explain", "--json", "--out", tmp_path / "o", code=0)
     words = json.loads(done.out)[0]["explanation"]["words"]
     assert [each["name"] for each in words][:3] == ["where", "is", "my"]
+    strongest = max(words, key=lambda each: each["score"])
+    assert "card" in strongest["name"]
+    assert (strongest["score"], words[1]["score"]) == pytest.approx((2.0, -0.5))
     page = (tmp_path / "o" / "explanations.html").read_text(encoding="utf-8")
     assert "<b>card" not in page
     assert page.count('class="') > len(words)
@@ -52,6 +58,7 @@ def test_what_is_of_use_with_explain_alone_says_so(package):
     assert "it does not know '11'" in mapsto("predict", package, "x.png", "--explain", "--target", "11", code=2).err
 
 
+@pytest.mark.slow
 def test_the_examples_of_an_adapted_network_are_named(tmp_path, monkeypatch):
     """Of a run by its store, with pictures of them; of a table's folder alone by rows."""
     monkeypatch.chdir(tmp_path)
@@ -67,6 +74,12 @@ def test_the_examples_of_an_adapted_network_are_named(tmp_path, monkeypatch):
     ]
     assert support["examples"][0]["part"] > 0
     assert "support" not in mapsto("predict", "few", image, "--explain", "--no-examples", "--json", code=0).out
+    card = json.loads(mapsto("evaluate", "few", "--data", "{digits: {size: 8}}", *CARD, code=0).out)
+    cases = next(iter(card["packages"][0]["results"].values()))["explained"]
+    assert len(cases) == 8
+    assert all(case["support"]["how"] == "distances to class means, exact" for case in cases)
+    assert all(case["support"]["answer"] == case["answer"] for case in cases)
+    assert cases[0]["support"]["examples"][0]["picture"].startswith("data:image/png;base64,")
     rows = [f"{i % 2 * 4 + i / 20},{i % 3},{'yes' if i % 2 else 'no'}" for i in range(12)]
     Path("table.csv").write_text("\n".join(["a,b,kind", *rows]), encoding="utf-8")
     mapsto("adapt", "table.csv", "--target", "kind", "--out", "adapted", code=0)
@@ -75,14 +88,14 @@ def test_the_examples_of_an_adapted_network_are_named(tmp_path, monkeypatch):
     assert "row 1" in done.out
 
 
-def test_what_a_package_alone_cannot_tell_is_said(package, tmp_path):
-    image = str(package / "examples" / "0.png")
-    done = mapsto("predict", package, image, "--explain", "--by", "saliency", code=0)
+def test_what_a_package_alone_cannot_tell_is_said(package, photo):
+    done = mapsto("predict", package, photo, "--explain", "--by", "saliency", code=0)
     assert "occlusion is used instead of saliency" in done.err
     assert "by occlusion" in done.out
-    assert "a package alone" in mapsto("predict", package, image, "--explain", "--examples", code=2).err
+    assert "a package alone" in mapsto("predict", package, photo, "--explain", "--examples", code=2).err
 
 
+CARD = ("--explain", "--no-speed", "--json")
 FEW = """\
 schema: 1
 name: few

@@ -7,21 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tests.mappings.evaluate.corner import Corner
-from tests.text.packages import text_package
-from torch import nn
+from onnx import helper, numpy_helper
+from tests.cli.packages import word_package, write_package
 
 from mapsto import datasets, networks, quantize
 from mapsto.errors import DomainError
-from mapsto.kinds import Network, Preprocessing, trusting
+from mapsto.kinds import Network
 from mapsto.mappings.export.onnx import Onnx
 from mapsto_runtime.explanation import Explanation, explained
 from mapsto_runtime.heat_map import overlay
 from mapsto_runtime.occlusion import log_odds
 from mapsto_runtime.parts import Cells, Columns, parts_of
 from mapsto_runtime.predictor import Predictor
-from mapsto_runtime.signature import Column
+from mapsto_runtime.signature import Column, Preprocessing, Signature, TensorSpec
 
 
 def opened(network: Network, folder: Path) -> Predictor:
@@ -31,14 +29,30 @@ def opened(network: Network, folder: Path) -> Predictor:
     return Predictor(folder)
 
 
-@pytest.fixture(scope="module")
-def corner(tmp_path_factory) -> Predictor:
-    with trusting("tests"):
-        before = Preprocessing(channels=1, size=(16, 16))
-        return opened(
-            Network.from_module(Corner(), torch.zeros(1, 1, 16, 16), classes=("low", "high"), preprocessing=before),
-            tmp_path_factory.mktemp("corner"),
-        )
+@pytest.fixture
+def corner(tmp_path: Path) -> Predictor:
+    """Class 1 by how bright the upper left quarter is, class 0 by the lower right one."""
+    quarters = np.zeros((2, 16, 16))
+    quarters[1, :8, :8] = quarters[0, 8:, 8:] = 10 / 64
+    before = Preprocessing(channels=1, size=(16, 16))
+    return linear(tmp_path / "corner", quarters.reshape(2, -1), ("low", "high"), (1, 16, 16), before)
+
+
+def linear(
+    folder: Path, weight: object, classes: tuple[str, ...], shape: tuple[int, ...], before: Preprocessing
+) -> Predictor:
+    signature = Signature(
+        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", *shape)),),
+        outputs=(TensorSpec(name="output", dtype="float32", shape=("N", len(classes))),),
+        preprocessing=before,
+        classes=classes,
+    )
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["output"]),
+    ]
+    held = numpy_helper.from_array(np.asarray(weight, np.float32).T.copy(), "weight")
+    return Predictor(write_package(folder, nodes, signature, (held,)))
 
 
 def only(predictor: Predictor, given: object, **options: object) -> Explanation:
@@ -66,15 +80,9 @@ def test_of_a_row_the_users_columns_are_scored(tmp_path):
         Column(name="age", mean=40.0, std=10.0, fill=(40.0,)),
         Column(name="town", type="words", categories=("a", "b"), fill=(0.25, 0.75)),
     )
-    with trusting("torch"):
-        network = Network.from_module(nn.Linear(3, 2), torch.zeros(2, 3), classes=("no", "yes"))
-        weight = torch.tensor([[0.0, 0.0, 0.0], [2.0, 3.0, -1.0]])
-        network = dataclasses.replace(
-            network,
-            tensors={"weight": weight, "bias": torch.zeros(2)},
-            signature=dataclasses.replace(network.signature, preprocessing=Preprocessing(kind="none", columns=columns)),
-        )
-        predictor = opened(network, tmp_path)
+    weight = [[0.0, 0.0, 0.0], [2.0, 3.0, -1.0]]
+    before = Preprocessing(kind="none", columns=columns, header=("age", "town"))
+    predictor = linear(tmp_path / "package", weight, ("no", "yes"), (3,), before)
     (tmp_path / "rows.csv").write_text("age,town\n50,a\n", encoding="utf-8")
     found = only(predictor, tmp_path / "rows.csv")
     assert found.parts.names == ("age", "town")
@@ -84,10 +92,10 @@ def test_of_a_row_the_users_columns_are_scored(tmp_path):
 
 
 def test_of_a_text_words_are_scored(tmp_path):
-    found = only(Predictor(text_package(tmp_path)), "where is my card?")
+    folder = word_package(tmp_path / "package", ("card", "fruit"), {"card": (2.0, 0.0), "my": (0.0, 0.5)})
+    found = only(Predictor(folder), "where is my card?")
     assert found.parts.names == ("where", "is", "my", "card", "?")
-    assert found.scores.shape == (5,)
-    assert np.ptp(found.scores) > 0
+    np.testing.assert_allclose(found.scores, [0, 0, -0.5, 2, 0], atol=1e-6)
 
 
 def test_what_has_no_score_is_refused(corner, tmp_path):
@@ -119,6 +127,7 @@ def test_log_odds_do_not_level_off():
     assert log_odds(sure, 0, "values").tolist() == log_odds(sure, 0, "labels").tolist() == [500.0]
 
 
+@pytest.mark.slow
 def test_an_int8_package_is_explained_as_its_float_one(tmp_path):
     digits = datasets.subset(data=datasets.digits(size=8), per_class=4)
     network = networks.conv4(data=digits, width=8, blocks=2, classes="data")(seed=0)

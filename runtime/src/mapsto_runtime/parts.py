@@ -215,7 +215,9 @@ class Words(Parts):
             ids = [np.array([each.ids], np.int64) for each in encodings(pieces, self.before)]
             together = joined(ids, self.before.padding)
             rows.append(together if self.before.texts == 1 else together[None])
-        return joined(rows, self.before.padding)
+        found = joined(rows, self.before.padding)
+        # A tokenizer that marks no ends leaves nothing of a text without words, and no network takes that.
+        return found if found.shape[-1] else np.full((*found.shape[:-1], 1), self.before.padding, found.dtype)
 
     def of_inputs(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Of tokens (L,), or of pairs (2, L): a token counts for the word that it begins or continues."""
