@@ -57,6 +57,7 @@ def test_of_a_linear_network_all_signed_methods_agree():
         assert (Attributor(network, "saliency")(sample, parts, 1)[0] > 0).all()
 
 
+@pytest.mark.slow
 def test_of_texts_gradients_are_taken_at_the_embeddings(tmp_path):
     encoder = HfText(folder=str(tiny_encoder(tmp_path / "encoder")), length=12)()
     network = Ridge(data=datasets.text(file=str(write_table(tmp_path / "t.csv")), target="intent"))(encoder)
