@@ -173,6 +173,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "augmentation"),
         *listed(rows, "augment"),
         *listed(rows, "domain"),
+        *listed(rows, "from → to"),
         *listed(rows, "training, epoch"),
         *listed(rows, "VGG"),
         *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),

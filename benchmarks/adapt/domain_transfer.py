@@ -271,6 +271,6 @@ def _row(name: str, labels: int, trials: dict[str, list[dict[str, Any]]]) -> dic
         accuracies = [trial["accuracy"] for trial in each if "accuracy" in trial]
         impossible = any("not run" in trial for trial in each)
         row[way] = statistics.fmean(accuracies) if accuracies else None if impossible else "not run"
-    done = [trial for trial in trials[PICK] if "accuracy" in trial]
-    row["taken"] = ", ".join(dict.fromkeys(way[0] for trial in done for way in trial["ways"] if way[-1] == "yes"))
-    return row | {"seeds": len(done)}
+    taken = [way[0] for trial in trials[PICK] for way in trial.get("ways", ()) if way[-1] == "yes"]
+    row["taken"] = ", ".join(dict.fromkeys(taken)) or None
+    return row | {"seeds": max(sum("accuracy" in trial for trial in each) for each in trials.values())}
