@@ -39,7 +39,9 @@ def test_each_recipe_of_the_page_on_fine_tuning_is_valid() -> None:
     assert [len(parse_recipe(recipe).steps.steps) for recipe in recipes] == [2, 3, 4]
 
 
-@pytest.mark.parametrize(("file", "steps"), [("docs/text_domain.md", [4]), ("docs/augment.md", [2, 4, 2])])
+@pytest.mark.parametrize(
+    ("file", "steps"), [("docs/text_domain.md", [4]), ("docs/augment.md", [2, 4, 2]), ("docs/transfer.md", [4, 3])]
+)
 def test_each_recipe_of_a_page_is_valid(file: str, steps: list[int]) -> None:
     recipes = re.findall(r"```yaml\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL)
     assert [len(parse_recipe(recipe).steps.steps) for recipe in recipes] == steps
