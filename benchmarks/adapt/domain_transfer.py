@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -156,7 +156,7 @@ def _quick_pairs() -> dict[str, Pair]:
     return {"digits → digits": Pair(lambda _: network, lambda _: source, pool, pool, test, (0, 1), {"steps": 2})}
 
 
-def _first(part: str, count: int = 20) -> tuple[str, ...]:
+def _first(part: Literal["background", "evaluation"], count: int = 20) -> tuple[str, ...]:
     """Characters of Omniglot, spread evenly over those of a part."""
     names = datasets.omniglot(split=part, size=SIZE).open().classes
     return tuple(names[place * len(names) // count] for place in range(count))
@@ -204,11 +204,12 @@ def _trials(
             continue
         began = time.process_time()
         few = datasets.subset(data=pair.pool, per_class=labels, seed=seed) if labels else None
+        asked: Any = (way,) if way != PICK else ways if quick else "auto"
         mapping = adapt.transfer(
             source=source,
             target=pair.target,
             labelled=few,
-            ways=(ways if quick else "auto") if way == PICK else (way,),
+            ways=asked,
             strength=0.1,
             **pair.fields,
         )

@@ -16,6 +16,7 @@ __all__ = ["entropy", "norms_of", "only_norms"]
 def entropy(scores: Tensor) -> Tensor:
     """The mean entropy of softmax(scores (N, K)) in nats, a scalar.
 
+    >>> import torch
     >>> round(float(entropy(torch.zeros(1, 4))), 4)
     1.3863
     """
