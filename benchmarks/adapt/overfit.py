@@ -110,7 +110,7 @@ def trial(fields: Mapping[str, Any], labels: int, seed: int, *, quick: bool) -> 
             value = adapt.lora(rank=4)(value)
         result = Context(seed=seed, numerics=Numerics(threads=1)).apply(process, value)
     except MapstoError as error:
-        return {"not run": error.message}
+        return {"not run": error.what}
     spent = time.process_time() - began
     return {
         **{f"train {name}": figure for name, figure in figures(result, train.open()).items()},

@@ -216,7 +216,7 @@ def _chosen_by(subject: Subject, way: str, rate: float, quick: bool) -> dict[str
     try:
         made, _ = _tuned(subject, way, subject.train(LABELS[0], DRAWS[0]), DRAWS[0], rate, quick)
     except MapstoError as error:
-        return {"not run": error.message}
+        return {"not run": error.what}
     return _figures(made, subject.held)
 
 
@@ -228,7 +228,7 @@ def _trial(subject: Subject, way: str, labels: int, draw: int, rate: float | Non
         made, trained = _tuned(subject, way, data, draw, rate, quick)
         spent = time.process_time() - began
     except MapstoError as error:
-        return {"not run": error.message}
+        return {"not run": error.what}
     stay = sum(
         t.numel()
         for name, t in made.tensors.items()

@@ -398,4 +398,5 @@ assert rows[-2]["kB of its ONNX file"] < rows[0]["kB of its ONNX file"] / 4
 # `mapsto bench vgg_example` 运行上面的单元格并写出下面的表：先是逐轮的损失，再是各网络的比较。三种训练的损失彼此不可比。
 #
 # <!-- table vgg_example -->
+# Not run: `mapsto bench vgg_example`.
 # <!-- end -->
