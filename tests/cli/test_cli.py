@@ -149,7 +149,10 @@ def test_seeds_give_a_mean(here: Path) -> None:
             "there is no option '--shars'; did you mean '--shares'?; see mapsto compress --help",
         ),
         (("show", "taylr"), "did you mean 'prune.taylor' or"),
-        (("show", "best"), "'best' is the last word of 3 names; give one of adapt.best, choose.best, export.best"),
+        (
+            ("show", "best"),
+            "'best' is the last word of 4 names; give one of adapt.best, choose.best, export.best, prune.best",
+        ),
         (("new", "small"), "exists already"),
     ],
 )
