@@ -172,6 +172,7 @@ def test_quick_stream(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_quick_stream_of_ratings(tmp_path: Path) -> None:
     report = run("stream_recommend", tmp_path)
     (step,) = report["steps"]
@@ -295,6 +296,7 @@ def test_quick_stream_select_spends_less_than_all_would_cost(tmp_path: Path) -> 
     assert [table["title"].partition(":")[0] for table in account["tables"]] == ["Members", "What was spent"]
 
 
+@pytest.mark.slow
 def test_quick_stream_of_recurring_concepts_recalls_one(tmp_path: Path) -> None:
     (step,) = run("stream_recurring", tmp_path)["steps"]
     assert any("is back: its learner recalled" in mark["what"] for mark in step["account"]["marks"])

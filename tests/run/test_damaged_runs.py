@@ -46,7 +46,7 @@ def code_of(*words: object) -> int:
     return 0
 
 
-@pytest.mark.parametrize("number", [pytest.param(40, id="40"), pytest.param(3000, id="3000", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [pytest.param(20, id="20"), pytest.param(3000, id="3000", marks=pytest.mark.slow)])
 def test_a_changed_report_is_the_users_error(made: Path, tmp_path: Path, number: int) -> None:
     rng = random.Random(number)
     text = (made / "out" / "report.json").read_text(encoding="utf-8")

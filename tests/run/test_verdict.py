@@ -40,6 +40,7 @@ def ends(run: RunResult) -> list[str]:
     return [text for _, text in run.warnings if "at the end of the recipe" in text]
 
 
+@pytest.mark.slow
 def test_a_ruined_network_is_told_by_accuracy_where_an_earlier_step_validates(store: Path) -> None:
     big = trained(validation=CHECK)
     whole = execute(big >> prune.magnitude(macs=0.95) >> quantize.static(data=LEARN, samples=64), store=store)

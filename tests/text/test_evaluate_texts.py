@@ -83,6 +83,7 @@ def test_labels_are_judged_in_every_form(encoder: Path, tmp_path: Path) -> None:
     assert "knows none of its labels ('x', 'y')" in evaluate(place, "--data", none, code=2)
 
 
+@pytest.mark.slow
 def test_numbers_are_judged_by_the_column_that_the_package_names(encoder: Path, tmp_path: Path) -> None:
     file = table(tmp_path / "rows.csv", ("text", "stars", "id"), [(row[0], row[4], n) for n, row in enumerate(ROWS)])
     place = adapted(encoder, file, "--text", "text", "--target", "stars")
@@ -93,6 +94,7 @@ def test_numbers_are_judged_by_the_column_that_the_package_names(encoder: Path, 
     assert card["data"][0]["target"] == "stars"
 
 
+@pytest.mark.slow
 def test_tagged_words_are_judged_in_every_form(encoder: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "a.jsonl")
     place = adapted(encoder, file, "--task", "tags")
