@@ -264,7 +264,7 @@ for way in WAYS:
 # read back from the file is what the best epoch had, and `pruned.with_module` makes a `Network` of it, which everything in mapsto takes.
 
 # %%
-figure, axes = plt.subplots(1, len(WAYS), figsize=(9, 2.8))
+figure, (axes, *_) = plt.subplots(1, len(WAYS), figsize=(9, 2.8), squeeze=False)
 for axis, (way, rows) in zip(axes, tables.items(), strict=True):
     numbers = [row["epoch"] for row in rows]
     axis.plot(numbers, [row["train_loss"] for row in rows], "o-", label="train")

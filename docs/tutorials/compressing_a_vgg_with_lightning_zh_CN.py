@@ -256,7 +256,7 @@ for way in WAYS:
 # 三种损失由不同的项相加，尺度不同，因此可比的是准确率。从文件读回的是最好的那一轮；`pruned.with_module` 由它得到一个 `Network`，mapsto 的一切都接受它。
 
 # %%
-figure, axes = plt.subplots(1, len(WAYS), figsize=(9, 2.8))
+figure, (axes, *_) = plt.subplots(1, len(WAYS), figsize=(9, 2.8), squeeze=False)
 for axis, (way, rows) in zip(axes, tables.items(), strict=True):
     numbers = [row["epoch"] for row in rows]
     axis.plot(numbers, [row["train_loss"] for row in rows], "o-", label="train")
