@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from mapsto.context import Context
-from mapsto.errors import DomainError
 from mapsto.kinds import Metric, Network, Report, Series
 from mapsto.mapping import DataSource, Mapping
 
@@ -73,24 +72,15 @@ class Calibration(Mapping[Network, Report]):
         self, value: Network, module: nn.Module, source: DataSource, field: str, ctx: Context
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Scores (N, K) and labels (N,) of a data field."""
-        from mapsto.data.checks import require_alike, require_finite, require_labelled, require_some
-        from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.data.checks import require_finite, require_labelled, require_some
+        from mapsto.nn.evaluate.class_scores import require_class_scores
         from mapsto.nn.network.inference import forward
 
         samples = require_some(ctx.dataset(source), where=self.name)
         labels = require_labelled(samples, where=self.name)
         require_finite(samples.inputs, where=f"{self.name}: {field}")
-        signature = value.signature
-        refuse_dense(signature, where=self.name)
-        outputs = signature.outputs[0].shape[-1]
-        if value.adaptation is not None or signature.answers != "classes" or outputs != len(samples.classes):
-            raise DomainError(
-                f"the network gives {outputs} numbers, not scores of {len(samples.classes)} classes",
-                where=self.name,
-                hint="adapt it first (adapt.centroid, adapt.linear), or give data with its classes",
-            )
-        require_alike(signature.classes, samples.classes, where=self.name)
-        before = signature.preprocessing
+        require_class_scores(value, samples.classes, where=self.name)
+        before = value.signature.preprocessing
         given = forward(module, samples.inputs, before, batch_size=self.batch_size, device=ctx.device)
         return given.double().numpy(), labels
 

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from mapsto.context import Context
 from mapsto.data.corruptions.severities import CORRUPTIONS, Corruption
-from mapsto.errors import DomainError
 from mapsto.kinds import Metric, Network, Report, Samples, Series, Table
 from mapsto.mapping import DataSource, Mapping
 
@@ -84,21 +83,12 @@ class Corruptions(Mapping[Network, Report]):
         )
 
     def _samples(self, value: Network, ctx: Context) -> Samples:
-        from mapsto.data.checks import require_alike, require_labelled, require_some
-        from mapsto.nn.network.dense_outputs import refuse_dense
+        from mapsto.data.checks import require_labelled, require_some
+        from mapsto.nn.evaluate.class_scores import require_class_scores
 
         samples = require_some(ctx.dataset(self.data), where=f"{self.name}: data")
         require_labelled(samples, where=f"{self.name}: data")
-        signature = value.signature
-        refuse_dense(signature, where=self.name)
-        outputs = signature.outputs[0].shape[-1]
-        if value.adaptation is not None or signature.answers != "classes" or outputs != len(samples.classes):
-            raise DomainError(
-                f"the network gives {outputs} numbers, not scores of {len(samples.classes)} classes",
-                where=self.name,
-                hint="adapt it first (adapt.centroid, adapt.linear), or give data with its classes",
-            )
-        require_alike(signature.classes, samples.classes, where=self.name)
+        require_class_scores(value, samples.classes, where=self.name)
         return samples.take(ctx.random("samples").permutation(len(samples))[: self.samples])
 
     def _answers(self, value: Network, ctx: Context) -> Any:
