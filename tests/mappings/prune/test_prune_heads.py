@@ -194,3 +194,14 @@ def test_what_cannot_be_done_is_said() -> None:
     with pytest.raises(DataError):
         applied(Heads(heads=0.5, data=Odd(what="empty")))
     assert applied(Heads(heads=1.0)).edits == ()
+
+
+def test_the_step_keeps_which_heads_went() -> None:
+    ctx = context()
+    Heads(heads=0.5, ranking="per_layer").apply(vit(), ctx)
+    rows = ctx.attached["pruned_heads"].rows
+    whole = counts(vit())
+    assert len(rows) == sum(whole)
+    assert all((row[-1] == "went") == (row[3] <= whole[0] // 2) for row in rows), (
+        "of each layer the less important half"
+    )

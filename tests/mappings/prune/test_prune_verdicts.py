@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 from tests.mappings.prunable import DATA, context, vgg
 
+from mapsto import datasets, networks
+from mapsto.mappings.prune.gradual import Gradual
 from mapsto.mappings.prune.magnitude import Magnitude
+from mapsto.mappings.prune.meta import Meta
 from mapsto.mappings.prune.taylor import Taylor
+from mapsto.mappings.train.supervised import Supervised
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,35 @@ def test_the_step_keeps_why_each_channel_went() -> None:
     assert [row[:2] for row in each.rows] == [(verdict.layer, verdict.channel) for verdict in gone]
     assert sorted(row[6] for row in each.rows) == list(range(1, len(gone) + 1)), "the lowest went"
     assert all(row[4] <= row[5] for row in each.rows)
+
+
+def test_rounds_number_channels_as_the_network_that_was_given() -> None:
+    """What each round drops, taken together, is what is missing in the end."""
+    whole, ctx = vgg(), context()
+    training = Supervised(data=DATA, epochs=1, batch_size=32)
+    process = Gradual(criterion=Magnitude(macs=0.4, ranking="global"), train=training, rounds=3, pace="linear")
+    small = process.apply(whole, ctx)
+    went = ctx.attached["pruned_channels"].rows
+    assert {row[0] for row in went} == {1, 2, 3} == {row[0] for row in ctx.attached["pruning"].rows}
+    assert len({row[1:3] for row in went}) == len(went), "a channel goes once"
+    for layer in {row[1] for row in went}:
+        left = len(small.tensors[f"{layer}.weight"])
+        outputs = [place for row in went if row[1] == layer for place in _places(row[3])]
+        assert len(set(outputs)) == len(outputs) == len(whole.tensors[f"{layer}.weight"]) - left
+        assert max(outputs) < len(whole.tensors[f"{layer}.weight"])
+
+
+def test_rounds_of_a_learner_tell_why_too() -> None:
+    ctx = context()
+    learner = networks.conv4(width=8, blocks=2, size=16)(seed=0)
+    tasks = datasets.episodes(data=datasets.digits(size=16), ways=3, shots=1, queries=2)
+    small = Meta(tasks=tasks, macs=0.4, episodes=2, rounds=2).apply(learner, ctx)
+    went = ctx.attached["pruned_channels"].rows
+    assert {row[0] for row in went} == {1, 2}
+    kept = sum(len(tensor) for name, tensor in small.tensors.items() if name.endswith("0.weight") and tensor.ndim == 4)
+    assert kept == 16 - len(went)
+
+
+def _places(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if last else [int(part) for part in text.split(",")]

@@ -82,7 +82,7 @@ class Heads(Sized, Mapping[Network, Network]):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.network.examples import example_batch
-        from mapsto.nn.prune.attention_heads import find_attentions, heads_edit
+        from mapsto.nn.prune.attention_heads import find_attentions, heads_edit, table_of_heads
         from mapsto.nn.prune.budget_check import told_reached
         from mapsto.nn.prune.checks import require_prunable
         from mapsto.nn.prune.importance import normalised
@@ -106,6 +106,8 @@ class Heads(Sized, Mapping[Network, Network]):
             left=self._left(cost, scores),
         )
         ctx.log(f"{sum(int(mask.sum()) for mask in kept.values())} of {sum(map(len, kept.values()))} heads stay")
+        if any(not mask.all() for mask in kept.values()):
+            ctx.attach("pruned_heads", table_of_heads(scores, kept))
         edit = heads_edit(module, known.found, kept)
         small = value.with_module(edit.apply(module), edit) if edit.kept else value
         told_reached(value, small, self.budget, ctx)

@@ -71,20 +71,25 @@ class Meta(Budgeted, Criterion):
 
     def apply(self, value: Network, ctx: Context) -> Network:
         from mapsto.nn.prune.budget_check import told_reached
+        from mapsto.nn.prune.round_tables import RoundTables
         from mapsto.nn.prune.structured import choice, ranked
 
         budget, given = self.budget, value
         share = {} if budget.unit != "share" else {budget.kind: budget.limit ** (1 / self.rounds)}
         step = dataclasses.replace(self, **share)
         whole: dict[str, int] = {}
+        tables = RoundTables(self.name)
         for _ in range(self.rounds):
             importance = step.importance(value, ctx)
             found = ranked(
                 value, importance, embedding=self.prune_embedding, padded=self.padded, where=self.name, log=ctx.log
             )
             whole = whole or {name: len(scores) for name, scores in found.scores.items()}
-            judge = step.judge(value, ctx)
-            value = found.shrunk(choice(found, step, judge=judge, whole=whole, where=self.name).kept)
+            taken = choice(found, step, judge=step.judge(value, ctx), whole=whole, where=self.name)
+            tables.add(taken, taken.verdicts(found.groups, found.scores))
+            value = found.shrunk(taken.kept)
+        for name, table in tables.made().items():
+            ctx.attach(name, table)
         told_reached(given, value, budget, ctx, runtime=self.runtime)
         return value
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mapsto.errors import DomainError
+from mapsto.kinds import Table
 from mapsto.nn.edits.channels import Channels
 from mapsto.nn.network.layer_calls import run_watched
 from mapsto.nn.prune.dependency_groups import Group, Mask, Member, channels_edit
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Attention", "Attentions", "find_attentions", "heads_edit"]
+__all__ = ["Attention", "Attentions", "find_attentions", "heads_edit", "table_of_heads"]
 
 _COUNTS = ("num_attention_heads", "num_heads", "n_heads", "heads")
 _WIDTHS = ("all_head_size", "attn_dim", "inner_dim")
@@ -176,6 +177,16 @@ def _trial(module: nn.Module) -> nn.Module:
             scale = float(tensor.std()) if tensor.numel() > 1 else 0.0
             tensor.add_(torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype), alpha=0.1 * (scale or 1.0))
     return trial
+
+
+def table_of_heads(scores: Mapping[str, NDArray[np.float64]], kept: Mapping[str, Mask]) -> Table:
+    """Each head with its importance and its rank within its layer, from 1, the least important; and whether it stays."""
+    rows = tuple(
+        (path, head, float(f"{values[head]:.6g}"), int((values < values[head]).sum()) + 1, "stays" if stays else "went")
+        for path, values in scores.items()
+        for head, stays in enumerate(kept[path].tolist())
+    )
+    return Table(columns=("layer", "head", "importance", "rank in its layer", "what became of it"), rows=rows)
 
 
 def _agrees(trial: nn.Module, attention: Attention, example: Tensor) -> bool:

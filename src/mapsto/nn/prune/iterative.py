@@ -20,7 +20,8 @@ from mapsto.nn.profile.cost import cost_of
 from mapsto.nn.prune.budget import Budgeted
 from mapsto.nn.prune.budget_check import told_reached
 from mapsto.nn.prune.criterion import Criterion
-from mapsto.nn.prune.structured import choice, pruned, ranked
+from mapsto.nn.prune.round_tables import RoundTables
+from mapsto.nn.prune.structured import Ranked, choice, ranked
 from mapsto.process import Items, Live, Process, Rows, State
 
 __all__ = ["Gradual", "Pace", "packed", "remaining", "round_context", "unpacked"]
@@ -111,6 +112,7 @@ class Gradual(Live[Network]):
         self._first_chosen: Any = None
         self._whole: float
         self._channels: dict[str, int]
+        self._tables = RoundTables(criterion.name, None if state is None else state.get("tables"))
         self.step = 0 if state is None else int(state["step"])
         if state is None:
             network = self._first_pruned(where)
@@ -123,25 +125,31 @@ class Gradual(Live[Network]):
     def _first_pruned(self, where: str) -> Network:
         """The network after the first pruning."""
         value, own, settings = self._value, round_context(self._ctx, 1), self._criterion.settings
-        importance = self._criterion.importance(value, own)
-        found = ranked(
-            value,
-            importance,
-            embedding=settings.prune_embedding,
-            padded=settings.padded,
-            where=where,
-            log=self._ctx.log,
-        )
+        found = self._ranked(value, own, where)
         judge = self._criterion.judge(value, own)
         choice(found, settings, judge=judge, where=where)
         self._whole = cost_of(value, _kind(settings))
         self._channels = {name: len(scores) for name, scores in found.scores.items()}
         share = remaining(self._pace, 1 / self._rounds, _final(settings, self._whole))
-        return (
-            value
-            if share >= 1
-            else found.shrunk(choice(found, _to_share(settings, share), judge=judge, where=where).kept)
+        return value if share >= 1 else self._shrunk(found, _to_share(settings, share), own, where=where)
+
+    def _ranked(self, network: Network, own: Context, where: str) -> Ranked:
+        settings, importance = self._criterion.settings, self._criterion.importance(network, own)
+        return ranked(
+            network,
+            importance,
+            embedding=settings.prune_embedding,
+            padded=settings.padded,
+            where=where,
+            log=self._ctx.log if self.step == 0 else lambda _: None,
         )
+
+    def _shrunk(self, found: Ranked, wanted: Budgeted, own: Context, *, where: str) -> Network:
+        """What is left of a network for a budget; why each channel goes is kept."""
+        judge, whole = self._criterion.judge(found.network, own), self._channels if self.step else None
+        taken = choice(found, wanted, judge=judge, whole=whole, where=where)
+        self._tables.add(taken, taken.verdicts(found.groups, found.scores))
+        return found.shrunk(taken.kept)
 
     @property
     def total(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -174,9 +182,12 @@ class Gradual(Live[Network]):
             "network": packed(self._network),
             "inner": self._inner.snapshot(),
             "chosen": self._first_chosen,
+            "tables": self._tables.state,
         }
 
     def result(self) -> Network:
+        for name, table in self._tables.made().items():
+            self._ctx.attach(name, table)
         told_reached(self._value, self._network, self._criterion.settings.budget, self._ctx)
         return self._inner.result()
 
@@ -198,9 +209,8 @@ class Gradual(Live[Network]):
         now = share * self._whole / cost_of(trained, _kind(settings))
         network = trained
         if now < 1:
-            wanted, importance = _to_share(settings, now), self._criterion.importance(trained, own)
-            judge = self._criterion.judge(trained, own)
-            network = pruned(trained, wanted, importance, judge=judge, whole=self._channels, where=self._criterion.name)
+            name = self._criterion.name
+            network = self._shrunk(self._ranked(trained, own, name), _to_share(settings, now), own, where=name)
         self._begin(number, network, None)
         self._ctx.log(f"round {number} of {self._rounds}: {self._share:.1%} of the {_kind(settings)}")
 

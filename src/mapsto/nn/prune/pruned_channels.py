@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.prune.channel_verdicts import Choice
 
-__all__ = ["tables_of"]
+__all__ = ["span", "tables_of"]
 
 _LEVELS = {
     "global": "importance, compared between all layers",
@@ -46,7 +46,7 @@ def tables_of(choice: Choice, verdicts: Sequence[Verdict], *, criterion: str) ->
         (
             each.layer,
             each.channel,
-            _span(each.outputs),
+            span(each.outputs),
             _rounded(each.score),
             _rounded(each.level),
             _rounded(each.threshold),
@@ -67,7 +67,7 @@ def tables_of(choice: Choice, verdicts: Sequence[Verdict], *, criterion: str) ->
     }
 
 
-def _span(outputs: Sequence[int]) -> str:
+def span(outputs: Sequence[int]) -> str:
     """Outputs of a layer: ``3``, ``12-15``, or ``3,7`` where they do not follow on each other."""
     first, last = outputs[0], outputs[-1]
     if len(outputs) > 1 and last - first + 1 == len(outputs):

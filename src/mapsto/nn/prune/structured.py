@@ -24,7 +24,7 @@ from mapsto.nn.prune.dependency_groups import Group, Mask, channels_edit, find_g
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Importance", "Judge", "Ranked", "choice", "pruned", "ranked", "thinned_padding"]
+__all__ = ["Importance", "Judge", "Ranked", "choice", "ranked", "thinned_padding"]
 
 Importance = Callable[[nn.Module, Sequence[Group]], Mapping[str, "NDArray[np.float64]"]]
 """(module in evaluation mode, groups) → group → importance of each channel, shape (channels,)."""
@@ -70,8 +70,21 @@ def ranked(
     where: str = "prune",
     log: Callable[[str], None] = lambda _: None,
 ) -> Ranked:
-    """The groups of `network` with their channels' importance; with `embedding` a learner's may become narrower, with `padded`
-    shortcuts that pad with zeros. See `pruned`.
+    """The groups of `network` with their channels' importance.
+
+    Parameters
+    ----------
+    importance
+        May run the module it is given, move it, and change its gradients, but not its weights.
+    embedding, padded
+        Whether a learner's embedding, and shortcuts that pad with zeros, may become narrower.
+    log
+        Is told which layers are left whole.
+
+    Raises
+    ------
+    DomainError
+        The network is quantized, not finite, has several inputs, or no channels to prune.
     """
     module = require_prunable(network, where=where, adapters=True)
     search = find_groups(module, example_batch(network), embedding=embedding, padded=padded)
@@ -109,7 +122,24 @@ def choice(
     where: str = "prune",
     log: Callable[[str], None] = lambda _: None,
 ) -> Choice:
-    """Which channels stay for the budget, and what they were compared by; see `pruned`."""
+    """Which channels stay for the budget, and what they were compared by.
+
+    Parameters
+    ----------
+    settings
+        The budget and what every layer keeps.
+    judge
+        What the rankings are compared by, where the settings want that.
+    whole
+        Group → its channels before any pruning, where the network was pruned before; `max_prune` is a share of these.
+    log
+        Is told which ranking was taken.
+
+    Raises
+    ------
+    DomainError
+        The network cannot be made as small as asked.
+    """
     counted = settings.budget if not settings.latency_ms else Budget("macs", 1.0)
     costs = Costs(candidates.network.module(), example_batch(candidates.network), candidates.groups, counted)
     cost = latency_ms(candidates.shrunk, settings.runtime) if settings.latency_ms else costs
@@ -170,42 +200,3 @@ def _left_whole(candidates: Ranked, costs: Costs, budget: Budget) -> str:
             f"what no layer of its own computes ({rest:.0%}: attention, recurrent layers, products of activations)"
         )
     return f"these stay whole, with their shares of {budget.kind}: {'; '.join(named)}" if named else ""
-
-
-def pruned(
-    network: Network,
-    settings: Budgeted,
-    importance: Importance,
-    *,
-    judge: Judge | None = None,
-    whole: Mapping[str, int] | None = None,
-    where: str = "prune",
-    log: Callable[[str], None] = lambda _: None,
-) -> Network:
-    """`network` with the least important channels dropped.
-
-    Parameters
-    ----------
-    settings
-        The budget and what every layer keeps.
-    importance
-        May run the module it is given, move it, and change its gradients, but not its weights.
-    judge
-        What the rankings are compared by, where the settings want that.
-    whole
-        Group → its channels before any pruning, where `network` was pruned before; `max_prune` is a share of these.
-    log
-        Is told what went and which layers are left whole.
-
-    Raises
-    ------
-    DomainError
-        The network is quantized, not finite, has several inputs, no channels to prune, or cannot be made as small as asked.
-    """
-    candidates = ranked(
-        network, importance, embedding=settings.prune_embedding, padded=settings.padded, where=where, log=log
-    )
-    kept = choice(candidates, settings, judge=judge, whole=whole, where=where, log=log).kept
-    before, after = sum(map(len, kept.values())), sum(int(mask.sum()) for mask in kept.values())
-    log(f"{after} of {before} channels stay in {len(kept)} groups")
-    return candidates.shrunk(kept)
