@@ -180,6 +180,7 @@ def test_a_word_among_numbers_moves_no_other_events_scores(tmp_path: Path) -> No
         assert made[0] == made[1] == made[2], fields
 
 
+@pytest.mark.slow
 def test_labels_that_come_late_are_learnt_by_whoever_was_asked_and_for_whom() -> None:
     stream = streams.agrawal(events=700, label_delay=100)
     for fields in ({"share": 0.3, "by": "zipcode"}, {"how": "linucb"}):

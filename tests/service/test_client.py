@@ -57,6 +57,7 @@ def test_a_file_that_is_not_there_is_said(client: Client, tmp_path: Path) -> Non
         client.infer("colours", [str(tmp_path / "none.png")])
 
 
+@pytest.mark.slow
 def test_a_version_that_takes_seconds_is_waited_for_or_a_job(client: Client) -> None:
     rows, labels = np.array([[0.0, 1, 0], [0, 2, 0], [0, 0, 1], [0, 0, 2]]), ["y", "y", "z", "z"]
     job = client.adapt("signs", rows, labels, way="logistic", wait=None)

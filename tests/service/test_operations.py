@@ -178,6 +178,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.slow
 def test_a_copy_made_under_load_holds_what_was_acknowledged_before(service: Served, tmp_path: Path) -> None:
     acknowledged: list[str] = []
     ended = threading.Event()

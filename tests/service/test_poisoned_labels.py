@@ -238,6 +238,7 @@ def test_each_label_counts_against_the_rate_of_its_key(tmp_path: Path) -> None:
     limits.take(caller)
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_who_gave_labels_and_undoes_them(model: ServedModel, tmp_path: Path) -> None:
     state = State(tmp_path / "state.sqlite")
     learner = poisoned(model, state)

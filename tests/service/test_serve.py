@@ -281,6 +281,7 @@ def test_what_was_acknowledged_outlives_kills_of_every_process(tmp_path: Path) -
     assert set(acknowledged) <= set(stored)
 
 
+@pytest.mark.slow
 def test_a_package_that_breaks_is_refused_by_name_and_the_old_one_goes_on(tmp_path: Path) -> None:
     linear_package(tmp_path / "signs", WRONG, CLASSES)
     with serving(tmp_path / "signs", "--learn", "none", folder=tmp_path) as served:

@@ -46,6 +46,7 @@ def figures(card: dict[str, Any]) -> dict[str, Any]:
     return result["metrics"]
 
 
+@pytest.mark.slow
 def test_labels_are_judged_in_every_form(encoder: Path, tmp_path: Path) -> None:
     file = table(tmp_path / "rows.csv", ("text", "about"), [(text, labels) for text, labels, *_ in ROWS])
     place = adapted(encoder, file, "--text", "text", "--target", "about", "--task", "labels")
@@ -128,6 +129,7 @@ def _spans(words: list[str], tags: list[str]) -> list[tuple[list[str], str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_table_says_how_many_of_the_samples_are_judged(tmp_path: Path) -> None:
     package = text_package(tmp_path)
     rows = [("my card is lost", "card"), ("a red apple", "fruit"), ("please help", "other")]

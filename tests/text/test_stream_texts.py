@@ -11,6 +11,7 @@ from tests.text.packages import ROWS, write_table
 from tests.text.tiny_encoder import tiny_encoder
 
 
+@pytest.mark.slow
 def test_a_run_answers_with_the_columns_that_it_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAPSTO_STORE", str(tmp_path / "store"))

@@ -60,6 +60,7 @@ def test_labels_of_one_column_become_a_package(folder: Path, file: Path, tmp_pat
     assert sum(right) >= 6
 
 
+@pytest.mark.slow
 def test_columns_of_0_and_1_and_numbers(folder: Path, file: Path, tmp_path: Path) -> None:
     samples = datasets.text(file=str(file), target=("lost", "card"), task="labels").open()
     assert samples.classes == ("lost", "card")

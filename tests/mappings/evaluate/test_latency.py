@@ -41,6 +41,7 @@ def test_threads_come_back():
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_latency_of_a_package_against_a_network():
     given = network(Plain)
     package = Onnx(samples=2)(Static(data=Blobs(), samples=32)(given))

@@ -67,7 +67,9 @@ def test_one_round_is_pruning_and_then_training() -> None:
     assert not torch.equal(once.tensors["features.0.weight"], Magnitude(macs=0.3)(WHOLE).tensors["features.0.weight"])
 
 
-@pytest.mark.parametrize("stop", range(1, 6))
+@pytest.mark.parametrize(
+    "stop", [pytest.param(stop, marks=pytest.mark.slow) if stop in (1, 4) else stop for stop in range(1, 6)]
+)
 def test_it_goes_on_wherever_it_was_stopped(stop: int) -> None:
     process = gradual(criterion=Taylor(macs=0.3, data=DATA, batches=2))
     undisturbed, metrics = trained(process, WHOLE)

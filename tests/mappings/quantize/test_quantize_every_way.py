@@ -24,6 +24,8 @@ FLOAT = ("static", "dynamic", "weight_only", "bf16", "equalise")
 """What takes a float network."""
 QUANTIZED = ("correct_bias", "adaround", "aware", "mixed")
 """What takes one from `quantize.static`."""
+ALIKE = ("bf16", "equalise", "correct_bias", "adaround", "mixed")
+"""What is exported as others are: tested among the slow ones."""
 SAMPLED = ("static", "correct_bias", "adaround", "mixed")
 
 
@@ -64,7 +66,10 @@ def test_loaded_in_a_fresh_process_they_answer_the_same_to_the_last_bit(results,
             assert np.array_equal(value.module()(x).numpy(), answers), name
 
 
-@pytest.mark.parametrize("name", [*FLOAT, *QUANTIZED])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in (*FLOAT, *QUANTIZED)],
+)
 def test_the_package_agrees_with_the_simulation(results, name):
     parity = Onnx(data=Digits(size=16), samples=100)(results[name]).manifest()["parity"]
     assert parity["output_std"] > 0

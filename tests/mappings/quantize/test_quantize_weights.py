@@ -98,12 +98,14 @@ def test_least_error_is_less():
     assert errors[1] < 0.95 * errors[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "least"), [(8, 3.2), (4, 5.5)])
 def test_the_file_is_smaller(bits, least):
     source = Mlp(inputs=512, classes=10, widths=(512, 512))()
     assert len(to_onnx(source)) / len(to_onnx(WeightOnly(bits=bits)(source))) > least
 
 
+@pytest.mark.slow
 def test_convolutions_are_unpacked_and_run_as_float():
     source = network(Plain)
     small = WeightOnly(bits=4)(source)

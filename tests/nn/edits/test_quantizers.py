@@ -271,6 +271,7 @@ def test_skipped_layers_stay_float_in_onnx_runtime():
     assert np.abs(simulated - real).max() < 0.1 * simulated.std(0).mean()
 
 
+@pytest.mark.slow
 def test_convolutions_of_codes_pad_with_zeros_themselves():
     given = network(Padded)
     for candidate in (given, quantized(given, first=True)):
