@@ -199,7 +199,10 @@ def test_five_of_each_class_are_judged_by_folds_that_the_networks_were_made_with
         found = [refitted["prune.reconstruct"], distilled["distill.logits"], quantized["quantize.static"]]
         assert [step["data"] for step in found] == [source] * 3, suffix
         assert "validation" not in distilled["distill.logits"], "none is left to stop by"
-        assert pruned["prune.magnitude"] == branches["macs_0_5"][0]["prune.magnitude"]
+        assert pruned["prune.best"] == {
+            **branches["macs_0_5"][0]["prune.best"],
+            "data": refitted["prune.reconstruct"]["data"],
+        }
         assert branches[f"macs_1{suffix}"] == [quantized], "the whole network as it is"
     judge = choose["by"]["evaluate.cross_validated"]
     assert judge["without"] == [f"${branch}_without_{number}" for branch in choose["among"] for number in range(5)]
@@ -344,7 +347,7 @@ def test_another_runtime_is_measured_in_and_exported_for() -> None:
     }
     tree = yaml.safe_load(compress.compression_recipe(**settings, runtime="openvino"))
     fork, chosen, package = tree["steps"][1:]
-    assert fork["fork"]["macs_0_5"][0]["prune.magnitude"]["macs"] == 0.5
+    assert fork["fork"]["macs_0_5"][0]["prune.best"]["macs"] == 0.5
     assert chosen["choose.best"]["within"]["evaluate.exported"]["runtime"] == "openvino"
     assert "export.openvino" in package
     assert "export.onnx" in yaml.safe_load(compress.compression_recipe(**settings))["steps"][3]
@@ -425,7 +428,7 @@ def test_learners_of_other_tasks_and_too_few_classes_are_refused() -> None:
         compress.held_out_classes({"subset": {"data": {"digits": {}}, "classes": list("012345678")}})
     adapted = [*steps, {"adapt.centroid": {"data": {"digits": {}}}}]
     text = compress.compression_recipe(model=({}, adapted), data={"digits": {}}, **settings)
-    assert "prune.magnitude" in text, "adapted, it is a classifier"
+    assert "prune.best" in text, "adapted, it is a classifier"
 
 
 @pytest.mark.slow
@@ -438,8 +441,7 @@ def test_the_best_network_within_the_target_is_exported_without_what_is_out_of_r
     command = ["compress", str(recipe), "--data", DIGITS, "--epochs", "4", "--shares", "0.5,0.01", "--out", str(out)]
     done = mapsto(*command, "--limit", "bytes=4.5kB", "--json", code=0)
     assert (
-        "branch 'macs_0_01' is left out of the choice: prune.magnitude: the budget macs = 0.01 is out of reach"
-        in done.err
+        "branch 'macs_0_01' is left out of the choice: prune.best: the budget macs = 0.01 is out of reach" in done.err
     )
     report = json.loads((out / "report.json").read_text())
     sizes = {step["label"]: step for step in report["steps"]}

@@ -460,7 +460,7 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
         data={"all": data, **entries, **({"test": test} if test is not None else {})},
         judge={"evaluate.accuracy": {"data": f"${names[1]}"}},
         test={"evaluate.accuracy": {"data": "$test"}} if test is not None else None,
-        prune=("prune.magnitude", {}),
+        prune=("prune.best", {"data": f"${names[0]}"}),
         distil=_distillation({"data": f"${names[0]}", **validation}, _samples(data), epochs),
         seen={"data": f"${names[0]}"},
         parity=f"${names[1]}",
@@ -537,7 +537,7 @@ def _of_learners(
         },
         judge={"evaluate.episodes": judge},
         test={"evaluate.episodes": {**judge, "tasks": "$test_tasks"}} if test is not None else None,
-        prune=("prune.meta", {"tasks": "$train_tasks", "prune_embedding": True}),
+        prune=("prune.meta", {"tasks": "$train_tasks", "prune_embedding": True, "ranking": "per_cost"}),
         distil=(
             "distill.meta",
             {
@@ -885,7 +885,7 @@ def _branch(share: float, original: str, plan: _Plan, observe: dict[str, Any]) -
     if share == 1:
         return [quantized]
     teacher, name = {"teacher": f"${original}"}, _named("macs", share)
-    budget = {"macs": share, "ranking": "per_cost", "max_prune": round(1 - share / 2, 4), "multiple_of": 4}
+    budget = {"macs": share, "max_prune": round(1 - share / 2, 4), "multiple_of": 4}
     (prune, which), (distil, how) = plan.prune, plan.distil
     return [
         {prune: {**which, **budget}, "as": f"{name}_pruned"},
