@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 from mapsto.kinds.frozen import Frozen, Json
 
-__all__ = ["Adaptation", "Edit", "Factory", "Network", "detached", "load_strictly", "trusting", "vouched"]
+__all__ = [
+    "Adaptation",
+    "Edit",
+    "Factory",
+    "Network",
+    "call_changed_parts",
+    "detached",
+    "load_strictly",
+    "trusting",
+    "vouched",
+]
 
 
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
@@ -215,6 +225,7 @@ class Network:
             module = self.arch.build()
         for edit in self.edits:
             module = edit.apply(module)
+        call_changed_parts(module)
         load_strictly(module, self.tensors, where=self.arch.name)
         object.__setattr__(
             module, "mapsto_origin", (self.arch, self.edits, self.signature, self.assets, self.adaptation)
@@ -306,6 +317,31 @@ class Network:
             preprocessing=preprocessing,
             classes=classes,
         )
+
+
+def call_changed_parts(module: nn.Module) -> None:
+    """Let encoder layers of torch whose parts an edit has changed call these, as they do in training.
+
+    In evaluation such a layer reads the weights of its parts and computes the whole of itself by one operation, as if none were changed.
+    """
+    from torch import nn
+
+    for part in module.modules():
+        if isinstance(part, nn.TransformerEncoderLayer) and not _is_as_torch_made_it(part):
+            part.activation_relu_or_gelu = 0  # torch's own word for an activation that this operation does not know
+        elif isinstance(part, nn.TransformerEncoder) and not all(map(_is_as_torch_made_it, part.layers)):
+            part.use_nested_tensor = False  # which layers that call their parts do not take
+
+
+def _is_as_torch_made_it(layer: nn.Module) -> bool:
+    """Whether all parts are classes of torch, at the places where an encoder layer has them."""
+    from torch import nn
+
+    parts = [part for name, part in layer.named_modules() if name]
+    linear = [getattr(layer, name, None) for name in ("linear1", "linear2")]
+    return all(type(part).__module__.startswith("torch.") for part in parts) and all(
+        type(each) is nn.Linear for each in linear
+    )
 
 
 def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

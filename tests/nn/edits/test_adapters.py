@@ -10,18 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from tests.foreign import Encoder, Noise
 from tests.nn.edits.test_lora import context
 from torch import nn
 
 from mapsto import adapt, datasets, export, networks, prune, quantize
 from mapsto.errors import DomainError, MissingExtra
 from mapsto.kinds import Network
+from mapsto.kinds.network import call_changed_parts
 from mapsto.nn.adapt.adapter_places import blocks
 from mapsto.nn.edits._adapted_layer import adapter_parameters
 from mapsto.nn.edits.dora import Dora
 from mapsto.nn.edits.fold_batch_norm import FoldBatchNorm, foldable_pairs
 from mapsto.nn.edits.ia3 import Ia3
 from mapsto.nn.edits.lora import Lora
+from mapsto.nn.edits.low_rank import LowRank, Ranks
 from mapsto.nn.network.call_sites import trace
 from mapsto.nn.network.examples import example_inputs
 from mapsto.store import Store
@@ -287,3 +290,37 @@ def test_the_same_as_peft_computes(method: str) -> None:
                 target = next(each for key, each in theirs.items() if part[name.removeprefix("0.")] in key)
                 target.copy_(net.get_parameter(name).reshape(target.shape))
             torch.testing.assert_close(net(x), other(x))
+
+
+@pytest.mark.parametrize("method", MERGED)
+def test_what_an_encoder_layer_of_torch_s_own_computes_has_its_adapters_in_it(method: str) -> None:
+    x = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0))
+    network = Network.from_module(Encoder(), x)
+    changed = moved(adapted(method, network))
+    step_by_step = changed.module()
+    expected = step_by_step(x.requires_grad_()).detach()  # with gradients torch calls each part
+    with torch.no_grad():
+        answers = [each.module()(x) for each in (network, changed, adapt.merge()(changed))]
+    assert all(torch.allclose(answer, expected, atol=1e-5) for answer in answers[1:])
+    assert (answers[0] - expected).abs().max() > 1e-3
+    assert (
+        adapt.merge()(changed).module().get_submodule("encoder.layers.0").activation_relu_or_gelu == 1
+    )  # as fast as it was
+
+
+def test_encoder_layers_with_factors_in_the_place_of_a_layer_and_nested_tensors() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    stack = nn.TransformerEncoder(layer, 1)
+    LowRank(layers=(Ranks(path="layers.0.linear1", outputs=4),)).apply(stack.eval())
+    call_changed_parts(stack)
+    x, hidden = torch.randn(2, 4, 8), torch.tensor([[False] * 4, [False, False, True, True]])
+    with torch.no_grad():
+        seen = stack(x, src_key_padding_mask=hidden)
+    assert torch.allclose(seen[~hidden], stack(x.requires_grad_(), src_key_padding_mask=hidden)[~hidden], atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["static", "dynamic"])
+def test_a_transformer_is_quantized_after_its_adapters_are_merged(way: str) -> None:
+    with pytest.raises(DomainError, match=r"have adapters.*adapt\.merge"):
+        step = {"static": lambda: quantize.static(data=Noise(shape=(1, 8, 8))), "dynamic": quantize.dynamic}[way]()
+        step(adapt.lora()(NETWORKS["vit"]()))

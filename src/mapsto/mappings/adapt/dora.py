@@ -6,6 +6,8 @@ Weight-Decomposed Low-Rank Adaptation", 2024).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from mapsto.context import Context
@@ -23,6 +25,8 @@ class Dora(Mapping[Network, Network]):
     >>> sorted(name for name in adapted.tensors if name.startswith("features.1.0"))
     ['features.1.0.dora_magnitude', 'features.1.0.lora_a', 'features.1.0.lora_b', 'features.1.0.weight']
     """
+
+    version: ClassVar[int] = 2
 
     rank: int = Field(default=4, ge=1)
     """r, the rank of each change of direction. No more than a layer has inputs and outputs is of use."""

@@ -6,6 +6,8 @@ and Cheaper than In-Context Learning", 2022: IA³). Convolutional networks have 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.mapping import Mapping
@@ -41,6 +43,8 @@ class Ia3(Mapping[Network, Network]):
     >>> {name: tuple(tensor.shape) for name, tensor in adapted.tensors.items() if "ia3" in name}
     {'blocks.0.attention.qkv.ia3_scale': (24,), 'blocks.0.fc2.ia3_scale': (32,)}
     """
+
+    version: ClassVar[int] = 2
 
     targets: tuple[str, ...] = ()
     """Patterns of paths of layers whose outputs are scaled; by default those that make keys and values, and where none has such a name

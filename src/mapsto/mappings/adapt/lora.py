@@ -29,7 +29,7 @@ class Lora(Mapping[Network, Network]):
     ['features.1.0.lora_a', 'features.1.0.lora_b', 'features.1.0.weight']
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     rank: int = Field(default=4, ge=1)
     """r, the rank of each change; 4 in Hu et al. No more than a layer has inputs and outputs is of use."""

@@ -6,6 +6,8 @@ al., "Scaling & Shifting Your Features: A New Baseline for Efficient Model Tunin
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mapsto.context import Context
 from mapsto.kinds import Network
 from mapsto.mapping import Mapping
@@ -21,6 +23,8 @@ class Ssf(Mapping[Network, Network]):
     >>> [name for name in adapted.tensors if name.startswith("features.1") and "ssf" in name]
     ['features.1.0.ssf_scale', 'features.1.0.ssf_shift', 'features.1.1.ssf_scale', 'features.1.1.ssf_shift']
     """
+
+    version: ClassVar[int] = 2
 
     targets: tuple[str, ...] = ()
     """Patterns of paths; by default every linear layer, convolution, batch norm and layer norm that the output depends on, but the head."""

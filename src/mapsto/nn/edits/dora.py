@@ -31,6 +31,8 @@ class Dora(Edit):
     (True, True)
     """
 
+    version: ClassVar[int] = 2
+
     targets: tuple[str, ...] = Field(min_length=1)
     """Paths of the layers."""
     rank: int = Field(ge=1)

@@ -28,6 +28,8 @@ class Ia3(Edit):
     {'0.weight': (2, 3), '0.bias': (2,), '0.ia3_scale': (2,)}
     """
 
+    version: ClassVar[int] = 2
+
     outputs: tuple[str, ...] = ()
     """Paths of the layers whose outputs are scaled: keys and values in the paper."""
     inputs: tuple[str, ...] = ()

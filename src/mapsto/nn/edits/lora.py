@@ -7,6 +7,8 @@ which keep their names.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import nn
 
@@ -28,6 +30,8 @@ class Lora(Edit):
     >>> torch.equal(before, after), {name: tuple(tensor.shape) for name, tensor in net.named_parameters()}
     (True, {'0.weight': (2, 3), '0.lora_a': (1, 3), '0.lora_b': (2, 1)})
     """
+
+    version: ClassVar[int] = 2
 
     targets: tuple[str, ...] = Field(min_length=1)
     """Paths of the layers."""

@@ -142,6 +142,11 @@ def is_quantized(module: nn.Module) -> bool:
     return isinstance(module, _Simulated)
 
 
+def has_quantized_part(module: nn.Module) -> bool:
+    """Whether quantizers are attached to a module or to a part of it, as to a member of an ensemble."""
+    return any(map(is_quantized, module.modules()))
+
+
 def quantizers_of(module: nn.Module) -> tuple[Quantizer, ...]:
     """The quantizers attached to a module."""
     return getattr(module, "mapsto_quantizers", ())

@@ -32,6 +32,8 @@ class Ssf(Edit):
     True
     """
 
+    version: ClassVar[int] = 2
+
     targets: tuple[str, ...] = Field(min_length=1)
     """Paths of the layers and normalisations."""
 

@@ -132,12 +132,14 @@ def chosen_reasons(skip: Iterable[str], first: Iterable[str], *, asked: bool) ->
 
 
 def require_float(value: Network, *, where: str) -> nn.Module:
-    """The network's module. Raises `DomainError` where it is quantized already."""
-    from mapsto.nn.edits.quantizers import is_quantized
+    """The network's module. Raises `DomainError` where it is quantized already, or has adapters that could be merged."""
+    from mapsto.nn.edits._adapted_layer import require_none
+    from mapsto.nn.edits.quantizers import has_quantized_part
 
     module = value.module()
-    if is_quantized(module):
+    if has_quantized_part(module):
         raise DomainError("the network is quantized already", where=where, hint="quantize once, as the last change")
+    require_none(module, where=where)
     return module
 
 
