@@ -170,9 +170,9 @@ def _loaded(step: dict[str, Any], run: Path) -> Network:
 
 
 def _is_quantized(network: Network) -> bool:
-    from mapsto.nn.edits.quantizers import is_quantized
+    from mapsto.nn.edits.quantizers import has_quantized_part
 
-    return is_quantized(network.module())
+    return has_quantized_part(network.module())
 
 
 class Examples:

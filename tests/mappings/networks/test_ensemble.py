@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from mapsto import choose, datasets, evaluate, export, networks, prune, quantize
+from mapsto import adapt, choose, datasets, evaluate, export, networks, prune, quantize, train
 from mapsto.errors import ComposeError, DomainError
 from mapsto.mapping import fork
 from mapsto.nn.network.inference import forward
@@ -98,3 +98,25 @@ def test_attacks_go_through_all_members_and_say_that_they_are_quantized():
     )
     assert report.metrics["pgd"].value <= report.metrics["accuracy"].value
     assert "gradients pass straight through" in context.notes[0]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda: adapt.ridge(data=DIGITS),
+        lambda: adapt.coral(source=DIGITS, target=DIGITS, strength=0.1),
+        lambda: train.adversarial(data=datasets.subset(data=DIGITS, classes=("1", "2")), epochs=1),
+    ],
+)
+def test_the_last_member_s_head_is_not_taken_for_that_of_all(step):
+    whole = networks.ensemble(members=[small(0), small(1, width=2)])()
+    with pytest.raises(DomainError, match=r"an ensemble has no embedding.*2 members.*adapt each member"):
+        step()(whole)
+
+
+def test_a_member_that_is_quantized_is_found_by_what_needs_floats():
+    whole = networks.ensemble(members=[small(0), quantize.dynamic()(small(1))])()
+    steps = (prune.magnitude(macs=0.6), adapt.lora(), quantize.static(data=DIGITS, samples=16))
+    for step in steps:
+        with pytest.raises(DomainError, match="the network is quantized"):
+            step(whole)

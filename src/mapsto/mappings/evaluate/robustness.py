@@ -116,12 +116,12 @@ class Robustness(Attacked, Mapping[Network, Report]):
         )
 
     def _scores(self, network: Network, ctx: Context, *, tell: bool = False) -> Scores:
-        from mapsto.nn.edits.quantizers import is_quantized
+        from mapsto.nn.edits.quantizers import has_quantized_part
         from mapsto.nn.network.inference import compact
         from mapsto.nn.robust.threat import scores_of
 
         module = compact(network.module(device=ctx.device)).requires_grad_(False)
-        if tell and any(is_quantized(part) for part in module.modules()):
+        if tell and has_quantized_part(module):
             more = (
                 "" if self.surrogate is not None else "; give `surrogate`, the float network, to attack by transfer too"
             )

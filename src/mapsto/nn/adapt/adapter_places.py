@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.edits.adapters import BlockOutput
-from mapsto.nn.edits.quantizers import is_quantized
+from mapsto.nn.edits.quantizers import has_quantized_part
 from mapsto.nn.network.call_sites import trace
 from mapsto.nn.network.examples import example_batch
 from mapsto.nn.network.head import head_path
@@ -27,7 +27,7 @@ _ATTENTION = ("scaled_dot_product_attention", "softmax")
 def float_module(network: Network, *, where: str) -> nn.Module:
     """A network's module. Raises `DomainError` where it is quantized."""
     module = network.module()
-    if is_quantized(module):
+    if has_quantized_part(module):
         raise DomainError("the network is quantized", where=where, hint="add adapters before quantizing")
     return module
 

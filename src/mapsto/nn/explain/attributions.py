@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mapsto.errors import DomainError, MissingExtra
 from mapsto.kinds import Network
-from mapsto.nn.edits.quantizers import is_quantized
+from mapsto.nn.edits.quantizers import has_quantized_part
 from mapsto_runtime.occlusion import log_odds, occlusion
 from mapsto_runtime.parts import Cells, Columns, Parts, special_ids
 from mapsto_runtime.shown import short
@@ -70,7 +70,7 @@ class Attributor:
         self._module = network.module(device=device)
         if method == "occlusion":
             return
-        if is_quantized(self._module):
+        if has_quantized_part(self._module):
             raise DomainError(
                 "a quantized network has no gradients: its answers are steps", where=method, hint="use occlusion"
             )

@@ -21,6 +21,7 @@ from mapsto.nn.network.build import with_output
 from mapsto.nn.network.dense_outputs import refuse_dense
 from mapsto.nn.network.examples import example_batch
 from mapsto.nn.network.layer_calls import watching
+from mapsto.nn.networks.ensemble import Ensemble
 
 __all__ = [
     "Embedding",
@@ -74,6 +75,7 @@ def embed(module: nn.Module, inputs: Tensor) -> Tensor:
     >>> embed(net, torch.ones(2, 1, 2, 2)).shape
     torch.Size([2, 8])
     """
+    _require_one_head(module)
     own = cast("Callable[[Tensor], Tensor] | None", getattr(module, "embed", None))
     if not callable(own):
         return embed_and_classify(module, inputs)[0]
@@ -94,6 +96,7 @@ class Embedding(nn.Module):
 
 def embed_and_classify(module: nn.Module, inputs: Tensor, *, through: nn.Module | None = None) -> tuple[Tensor, Tensor]:
     """The embedding (N, D) and the output of one forward pass, made by calling `through` (a wrapper of `module`)."""
+    _require_one_head(module)
     path = head_path(module)
     seen: list[Tensor] = []
     if path is None:
@@ -123,6 +126,7 @@ def embedding_size(module: nn.Module, example: Tensor) -> int:
 
     An attribute ``embedding`` is not relied on: pruning changes D.
     """
+    _require_one_head(module)
     linear = head(module)
     if linear is not None:
         return linear.in_features
@@ -150,7 +154,7 @@ def headed(
     Raises
     ------
     DomainError
-        The network has no place for a head.
+        The network has no place for a head, or is an ensemble, which has several.
     """
     refuse_dense(network.signature, where=type(module).__name__)
     linear = head(module)
@@ -216,6 +220,16 @@ def require_head_path(module: nn.Module) -> str:
             hint="give the class an attribute `classifier` (nn.Identity for an embedding)",
         )
     return path
+
+
+def _require_one_head(module: nn.Module) -> None:
+    """Raises `DomainError` for an ensemble: the last member's head and embedding are not the ensemble's."""
+    if isinstance(module, Ensemble):
+        raise DomainError(
+            f"an ensemble has no embedding and no head of its own: each of its {len(module.members)} members has one",
+            where=type(module).__name__,
+            hint="adapt each member by itself, then make an ensemble of the results (networks.ensemble)",
+        )
 
 
 def _inputs(network: Network, module: nn.Module) -> int:

@@ -8,7 +8,7 @@ from mapsto.errors import DomainError
 from mapsto.kinds import Network
 from mapsto.nn.edits._adapted_layer import require_none
 from mapsto.nn.edits._low_rank_change import TENSORS
-from mapsto.nn.edits.quantizers import is_quantized
+from mapsto.nn.edits.quantizers import has_quantized_part
 
 __all__ = ["require_prunable"]
 
@@ -19,7 +19,7 @@ def require_prunable(network: Network, *, where: str, adapters: bool = False) ->
     Raises `DomainError` where it is quantized, has other adapters, several inputs, or is not finite.
     """
     module = network.module()
-    if is_quantized(module):
+    if has_quantized_part(module):
         raise DomainError("the network is quantized", where=where, hint="prune before quantizing")
     require_none(module, where=where, besides=TENSORS if adapters else ())
     if len(network.signature.inputs) != 1:

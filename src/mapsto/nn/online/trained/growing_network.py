@@ -24,7 +24,7 @@ from mapsto.nn.edits._adapted_layer import adapted_layers, adapter_parameters, i
 from mapsto.nn.edits.head import Head
 from mapsto.nn.edits.lora import Lora
 from mapsto.nn.edits.merge_lora import MergeLora
-from mapsto.nn.edits.quantizers import is_quantized
+from mapsto.nn.edits.quantizers import has_quantized_part
 from mapsto.nn.edits.root_head import RootHead, takes_root
 from mapsto.nn.meta.parameter_swap import Places
 from mapsto.nn.network.build import with_output
@@ -88,7 +88,7 @@ class GrowingNetwork:
     def __init__(self, base: Network, training: Training, *, where: str, later: bool = False) -> None:
         self._base, self.training = base, training
         self.module = base.module()
-        if is_quantized(self.module):
+        if has_quantized_part(self.module):
             raise DomainError("the network is quantized, and cannot be trained", where=where, hint="train it before")
         self._path = head_path(self.module)
         self._edits: tuple[Edit, ...] = ()
