@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from mapsto import augment, datasets, evaluate, networks, quantize, train
 from mapsto.context import Context, Numerics
 from mapsto.errors import DomainError, SpecError
+from mapsto.kinds import Network, trusting
 from mapsto.nn.robust.threat import Threat
 from mapsto.nn.robust.validation import Judge
 
@@ -72,3 +74,23 @@ def test_a_quantized_network_can_be_trained_on_and_what_does_not_fit_is_refused(
         train.adversarial(data=DIGITS, epsilon=8)(small())
     with pytest.raises(SpecError, match="fraction such as 8/255"):
         train.adversarial(data=DIGITS, epsilon="eight")
+
+
+class Deciding(nn.Module):
+    """Ends in an argmax, through which no gradient passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return nn.functional.one_hot(self.classifier(x.flatten(1)).argmax(1), 10).float()
+
+
+@pytest.mark.parametrize("method", ["fast", "free", "trades"])
+def test_a_network_that_no_gradient_passes_through_is_refused(method):
+    classes = DIGITS.open().classes
+    with trusting("tests"):
+        network = Network.from_module(Deciding(), torch.rand(2, 1, 8, 8), classes=classes)
+        with pytest.raises(DomainError, match=r"no gradient in any parameter.*Deciding.*no argmax"):
+            train.adversarial(**FIELDS, method=method, epochs=1)(network)

@@ -118,3 +118,16 @@ def test_masked_gradients_raise_doubts(doubted):
     )
     assert bool(said) == doubted, said
     assert any("no gradient" in text for text in said) == doubted
+
+
+def test_behind_an_argmax_the_gradient_is_zero_and_doubts_are_raised():
+    pair = Examined(
+        scores=lambda x: torch.nn.functional.one_hot((x[:, 0] < 0).long(), 2).float(),
+        x=torch.full((30, 2), 1.0),
+        labels=torch.zeros(30, dtype=torch.long),
+        threat=Threat("linf", 0.1),
+    )
+    clean = pair.clean()
+    assert all(bool(right.all()) for right in (pair.fgsm(clean), pair.pgd(clean, 3), pair.apgd(clean, 3)))
+    found = doubts(pair, clean, {"fgsm": clean, "pgd": clean}, steps=3, widest=0.8, share=1.0)
+    assert any("no gradient reaches the input of 30 of 30" in text for text in found)

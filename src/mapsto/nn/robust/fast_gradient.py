@@ -44,10 +44,14 @@ def fast_gradient(
 
 
 def gradient_of(scores: Scores, x: Tensor, labels: Tensor, margin: Margin) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient in x (N, ...), the margins (N,) and the scores (N, C) there; parameters get no gradient."""
+    """The gradient in x (N, ...), the margins (N,) and the scores (N, C) there; parameters get no gradient.
+
+    It is zero where the scores do not depend on x by anything that has one, as behind an argmax.
+    """
     at = x.detach().requires_grad_(True)
     with torch.enable_grad():
         given = scores(at)
         margins = margin(given, labels)
-        (gradient,) = torch.autograd.grad(margins.sum(), at)
+        found = torch.autograd.grad(margins.sum(), at, allow_unused=True)[0] if margins.requires_grad else None
+    gradient = torch.zeros_like(at) if found is None else found
     return gradient, margins.detach(), given.detach()

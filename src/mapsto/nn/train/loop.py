@@ -220,6 +220,12 @@ class Training(Live[Network]):
                     part.eval()
         optimizer.zero_grad()
         loss = self._loss(self._call, item)
+        if not loss.requires_grad:
+            raise DomainError(
+                f"the loss has no gradient in any parameter that is trained of the {type(self._module).__name__}",
+                where=f"step {self.step + 1}",
+                hint="let its scores be differentiable: no argmax, rounding or detach() on the way to them",
+            )
         value = float(loss.detach())
         if self._anywhere(not math.isfinite(value)):
             return self._diverged(f"the loss is {value}", rate)
