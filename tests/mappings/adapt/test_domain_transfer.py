@@ -96,6 +96,16 @@ def test_a_target_of_other_rows_is_refused(stored: Any) -> None:
         adapt.coral(source=source, target=datasets.digits(size=8))(straight())
 
 
+@pytest.mark.parametrize("way", ["coral", "mmd", "dann", "tent"])
+def test_a_target_whose_samples_are_all_the_same_says_nothing(stored: Any, tmp_path: Path, way: str) -> None:
+    np.savez(tmp_path / "same.npz", inputs=np.ones((9, 6), np.float32), labels=np.zeros(9, np.int64))
+    same = datasets.arrays(file=str(tmp_path / "same.npz"))
+    data = {"target": same} if way == "tent" else {"source": stored("source", 60, target=False), "target": same}
+    network = adapt.linear(data=stored("source", 60, target=False))(straight("batch"))
+    with pytest.raises(DataError, match=rf"adapt\.{way}: target: all 9 samples are the same"):
+        getattr(adapt, way)(**data)(network)
+
+
 def test_tent_fits_norms_to_the_target(stored: Any) -> None:
     source, target = stored("source", 90, target=False), stored("target rows", 90, target=True)
     known = adapt.linear(data=source, strength=1.0)(straight("batch"))

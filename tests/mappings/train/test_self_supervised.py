@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from mapsto import adapt, datasets, evaluate, networks, train
-from mapsto.errors import DomainError
+from mapsto.errors import DataError, DomainError
 from mapsto.kinds import Network
 from mapsto.nn.networks.vit import VisionTransformer, vit
 from mapsto.nn.train.masked_patches import MaskedAutoencoder
@@ -17,6 +20,14 @@ DIGITS = datasets.digits(size=16)
 def test_simclr_asks_for_changes() -> None:
     with pytest.raises(DomainError, match="two views are one"):
         train.simclr(data=DIGITS)(networks.conv4(data=DIGITS, width=4)(seed=0))
+
+
+def test_one_sample_alone_is_told_from_no_other(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", inputs=DIGITS.open().inputs[:1], labels=np.zeros(1, np.int64))
+    with pytest.raises(DataError, match="there is one sample"):
+        train.simclr(data=datasets.arrays(file=str(tmp_path / "one.npz")), augment=["noise"])(
+            networks.conv4(data=DIGITS, width=4)(seed=0)
+        )
 
 
 def test_masked_autoencoding_is_for_patches() -> None:

@@ -31,6 +31,7 @@ class Simclr(SelfSupervised):
     projection: int = Field(default=128, ge=2)
     """Numbers of a view that the loss compares; the projector is not in the result."""
 
+    fewest: ClassVar[int] = 2
     contract: ClassVar[dict[str, Any]] = {"augment": ["noise"], "projection": 8}
 
     def trained(self, network: nn.Module, value: Network) -> nn.Module:

@@ -7,7 +7,7 @@ a head that the network had is left out, since it was for another embedding. `ad
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,9 @@ class SelfSupervised(Optimisation, Process[Network, Network]):
         description="`sgd` has Nesterov momentum; `adam` and `adamw` take betas (0.9, 0.999); `learned` runs `rule`.",
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="The highest learning rate of the schedule.")
+
+    fewest: ClassVar[int] = 1
+    """Samples without which there is nothing to learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,8 +87,15 @@ class SelfSupervised(Optimisation, Process[Network, Network]):
     def _samples(self, ctx: Context) -> Samples:
         from mapsto.data.augment._apply import require_fitting
         from mapsto.data.checks import require_finite, require_some
+        from mapsto.errors import DataError
 
         samples = require_some(ctx.dataset(self.data), where=f"{self.name}: data")
+        if len(samples) < self.fewest:
+            raise DataError(
+                "there is one sample, and no other that it could be told from",
+                where=f"{self.name}: data",
+                hint=f"give {self.fewest} or more",
+            )
         require_finite(samples.inputs, where=f"{self.name}: data")
         require_fitting(self.augment, samples, where=f"{self.name}: augment")
         return samples

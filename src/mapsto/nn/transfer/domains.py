@@ -113,6 +113,12 @@ def _checked(samples: Samples, where: str) -> Samples:
     require_finite(require_some(samples, where=where).inputs, where=where)
     if len(samples) < 2:
         raise DataError("there is one sample, which says nothing of how samples differ", where=where, hint="give more")
+    if bool((samples.inputs == samples.inputs[:1]).all()):
+        raise DataError(
+            f"all {len(samples)} samples are the same, which says nothing of how samples differ",
+            where=where,
+            hint="look at what is read there, and give samples that differ",
+        )
     return samples
 
 
