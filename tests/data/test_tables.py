@@ -252,6 +252,14 @@ def test_the_decimal_sign_of_the_training_table_holds_for_rows_that_do_not_show_
     assert [column.get("decimal") for column in signature["preprocessing"]["columns"]] == [",", ","]
 
 
+def test_a_row_of_empty_cells_between_others_is_told_of_and_one_at_the_end_is_not():
+    table = read_raw(b"age,town\n1,Ulm\n,\n,\n\n2,Rom\n,\n", "rows")
+    assert len(table) == 2
+    assert table.notes == ("2 rows in which every cell is empty are passed over and not counted, below row 1",)
+    assert read_raw(b"age,town\n\n1,Ulm\n,\n", "rows").notes == ()
+    assert read_raw(b"1,5\n,\n2,6\n", "rows", known=["age", "size"]).notes[0].endswith("below row 1")
+
+
 def test_a_header_in_other_letters_and_one_of_other_names(tmp_path):
     rows = "".join(f"{('red', 'blue')[i % 2]},{('round', 'square')[i % 3 % 2]},{'ab'[i % 2]}\n" for i in range(24))
     (tmp_path / "t.csv").write_text("colour,shape,kind\n" + rows, encoding="utf-8")

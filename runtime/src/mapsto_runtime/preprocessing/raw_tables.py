@@ -119,12 +119,20 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
     lines = [line for line in lines_of(text) if line.strip()]
     separator = told or _separator(lines[:_LOOKED_AT], name)
     rows = [[cell.strip() for cell in row] for row in _rows(text, separator, name)]
-    rows = [row for row in rows if any(row)]
+    rows, empty = _with_values(rows)
     if not rows:
         raise DataError("holds no rows", where=name, hint="give one sample a row, with a header of column names")
     if separator != ",":
         notes.append(f"its columns are separated by {_SEPARATORS[separator]}")
     header = tuple(rows.pop(0)) if known is None or _is_header(rows[0], known) else None
+    if empty:
+        below = empty[0] - (header is not None)
+        count = (
+            "1 row in which every cell is empty is"
+            if len(empty) == 1
+            else f"{len(empty)} rows in which every cell is empty are"
+        )
+        notes.append(f"{count} passed over and not counted, {f'below row {below}' if below else 'above the first'}")
     width = len(header if header is not None else rows[0])
     ragged: dict[int, str] = {}
     for number, row in enumerate(rows):
@@ -150,6 +158,25 @@ def read_raw(content: bytes, name: str, *, known: Collection[str] | None = None)
         ragged=ragged,
         notes=tuple(notes),
     )
+
+
+def _with_values(rows: list[list[str]]) -> tuple[list[list[str]], list[int]]:
+    """The rows in which a cell holds something; and of each other row between them how many of these stand above it.
+
+    Empty lines, which are no rows, and the rows of separators that spreadsheets save above and below a table are left out of the latter.
+
+    >>> _with_values([["a", "b"], ["1", ""], ["", ""], [""], ["2", "3"], ["", ""]])
+    ([['a', 'b'], ['1', ''], ['2', '3']], [2])
+    """
+    last = max((place for place, row in enumerate(rows) if any(row)), default=-1)
+    kept: list[list[str]] = []
+    above: list[int] = []
+    for place, row in enumerate(rows):
+        if any(row):
+            kept.append(row)
+        elif len(row) > 1 and kept and place < last:
+            above.append(len(kept))
+    return kept, above
 
 
 @dataclass(frozen=True, kw_only=True)
