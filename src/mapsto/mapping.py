@@ -204,10 +204,17 @@ class Mapping(Frozen, Generic[A, B]):
         return Chain(steps=(*steps_of(self), *steps_of(other)))
 
     def __call__(self, value: A = _ABSENT, *, seed: int = 0) -> B:
-        """Apply in memory, without a store: for notebooks and tests."""
+        """Apply in memory, without a store: for notebooks and tests. The number of torch's threads is afterwards what it was."""
+        import torch
+
         from mapsto.context import Context
 
-        return Context(seed=seed).apply(self, value)
+        before = torch.get_num_threads()
+        try:
+            return Context(seed=seed).apply(self, value)
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
 
 
 def _plain(kind: Any) -> Any:

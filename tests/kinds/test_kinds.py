@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.mynet import Hidden, MyNet
 
-from mapsto import networks, prune
+from mapsto import datasets, evaluate, networks, prune, ref, train
 from mapsto.errors import DomainError, SpecError, TrustError
 from mapsto.kinds import Factory, Network, trusting
 from mapsto.store import Store, network_digest
@@ -101,3 +102,25 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     tied = dataclasses.replace(network, tensors={**network.tensors, "twin": network.tensors[first]})
     loaded = Store(tmp_path).load(Store(tmp_path).save(tied))
     assert loaded.tensors["twin"] is loaded.tensors[first]
+
+
+def test_a_message_holds_no_whole_array() -> None:
+    with pytest.raises(SpecError) as caught:
+        datasets.arrays(file=np.zeros((40, 40)))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_mapping_in_memory_leaves_torch_s_threads_as_they_were(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        digits = datasets.subset(data=datasets.digits(size=8), per_class=2)
+        network = networks.conv4(data=digits, width=2, blocks=1, classes="data")(seed=0)
+        train.supervised(data=digits, epochs=1)(network)
+        assert torch.get_num_threads() == threads
+        with pytest.raises(SpecError):
+            evaluate.accuracy(data=ref("nothing"))(network)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -16,6 +16,9 @@ from mapsto.errors import SpecError, nearest
 __all__ = ["Frozen", "Json"]
 
 
+_LONGEST = 200
+"""Letters of a value in a message."""
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
@@ -35,8 +38,14 @@ def _spec_error(cls: type, error: ValidationError) -> SpecError:
             details.append(((), f"field '{place}' is missing"))
         else:
             message = item["msg"][:1].lower() + item["msg"][1:]
-            details.append((path, f"field '{place}': {message}, got {item['input']!r}"))
+            details.append((path, f"field '{place}': {message}, got {_short(item['input'])}"))
     return SpecError("; ".join(message for _, message in details), where=cls.__name__, details=details)
+
+
+def _short(given: Any) -> str:
+    """What was given, such as an array, in no more letters than can be read at a glance."""
+    text = repr(given)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, pydantic.Field))
