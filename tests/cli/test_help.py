@@ -347,7 +347,7 @@ def test_what_is_said_works(text: str, place: Path) -> None:
         (place / "KEY.pub.pem").rename("kept.pub.pem") if words[1:2] == ["make-key"] else None
         mapsto(
             *words,
-            *(["--plan"] if words[0] in ("run", "compress") and "--plan" not in words else []),
+            *(["--plan"] if words[0] in ("run", "compress", "search") and "--plan" not in words else []),
             *(["--no-speed"] if words[0] == "evaluate" else []),
             code=0,
         )
@@ -359,7 +359,7 @@ def test_what_is_said_works(text: str, place: Path) -> None:
     [
         text
         for text in SAID
-        if (shlex.split(text)[1] in ("run", "compress") or takes_long(shlex.split(text)[1:]))
+        if (shlex.split(text)[1] in ("run", "compress", "search") or takes_long(shlex.split(text)[1:]))
         and not of_a_tutorial(shlex.split(text))
     ],
 )
@@ -370,6 +370,7 @@ def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pyte
         monkeypatch.setattr(lock, "_lock_folder", lambda: place / "locks")
         monkeypatch.setattr(lock, "entries", dict)
     faster = {"run": ["--quick"], "compress": ["--epochs", "1", "--shares", "0.5"], "bench": ["--quick"]}
+    faster["search"] = ["--quick", "--trials", "2"]
     if words == ["run", "mine.yaml"]:
         faster["run"] = ["--set", "big.epochs=1", "--set", "distill.logits.epochs=1"]
     if tuple(words) in COMMANDS and any(each.required for each in COMMANDS[tuple(words)].params):

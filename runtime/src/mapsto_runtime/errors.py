@@ -173,8 +173,8 @@ def trouble(error: OSError) -> tuple[str, str]:
 
 CARRIED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "--store": ("run", "stream", "adapt", "compress", "evaluate", "store", "doctor"),
-        "--trust": ("run", "adapt", "compress", "evaluate"),
+        "--store": ("run", "stream", "adapt", "compress", "search", "evaluate", "store", "doctor"),
+        "--trust": ("run", "adapt", "compress", "search", "evaluate"),
     }
 )
 """Options without which another command may not find what this one worked on, or may not run it → the commands that take them."""

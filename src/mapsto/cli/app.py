@@ -30,6 +30,7 @@ ORDER = (
     "stream",
     "adapt",
     "compress",
+    "search",
     "predict",
     "evaluate",
     "serve",

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from mapsto.store.index import Index
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json
 
-__all__ = ["run", "seeds_of", "typed", "writable", "writable_at_the_end"]
+__all__ = ["run", "seeds_of", "settings_from", "typed", "writable", "writable_at_the_end"]
 
 
-def _settings(given: list[str]) -> dict[str, Any]:
+def settings_from(given: list[str]) -> dict[str, Any]:
+    """What ``--set`` gives: ``label.field`` → value. Raises `SpecError`."""
     from mapsto.recipe.yaml_text import read_yaml
 
     found: dict[str, Any] = {}
@@ -88,7 +89,7 @@ def run(
 
     if seed is not None and seeds is not None:
         raise SpecError("--seed and --seeds exclude each other", where="mapsto run", hint="give one of them")
-    loaded = load_recipe(recipe, settings=_settings(settings or []), quick=quick)
+    loaded = load_recipe(recipe, settings=settings_from(settings or []), quick=quick)
     chosen = seeds_of(seeds) if seeds is not None else [loaded.seed if seed is None else seed]
     if processes > 1 and strategy == "auto":
         strategy = "ddp"

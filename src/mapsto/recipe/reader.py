@@ -47,11 +47,12 @@ from mapsto.mapping import (
 from mapsto.mapping import Mapping as MapstoMapping
 from mapsto.recipe.document import LARGEST_SEED, SCHEMA, Recipe
 from mapsto.recipe.goals import checked_goal
+from mapsto.recipe.holes import holes_in
 from mapsto.recipe.nodes import data_from_node, step_from_node
 from mapsto.recipe.older_forms import label_of_today, rewritten, setting_of_today
 from mapsto.recipe.serving import Scale, Serving, Thresholds
 from mapsto.recipe.settings import addresses, listed
-from mapsto.recipe.yaml_text import LONGEST, read_yaml
+from mapsto.recipe.yaml_text import LONGEST, position, read_yaml
 from mapsto_runtime.regular_files import open_file
 from mapsto_runtime.shown import shown
 
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from mapsto.recipe.document import AnyMapping
     from mapsto.recipe.yaml_text import Place
 
-__all__ = ["load_recipe", "marker_in", "parse_recipe", "shipped_recipes"]
+__all__ = ["findings_in", "load_recipe", "marker_in", "parse_recipe", "recipe_file", "recipe_of", "shipped_recipes"]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -73,6 +74,12 @@ def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None
     `settings` are ``label.field`` → value, as ``--set`` gives them; `quick` applies the recipe's own quick settings first.
     Raises `SpecError` with every error found and where it stands, `DataError` where there is no such file.
     """
+    text, name = recipe_file(source)
+    return parse_recipe(text, where=str(source), name=name, settings=settings, quick=quick)
+
+
+def recipe_file(source: str | Path) -> tuple[str, str]:
+    """The text and the name of a recipe's file, or of a shipped recipe. Raises `DataError` where there is no such file."""
     path = Path(source)
     shipped = shipped_recipes()
     if str(source) in shipped and not path.is_file():
@@ -93,7 +100,7 @@ def load_recipe(source: str | Path, *, settings: Mapping[str, Any] | None = None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"the recipe cannot be read: {reason}", where=str(path)[:200], hint="give a file") from error
-    return parse_recipe(text, where=str(source), name=shown(path.stem), settings=settings, quick=quick)
+    return text, shown(path.stem)
 
 
 def parse_recipe(
@@ -106,10 +113,30 @@ def parse_recipe(
 ) -> Recipe:
     """A recipe from YAML text; see `load_recipe`."""
     root, tree = read_yaml(text, where=where)
+    return recipe_of(root, tree, where=where, name=name, settings=settings, quick=quick)
+
+
+def recipe_of(
+    root: Any,
+    tree: Any,
+    *,
+    where: str,
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    quick: bool = False,
+) -> Recipe:
+    """A recipe from a document's nodes, which say where its parts stand, and its plain values, which are changed; see `load_recipe`."""
     reader = _Reader(where, root)
     recipe = reader.read(tree, name, dict(settings or {}), quick)
     reader.raise_all()
     return recipe
+
+
+def findings_in(root: Any, tree: Any, *, where: str) -> list[tuple[int, int, str]]:
+    """Line, column and text of every error of a document, as `recipe_of` would raise them."""
+    reader = _Reader(where, root)
+    reader.read(tree, "recipe", {}, quick=False)
+    return sorted(set(reader.errors))
 
 
 class _Target(pydantic.BaseModel):
@@ -139,6 +166,9 @@ class _Document(pydantic.BaseModel):
     quick: dict[str, Any] | None = pydantic.Field(None, description="label.field → value")
     targets: list[_Target] | None = pydantic.Field(None, description="a list of {what, metric, goal}")
     serve: Serving | None = pydantic.Field(None, description="how its package is served: {port, workers, …}")
+    search: dict[str, Any] | None = pydantic.Field(
+        None, description="how its holes are filled: {objectives, trials, …}"
+    )
 
 
 _ENTRIES = {info.alias or name: info for name, info in _Document.model_fields.items()}
@@ -157,21 +187,7 @@ class _Reader:
 
     def error(self, place: Place, message: str) -> None:
         """Note an error at a path in the document, or at the nearest part of it that exists."""
-        node = self.root
-        mark = node.start_mark if node is not None else None
-        for part in place:
-            child = None
-            if isinstance(node, yaml.MappingNode):
-                for key, value in cast("list[tuple[Any, Any]]", node.value):
-                    if key.value == str(part):
-                        mark, child = key.start_mark, value
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                child = node.value[part]
-                mark = child.start_mark
-            if child is None:
-                break
-            node = child
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        line, column = position(self.root, place)
         origin = self._origin(place)
         self.errors.append((line, column, f"{message}, by {origin}" if origin else message))
 
@@ -202,6 +218,10 @@ class _Reader:
         document = self.document = cast("dict[str, Any]", tree)
         self._no_duplicates()
         if not self._is_document(document):
+            return empty
+        for place, what in holes_in(document):
+            self.error(place, f"{what}, which a search fills; to run the recipe by itself, write one value")
+        if self.errors:
             return empty
         notes = rewritten(document)
         seed: Any = document.get("seed", 0)

@@ -8,7 +8,7 @@ import yaml
 
 from mapsto.errors import SpecError
 
-__all__ = ["LONGEST", "Place", "read_yaml"]
+__all__ = ["LONGEST", "Place", "position", "read_yaml"]
 
 
 LONGEST = 4 << 20
@@ -62,6 +62,30 @@ def read_yaml(text: str, *, where: str) -> tuple[Any, Any]:
     except (ValueError, TypeError, RecursionError, LookupError, AttributeError, OverflowError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise SpecError(f"not valid YAML: {problem}", where=where) from error
+
+
+def position(root: Any, place: Place) -> tuple[int, int]:
+    r"""Line and column, from 1, of a path in a document's nodes, or of the nearest part of it that exists.
+
+    >>> root, _ = read_yaml("data:\n  train: {digits: {size: 9}}", where="recipe")
+    >>> position(root, ("data", "train", "digits", "size")), position(root, ("data", "test"))
+    ((2, 20), (1, 1))
+    """
+    node = root
+    mark = node.start_mark if node is not None else None
+    for part in place:
+        child = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in cast("list[tuple[Any, Any]]", node.value):
+                if key.value == str(part):
+                    mark, child = key.start_mark, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            child = node.value[part]
+            mark = child.start_mark
+        if child is None:
+            break
+        node = child
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
 def _measured(root: Any, where: str) -> None:

@@ -1,0 +1,200 @@
+"""``mapsto search``: a recipe with holes, and the best recipes that it stands for."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
+from mapsto.cli.progress import Screen
+from mapsto.cli.run import settings_from, writable_at_the_end
+from mapsto.search import outcome
+from mapsto.search.find import Observer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mapsto.run.result import StepResult
+    from mapsto.search.find import Plan
+    from mapsto.search.trials import Trial
+
+__all__: list[str] = []
+
+
+@app.command()
+def search(
+    recipe: Annotated[str, typer.Argument(help="A recipe with holes: a file, or the name of a shipped recipe.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many recipes to try. [default: the recipe's, else 30]")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="No trial begins after so many minutes of this command.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="A metric and where it is to go, as accuracy:max or small.cost.p50:min; may be repeated."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="A bound, as 'latency<=0.5ms' or 'small.cost.bytes<=200kB'; may be repeated."),
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, random, grid or evolution. [default: tpe]")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="label.field=value, in every trial; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the frontier and its recipes.")] = Path("runs/search"),
+    store: StoreOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch. [default: all cores]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampler; the recipe has its own.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="The recipe's quick settings, in every trial.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where the trials are kept: a file of JSON lines. [default: trials.jsonl in --out]"),
+    ] = None,
+    trust: TrustOption = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Check the space and say what it holds; try nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill the holes of a recipe: try recipes, and keep those that no other is better than.
+
+    Trials that share steps compute them once. Killed, the same command goes on.
+
+    Example: mapsto search search_digits --trials 12 --out runs/found
+    """
+    from mapsto import kinds
+    from mapsto.recipe.reader import recipe_file
+    from mapsto.search import goals
+    from mapsto.search.find import checked, find, sampler_for, storage_in
+    from mapsto.search.worker import Job
+
+    objectives = [goals.parse_objective(each) for each in objective or []]
+    limits = [goals.parse_limit(each) for each in limit or []]
+    given: dict[str, Any] = {
+        "objectives": [{"metric": each.metric, "goal": each.goal} for each in objectives] or None,
+        "limits": [{"metric": each.metric, "limit": each.goal} for each in limits] or None,
+        "trials": trials,
+        "minutes": minutes or None,
+        "sampler": sampler,
+    }
+    text, name = recipe_file(recipe)
+    with kinds.trusting(*(trust or [])), writable_at_the_end(out), SearchScreen(enabled=not as_json) as screen:
+        used, said = sampler_for(sampler, len(objectives))
+        if said:
+            screen.said(said)
+        job = Job(
+            recipe=text,
+            where=recipe,
+            name=name,
+            settings=settings_from(settings or []),
+            quick=quick,
+            search={key: value for key, value in given.items() if value is not None},
+            storage=storage or storage_in(out),
+            sampler=used,
+            seed=seed,
+            store=store,
+            numerics={} if threads is None else {"threads": threads},
+            until=None if not minutes else time.time() + 60 * minutes,
+        )
+        if plan:
+            _print_plan(checked(job.space(), job.search), as_json)
+            return
+        found = find(job, observer=screen)
+        written = outcome.save(found, out)
+    if as_json:
+        print_json(written)
+        return
+    _print(written, out)
+
+
+class SearchScreen(Observer):
+    """Draws a search on standard error: a line for each trial as it ends, and a bar with an estimate."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.console = Screen(stderr=True, quiet=not enabled, highlight=False)
+        self.bars = Bars(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[step]}"),
+            console=self.console,
+            transient=True,
+            disable=not enabled or not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> SearchScreen:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def said(self, text: str) -> None:
+        print_note(text)
+
+    def expect(self, total: int, done: int) -> None:
+        """So many trials, of which some are done."""
+        self.task = self.bars.add_task("trials", total=total, completed=done, step="")
+
+    def began(self, trial: Trial) -> None:
+        if self.task is not None:
+            self.bars.update(self.task, step=f"trial {trial.number}")
+
+    def advanced(self, step: StepResult, done: int, total: int | None, metrics: Mapping[str, float]) -> None:
+        if self.task is not None:
+            self.bars.update(
+                self.task, step=escape(f"{step.label or step.name} {done}{f' of {total}' if total else ''}")
+            )
+
+    def ended(self, trial: Trial) -> None:
+        if self.task is not None:
+            self.bars.advance(self.task)
+        mark = {"complete": "[green]✓[/]", "failed": "[red]✗[/]", "stopped": "[yellow]■[/]"}.get(trial.state, "·")
+        values = "  ".join(f"{value:.5g}" for value in trial.values)
+        reused = f"{trial.hits} of {trial.steps} steps from the store" if trial.steps else ""
+        said = values if trial.state == "complete" else trial.error.splitlines()[0] if trial.error else trial.state
+        line = f"{mark} trial {trial.number:>3}  {escape(said)}  [dim]{escape(_holes(trial.holes))}  {trial.seconds:.1f} s  {reused}[/]"
+        self.console.print(line, soft_wrap=True)
+
+
+def _holes(holes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in holes.items())
+
+
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    """The holes of a space."""
+    size = plan.space.size
+    if as_json:
+        holes = [outcome.hole_plain(hole) for hole in plan.space.holes]
+        print_json({"holes": holes, "recipes": None if math.isinf(size) else int(size), "trials": plan.settings.trials})
+        return
+    for hole in plan.space.holes:
+        allowed = f"{hole.low:g} to {hole.high:g}" if hole.kind == "range" else " | ".join(map(str, hole.options))
+        where = " and ".join(f"{name} is {value}" for name, value in hole.parents)
+        print_text(f"  {hole.name}: {allowed}{' (log)' if hole.log else ''}{f', where {where}' if where else ''}")
+    print_text(
+        f"{'countless' if math.isinf(size) else f'at most {size:.0f}'} recipes; {plan.settings.trials} would be tried"
+    )
+
+
+def _print(written: dict[str, Any], folder: Path) -> None:
+    saved = written["saved"]
+    kept = f"{saved['hits']} of {saved['steps']} steps came from the store, about {saved['seconds']:.0f} s saved"
+    print_text(f"{len(written['trials'])} trials; {kept}")
+    for point in written["frontier"]:
+        values = "  ".join(
+            f"{each['metric']} {value:.5g}" for each, value in zip(written["objectives"], point["values"], strict=True)
+        )
+        print_text(f"  trial {point['trial']}: {values}  ({_holes(point['holes'])})")
+        print_text(f"    {point['command']}")
+    print_text(f"wrote {folder / 'frontier.json'}")

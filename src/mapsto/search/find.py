@@ -1,0 +1,152 @@
+"""Search a recipe's space: trials by one worker or several, then what they came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mapsto.errors import SpecError
+from mapsto.run.result import Listener
+from mapsto.search.frontier import best, frontier
+from mapsto.search.goals import Goals, said_of_test_data, unknown_reports
+from mapsto.search.settings import SearchSettings, settings_of
+from mapsto.search.space import Space
+from mapsto.search.trials import Trial, Trials
+from mapsto.search.worker import Job, open_trials, work
+
+__all__ = ["Found", "Observer", "checked", "find", "sampler_for", "storage_in", "trials_of"]
+
+
+class Observer(Listener):
+    """Hears what a search does."""
+
+    def said(self, text: str) -> None:
+        """Something that the user has to know."""
+
+    def began(self, trial: Trial) -> None:
+        """A trial begins."""
+
+    def ended(self, trial: Trial) -> None:
+        """A trial has come to its end, well or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a search came to."""
+
+    space: Space
+    goals: Goals
+    trials: tuple[Trial, ...]
+    said: tuple[str, ...] = ()
+
+    @property
+    def frontier(self) -> list[Trial]:
+        """The trials within the limits that no other dominates."""
+        return frontier(self.trials, self.goals)
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial within the limits that is best in the first objective."""
+        return best(self.trials, self.goals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A search that has been checked: nothing is known to be wrong with it."""
+
+    space: Space
+    settings: SearchSettings
+    said: tuple[str, ...] = field(default=())
+
+
+def checked(space: Space, search: Mapping[str, Any]) -> Plan:
+    """A space with the settings of its recipe and those that are given. Raises `SpecError` for what can be known before anything runs."""
+    settings = settings_of(space, search)
+    goals = settings.goals
+    if not goals.objectives:
+        raise SpecError(
+            "there is no objective",
+            where=space.where,
+            hint="give --objective accuracy:max, or in the recipe search: {objectives: [{metric: …, goal: maximize}]}",
+        )
+    candidate = space.at({})
+    unknown = list(unknown_reports(goals, candidate.recipe, candidate.aliases))
+    if unknown:
+        raise SpecError("; ".join(unknown), where=space.where)
+    return Plan(
+        space=space, settings=settings, said=tuple(said_of_test_data(goals, candidate.recipe, candidate.aliases))
+    )
+
+
+def sampler_for(asked: str | None, objectives: int) -> tuple[str, str]:
+    """The sampler that is used, and what there is to say of it."""
+    if asked in (None, "tpe", "nsga2"):
+        wanted = asked or "tpe"
+        said = f"`evolution` takes the place of `{wanted}`, which comes with: pip install 'mapsto[search]'; it learns from fewer trials"
+        return "evolution", said
+    return asked or "evolution", ""
+
+
+def storage_in(folder: Path) -> str:
+    """Where trials are kept if nothing else is said: in the folder, in the file that is there already."""
+    return str(folder / "trials.jsonl")
+
+
+def find(
+    job: Job, *, observer: Observer | None = None, first: Sequence[Mapping[str, Any]] = (), workers: int = 1
+) -> Found:
+    """Do the trials of a search that are not done yet; with those that are, what they came to.
+
+    Parameters
+    ----------
+    first
+        Holes to try before the sampler chooses any, as an advisor proposes them.
+
+    Raises
+    ------
+    SpecError
+        The space, its settings or the kept trials do not fit; an objective is reported by no step; all trials failed.
+    """
+    observer = observer or Observer()
+    space = job.space()
+    plan = checked(space, job.search)
+    for text in plan.said:
+        observer.said(text)
+    trials = open_trials(job, space, plan.settings)
+    lost = trials.take_on_lost()
+    if lost:
+        observer.said(f"{len(lost)} trials of workers that died are taken up again")
+    _enqueue(trials, space, first)
+    work(job, listener=observer, on_begin=observer.began, on_end=observer.ended)
+    found = Found(space=space, goals=plan.settings.goals, trials=tuple(trials.all()), said=plan.said)
+    _require_one(found)
+    return found
+
+
+def trials_of(job: Job) -> list[Trial]:
+    """The trials of a search, finished or not, with their holes and metrics: `mapsto.search.trials.finished` picks those with values."""
+    space = job.space()
+    return open_trials(job, space, settings_of(space, job.search)).all()
+
+
+def _enqueue(trials: Trials, space: Space, first: Sequence[Mapping[str, Any]]) -> None:
+    """Put proposed trials in the queue, unless an earlier run of the command has."""
+    there = sum(trial.role == "first" and trial.again is None for trial in trials.all())
+    for holes in first[there:]:
+        space.check(holes)
+        trials.enqueue(holes, role="first")
+
+
+def _require_one(found: Found) -> None:
+    """Raises `SpecError` where all trials failed."""
+    failed = [trial for trial in found.trials if trial.state == "failed"]
+    if failed and not any(trial.state == "complete" for trial in found.trials):
+        errors = list(dict.fromkeys(trial.error for trial in failed))
+        raise SpecError(
+            f"all {len(failed)} trials failed: {errors[0]}"
+            + (f" (and {len(errors) - 1} other errors)" if errors[1:] else ""),
+            where=found.space.where,
+            hint="run one of their recipes by itself, or mend the space",
+        )

@@ -1,0 +1,212 @@
+"""A worker of a search: takes one trial after another, runs it over the store, and writes down what it came to."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mapsto.context import Numerics
+from mapsto.errors import MapstoError, SpecError
+from mapsto.run.executor import execute
+from mapsto.run.result import Listener, RunResult, path_of
+from mapsto.search.goals import Goals
+from mapsto.search.settings import SearchSettings, settings_of
+from mapsto.search.space import Candidate, Space, parse_space
+from mapsto.search.trials import Identity, Trial, Trials, me
+from mapsto.store import Store
+
+__all__ = ["Job", "metrics_of", "open_trials", "work"]
+
+_BEAT = 15.0
+"""Seconds between signs of life."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker has to know, all of it plain: it may be another process, or on another machine."""
+
+    recipe: str
+    """The recipe with holes as YAML."""
+    where: str = "recipe"
+    name: str = "recipe"
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    """``label.field`` → value."""
+    quick: bool = False
+    search: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What stands in the place of entries of the recipe's section ``search``."""
+    storage: str = ""
+    sampler: str = "evolution"
+    seed: int = 0
+    store: str | None = None
+    numerics: dict[str, Any] = field(default_factory=dict[str, Any])
+    until: float | None = None
+    """Seconds of the epoch after which no trial begins."""
+    number: int = 0
+    """Of the worker."""
+
+    def space(self) -> Space:
+        """The space of its recipe."""
+        return parse_space(self.recipe, where=self.where, name=self.name, settings=self.settings, quick=self.quick)
+
+
+def open_trials(job: Job, space: Space, settings: SearchSettings) -> Trials:
+    """The trials of a job, where its storage keeps them. Raises `SpecError` where those are of another search."""
+    from mapsto.search.trial_file import TrialFile
+
+    goals = settings.goals
+    identity = Identity(
+        space=space.identity(),
+        objectives=tuple((each.metric, each.goal) for each in goals.objectives),
+        limits=tuple((each.metric, each.goal) for each in goals.limits),
+        seed=job.seed,
+    )
+    signs = [each.sign for each in goals.objectives]
+    return TrialFile(Path(job.storage), space, identity, sampler=job.sampler, signs=signs, worker=job.number)
+
+
+def work(
+    job: Job,
+    *,
+    listener: Listener | None = None,
+    on_begin: Callable[[Trial], None] = lambda trial: None,
+    on_end: Callable[[Trial], None] = lambda trial: None,
+    queue_only: bool = False,
+) -> None:
+    """Do trials until there are none left to do.
+
+    Parameters
+    ----------
+    on_begin, on_end
+        Told of each trial.
+    queue_only
+        Whether only waiting trials are done, and none is made.
+
+    Raises
+    ------
+    SpecError
+        The first trial has run, and there is no metric of an objective's or a limit's name.
+    """
+    space = job.space()
+    settings = settings_of(space, job.search)
+    trials, store = open_trials(job, space, settings), Store(job.store)
+    numerics = Numerics(**job.numerics)
+    while job.until is None or time.time() < job.until or queue_only:
+        trial = trials.begin(0 if queue_only else settings.trials)
+        if trial is None:
+            return
+        on_begin(trial)
+        try:
+            with _kept_alive(trials, trial, job.number):
+                changes = _done(trial, space, settings.goals, trials, store=store, numerics=numerics, listener=listener)
+        except _UnknownMetric as error:
+            trials.end(trial.number, "failed", error=str(error))
+            raise error.error from None
+        state = changes.pop("state")
+        trials.end(trial.number, state, **changes)
+        on_end(dataclasses.replace(trial, state=state, **{**changes, "values": tuple(changes.get("values", ()))}))
+
+
+def _done(
+    trial: Trial,
+    space: Space,
+    goals: Goals,
+    trials: Trials,
+    *,
+    store: Store,
+    numerics: Numerics,
+    listener: Listener | None,
+) -> dict[str, Any]:
+    """The fields of a trial that has come to its end, well or not."""
+    began = time.monotonic()
+    changes: dict[str, Any] = {"state": "failed"}
+    try:
+        candidate = space.at(trial.holes)
+        changes |= {"recipe": candidate.text, "aliases": dict(candidate.aliases)}
+        run = execute(candidate.recipe, store=store, numerics=numerics, listener=listener)
+        changes |= _account(run, candidate, goals, trials)
+    except MapstoError as error:
+        changes["error"] = str(error)
+    except _UnknownMetric:
+        raise
+    except BaseException:
+        # Ctrl-C, SIGTERM or a fault of ours: the same command takes it up again at once.
+        trials.end(trial.number, "lost", error="stopped")
+        trials.enqueue(trial.holes, role=trial.role, again=trial.number)
+        raise
+    return {**changes, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _account(run: RunResult, candidate: Candidate, goals: Goals, trials: Trials) -> dict[str, Any]:
+    """What a run came to. Raises `SpecError` where it has no metric of an objective's name."""
+    metrics = metrics_of(run)
+    hits = [step for step in run.steps if step.hit]
+    try:
+        values, misses = goals.values(metrics, candidate.aliases), goals.misses(metrics, candidate.aliases)
+    except SpecError as error:
+        if any(trial.state == "complete" for trial in trials.all()):
+            raise
+        raise _UnknownMetric(error) from error
+    return {
+        "state": "complete",
+        "values": list(values),
+        "misses": misses,
+        "metrics": metrics,
+        "steps": len(run.steps),
+        "hits": len(hits),
+        "saved": round(sum(step.seconds for step in hits), 3),
+    }
+
+
+class _UnknownMetric(Exception):
+    """The first trial that has run has no metric of an objective's or a limit's name: no other will have."""
+
+    def __init__(self, error: SpecError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def metrics_of(run: RunResult) -> dict[str, dict[str, Any]]:
+    """Every metric of every report of a run, in the order of its steps."""
+    found: dict[str, dict[str, Any]] = {}
+    for step in run.steps:
+        if step.kind_out != "Report":
+            continue
+        report = run.store.load(step.digest, measured=step.measured)
+        for name, metric in report.metrics.items():
+            found[f"{path_of(run.steps, step)}.{name}"] = _plain(metric)
+    return found
+
+
+def _plain(metric: Any) -> dict[str, Any]:
+    """A metric as JSON has it."""
+    low, high = metric.low, metric.high
+    if metric.ci95 is not None:
+        low = metric.value - metric.ci95 if low is None else low
+        high = metric.value + metric.ci95 if high is None else high
+    parts = {"value": float(metric.value), "unit": metric.unit or None, "low": low, "high": high}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+@contextmanager
+def _kept_alive(trials: Trials, trial: Trial, number: int) -> Generator[None]:
+    """Within the block a thread gives signs of life, by which workers of other machines know that nobody has to take the trial on."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_BEAT):
+            with suppress(MapstoError, OSError):
+                trials.note(trial.number, worker=me(number))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
