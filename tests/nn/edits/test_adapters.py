@@ -319,6 +319,41 @@ def test_encoder_layers_with_factors_in_the_place_of_a_layer_and_nested_tensors(
     assert torch.allclose(seen[~hidden], stack(x.requires_grad_(), src_key_padding_mask=hidden)[~hidden], atol=1e-6)
 
 
+class Shared(nn.Module):
+    """Two layers of one weight, one whose weight is read in its place, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.read, self.head = (nn.Linear(8, 8) for _ in range(4))
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(torch.relu(self.first(x)))
+        return self.head(torch.relu(nn.functional.linear(x, self.read.weight, self.read.bias)))
+
+
+@pytest.mark.parametrize("method", MERGED)
+def test_layers_of_one_weight_are_merged_each_by_itself(method: str, tmp_path: Path) -> None:
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    changed = moved(adapted(method, Network.from_module(Shared(), x)))
+    merged = adapt.merge()(changed)
+    assert torch.allclose(merged.module()(x), changed.module()(x), atol=1e-5)
+    store = Store(tmp_path)
+    assert torch.equal(store.load(store.save(merged)).module()(x), merged.module()(x))
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "ssf"])
+def test_a_layer_whose_weight_others_read_has_no_adapters(method: str) -> None:
+    network = Network.from_module(Shared(), torch.zeros(2, 8))
+    assert {name.rpartition(".")[0] for name in adapted(method, network).tensors.keys() - network.tensors.keys()} == {
+        "first",
+        "second",
+    }
+    with pytest.raises(DomainError, match=r"'read' is never called.*call the layer"):
+        getattr(adapt, method)(targets=("read",))(network)
+    assert "read.lora_a" not in adapt.lora(targets=("*",))(network).tensors
+
+
 @pytest.mark.parametrize("way", ["static", "dynamic"])
 def test_a_transformer_is_quantized_after_its_adapters_are_merged(way: str) -> None:
     with pytest.raises(DomainError, match=r"have adapters.*adapt\.merge"):

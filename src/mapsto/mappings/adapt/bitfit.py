@@ -38,7 +38,13 @@ class Bitfit(Mapping[Network, Network]):
 
         module = float_module(value, where=self.name)
         paths = places(
-            value, module, self.targets, lambda part: bool(biases_of(part)), where=self.name, what="part with a bias"
+            value,
+            module,
+            self.targets,
+            lambda part: bool(biases_of(part)),
+            where=self.name,
+            what="part with a bias",
+            called=False,
         )
         edit = BitfitEdit(targets=paths)
         return value.with_module(edit.apply(module), edit)

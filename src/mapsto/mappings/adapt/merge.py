@@ -6,6 +6,8 @@ Language Models", 2022, section 4.1); the marks of `adapt.bitfit` go too.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mapsto.context import Context
 from mapsto.errors import DomainError
 from mapsto.kinds import Network
@@ -24,6 +26,8 @@ class Merge(Mapping[Network, Network]):
     >>> sorted(Merge()(adapt.lora()(network)).tensors) == sorted(network.tensors)
     True
     """
+
+    version: ClassVar[int] = 2
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DomainError` for a learner that adapts by its adapters: merged, it could adapt no more."""

@@ -24,7 +24,7 @@ class MergeLora(Mapping[Network, Network]):
     True
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def apply(self, value: Network, ctx: Context) -> Network:
         """Raises `DomainError` for a learner that adapts by its adapters: merged, it could adapt no more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -41,15 +41,27 @@ def places(
     where: str,
     what: str = "linear layer or convolution without adapters",
     default: Callable[[str], bool] = lambda path: True,
+    called: bool = True,
 ) -> tuple[str, ...]:
     """Paths of the parts that fit and that a pattern of `targets` names.
 
     Without patterns: those that `default` takes, but the head and what the output does not depend on, such as an encoder's pooler that is
-    not read. Raises `DomainError` for a pattern without a part that fits, and where nothing is left.
+    not read. With `called` only those that are called: what computes with a layer's weight in its place knows nothing of its adapters.
+    Raises `DomainError` for a pattern without a part that fits, and where nothing is left.
     """
-    known = [path for path, part in module.named_modules() if fits(part)]
+    fitting = {path: part for path, part in module.named_modules() if fits(part)}
+    silent = fitting.keys() - _called(network, module, fitting) if called else set[str]()
+    known = [path for path in fitting if path not in silent]
     for pattern in targets:
-        if not any(fnmatchcase(path, pattern) for path in known):
+        there = any(fnmatchcase(path, pattern) for path in known)
+        unheard = sorted(path for path in silent if fnmatchcase(path, pattern))
+        if unheard and not there:
+            raise DomainError(
+                f"'{unheard[0]}' is never called: others compute with its weight, and would miss what is added to it",
+                where=f"{where}: targets",
+                hint="name others; in a network of your own call the layer, as in self.layer(x)",
+            )
+        if not there:
             raise DomainError(
                 f"no {what} is called '{pattern}'",
                 where=f"{where}: targets",
@@ -64,6 +76,13 @@ def places(
             "the network has no layer that can be adapted", where=where, hint=f"that takes a {what}, besides the head"
         )
     return found
+
+
+def _called(network: Network, module: nn.Module, layers: Mapping[str, nn.Module]) -> set[str]:
+    """Paths of the layers that are called in a forward pass."""
+    seen: set[str] = set()
+    run_watched(module, layers, [example_batch(network)], lambda path, given, output: seen.add(path), before=True)
+    return seen
 
 
 def _without_effect(network: Network, module: nn.Module) -> set[str]:

@@ -137,17 +137,19 @@ def layer_at(module: nn.Module, path: str, *, where: str) -> nn.Module:
 
 
 def merge(layer: nn.Module) -> None:
-    """Make a layer with adapters a plain one that computes the same; another stays as it is."""
+    """Make a layer with adapters a plain one that computes the same; another stays as it is.
+
+    Weight and bias are new parameters: who shared the old ones with the layer, such as an embedding with what reads it out, keeps these.
+    """
     if not isinstance(layer, AdaptedLayer):
         return
     kind = type(layer)
     with torch.no_grad():
-        weight, bias = layer.adapted_weight(), layer.adapted_bias()
-        layer.weight.copy_(weight)
-        if bias is not None and layer.bias is not None:
-            layer.bias.copy_(bias)
-        elif bias is not None:
-            cast("nn.Module", layer).bias = nn.Parameter(bias.clone(), layer.weight.requires_grad)
+        changes = (("weight", layer.weight, layer.adapted_weight()), ("bias", layer.bias, layer.adapted_bias()))
+    for name, before, after in changes:
+        if after is not None and after is not before:
+            learns = (layer.weight if before is None else before).requires_grad
+            setattr(layer, name, nn.Parameter(after.detach().clone(), learns))
     for name in (*kind.added, *kind.settings):
         delattr(layer, name)
     cast("nn.Module", layer).__class__ = kind.plain
