@@ -67,3 +67,9 @@ def test_values_have_no_probability_that_could_fall(corner):
     values = dataclasses.replace(corner, signature=dataclasses.replace(corner.signature, answers="values"))
     with pytest.raises(DomainError, match="no classes or labels"):
         evaluate.attributions(data=Spots())(values)
+
+
+def test_an_embedding_is_not_taken_for_scores_of_the_data_s_classes() -> None:
+    digits = datasets.subset(data=datasets.digits(size=8), per_class=1)
+    with pytest.raises(DomainError, match=r"numbers without names, and the data have 10 classes"):
+        evaluate.attributions(data=digits)(networks.conv4(data=digits, width=4, blocks=1)(seed=0))

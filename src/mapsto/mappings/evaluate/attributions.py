@@ -74,6 +74,7 @@ class Attributions(Mapping[Network, Report]):
 
         self._require_answers(value)
         samples = self._drawn(ctx)
+        self._require_no_embedding(value, samples)
         methods = self._attributors(value, ctx)
         kept: dict[str, list[Curves]] = {name: [] for name in (*methods, "random")}
         pictures: dict[str, bytes] = {}
@@ -108,6 +109,17 @@ class Attributions(Mapping[Network, Report]):
                 "its answers are no classes or labels, which have a probability that could fall",
                 where=self.name,
                 hint="adapt it first (adapt.centroid, adapt.linear), or explain its values one by one, by its package",
+            )
+
+    def _require_no_embedding(self, value: Network, samples: Samples) -> None:
+        """Raises `DomainError` for numbers without names that are not as many as the data's classes, such as an embedding."""
+        signature = value.signature
+        outputs, classes = signature.outputs[0].shape[-1], len(samples.classes)
+        if signature.answers == "classes" and signature.classes is None and classes not in (0, outputs):
+            raise DomainError(
+                f"the network gives {outputs} numbers without names, and the data have {classes} classes: they are no scores of these",
+                where=self.name,
+                hint="give it a head first (adapt.centroid, adapt.linear)",
             )
 
     def _drawn(self, ctx: Context) -> Samples:
