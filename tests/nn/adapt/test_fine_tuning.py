@@ -309,3 +309,20 @@ def test_a_plateau_goes_back_to_the_best_epoch_with_all_folds() -> None:
     for part, before in zip(parts, begun, strict=True):
         moved = (part.held()["tensors"]["classifier.bias"] - before["classifier.bias"]).abs().max()
         assert 0 < float(moved) <= 0.051  # one step of Adam at 0.05, from where each began
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["of these examples", "of others"])
+def test_a_head_for_the_same_classes_stays_unless_new_ones_do_better_on_unseen_folds(turned: bool) -> None:
+    """What the folds say is of heads fitted anew, and would not hold for one that was made for other examples."""
+    made = adapt.linear(data=FEW, strength=100.0)(network(4), seed=0)
+    module = made.module()
+    if turned:
+        weight = module.get_parameter("classifier.weight")
+        weight.data = weight.data.roll(1, 0)  # each class has another's scores
+    value, ctx = made.with_module(module), context()
+    live, _ = tuned(ctx, value, epochs=1, learning_rate=1e-12, schedule="constant")
+    replaced = any("the head that the network had is replaced by a new one" in text for text in ctx.notes)
+    same = torch.allclose(live.result().tensors["classifier.weight"], value.tensors["classifier.weight"], atol=1e-6)
+    assert (replaced, same) == (turned, not turned)
+    gap = live.account()["gap"]
+    assert gap["training"]["accuracy"] == 100

@@ -39,7 +39,7 @@ class Finetune(Optimisation, Process[Network, Network]):
     ('N', 10)
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     data: DataSource
     """The labelled examples, at least one of each class."""
@@ -57,7 +57,7 @@ class Finetune(Optimisation, Process[Network, Network]):
     `prompts` has added or marked."""
     begin: Literal["probe", "centroid", "random"] = "probe"
     """A new head's first weights: logistic regression on the embeddings with C by cross-validation (LP-FT), each class's mean embedding,
-    or random. A head for the same classes is kept."""
+    or random. A head for the same classes is kept, but for one that does worse on `data` than new heads do on folds they have not seen."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the embedding dropped in training."""
     stop_after: int = Field(default=15, ge=1)

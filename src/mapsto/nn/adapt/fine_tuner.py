@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from mapsto.errors import DomainError
 from mapsto.kinds import Network, Samples
@@ -83,9 +84,10 @@ class FineTuner:
         if not kept or modules:
             features = embeddings(module, self._samples.inputs, self._preprocessing, device=ctx.device).numpy()
             strength = self._strength(features) if fields.begin == "probe" else 1.0
-            everything = np.arange(len(features))
-            for part, rows in [*([] if kept else [(module, everything)]), *zip(modules, self._learnt, strict=True)]:
+            for part, rows in zip(modules, self._learnt, strict=True):
                 self._fit_head(part, features[rows], self._samples.labels[rows], strength)
+            if not kept or self._outdone(module, modules, features):
+                self._fit_head(module, features, self._samples.labels, strength)
         chosen = self._range_test(module) if fields.learning_rate == "auto" else {}
         return self._assembled(module, modules, chosen, {})
 
@@ -275,8 +277,40 @@ class FineTuner:
             weights = self._example_weights(labels)
             set_head(module, *probed(features, labels, self._classes, strength, weights=weights))
 
+    def _outdone(self, module: nn.Module, modules: Sequence[nn.Module], features: NDArray[Any]) -> bool:
+        """Whether the head that the network has is worse on these examples than heads fitted anew are on folds they have not seen.
+
+        It was made for others then, as for those of another domain, and what the folds say would not hold for it. A head that has seen
+        these examples is flattered by the comparison and stays.
+        """
+        if self._fields.begin == "random":
+            return False
+        labels = self._samples.labels
+        judged = [judge for _, judge in self._fold_places]
+        everything = np.concatenate(judged)
+        own = _loss(module, features[everything], labels[everything])
+        losses = [_loss(part, features[rows], labels[rows]) for part, rows in zip(modules, judged, strict=True)]
+        anew = float(np.average(losses, weights=[len(rows) for rows in judged]))
+        if own <= anew:
+            return False
+        self._ctx.note(
+            f"the head that the network had is replaced by a new one: its loss on these examples is {own:.3f}, that of new heads on "
+            f"held-out ones {anew:.3f}"
+        )
+        return True
+
     def _result(self, load: Load) -> Network:
         value, samples = self._value, self._samples
         module, edit = self._headed()
         signature = with_output(taking(value.signature, samples), self._classes, samples.classes)
         return value.with_module(load(module), *([edit] if edit else []), signature=signature, adaptation=None)
+
+
+def _loss(module: nn.Module, features: NDArray[Any], labels: NDArray[Any]) -> float:
+    """The mean cross-entropy that the head of `module` has on embeddings (N, D) of classes (N,)."""
+    last = head(module)
+    if last is None:
+        raise DomainError("the network has no head", where="adapt.finetune", hint="give it one first")
+    with torch.no_grad():
+        scores = last(torch.as_tensor(features, device=last.weight.device))
+    return float(cross_entropy(scores, torch.as_tensor(labels, device=scores.device).long()))
