@@ -10,7 +10,7 @@ import pytest
 
 from mapsto.cli import progress
 from mapsto.kinds import Metric
-from mapsto.report.build import compare
+from mapsto.report.build import compare, summary
 from mapsto.report.page import render
 from mapsto.run.result import StepResult
 
@@ -125,3 +125,21 @@ def test_what_many_steps_say_alike_is_said_once(capsys: pytest.CaptureFixture[st
     assert f"said again by {named}: fell to 0 %" in lines
     others = ", ".join(f"prune.magnitude (of fold_{number})" for number in (1, 2, 3))
     assert f"said again by {others} and 2 more: no data" in lines
+
+
+def test_a_mapping_that_does_otherwise_than_its_family_says_what_it_does() -> None:
+    steps = [
+        {"path": name, "name": name, "of": None} for name in ("choose.best", "choose.ensemble", "train.adversarial")
+    ]
+    assert list(progress.meanings_of(steps).values()) == [
+        "the branch that was chosen",
+        "all branches as one network",
+        "trained against attacks",
+    ]
+
+
+def test_attacks_are_summed_up_by_what_is_right_under_them() -> None:
+    metrics = {name: {"value": value, "unit": "%"} for name, value in (("accuracy", 90.0), ("worst", 40.0))}
+    found = summary([{"path": "net.attacks", "of": "s", "report": {"metrics": metrics, "tables": {}}}])
+    assert found["columns"] == ["stage", "attacks worst"]
+    assert found["rows"] == [["net", {"value": 40.0, "ci95": None}]]

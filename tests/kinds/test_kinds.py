@@ -124,3 +124,10 @@ def test_a_mapping_in_memory_leaves_torch_s_threads_as_they_were(threads: int) -
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_list_with_a_wrong_member_is_not_called_too_short_as_well() -> None:
+    with pytest.raises(SpecError) as refused:
+        evaluate.corruptions(data="$d", corruptions=["fogg"])  # pyright: ignore[reportArgumentType]
+    assert "corruptions.0" in str(refused.value)
+    assert "at least 1 item" not in str(refused.value)

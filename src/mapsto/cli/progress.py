@@ -171,7 +171,8 @@ def print_outcome(report: Mapping[str, Any], folder: Path) -> None:
             console.print(escape(step["path"]), style="bold")
             print_figures(console, step["account"])
         elif (gap := gap_of(step, report["steps"])) is not None:
-            console.print(f"{escape(step['path'])}: {escape(str(gap))}", soft_wrap=True)
+            within = f" (of {step['branch'][-1]})" if step.get("branch") and not step.get("label") else ""
+            console.print(f"{escape(step['path'])}{escape(within)}: {escape(str(gap))}", soft_wrap=True)
     if report["targets"]:
         _print_targets(console, report["targets"])
     if warnings := report.get("warnings"):
@@ -320,9 +321,12 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
 
 
 def meanings_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What each stage is, in about five words: the last thing that was done to the network, by the family of its mapping."""
+    """What each stage is, in about five words: the last thing that was done to the network, by its mapping or the family of that."""
     return {
-        str(step["path"]): _MEANING.get(str(step["name"]).partition(".")[0], "") for step in steps if step["of"] is None
+        str(step["path"]): _MEANING.get(name, _MEANING.get(name.partition(".")[0], ""))
+        for step in steps
+        if step["of"] is None
+        for name in (str(step["name"]),)
     }
 
 
@@ -337,6 +341,22 @@ _MEANING = {
     "quantize": "computes in fewer bits",
     "choose": "the branch that was chosen",
     "export": "what goes to the device",
+    "networks.ensemble": "several networks as one",
+    "choose.ensemble": "all branches as one network",
+    "train.adversarial": "trained against attacks",
+    "train.masked_autoencoder": "trained without labels",
+    "train.simclr": "trained without labels",
+    "adapt.finetune": "tuned on labelled examples",
+    "adapt.merge": "adapters merged into its weights",
+    "adapt.merge_lora": "adapters merged into its weights",
+    **dict.fromkeys(
+        [f"adapt.{way}" for way in ("adapters", "bitfit", "dora", "ia3", "lora", "prompts", "ssf")],
+        "with few numbers to train",
+    ),
+    **dict.fromkeys(
+        [f"adapt.{way}" for way in ("coral", "dann", "deep_coral", "mmd", "tent", "transfer")],
+        "brought to another domain",
+    ),
 }
 
 

@@ -26,8 +26,12 @@ def _spec_error(cls: type, error: ValidationError) -> SpecError:
     """Pydantic's findings in one sentence: every wrong field, what was given, what is allowed."""
     known = [f.name for f in dataclasses.fields(cls)]
     details: list[tuple[tuple[str | int, ...], str]] = []
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    inside = {item["loc"][:-1] for item in found}
+    for item in found:
         path = tuple(item["loc"])
+        if item["type"] == "too_short" and path in inside:
+            continue  # it is too short only without its members that are wrong, each of which is told
         place = ".".join(str(part) for part in path) or "value"
         nested: Any = item.get("ctx", {}).get("details")
         if nested:

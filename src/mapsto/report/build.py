@@ -218,7 +218,9 @@ def metrics_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-_ORDER = ("parameters", "macs", "bytes", "p50", "accuracy", "drop")
+_ORDER = ("parameters", "macs", "bytes", "p50", "accuracy", "worst", "corrupted", "drop")
+_SPOILT = frozenset({"worst", "corrupted"})
+"""Accuracies on inputs that were moved or spoilt: a report that has one is asked for it, not for the accuracy on clean inputs beside it."""
 
 
 def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -229,8 +231,9 @@ def summary(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if step["of"] is None or step["report"] is None:
             continue
         stage, _, report = str(step["path"]).rpartition(".")
-        for name, metric in step["report"]["metrics"].items():
-            if name not in _ORDER and name != report:
+        metrics = step["report"]["metrics"]
+        for name, metric in metrics.items():
+            if (name not in _ORDER and name != report) or (name == "accuracy" and not _SPOILT.isdisjoint(metrics)):
                 continue
             column = name if name in ("parameters", "macs", "bytes", report) else f"{report} {name}"
             columns.setdefault(column, metric["unit"])
