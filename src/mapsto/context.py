@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from mapsto import kinds
-from mapsto.errors import SpecError, command, nearest
+from mapsto.errors import DataError, SpecError, command, nearest
 from mapsto.kinds import Dataset, Network, Preprocessing, Report, Tasks
 
 if TYPE_CHECKING:
@@ -38,6 +38,24 @@ _Reading: TypeAlias = "tuple[Any, ...] | None"
 
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
+
+
+def _require_kind(samples: kinds.Samples, network: Network) -> None:
+    """Raises `DataError` where rows are given to a network that takes images, or images or other rows to one that takes rows."""
+    kind, given = network.signature.preprocessing.kind, samples.inputs.shape[1:]
+    wanted = network.signature.inputs[0].shape[1:]
+    if kind == "text" or (kind == "image" and len(given) != 1) or (kind == "none" and len(wanted) != 1):
+        return
+    if kind == "none" and len(given) == 1 and (isinstance(wanted[0], str) or wanted == given):
+        return
+    takes = "images" if kind == "image" else f"rows of {wanted[0]} numbers"
+    data = f"rows of {given[0]} numbers" if len(given) == 1 else f"samples of shape {' × '.join(map(str, given))}"
+    hint = (
+        "give images, as `images` or `arrays` reads them, or a network for rows, such as networks.mlp"
+        if kind == "image"
+        else "give rows like those that the network was made for, or a network for these data"
+    )
+    raise DataError(f"the network takes {takes}, and the data are {data}", hint=hint)
 
 
 def _form(reading: Preprocessing) -> tuple[Any, ...]:
@@ -191,7 +209,11 @@ class Context:
             Other networks that are given the same samples, such as a teacher: files are read at the largest size of all of them, and
             in colour where one takes colour.
         """
-        return self._once(self.resolve(source, Dataset), self._reading(for_, also), warn=for_ is None and not also)
+        reading = self._reading(for_, also)
+        samples: kinds.Samples = self._once(self.resolve(source, Dataset), reading, warn=for_ is None and not also)
+        if for_ is None and isinstance(self._given, Network):
+            _require_kind(samples, self._given)
+        return samples
 
     def tasks(self, source: Any, *, for_: Preprocessing | None = None, also: Sequence[Network] = ()) -> kinds.Episodes:
         """The opened episodes of a tasks field, over data read as `dataset` reads them."""
