@@ -595,7 +595,10 @@ def test_of_rows_columns_are_explained_and_gaps_in_the_data_shift_nothing(tmp_pa
     card = evaluate(table_package(tmp_path / "pair" / "package"), "--data", table, "--explain")
     wrong, right = explained_in(card, "held")
     assert (wrong["source"], wrong["right"], right["source"], right["right"]) == ("row 2", False, "row 3", True)
-    assert wrong["explanation"]["columns"] == [{"name": "a", "score": 5.0}, {"name": "b", "score": 0.0}]
+    assert [(each["name"], each["value"], each["score"]) for each in wrong["explanation"]["columns"]] == [
+        ("a", "5", 5.0),
+        ("b", "0, its mean, or missing", 0.0),
+    ]
     markdown = (tmp_path / "pair" / "card.md").read_text(encoding="utf-8")
     assert "| held | row 3 | b | b | b +2, a +0 |" in markdown
 
@@ -622,7 +625,10 @@ def test_of_values_those_furthest_off_and_closest_are_explained(tmp_path: Path) 
         "score": 2.0,
         "without": 0.0,
         "way": "occlusion",
-        "columns": [{"name": "a", "score": 2.0}, {"name": "b", "score": 0.0}],
+        "columns": [
+            {"name": "a", "value": "2", "score": 2.0},
+            {"name": "b", "value": "0, its mean, or missing", "score": 0.0},
+        ],
         "value": True,
     }
 

@@ -87,7 +87,7 @@ def test_of_a_row_the_users_columns_are_scored(tmp_path):
     found = only(predictor, tmp_path / "rows.csv")
     assert found.parts.names == ("age", "town")
     np.testing.assert_allclose(found.scores, [2.0, 3.0 - (0.25 * 3 - 0.75)], rtol=1e-5)
-    assert found.plain()["columns"][0] == {"name": "age", "score": 2.0}
+    assert found.plain()["columns"][0] == {"name": "age", "value": "50", "score": 2.0}
     assert [name for name, _ in found.strongest(1)] == ["town"]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mapsto_runtime.errors import DataError, DomainError, MapstoError, nearest
 from mapsto_runtime.occlusion import log_odds, occlusion
-from mapsto_runtime.parts import Baseline, Cells, Parts, Tokens, Words, parts_of
+from mapsto_runtime.parts import Baseline, Cells, Columns, Parts, Words, parts_of
 from mapsto_runtime.predictor import Predictor
 from mapsto_runtime.preprocessing import Input, name_of, read
 from mapsto_runtime.preprocessing.texts import Text
@@ -58,11 +58,14 @@ class Explanation:
 
     def strongest(self, top: int) -> list[tuple[str, float]]:
         """The parts with the largest scores, for or against, and their scores; the largest first."""
+        names = self.parts.names
+        return [(names[place], float(self.scores[place])) for place in self.order(top)]
+
+    def order(self, top: int) -> list[int]:
+        """The places of the parts with the largest scores, for or against; the largest first."""
         import numpy as np
 
-        order = np.argsort(-np.abs(self.scores), kind="stable")[:top]
-        names = self.parts.names
-        return [(names[place], float(self.scores[place])) for place in order.tolist()]
+        return np.argsort(-np.abs(self.scores), kind="stable")[:top].tolist()
 
     def plain(self) -> dict[str, Any]:
         """As JSON: of texts and rows every part in order, of images the table of cells."""
@@ -78,7 +81,10 @@ class Explanation:
         if isinstance(self.parts, Cells):
             tree["cell"] = self.parts.size
             return tree | {"cells": np.array(values).reshape(self.parts.grid).tolist()}
-        kind = "words" if isinstance(self.parts, Words) else "tokens" if isinstance(self.parts, Tokens) else "columns"
+        if isinstance(self.parts, Columns):
+            held = zip(self.parts.names, self.parts.values, values, strict=True)
+            return tree | {"columns": [{"name": name, "value": value, "score": score} for name, value, score in held]}
+        kind = "words" if isinstance(self.parts, Words) else "tokens"
         return tree | {
             kind: [{"name": name, "score": score} for name, score in zip(self.parts.names, values, strict=True)]
         }

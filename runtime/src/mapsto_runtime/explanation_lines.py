@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mapsto_runtime.explanation import Explanation
-from mapsto_runtime.parts import Cells
+from mapsto_runtime.parts import Cells, Columns
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -29,12 +29,18 @@ def lines(explanation: Explanation) -> Iterator[str]:
     if isinstance(explanation.parts, Cells):
         yield from (f"      {row}" for row in _drawn(explanation.scores.reshape(explanation.parts.grid)))
         return
-    strongest = explanation.strongest(_TOP)
-    width = max((len(short(name, 40)) for name, _ in strongest), default=0)
-    most = max((abs(score) for _, score in strongest), default=0.0) or 1.0
-    for name, score in strongest:
-        bar = ("+" if score > 0 else "-") * round(16 * abs(score) / most)
-        yield f"      {short(name, 40):<{width}}  {score:+8.3f}  {bar}"
+    names, scores = explanation.parts.names, explanation.scores.tolist()
+    values = explanation.parts.values if isinstance(explanation.parts, Columns) else None
+    strongest = explanation.order(_TOP)
+    shown = [
+        short(names[place], 40) + (f" = {short(values[place], 30)}" if values is not None else "")
+        for place in strongest
+    ]
+    width = max(map(len, shown), default=0)
+    most = max((abs(scores[place]) for place in strongest), default=0.0) or 1.0
+    for name, place in zip(shown, strongest, strict=True):
+        bar = ("+" if scores[place] > 0 else "-") * round(16 * abs(scores[place]) / most)
+        yield f"      {name:<{width}}  {scores[place]:+8.3f}  {bar}"
 
 
 def _drawn(scores: NDArray[Any]) -> Iterator[str]:

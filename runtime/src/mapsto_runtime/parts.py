@@ -291,6 +291,8 @@ class Columns(Parts):
     >>> row = Columns(row=np.array([1.5, 0.0, 1.0]), columns=(Column(name="size", mean=2.0, fill=(2.0,)), colour))
     >>> row.without(np.eye(2, dtype=bool)).tolist(), row.of_inputs(np.array([1.0, 2.0, 3.0])).tolist()
     ([[0.0, 0.0, 1.0], [1.5, 0.5, 0.5]], [1.0, 5.0])
+    >>> row.values
+    ('3.5', 'red')
     """
 
     row: NDArray[Any]
@@ -301,6 +303,16 @@ class Columns(Parts):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns) or tuple(map(str, range(len(self.row))))
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What the row holds in each column, as the table has it."""
+        import numpy as np
+
+        if not self.columns:
+            return tuple(f"{number:.5g}" for number in self.row.tolist())
+        encoded = np.split(self.row, np.cumsum(self._widths[:-1]))
+        return tuple(_value(column, numbers) for column, numbers in zip(self.columns, encoded, strict=True))
 
     @property
     def hidden(self) -> NDArray[Any]:
@@ -323,6 +335,31 @@ class Columns(Parts):
     @property
     def _widths(self) -> list[int]:
         return [column.width for column in self.columns] or [1] * len(self.row)
+
+
+def _value(column: Column, numbers: NDArray[Any]) -> str:
+    """What the numbers of a column were made from; of numbers that are filled a gap and the mean itself cannot be told apart.
+
+    >>> import numpy as np
+    >>> colour = Column(name="colour", type="words", categories=("blue", "red"), fill=(0.5, 0.5))
+    >>> _value(colour, np.array([0.0, 1.0])), _value(colour, np.array([0.5, 0.5]))
+    ('red', 'missing')
+    >>> _value(Column(name="size", mean=2.0, fill=(2.0,)), np.array([0.0]))
+    '2, its mean, or missing'
+    """
+    import numpy as np
+
+    absent = np.allclose(numbers, _absent(column).astype(numbers.dtype), rtol=1e-6, atol=1e-7, equal_nan=True)
+    raw = numbers.astype(np.float64) * column.std + column.mean
+    if np.isnan(raw).any():
+        return "missing"
+    if column.type == "numbers":
+        return f"{raw[0]:.5g}, its mean, or missing" if absent and column.fill else f"{raw[0]:.5g}"
+    place = int(raw.argmax()) if column.encode == "one_hot" else round(float(raw[0]))
+    known = np.isclose(raw.max(), 1) if column.encode == "one_hot" else np.isclose(raw[0], place, atol=1e-3)
+    if not known or not 0 <= place < len(column.categories):
+        return "missing"
+    return "another word" if column.others and place == len(column.categories) - 1 else column.categories[place]
 
 
 def _absent(column: Column) -> NDArray[Any]:

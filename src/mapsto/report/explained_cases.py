@@ -22,7 +22,7 @@ def explained_case(case: Mapping[str, Any]) -> dict[str, Any]:
     words = found.get("words") or found.get("tokens") or []
     columns = sorted(found.get("columns") or [], key=lambda each: -abs(each["score"]))[:_MOST_COLUMNS]
     most = max((abs(each["score"]) for each in words), default=0.0) or 1.0
-    rows = [[each["name"], each["score"]] for each in columns]
+    rows = [[each["name"], short(each.get("value", ""), 60), each["score"]] for each in columns]
     unit = "value" if found["value"] else "log-odds"
     return {
         "right": case["right"],
@@ -41,7 +41,7 @@ def explained_case(case: Mapping[str, Any]) -> dict[str, Any]:
             }
             for each in words
         ],
-        "table": page._view({"columns": ["column", "speaks for it by"], "rows": rows}) if rows else None,
+        "table": page._view({"columns": ["column", "value", "speaks for it by"], "rows": rows}) if rows else None,
         "support": _support(case["support"]) if "support" in case else None,
     }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mapsto.report import page
 from mapsto_runtime.explanation import Explanation
 from mapsto_runtime.heat_map import overlay, png
-from mapsto_runtime.parts import Cells, Tokens, Words
+from mapsto_runtime.parts import Cells, Columns, Tokens, Words
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -124,5 +124,7 @@ def _strength(scores: NDArray[np.float64]) -> list[float]:
 
 
 def _table(found: Explanation) -> page.View:
-    rows = [[name, score] for name, score in found.strongest(_TOP)]
-    return page._view({"columns": ["column", "speaks for it by"], "rows": rows})
+    names, scores = found.parts.names, found.scores.tolist()
+    values = found.parts.values if isinstance(found.parts, Columns) else ("",) * len(names)
+    rows = [[names[place], short(values[place], 60), scores[place]] for place in found.order(_TOP)]
+    return page._view({"columns": ["column", "value", "speaks for it by"], "rows": rows})
