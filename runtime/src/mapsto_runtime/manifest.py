@@ -302,9 +302,10 @@ def _check_preprocessing(before: Mapping[str, Any]) -> None:
     if before.get("kind") == "text":
         _check_texts(before, where)
         return
-    _only(before, ("kind", "channels", "size", "mean", "std", "ink", "columns", "header"), where)
+    _only(before, ("kind", "channels", "size", "mean", "std", "ink", "fit", "columns", "header"), where)
     _require(before.get("kind", "image") in ("image", "none"), f"{where}.kind", "is not known")
     _require(before.get("ink", "as_is") in ("as_is", "light"), f"{where}.ink", "is not known")
+    _require(before.get("fit", "stretch") in ("stretch", "crop"), f"{where}.fit", "is not known")
     channels = before.get("channels", 3)
     _require(_whole(channels, 1, 4096), f"{where}.channels", "is no number of channels")
     size = _part(before, "size", list, where)

@@ -75,6 +75,9 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     ink: Literal["as_is", "light"] = "as_is"
     """``"light"``: the network expects light ink on a dark ground; an image with a bright border is inverted."""
+    fit: Literal["stretch", "crop"] = "stretch"
+    """How an image of other proportions comes to `size`: stretched, or with ``"crop"`` scaled until it just covers `scaled_size` and its
+    middle cut out, as ImageNet's networks are evaluated."""
     columns: tuple[Column, ...] = ()
     """Of a table: what each column that is predicted from becomes, in the order of the network's input."""
     integers: bool = False
@@ -96,6 +99,16 @@ class Preprocessing:
     """Of texts: how many a sample consists of; 2 is a pair."""
     tokenizer_json: bytes = field(default=b"", compare=False, repr=False)
     """Of texts: the tokenizer's file, which a network has from its assets and a package from its files; it is stored nowhere else."""
+
+    @property
+    def scaled_size(self) -> tuple[int, int]:
+        """Height and width that an image is scaled to: `size`, or with ``fit="crop"`` 8/7 of it, of which the middle is cut out.
+
+        >>> Preprocessing(size=(224, 224), fit="crop").scaled_size
+        (256, 256)
+        """
+        height, width = self.size
+        return (round(height * 8 / 7), round(width * 8 / 7)) if self.fit == "crop" else (height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +150,8 @@ class Signature:
         texts = self.preprocessing.kind == "text"
         for name in ("integers", "doubles", "ids", "tokenizer_json", *(() if texts else _OF_TEXTS)):
             del tree["preprocessing"][name]
+        if self.preprocessing.fit == "stretch":
+            del tree["preprocessing"]["fit"]
         for name in ("channels", "size", "mean", "std", "ink") if texts else ():
             del tree["preprocessing"][name]
         for name in ("columns", "header"):

@@ -11,6 +11,7 @@ from mapsto.kinds.model import EventColumn, EventSignature, Model
 from mapsto.kinds.network import Adaptation, Edit, Factory, Network, detached, load_strictly, trusting, vouched
 from mapsto.kinds.package import Package
 from mapsto.kinds.report import Metric, Report, Series, Table
+from mapsto.kinds.stored_rows import StoredRows
 from mapsto.kinds.stream import Block, ColumnType, Stream, Task
 from mapsto_runtime.signature import Column, Preprocessing, Signature, TensorSpec
 
@@ -38,6 +39,7 @@ __all__ = [
     "Samples",
     "Series",
     "Signature",
+    "StoredRows",
     "Stream",
     "Table",
     "Task",

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 from mapsto.kinds.frozen import Frozen
+from mapsto.kinds.stored_rows import StoredRows
 
 __all__ = ["Dataset", "Episode", "Episodes", "Samples", "Tasks"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """An opened data set, in memory or memory-mapped.
+    """An opened data set: in memory, memory-mapped, or on disk (`StoredRows`, of which each index reads its rows).
 
     `inputs` has shape (N, ...): images are uint8 (N, C, H, W), rows float32 (N, D), token ids integers (N, L). `labels` is int64 (N,)
     for classes, float32 (N, K) for multi-label and regression targets.
@@ -44,8 +45,10 @@ class Samples:
         return len(self.inputs)
 
     def take(self, indices: NDArray[np.int64]) -> Samples:
-        """The samples at `indices`, in that order."""
-        return dataclasses.replace(self, inputs=self.inputs[indices], labels=self.labels[indices])
+        """The samples at `indices`, in that order; of samples that stay on disk none is read."""
+        inputs: Any = self.inputs
+        chosen = inputs.taken(indices) if isinstance(inputs, StoredRows) else inputs[indices]
+        return dataclasses.replace(self, inputs=chosen, labels=self.labels[indices])
 
 
 class Dataset(Frozen):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mapsto_runtime.errors import DataError
 from mapsto_runtime.preprocessing.arrays import array_of, require_ids
 from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
-from mapsto_runtime.preprocessing.images import images_of, normalised, prepare, said_of
+from mapsto_runtime.preprocessing.images import images_of, middle, normalised, prepare, said_of
 from mapsto_runtime.preprocessing.raw_tables import read_raw
 from mapsto_runtime.preprocessing.tables import encoded as encoded_rows
 from mapsto_runtime.preprocessing.tables import plain_rows, raw_of_array, reshaped
@@ -191,10 +191,10 @@ def _pictures(contents: Sequence[bytes], name: str, preprocessing: Preprocessing
     """Image files as a batch."""
     import numpy as np
 
-    channels = 3 if preprocessing.channels == 3 else 1
+    before, channels = preprocessing, 3 if preprocessing.channels == 3 else 1
     with huge_allowed():
         pictures = [
-            read_picture(content, name, size=preprocessing.size, channels=channels, ink=preprocessing.ink)
+            read_picture(content, name, size=before.scaled_size, channels=channels, ink=before.ink, fit=before.fit)
             for content in contents
         ]
     log = logging.getLogger("mapsto_runtime")
@@ -203,6 +203,7 @@ def _pictures(contents: Sequence[bytes], name: str, preprocessing: Preprocessing
     if any(picture.stretched for picture in pictures):
         log.warning("%s: its values fit no known range and were stretched to that of 8 bits", shown(name))
     pixels = np.stack([picture.pixels for picture in pictures])
+    pixels = pixels[..., *middle(pixels.shape[2:], before.size)]
     if channels != preprocessing.channels:
         pixels = np.repeat(pixels, preprocessing.channels // channels, axis=1)
     return normalised(pixels.astype(np.float32) / np.float32(255), preprocessing)

@@ -1,7 +1,7 @@
 """The one reader of image files, for training, evaluation and a package: what a file shows, as 8-bit pixels of a network's size.
 
 In this order: upright by its EXIF data, 8 bits, transparency on white, grey or colour, resized bilinearly with antialiasing,
-light ink. How a mode becomes 8 bits:
+light ink. With `fit` ``crop`` the picture keeps its proportions and the middle is cut out. How a mode becomes 8 bits:
 
 | mode | rule |
 |---|---|
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mapsto_runtime.errors import DataError
-from mapsto_runtime.preprocessing.images import lightened
+from mapsto_runtime.preprocessing.images import covering, lightened, middle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +66,7 @@ def read_picture(
     size: tuple[int, int],
     channels: int,
     ink: Literal["as_is", "light"] = "as_is",
+    fit: Literal["stretch", "crop"] = "stretch",
 ) -> Picture:
     """An image file as a network takes it.
 
@@ -81,6 +82,8 @@ def read_picture(
         1 for grey (Rec. 601 luma), 3 for colour.
     ink
         ``light`` inverts an image with a bright border, after it was resized.
+    fit
+        ``crop`` scales the picture until it just covers `size` and cuts out its middle; ``stretch`` gives it the proportions of `size`.
 
     Raises
     ------
@@ -104,7 +107,10 @@ def read_picture(
             upright = ImageOps.exif_transpose(opened)
             image, stretched = _eight_bits(upright, name, sixteen_bits=sixteen_bits)
             image = image.convert("L" if channels == 1 else "RGB")
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            scaled = covering((image.height, image.width), size) if fit == "crop" else size
+            image = _resized(image, scaled)
+            rows, columns = middle(scaled, size)
+            image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
     except Image.UnidentifiedImageError as error:
         raise DataError(
             "neither an image nor an array that is known",
@@ -120,6 +126,12 @@ def read_picture(
         raise DataError(f"a broken or truncated image ({reason})", where=name, hint="save it again") from error
     pixels = np.asarray(image, dtype=np.uint8).reshape(*size, channels).transpose(2, 0, 1)
     return Picture(lightened(pixels) if ink == "light" else pixels, stretched)
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    from PIL import Image as images
+
+    return image.resize((size[1], size[0]), images.Resampling.BILINEAR)
 
 
 @contextmanager

@@ -9,10 +9,12 @@ from mapsto_runtime.preprocessing.arrays import finite
 from mapsto_runtime.signature import Preprocessing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["images_of", "lightened", "normalised", "prepare"]
+__all__ = ["covering", "images_of", "lightened", "middle", "normalised", "prepare"]
 
 
 def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
@@ -33,9 +35,29 @@ def prepare(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.flo
             np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), pixels, 1)[None] if len(pixels) == 3 else pixels
         )
         pixels = np.repeat(grey, preprocessing.channels, axis=0)
-    if pixels.shape[1:] != tuple(preprocessing.size):
-        pixels = np.stack([_resized(plane, preprocessing.size) for plane in pixels])
-    return normalised(pixels, preprocessing)
+    scaled = (
+        covering(pixels.shape[1:], preprocessing.scaled_size) if preprocessing.fit == "crop" else preprocessing.size
+    )
+    if pixels.shape[1:] != tuple(scaled):
+        pixels = np.stack([_resized(plane, scaled) for plane in pixels])
+    rows, columns = middle(pixels.shape[1:], preprocessing.size)
+    return normalised(pixels[:, rows, columns], preprocessing)
+
+
+def covering(shape: Sequence[int], size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest height and width of the proportions of `shape` that cover `size`.
+
+    >>> covering((300, 600), (256, 256)), covering((256, 256), (256, 256))
+    ((256, 512), (256, 256))
+    """
+    factor = max(size[0] / shape[0], size[1] / shape[1])
+    return max(size[0], round(shape[0] * factor)), max(size[1], round(shape[1] * factor))
+
+
+def middle(shape: Sequence[int], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Where the middle of that height and width is in an image: its rows and its columns."""
+    top, left = (shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2
+    return slice(top, top + size[0]), slice(left, left + size[1])
 
 
 def normalised(pixels: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:

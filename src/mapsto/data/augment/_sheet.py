@@ -72,7 +72,7 @@ def drawn(
     """Changed copies of raw samples, shape (copies, N, ...), of their type."""
     import torch
 
-    raw, targets = torch.as_tensor(samples.inputs), torch.as_tensor(samples.labels)
+    raw, targets = torch.as_tensor(np.asarray(samples.inputs)), torch.as_tensor(samples.labels)
     known = columns or columns_of(samples)
 
     def copy(number: int) -> NDArray[Any]:

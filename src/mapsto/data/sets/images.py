@@ -7,8 +7,9 @@ reads is read at the network's own size, channels and ink, so that a report meas
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn, cast
 
 from pydantic import Field
 
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapsto.data.io.image_folder import Listing
+    from mapsto.data.io.image_shards import Reading
 
 __all__ = ["Images"]
 
 _USUAL: Final = Preprocessing(channels=3, size=(32, 32))
 """Where neither the spec nor a network says how to read."""
-_BROKEN, _CONSTANT, _STRETCHED = 1, 2, 4
-"""Bits of a record's first byte."""
+_IN_ONE_FILE: Final = 1 << 30
+"""Bytes of decoded images up to which they are kept as one array."""
 _Side = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -57,6 +59,13 @@ class Images(Dataset):
     """Leave out files that are no whole images, and warn of them."""
     split: Split | None = None
     """Which part of a folder that is laid out as ``photos/{train,test}/class/*``; ``val`` and ``valid`` are ``validation``."""
+    fit: Literal["stretch", "crop"] | None = None
+    """How a photo comes to the network's proportions: stretched, or with ``crop`` as ImageNet's networks are evaluated: scaled until it
+    just covers 8/7 of the size, of which the network takes the middle. Samples are then 8/7 of the size, so that `augment.crop` with a
+    padding up to 1/14 of it moves over real pixels. By default as the network that reads has it, without one ``stretch``."""
+    kept: Literal["auto", "array", "shards"] = "auto"
+    """Where decoded images are kept: one array that is made in memory, or shards of 256 images, of which each batch reads its rows, for
+    folders of any size. ``auto``: shards where all images decoded are more than 1 GiB. It decides no result, and is in no key."""
     unlabelled: bool = False
     """Whether the folder holds images of no known class, in folders inside too: the samples have no labels, shape (N, 0)."""
 
@@ -75,7 +84,7 @@ class Images(Dataset):
         import numpy as np
 
         from mapsto.data.checks import require_some
-        from mapsto.data.io.cache import cached_array
+        from mapsto.data.io.image_shards import BROKEN
 
         if None in (self.size, self.channels, self.ink):
             read = self.read_for(_USUAL).open()
@@ -84,21 +93,20 @@ class Images(Dataset):
             return dataclasses.replace(read, notes=(*read.notes, said)) if self.size is None else read
         listing = self._listing()
         paths = [path for _, path in listing.files]
-        # The first byte of a record says what is odd about its file, so that one cached array holds all there is.
-        records = cached_array("images", self._fingerprint(listing), lambda: self._decoded(paths))
+        pixels, odd, how = self._pixels(listing)
         preprocessing = self._preprocessing()
         samples = Samples(
-            inputs=records[:, 1:].reshape(len(paths), preprocessing.channels, *preprocessing.size),
+            inputs=pixels,
             labels=np.zeros((len(paths), 0), np.float32)
             if self.unlabelled
             else np.array([label for label, _ in listing.files], np.int64),
             classes=listing.classes,
             preprocessing=preprocessing,
-            warnings=(*_warnings(paths, records[:, 0]), *_alike(self.folder, listing.classes)),
-            notes=listing.notes,
+            warnings=(*_warnings(paths, odd), *_alike(self.folder, listing.classes)),
+            notes=(*listing.notes, *how),
         )
-        if (records[:, 0] & _BROKEN).any():
-            samples = samples.take(np.flatnonzero(records[:, 0] & _BROKEN == 0))
+        if (odd & BROKEN).any():
+            samples = samples.take(np.flatnonzero(odd & BROKEN == 0))
         return require_some(samples, where=self.folder)
 
     def read_for(self, preprocessing: Preprocessing) -> Images:
@@ -110,6 +118,7 @@ class Images(Dataset):
             size=self.size if self.size is not None else (height, width),
             channels=self.channels or (3 if preprocessing.channels == 3 else 1),
             ink=self.ink or preprocessing.ink,
+            fit=self.fit or ("crop" if preprocessing.fit == "crop" else None),
         )
 
     def misread(self, preprocessing: Preprocessing) -> tuple[str, ...]:
@@ -122,6 +131,8 @@ class Images(Dataset):
             found.append(f"channels: {own.channels}, the network's is {preprocessing.channels}")
         if self.ink is not None and own.ink != preprocessing.ink:
             found.append(f"ink: {own.ink}, the network's is {preprocessing.ink}")
+        if self.fit is not None and own.fit != preprocessing.fit:
+            found.append(f"fit: {own.fit}, the network's is {preprocessing.fit}")
         remedy = ", ".join(each.partition(":")[0] for each in found)
         text = (
             f"{self.folder}: files are read otherwise than the network's package reads them ({'; '.join(found)}), so that figures may "
@@ -141,7 +152,7 @@ class Images(Dataset):
             mean, std = (0.449,), (0.226,)
         size = self.size if self.size is not None else _USUAL.size
         both = (size, size) if isinstance(size, int) else size
-        return Preprocessing(channels=channels, size=both, mean=mean, std=std, ink=ink)
+        return Preprocessing(channels=channels, size=both, mean=mean, std=std, ink=ink, fit=self.fit or "stretch")
 
     def _listing(self) -> Listing:
         from mapsto.data.io.download import locate
@@ -154,56 +165,94 @@ class Images(Dataset):
         return Listing(folder, (), tuple((-1, path) for path in files), notes)
 
     def _fingerprint(self, listing: Listing) -> str:
-        from mapsto.data.io.fingerprint import file_digests, fingerprint_of
+        from mapsto.data.io.fingerprint import fingerprint_of
 
-        digests = file_digests(path for _, path in listing.files)
+        digests = self._digests(listing)
         names = (listing.classes[label] if listing.classes else "" for label, _ in listing.files)
         content = [*listing.classes, *(part for pair in zip(names, digests, strict=True) for part in pair)]
-        return fingerprint_of(self, content, without=("folder",))
+        return fingerprint_of(self, content, without=("folder", "kept"))
 
-    def _decoded(self, paths: list[Path]) -> NDArray[np.uint8]:
+    def _digests(self, listing: Listing) -> list[str]:
+        from mapsto.data.io.fingerprint import file_digests
+
+        return file_digests(path for _, path in listing.files)
+
+    def _pixels(self, listing: Listing) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[str, ...]]:
+        """The images (N, C, H, W), what is odd about each file (N,), and a note on where they are kept."""
+        import numpy as np
+
+        from mapsto.data.io.cache import cached_array
+        from mapsto.data.io.image_shards import BROKEN, decoded, shards_of, stored_images
+
+        paths, reading = [path for _, path in listing.files], self._reading()
+        size = len(paths) * math.prod(reading.shape)
+        if self.kept == "array" or (self.kept == "auto" and size <= _IN_ONE_FILE):
+            # The first byte of a record says what is odd about its file, so that one cached array holds all there is.
+            records = cached_array("images", self._fingerprint(listing), lambda: self._decoded(paths, reading))
+            return records[:, 1:].reshape(len(paths), *reading.shape), records[:, 0], ()
+        rows, odd = stored_images(paths, self._digests(listing), reading)
+        broken = np.flatnonzero(odd & BROKEN).tolist()
+        if broken and not self.skip_broken:
+            told = {i: decoded(paths[i], str(paths[i]), reading).why for i in broken[:20]}
+            self._refuse_broken(paths, dict.fromkeys(broken, "") | told)
+        shards = shards_of(len(paths))
+        said = f"{self.folder}: {len(paths):,} images are kept in {shards:,} shard{'s' if shards > 1 else ''}, {size / 1e9:.2f} GB"
+        return cast("NDArray[np.uint8]", rows), odd, (said,)
+
+    def _reading(self) -> Reading:
+        from mapsto.data.io.image_shards import Reading
+
+        how = self._preprocessing()
+        return Reading(how.scaled_size, how.channels, how.ink, how.fit)
+
+    def _decoded(self, paths: list[Path], reading: Reading) -> NDArray[np.uint8]:
         """A record for each file: one byte of what is odd about it, then its pixels."""
         from concurrent.futures import ThreadPoolExecutor
 
         import numpy as np
 
-        from mapsto.errors import DataError
-        from mapsto_runtime.preprocessing.image_files import huge_allowed, read_picture
+        from mapsto.data.io.image_shards import decoded
+        from mapsto_runtime.preprocessing.image_files import huge_allowed
 
-        how = self._preprocessing()
-        records = np.zeros((len(paths), 1 + how.channels * how.size[0] * how.size[1]), np.uint8)
+        records = np.zeros((len(paths), 1 + math.prod(reading.shape)), np.uint8)
         broken: dict[int, str] = {}
 
         def decode(i: int) -> None:
-            try:
-                picture = read_picture(paths[i], str(paths[i]), size=how.size, channels=how.channels, ink=how.ink)
-            except DataError as error:
-                records[i, 0], broken[i] = _BROKEN, error.what
+            found = decoded(paths[i], str(paths[i]), reading)
+            records[i, 0] = found.odd
+            if found.pixels is None:
+                broken[i] = found.why
             else:
-                records[i, 0] = _CONSTANT * picture.constant + _STRETCHED * picture.stretched
-                records[i, 1:] = picture.pixels.ravel()
+                records[i, 1:] = found.pixels.ravel()
 
         with huge_allowed(), ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(paths))))
         if broken and not self.skip_broken:
-            named = few([f"{paths[i]} ({broken[i]})" for i in sorted(broken)])
-            count = "1 file is" if len(broken) == 1 else f"{len(broken)} files are"
-            raise DataError(
-                f"{count} not whole images: {named}",
-                where=self.folder,
-                hint="remove what is broken, or set skip_broken: true",
-            )
+            self._refuse_broken(paths, broken)
         return records
+
+    def _refuse_broken(self, paths: Sequence[Path], broken: dict[int, str]) -> NoReturn:
+        from mapsto.errors import DataError
+
+        named = few([f"{paths[i]} ({broken[i]})" for i in sorted(broken)])
+        count = "1 file is" if len(broken) == 1 else f"{len(broken)} files are"
+        raise DataError(
+            f"{count} not whole images: {named}",
+            where=self.folder,
+            hint="remove what is broken, or set skip_broken: true",
+        )
 
 
 def _warnings(paths: Sequence[Path], odd: NDArray[np.uint8]) -> list[str]:
     """What is odd about files, by the first bytes of their records."""
     import numpy as np
 
+    from mapsto.data.io.image_shards import BROKEN, CONSTANT, STRETCHED
+
     said = {
-        _BROKEN: ("broken images left out", ""),
-        _CONSTANT: ("images in which every pixel has the same value", "; look at them, they teach nothing"),
-        _STRETCHED: (
+        BROKEN: ("broken images left out", ""),
+        CONSTANT: ("images in which every pixel has the same value", "; look at them, they teach nothing"),
+        STRETCHED: (
             "images whose values fit no known range",
             "; each was stretched from its own range to that of 8 bits: save them as 8 or 16 bits to keep one scale",
         ),

@@ -8,7 +8,7 @@ judged at 0.5, label by label and all of a sample together, numbers by their roo
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -45,6 +45,8 @@ class Accuracy(Mapping[Network | Model, Report]):
     """How many example images that it got right, and as many that it got wrong."""
     confusion_classes: int = Field(default=100, ge=0)
     """The table of confusions is left out where there are more classes."""
+    top: int | None = Field(default=None, ge=2)
+    """Also the share of samples whose class is among so many with the highest scores, as ``top5_accuracy`` for 5. For classes."""
 
     def apply(self, value: Network | Model, ctx: Context) -> Report:
         """Raises `DomainError` where network or model has no such outputs, `DataError` for NaN or no sample."""
@@ -74,7 +76,7 @@ class Accuracy(Mapping[Network | Model, Report]):
             )
         of_label = np.maximum(scores[np.arange(len(samples)), samples.labels], _LEAST)
         mean = Metric(value=float(-np.log(of_label).mean()), n=len(samples))
-        return self._classification(samples, scores.argmax(1), mean)
+        return self._classification(samples, scores, mean)
 
     def _of_network(self, value: Network, samples: Samples, ctx: Context) -> Report:
         import torch
@@ -94,7 +96,7 @@ class Accuracy(Mapping[Network | Model, Report]):
         if kind == "regression":
             error = float((outputs - labels).double().square().mean().sqrt())
             return Report(metrics={"rmse": Metric(value=error, n=len(samples)), "loss": mean})
-        return self._classification(samples, outputs.argmax(1).numpy(), mean)
+        return self._classification(samples, outputs.numpy(), mean)
 
     def _labels(self, samples: Samples, predicted: NDArray[np.bool_], loss: Metric) -> Report:
         """Of labels that stand each by itself: accuracy counts each label, `exact` the samples of which all are right."""
@@ -109,14 +111,18 @@ class Accuracy(Mapping[Network | Model, Report]):
         }
         return Report(metrics=metrics, tables={"per_label": found.per_label})
 
-    def _classification(self, samples: Samples, predicted: NDArray[np.int64], loss: Metric) -> Report:
+    def _classification(self, samples: Samples, scores: NDArray[Any], loss: Metric) -> Report:
+        predicted = scores.argmax(1)
+        metrics = {"accuracy": share(int((predicted == samples.labels).sum()), len(samples)), "loss": loss}
+        if self.top is not None:
+            metrics[f"top{self.top}_accuracy"] = share(_among_highest(scores, samples.labels, self.top), len(samples))
         counts = confusion_counts(samples.labels, predicted, len(samples.classes))
         tables = {"per_class": per_class(counts, samples.classes)}
         if len(samples.classes) <= self.confusion_classes:
             rows = tuple((name, *map(int, row)) for name, row in zip(samples.classes, counts, strict=True))
             tables["confusion"] = Table(columns=("label \\ predicted", *samples.classes), rows=rows)
         return Report(
-            metrics={"accuracy": share(int((predicted == samples.labels).sum()), len(samples)), "loss": loss},
+            metrics=metrics,
             tables=tables,
             pictures=self._examples(samples, predicted),
         )
@@ -135,6 +141,24 @@ class Accuracy(Mapping[Network | Model, Report]):
                 guess = "" if right else f"_as_{_word(samples.classes[predicted[place]])}"
                 pictures[f"{name}_{number}_{label}{guess}"] = _png(samples.inputs[place])
         return pictures
+
+
+def _among_highest(scores: NDArray[Any], labels: NDArray[np.int64], top: int) -> int:
+    """How many samples have fewer than `top` classes with a higher score than their own; of equal ones the first counts as higher.
+
+    >>> import numpy as np
+    >>> _among_highest(np.array([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]]), np.array([1, 2]), 2)
+    1
+    """
+    import numpy as np
+
+    right = 0
+    for start in range(0, len(scores), 4096):
+        part, own = scores[start : start + 4096], labels[start : start + 4096, None]
+        score = np.take_along_axis(part, own, 1)
+        before = (part > score) | ((part == score) & (np.arange(part.shape[1]) < own))
+        right += int((before.sum(1) < top).sum())
+    return right
 
 
 def _require_outputs(value: Network, samples: Samples) -> None:

@@ -75,7 +75,7 @@ def digests_of_raw(inputs: NDArray[Any], preprocessing: Preprocessing) -> list[s
     found: list[str] = []
     for image in inputs:
         pixels = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
-        ready = pixels.shape == shape
+        ready = pixels.shape == shape and preprocessing.fit == "stretch"
         prepared = normalised(pixels, preprocessing) if ready else prepare(pixels, preprocessing)
         found += digests_of(prepared[None])
     return found

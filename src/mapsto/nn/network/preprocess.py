@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mapsto.errors import DataError
 from mapsto.kinds import Preprocessing
 from mapsto_runtime.preprocessing.arrays import require_ids
+from mapsto_runtime.preprocessing.images import covering, middle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +30,8 @@ def prepare(
         Images: uint8 of shape (N, C, H, W), C 1 or 3; texts: token ids (N, L); anything else: numbers of shape (N, ...).
     preprocessing
         Channels, size, mean and standard deviation; grey becomes colour by repetition, colour grey by Rec. 601 luma; another
-        size is resized bilinearly with antialiasing.
+        size is resized bilinearly with antialiasing; with ``fit="crop"`` the image is scaled until it covers `scaled_size` and the middle
+        is cut out.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def prepare(
     >>> prepare(white, Preprocessing(channels=1, size=(2, 2), mean=(0.5,), std=(0.5,))).mean().item()
     1.0
     """
-    batch = torch.as_tensor(inputs, device=device)
+    batch = torch.as_tensor(inputs if isinstance(inputs, Tensor) else np.asarray(inputs), device=device)
     if preprocessing.kind != "image":
         if preprocessing.kind == "text":
             batch = _without_padding(batch, preprocessing.padding)
@@ -64,10 +67,14 @@ def prepare(
             batch = (batch * batch.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
         else:
             batch = batch.expand(-1, preprocessing.channels, -1, -1)
-    if tuple(batch.shape[2:]) != tuple(preprocessing.size):
+    crops = preprocessing.fit == "crop"
+    scaled = covering(batch.shape[2:], preprocessing.scaled_size) if crops else tuple(preprocessing.size)
+    if tuple(batch.shape[2:]) != scaled:
         batch = torch.nn.functional.interpolate(
-            batch, size=tuple(preprocessing.size), mode="bilinear", antialias=True, align_corners=False
+            batch, size=scaled, mode="bilinear", antialias=True, align_corners=False
         )
+    if crops:
+        batch = batch[..., *middle(scaled, preprocessing.size)]
     mean = batch.new_tensor(preprocessing.mean).view(1, -1, 1, 1)
     std = batch.new_tensor(preprocessing.std).view(1, -1, 1, 1)
     return (batch - mean) / std

@@ -31,6 +31,14 @@ def read(path: Path, signature: dict[str, Any]) -> Any:
     image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
     image = image.convert("RGB" if before["channels"] == 3 else "L")
     height, width = before["size"]
+    if before.get("fit") == "crop":  # the smallest picture that covers 8/7 of the size, and of that the middle
+        covered = round(height * 8 / 7), round(width * 8 / 7)
+        factor = max(covered[0] / image.height, covered[1] / image.width)
+        scaled = max(covered[0], round(image.height * factor)), max(covered[1], round(image.width * factor))
+        image = image.resize(scaled[::-1], Image.Resampling.BILINEAR)
+        for inner in (covered, (height, width)):
+            top, left = (image.height - inner[0]) // 2, (image.width - inner[1]) // 2
+            image = image.crop((left, top, left + inner[1], top + inner[0]))
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
     edge = int(pixels[[0, -1]].sum()) + int(pixels[1:-1, [0, -1]].sum())
     count = pixels.shape[2] * (2 * width + 2 * max(height - 2, 0))

@@ -164,9 +164,25 @@ std::vector<float> image(const fs::path& path, const Json& before) {
     for (int c = 0; c < depth; ++c) pixels.push_back(depth == 1 ? grey : p[from == 3 ? c : 0]);
   }
   const int rows = int(before["size"].items[0].number), columns = int(before["size"].items[1].number);
-  if (width != columns) pixels = resized(pixels, height, width, depth, columns);
-  if (height != rows)
-    pixels = transposed(resized(transposed(pixels, height, columns, depth), columns, height, depth, rows), columns, rows, depth);
+  int tall = rows, wide = columns;  // what the picture is scaled to
+  const bool cut = before.members.count("fit") && before["fit"].text == "crop";
+  const int covered[2] = {int(std::lround(rows * 8.0 / 7)), int(std::lround(columns * 8.0 / 7))};
+  if (cut) {  // the smallest picture that covers 8/7 of the size, and of that the middle
+    const double factor = std::max(double(covered[0]) / height, double(covered[1]) / width);
+    tall = std::max(covered[0], int(std::nearbyint(height * factor)));
+    wide = std::max(covered[1], int(std::nearbyint(width * factor)));
+  }
+  if (width != wide) pixels = resized(pixels, height, width, depth, wide);
+  if (height != tall)
+    pixels = transposed(resized(transposed(pixels, height, wide, depth), wide, height, depth, tall), wide, tall, depth);
+  if (cut) {
+    const int top = (tall - covered[0]) / 2 + (covered[0] - rows) / 2, left = (wide - covered[1]) / 2 + (covered[1] - columns) / 2;
+    Vector middle(size_t(rows) * columns * depth);
+    for (int y = 0; y < rows; ++y)
+      for (int x = 0; x < columns * depth; ++x)
+        middle[size_t(y) * columns * depth + x] = pixels[(size_t(top + y) * wide + left) * depth + x];
+    pixels = middle;
+  }
   double edge = 0;
   for (int y = 0; y < rows; ++y)
     for (int x = 0; x < columns; ++x)
