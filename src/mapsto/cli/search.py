@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,6 +59,8 @@ def search(
         str | None,
         typer.Option(help="Where the trials are kept: a file of JSON lines. [default: trials.jsonl in --out]"),
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process.")] = 1,
+    ray: Annotated[bool, typer.Option("--ray", help="The workers are tasks of Ray, on its machines.")] = False,
     trust: TrustOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Check the space and say what it holds; try nothing.")] = False,
     as_json: JsonOption = False,
@@ -71,7 +74,9 @@ def search(
     from mapsto import kinds
     from mapsto.recipe.reader import recipe_file
     from mapsto.search import goals
-    from mapsto.search.find import checked, find, sampler_for, storage_in
+    from mapsto.search.find import checked, find, place_for
+    from mapsto.search.settings import settings_of
+    from mapsto.search.space import parse_space
     from mapsto.search.worker import Job
 
     objectives = [goals.parse_objective(each) for each in objective or []]
@@ -84,10 +89,12 @@ def search(
         "sampler": sampler,
     }
     text, name = recipe_file(recipe)
+    used_threads = threads if threads is not None or workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with kinds.trusting(*(trust or [])), writable_at_the_end(out), SearchScreen(enabled=not as_json) as screen:
-        used, said = sampler_for(sampler, len(objectives))
-        if said:
-            screen.said(said)
+        loaded = settings_of(parse_space(text, where=recipe, name=name), {"sampler": sampler})
+        place = place_for(out, sampler=loaded.sampler, storage=storage)
+        if place.said:
+            screen.said(place.said)
         job = Job(
             recipe=text,
             where=recipe,
@@ -95,17 +102,18 @@ def search(
             settings=settings_from(settings or []),
             quick=quick,
             search={key: value for key, value in given.items() if value is not None},
-            storage=storage or storage_in(out),
-            sampler=used,
+            storage=place.storage,
+            sampler=place.sampler,
             seed=seed,
             store=store,
-            numerics={} if threads is None else {"threads": threads},
+            trust=list(trust or []),
+            numerics={} if used_threads is None else {"threads": used_threads},
             until=None if not minutes else time.time() + 60 * minutes,
         )
         if plan:
             _print_plan(checked(job.space(), job.search), as_json)
             return
-        found = find(job, observer=screen)
+        found = find(job, observer=screen, workers=workers, ray=ray)
         written = outcome.save(found, out)
     if as_json:
         print_json(written)
@@ -142,8 +150,7 @@ class SearchScreen(Observer):
     def said(self, text: str) -> None:
         print_note(text)
 
-    def expect(self, total: int, done: int) -> None:
-        """So many trials, of which some are done."""
+    def planned(self, total: int, done: int) -> None:
         self.task = self.bars.add_task("trials", total=total, completed=done, step="")
 
     def began(self, trial: Trial) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.errors import SpecError
+from mapsto.errors import MissingExtra, SpecError
 from mapsto.run.result import Listener
 from mapsto.search.frontier import best, frontier
 from mapsto.search.goals import Goals, said_of_test_data, unknown_reports
+from mapsto.search.optuna_trials import is_optuna
+from mapsto.search.parallel import run_processes, run_ray
+from mapsto.search.samplers import SAMPLERS as BUILT_IN
 from mapsto.search.settings import SearchSettings, settings_of
 from mapsto.search.space import Space
-from mapsto.search.trials import Trial, Trials
+from mapsto.search.trials import Trial, Trials, counted
 from mapsto.search.worker import Job, open_trials, work
 
-__all__ = ["Found", "Observer", "checked", "find", "sampler_for", "storage_in", "trials_of"]
+__all__ = ["Found", "Observer", "Place", "Plan", "checked", "find", "place_for", "trials_of"]
 
 
 class Observer(Listener):
@@ -24,6 +28,9 @@ class Observer(Listener):
 
     def said(self, text: str) -> None:
         """Something that the user has to know."""
+
+    def planned(self, total: int, done: int) -> None:
+        """So many trials are to be done, and some are already."""
 
     def began(self, trial: Trial) -> None:
         """A trial begins."""
@@ -80,22 +87,57 @@ def checked(space: Space, search: Mapping[str, Any]) -> Plan:
     )
 
 
-def sampler_for(asked: str | None, objectives: int) -> tuple[str, str]:
-    """The sampler that is used, and what there is to say of it."""
-    if asked in (None, "tpe", "nsga2"):
-        wanted = asked or "tpe"
-        said = f"`evolution` takes the place of `{wanted}`, which comes with: pip install 'mapsto[search]'; it learns from fewer trials"
-        return "evolution", said
-    return asked or "evolution", ""
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where trials are kept, by which sampler they are chosen, and what there is to say of both."""
+
+    storage: str
+    sampler: str
+    said: str = ""
 
 
-def storage_in(folder: Path) -> str:
-    """Where trials are kept if nothing else is said: in the folder, in the file that is there already."""
-    return str(folder / "trials.jsonl")
+def place_for(folder: Path, *, sampler: str | None = None, storage: str | None = None) -> Place:
+    """Where the trials of a search go: where they are already, else as the extra ``search`` allows.
+
+    Raises `SpecError` for a sampler that does not go with the storage, `MissingExtra` for one that needs Optuna.
+    """
+    has_optuna = importlib.util.find_spec("optuna") is not None
+    file, database = folder / "trials.jsonl", folder / "trials.db"
+    by_us = sampler == "evolution" or not has_optuna or (file.exists() and not database.exists())
+    if storage is None:
+        storage = str(file) if by_us else f"sqlite:///{database}"
+    if is_optuna(storage):
+        if not has_optuna:
+            raise MissingExtra("optuna", "search", where="--storage")
+        if sampler == "evolution":
+            raise SpecError(
+                "the sampler evolution keeps its trials in a file of JSON lines",
+                where=storage,
+                hint="give --storage FILE.jsonl, or --sampler tpe",
+            )
+        return Place(storage=storage, sampler=sampler or "tpe")
+    if sampler in ("tpe", "nsga2") and has_optuna:
+        raise SpecError(
+            f"the sampler {sampler} is Optuna's, and this file is not",
+            where=storage,
+            hint="give another --out or --storage, or --sampler evolution",
+        )
+    said = (
+        ""
+        if has_optuna
+        else "; TPE and NSGA-II, and databases for many workers, come with: pip install 'mapsto[search]'"
+    )
+    taken = sampler if sampler in BUILT_IN else "evolution"
+    return Place(storage=storage, sampler=taken, said=f"the sampler is {taken}{said}" if said else "")
 
 
 def find(
-    job: Job, *, observer: Observer | None = None, first: Sequence[Mapping[str, Any]] = (), workers: int = 1
+    job: Job,
+    *,
+    observer: Observer | None = None,
+    first: Sequence[Mapping[str, Any]] = (),
+    workers: int = 1,
+    ray: bool = False,
 ) -> Found:
     """Do the trials of a search that are not done yet; with those that are, what they came to.
 
@@ -103,6 +145,8 @@ def find(
     ----------
     first
         Holes to try before the sampler chooses any, as an advisor proposes them.
+    workers, ray
+        How many processes work at a time; with `ray` they are its tasks, on its machines.
 
     Raises
     ------
@@ -119,7 +163,13 @@ def find(
     if lost:
         observer.said(f"{len(lost)} trials of workers that died are taken up again")
     _enqueue(trials, space, first)
-    work(job, listener=observer, on_begin=observer.began, on_end=observer.ended)
+    observer.planned(plan.settings.trials, counted([trial for trial in trials.all() if trial.state != "running"]))
+    if ray:
+        run_ray(job, workers, trials, observer.ended)
+    elif workers > 1:
+        run_processes(job, workers, trials, observer.ended)
+    else:
+        work(job, listener=observer, on_begin=observer.began, on_end=observer.ended)
     found = Found(space=space, goals=plan.settings.goals, trials=tuple(trials.all()), said=plan.said)
     _require_one(found)
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,13 +17,15 @@ from mapsto.context import Numerics
 from mapsto.errors import MapstoError, SpecError
 from mapsto.run.executor import execute
 from mapsto.run.result import Listener, RunResult, path_of
+from mapsto.run.stopping import ends_on_sigterm
 from mapsto.search.goals import Goals
+from mapsto.search.halving import Halted, Rungs, promotable
 from mapsto.search.settings import SearchSettings, settings_of
 from mapsto.search.space import Candidate, Space, parse_space
 from mapsto.search.trials import Identity, Trial, Trials, me
 from mapsto.store import Store
 
-__all__ = ["Job", "metrics_of", "open_trials", "work"]
+__all__ = ["Job", "main", "metrics_of", "open_trials", "work"]
 
 _BEAT = 15.0
 """Seconds between signs of life."""
@@ -49,6 +53,8 @@ class Job:
     """Seconds of the epoch after which no trial begins."""
     number: int = 0
     """Of the worker."""
+    trust: list[str] = field(default_factory=list[str])
+    """Modules whose factories may be imported."""
 
     def space(self) -> Space:
         """The space of its recipe."""
@@ -57,6 +63,7 @@ class Job:
 
 def open_trials(job: Job, space: Space, settings: SearchSettings) -> Trials:
     """The trials of a job, where its storage keeps them. Raises `SpecError` where those are of another search."""
+    from mapsto.search.optuna_trials import OptunaTrials, is_optuna
     from mapsto.search.trial_file import TrialFile
 
     goals = settings.goals
@@ -67,6 +74,8 @@ def open_trials(job: Job, space: Space, settings: SearchSettings) -> Trials:
         seed=job.seed,
     )
     signs = [each.sign for each in goals.objectives]
+    if is_optuna(job.storage):
+        return OptunaTrials(job.storage, space, identity, sampler=job.sampler, signs=signs, worker=job.number)
     return TrialFile(Path(job.storage), space, identity, sampler=job.sampler, signs=signs, worker=job.number)
 
 
@@ -97,13 +106,15 @@ def work(
     trials, store = open_trials(job, space, settings), Store(job.store)
     numerics = Numerics(**job.numerics)
     while job.until is None or time.time() < job.until or queue_only:
+        if settings.halving is not None and (better := promotable(trials.all(), settings.halving)) is not None:
+            trials.enqueue(better.holes, role=better.role, again=better.number)
         trial = trials.begin(0 if queue_only else settings.trials)
         if trial is None:
             return
         on_begin(trial)
         try:
             with _kept_alive(trials, trial, job.number):
-                changes = _done(trial, space, settings.goals, trials, store=store, numerics=numerics, listener=listener)
+                changes = _done(trial, space, settings, trials, store=store, numerics=numerics, listener=listener)
         except _UnknownMetric as error:
             trials.end(trial.number, "failed", error=str(error))
             raise error.error from None
@@ -112,10 +123,24 @@ def work(
         on_end(dataclasses.replace(trial, state=state, **{**changes, "values": tuple(changes.get("values", ()))}))
 
 
+def main() -> None:
+    """A worker as a process of its own: a job as JSON on standard input, what went wrong on standard error."""
+    from mapsto import kinds
+
+    ends_on_sigterm()
+    job = Job(**json.loads(sys.stdin.read()))
+    try:
+        with kinds.trusting(*job.trust):
+            work(job)
+    except MapstoError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+
+
 def _done(
     trial: Trial,
     space: Space,
-    goals: Goals,
+    settings: SearchSettings,
     trials: Trials,
     *,
     store: Store,
@@ -128,8 +153,13 @@ def _done(
     try:
         candidate = space.at(trial.holes)
         changes |= {"recipe": candidate.text, "aliases": dict(candidate.aliases)}
-        run = execute(candidate.recipe, store=store, numerics=numerics, listener=listener)
-        changes |= _account(run, candidate, goals, trials)
+        heard = listener or Listener()
+        if settings.halving is not None:
+            heard = Rungs(settings.halving, trials, trial, heard)
+        run = execute(candidate.recipe, store=store, numerics=numerics, listener=heard)
+        changes |= _account(run, candidate, settings.goals, trials)
+    except Halted as halted:
+        changes |= {"state": "stopped", "error": str(halted)}
     except MapstoError as error:
         changes["error"] = str(error)
     except _UnknownMetric:
