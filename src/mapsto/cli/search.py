@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from mapsto.cli.progress import Screen
 from mapsto.cli.run import settings_from, writable_at_the_end
 from mapsto.search import outcome
 from mapsto.search.find import Observer
+from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +63,12 @@ def search(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process.")] = 1,
     ray: Annotated[bool, typer.Option("--ray", help="The workers are tasks of Ray, on its machines.")] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate/--no-ablate", help="Run the best again with each step left out and each hole at its default."
+        ),
+    ] = True,
     trust: TrustOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Check the space and say what it holds; try nothing.")] = False,
     as_json: JsonOption = False,
@@ -113,7 +121,7 @@ def search(
         if plan:
             _print_plan(checked(job.space(), job.search), as_json)
             return
-        found = find(job, observer=screen, workers=workers, ray=ray)
+        found = find(job, observer=screen, workers=workers, ray=ray, ablate=ablate)
         written = outcome.save(found, out)
     if as_json:
         print_json(written)
@@ -195,13 +203,21 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
 
 
 def _print(written: dict[str, Any], folder: Path) -> None:
+    """The frontier, what its steps earned, and where it all is."""
     saved = written["saved"]
     kept = f"{saved['hits']} of {saved['steps']} steps came from the store, about {saved['seconds']:.0f} s saved"
-    print_text(f"{len(written['trials'])} trials; {kept}")
+    failed = sum(each["state"] == "failed" for each in written["trials"])
+    print_text(f"{len(written['trials'])} trials{f', {failed} failed' if failed else ''}; {kept}")
+    names = [str(each["metric"]) for each in written["objectives"]]
     for point in written["frontier"]:
-        values = "  ".join(
-            f"{each['metric']} {value:.5g}" for each, value in zip(written["objectives"], point["values"], strict=True)
-        )
+        values = "  ".join(f"{name} {value:.5g}" for name, value in zip(names, point["values"], strict=True))
         print_text(f"  trial {point['trial']}: {values}  ({_holes(point['holes'])})")
         print_text(f"    {point['command']}")
-    print_text(f"wrote {folder / 'frontier.json'}")
+    if written["ablation"]:
+        print_text(f"which steps earned what, of trial {written['ablation'][0]['of']}:")
+    for row in written["ablation"]:
+        changes = [f"{name} {change:+.4g}" for name, change in zip(names, row["differences"], strict=False)]
+        print_text(f"  {row['what']}: {'  '.join(changes) or 'failed'}")
+    print_text(f"wrote {folder / 'frontier.html'} and {folder / 'frontier.json'}")
+    if written["nearest"] is not None:
+        sys.stderr.write(f"mapsto: no trial meets all limits; {shown(written['nearest']['said'])}\n")

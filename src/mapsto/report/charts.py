@@ -221,8 +221,10 @@ def _empty(y_name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- plots
 
 
-def scatter(series: Mapping[str, Sequence[Point]], *, x_name: str, y_name: str, log_x: bool = False) -> str:
-    """Labelled points joined in their order, with bars for their intervals.
+def scatter(
+    series: Mapping[str, Sequence[Point]], *, x_name: str, y_name: str, log_x: bool = False, joined: int | None = None
+) -> str:
+    """Labelled points joined in their order, with bars for their intervals; of several series the first `joined`, by default all.
 
     >>> svg = scatter({"digits": [Point("teacher", 1e6, 88.0, (87.6, 88.4)), Point("int8", 1e5, 87.5, (87.1, 87.9))]},
     ...               x_name="bytes", y_name="accuracy, %", log_x=True)
@@ -243,7 +245,7 @@ def scatter(series: Mapping[str, Sequence[Point]], *, x_name: str, y_name: str, 
     y = _axis(ends, HEIGHT - BOTTOM, -(HEIGHT - BOTTOM - top), pad=0.12)
     parts = [*legend, *_frame(x, y, x_name, y_name)]
     for index, points in enumerate(kept.values()):
-        parts.extend(_trail(points, x, y, index))
+        parts.extend(_trail(points, x, y, index, line=joined is None or index < joined))
     marks = [(x.at(p.x), y.at(p.y)) for p in everything]
     boxes: list[_Rect] = [(mx - 7, my - 7, mx + 7, my + 7) for mx, my in marks]
     boxes += [(x.at(p.x) - 4, y.at(p.ends[1]), x.at(p.x) + 4, y.at(p.ends[0])) for p in everything if p.ends]
@@ -251,10 +253,10 @@ def scatter(series: Mapping[str, Sequence[Point]], *, x_name: str, y_name: str, 
     return _svg(WIDTH, HEIGHT, f"{y_name} against {x_name}", parts)
 
 
-def _trail(points: Sequence[Point], x: _Axis, y: _Axis, index: int) -> list[str]:
+def _trail(points: Sequence[Point], x: _Axis, y: _Axis, index: int, *, line: bool = True) -> list[str]:
     tone = f"s{index % SERIES + 1}"
     path = " ".join(f"{x.at(p.x):.1f},{y.at(p.y):.1f}" for p in points)
-    parts = [f'<polyline class="trail {tone}" points="{path}"/>']
+    parts = [f'<polyline class="trail {tone}" points="{path}"/>'] if line else []
     for p in points:
         px, py = x.at(p.x), y.at(p.y)
         if p.ends:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 from mapsto.errors import MissingExtra, SpecError
 from mapsto.run.result import Listener
+from mapsto.search.ablation import ablated, variants
 from mapsto.search.frontier import best, frontier
 from mapsto.search.goals import Goals, said_of_test_data, unknown_reports
+from mapsto.search.holes import same
 from mapsto.search.optuna_trials import is_optuna
 from mapsto.search.parallel import run_processes, run_ray
 from mapsto.search.samplers import SAMPLERS as BUILT_IN
@@ -138,6 +141,7 @@ def find(
     first: Sequence[Mapping[str, Any]] = (),
     workers: int = 1,
     ray: bool = False,
+    ablate: bool = True,
 ) -> Found:
     """Do the trials of a search that are not done yet; with those that are, what they came to.
 
@@ -147,6 +151,8 @@ def find(
         Holes to try before the sampler chooses any, as an advisor proposes them.
     workers, ray
         How many processes work at a time; with `ray` they are its tasks, on its machines.
+    ablate
+        Whether the best recipe is run again with each optional step left out and each hole at its default.
 
     Raises
     ------
@@ -170,7 +176,15 @@ def find(
         run_processes(job, workers, trials, observer.ended)
     else:
         work(job, listener=observer, on_begin=observer.began, on_end=observer.ended)
-    found = Found(space=space, goals=plan.settings.goals, trials=tuple(trials.all()), said=plan.said)
+    goals = plan.settings.goals
+    chosen = ablated(trials.all(), goals) if ablate and (job.until is None or time.time() < job.until) else None
+    if chosen is not None:
+        tried = [trial.holes for trial in trials.all() if trial.state in ("complete", "failed", "waiting")]
+        for variant in variants(space, chosen):
+            if not any(same(variant.holes, holes) for holes in tried):
+                trials.enqueue(variant.holes, role="ablation")
+        work(job, listener=observer, on_begin=observer.began, on_end=observer.ended, queue_only=True)
+    found = Found(space=space, goals=goals, trials=tuple(trials.all()), said=plan.said)
     _require_one(found)
     return found
 

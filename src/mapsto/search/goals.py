@@ -146,6 +146,8 @@ def resolved(name: str, metrics: Iterable[str], aliases: Mapping[str, str] | Non
     ending = [path for path in known if path.endswith(f".{_SHORT.get(name, name)}")]
     if ending:
         return ending[-1]
+    for label, there in (aliases or {}).items():
+        known += [f"{label}{path.removeprefix(there)}" for path in known if path.startswith(f"{there}.")]
     ends = [path for path in known if path.rpartition(".")[2] == name.rpartition(".")[2]]
     raise SpecError(f"no step reports '{name}'", where="objectives", hint=nearest(name, ends or known, most=8))
 

@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.atomic import new_file
 from mapsto.errors import command
+from mapsto.report import search_page
+from mapsto.search import ablation
+from mapsto.search.frontier import at_edges, nearest_to_limits
+from mapsto.search.goals import resolved
+from mapsto.search.importance import importances
 
 if TYPE_CHECKING:
     from mapsto.search.find import Found
@@ -31,7 +36,10 @@ def outcome_of(found: Found, folder: Path) -> dict[str, Any]:
         "limits": [dataclasses.asdict(each) for each in found.goals.limits],
         "holes": [hole_plain(hole) for hole in found.space.holes],
         "best": None if best is None else best.number,
-        "frontier": [_point(trial, folder) for trial in points],
+        "frontier": [_point(trial, found, folder) for trial in points],
+        "nearest": None if points else _nearest(found),
+        "ablation": ablation.rows(found.space, found.trials, found.goals),
+        "importance": importances(found.trials, found.space.holes),
         "trials": [_row(trial) for trial in found.trials if trial.state != "waiting"],
         "saved": {
             "steps": sum(trial.steps for trial in done),
@@ -45,9 +53,12 @@ def outcome_of(found: Found, folder: Path) -> dict[str, Any]:
 def save(found: Found, folder: Path) -> dict[str, Any]:
     """Write it all; gives the outcome."""
     outcome = outcome_of(found, folder)
-    for trial in found.frontier:
+    nearest = None if outcome["nearest"] is None else int(outcome["nearest"]["trial"])
+    for trial in (*found.frontier, *(each for each in found.trials if each.number == nearest)):
         with new_file(_recipe_file(trial, folder)) as file:
             file.write_text(trial.recipe, encoding="utf-8")
+    with new_file(folder / "frontier.html") as file:
+        file.write_text(search_page.render(outcome), encoding="utf-8")
     with new_file(folder / "frontier.json") as file:
         file.write_text(json.dumps(outcome, indent=2, ensure_ascii=False), encoding="utf-8")
     return outcome
@@ -57,15 +68,52 @@ def _recipe_file(trial: Trial, folder: Path) -> Path:
     return folder / "recipes" / f"trial_{trial.number:03d}.yaml"
 
 
-def _point(trial: Trial, folder: Path) -> dict[str, Any]:
+def _point(trial: Trial, found: Found, folder: Path) -> dict[str, Any]:
     file = _recipe_file(trial, folder)
     return {
         "trial": trial.number,
         "holes": trial.holes,
         "values": list(trial.values),
+        "resolved": {name: resolved(name, trial.metrics, trial.aliases) for name in _names(found)},
         "metrics": dict(trial.metrics),
         "recipe": str(file.relative_to(folder)),
         "command": command("mapsto run {recipe}", recipe=file),
+    }
+
+
+def _names(found: Found) -> list[str]:
+    return [each.metric for each in (*found.goals.objectives, *found.goals.limits)]
+
+
+def _nearest(found: Found) -> dict[str, Any] | None:
+    """The trial that comes nearest to the limits, by how much it misses each, and what it would take."""
+    trial = nearest_to_limits(found.trials)
+    if trial is None:
+        return None
+    metrics = {
+        name: float(trial.metrics[resolved(name, trial.metrics, trial.aliases)]["value"]) for name in _names(found)
+    }
+    missed = [each for each in found.goals.limits if each.miss(metrics[each.metric])]
+    said = [
+        f"{each.metric} is {metrics[each.metric]:.4g}, not {each.goal}, {100 * each.miss(metrics[each.metric]):.3g} % beyond"
+        for each in missed
+    ]
+    edges = [
+        {"hole": hole.name, "end": end, "value": trial.holes[hole.name]}
+        for hole, end in at_edges(trial, found.space.holes)
+    ]
+    ends = [f"{each['hole']} is at its {each['end']} end, {each['value']:.4g}" for each in edges]
+    bounds = " or ".join(f"{each.metric} {each.goal[0]}= {metrics[each.metric]:.4g}" for each in missed)
+    take = f"widen {'its range' if len(ends) == 1 else 'these ranges'}, or " if ends else ""
+    said.append(
+        f"{', '.join(ends)}: {take}allow {bounds}" if ends else f"allow {bounds}, or give the space smaller options"
+    )
+    return {
+        "trial": trial.number,
+        "misses": dict(trial.misses),
+        "holes": trial.holes,
+        "edges": edges,
+        "said": f"the nearest is trial {trial.number}: {'; '.join(said)}",
     }
 
 

@@ -106,7 +106,11 @@ def work(
     trials, store = open_trials(job, space, settings), Store(job.store)
     numerics = Numerics(**job.numerics)
     while job.until is None or time.time() < job.until or queue_only:
-        if settings.halving is not None and (better := promotable(trials.all(), settings.halving)) is not None:
+        if (
+            not queue_only
+            and settings.halving is not None
+            and (better := promotable(trials.all(), settings.halving)) is not None
+        ):
             trials.enqueue(better.holes, role=better.role, again=better.number)
         trial = trials.begin(0 if queue_only else settings.trials)
         if trial is None:
@@ -154,7 +158,7 @@ def _done(
         candidate = space.at(trial.holes)
         changes |= {"recipe": candidate.text, "aliases": dict(candidate.aliases)}
         heard = listener or Listener()
-        if settings.halving is not None:
+        if settings.halving is not None and trial.role != "ablation":
             heard = Rungs(settings.halving, trials, trial, heard)
         run = execute(candidate.recipe, store=store, numerics=numerics, listener=heard)
         changes |= _account(run, candidate, settings.goals, trials)
