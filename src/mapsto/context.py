@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from mapsto import kinds
-from mapsto.errors import DataError, SpecError, command, nearest
+from mapsto.errors import DataError, MapstoError, SpecError, command, nearest
 from mapsto.kinds import Dataset, Network, Preprocessing, Report, Tasks
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
 
 
-def _require_kind(samples: kinds.Samples, network: Network) -> None:
-    """Raises `DataError` where rows are given to a network that takes images, or images or other rows to one that takes rows."""
+def _misfit(samples: kinds.Samples, network: Network) -> tuple[str, str] | None:
+    """What to say where rows are given to a network that takes images, or images or other rows to one that takes rows, and a hint."""
     kind, given = network.signature.preprocessing.kind, samples.inputs.shape[1:]
     wanted = network.signature.inputs[0].shape[1:]
     if kind == "text" or (kind == "image" and len(given) != 1) or (kind == "none" and len(wanted) != 1):
-        return
+        return None
     if kind == "none" and len(given) == 1 and (isinstance(wanted[0], str) or wanted == given):
-        return
+        return None
     takes = "images" if kind == "image" else f"rows of {wanted[0]} numbers"
     data = f"rows of {given[0]} numbers" if len(given) == 1 else f"samples of shape {' × '.join(map(str, given))}"
     hint = (
@@ -55,7 +55,7 @@ def _require_kind(samples: kinds.Samples, network: Network) -> None:
         if kind == "image"
         else "give rows like those that the network was made for, or a network for these data"
     )
-    raise DataError(f"the network takes {takes}, and the data are {data}", hint=hint)
+    return f"the network takes {takes}, and the data are {data}", hint
 
 
 def _form(reading: Preprocessing) -> tuple[Any, ...]:
@@ -138,6 +138,7 @@ class Context:
         self._sources: dict[int, tuple[Any, Any]] = {}
         self._opened: dict[tuple[int, _Reading], tuple[Any, Any]] = {}
         self._given: Any = None
+        self._unfit: tuple[str, str] | None = None
         self._fabric: Fabric | None = None
 
     # -- values
@@ -164,12 +165,22 @@ class Context:
 
     @contextmanager
     def giving(self, value: Any) -> Generator[None]:
-        """For a block, `value` is what a mapping works on: where it is a network, data are read as this network reads them."""
-        before, self._given = self._given, value
+        """For a block, `value` is what a mapping works on: where it is a network, data are read as this network reads them.
+
+        Raises `DataError` in the place of what PyTorch or NumPy say of images given to a network of rows, or rows to one of images, where
+        the mapping has not refused them itself.
+        """
+        before, unfit = self._given, self._unfit
+        self._given, self._unfit = value, None
         try:
             yield
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if self._unfit is None or isinstance(error, MapstoError):
+                raise
+            said, hint = self._unfit
+            raise DataError(said, hint=hint) from error
         finally:
-            self._given = before
+            self._given, self._unfit = before, unfit
 
     def resolve(self, source: Any, kind: type[T]) -> T:
         """The value behind a field: itself, a reference's, or what a source mapping gives.
@@ -212,7 +223,7 @@ class Context:
         reading = self._reading(for_, also)
         samples: kinds.Samples = self._once(self.resolve(source, Dataset), reading, warn=for_ is None and not also)
         if for_ is None and isinstance(self._given, Network):
-            _require_kind(samples, self._given)
+            self._unfit = self._unfit or _misfit(samples, self._given)
         return samples
 
     def tasks(self, source: Any, *, for_: Preprocessing | None = None, also: Sequence[Network] = ()) -> kinds.Episodes:

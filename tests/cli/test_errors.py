@@ -452,7 +452,7 @@ TABLE = "a,b,y\n" + "".join(f"{i},{2 * i},{'pq'[i % 2]}\n" for i in range(12))
         ("", "target: y", "t.csv"),
         ("a,b,y\n", "target: y", "t.csv"),
         (TABLE, "target: z", "t.csv"),
-        (TABLE, "target: y", "the network takes images, and the data are rows of"),
+        (TABLE.replace("p", "q"), "target: y", "one class"),
         (TABLE.replace("3,6", "3,nan"), "target: y, missing: refuse", "t.csv"),
         (TABLE.replace("3,6", "3,inf"), "target: y", "t.csv"),
         (TABLE + "1,2\n", "target: y", "t.csv"),

@@ -219,9 +219,10 @@ class _Reader:
         self._no_duplicates()
         if not self._is_document(document):
             return empty
-        for place, what in holes_in(document):
+        holes = list(holes_in(document))
+        for place, what in holes:
             self.error(place, f"{what}, which a search fills; to run the recipe by itself, write one value")
-        if self.errors:
+        if holes:
             return empty
         notes = rewritten(document)
         seed: Any = document.get("seed", 0)
