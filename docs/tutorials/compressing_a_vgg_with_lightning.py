@@ -410,5 +410,54 @@ assert rows[-2]["kB of its ONNX file"] < rows[0]["kB of its ONNX file"] / 4
 # losses of the three trainings are not to be compared with one another.
 #
 # <!-- table vgg_example -->
-# Not run: `mapsto bench vgg_example`.
+# | what | goal | measured | met |
+# |---|---|---|---|
+# | points that the better distance to the teacher gains over labels alone | ≥ 0 | 0.1 | yes |
+# | points that the better one loses beside its teacher | ≤ 3 | 5.16 | **no** |
+# | points that the recipe's int8 network loses beside the teacher | ≤ 3 | 3.88 | **no** |
+# | the recipe's int8 network: times as fast as the teacher | ≥ 2 | 1.367 | **no** |
+# | mapsto compress: points lost beside the teacher | ≤ 2 | 2.38 | **no** |
+# | mapsto compress: kB of the ONNX file | ≤ 150 | 145.8 | yes |
+# | mapsto compress: times as fast as the teacher | ≥ 2 | 1.457 | **no** |
+# | CPU minutes of the whole | ≤ 30 | 22.11 | yes |
+#
+# | training, epoch | learning rate | train loss | validation loss | validation images, % right |
+# |---|---|---|---|---|
+# | labels alone, 1 | 0.001 | 1.401 | 1.182 | 60.9 |
+# | labels alone, 2 | 0.00065 | 0.9664 | 0.9667 | 67.1 |
+# | labels alone, 3 | 0.0004225 | 0.8413 | 0.8822 | 69.55 |
+# | labels alone, 4 | 0.0002746 | 0.7898 | 0.8462 | 71 |
+# | labels alone, 5 | 0.0001785 | 0.7486 | 0.8246 | 71.4 |
+# | labels alone, 6 | 0.000116 | 0.7239 | 0.8251 | 71.7 |
+# | labels alone, 7 | 7.542e-05 | 0.7123 | 0.8154 | 71.8 |
+# | labels alone, 8 | 4.902e-05 | 0.7021 | 0.813 | 72.15 |
+# | Euclidean distance, 1 | 0.001 | 7.275 | 5.331 | 61.15 |
+# | Euclidean distance, 2 | 0.00065 | 4.874 | 4.337 | 69 |
+# | Euclidean distance, 3 | 0.0004225 | 4.131 | 3.861 | 70.7 |
+# | Euclidean distance, 4 | 0.0002746 | 3.898 | 3.667 | 71.7 |
+# | Euclidean distance, 5 | 0.0001785 | 3.747 | 3.564 | 71.8 |
+# | Euclidean distance, 6 | 0.000116 | 3.658 | 3.516 | 72.05 |
+# | Euclidean distance, 7 | 7.542e-05 | 3.635 | 3.482 | 71.75 |
+# | Euclidean distance, 8 | 4.902e-05 | 3.59 | 3.477 | 72.1 |
+# | cosine distance, 1 | 0.001 | 1.596 | 1.229 | 65.35 |
+# | cosine distance, 2 | 0.00065 | 1.061 | 1.044 | 67.7 |
+# | cosine distance, 3 | 0.0004225 | 0.9269 | 0.9454 | 70.2 |
+# | cosine distance, 4 | 0.0002746 | 0.8748 | 0.9097 | 71.95 |
+# | cosine distance, 5 | 0.0001785 | 0.8361 | 0.8866 | 72.5 |
+# | cosine distance, 6 | 0.000116 | 0.8085 | 0.8859 | 71.65 |
+# | cosine distance, 7 | 7.542e-05 | 0.7972 | 0.8778 | 71.95 |
+# | cosine distance, 8 | 4.902e-05 | 0.7877 | 0.8742 | 72.4 |
+#
+# | VGG | accuracy % | million multiply-accumulates | kB of its ONNX file | ms an image | times as fast as the teacher |
+# |---|---|---|---|---|---|
+# | teacher | 76.84 | 8.701 | 1,136 | 0.301 | 0.9997 |
+# | Lightning, labels alone | 71.58 | 2.171 | 220.8 | 0.2114 | 1.414 |
+# | Lightning, Euclidean distance | 71.29 | 2.171 | 220.8 | 0.214 | 1.415 |
+# | Lightning, cosine distance | 71.68 | 2.171 | 220.8 | 0.2095 | 1.439 |
+# | recipe, int8 | 72.96 | 2.171 | 64.98 | 0.2278 | 1.367 |
+# | mapsto compress | 74.46 | 4.332 | 145.8 | 0.2207 | 1.457 |
+# | pruned, not trained | 10.42 | 2.171 | 220.8 | 0.1965 | 1.717 |
+# | recipe, float | 73.23 | 2.171 | 220.8 | 0.2066 | 1.583 |
+#
+# Measured 2026-12-01, AMD EPYC (family 25, model 1, 2.4 GHz), 2 cores, torch 2.13.0+cpu, `benchmarks/results/vgg_example.json`.
 # <!-- end -->

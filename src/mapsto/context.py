@@ -175,10 +175,10 @@ class Context:
         try:
             yield
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            if self._unfit is None or isinstance(error, MapstoError):
+            found = cast("tuple[str, str] | None", self._unfit)
+            if found is None or isinstance(error, MapstoError):
                 raise
-            said, hint = self._unfit
-            raise DataError(said, hint=hint) from error
+            raise DataError(found[0], hint=found[1]) from error
         finally:
             self._given, self._unfit = before, unfit
 
