@@ -21,6 +21,7 @@ from mapsto.cli.main import app
 from mapsto.errors import SpecError
 from mapsto.recipe.reader import parse_recipe
 from mapsto.run.executor import execute
+from mapsto.search.space import parse_space
 from tests.test_readme import PAGES, SITE
 
 ROOT = Path(__file__).parents[1]
@@ -162,7 +163,7 @@ def test_every_recipe_of_a_page_can_be_read() -> None:
     assert sum(map(len, found.values())) >= 5
     for page, blocks in found.items():
         for block in blocks:
-            parse_recipe(block, where=page)
+            (parse_space if "\nsearch:" in block else parse_recipe)(block, where=page)
 
 
 def test_links_of_pages_lead_to_pages_of_the_reference() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,8 @@ def test_settings_are_refused_with_their_places():
         match=r"recipe:4:5: search: unknown entry 'trails' \(did you mean 'trials'\?\)|recipe:\d+:\d+: search",
     ):
         checked(parse_space(TINY.replace("search:", "search:\n  trails: 5")), {})
+    with pytest.raises(SpecError, match=r"halving: there is no step 'bgi' \(did you mean 'big'"):
+        checked(parse_space(TINY), {"halving": {"step": "bgi"}})
     with pytest.raises(SpecError, match="there is no objective"):
         checked(parse_space(TINY), {"objectives": []})
 
@@ -290,6 +293,13 @@ def _refuse() -> None:
     raise SpecError("evolution keeps its trials in a file")
 
 
+def test_each_recipe_of_the_page_is_a_space():
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text("utf-8")
+    spaces = [parse_space(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert [len(space.holes) for space in spaces] == [7, 1]
+    assert all(checked(space, {}).settings.goals.objectives for space in spaces)
+
+
 @pytest.mark.slow
 def test_killed_it_goes_on(tmp_path):
     """By SIGKILL in the midst of a trial of two workers; what is finished is kept, what was running is taken up again."""
@@ -360,3 +370,20 @@ def test_the_shipped_search_and_its_ablation(tmp_path, monkeypatch):
     assert written["frontier"]
     assert written["ablation"]
     assert all(row["what"].startswith("without") or "instead of" in row["what"] for row in written["ablation"])
+
+
+@pytest.mark.slow
+def test_compress_searches(tmp_path, monkeypatch):
+    """It ends in the same package and report as without a search, and the targets are told."""
+    monkeypatch.chdir(tmp_path)
+    big = TINY[: TINY.index("  - prune.magnitude")].replace("{choice: [0.03, 0.01]}", "0.03").partition("search:")
+    text = big[0] + "data:" + big[2].partition("data:")[2]
+    (tmp_path / "big.yaml").write_text(text.replace("width: 4", "width: 16"))
+    mapsto("run", "big.yaml", "--out", "big", code=0)
+    words = ["compress", "big", "{digits: {size: 8}}", "--limit", "bytes=9k", "--epochs", "1", "--out", "small"]
+    mapsto(*words, "--trials", "4", code=0)
+    report = json.loads((tmp_path / "small" / "report.json").read_text("utf-8"))
+    assert report["targets"][0]["met"] is True
+    assert (tmp_path / "small" / "package").is_dir()
+    written = json.loads((tmp_path / "small" / "search" / "frontier.json").read_text("utf-8"))
+    assert [each["holes"]["size"] for each in written["trials"][:4]] == ["whole", "smaller", "smaller", "smaller"]

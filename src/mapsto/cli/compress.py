@@ -6,12 +6,13 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_note
 from mapsto.cli.run import run, writable_at_the_end
+from mapsto.cli.search import searched
 from mapsto.errors import MapstoError, SpecError, command
 
 
@@ -53,6 +54,15 @@ def compress(
     step: Annotated[
         str | None, typer.Option(help="The run's step to take; by default its last network that is not quantized.")
     ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Search so many recipes, the shares of --shares among them, in the place of these alone."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="With --trials, or alone: no trial begins after so many minutes.")
+    ] = None,
     runtime: Annotated[
         str,
         typer.Option(
@@ -83,9 +93,12 @@ def compress(
 ) -> None:
     """Find the most accurate small network within limits: prune, refit, distil and quantize at several sizes, export the best.
 
-    Each size is tried with and without distillation. A network of dense outputs is kept near to its own answers, without labels.
+    Each size is tried with and without distillation; with --trials a search chooses what is tried. A network of dense outputs
+    is kept near to its own answers, without labels.
 
     Example: mapsto compress runs/demo digits --limit bytes=200kB
+
+    Example: mapsto compress runs/demo digits --limit bytes=200kB --trials 8
 
     Example: mapsto compress runs/adapted intents.csv --text text --target intent --limit bytes=13M
 
@@ -129,17 +142,33 @@ def compress(
         judged = compress.data_node(test, target, columns=tuple(text or ()))
     else:
         judged = compress.node_of_test_split(data or examples)
-    recipe_text = compress.compression_recipe(
-        model=given,
-        data=node,
-        test=judged,
-        limits=limits,
-        shares=tried,
-        epochs=epochs,
-        seed=seed,
-        runtime=runtime,
-        signature=signature,
-    )
+    asked: dict[str, Any] = {
+        "model": given,
+        "data": node,
+        "test": judged,
+        "limits": limits,
+        "shares": tried,
+        "epochs": epochs,
+        "seed": seed,
+        "runtime": runtime,
+        "signature": signature,
+    }
+    if trials is not None or minutes:
+        recipe_text = _searched(
+            asked,
+            folder,
+            trials=trials,
+            minutes=minutes,
+            store=store,
+            threads=threads,
+            trust=trust,
+            plan=plan,
+            as_json=as_json,
+        )
+        if recipe_text is None:
+            return
+    else:
+        recipe_text = compress.compression_recipe(**asked)
     with _recipe_in(folder, recipe_text) as recipe:
         run(
             str(recipe),
@@ -162,6 +191,40 @@ def compress(
     if not plan:
         for said in compress.said_of_original(json.loads((folder / "report.json").read_text(encoding="utf-8")), node):
             print_note(said)
+
+
+def _searched(
+    asked: dict[str, Any],
+    folder: Path,
+    *,
+    trials: int | None,
+    minutes: float | None,
+    store: str | None,
+    threads: int | None,
+    trust: list[str] | None,
+    plan: bool,
+    as_json: bool,
+) -> str | None:
+    """The recipe of the best trial, or of the one that comes nearest to the limits; None where it was only planned."""
+    from mapsto import kinds
+    from mapsto.search.compress_space import compression_space
+
+    space = compression_space(**asked)
+    with kinds.trusting(*(trust or [])), writable_at_the_end(folder):
+        found = searched(
+            space.text,
+            folder / "search",
+            first=space.first,
+            trials=trials,
+            minutes=minutes,
+            store=store,
+            threads=threads,
+            trust=trust,
+            seed=asked["seed"],
+            plan=plan,
+            as_json=as_json,
+        )
+    return None if found is None else space.recipe_of(found.recipe)
 
 
 @contextmanager

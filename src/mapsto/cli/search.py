@@ -22,13 +22,16 @@ from mapsto.search.find import Observer
 from mapsto_runtime.shown import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mapsto.run.result import StepResult
     from mapsto.search.find import Plan
     from mapsto.search.trials import Trial
 
-__all__: list[str] = []
+__all__ = ["SearchScreen", "searched"]
+
+_MOST_TRIALS = 10_000
+"""Where only the minutes end a search."""
 
 
 @app.command()
@@ -49,6 +52,12 @@ def search(
         typer.Option(help="A bound, as 'latency<=0.5ms' or 'small.cost.bytes<=200kB'; may be repeated."),
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, random, grid or evolution. [default: tpe]")] = None,
+    halving: Annotated[
+        str | None,
+        typer.Option(
+            help="STEP:METRIC:min or STEP:METRIC:max: that step's training is stopped at a rung where it is not among the best."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="label.field=value, in every trial; may be repeated.")
     ] = None,
@@ -95,11 +104,14 @@ def search(
         "trials": trials,
         "minutes": minutes or None,
         "sampler": sampler,
+        "halving": None if halving is None else goals.parse_halving(halving),
     }
     text, name = recipe_file(recipe)
     used_threads = threads if threads is not None or workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with kinds.trusting(*(trust or [])), writable_at_the_end(out), SearchScreen(enabled=not as_json) as screen:
-        loaded = settings_of(parse_space(text, where=recipe, name=name), {"sampler": sampler})
+        loaded = settings_of(
+            parse_space(text, where=recipe, name=name), {"sampler": sampler, "minutes": minutes or None}
+        )
         place = place_for(out, sampler=loaded.sampler, storage=storage)
         if place.said:
             screen.said(place.said)
@@ -116,7 +128,7 @@ def search(
             store=store,
             trust=list(trust or []),
             numerics={} if used_threads is None else {"threads": used_threads},
-            until=None if not minutes else time.time() + 60 * minutes,
+            until=None if loaded.minutes is None else time.time() + 60 * loaded.minutes,
         )
         if plan:
             _print_plan(checked(job.space(), job.search), as_json)
@@ -127,6 +139,54 @@ def search(
         print_json(written)
         return
     _print(written, out)
+
+
+def searched(
+    text: str,
+    folder: Path,
+    *,
+    first: Sequence[Mapping[str, Any]],
+    trials: int | None,
+    minutes: float | None,
+    store: str | None,
+    threads: int | None,
+    trust: list[str] | None,
+    seed: int,
+    plan: bool,
+    as_json: bool,
+) -> Trial | None:
+    """Search the space of a command that has written it: the best trial, or the nearest to the limits; None where it is only planned."""
+    from mapsto.search.find import checked, find, place_for
+    from mapsto.search.frontier import nearest_to_limits
+    from mapsto.search.worker import Job
+
+    with SearchScreen(enabled=not as_json) as screen:
+        place = place_for(folder)
+        job = Job(
+            recipe=text,
+            where=str(folder / "space.yaml"),
+            name="compress",
+            search={"trials": trials or _MOST_TRIALS},
+            storage=place.storage,
+            sampler=place.sampler,
+            seed=seed,
+            store=store,
+            trust=list(trust or []),
+            numerics={} if threads is None else {"threads": threads},
+            until=None if not minutes else time.time() + 60 * minutes,
+        )
+        if plan:
+            _print_plan(checked(job.space(), job.search), as_json)
+            return None
+        if place.said:
+            screen.said(place.said)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "space.yaml").write_text(text, encoding="utf-8")
+        found = find(job, observer=screen, first=first, ablate=False)
+        written = outcome.save(found, folder)
+    if not as_json:
+        _print(written, folder)
+    return found.best or nearest_to_limits(found.trials)
 
 
 class SearchScreen(Observer):

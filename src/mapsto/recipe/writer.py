@@ -35,7 +35,7 @@ def dump(recipe: Recipe | AnyMapping) -> str:
     if document.data:
         entries = list(document.data.items())
         tree["data"] = {
-            label: node_of(entry, [(known, name) for name, known in entries[:i]])
+            label: node_of(entry, [(known, name) for name, known in entries[:i] if known != entry])
             for i, (label, entry) in enumerate(entries)
         }
     names = [(entry, label) for label, entry in document.data.items()]

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from mapsto.kinds import Network, Samples, Signature
 
 __all__ = [
+    "BEST",
+    "EXPORTS",
+    "METRICS",
     "Limit",
+    "Plan",
     "checkpoint_fields",
     "compression_recipe",
     "data_node",
@@ -43,9 +47,11 @@ __all__ = [
     "knows",
     "model_nodes",
     "parse_limit",
+    "plan_for",
     "node_of_test_split",
     "said_of_original",
     "signature_of",
+    "text_branch",
     "together",
 ]
 
@@ -55,9 +61,9 @@ _UNITS: dict[str, dict[str, float]] = {
     "macs": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9},
     "parameters": {"": 1.0, "k": 1e3, "m": 1e6},
 }
-_METRICS = {"latency": "p50", "bytes": "bytes", "macs": "macs", "parameters": "parameters"}
+METRICS = {"latency": "p50", "bytes": "bytes", "macs": "macs", "parameters": "parameters"}
 """What `evaluate.exported` calls them."""
-_EXPORTS = {"onnxruntime": "export.onnx"}
+EXPORTS = {"onnxruntime": "export.onnx"}
 """Where a runtime's export has another name than the runtime."""
 _PER_CLASS = 5
 _CLASSES = 5
@@ -75,7 +81,7 @@ _BATCH, _LEAST_BATCH = 128, 16
 """What `distill.logits` has by default, and the smallest that is taken for few examples."""
 _STEPS_OF_FEW = 8
 """Steps of an epoch that few examples are divided into, as far as the smallest batch allows."""
-_BEST = {
+BEST = {
     "accuracy": "The most accurate small network",
     "agreement": "The small network that gives most pixels the class that the original gives them",
     "euclidean": "The small network whose maps are nearest to the original's",
@@ -400,7 +406,7 @@ def folds_for(node: dict[str, Any]) -> Folds | None:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How networks of one sort are made small, and judged."""
 
     data: dict[str, Any]
@@ -423,12 +429,12 @@ class _Plan:
     folds: Folds | None = None
     """Where candidates are judged by cross-validation: `judge` is then for the original alone."""
 
-    def renamed(self, names: dict[str, str]) -> _Plan:
+    def renamed(self, names: dict[str, str]) -> Plan:
         """The same with entries of other names."""
         plain: Any = _referring(dataclasses.asdict(self), names)
         plain["data"] = {names[name]: node for name, node in plain["data"].items()}
         plain["folds"] = self.folds
-        return _Plan(**plain)
+        return Plan(**plain)
 
 
 def _referring(tree: Any, names: dict[str, str]) -> Any:
@@ -447,7 +453,7 @@ def _free(name: str, node: Any, entries: dict[str, Any]) -> str:
     return next(each for each in free if entries.get(each, node) == node)
 
 
-def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: int) -> _Plan:
+def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: int) -> Plan:
     folds = folds_for(data)
     if folds is None:
         learn, check = held_out(data)
@@ -456,7 +462,7 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
         dealt: dict[str, Any] = {"data": "$all", "folds": folds.count}
         entries = {f"without_{number}": {"fold": {**dealt, "number": number}} for number in range(folds.count)}
         names, validation = ("all", "all"), {}
-    return _Plan(
+    return Plan(
         data={"all": data, **entries, **({"test": test} if test is not None else {})},
         judge={"evaluate.accuracy": {"data": f"${names[1]}"}},
         test={"evaluate.accuracy": {"data": "$test"}} if test is not None else None,
@@ -470,7 +476,7 @@ def _of_classifiers(data: dict[str, Any], test: dict[str, Any] | None, epochs: i
 
 def _of_maps(
     signature: Signature, original: str, data: dict[str, Any], test: dict[str, Any] | None, epochs: int
-) -> _Plan:
+) -> Plan:
     """Of a network that answers with a map for each sample: its own answers are what is kept to, as labels of pixels are not read."""
     shape = signature.outputs[0].shape[1:]
     if len(shape) != 3:
@@ -485,7 +491,7 @@ def _of_maps(
     def likeness(entry: str) -> dict[str, Any]:
         return {"evaluate.difference": {"teacher": f"${original}", "data": entry}}
 
-    return _Plan(
+    return Plan(
         data={
             "all": data,
             "learn": {"fold": held_back},
@@ -517,7 +523,7 @@ def _batches(samples: Samples) -> dict[str, Any]:
 
 def _of_learners(
     fields: dict[str, Any], tasks: dict[str, Any], data: dict[str, Any], test: dict[str, Any] | None, epochs: int
-) -> _Plan:
+) -> Plan:
     """`fields` are those of the step that gave the learner, `tasks` those of the episodes that it was trained on."""
     learn, check = held_out_classes(data)
     ways = int(tasks["ways"])
@@ -526,7 +532,7 @@ def _of_learners(
         return {"episodes": {**tasks, "data": source, "ways": min(ways, most)}}
 
     judge: dict[str, Any] = {"tasks": "$val_tasks", "episodes": 200}
-    return _Plan(
+    return Plan(
         data={
             "all": data,
             "learn": {"subset": {"data": "$all", "classes": learn}},
@@ -583,6 +589,32 @@ def _learner_and_tasks(
     return fields, {name: episodes[name] for name in ("ways", "shots", "queries")}
 
 
+def plan_for(
+    *,
+    model: tuple[dict[str, Any], list[dict[str, Any]]],
+    data: dict[str, Any],
+    test: dict[str, Any] | None,
+    epochs: int | None,
+    runtime: str,
+    signature: Signature | None,
+) -> tuple[Plan, str, dict[str, str]]:
+    """How a network is made small and judged, its label, and the names of the plan's entries; fields as of `compression_recipe`."""
+    known = runtimes.names()
+    if runtime not in known:
+        raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
+    entries, steps = model
+    label = str(steps[-1].get("as", "original"))
+    learner = _learner_and_tasks(entries, steps)
+    if learner is not None:
+        plan = _of_learners(*learner, data, test, epochs or _EPOCHS)
+    elif signature is not None and signature.is_dense:
+        plan = _of_maps(signature, label, data, test, epochs or _EPOCHS)
+    else:
+        plan = _of_classifiers(data, test, epochs or _EPOCHS)
+    names = {name: _free(name, node, entries) for name, node in plan.data.items()}
+    return plan.renamed(names), label, names
+
+
 def compression_recipe(
     *,
     model: tuple[dict[str, Any], list[dict[str, Any]]],
@@ -614,21 +646,11 @@ def compression_recipe(
 
     Raises `SpecError` for a runtime that is not known, `DataError` for fewer than ten samples of a class.
     """
-    known = runtimes.names()
-    if runtime not in known:
-        raise SpecError(f"there is no runtime '{runtime}'", where="--runtime", hint=nearest(runtime, known))
     wanted = together(limits)
+    plan, label, names = plan_for(
+        model=model, data=data, test=test, epochs=epochs, runtime=runtime, signature=signature
+    )
     entries, steps = model
-    label = str(steps[-1].get("as", "original"))
-    learner = _learner_and_tasks(entries, steps)
-    if learner is not None:
-        plan = _of_learners(*learner, data, test, epochs or _EPOCHS)
-    elif signature is not None and signature.is_dense:
-        plan = _of_maps(signature, label, data, test, epochs or _EPOCHS)
-    else:
-        plan = _of_classifiers(data, test, epochs or _EPOCHS)
-    names = {name: _free(name, node, entries) for name, node in plan.data.items()}
-    plan = plan.renamed(names)
     cost: dict[str, Any] = {"evaluate.exported": {"runtime": runtime}}
     observe: dict[str, Any] = {plan.metric: plan.judge, "cost": cost}
     if plan.test is not None:
@@ -637,7 +659,7 @@ def compression_recipe(
     tried = (1.0, *(share for share in shares if share < 1))
     texts = next(iter(data)) == "text"
     if texts:
-        branches = {way: _text_branch(way, plan, observe, epochs) for way in TEXT_WAYS}
+        branches = {way: text_branch(way, plan, observe, epochs) for way in TEXT_WAYS}
     else:
         branches = {_named("macs", share): _branch(share, label, plan, observe) for share in tried}
     words = [{"prune.vocabulary": {**plan.seen, "min_count": MIN_COUNT}, "as": "words"}] if texts else []
@@ -645,7 +667,7 @@ def compression_recipe(
         "by": plan.judge,
         **({} if plan.metric == "accuracy" else {"metric": plan.metric, "maximize": plan.maximize}),
         "within": cost,
-        "limits": {_METRICS[each.kind]: each.most for each in wanted},
+        "limits": {METRICS[each.kind]: each.most for each in wanted},
     }
     if plan.folds is not None:
         branches, choose, observe = _cross_validated(branches, choose, observe, plan.folds, names)
@@ -655,7 +677,7 @@ def compression_recipe(
     tree = {
         "schema": 1,
         "name": "compress",
-        "title": f"{_BEST[plan.metric]} within {' and '.join(each.text for each in wanted)}{how}",
+        "title": f"{BEST[plan.metric]} within {' and '.join(each.text for each in wanted)}{how}",
         "seed": seed,
         "data": {
             **entries,
@@ -668,13 +690,13 @@ def compression_recipe(
             {"fork": branches},
             {"choose.best": choose, "as": "chosen", "observe": observe},
             {
-                _EXPORTS.get(runtime, f"export.{runtime}"): {"data": plan.parity},
+                EXPORTS.get(runtime, f"export.{runtime}"): {"data": plan.parity},
                 "as": "package",
                 "observe": {"latency": package},
             },
         ],
         "targets": [
-            {"what": each.text, "metric": f"chosen.cost.{_METRICS[each.kind]}", "goal": f"<= {each.most:.15g}"}
+            {"what": each.text, "metric": f"chosen.cost.{METRICS[each.kind]}", "goal": f"<= {each.most:.15g}"}
             for each in wanted
         ],
     }
@@ -868,7 +890,7 @@ def _cross_validated(
     return {**made, **others}, {**choose, "by": judge, "among": candidates}, {"accuracy": judge, **cost}
 
 
-def _text_branch(way: TextWay, plan: _Plan, observe: dict[str, Any], epochs: int | None) -> list[dict[str, Any]]:
+def text_branch(way: TextWay, plan: Plan, observe: dict[str, Any], epochs: int | None) -> list[dict[str, Any]]:
     """The steps of a way to make an encoder of texts small, after those that give it the words of its texts."""
     steps = text_steps(way, data=str(plan.seen["data"]))
     for step in steps if epochs is not None else ():
@@ -879,7 +901,7 @@ def _text_branch(way: TextWay, plan: _Plan, observe: dict[str, Any], epochs: int
     return [*steps[:-1], {**steps[-1], "observe": observe}]
 
 
-def _branch(share: float, original: str, plan: _Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
+def _branch(share: float, original: str, plan: Plan, observe: dict[str, Any]) -> list[dict[str, Any]]:
     """The steps of a share: to the network quantized as it is, or to a fork of it refitted, with and without distillation."""
     quantized = {"quantize.static": plan.seen, "observe": observe}
     if share == 1:

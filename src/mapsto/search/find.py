@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.errors import MissingExtra, SpecError
+from mapsto.errors import MissingExtra, SpecError, nearest
+from mapsto.run.contents import names_of
 from mapsto.run.result import Listener
 from mapsto.search.ablation import ablated, variants
 from mapsto.search.frontier import best, frontier
@@ -83,6 +84,12 @@ def checked(space: Space, search: Mapping[str, Any]) -> Plan:
         )
     candidate = space.at({})
     unknown = list(unknown_reports(goals, candidate.recipe, candidate.aliases))
+    if settings.halving is not None:
+        steps = sorted(set(names_of(candidate.recipe.steps)))
+        if settings.halving.step not in steps:
+            unknown.append(
+                f"halving: there is no step '{settings.halving.step}' ({nearest(settings.halving.step, steps)})"
+            )
     if unknown:
         raise SpecError("; ".join(unknown), where=space.where)
     return Plan(

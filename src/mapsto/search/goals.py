@@ -25,11 +25,13 @@ __all__ = [
     "Limit",
     "Metrics",
     "Objective",
+    "parse_halving",
     "parse_limit",
     "parse_objective",
     "reports_in",
     "resolved",
     "said_of_test_data",
+    "unknown_reports",
 ]
 
 Metrics: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -125,6 +127,19 @@ def parse_limit(text: str) -> Limit:
         raise SpecError(f"'{text}' is no limit", where="--limit", hint="as in 'latency<=0.5ms' or 'bytes<=200kB'")
     bound = float(match[3]) * _UNITS[match[4].lower()]
     return Limit(metric=_SHORT.get(match[1], match[1]), goal=f"{match[2]} {bound:.15g}")
+
+
+def parse_halving(text: str) -> dict[str, str]:
+    """``big:val_loss:min``: which step's training is stopped at rungs, by which metric of its log. Raises `SpecError`.
+
+    >>> parse_halving("big:val_loss:min")
+    {'step': 'big', 'metric': 'val_loss', 'goal': 'minimize'}
+    """
+    step, _, rest = text.partition(":")
+    metric, sign, goal = rest.rpartition(":")
+    if not step or not sign or not metric or goal not in _GOALS:
+        raise SpecError(f"'{text}' is no halving", where="--halving", hint="as in big:val_loss:min")
+    return {"step": step, "metric": metric, "goal": _GOALS[goal]}
 
 
 def resolved(name: str, metrics: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
