@@ -180,6 +180,14 @@ def test_domains_are_brought_together_with_small_settings() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_folder_beside_a_dataloader_with_small_settings() -> None:
+    tree = run_benchmark("image_folder", quick=True)
+    spent = {row["what"].rpartition(", ")[2]: row["ms"] for row in tree["rows"]}
+    assert spent["shards read"] < spent["DataLoader"]
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_pruning_beside_a_peer_runs_with_small_settings(
     common: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.imagenet_folder import CLASSES, imagenet
+from tests.imagenet_folder import CLASSES, imagenet, pattern
 
 from mapsto import datasets
 from mapsto.data.io import image_shards
@@ -148,6 +148,55 @@ def test_what_a_network_sees_is_the_middle_of_the_photo(tmp_path: Path) -> None:
     for other in (prepare(raw[None].copy(), how).numpy()[0], prepared(raw / np.float32(255), how)):
         assert other.shape == (3, 28, 28)
         assert np.abs(other - ours).max() < 0.02
+
+
+@pytest.mark.parametrize("text", ["{name} {label}", "val/{name},{label} 85 1 499 272"])
+def test_a_flat_folder_with_a_file_of_labels_is_the_same_as_folders_of_classes(
+    photos: Path, text: str, tmp_path: Path
+) -> None:
+    folders = datasets.images(folder=str(photos), split="validation", size=16)
+    before = folders.open()
+    lines = ["ImageId,PredictionString"] if "," in text else []
+    for number, folder in enumerate(sorted((photos / "val").iterdir())):
+        for path in sorted(folder.iterdir()):
+            label = folder.name if "," in text else number
+            lines.append(text.format(name=path.name if "," not in text else path.stem, label=label))
+            path.rename(photos / "val" / path.name)
+        folder.rmdir()
+    (photos / "val.txt").write_text("\n".join([*lines, "gone.JPEG 0"]), encoding="utf-8")
+    flat = datasets.images(folder=str(photos), split="validation", size=16, labels="val.txt")
+    pattern(0, 1, (20, 20)).save(photos / "val" / "more.JPEG")
+    after = flat.open()
+    assert after.classes == before.classes == CLASSES
+    assert (after.labels == before.labels).all()
+    assert (after.inputs == before.inputs).all()
+    assert any("1 images left out, of which val.txt says no class" in note for note in after.notes)
+    assert any("1 images that it names are not in" in note for note in after.notes)
+    with pytest.raises(DataError, match=r"labels: val\.txt"):
+        datasets.images(folder=str(photos), split="validation").open()
+    assert len(datasets.images(folder=str(photos), split="train", size=16, skip_broken=True).open()) == 75
+    (photos / "val.txt").write_text("490\n361\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 1 holds one word, '490', and not a name and a class"):
+        flat.open()
+
+
+def test_odd_folders(photos: Path) -> None:
+    (photos / "train" / "n09").mkdir()
+    nested = photos / "val" / CLASSES[1] / "more"
+    nested.mkdir()
+    pattern(1, 9, (30, 30)).save(nested / "inside.JPEG")
+    (photos / "val" / CLASSES[2] / "link.JPEG").symlink_to(nested / "inside.JPEG")
+    (photos / "val" / CLASSES[2] / "up").symlink_to(photos / "val", target_is_directory=True)
+    (photos / "val" / "n10").mkdir()
+    pattern(1, 9, (30, 30)).save(photos / "val" / "n10" / "other.JPEG")
+    learn, check = (
+        datasets.images(folder=str(photos), split=split, size=16, kept="shards", skip_broken=True).open()
+        for split in ("train", "validation")
+    )
+    assert learn.classes == check.classes == (*CLASSES, "n09", "n10"), "a class has one number in all splits"
+    assert any("2 classes without an image: n09, n10" in note for note in learn.notes)
+    assert np.bincount(check.labels).tolist() == [3, 4, 4, 3, 3, 3, 0, 1]
+    assert any("a link that leads back" in note for note in check.notes)
 
 
 WORK = """

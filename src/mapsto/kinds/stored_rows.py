@@ -76,6 +76,18 @@ class StoredRows:
         rows = self.read(places.reshape(-1)).reshape(*places.shape, *self.row_shape)
         return rows[(*(slice(None),) * places.ndim, *inner)] if inner else rows
 
+    def reshape(self, *shape: Any) -> NDArray[Any]:
+        """The whole in memory, in another shape."""
+        import numpy as np
+
+        return np.asarray(self).reshape(*shape)
+
+    def astype(self, dtype: Any) -> NDArray[Any]:
+        """The whole in memory, of another type."""
+        import numpy as np
+
+        return np.asarray(self).astype(dtype)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         import numpy as np
         import psutil

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 import sqlite3
 import time
@@ -28,6 +29,8 @@ __all__ = ["dataset_of", "file_digest", "file_digests", "fingerprint_of", "folde
 # A file written again within its clock's tick keeps its time stamp, so only digests of files older than this are kept.
 _SETTLED_NS = 2_000_000_000
 
+_BLOCK = 2000
+"""Files whose digests are kept together."""
 _Stamp = tuple[str, int, int, int]
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS digests "
@@ -43,9 +46,16 @@ def file_digest(path: Path) -> str:
 def file_digests(paths: Iterable[Path]) -> list[str]:
     """The SHA-256 of each file's content, in order.
 
-    Digests are kept by (path, size, modification time, inode); a cache that is damaged or cannot be written costs
-    time only.
+    Digests are kept by (path, size, modification time, inode), a block of files at a time, so that a kill loses little; a cache that is
+    damaged or cannot be written costs time only.
     """
+    left, found = iter(paths), list[str]()
+    while block := list(itertools.islice(left, _BLOCK)):
+        found += _digests_of_block(block)
+    return found
+
+
+def _digests_of_block(paths: Sequence[Path]) -> list[str]:
     stamps = [_stamp(path) for path in paths]
     known = _remembered(stamps)
     found: dict[_Stamp, str] = {}

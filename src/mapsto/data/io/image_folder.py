@@ -7,6 +7,7 @@ behind. None of it becomes a class or a sample, and all of it is counted.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Literal, TypeAlias
 
 from mapsto.errors import DataError
 
-__all__ = ["Listing", "Split", "images_in", "listed", "splits_in"]
+__all__ = ["Listing", "Split", "images_in", "labelled_by", "listed", "splits_in"]
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -103,7 +104,8 @@ def splits_in(root: Path) -> dict[Split, Path]:
     """The folders ``train``, ``validation`` and ``test`` of a folder that is laid out as ``photos/{train,test}/class/*``.
 
     ``val``, ``valid``, ``training`` and ``testing`` are known too, in any case of letters. A folder is laid out so where all its
-    folders have such names and hold folders, not images; otherwise, as where it is no folder, the result is empty.
+    folders have such names and one at least holds folders, not images (ImageNet's ``val`` and ``test`` hold images alone); otherwise, as
+    where it is no folder, the result is empty.
 
     Raises `DataError` where two folders stand for one split.
     """
@@ -111,7 +113,7 @@ def splits_in(root: Path) -> dict[Split, Path]:
         return {}
     folders = [folder for folder in _entries(root) if folder.is_dir() and not _is_junk_folder(folder.name)]
     names: list[Split | None] = [_SPLITS.get(folder.name.lower()) for folder in folders]
-    if not folders or None in names or not all(_holds_folders_only(folder) for folder in folders):
+    if not folders or None in names or not any(_holds_folders_only(folder) for folder in folders):
         return {}
     found: dict[Split, Path] = {}
     for name, folder in zip(names, folders, strict=True):
@@ -162,17 +164,88 @@ def listed(root: Path, *, split: Split | None = None) -> Listing:
     for other in splits.values():
         names |= {folder.name for folder in _class_folders(other, _PassedOver())}
     classes = tuple(sorted(names))
+    numbers = {name: number for number, name in enumerate(classes)}
     files = [
-        (classes.index(folder.name), path)
+        (numbers[folder.name], path)
         for folder in sorted(folders, key=lambda folder: folder.name)
         for path in sorted(_images(folder, passed, (_identity(place), _identity(folder))))
     ]
     if not files:
         raise DataError(
-            "holds no folder with images in it", where=str(place), hint="put each class in a folder of its own"
+            "holds no folder with images in it",
+            where=str(place),
+            hint="put each class in a folder of its own, or name a file that says the class of each image, as in labels: val.txt",
         )
     empty = [classes[number] for number in sorted(set(range(len(classes))) - {number for number, _ in files})]
     return Listing(place, classes, tuple(files), (*passed.notes(place), *_empty_note(empty, place)))
+
+
+def labelled_by(root: Path, file: Path, *, split: Split | None = None) -> Listing:
+    """The images of a folder without folders of classes, and their classes from a file: a name and a class a line.
+
+    Parameters
+    ----------
+    root
+        ``root/**``, or with `split` ``root/split/**``.
+    file
+        Lines such as ``ILSVRC2012_val_00000001.JPEG n01751748`` or ``ILSVRC2012_val_00000001,n01751748 9 21 438 300``: parted by commas or
+        spaces, what follows is passed over, as is a first line of headings. Beside other splits, whose folders are the classes then, a
+        whole number stands for the class of that place.
+
+    Raises
+    ------
+    DataError
+        It is no such file, names no image of the folder, or a class that the other splits do not have.
+    """
+    splits = splits_in(root)
+    place = root if split is None else next((f for f in _entries(root) if _SPLITS.get(f.name.lower()) == split), root)
+    paths, notes = images_in(place)
+    named = {path.stem: path for path in paths} | {path.name: path for path in paths}
+    known = sorted({folder.name for other in splits.values() for folder in _class_folders(other, _PassedOver())})
+    label_of: dict[Path, str] = {}
+    absent = 0
+    for number, (name, label) in enumerate(_lines(file)):
+        if name in named:
+            label_of[named[name]] = known[int(label)] if label.isdecimal() and int(label) < len(known) else label
+        elif number:
+            absent += 1
+    if not label_of:
+        raise DataError(f"names no image of {place}", where=str(file), hint="give lines of a file's name and its class")
+    unknown = sorted(set(label_of.values()) - set(known)) if known else []
+    if unknown:
+        raise DataError(
+            f"names {len(unknown)} classes that no other split has: {', '.join(unknown[:5])}",
+            where=str(file),
+            hint="name classes as the folders of the train split are named",
+        )
+    classes = tuple(known or sorted(set(label_of.values())))
+    numbers = {name: number for number, name in enumerate(classes)}
+    files = sorted((numbers[label], path) for path, label in label_of.items())
+    left = [f"{place}: {len(paths) - len(files)} images left out, of which {file.name} says no class"]
+    gone = [f"{file}: {absent} images that it names are not in {place}"]
+    empty = [classes[number] for number in sorted(set(range(len(classes))) - {number for number, _ in files})]
+    told = (*notes, *(left if len(files) < len(paths) else []), *(gone if absent else []), *_empty_note(empty, place))
+    return Listing(place, classes, tuple(files), told)
+
+
+def _lines(file: Path) -> Iterator[tuple[str, str]]:
+    """The name and the class of each line."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read as text ({error})", where=str(file), hint="give a text file") from error
+    for number, line in enumerate(lines, 1):
+        name, *rest = re.split(r"[,;\s]+", line.strip())
+        if not name:
+            continue
+        if not rest:
+            raise DataError(
+                f"line {number} holds one word, {name[:40]!r}, and not a name and a class",
+                where=str(file),
+                hint="give lines such as photo.JPEG n01751748; a bare list of numbers does not say which image each is of, and "
+                "those of ILSVRC's own list are not in the order of the classes' names",
+            )
+        yield name.rpartition("/")[2], rest[0]
 
 
 def images_in(root: Path) -> tuple[list[Path], tuple[str, ...]]:

@@ -66,10 +66,17 @@ class Images(Dataset):
     kept: Literal["auto", "array", "shards"] = "auto"
     """Where decoded images are kept: one array that is made in memory, or shards of 256 images, of which each batch reads its rows, for
     folders of any size. ``auto``: shards where all images decoded are more than 1 GiB. It decides no result, and is in no key."""
+    labels: str | None = None
+    """A text file that says the class of each image where images are in no folders of classes, as in ImageNet's ``val``: a file's name and
+    a class a line. A path, or one inside the folder or the data folder."""
     unlabelled: bool = False
     """Whether the folder holds images of no known class, in folders inside too: the samples have no labels, shape (N, 0)."""
 
     def __post_init__(self) -> None:
+        if self.unlabelled and self.labels is not None:
+            raise SpecError(
+                "images of no known class have no labels", where="images.labels", hint="leave one of them out"
+            )
         if self.unlabelled and self.split is not None:
             raise SpecError(
                 "a folder of unlabelled images has no splits",
@@ -156,9 +163,13 @@ class Images(Dataset):
 
     def _listing(self) -> Listing:
         from mapsto.data.io.download import locate
-        from mapsto.data.io.image_folder import Listing, images_in, listed
+        from mapsto.data.io.image_folder import Listing, images_in, labelled_by, listed
 
         folder = locate(self.folder, what="the folder of images")
+        if self.labels is not None:
+            inside = folder / self.labels
+            file = inside if inside.is_file() else locate(self.labels, what="the file of labels")
+            return labelled_by(folder, file, split=self.split)
         if not self.unlabelled:
             return listed(folder, split=self.split)
         files, notes = images_in(folder)
@@ -170,7 +181,7 @@ class Images(Dataset):
         digests = self._digests(listing)
         names = (listing.classes[label] if listing.classes else "" for label, _ in listing.files)
         content = [*listing.classes, *(part for pair in zip(names, digests, strict=True) for part in pair)]
-        return fingerprint_of(self, content, without=("folder", "kept"))
+        return fingerprint_of(self, content, without=("folder", "kept", "labels"))
 
     def _digests(self, listing: Listing) -> list[str]:
         from mapsto.data.io.fingerprint import file_digests

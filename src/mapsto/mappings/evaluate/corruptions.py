@@ -66,7 +66,7 @@ class Corruptions(Mapping[Network, Report]):
         clean = answers(samples.inputs) == samples.labels
         cells = [(place, level) for place in range(len(kinds)) for level in range(len(severities))]
         for place, level in ctx.track(cells, total=len(cells), what="corruptions"):
-            images = corrupted(samples.inputs, kinds[place], severities[level], seed=self.draws)
+            images = corrupted(np.asarray(samples.inputs), kinds[place], severities[level], seed=self.draws)
             right[place, level] = answers(images) == samples.labels
         each = 100 * right.mean((0, 1))  # of an image, over all that was done to it
         half = 1.959964 * float(each.std(ddof=1)) / len(each) ** 0.5 if len(each) > 1 else None

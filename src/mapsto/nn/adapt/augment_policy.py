@@ -294,7 +294,7 @@ def copies_of(
     from mapsto.data.augment._columns import columns_of
     from mapsto.data.augment._words import words_of
 
-    raw, columns = torch.as_tensor(samples.inputs), columns_of(samples)
+    raw, columns = torch.as_tensor(np.asarray(samples.inputs)), columns_of(samples)
     labels = samples.labels if folds is None else samples.labels + len(samples.classes) * (folds + 1)
     targets = torch.as_tensor(labels)
 

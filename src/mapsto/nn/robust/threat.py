@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,7 +78,7 @@ def raw(
     >>> raw(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8), Preprocessing(channels=1, size=(1, 1)), where="data")
     (tensor([[[[1.]]]]), (0.0, 1.0))
     """
-    batch = torch.as_tensor(inputs)
+    batch = torch.as_tensor(inputs if isinstance(inputs, Tensor) else np.asarray(inputs))
     if preprocessing.kind != "image":
         return batch.float(), None
     batch = batch.float().div(255) if batch.dtype == torch.uint8 else batch.float()

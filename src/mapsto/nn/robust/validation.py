@@ -45,7 +45,9 @@ class Judge:
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
         chosen = self.samples.take(np.linspace(0, len(self.samples) - 1, min(MOST, len(self.samples))).astype(np.int64))
-        x, bounds = raw(torch.as_tensor(chosen.inputs, device=self.device), self.preprocessing, where="validation")
+        x, bounds = raw(
+            torch.as_tensor(np.asarray(chosen.inputs), device=self.device), self.preprocessing, where="validation"
+        )
         labels, threat = torch.as_tensor(chosen.labels, device=self.device), self.threat(bounds)
         scores = scores_of(module, self.preprocessing)
         right = {"": 0, "fgsm_": 0, "robust_": 0}
