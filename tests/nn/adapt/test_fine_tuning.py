@@ -326,3 +326,15 @@ def test_a_head_for_the_same_classes_stays_unless_new_ones_do_better_on_unseen_f
     assert (replaced, same) == (turned, not turned)
     gap = live.account()["gap"]
     assert gap["training"]["accuracy"] == 100
+
+
+@pytest.mark.parametrize(("rate", "worse"), [(0.2, True), (0.01, False)])
+def test_training_that_makes_its_own_examples_worse_is_warned_of(rate: float, worse: bool) -> None:
+    """Nothing is held out by which a better epoch could be kept."""
+    ctx = context()
+    process = Finetune(data=FEW, folds=None, epochs=6, learning_rate=rate, smoothing=0.9)
+    ctx.seed_everything("start")
+    live, items = process.open(network(), None, ctx), process.items(network(), ctx)
+    while not live.done:
+        live.advance(items[live.step])
+    assert worse == any("training made the network worse: right on" in said for said in ctx.warnings)

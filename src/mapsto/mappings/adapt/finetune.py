@@ -47,7 +47,8 @@ class Finetune(Optimisation, Process[Network, Network]):
     """Held-out examples by which the rate is lowered and the best epoch chosen; without any `folds` decide."""
     folds: Annotated[int, Field(ge=2)] | None = 3
     """Without `validation`: so many folds of `data`, each trained without and judged by as training goes on, until 200 examples are
-    judged; that takes up to this many times as long. None, and where no class has two examples: the training loss decides."""
+    judged; that takes up to this many times as long. None, and where no class has two examples: the training loss lowers the rate, and the
+    last epoch is the result."""
     epochs: int = Field(default=100, ge=1)
     """At most so many passes over the data."""
     batch_size: int = Field(default=32, ge=1)

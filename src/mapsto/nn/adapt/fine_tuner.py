@@ -112,6 +112,8 @@ class FineTuner:
             held = ctx.dataset(fields.validation)
             validate = lambda module: class_metrics(module, held, self._preprocessing, device=ctx.device)  # noqa: E731
         judge = str(folds) if folds is not None else "the validation data" if validate is not None else ""
+        examples = on_examples(self._samples, self._preprocessing, device=ctx.device)
+        began: dict[str, float] = state["began"] if "began" in state else {} if judge else examples(module)
         plan = dataclasses.replace(
             self._plan(module, self._samples, self._at(chosen)),
             stop_after=fields.stop_after,
@@ -128,10 +130,10 @@ class FineTuner:
             result=self._result,
             validate=validate,
             mode=fields.train_mode,
-            examples=on_examples(self._samples, self._preprocessing, device=ctx.device),
+            examples=examples,
             recover=ctx.warn,
         )
-        return FineTuning(training, folds, judge=judge, chosen=chosen, note=ctx.note)
+        return FineTuning(training, folds, judge=judge, chosen=chosen, began=began, note=ctx.note, warn=ctx.warn)
 
     # -- trainings
 

@@ -127,8 +127,12 @@ class FineTuning(Live["Network"]):
         What says so, in words; empty for the training loss.
     chosen
         What the range test has found, where it was made.
+    began
+        Where the training loss decides: loss and accuracy (%) on the examples before any step.
     note
         Told, at the end, what decided.
+    warn
+        Told where nothing was held out and training has made the network worse even on its own examples.
     """
 
     def __init__(
@@ -138,10 +142,12 @@ class FineTuning(Live["Network"]):
         *,
         judge: str,
         chosen: Mapping[str, Any],
+        began: Mapping[str, float],
         note: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self.training, self._folds, self._judge = training, folds, judge
-        self._chosen, self._note = chosen, note
+        self._chosen, self._began, self._note, self._warn = chosen, began, note, warn
         if folds is not None:
             folds.leader = training
         self.total = training.total
@@ -160,7 +166,17 @@ class FineTuning(Live["Network"]):
         rows = self.training.advance(item)
         if self.training.done and self._judge:
             self._note(self._outcome())
+        elif self.training.done and self._began:
+            self._warn_of_harm(self.training.account()["gap"]["training"])
         return rows
+
+    def _warn_of_harm(self, after: Mapping[str, float]) -> None:
+        before = {name.removeprefix("val_"): figure for name, figure in self._began.items()}
+        if after["accuracy"] < before["accuracy"]:
+            self._warn(
+                f"training made the network worse: right on {after['accuracy']:.1f} % of its own examples, before on {before['accuracy']:.1f}; "
+                "lower learning_rate, or give folds or validation, by which the best epoch is kept"
+            )
 
     def account(self) -> dict[str, Any]:
         account = self.training.account()
@@ -185,6 +201,8 @@ class FineTuning(Live["Network"]):
             state["folds"] = self._folds.snapshot()
         if self._chosen:
             state["chosen"] = dict(self._chosen)
+        if self._began:
+            state["began"] = dict(self._began)
         return state
 
     def result(self) -> Network:
