@@ -246,3 +246,11 @@ def test_a_benchmark_of_the_service_runs_with_small_settings(name: str, services
         assert [entry["what"] for entry in tree["targets"] if entry["met"] is False] == []
     else:
         assert all(entry["measured"] > 0 for entry in tree["targets"])
+
+
+def test_the_advisor_is_judged_on_made_up_tasks() -> None:
+    tree = run_benchmark("advisor", quick=True)
+    assert [row["domain"] for row in tree["rows"]] == ["one", "two", "three", "all"]
+    goals = {goal["what"]: goal for goal in tree["targets"]}
+    assert goals["tasks in the table"]["met"] is False
+    assert goals["runs inside the interval of 90 %, %"]["measured"] > 60

@@ -33,6 +33,7 @@ from mapsto.cli.bench import benchmarks
 from mapsto.cli.progress import try_next
 from mapsto.recipe.reader import load_recipe, shipped_recipes
 from mapsto.report.build import load
+from mapsto.search.advisor.runs import Runs, shipped
 from mapsto.service.state import FeedbackRow, State, VersionRow, default_state
 from mapsto.testing import lock
 from mapsto_runtime.errors import CARRIED
@@ -240,6 +241,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "users.csv").write_text("user\n1\n2\n", encoding="utf-8")
     (folder / "offers.csv").write_text("user,item\n1,2\n2,3\n", encoding="utf-8")
     tiny_encoder(folder / "encoder")
+    for path in (folder / "ours.json", folder / "theirs.json", folder / "kept" / "advisor" / "runs.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Runs(tasks=shipped().tasks[:1]).save(path)
     for name in ("intents", "held_out", "pairs"):
         write_table(folder / f"{name}.csv", [(f"{text} {i}", intent) for i in range(4) for text, intent in ROWS])
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
@@ -317,7 +321,7 @@ SLOW = ("serve", "adapt", "bench", "lock")
 
 def takes_long(words: list[str]) -> bool:
     """Whether a command serves, trains or loads a real encoder of texts."""
-    return words[0] in SLOW or "--text" in words
+    return words[0] in SLOW or "--text" in words or words[:2] == ["advise", "photos"]
 
 
 def of_a_tutorial(words: list[str]) -> bool:

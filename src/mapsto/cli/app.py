@@ -31,6 +31,7 @@ ORDER = (
     "adapt",
     "compress",
     "search",
+    "advise",
     "predict",
     "evaluate",
     "serve",

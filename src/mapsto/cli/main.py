@@ -18,6 +18,7 @@ import typer
 
 from mapsto import discovery
 from mapsto.cli import (
+    advise,
     bench,
     catalog,
     compress,
@@ -53,6 +54,7 @@ _COMMANDS = (
     adapt_command,
     compress,
     search,
+    advise,
     serve,
     keys,
     monitor,
