@@ -248,6 +248,7 @@ def test_a_benchmark_of_the_service_runs_with_small_settings(name: str, services
         assert all(entry["measured"] > 0 for entry in tree["targets"])
 
 
+@pytest.mark.slow
 def test_the_advisor_is_judged_on_made_up_tasks() -> None:
     tree = run_benchmark("advisor", quick=True)
     assert [row["domain"] for row in tree["rows"]] == ["one", "two", "three", "all"]

@@ -57,7 +57,7 @@ def main(quick: bool = False) -> dict[str, Any]:
             "objective": GOAL.text,
             "tasks": len(judged),
             "runs": sum(len(task.runs) for task in known),
-            "failed runs": sum(run.failed for task in known for run in task.runs.values()),
+            "failed runs": sum(bool(run.failed) for task in known for run in task.runs.values()),
             "left out": "the task's domain; settings are chosen by leaving out one of the other domains after the other",
             "seen by a search": "accuracy on the validation examples; regret is on the test examples",
             "TPE": tpe_name(),
@@ -270,8 +270,8 @@ def rows_by_domain(judged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def row_of(name: str, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    better = sum(task["first"] > task["default"] + 1e-9 for task in tasks)
-    equal = sum(abs(task["first"] - task["default"]) <= 1e-9 for task in tasks)
+    better = sum(bool(task["first"] > task["default"] + 1e-9) for task in tasks)
+    equal = sum(bool(abs(task["first"] - task["default"]) <= 1e-9) for task in tasks)
     row: dict[str, Any] = {"domain": name, "tasks": len(tasks), "first better": better, "equal": equal}
     for side in ("advisor", "TPE", "random"):
         for count in AFTER:
@@ -280,7 +280,7 @@ def row_of(name: str, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     row["all by validation"] = spread([task["all by validation"] for task in tasks])
     row["covered %"] = round(100 * float(np.mean([task["covered"] for task in tasks])), 1)
     row["width of the interval"] = round(float(np.mean([task["width"] for task in tasks])), 1)
-    row["unlike"] = sum(task["unlike"] for task in tasks)
+    row["unlike"] = sum(bool(task["unlike"]) for task in tasks)
     row["α/γ"] = ", ".join(sorted({task["settings"] for task in tasks}))
     return row
 
@@ -304,7 +304,7 @@ def goals(judged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             ("trials to TPE's quality of 20", "<= 5"),
         )
         return [common.target(what, goal, None) for what, goal in nothing]
-    better = sum(task["first"] > task["default"] + 1e-9 for task in judged)
+    better = sum(bool(task["first"] > task["default"] + 1e-9) for task in judged)
     share = share_of(better, len(judged))
     mean = np.mean([task["advisor"] for task in judged], axis=0)
     wanted = float(np.mean([task["TPE"][AFTER[-1] - 1] for task in judged]))

@@ -346,7 +346,9 @@ def _first_events(stream: Stream, where: str) -> tuple[NDArray[np.float64], NDAr
 def _prequential(rows: NDArray[np.float64], numbers: NDArray[Any], classes: int) -> dict[str, float]:
     """Shares right of rules that answer each event before they learn it: of all events before, and of the last ones."""
     apart = np.square(rows[:, None, :] - rows[None, :, :]).sum(2) if len(rows) <= 2000 else np.zeros((0, 0))
-    right = dict.fromkeys(("no_change", "majority", "near_any", "near_recent", "means_all", "means_recent"), 0)
+    right: dict[str, int] = dict.fromkeys(
+        ("no_change", "majority", "near_any", "near_recent", "means_all", "means_recent"), 0
+    )
     counts = np.zeros(classes)
     begin = 10
     for at in range(1, len(rows)):

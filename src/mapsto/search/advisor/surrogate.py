@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from mapsto.search.advisor.space import Kind
 __all__ = ["COVERAGE", "Lean", "Prediction", "Surrogate", "default_recipe"]
 
 COVERAGE = 0.9
-"""Of the intervals."""
+"""Of the intervals, which begin as the middle half of what is known and are made wider, or narrower, until they hold that."""
 _TREES = 40
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Candidates for α."""
@@ -133,7 +134,7 @@ class Surrogate:
         own = np.array([own_landmark(self.kind, features, holes) for holes in self.encoding.recipes])
         if np.isnan(own).all():
             return np.zeros(len(own))
-        return np.nan_to_num(100.0 * (own - np.nanmean(own)) / self.scale)
+        return np.asarray(np.nan_to_num(100.0 * (own - np.nanmean(own)) / self.scale), np.float64)
 
     def _predicted(
         self, features: Mapping[str, float], share: float, gain: float, alike: float, nearest: Task
@@ -143,15 +144,15 @@ class Surrogate:
         known = self._accuracy[self._known]
         behind = np.where(gone, 0.0, known) - np.repeat(self._anchors, self._known.sum(1))
         here = anchor(self.kind, features)
-        low, middle, high = _quantiles(behind, weights, ((1 - COVERAGE) / 2, 0.5, (1 + COVERAGE) / 2))
+        low, middle, high = _quantiles(behind, weights, (0.25, 0.5, 0.75))
         sizes = np.log(np.maximum(np.nan_to_num(self._bytes[self._known], nan=1.0), 1.0)) * ~gone
         return Prediction(
             score=gain * self._ahead_of(features) + weights @ (self.z - gain * self._ahead)[self._known],
             spread=self.spread,
             scale=self.scale,
             accuracy=np.clip(here + middle, 0, 100),
-            low=np.clip(here + low - self._wider, 0, 100),
-            high=np.clip(here + high + self._wider, 0, 100),
+            low=np.clip(here + np.minimum(low - self._wider, middle), 0, 100),
+            high=np.clip(here + np.maximum(high + self._wider, middle), 0, 100),
             size=np.exp(self._own @ sizes / np.maximum(self._own @ (~gone).astype(float), 1e-12)),
             weights=weights,
             alike=alike,
@@ -184,7 +185,7 @@ class Surrogate:
         own[own.sum(1) == 0] = 1.0
         return own / own.sum(1, keepdims=True)
 
-    def _grown(self) -> list[tuple[object, NDArray[np.int64]]]:
+    def _grown(self) -> list[tuple[Any, NDArray[np.int64]]]:
         from sklearn.tree import ExtraTreeRegressor
 
         rows = np.concatenate(
@@ -264,7 +265,7 @@ class Surrogate:
                 order = np.argsort(np.where(self._known[at], -score, np.inf), kind="stable")[:3]
                 chosen[share, gain].append(float(z[order[0]] + z[order].mean()) / 2)
         self.share, self.gain = max(settings, key=lambda each: (round(float(np.mean(chosen[each])), 3), -sum(each)))
-        missed: list[float] = []
+        missed: list[NDArray[np.float64]] = []
         for at, inner in without:
             alike, nearest = inner._alike(self.tasks[at].features)
             prediction = inner._predicted(self.tasks[at].features, self.share, self.gain, alike, nearest)
@@ -272,11 +273,12 @@ class Surrogate:
             accuracy = self._accuracy[at]
             there = np.isfinite(accuracy)
             beyond = np.maximum(prediction.low - accuracy, accuracy - prediction.high)[there]
-            # Runs of a task err together: its quantile counts once.
-            missed.append(float(np.quantile(beyond, COVERAGE)))
+            missed.append(np.quantile(beyond, np.linspace(0, 1, 101)))  # so that each task counts alike
         self.spread = float(np.sqrt(np.nanmean(np.square(self.kept))))
-        level = min(1.0, COVERAGE * (1 + 1 / len(missed)))
-        self._wider = float(np.quantile(missed, level))
+        level = min(
+            1.0, COVERAGE + (1 - COVERAGE) / len(missed)
+        )  # errors of a task go together: of few tasks a little wider
+        self._wider = float(np.quantile(np.concatenate(missed), level))
 
 
 def default_recipe(tasks: Sequence[Task], goal: Goal) -> int:
