@@ -243,7 +243,14 @@ class Context:
         if not wanted:
             return None
         height, width = (max(each.size[axis] for each in wanted) for axis in (0, 1))
-        return replace(wanted[0], size=(height, width), channels=max(each.channels for each in wanted))
+        fits = {each.fit for each in wanted}
+        if len(fits) > 1:
+            self.warn(
+                "of networks that are given the same samples one crops photos and another stretches them, so that one of them sees other "
+                "parts of a photo than its package does; make them from images of the same fit"
+            )
+        fit = "crop" if "crop" in fits else "stretch"
+        return replace(wanted[0], size=(height, width), channels=max(each.channels for each in wanted), fit=fit)
 
     def _once(self, reference: Any, reading: Preprocessing | None, *, warn: bool) -> Any:
         form = _form(reading) if reading is not None else None

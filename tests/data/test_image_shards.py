@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 from tests.imagenet_folder import CLASSES, imagenet, pattern
 
-from mapsto import datasets
+from mapsto import datasets, networks
+from mapsto.context import Context
 from mapsto.data.io import image_shards
 from mapsto.errors import DataError
 from mapsto.kinds import Preprocessing, StoredRows
+from mapsto.nn.export.runners import read_image
 from mapsto.nn.network.preprocess import prepare
 from mapsto_runtime.preprocessing.image_files import read_picture
 from mapsto_runtime.preprocessing.images import prepare as prepared
@@ -144,6 +146,10 @@ def test_what_a_network_sees_is_the_middle_of_the_photo(tmp_path: Path) -> None:
     assert int(seen[0, 0, 0]) > 50, "without what is at the left"
     ours = prepare(seen[None].copy(), how).numpy()[0]
     assert (ours == seen[:, 2:30, 2:30].astype(np.float32) / 255).all(), "of what was read only the border goes"
+    signature = {
+        "preprocessing": {"channels": 3, "size": [28, 28], "mean": [0.0], "std": [1.0], "ink": "as_is", "fit": "crop"}
+    }
+    assert (read_image.read(tmp_path / "wide.png", signature)[0] == ours).all(), "a package's runner reads it alike"
     raw = photo.transpose(2, 0, 1)
     for other in (prepare(raw[None].copy(), how).numpy()[0], prepared(raw / np.float32(255), how)):
         assert other.shape == (3, 28, 28)
@@ -180,6 +186,18 @@ def test_a_flat_folder_with_a_file_of_labels_is_the_same_as_folders_of_classes(
         flat.open()
 
 
+def test_networks_that_read_photos_differently_are_warned_of(photos: Path) -> None:
+    crop, stretch = (
+        networks.conv4(data=datasets.images(folder=str(photos), split="validation", size=28, fit=fit), width=2)(seed=0)
+        for fit in ("crop", "stretch")
+    )
+    ctx = Context()
+    with ctx.giving(stretch):
+        samples = ctx.dataset(datasets.images(folder=str(photos), split="validation"), also=[crop])
+    assert samples.inputs.shape[1:] == (3, 32, 32)
+    assert any("one crops photos and another stretches them" in text for text in ctx.warnings)
+
+
 def test_odd_folders(photos: Path) -> None:
     (photos / "train" / "n09").mkdir()
     nested = photos / "val" / CLASSES[1] / "more"
@@ -201,7 +219,8 @@ def test_odd_folders(photos: Path) -> None:
 
 WORK = """
 import sys
-from mapsto import datasets
+from mapsto import datasets, networks
+from mapsto.context import Context
 from mapsto.data.io import image_shards
 image_shards.PER_SHARD, image_shards._PER_PROCESS = 16, 8
 if __name__ == "__main__":
