@@ -171,11 +171,11 @@ class FineTuning(Live["Network"]):
         return rows
 
     def _warn_of_harm(self, after: Mapping[str, float]) -> None:
-        before = {name.removeprefix("val_"): figure for name, figure in self._began.items()}
-        if after["accuracy"] < before["accuracy"]:
+        accuracy, before = after["accuracy"], self._began["val_accuracy"]
+        if accuracy < before:
             self._warn(
-                f"training made the network worse: right on {after['accuracy']:.1f} % of its own examples, before on {before['accuracy']:.1f}; "
-                "lower learning_rate, or give folds or validation, by which the best epoch is kept"
+                f"training made the network worse: right on {accuracy:.1f} % of its own examples, before on {before:.1f}; lower "
+                "learning_rate, or give folds or validation, by which the best epoch is kept"
             )
 
     def account(self) -> dict[str, Any]:
