@@ -76,6 +76,20 @@ def test_every_way_is_judged_and_the_folder_holds_the_recipe(network: Path, phot
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_settings_of_fine_tuning_are_searched(network: Path, photos: Path, tmp_path: Path) -> None:
+    adapted(network, photos, tmp_path / "out", "--trials", 3)
+    trials = json.loads((tmp_path / "out" / "search" / "frontier.json").read_text(encoding="utf-8"))["trials"]
+    assert [each["state"] for each in trials] == ["complete"] * 3
+    assert trials[1]["hits"] > 0, "the frozen branches are the same in all"
+    best = max(trials, key=lambda each: each["values"][0])
+    steps = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text(encoding="utf-8"))["steps"]
+    tuned = next(step["fork"] for step in steps if "fork" in step)["tuned"][0]["adapt.finetune"]
+    assert tuned["learning_rate"] in [
+        each["holes"]["learning_rate"] for each in trials if each["values"] == best["values"]
+    ]
+
+
 def test_a_limit_is_kept(network: Path, photos: Path, tmp_path: Path) -> None:
     whole = adapted(network, photos, tmp_path / "whole", "--minutes", 0)
     most = round(0.4 * whole["bytes"])

@@ -56,6 +56,8 @@ class Examples:
     """Whether random changes of the examples are tried."""
     contrastive: int = 0
     """Of texts: so many top layers are tuned by `adapt.contrastive`, in the place of `adapt.finetune`; 0: not that."""
+    tuning: dict[str, Any] | None = None
+    """Further fields of the step that tunes, the same in every fold."""
     pretraining: dict[str, Any] | None = None
     """The step that trains the network further on the pool, without its `data`; where the examples are not sure of it, it is undone."""
     out_of_scope: str | None = None
@@ -221,7 +223,11 @@ def _with_tuned(examples: Examples, folds: int, observe: dict[str, Any], *, smal
 
     def branches(labelled: str, suffix: str, entries: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         best = {"adapt.best": _fields(examples, labelled)}
-        tuned: dict[str, Any] = {"data": labelled, **({"augment": "auto"} if examples.augment else {})}
+        tuned: dict[str, Any] = {
+            "data": labelled,
+            **({"augment": "auto"} if examples.augment else {}),
+            **(examples.tuning or {}),
+        }
         if examples.class_weights != "none":
             tuned["class_weights"] = examples.class_weights
         if examples.contrastive:

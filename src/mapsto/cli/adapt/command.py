@@ -102,6 +102,10 @@ def adapt(
     minutes: Annotated[
         float, typer.Option(min=0, help="How long fine-tuning may take beside what is chosen without; 0: not at all.")
     ] = 10,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Search so many settings of fine-tuning, where the minutes allow it at all."),
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -177,6 +181,8 @@ def adapt(
         unlabelled=unlabelled,
         class_weights=class_weights.value,
         minutes=minutes,
+        trials=trials,
+        quiet=as_json,
         limits=tuple(limit or ()),
         folder=folder,
         store=store,
@@ -238,6 +244,8 @@ class _Asked:
     unlabelled: Path | None
     class_weights: Literal["none", "balanced"]
     minutes: float
+    trials: int | None
+    quiet: bool
     limits: tuple[str, ...]
     folder: Path
     store: str | None
@@ -487,6 +495,8 @@ def _made_by_recipe(start: AtHand, examples: Examples, asked: _Asked) -> ByRecip
         store=asked.store,
         seed=asked.seed,
         minutes=asked.minutes,
+        trials=asked.trials,
+        quiet=asked.quiet,
         limits=_limits(asked),
     )
 

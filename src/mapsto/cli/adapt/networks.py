@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,10 @@ class Asked:
     seed: int = 0
     minutes: float = 10.0
     """How long fine-tuning may take."""
+    trials: int | None = None
+    """How many settings of fine-tuning are searched; None: its defaults are taken."""
+    quiet: bool = False
+    """Whether the search says nothing on standard output."""
     limits: Sequence[Limit] = ()
     typed: Sequence[str] = field(default=())
     """The options of the command, for the report."""
@@ -91,6 +96,8 @@ def adapt_network(
     """
     _require_within_reach(network, asked)
     folds = _folds_of_tuning(network, samples, asked, ctx)
+    if asked.trials is not None:
+        asked = _searched(node, asked, folds, ctx)
 
     def recipe(small: Small | None) -> str:
         return adaptation_recipe(
@@ -100,6 +107,37 @@ def adapt_network(
     ways: tuple[TextWay, ...] = tuple(TEXT_WAYS) if network.signature.preprocessing.kind == "text" else ()
     return _within_limits(
         recipe, ways, lambda report: _right(report, samples, folds), network, samples, asked, ctx, listener
+    )
+
+
+def _searched(node: dict[str, Any], asked: Asked, folds: int, ctx: Context) -> Asked:
+    """The same with the settings of fine-tuning that were best in a search."""
+    from mapsto.cli.search import searched
+    from mapsto.search.adapt_space import adaptation_space, tuning_of
+
+    if not folds:
+        ctx.note("no settings are searched, as fine-tuning is not tried")
+        return asked
+    best = searched(
+        adaptation_space(network=node, examples=asked.examples, title=asked.title, folds=folds, seed=asked.seed),
+        asked.folder / "search",
+        first=[{}],
+        trials=asked.trials,
+        minutes=None,
+        store=asked.store,
+        threads=None,
+        trust=None,
+        seed=asked.seed,
+        plan=False,
+        as_json=asked.quiet,
+    )
+    if best is None:
+        return asked
+    ctx.note(
+        f"settings of fine-tuning were chosen among {asked.trials} by the accuracy that is told, which is so a little too good"
+    )
+    return dataclasses.replace(
+        asked, examples=dataclasses.replace(asked.examples, tuning=tuning_of(best.holes, asked.examples))
     )
 
 
