@@ -51,6 +51,8 @@ class Found:
     goals: Goals
     trials: tuple[Trial, ...]
     said: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    """Of ``mapsto run``, with which a trial's recipe is found in the store: threads are part of its keys."""
 
     @property
     def frontier(self) -> list[Trial]:
@@ -191,7 +193,9 @@ def find(
             if not any(same(variant.holes, holes) for holes in tried):
                 trials.enqueue(variant.holes, role="ablation")
         work(job, listener=observer, on_begin=observer.began, on_end=observer.ended, queue_only=True)
-    found = Found(space=space, goals=goals, trials=tuple(trials.all()), said=plan.said)
+    threads = job.numerics.get("threads")
+    options = () if threads is None else ("--threads", str(threads))
+    found = Found(space=space, goals=goals, trials=tuple(trials.all()), said=plan.said, options=options)
     _require_one(found)
     return found
 

@@ -77,7 +77,7 @@ def _point(trial: Trial, found: Found, folder: Path) -> dict[str, Any]:
         "resolved": {name: resolved(name, trial.metrics, trial.aliases) for name in _names(found)},
         "metrics": dict(trial.metrics),
         "recipe": str(file.relative_to(folder)),
-        "command": command("mapsto run {recipe}", recipe=file),
+        "command": command("mapsto run {recipe}", *found.options, recipe=file),
     }
 
 
