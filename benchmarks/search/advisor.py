@@ -39,6 +39,8 @@ SEEDS = range(20)
 AFTER = (1, 5, 20)
 """Trials."""
 GOAL = Goal()
+SHIPPED = 5
+"""Runs of a task without which it does not ship."""
 LEAST = 2
 """Known tasks of a kind without which there is no advice to judge."""
 Regrets = NDArray[np.float64]
@@ -78,9 +80,10 @@ def tasks_of(folder: Path) -> list[Task]:
     return [task for source in _sources() if (task := task_of(source, folder)) is not None]
 
 
-def task_of(source: Source, folder: Path) -> Task | None:
+def task_of(source: Source, folder: Path, least: int | None = None) -> Task | None:
+    """A task with its runs; None where there are fewer than `least`, by default one of every recipe."""
     found, rows = features_of(source, folder), rows_of(source, folder)
-    if found is None or len(rows) < len(space.recipes(source.kind)):
+    if found is None or len(rows) < (least or len(space.recipes(source.kind))):
         return None
     runs = {space.key_of(row["holes"]): _outcome(row) for row in rows}
     return Task(
@@ -94,8 +97,9 @@ def task_of(source: Source, folder: Path) -> Task | None:
 
 
 def prior() -> Runs:
-    """What ships with mapsto."""
-    return Runs(tasks=tuple(tasks_of(TABLE)))
+    """What ships with mapsto: tasks that have not been tried with every recipe yet are in it, too."""
+    found = (task_of(source, TABLE, SHIPPED) for source in _sources())
+    return Runs(tasks=tuple(task for task in found if task is not None))
 
 
 def _sources() -> Iterator[Source]:

@@ -207,6 +207,16 @@ def test_a_failed_run_counts_as_the_worst(known: list[Task]) -> None:
     assert keys("stream")[default_recipe(failing, Goal())] != key
 
 
+def test_tasks_that_were_tried_with_few_recipes_are_leant_on_too(known: list[Task]) -> None:
+    few = [
+        Task(**{**vars(task), "runs": dict(list(task.runs.items())[at : at + 7])}) for at, task in enumerate(known[:4])
+    ]
+    assert default_recipe(few, Goal()) < 10
+    prediction = Surrogate(few, Goal()).predict(known[5].features)
+    assert np.isfinite(prediction.score).all()
+    assert np.isfinite(prediction.size).all()
+
+
 def test_a_limit_leaves_larger_models_out() -> None:
     points = Goal(most_bytes=5e3).of(np.array([90.0, 80.0, np.nan]), np.array([1e4, 1e3, np.nan]))
     assert points[1] > points[0]

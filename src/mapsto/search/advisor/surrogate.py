@@ -288,7 +288,9 @@ def default_recipe(tasks: Sequence[Task], goal: Goal) -> int:
     """
     points = np.stack([goal.of(task.accuracy(), task.bytes()) for task in tasks])
     z, _ = _standardised(points)
-    return int(np.nanargmax(np.round(np.nanmean(z, axis=0), 9)))
+    known = ~np.isnan(z)
+    mean = np.where(known, z, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+    return int(np.argmax(np.where(known.any(0), np.round(mean, 9), -np.inf)))
 
 
 def _standardised(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
