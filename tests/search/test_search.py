@@ -69,6 +69,7 @@ def trial(number: int, *values: float, **fields) -> Trial:
     return Trial(**{"number": number, "state": "complete", "values": values, "holes": {"x": number}, **fields})
 
 
+@pytest.mark.slow
 def test_a_search_to_its_end(tmp_path):
     """Steps that trials share are made once; the frontier's recipes run from the store; the same again does nothing."""
     ended: list[Trial] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.kinds import Network
 from mapsto.mappings.prune.magnitude import Magnitude
 from mapsto.mappings.prune.reconstruct import Reconstruct
+from mapsto.nn.networks.efficientnet_lite0 import efficientnet_lite0
 from mapsto.nn.prune.least_squares import fittable, inputs_at, outputs_at, refitted
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -125,3 +126,42 @@ def test_what_it_cannot_work_with_is_refused():
         applied(Reconstruct(teacher=original, data=DATA, samples=4), small)
     with pytest.raises(SpecError, match="either data or tasks"):
         Reconstruct(teacher=original)
+
+
+class Same(nn.Conv2d):
+    """Pads like TensorFlow: the odd zero right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = [(-(-size // 2) - 1) * 2 + 3 - size for size in reversed(x.shape[2:])]
+        padding = [part for each in more for part in (each // 2, each - each // 2)]
+        return nn.functional.conv2d(nn.functional.pad(x, padding), self.weight, self.bias, 2)
+
+
+class Standardised(nn.Conv2d):
+    """Computes with other weights than it holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+def test_convolutions_of_other_classes_are_fitted_where_they_pad_and_convolve() -> None:
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(
+        Same(3, 4, 3, stride=2), nn.ReLU(), Standardised(4, 5, 3), nn.ReLU(), nn.Conv2d(5, 6, 1)
+    ).eval()
+    x = torch.randn(6, 3, 16, 16, generator=generator)
+    assert fittable(module, x) == ["0", "4"]
+    with torch.no_grad():
+        rows = inputs_at(module, [x], "0", 64)
+        wanted = outputs_at(module, [x], {"0": torch.arange(4)}, 64)["0"]
+        same = cast("Same", module[0])
+        assert same.bias is not None
+        torch.testing.assert_close(rows @ same.weight.flatten(1).T + same.bias, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_every_convolution_of_efficientnet_is_fitted() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    module = efficientnet_lite0(classes=3).eval()
+    with torch.no_grad():
+        found = fittable(module, torch.randn(1, 3, 64, 64))
+    assert len(found) == sum(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules())

@@ -41,6 +41,8 @@ class Reconstruct(CalibrationFields, Mapping[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
+
     teacher: NetworkSource = Field(description="The network before it was pruned.")
     places: int = Field(
         default=40,

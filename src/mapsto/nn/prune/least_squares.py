@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mapsto.errors import DomainError
 from mapsto.nn.edits.fold_batch_norm import foldable_pairs
 from mapsto.nn.network.call_sites import trace
 from mapsto.nn.network.layer_calls import EndPass, run_watched
@@ -21,13 +22,18 @@ __all__ = ["fittable", "inputs_at", "outputs_at", "refitted"]
 
 
 def fittable(module: nn.Module, example: Tensor) -> list[str]:
-    """Paths of the linear layers and plain 2-d convolutions that run once, in the order they run."""
+    """Paths of the linear layers and 2-d convolutions that run once, in the order they run.
+
+    A convolution of another class is one of them where it pads with zeros and convolves, as those that pad like TensorFlow do.
+    """
     runs: Counter[str] = Counter()
+    layers = {path: layer for path, layer in module.named_modules() if _is_linear_map(layer)}
 
-    def count(path: str, *_: object) -> None:
-        runs[path] += 1
+    def count(path: str, arguments: tuple[Tensor, ...], result: Tensor) -> None:
+        known = isinstance(layers[path], nn.Linear) or _padding(layers[path], arguments[0], result) is not None
+        runs[path] += 1 if known else 2
 
-    run_watched(module, {path: layer for path, layer in module.named_modules() if _is_plain(layer)}, [example], count)
+    run_watched(module, layers, [example], count)
     return [path for path, count in runs.items() if count == 1]
 
 
@@ -105,8 +111,37 @@ def refitted(
     return module
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.padding_mode == "zeros")
+def _is_linear_map(layer: nn.Module) -> bool:
+    return type(layer) is nn.Linear or (isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros")
+
+
+def _padding(layer: nn.Module, inputs: Tensor, result: Tensor) -> list[int] | None:
+    """The zeros left, right, above and below with which a convolution computes its result; None where none give it.
+
+    Of a class of its own they are tried: as its fields say, and as many as its result's size wants, the odd one right and below.
+    """
+    convolution = cast("nn.Conv2d", layer)
+    own = list(convolution._reversed_padding_repeated_twice)
+    if type(convolution) is nn.Conv2d:
+        return own
+    wanted: list[int] = []
+    for axis in (-1, -2):
+        stride, dilation, kernel = (
+            each[axis] for each in (convolution.stride, convolution.dilation, convolution.kernel_size)
+        )
+        more = max((result.shape[axis] - 1) * stride + dilation * (kernel - 1) + 1 - inputs.shape[axis], 0)
+        wanted += [more // 2, more - more // 2]
+    return next((pad for pad in (own, wanted) if _gives(convolution, inputs, pad, result)), None)
+
+
+def _gives(layer: nn.Conv2d, inputs: Tensor, padding: list[int], result: Tensor) -> bool:
+    padded = nn.functional.pad(inputs, padding)
+    if any(padded.shape[axis] < layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1 for axis in (-1, -2)):
+        return False
+    given = nn.functional.conv2d(padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
+    return given.shape == result.shape and torch.allclose(
+        given, result, rtol=1e-4, atol=1e-5 * float(result.abs().max())
+    )
 
 
 def _chosen(result: Tensor, layer: nn.Module, places: int, number: int) -> Tensor:
@@ -129,7 +164,12 @@ def _inputs(layer: nn.Module, inputs: Tensor, result: Tensor, at: Tensor) -> Ten
     if isinstance(layer, nn.Linear):
         return _rows(inputs.reshape(len(inputs), -1, inputs.shape[-1]), at)
     convolution, width = cast("nn.Conv2d", layer), result.shape[-1]
-    padded = nn.functional.pad(inputs, convolution._reversed_padding_repeated_twice).permute(0, 2, 3, 1)
+    padding = _padding(convolution, inputs, result)
+    if padding is None:
+        raise DomainError(
+            f"{type(convolution).__name__} computes another thing for another input", where="prune.reconstruct"
+        )
+    padded = nn.functional.pad(inputs, padding).permute(0, 2, 3, 1)
     (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
     down = (at // width)[..., None, None] * sh + torch.arange(kh, device=inputs.device)[:, None] * dh
     across = (at % width)[..., None, None] * sw + torch.arange(kw, device=inputs.device) * dw
