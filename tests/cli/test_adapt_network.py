@@ -76,7 +76,6 @@ def test_every_way_is_judged_and_the_folder_holds_the_recipe(network: Path, phot
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_settings_of_fine_tuning_are_searched(network: Path, photos: Path, tmp_path: Path) -> None:
     adapted(network, photos, tmp_path / "out", "--trials", 3)
     trials = json.loads((tmp_path / "out" / "search" / "frontier.json").read_text(encoding="utf-8"))["trials"]

@@ -329,6 +329,11 @@ def of_a_tutorial(words: list[str]) -> bool:
     return bool({"vgg.yaml", "runs/vgg"} & set(words))
 
 
+def of_a_large_folder(words: list[str]) -> bool:
+    """Whether a command asks for a folder of ImageNet's layout, which `tests/data/test_large_folder.py` makes up."""
+    return any("/data/imagenet" in word for word in words)
+
+
 @pytest.mark.parametrize("text", SAID)
 def test_what_is_said_works(text: str, place: Path) -> None:
     words = words_of(text)
@@ -339,7 +344,7 @@ def test_what_is_said_works(text: str, place: Path) -> None:
         assert given["name"] in benchmarks()
     elif "encoder.folder=FOLDER" in words:
         load_recipe(words[1], settings={"encoder.configuration": None, "encoder.folder": "FOLDER"})  # the reader's own
-    elif of_a_tutorial(words):
+    elif of_a_tutorial(words) or of_a_large_folder(words):
         return  # which its own test runs, behind what makes these files
     elif words[:2] == ["run", "compress_resnet_cifar"] and "MAPSTO_DATA" not in os.environ:
         pytest.skip("needs MAPSTO_DATA with weights/cifar10_resnet56*.th")
@@ -481,7 +486,7 @@ def test_new_leaves_no_recipe_behind_that_cannot_be_read(place: Path) -> None:
         ("demo", "did you mean `mapsto run demo`?"),
         ("my.yaml", "did you mean `mapsto run my.yaml`?"),
         ("prune.taylor", "did you mean `mapsto show prune.taylor`?"),
-        ("xyzzy", "there is no command 'xyzzy'; known: adapt, bench"),
+        ("xyzzy", "there is no command 'xyzzy'; known: adapt, advise, bench"),
         ("run --sed 3", "there is no option '--sed'; did you mean '--seed'?"),
         ("list prun.taylor", "did you mean 'prune.taylor'"),
     ],

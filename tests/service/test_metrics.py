@@ -122,7 +122,6 @@ def scraped(service: Served) -> str:
     return text
 
 
-@pytest.mark.slow
 def test_the_sums_of_two_workers(service: Served) -> None:
     rng = np.random.default_rng(0)
     for _ in range(11):
