@@ -89,9 +89,10 @@ def test_settings_of_fine_tuning_are_searched(network: Path, photos: Path, tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_a_limit_is_kept(network: Path, photos: Path, tmp_path: Path) -> None:
     whole = adapted(network, photos, tmp_path / "whole", "--minutes", 0)
-    most = round(0.4 * whole["bytes"])
+    most = round(0.5 * whole["bytes"])  # of 41 kB, 10 are no weights: run.py, the manifest, examples
     small = adapted(network, photos, tmp_path / "small", "--minutes", 0, "--limit", f"bytes={most}")
     assert small["bytes"] <= most
     assert small["test_accuracy_percent"] > 60, "by chance 33"
