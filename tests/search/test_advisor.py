@@ -21,6 +21,7 @@ from mapsto.search.advisor.goal import Goal
 from mapsto.search.advisor.learning import recognised
 from mapsto.search.advisor.runs import Outcome, Runs, Task, keys, load, merged, parsed, shipped
 from mapsto.search.advisor.surrogate import Surrogate, default_recipe
+from mapsto.search.advisor.trying import Trial, best, frontier
 
 
 def made_up(number: int, domain: str, *, noise: float = 1.0) -> Task:
@@ -322,8 +323,8 @@ def test_from_a_table_to_a_run_and_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert told["known_tasks"] >= 5
     assert len(told["proposals"]) == 5
     assert all(each["low"] <= each["accuracy"] <= each["high"] for each in told["proposals"])
-    mapsto("run", "first.yaml", "--threads", 1, "--out", "runs/first", *store, code=0)
-    assert "1 of them new" in mapsto("advise", "learn", "runs/first", *store, code=0).out
+    ran = mapsto("run", "first.yaml", "--threads", 1, "--out", "runs/first", *store, code=0)
+    assert "`mapsto advise` has learnt from this run; it knows 1 of yours" in ran.err
     assert "0 of them new" in mapsto("advise", "learn", "runs/first", *store, code=0).out
     again = json.loads(mapsto("advise", "rows.csv", "--target", "kind", "--json", *store, code=0).out)
     assert again["trials"] == 1
@@ -336,6 +337,39 @@ def test_from_a_table_to_a_run_and_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert load(Path("all.json")).count == 1
 
 
+@pytest.mark.slow
+def test_trials_lean_on_those_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [f"{3 * (i % 2) + rng.normal():.3f},{rng.normal():.3f},{'ab'[i % 2]}" for i in range(60)]
+    Path("rows.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n", encoding="utf-8")
+    given = ("advise", "rows.csv", "--target", "kind", "--threads", 1, "--store", "kept", "--out", "tried")
+    told = json.loads(mapsto(*given, "--trials", 2, "--json", code=0).out)
+    assert [each["error"] for each in told["trials"]] == [None, None]
+    assert all(low <= accuracy <= high for accuracy, low, high in (each["foretold"] for each in told["trials"]))
+    more = json.loads(mapsto(*given, "--trials", 3, "--json", code=0).out)["trials"]
+    assert [each["holes"] for each in more[:2]] == [each["holes"] for each in told["trials"]]
+    assert [each["foretold"] is None for each in more] == [True, True, False]
+    assert load(Path("kept/advisor/runs.json")).count == 3
+    assert {path.name for path in Path("tried").iterdir()} >= {"package", "recipe.yaml", "report.html", "trials.json"}
+    again = mapsto("run", "tried/recipe.yaml", "--plan", "--threads", 1, "--store", "kept", code=0).out
+    assert "would run" not in again
+    small = mapsto(*given, "--trials", 3, "--limit", "bytes=1500", code=2).err
+    assert "no trial keeps the limit: the nearest has" in small or "no known recipe keeps the limit" in small
+
+
+def test_the_best_of_alike_trials_is_the_smallest() -> None:
+    def trial(accuracy: float, size: int, error: str = "") -> Trial:
+        done = Outcome(validation=accuracy, validation_n=50, bytes=size, error=error)
+        return Trial(holes={"smaller": str(size)}, outcome=done)
+
+    trials = [trial(90.0, 80_000), trial(95.0, 90_000), trial(95.0, 20_000), trial(99.0, 10, "it broke")]
+    assert best(trials, Goal()) is trials[2]
+    assert best(trials, Goal(most_bytes=1e4)) is None
+    assert frontier(trials) == [trials[2]]
+    assert [each.accuracy for each in frontier([trial(70.0, 10), trial(70.0, 20), trial(80.0, 20)])] == [70.0, 80.0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -344,6 +378,7 @@ def test_from_a_table_to_a_run_and_back(tmp_path: Path, monkeypatch: pytest.Monk
         (("rows.csv", "--target", "kind", "--limit", "bytes=1"), "no known recipe keeps the limit"),
         (("rows.csv", "--target", "kind", "--only-prior"), "--only-prior without a --prior"),
         (("one.csv", "--target", "kind"), "only one class has samples"),
+        (("rows.csv", "--target", "kind", "--minutes", "1"), "--minutes and --threads are of --trials"),
         (("rows.csv", "other.csv", "--target", "kind"), "one set of data"),
         (("learn", "nowhere"), "nowhere"),
         (("merge", "a.json"), "two lists or more"),

@@ -11,9 +11,11 @@ from mapsto.cli.app import JsonOption, StoreOption, app, print_json, print_note,
 from mapsto.errors import SpecError, command
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mapsto.search.advisor.advice import Advice, Asked
     from mapsto.search.advisor.goal import Goal
-    from mapsto.search.advisor.runs import Runs
+    from mapsto.search.advisor.runs import Runs, Task
     from mapsto.store import Store
 
 __all__: list[str] = []
@@ -51,9 +53,23 @@ def advise(
             help="Of images: train the network of characters first, where the store has none, and ask it too.",
         ),
     ] = False,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Try what is advised until so many runs on these data are known, each chosen by those before it.",
+        ),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="With --trials: none begins after so many.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="With --trials: threads of torch. [default: all cores]")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say of each recipe on which runs it leans.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Where the first recipe goes, or with merge the list. [default: advised.yaml]")
+        Path | None,
+        typer.Option(
+            help="Where the first recipe goes, or with merge the list; with --trials a folder. [default: advised.yaml, or runs/advised]"
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -66,6 +82,8 @@ def advise(
 
     Example: mapsto advise table.csv --target column --limit bytes=20kB --explain
 
+    Example: mapsto advise table.csv --target column --trials 3 --out runs/tried
+
     Example: mapsto advise learn theirs.json
 
     Example: mapsto advise export runs.json
@@ -73,6 +91,7 @@ def advise(
     Example: mapsto advise merge ours.json theirs.json --out all.json
     """
     from mapsto.search.advisor import runs as lists
+    from mapsto.search.advisor.advice import advice
     from mapsto.store import Store
 
     place = Store(store)
@@ -90,9 +109,24 @@ def advise(
     if only_prior and not given:
         raise SpecError("--only-prior without a --prior", where="mapsto advise", hint="give --prior FILE")
     known = lists.merged(given if only_prior else [*_own(place), *given, lists.shipped()])
-    advised = _advice(
-        _asked(first, target, text, stream=stream), known, place, _goal(limit), count, model, thorough=thorough
-    )
+    question, goal = _asked(first, target, text, stream=stream), _goal(limit)
+    if trials is not None:
+        from mapsto.cli.advised_trials import tried
+
+        others = given if only_prior else [*given, lists.shipped()]
+        task, missing = _described(question, place, thorough=thorough)
+        told = tried(
+            question, task, others, place,
+            goal=goal, model=model, missing=missing, trials=trials, minutes=minutes, threads=threads,
+            folder=out or Path("runs/advised"), quiet=as_json,
+        )  # fmt: skip
+        if as_json:
+            print_json(told)
+        return
+    if minutes is not None or threads is not None:
+        raise SpecError("--minutes and --threads are of --trials", where="mapsto advise", hint="give --trials N too")
+    task, missing = _described(question, place, thorough=thorough)
+    advised = advice(question, task, known, goal=goal, count=count, model=model, missing=missing)
     file = out or Path("advised.yaml")
     _write(file, advised.recipe())
     if as_json:
@@ -141,17 +175,16 @@ def _goal(limit: str | None) -> Goal:
     return Goal(most_bytes=parsed.most)
 
 
-def _advice(
-    question: Asked, known: Runs, place: Store, goal: Goal, count: int, model: str | None, *, thorough: bool
-) -> Advice:
-    from mapsto.search.advisor.advice import advice, described
+def _described(question: Asked, place: Store, *, thorough: bool) -> tuple[Task, Mapping[str, str]]:
+    """The task and its features, and the networks that could not be asked; says which."""
+    from mapsto.search.advisor.advice import described
     from mapsto.search.advisor.features import NOT_TRAINED
 
     task, missing = described(question, store=place, train=thorough)
     for network, why in missing.items():
         doing = "is not asked" if why == NOT_TRAINED else "is left out"
         print_note(f"{network} {doing}: {why}{'; --thorough trains it' if why == NOT_TRAINED else ''}")
-    return advice(question, task, known, goal=goal, count=count, model=model, missing=missing)
+    return task, missing
 
 
 def _own(place: Store) -> list[Runs]:
@@ -215,7 +248,7 @@ def _size(count: float) -> str:
 
 def _learn(words: list[str], place: Store, out: Path | None, name: str) -> dict[str, Any]:
     """Add finished runs, or all of others' lists, to the own list."""
-    from mapsto.search.advisor.advice import kept_runs
+    from mapsto.search.advisor.advice import keep
     from mapsto.search.advisor.learning import learnt
     from mapsto.search.advisor.runs import load, merged
 
@@ -223,17 +256,10 @@ def _learn(words: list[str], place: Store, out: Path | None, name: str) -> dict[
         raise SpecError(
             "there is nothing to learn from", where="mapsto advise learn", hint="give the --out folder of a run"
         )
-    own = merged(_own(place))
-    before = own.count
-    for word in words:
-        if Path(word).is_file():
-            own = merged([own, load(Path(word))])
-            continue
-        task, key, outcome = learnt(Path(word), store=place, name=name)
-        own = own.with_run(task, key, outcome)
-    path = kept_runs(place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    own.save(path)
+    lists = [load(Path(word)) for word in words if Path(word).is_file()]
+    found = [learnt(Path(word), store=place, name=name) for word in words if not Path(word).is_file()]
+    before = merged(_own(place)).count
+    own = keep(place, lists, found)
     new = own.count - before
     return {"runs": own.count, "new": new, "said": f"{own.count} runs are known, {new} of them new"}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mapsto.errors import DataError, SpecError, StoreError, command, trouble
+from mapsto.errors import DataError, MapstoError, SpecError, StoreError, command, trouble
 
 if TYPE_CHECKING:
     from mapsto.recipe.document import Recipe
@@ -196,6 +196,7 @@ def _run_seeds(
         value = result.value() if result.result.kind == "Package" else None
         report = reports.build(result) | {"command": command}
         reports.save(report, part, recipe_yaml=dump(recipe), package=value if isinstance(value, Package) else None)
+        _learn(recipe, part, place, listener)
         built.append(report)
     if not leads:
         return None
@@ -229,6 +230,23 @@ def _indexed(index: Index | None, result: RunResult, listener: Any) -> None:
         listener.note(
             f"the index does not know of this run: {error.what}; `{again}` makes it again once it can be written"
         )
+
+
+def _learn(recipe: Recipe, folder: Path, store: Store, listener: Any) -> None:
+    """Let the next advice lean on the run of an advised recipe; a run that it cannot lean on says why."""
+    from mapsto.search.advisor.space import ADVISED
+
+    if recipe.name != ADVISED:
+        return
+    from mapsto.search.advisor.advice import keep
+    from mapsto.search.advisor.learning import learnt
+
+    try:
+        own = keep(store, [], [learnt(folder, store=store)])
+    except (MapstoError, OSError) as error:  # a store that cannot be written, among others
+        listener.note(f"`mapsto advise` does not learn from this run: {error}")
+    else:
+        listener.note(f"`mapsto advise` has learnt from this run; it knows {own.count} of yours")
 
 
 def writable(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from mapsto import discovery
@@ -18,12 +19,25 @@ from mapsto.search.advisor import features as task_features
 from mapsto.search.advisor import space
 from mapsto.search.advisor.beliefs import Beliefs
 from mapsto.search.advisor.goal import Goal
-from mapsto.search.advisor.runs import Runs, Task, keys
+from mapsto.search.advisor.runs import Outcome, Runs, Task, keys, merged
 from mapsto.search.advisor.space import Kind
 from mapsto.search.advisor.surrogate import COVERAGE, Lean, Surrogate, default_recipe
 from mapsto.store import Store
 
-__all__ = ["Advice", "Asked", "Proposal", "advice", "asked", "described", "examples_of", "kind_of", "tree_of"]
+__all__ = [
+    "Advice",
+    "Asked",
+    "Proposal",
+    "advice",
+    "asked",
+    "described",
+    "examples_of",
+    "keep",
+    "kept_runs",
+    "kind_of",
+    "known_runs",
+    "tree_of",
+]
 
 FOLDS = 5
 """Of the examples a fifth is held out, and recipes are judged on it."""
@@ -307,6 +321,18 @@ def tree_of(advised: Advice) -> dict[str, Any]:
 def kept_runs(store: Store) -> Path:
     """Where the runs that were learnt from are kept."""
     return store.root / "advisor" / "runs.json"
+
+
+def keep(store: Store, lists: Sequence[Runs], runs: Sequence[tuple[Task, str, Outcome]]) -> Runs:
+    """Add lists, and runs as task, recipe and outcome, to the store's own list, and give that; several processes may at once."""
+    path = kept_runs(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        own = merged([*known_runs(store, []), *lists])
+        for task, key, outcome in runs:
+            own = own.with_run(task, key, outcome)
+        own.save(path)
+    return own
 
 
 def known_runs(store: Store, priors: Sequence[Runs]) -> list[Runs]:

@@ -16,6 +16,7 @@ from mapsto.errors import SpecError, nearest
 from mapsto.search.recipe_text import recipe_text
 
 __all__ = [
+    "ADVISED",
     "KINDS",
     "SPACES",
     "VERSION",
@@ -33,6 +34,8 @@ Kind = Literal["images", "texts", "table", "stream"]
 Holes = Mapping[str, str]
 """Hole → option."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+ADVISED = "advised"
+"""What every advised recipe is called."""
 VERSION = 1
 """Of the spaces: raised whenever an option comes to other steps, since outcomes of before then say nothing of it."""
 
@@ -122,7 +125,7 @@ def recipe(
             steps.append({"export.onnx": {"data": "$examples"}, "as": "package"})
     else:
         steps[-1]["observe"] = {"size": {"evaluate.size": {}}}
-    tree = {"schema": 1, "name": "advised", "title": title or f"{kind}: {key_of(holes)}", "seed": seed}
+    tree = {"schema": 1, "name": ADVISED, "title": title or f"{kind}: {key_of(holes)}", "seed": seed}
     return recipe_text({**tree, "data": dict(data), "steps": steps})
 
 
