@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
@@ -36,6 +39,17 @@ def notebook(text: str) -> str:
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     tree = {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def module_of(source: Path) -> Generator[dict[str, Any]]:
+    """The names of a module that the cells of a tutorial run in: classes that they define know their module, as in a notebook."""
+    module = ModuleType(source.stem)
+    sys.modules[source.stem] = module
+    try:
+        yield vars(module)
+    finally:
+        del sys.modules[source.stem]
 
 
 def main() -> int:

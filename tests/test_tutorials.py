@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pytest
@@ -28,6 +27,17 @@ TRANSLATED = [source for source in SOURCES if source.stem.endswith("_zh_CN")]
 def test_notebooks_are_up_to_date() -> None:
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / "notebooks.py"), "--check"], check=False)
     assert done.returncode == 0, "run scripts/notebooks.py"
+
+
+def test_the_path_names_each_tutorial_once_and_counts() -> None:
+    """A translation stands with its original."""
+    text = (ROOT / "docs" / "tutorials" / "README.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^(\d+)\. (.*(?:\n   .*)*)", text, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    linked = [re.findall(r"\]\((\w+)\.ipynb\)", words) for _, words in steps]
+    assert sorted(name for names in linked for name in names) == [source.stem for source in SOURCES]
+    for original, *others in linked:
+        assert others == [f"{original}_zh_CN"] * len(others)
 
 
 @pytest.mark.parametrize("source", TRANSLATED, ids=lambda path: path.stem)
@@ -59,7 +69,7 @@ def test_tutorial(source: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names: dict[str, Any] = {"__name__": source.stem}
-    exec(compile(text, str(source), "exec"), names)
+    with notebooks.module_of(source) as names:
+        exec(compile(text, str(source), "exec", dont_inherit=True), names)
     assert plt.get_fignums()
     plt.close("all")

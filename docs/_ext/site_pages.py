@@ -6,6 +6,7 @@ Nothing here needs a network, when the site is built nor when it is read.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,6 @@ FIGURES = MADE / "figures"
 TREES = {
     "benchmarks/README": "```{toctree}\n:hidden:\n:glob:\n\n[a-z]*\n../reference/papers/index\n```\n",
     "decisions/README": "```{toctree}\n:glob:\n:maxdepth: 1\n\n0*\n```\n",
-    "tutorials/README": "```{toctree}\n:hidden:\n:glob:\n\n[a-z]*\n```\n",
 }
 """Page that is read in the repository, too → its table of contents, which only the site can have."""
 MOVED = {"../../benchmarks/meta": "../reference/papers/index.md"}
@@ -93,6 +93,9 @@ def adjust(app: Sphinx, docname: str, content: list[str]) -> None:
         content[0] = content[0].replace(f"]({here})", f"]({there})")
     if docname in TREES:
         content[0] += "\n" + TREES[docname]
+    if docname == "tutorials/README":
+        path = "\n".join(re.findall(r"\]\((\w+)\.ipynb\)", content[0]))
+        content[0] += f"\n```{{toctree}}\n:hidden:\n\n{path}\n```\n"
 
 
 def inline_formula(self: HTML5Translator, node: nodes.math) -> None:

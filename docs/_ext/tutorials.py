@@ -18,7 +18,7 @@ import mapsto
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from notebooks import cells
+from notebooks import cells, module_of
 
 __all__ = ["kept", "outputs", "run"]
 
@@ -45,22 +45,22 @@ def run(source: Path, folder: Path) -> None:
     import matplotlib.pyplot as plt
 
     folder.mkdir(parents=True, exist_ok=True)
-    names: dict[str, Any] = {"__name__": source.stem}
     found: list[dict[str, Any]] = []
-    for kind, code in cells(source.read_text("utf-8")):
-        if kind != "code":
-            continue
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            exec(compile(code, source.name, "exec"), names)
-        figures = []
-        for number in plt.get_fignums():
-            figure = plt.figure(number)
-            file = f"{source.stem}-{len(found)}-{number}.png"
-            figure.savefig(folder / file, dpi=110)
-            figures.append({"file": file, "title": _title(figure)})
-        plt.close("all")
-        found.append({"text": printed.getvalue(), "figures": figures})
+    with module_of(source) as names:
+        for kind, code in cells(source.read_text("utf-8")):
+            if kind != "code":
+                continue
+            printed = io.StringIO()
+            with redirect_stdout(printed):
+                exec(compile(code, source.name, "exec", dont_inherit=True), names)
+            figures = []
+            for number in plt.get_fignums():
+                figure = plt.figure(number)
+                file = f"{source.stem}-{len(found)}-{number}.png"
+                figure.savefig(folder / file, dpi=110)
+                figures.append({"file": file, "title": _title(figure)})
+            plt.close("all")
+            found.append({"text": printed.getvalue(), "figures": figures})
     text = json.dumps({"of": _state(source), "cells": found}, indent=1, ensure_ascii=False)
     kept(source, folder).write_text(text + "\n", encoding="utf-8")
 
