@@ -87,7 +87,7 @@ $(CORE): $(PINS) | $(BIN)/python
 
 $(DEV): $(PINS) | $(BIN)/python
 	$(INSTALL) $(EXTRA_INDEX) torch hatchling editables
-	$(INSTALL) --no-build-isolation -e ./runtime -e '.[dev,explain,grpc,kafka,lightning,online,search,serve,sign,tensorboard,text,tracing,vision]'
+	$(INSTALL) --no-build-isolation -e ./runtime -e '.[dev,explain,grpc,kafka,lightning,online,search,serve,sign,studio,tensorboard,text,tracing,vision]'
 	@touch $@ $(CORE)
 
 $(DOCS): $(PINS) | $(BIN)/python

@@ -316,7 +316,7 @@ def test_options_and_mappings_in_hints_are_there() -> None:
 
 
 # What takes longer is run by the slow test below; here a run and a compression are planned, which reads the recipe and its settings.
-SLOW = ("serve", "adapt", "bench", "lock")
+SLOW = ("serve", "studio", "adapt", "bench", "lock")
 
 
 def takes_long(words: list[str]) -> bool:
@@ -387,7 +387,7 @@ def test_what_is_said_works_to_the_end(text: str, place: Path, monkeypatch: pyte
     if "encoder.folder=FOLDER" in words or ("cuda" in words and not torch.cuda.is_available()):
         pytest.skip("needs a CUDA device, or a folder saved by transformers")
     words += [each for each in faster.get(words[0], []) if each not in words or each == "--set"]
-    if words[0] == "serve":  # it serves until it is ended, which tests/service does
+    if words[0] in ("serve", "studio"):  # they serve until they are ended, which tests/service and tests/studio do
         return
     if words[0] == "adapt" and "--target" not in words and "--minutes" not in words:
         words += ["--minutes", "0"]

@@ -43,6 +43,7 @@ ORDER = (
     "state",
     "data",
     "report",
+    "studio",
     "list",
     "show",
     "new",

@@ -35,6 +35,7 @@ from mapsto.cli import (
     serve,
     state,
     store,
+    studio,
     versions,
 )
 from mapsto.cli.adapt import command as adapt_command
@@ -63,6 +64,7 @@ _COMMANDS = (
     state,
     data,
     report,
+    studio,
     store,
     bench,
     doctor,

@@ -31,7 +31,7 @@ from mapsto_runtime.shown import short
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["SCHEMA", "render"]
+__all__ = ["SCHEMA", "content", "render", "script_hash"]
 
 SCHEMA = 1
 """The version of report.json that this page is made from."""
@@ -128,6 +128,16 @@ def render(report: Doc) -> str:
     >>> "<title>a first run" in render({"schema": 1, "name": "demo", "title": "a first run"})
     True
     """
+    return _template().render(
+        **content(report),
+        schema=SCHEMA,
+        script=_script(),
+        script_hash=script_hash(),
+    )
+
+
+def content(report: Doc) -> Doc:
+    """What the page shows, by the names that its template has for it. Raises `SpecError` for a report of another schema."""
     if report.get("schema") != SCHEMA:
         raise SpecError(
             f"this report is of schema {report.get('schema')!r}, this version of mapsto reads {SCHEMA}",
@@ -148,42 +158,44 @@ def render(report: Doc) -> str:
     numbered = _numbered(steps)
     apart = [step for step in steps if _outer(step) in numbered]
     others = [step for step in steps if _outer(step) not in numbered]
-    return _template().render(
-        report=report,
-        title=report.get("title") or report.get("name") or "A run of mapsto",
-        facts=_facts(report),
-        status=_status(report),
-        tiles=[]
+    return {
+        "report": report,
+        "title": report.get("title") or report.get("name") or "A run of mapsto",
+        "facts": _facts(report),
+        "status": _status(report),
+        "tiles": []
         if any(target.get("measured") is not None for target in targets)
         else _tiles(_rows_taken(summary, steps)),
-        targets=[_target(target) for target in targets],
-        met=_verdicts(targets),
-        warnings=together((said["path"], said["text"]) for said in report.get("warnings") or []),
-        notes=report.get("notes") or [],
-        summary=_view(summary) if summary.get("rows") else None,
-        stages=_stage_figures(summary),
-        flow=_flow(_gathered(recipe.get("graph") or {}, steps, numbered), steps),
-        gathered=_is_large(recipe.get("graph") or {}, steps),
-        yaml=recipe.get("yaml") or "",
-        streams=[stream for step in steps if (stream := _stream(step, titles))],
-        learning=[section for step in others if not _streams(step) and (section := _learning(step, steps, titles))],
-        learning_apart=[
+        "targets": [_target(target) for target in targets],
+        "met": _verdicts(targets),
+        "warnings": together((said["path"], said["text"]) for said in report.get("warnings") or []),
+        "notes": report.get("notes") or [],
+        "summary": _view(summary) if summary.get("rows") else None,
+        "stages": _stage_figures(summary),
+        "flow": _flow(_gathered(recipe.get("graph") or {}, steps, numbered), steps),
+        "gathered": _is_large(recipe.get("graph") or {}, steps),
+        "yaml": recipe.get("yaml") or "",
+        "streams": [stream for step in steps if (stream := _stream(step, titles))],
+        "learning": [section for step in others if not _streams(step) and (section := _learning(step, steps, titles))],
+        "learning_apart": [
             section for step in apart if not _streams(step) and (section := _learning(step, steps, titles))
         ],
-        together=_together(steps, titles),
-        evidence=[section for step in steps if (section := _evidence(step, titles, _alike(steps)))],
-        metrics=[section for step in steps if (section := _metrics(step, titles)).metrics],
-        steps=_steps(others, titles),
-        steps_apart=_steps(apart, titles),
-        apart=_span(numbered),
-        seeds=_seeds(report.get("seeds")),
-        skipped=sorted((report.get("skipped") or {}).items()),
-        environment=[(name.replace("_", " "), _plain(value)) for name, value in _flat(environment)],
-        packages=sorted(packages.items()),
-        schema=SCHEMA,
-        script=_script(),
-        script_hash=base64.b64encode(sha256(_script().encode()).digest()).decode(),
-    )
+        "together": _together(steps, titles),
+        "evidence": [section for step in steps if (section := _evidence(step, titles, _alike(steps)))],
+        "metrics": [section for step in steps if (section := _metrics(step, titles)).metrics],
+        "steps": _steps(others, titles),
+        "steps_apart": _steps(apart, titles),
+        "apart": _span(numbered),
+        "seeds": _seeds(report.get("seeds")),
+        "skipped": sorted((report.get("skipped") or {}).items()),
+        "environment": [(name.replace("_", " "), _plain(value)) for name, value in _flat(environment)],
+        "packages": sorted(packages.items()),
+    }
+
+
+def script_hash() -> str:
+    """The SHA-256 of the page's script in base64, by which a Content-Security-Policy allows it."""
+    return base64.b64encode(sha256(_script().encode()).digest()).decode()
 
 
 @cache

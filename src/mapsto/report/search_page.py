@@ -7,7 +7,7 @@ from typing import Any
 
 from mapsto.report import charts, page
 
-__all__ = ["render"]
+__all__ = ["content", "render"]
 
 _MOST_ROWS = 500
 """Trials that are listed, the first ones; ``frontier.json`` has all."""
@@ -37,29 +37,34 @@ def render(outcome: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template("search.html.j2").render(**content(outcome))
+
+
+def content(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows, by the names that its template has for it."""
     saved = outcome["saved"]
     facts = [
         f"{len(outcome['trials'])} trials",
         f"{saved['hits']} of {saved['steps']} steps came from the store, about {saved['seconds']:.0f} s saved",
         *(f"limit: {each['metric']} {each['goal']}" for each in outcome["limits"]),
     ]
-    return environment.get_template("search.html.j2").render(
-        name=outcome["name"],
-        facts=facts,
-        warnings=outcome["warnings"],
-        nearest=outcome["nearest"],
-        picture=_picture(outcome),
-        points=_points(outcome) if outcome["frontier"] else None,
-        commands=[
+    return {
+        "name": outcome["name"],
+        "facts": facts,
+        "warnings": outcome["warnings"],
+        "nearest": outcome["nearest"],
+        "picture": _picture(outcome),
+        "points": _points(outcome) if outcome["frontier"] else None,
+        "commands": [
             {"trial": each["trial"], "command": each["command"], "recipe": each["recipe"]}
             for each in outcome["frontier"]
         ],
-        best=outcome["best"],
-        ablation=_ablation(outcome) if outcome["ablation"] else None,
-        importance=_importance(outcome) if outcome["importance"] else None,
-        trials=_trials(outcome),
-        failed=[each for each in outcome["trials"] if each["state"] == "failed"][:20],
-    )
+        "best": outcome["best"],
+        "ablation": _ablation(outcome) if outcome["ablation"] else None,
+        "importance": _importance(outcome) if outcome["importance"] else None,
+        "trials": _trials(outcome),
+        "failed": [each for each in outcome["trials"] if each["state"] == "failed"][:20],
+    }
 
 
 def _names(outcome: Mapping[str, Any]) -> list[str]:
@@ -157,4 +162,4 @@ def _trials(outcome: Mapping[str, Any]) -> page.View:
         holes = ", ".join(f"{name} {_hole(value)}" for name, value in each["holes"].items())
         state = _MARKS[each["state"]] or each["role"]
         rows.append([str(each["number"]), *values, each["seconds"], f"{each['hits']} of {each['steps']}", state, holes])
-    return page._view({"columns": ["trial", *names, "seconds", "from the store", "", "holes"], "rows": rows})
+    return page._view({"columns": ["trial", *names, "seconds", "from the store", "state", "holes"], "rows": rows})

@@ -11,7 +11,7 @@ from mapsto.report import timelines
 from mapsto.report.timelines import Curve, Mark
 from mapsto_runtime.shown import short
 
-__all__ = ["StreamPart", "beaten_by", "in_order", "shown_figure", "stream_metrics", "stream_part"]
+__all__ = ["StreamPart", "beaten_by", "in_order", "shown_figure", "stream_metrics", "stream_part", "stream_tiles"]
 
 _FEW = 50
 """Of fewer labels chance decides who is better."""
@@ -163,7 +163,7 @@ def stream_part(step: Mapping[str, Any]) -> StreamPart | None:
     curves: Mapping[str, Any] = step.get("curves") or {"columns": [], "rows": []}
     return StreamPart(
         alarms=beaten_by(account),
-        tiles=_tiles(account),
+        tiles=stream_tiles(account),
         charts=_charts(account, curves),
         tables=[
             *_figures(account),
@@ -194,7 +194,8 @@ def in_order(figures: Mapping[str, Any]) -> dict[str, Any]:
     return dict(sorted(figures.items(), key=lambda item: places.get(item[0], len(places))))
 
 
-def _tiles(account: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def stream_tiles(account: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The headline figures of an account: value, what it is, and a note."""
     before = f", {account['blind']:,} of them asked before any was known" if account.get("blind") else ""
     found = [(f"{account['events']:,}", "events", f"{account['labels']:,} with a label{before}")]
     figures, main = account["figures"], account["main"]

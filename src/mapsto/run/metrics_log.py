@@ -19,6 +19,8 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+_FLUSH_SECONDS = 1.0
+"""At most so long a row waits before whoever follows the run can read it, where others come after it."""
 MOST_ROWS = 400
 """How many rows a record keeps of a log."""
 
@@ -77,6 +79,7 @@ class MetricsLog:
         self.file: TextIO | None = None
         self.board: _Board | None = None
         self.columns: list[str] = []
+        self._flushed = 0.0
 
     def __enter__(self) -> Callable[[int, Mapping[str, float]], None]:
         if self.folder is None:
@@ -99,6 +102,9 @@ class MetricsLog:
             self.columns += new
             self._rewrite()
         csv.writer(assert_open).writerow([step, *(metrics.get(c, "") for c in self.columns)])
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            assert_open.flush()
+            self._flushed = time.monotonic()
         if self.board is not None:
             self.board.write(step, metrics)
 

@@ -1,0 +1,93 @@
+"""``mapsto studio``: runs, frontiers, streams and a service as pages in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mapsto.cli.app import StoreOption, app, print_note, print_text
+from mapsto.errors import MissingExtra, SpecError, command
+from mapsto_runtime.shown import short
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__: list[str] = []
+
+
+@app.command()
+def studio(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders with runs and searches in them, at any depth. [default: runs]", show_default=False
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8090,
+    host: Annotated[str, typer.Option(help="An address of this machine alone: 127.0.0.1 or ::1.")] = "127.0.0.1",
+    store: StoreOption = None,
+) -> None:
+    """Show runs, the frontiers of searches and streams as pages in a browser, on this machine alone.
+
+    A run that has not come to its end is followed. The pages need no network, and read without JavaScript too.
+
+    Example: mapsto studio runs
+    """
+    try:
+        import fastapi
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtra("fastapi", "studio", where="mapsto studio") from error
+    from mapsto.service.hosts import LOOPBACK, Hosts
+    from mapsto.studio.application import application
+    from mapsto.studio.results import Folders
+    from mapsto.studio.site import Studio
+
+    del fastapi, uvicorn
+    if host not in LOOPBACK:
+        raise SpecError(
+            f"the studio asks nobody who he is, so that it listens on this machine alone, and '{short(host)}' is no such address",
+            where="--host",
+            hint="give 127.0.0.1, and reach it from elsewhere through ssh -L",
+        )
+    shown = Folders(folders or [Path("runs")])
+    listening = _listening(host, port)
+    made = application(Studio(folders=shown, store=store), hosts=Hosts(host))
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
+    print_text(f"studio at {address}; end with Ctrl-C")
+    sys.stdout.flush()
+    try:
+        asyncio.run(_serve(made, listening))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listening.close()
+    print_note("ended")
+
+
+async def _serve(made: FastAPI, listening: socket.socket) -> None:
+    import uvicorn
+
+    settings = uvicorn.Config(made, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
+    await uvicorn.Server(settings).serve([listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+        opened.listen(128)  # who follows the line that is printed waits, and is not refused
+    except OSError as error:
+        opened.close()
+        raise SpecError(
+            f"{host}:{port} cannot be listened on ({error.strerror})",
+            where="mapsto studio",
+            hint=f"take another port: {command('mapsto studio --port 0')}",
+        ) from error
+    return opened

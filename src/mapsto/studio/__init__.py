@@ -1,0 +1,1 @@
+"""The studio: pages that show runs, frontiers, streams and a service, made on the server."""
