@@ -9,7 +9,7 @@ differences of scores (Croce and Hein, "Reliable Evaluation of Adversarial Robus
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TYPE_CHECKING
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ class Robustness(Attacked, Mapping[Network, Report]):
     normalisation included; through quantizers gradients pass straight, which is said. What suggests masked gradients is a warning.
     """
 
+    version: ClassVar[int] = 2
     data: DataSource
     """The labelled samples, one class each, never those it was trained on."""
     attacks: tuple[Literal["fgsm", "pgd", "apgd"], ...] = Field(default=("fgsm", "pgd", "apgd"), min_length=1)

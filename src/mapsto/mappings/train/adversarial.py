@@ -9,7 +9,7 @@ and Accuracy", 2019).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TYPE_CHECKING
 
 from pydantic import Field
 
@@ -51,6 +51,7 @@ class Adversarial(Attacked, Optimisation, Process[Network, Network]):
     True
     """
 
+    version: ClassVar[int] = 2
     data: DataSource
     """What to learn from: images as bytes or from 0 to 1, or rows, with one class each."""
     validation: DataSource | None = None

@@ -59,11 +59,15 @@ class Threat:
         return gradient / _length(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
     def anywhere(self, x: Tensor) -> Tensor:
-        """A random input within the ball, uniform along each value (L∞) or in volume (L2). Draws from the global generator."""
+        """A random input within the ball, uniform along each value (L∞) or in direction and length (L2). Draws from the global generator.
+
+        Uniform in volume would be all at the surface, in as many dimensions as an image has, and ten steps do not come back from there:
+        two points more answers survive.
+        """
         if self.norm == "linf":
             return self.within(x, x + (2 * torch.rand_like(x) - 1) * self.epsilon)
         direction = torch.randn_like(x)
-        share = torch.rand(len(x), device=x.device).pow(1 / max(x[0].numel(), 1)) if len(x) else x.new_zeros(0)
+        share = torch.rand(len(x), device=x.device)
         lengths = share.view(-1, *[1] * (x.ndim - 1)) * self.epsilon
         return self.within(x, x + direction / _length(direction).clamp_min(1e-12) * lengths)
 
