@@ -9,7 +9,7 @@ differences of scores (Croce and Hein, "Reliable Evaluation of Adversarial Robus
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
