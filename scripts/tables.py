@@ -176,6 +176,7 @@ def detail(rows: list[dict[str, Any]]) -> list[str]:
         *listed(rows, "from → to"),
         *listed(rows, "training, epoch"),
         *listed(rows, "VGG"),
+        *listed(rows, "chain"),
         *listed([row for row in rows if next(iter(row)) == "way" and "CPU s" in row], "way"),
         *listed([row for row in rows if next(iter(row)) == "concepts"], "concepts"),
         *listed([row for row in rows if next(iter(row)) == "side" or "megabytes" in row], "side"),

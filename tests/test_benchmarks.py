@@ -255,3 +255,46 @@ def test_the_advisor_is_judged_on_made_up_tasks() -> None:
     goals = {goal["what"]: goal for goal in tree["targets"]}
     assert goals["tasks in the table"]["met"] is False
     assert goals["runs inside the interval of 90 %, %"]["measured"] > 60
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`benchmarks/mission/whole.py`."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "mission"))
+    for name in ("common", "whole", "_recording", "_served", "_trained", "_alarms", "_digits_that_turn"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("whole")
+
+
+def test_lines_that_someone_writes_are_counted(whole: ModuleType) -> None:
+    text = '"""A title.\n\nMore of it.\n"""\n\n# why\nimport re\n\n\ndef f() -> str:\n    """What it gives."""\n    return "a"  # so\n'
+    assert whole.lines_of(text) == 3
+
+
+def test_goals_of_the_whole_are_judged(whole: ModuleType) -> None:
+    figures = {"int8.digits": {"drop": -0.3}, "int8.size": {"macs_ratio": 8.4}}
+    service = {"before": 90.0, "without learning": 20.0, "with learning": 48.0, "alerts": ["MapstoInputDrift"]}
+    verdicts = [goal["met"] for goal in whole.goals_of(figures, service, 10.5)]
+    assert verdicts == [False, True, True, False, True], "40 % of what was lost is won back"
+    not_run = whole.goals_of(figures, service | {"before": 20.0, "alerts": None}, 5.0)
+    assert [goal["met"] for goal in not_run] == [True, True, True, None, None]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_runs_with_small_settings(whole: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    monkeypatch.setenv("MAPSTO_BENCH", str(tmp_path))
+    tree = run_benchmark("whole", quick=True)
+    rows = {row.get("chain", row.get("side")): row for row in tree["rows"]}
+    assert rows["without pruning"]["bytes"] > 3 * rows["the whole"]["bytes"]
+    assert rows["without quantization"]["bytes"] > 3 * rows["the whole"]["bytes"]
+    assert rows["once served, before the drift"]["accuracy %"] > 50
+    assert rows["after the drift, without online learning"]["accuracy %"] < 50
+    for side in ("mapsto", "separate libraries"):
+        assert rows[side]["lines written"] > 100
+        assert rows[side]["before the drift %"] > 50
+    alerts = next(goal for goal in tree["targets"] if goal["what"].startswith("alerts"))
+    assert alerts["met"] is not False
+    assert (tmp_path / "whole_quick" / "advised.yaml").is_file()

@@ -225,3 +225,19 @@ def test_how_a_package_is_served_is_kept_and_checked(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("serve: {workers: many}", encoding="utf-8")
     with pytest.raises(SpecError, match="workers"):
         serving_of(tmp_path)
+
+
+def test_a_step_of_a_branch_refers_to_those_before_it_in_the_branch() -> None:
+    text = (
+        "schema: 1\ndata: {few: {digits: {}}}\nsteps:\n  - networks.conv4: {data: $few}\n  - fork:\n      a:\n"
+        "        - prune.magnitude: {macs: 0.5}\n          as: first\n"
+        "        - distill.logits: {data: $few, teacher: $first}\n      b:\n"
+        "        - prune.magnitude: {macs: 0.5}\n  - choose.branch: {label: a}\n"
+    )
+    recipe = parse_recipe(text)
+    assert parse_recipe(dump(recipe)).steps == recipe.steps
+    in_another = text.replace("      b:\n", "      b:\n        - distill.logits: {data: $few, teacher: $first}\n")
+    with pytest.raises(SpecError, match="no earlier step or data entry is labelled 'first'"):
+        parse_recipe(in_another)
+    with pytest.raises(SpecError, match=r"\$few is a Digits, but a Network is needed here"):
+        parse_recipe(text.replace("teacher: $first", "teacher: $few"))

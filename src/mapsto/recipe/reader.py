@@ -433,7 +433,7 @@ class _Reader:
 
     def _bind(self, value: Any, data: Mapping[str, Any], labels: Mapping[str, Any], place: Place) -> Any:
         """`value` with references to data replaced by the data, and references to steps checked for label and kind."""
-        known = {**data, **labels}
+        given, known = dict(labels), {**data, **labels}
 
         def walk(node: Any, annotation: Any, path: Place) -> Any:
             if isinstance(node, Ref):
@@ -445,11 +445,13 @@ class _Reader:
                     return node
                 target = known[node.label]
                 wanted = KINDS.get(of.kind) if of is not None else None
-                kind = target if node.label in labels else type(target)
+                kind = target if node.label in given else type(target)
                 if wanted is not None and target is not None and not accepts(wanted, kind):
                     self.error(path, f"${node.label} is a {kind_name(kind)}, but a {kind_name(wanted)} is needed here")
                     return node
-                return node if node.label in labels or target is None else target
+                return node if node.label in given or target is None else target
+            if isinstance(node, Chain):
+                return in_order(node, path)
             if isinstance(node, Frozen):
                 return rebuilt(node, path)
             if isinstance(node, dict):
@@ -457,6 +459,19 @@ class _Reader:
             if isinstance(node, tuple):
                 return tuple(walk(v, annotation, path) for v in cast("tuple[Any, ...]", node))
             return node
+
+        def in_order(chain: Chain, path: Place) -> Any:
+            """The chain of a branch, whose steps may refer to those before them in it."""
+            steps: list[Any] = []
+            inside: dict[str, Any] = {}
+            for step in chain.steps:
+                steps.append(walk(step, None, path))
+                inside |= {label: kind for label, kind in _labels(steps[-1], Any) if label not in known}
+                given.update(inside)
+                known.update(inside)
+            for label in inside:
+                del given[label], known[label]
+            return chain if tuple(steps) == chain.steps else dataclasses.replace(chain, steps=tuple(steps))
 
         def rebuilt(node: Frozen, path: Place) -> Any:
             at = path
