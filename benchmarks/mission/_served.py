@@ -99,7 +99,8 @@ def served(place: Path, recording: Recording, counts: Counts) -> dict[str, Any]:
             if hook is not None:
                 until(lambda: "MapstoInputDrift" in hook.fired, "the alert of Alertmanager")
             alarmed = time.monotonic() - turned
-            recording.say(f"# the digits turn: {after:.1f} % at first; p-value of inputs being as before {p_value:.1e}")
+            shown = f"{p_value:.1e}" if p_value else "below 1e-300"
+            recording.say(f"# the digits turn: {after:.1f} % at first; p-value of inputs being as before {shown}")
             if hook is not None:
                 recording.say(f"# the webhook was told: {', '.join(sorted(hook.fired))}")
             without = _share(_asked(desk, digits.turned[-counts.judged :], version))

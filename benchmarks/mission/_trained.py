@@ -36,7 +36,7 @@ def trained(place: Path, recording: Recording, *, quick: bool) -> dict[str, Any]
     options = ["--quick"] if quick else []
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     recording.command(
-        " ".join(["mapsto run whole", *options]),
+        " ".join(["mapsto run whole", *options, "--out run"]),
         [*MAPSTO, "run", "whole", *options, "--out", "run"], folder=place, environment=environment(place),
     )  # fmt: skip
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -72,6 +73,8 @@ def main(quick: bool = False) -> dict[str, Any]:
         rows=[*pillars(chain["figures"], service), *sides(place, chain, service, peer, minutes)],
         targets=goals,
     )
+    if not quick:
+        shutil.copy(recording.file, common.RESULTS / "whole.jsonl")
     return common.finished(tree, quick=quick)
 
 

@@ -460,7 +460,7 @@ class _Reader:
                 return tuple(walk(v, annotation, path) for v in cast("tuple[Any, ...]", node))
             return node
 
-        def in_order(chain: Chain, path: Place) -> Any:
+        def in_order(chain: Chain[Any, Any], path: Place) -> Any:
             """The chain of a branch, whose steps may refer to those before them in it."""
             steps: list[Any] = []
             inside: dict[str, Any] = {}
