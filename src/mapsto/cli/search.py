@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from mapsto.atomic import new_file
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
 from mapsto.cli.progress import Screen
 from mapsto.cli.run import settings_from, writable_at_the_end
@@ -41,7 +42,10 @@ def search(
         int | None, typer.Option(min=1, help="How many recipes to try. [default: the recipe's, else 30]")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="No trial begins after so many minutes of this command.")
+        float | None,
+        typer.Option(
+            min=0, help="No trial begins after so many minutes of this command; one that runs comes to its end."
+        ),
     ] = None,
     objective: Annotated[
         list[str] | None,
@@ -181,7 +185,8 @@ def searched(
         if place.said:
             screen.said(place.said)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "space.yaml").write_text(text, encoding="utf-8")
+        with new_file(folder / "space.yaml") as file:
+            file.write_text(text, encoding="utf-8")
         found = find(job, observer=screen, first=first, ablate=False)
         written = outcome.save(found, folder)
     if not as_json:

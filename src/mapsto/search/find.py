@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,10 @@ def checked(space: Space, search: Mapping[str, Any]) -> Plan:
         )
     candidate = space.at({})
     unknown = list(unknown_reports(goals, candidate.recipe, candidate.aliases))
+    others = [space.at(holes) for holes in space.samples()] if unknown else []
+    for other in others:  # what a step of one branch reports is reported by some recipes
+        wrong = set(unknown_reports(goals, other.recipe, other.aliases))
+        unknown = [each for each in unknown if each.split(" (")[0] in {text.split(" (")[0] for text in wrong}]
     if settings.halving is not None:
         steps = sorted(set(names_of(candidate.recipe.steps)))
         if settings.halving.step not in steps:
@@ -94,9 +100,8 @@ def checked(space: Space, search: Mapping[str, Any]) -> Plan:
             )
     if unknown:
         raise SpecError("; ".join(unknown), where=space.where)
-    return Plan(
-        space=space, settings=settings, said=tuple(said_of_test_data(goals, candidate.recipe, candidate.aliases))
-    )
+    said = (*space.said, *said_of_test_data(goals, candidate.recipe, candidate.aliases))
+    return Plan(space=space, settings=settings, said=said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +184,13 @@ def find(
         observer.said(f"{len(lost)} trials of workers that died are taken up again")
     _enqueue(trials, space, first)
     observer.planned(plan.settings.trials, counted([trial for trial in trials.all() if trial.state != "running"]))
-    if ray:
-        run_ray(job, workers, trials, observer.ended)
-    elif workers > 1:
-        run_processes(job, workers, trials, observer.ended)
-    else:
-        work(job, listener=observer, on_begin=observer.began, on_end=observer.ended)
+    with _told_when_over(job.until, observer):
+        if ray:
+            run_ray(job, workers, trials, observer.ended)
+        elif workers > 1:
+            run_processes(job, workers, trials, observer.ended)
+        else:
+            work(job, listener=observer, on_begin=observer.began, on_end=observer.ended)
     goals = plan.settings.goals
     chosen = ablated(trials.all(), goals) if ablate and (job.until is None or time.time() < job.until) else None
     if chosen is not None:
@@ -196,8 +202,26 @@ def find(
     threads = job.numerics.get("threads")
     options = () if threads is None else ("--threads", str(threads))
     found = Found(space=space, goals=goals, trials=tuple(trials.all()), said=plan.said, options=options)
+    if job.until is not None and not any(trial.state != "waiting" for trial in found.trials):
+        raise SpecError("no trial began within the minutes given", where=space.where, hint="give more minutes")
     _require_one(found)
     return found
+
+
+@contextmanager
+def _told_when_over(until: float | None, observer: Observer) -> Generator[None]:
+    """Within the block it is said when the time is over: a trial that runs is not stopped."""
+    if until is None or until <= time.time():
+        yield
+        return
+    text = "the minutes are over: no trial begins any more, and what runs comes to its end"
+    timer = threading.Timer(min(until - time.time(), threading.TIMEOUT_MAX), observer.said, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def trials_of(job: Job) -> list[Trial]:

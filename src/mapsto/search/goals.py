@@ -6,6 +6,7 @@ step that reports one. A limit's miss is by how much it is not met, as a share o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ _UNITS = {
     **{"": 1.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3, "%": 1.0, "b": 1.0},
     **{"k": 1e3, "m": 1e6, "g": 1e9, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2},
 }
+_KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "time": (("p50", "p99", "latency"), ("us", "µs", "ms", "s")),
+    "size": (("bytes", "memory"), ("b", "kb", "mb", "gb", "kib", "mib")),
+    "a share": (("accuracy", "f1"), ("%",)),
+}
+"""What is measured → how names of such metrics end, and its units."""
 _SHORT = {"latency": "p50"}
 """Other names of metrics: what `evaluate.exported` calls the latency that a user limits."""
 
@@ -125,7 +132,17 @@ def parse_limit(text: str) -> Limit:
     )
     if match is None or match[4].lower() not in _UNITS:
         raise SpecError(f"'{text}' is no limit", where="--limit", hint="as in 'latency<=0.5ms' or 'bytes<=200kB'")
-    bound = float(match[3]) * _UNITS[match[4].lower()]
+    bound, unit, last = float(match[3]) * _UNITS[match[4].lower()], match[4].lower(), match[1].rpartition(".")[2]
+    if not math.isfinite(bound):
+        raise SpecError(f"the limit '{text}' is no finite number", where="--limit", hint="give a smaller bound")
+    wanted = next((kind for kind, (names, _) in _KINDS.items() if last.endswith(names)), None)
+    given = next((kind for kind, (_, units) in _KINDS.items() if unit in units), None)
+    if wanted is not None and given is not None and wanted != given:
+        raise SpecError(
+            f"'{match[1]}' is {wanted}, and {match[4]} is a unit of {given}",
+            where="--limit",
+            hint=f"give a unit of {wanted}: {', '.join(_KINDS[wanted][1])}",
+        )
     return Limit(metric=_SHORT.get(match[1], match[1]), goal=f"{match[2]} {bound:.15g}")
 
 

@@ -7,6 +7,7 @@ is among the best once others have come is taken on from it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,9 @@ def _at(trials: Sequence[Trial], rung: int) -> list[float]:
 
 def _among_best(value: float, others: Sequence[float], halving: Halving) -> bool:
     """Whether a value is among the best 1/η of those at its rung, itself one of them."""
-    ordered = sorted(sign(halving) * each for each in others)
+    if not math.isfinite(value):  # a training that has diverged
+        return False
+    ordered = sorted(sign(halving) * each if math.isfinite(each) else math.inf for each in others)
     return sign(halving) * value <= ordered[max(1, len(ordered) // halving.eta) - 1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -87,9 +88,7 @@ class Hole:
         if self.kind != "range":
             return self.options
         if self.step is not None or (self.whole and self.high - self.low < points):
-            step = self.step or 1
-            count = int((self.high - self.low) / step + 1e-9) + 1
-            return [self.rounded(self.low + step * at) for at in range(count)]
+            return _Numbers(self)
         ends = [self._between(at / (points - 1)) for at in range(points)]
         return list(dict.fromkeys(ends))
 
@@ -111,6 +110,24 @@ class Hole:
         if self.step is not None:
             return self.count
         return self.high - self.low + 1 if self.whole else math.inf
+
+
+class _Numbers(Sequence[Any]):
+    """All numbers of a range with few or with a step, each made where it is asked for: there may be billions."""
+
+    def __init__(self, hole: Hole) -> None:
+        self._hole = hole
+
+    def __len__(self) -> int:
+        return min(self._hole.count, sys.maxsize)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        place = at + len(self) if at < 0 else at
+        if not 0 <= place < len(self):
+            raise IndexError(at)
+        return self._hole.rounded(self._hole.low + (self._hole.step or 1) * place)
 
 
 def same(one: Any, other: Any) -> bool:

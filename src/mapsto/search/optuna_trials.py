@@ -72,14 +72,21 @@ class OptunaTrials(Trials):
         self._space, self._identity, self._sampler, self._worker = space, identity, sampler, worker
         self._signs, self._lock = tuple(signs), threading.Lock()
         self._live: dict[int, Any] = {}
+        self._where = storage
         self._storage = _opened(storage)
         self._study: Any = self._opened_study(storage)
 
     def all(self) -> list[Trial]:
-        found = [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
+        with self._guarded():
+            kept = self._study.get_trials(deepcopy=False)
+        found = [self._trial(frozen) for frozen in kept]
         return [trial for trial in found if trial.role != _SURPLUS]
 
     def begin(self, most: int) -> Trial | None:
+        with self._guarded():
+            return self._begin(most)
+
+    def _begin(self, most: int) -> Trial | None:
         trials = self.all()
         if not any(trial.state == "waiting" for trial in trials):
             if counted(trials) >= most:
@@ -111,15 +118,21 @@ class OptunaTrials(Trials):
         known = {hole.name: hole for hole in self._space.holes}
         params = {name: _coded(known[name], value) for name, value in holes.items()}
         attributes = {"role": role, "waiting": dict(holes), **({} if again is None else {"again": again})}
-        self._study.enqueue_trial(params, user_attrs=attributes)
+        with self._guarded():
+            self._study.enqueue_trial(params, user_attrs=attributes)
 
     def note(self, number: int, **changes: Any) -> None:
         try:
-            self._set(number, **changes)
+            with self._guarded():
+                self._set(number, **changes)
         except self._optuna.exceptions.UpdateFinishedTrialError:
             return  # a sign of life that comes after the end
 
-    def end(self, number: int, state: State, **changes: Any) -> None:
+    def end(self, number: int, state: State, **changes: Any) -> bool:
+        with self._guarded():
+            return self._end(number, state, **changes)
+
+    def _end(self, number: int, state: State, **changes: Any) -> bool:
         states = self._optuna.trial.TrialState
         told = {"complete": states.COMPLETE, "stopped": states.PRUNED}.get(state, states.FAIL)
         try:
@@ -129,10 +142,22 @@ class OptunaTrials(Trials):
                 for name, miss in changes.get("misses", {}).items():
                     asked.set_constraint(name, miss)
         except self._optuna.exceptions.UpdateFinishedTrialError:
-            return
+            return False
         values = changes["values"] if state == "complete" else None
         with _quiet():
             self._study.tell(number, values, state=told, skip_if_finished=True)
+        return True
+
+    @contextmanager
+    def _guarded(self) -> Generator[None]:
+        """Within the block what goes wrong in the storage, as a full disk or a damaged file, is a `DataError` that names it."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        optuna = self._optuna.exceptions
+        try:
+            yield
+        except (SQLAlchemyError, optuna.StorageInternalError, json.JSONDecodeError) as error:
+            raise _unusable(error, self._where) from error
 
     def _opened_study(self, where: str) -> Any:
         directions = [goal for _, goal in self._identity.objectives]
@@ -141,7 +166,7 @@ class OptunaTrials(Trials):
                 storage=self._storage, study_name=self._space.name, directions=directions, load_if_exists=True
             )
         except Exception as error:
-            raise DataError(f"the storage cannot be used: {error}", where=where) from error
+            raise _unusable(error, where) from error
         kept = study.user_attrs.get("mapsto")
         if kept is None:
             study.set_user_attr("mapsto", self._identity.plain())
@@ -157,7 +182,10 @@ class OptunaTrials(Trials):
         if "worker" not in attributes and frozen.datetime_start is not None:
             attributes["worker"] = {"host": "", "beat": max(frozen.datetime_start.timestamp(), time.time() - 2 * STALE)}
         fields = {**attributes, "number": frozen.number, "holes": holes, "state": state.get(frozen.state.name, ended)}
-        return from_plain(fields)
+        try:
+            return from_plain(fields)
+        except DataError as error:
+            raise DataError(error.what, where=self._where, hint=error.hint) from error
 
     def _set(self, number: int, **changes: Any) -> None:
         with self._lock:
@@ -183,6 +211,15 @@ def _quiet() -> Generator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _unusable(error: Exception, where: str) -> DataError:
+    text = next((line for line in str(getattr(error, "__cause__", None) or error).splitlines() if line.strip()), "")
+    return DataError(
+        f"the storage cannot be used: {text or type(error).__name__}",
+        where=where,
+        hint="see that its disk has space and that it may be written, or give another --storage: finished steps are in the store",
+    )
 
 
 def _coded(hole: Hole, value: Any) -> Any:

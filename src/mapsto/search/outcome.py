@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mapsto.atomic import new_file
 from mapsto.errors import command
@@ -27,6 +28,19 @@ SCHEMA = 1
 
 def outcome_of(found: Found, folder: Path) -> dict[str, Any]:
     """``frontier.json``: the space, the points of the frontier with their recipes, every trial, and what was saved."""
+    return _finite(_tree(found, folder))
+
+
+def _finite(value: Any) -> Any:
+    """Plain values as JSON has them: null for NaN and infinity, as of a metric that is no objective."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in cast("dict[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _tree(found: Found, folder: Path) -> dict[str, Any]:
     points, best = found.frontier, found.best
     done = [trial for trial in found.trials if trial.state == "complete"]
     return {
@@ -60,7 +74,7 @@ def save(found: Found, folder: Path) -> dict[str, Any]:
     with new_file(folder / "frontier.html") as file:
         file.write_text(search_page.render(outcome), encoding="utf-8")
     with new_file(folder / "frontier.json") as file:
-        file.write_text(json.dumps(outcome, indent=2, ensure_ascii=False), encoding="utf-8")
+        file.write_text(json.dumps(outcome, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return outcome
 
 

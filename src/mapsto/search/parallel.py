@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,11 +20,13 @@ from mapsto.search.worker import Job, work
 __all__ = ["run_processes", "run_ray"]
 
 _POLL = 0.5
+_LAST = 1 << 16
+"""Bytes of a worker's last words."""
 
 
 def run_processes(job: Job, workers: int, trials: Trials, on_end: Callable[[Trial], None]) -> None:
     """Let so many processes work until there is nothing left to do. Raises `SpecError` or `StepError` where one fails."""
-    running = [_started(dataclasses.replace(job, number=number)) for number in range(workers)]
+    running = [_Worker(dataclasses.replace(job, number=number)) for number in range(workers)]
     told = {trial.number for trial in trials.all() if _is_over(trial)}
     try:
         while True:
@@ -39,7 +43,7 @@ def run_processes(job: Job, workers: int, trials: Trials, on_end: Callable[[Tria
                 process.wait(30)
         raise
     for process in running:
-        _raise_failed(process.returncode, process.stderr.read().decode() if process.stderr is not None else "")
+        _raise_failed(process.returncode, process.said())
 
 
 def run_ray(job: Job, workers: int, trials: Trials, on_end: Callable[[Trial], None]) -> None:
@@ -76,15 +80,27 @@ def _work(plain: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _started(job: Job) -> subprocess.Popen[bytes]:
-    program = "from mapsto.search.worker import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    if process.stdin is not None:
-        process.stdin.write(json.dumps(dataclasses.asdict(job)).encode())
-        process.stdin.close()
-    return process
+class _Worker(subprocess.Popen[bytes]):
+    """A process that works on a job. What it says goes into a file: a pipe that nobody reads would stop it once it is full."""
+
+    def __init__(self, job: Job) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (`said` reads it after the process)
+        program = "from mapsto.search.worker import main; main()"
+        super().__init__(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said
+        )
+        if self.stdin is not None:
+            with suppress(BrokenPipeError):  # it has failed already, and says why
+                self.stdin.write(json.dumps(dataclasses.asdict(job)).encode())
+                self.stdin.close()
+
+    def said(self) -> str:
+        """Once it has ended, the last of what it wrote on standard error."""
+        size = self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, size - _LAST))
+        text = self._said.read().decode(errors="replace")
+        self._said.close()
+        return text
 
 
 def _is_over(trial: Trial) -> bool:

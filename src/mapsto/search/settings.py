@@ -62,7 +62,7 @@ class SearchSettings(pydantic.BaseModel):
         None, description="tpe, nsga2, random, grid or evolution"
     )
     trials: int = pydantic.Field(30, ge=1, le=100_000, description="a whole number from 1")
-    minutes: float | None = pydantic.Field(None, gt=0, description="a number above 0")
+    minutes: float | None = pydantic.Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
     halving: Halving | None = pydantic.Field(None, description="{step, metric, goal, rungs, eta}")
 
     @property

@@ -13,9 +13,11 @@ before it, so that `$distilled` and ``distilled.accuracy.accuracy`` mean what is
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +41,8 @@ __all__ = ["Candidate", "Space", "Suggest", "load_space", "parse_space"]
 Suggest = Callable[[Hole], Any]
 _MOST_BLOCKS = 5
 """Blocks whose order is searched: 120 orders."""
+_LARGEST = 2**53
+"""Whole numbers up to which each is a float."""
 _STEP_ENTRIES = ("as", "observe")
 _ALLOWED = {
     "choice": ("choice", "default"),
@@ -75,6 +79,8 @@ class Space:
     name: str = "recipe"
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     quick: bool = False
+    said: tuple[str, ...] = ()
+    """What a user has to know of it, as which orders of steps are left out."""
     _at: Mapping[int, Hole] = field(default_factory=dict[int, Hole], repr=False)
     _named: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
@@ -116,6 +122,10 @@ class Space:
         """How many recipes there are at most, conditional holes counted everywhere."""
         return math.prod(hole.size for hole in self.holes)
 
+    def samples(self) -> Iterator[Filled]:
+        """Values with which each option, and both ends of each range, are in a recipe once."""
+        yield from _samples(self.holes)
+
     def identity(self) -> str:
         """What the space is, as text: two searches with the same may share their trials."""
         entries = {key: part for key, part in _plain(self.root).items() if key not in ("title", "targets", "search")}
@@ -145,6 +155,8 @@ def parse_space(
     visitor = _Visitor(root)
     visitor.document()
     search: Any = document.get("search") or {}
+    if search and not isinstance(search, dict):
+        visitor.errors.append((*position(root, ("search",)), f"search: a mapping of entries, got {_short(search)}"))
     space = Space(
         root=root,
         holes=tuple(visitor.holes.values()),
@@ -168,7 +180,31 @@ def parse_space(
     if errors:
         lines = [f"{where}:{line}:{column}: {message}" for line, column, message in sorted(set(errors))]
         raise SpecError(lines[0] if len(lines) == 1 else f"{len(lines)} errors\n" + "\n".join(lines))
-    return space
+    return _without_impossible_orders(space)
+
+
+def _without_impossible_orders(space: Space) -> Space:
+    """The space less those orders of steps in which one of them refers to a later one, or cannot take what comes to it."""
+    changed: dict[str, Hole] = {}
+    said: list[str] = []
+    for hole in space.holes:
+        if hole.kind != "order":
+            continue
+        wrong = {
+            order: found[0][2]
+            for order in hole.options[1:]
+            if (found := _findings(space, {**dict(hole.parents), hole.name: order}))
+        }
+        if wrong:
+            left = tuple(order for order in hole.options if order not in wrong)
+            changed[hole.name] = _renamed(hole, hole.name, options=left)
+            first, why = next(iter(wrong.items()))
+            said.append(f"{hole.name}: {len(wrong)} of {len(hole.options)} orders cannot be, as {first} ({why})")
+    if not changed:
+        return space
+    at = {node: changed.get(hole.name, hole) for node, hole in space._at.items()}  # pyright: ignore[reportPrivateUsage]
+    holes = tuple(changed.get(hole.name, hole) for hole in space.holes)
+    return dataclasses.replace(space, holes=holes, said=tuple(said), _at=at)
 
 
 def _findings(space: Space, holes: Mapping[str, Any]) -> list[tuple[int, int, str]]:
@@ -232,7 +268,9 @@ def _options_of(node: Any) -> list[tuple[Any, Any]]:
     found: list[tuple[Any, Any]] = []
     for part in cast("list[Any]", node.value) if isinstance(node, yaml.SequenceNode) else []:
         plain = _plain(part)
-        found.append((plain if isinstance(part, yaml.ScalarNode) else json.dumps(plain, ensure_ascii=False), part))
+        found.append(
+            (plain if isinstance(part, yaml.ScalarNode) else json.dumps(plain, ensure_ascii=False, default=str), part)
+        )
     return found
 
 
@@ -274,9 +312,22 @@ class _Visitor:
         first = steps.value[0] if isinstance(steps, yaml.SequenceNode) and steps.value else None
         if _entry(first, "optional") is not None:
             self._error(first, "the first step cannot be optional: nothing stands in its place")
+        self._refuse_cycles()
         for name, node in self.named.items():
             if name not in self._used:
                 self._error(node, f"the hole '{name}' is used nowhere; write ${name} in the place of a value")
+
+    def _refuse_cycles(self) -> None:
+        """A hole that stands for itself, by way of others too, can never be filled."""
+        refers = {name: _references(node) & set(self.named) for name, node in self.named.items()}
+        for name, node in self.named.items():
+            reached, ahead = set[str](), set(refers[name])
+            while ahead:
+                reached |= ahead
+                ahead = set[str]().union(*(refers[each] for each in ahead)) - reached
+            if name in reached:
+                by = " and ".join(f"'{each}'" for each in sorted(reached - {name}))
+                self._error(node, f"the hole '{name}' stands for itself{f' by way of {by}' if by else ''}")
 
     def _error(self, node: Any, message: str) -> None:
         mark = getattr(node, "start_mark", None)
@@ -413,6 +464,13 @@ class _Visitor:
         if key == "choice":
             options = _options_of(entries["choice"])
             values = tuple(value for value, _ in options)
+            if any(not _is_plain(plain) for plain in map(_plain, (part for _, part in options))):
+                self._error(
+                    entries["choice"],
+                    f"the choice '{name}' has a value that is no plain one (a date, bytes, a set, NaN or infinity); "
+                    "write texts in quotes, and numbers that are finite",
+                )
+                return
             if not options:
                 self._error(entries["choice"], f"the choice '{name}' is empty; write {{choice: [a, b]}}")
                 return
@@ -433,14 +491,16 @@ class _Visitor:
     def _range(
         self, entries: dict[str, Any], name: str, parents: tuple[tuple[str, Any], ...], place: tuple[int, int]
     ) -> Hole | None:
-        ends, log, step = (_plain(entries[key]) if key in entries else None for key in ("range", "log", "step"))
+        ends, log, step = (
+            _numbered(_plain(entries[key])) if key in entries else None for key in ("range", "log", "step")
+        )
         problem = None
         if (
             not isinstance(ends, list)
             or len(cast("list[Any]", ends)) != 2
             or not all(map(_is_number, cast("Any", ends)))
         ):
-            problem = f"range: [low, high], two numbers, got {ends!r}"
+            problem = f"range: [low, high], two numbers of at most ±{_LARGEST:.1g}, got {_short(ends)}"
         elif ends[0] > ends[1]:
             problem = f"range: the low end {ends[0]} is above the high end {ends[1]}"
         elif log is not None and not isinstance(log, bool):
@@ -448,7 +508,7 @@ class _Visitor:
         elif log and ends[0] <= 0:
             problem = f"a logarithmic range begins above 0, got {ends[0]}"
         elif step is not None and (not _is_number(step) or step <= 0):
-            problem = f"step: a number above 0, got {step!r}"
+            problem = f"step: a number above 0, got {_short(step)}"
         elif step is not None and log:
             problem = "log and step exclude each other"
         if problem is not None:
@@ -472,7 +532,7 @@ class _Visitor:
         """The hole with its default: the one written, else the field's own where it is in the hole, else the first or the middle."""
         value = hole.options[0] if hole.kind == "choice" else hole.middle
         if given is not None:
-            value = _plain(given)
+            value = _numbered(_plain(given)) if hole.kind == "range" else _plain(given)
             if not hole.contains(value):
                 self._error(given, f"the default {value!r} is not in the hole '{hole.name}': {_allowed(hole)}"[:200])
         else:
@@ -482,19 +542,52 @@ class _Visitor:
         return _renamed(hole, hole.name, default=value)
 
 
+def _short(value: Any) -> str:
+    """A value as a message has it; Python refuses to write whole numbers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def hole_is_field(entries: Mapping[str, Any]) -> bool:
     """Whether ``optional`` in a step could be meant as the name of a mapping: there is none."""
     return "optional" in discovery.entries("mappings") and len(entries) == 1
 
 
 def _renamed(hole: Hole, name: str, **changes: Any) -> Hole:
-    import dataclasses
-
     return dataclasses.replace(hole, name=name, **changes)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _numbered(value: Any) -> Any:
+    """A value in which texts as ``1e-4`` are numbers, as in fields: YAML has them for texts, since they have no point."""
+    if isinstance(value, list):
+        return [_numbered(part) for part in cast("list[Any]", value)]
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.I) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON has it: a search keeps what it has tried as JSON."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(part) for key, part in cast("dict[Any, Any]", value).items())
+    if isinstance(value, list):
+        return all(map(_is_plain, cast("list[Any]", value)))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, (str, bool, int))
+
+
+def _references(node: Any) -> set[str]:
+    """What a node refers to by ``$name``, in it and below."""
+    if isinstance(node, yaml.ScalarNode):
+        return {str(node.value)[1:]} if str(node.value)[:1] == "$" else set()
+    parts = [part for _, part in _entries(node)] if isinstance(node, yaml.MappingNode) else node.value
+    return set[str]().union(*map(_references, cast("list[Any]", parts)))
 
 
 def _is_catalogued(name: str) -> bool:

@@ -52,6 +52,7 @@ class TrialFile(Trials):
         self._path, self._space, self._identity = path, space, identity
         self._sample, self._signs, self._worker = SAMPLERS[sampler], tuple(signs), worker
         self._lock = FileLock(f"{path}.lock")
+        self._known: dict[int, tuple[str, Trial]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             lines = self._lines()
@@ -72,7 +73,7 @@ class TrialFile(Trials):
         for line in self._lines()[1:]:
             if isinstance(line.get("trial"), int):
                 fields.setdefault(line["trial"], {"number": line["trial"]}).update(line)
-        return [from_plain(each) for each in fields.values()]
+        return [self._trial(each) for each in fields.values()]
 
     def begin(self, most: int) -> Trial | None:
         with self._lock:
@@ -80,7 +81,7 @@ class TrialFile(Trials):
             waiting = next((trial for trial in trials if trial.state == "waiting"), None)
             if waiting is None and counted(trials) >= most:
                 return None
-            number = len(trials) if waiting is None else waiting.number
+            number = _next(trials) if waiting is None else waiting.number
             rng = np.random.default_rng((self._identity.seed, number))
             suggest = self._sample(self._space.ask, [trial for trial in trials if trial.holes], self._signs, rng)
             if waiting is not None:
@@ -107,39 +108,64 @@ class TrialFile(Trials):
     def enqueue(self, holes: Mapping[str, Any], *, role: str = "first", again: int | None = None) -> None:
         with self._lock:
             self._append(
-                {"trial": len(self.all()), "state": "waiting", "holes": dict(holes), "role": role, "again": again}
+                {"trial": _next(self.all()), "state": "waiting", "holes": dict(holes), "role": role, "again": again}
             )
 
     def note(self, number: int, **changes: Any) -> None:
         with self._lock:
             self._append({"trial": number, **changes})
 
-    def end(self, number: int, state: State, **changes: Any) -> None:
+    def end(self, number: int, state: State, **changes: Any) -> bool:
         with self._lock:
-            trial = next(trial for trial in self.all() if trial.number == number)
-            if trial.state == "running":
-                self._append({"trial": number, "state": state, **changes})
+            trial = next((trial for trial in self.all() if trial.number == number), None)
+            if trial is None or trial.state != "running":
+                return False
+            self._append({"trial": number, "state": state, **changes})
+            return True
+
+    def _trial(self, fields: Mapping[str, Any]) -> Trial:
+        """A trial by its lines; what has been checked once is not checked again."""
+        key = json.dumps(fields, sort_keys=True)
+        trial = self._known.get(int(fields["number"]))
+        if trial is None or trial[0] != key:
+            try:
+                trial = (key, from_plain(fields))
+                self._space.check(trial[1].holes)
+            except (DataError, SpecError) as error:
+                raise DataError(
+                    f"trial {fields['number']}: {error.what}",
+                    where=str(self._path),
+                    hint="undo what was edited, or give another --storage",
+                ) from error
+            self._known[trial[1].number] = trial
+        return trial[1]
 
     def _lines(self) -> list[dict[str, Any]]:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            content = self._path.read_bytes()
         except FileNotFoundError:
             return []
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise DataError(f"the trials cannot be read: {error}", where=str(self._path)) from error
         found: list[dict[str, Any]] = []
-        for line in text.splitlines():
+        for line in content.split(b"\n"):  # `splitlines` would part a line at U+2028 in a text
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # half a line of a killed process
             if isinstance(entry, dict):
                 found.append(cast("dict[str, Any]", entry))
-        if text.strip() and (not found or "format" not in found[0]):
+        if content.strip() and (not found or "format" not in found[0]):
             raise SpecError("this is no file of trials", where=str(self._path), hint="give another --storage")
         return found
 
     def _append(self, entry: Mapping[str, Any]) -> None:
+        if "format" not in entry and not self._path.exists():
+            raise DataError(
+                "the file of trials went away while a search used it",
+                where=str(self._path),
+                hint="put it back, or run the same command again: finished steps are in the store",
+            )
         with self._path.open("ab+") as file:
             file.seek(0, os.SEEK_END)
             torn = False
@@ -149,3 +175,8 @@ class TrialFile(Trials):
             file.write((b"\n" if torn else b"") + json.dumps(entry, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _next(trials: Sequence[Trial]) -> int:
+    """The number of a new trial: lines of others may be gone."""
+    return max((trial.number for trial in trials), default=-1) + 1

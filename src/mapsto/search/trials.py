@@ -7,16 +7,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
-from mapsto.errors import SpecError
-from mapsto.search.holes import Filled, same
+from mapsto.errors import DataError, SpecError
+from mapsto.search.holes import Filled
 
 __all__ = [
     "STALE",
@@ -137,17 +139,23 @@ class Trials(ABC):
         """Change fields of a trial that is running, as ``rungs`` or ``worker``."""
 
     @abstractmethod
-    def end(self, number: int, state: State, **changes: Any) -> None:
-        """End a trial; one that has ended already stays as it is."""
+    def end(self, number: int, state: State, **changes: Any) -> bool:
+        """End a trial; whether it was running: one that has ended already stays as it is."""
 
     def take_on_lost(self) -> list[Trial]:
         """End the trials of workers that died, and put each in the queue again; gives those."""
-        lost = [trial for trial in self.all() if trial.state == "running" and is_dead(trial.worker)]
-        for trial in lost:
-            self.end(trial.number, "lost", error="its worker died")
-            if trial.holes:
-                self.enqueue(trial.holes, role=trial.role or "", again=trial.number)
-        return lost
+        taken: list[Trial] = []
+        for trial in self.all():
+            # Of two searches that find it, one ends it, and that one puts it in the queue.
+            if (
+                trial.state == "running"
+                and is_dead(trial.worker)
+                and self.end(trial.number, "lost", error="its worker died")
+            ):
+                taken.append(trial)
+                if trial.holes:
+                    self.enqueue(trial.holes, role=trial.role or "", again=trial.number)
+        return taken
 
 
 def me(number: int = 0) -> dict[str, Any]:
@@ -170,7 +178,7 @@ def is_dead(worker: Mapping[str, Any]) -> bool:
 
     if not worker:
         return True
-    if worker["host"] != socket.gethostname():
+    if worker["host"] != socket.gethostname() or "pid" not in worker or "born" not in worker:
         return time.time() - float(worker["beat"]) > STALE
     try:
         return abs(psutil.Process(int(worker["pid"])).create_time() - float(worker["born"])) > 1
@@ -180,16 +188,13 @@ def is_dead(worker: Mapping[str, Any]) -> bool:
 
 def finished(trials: Iterable[Trial]) -> list[Trial]:
     """Those that came to an end with values, of each configuration the last."""
-    found: list[Trial] = []
+    last: dict[str, Trial] = {}
     for trial in trials:
         if trial.state == "complete":
-            found = [other for other in found if not _alike(other.holes, trial.holes)]
-            found.append(trial)
-    return found
-
-
-def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return same(dict(one), dict(other))
+            holes = json.dumps(trial.holes, sort_keys=True)
+            last.pop(holes, None)
+            last[holes] = trial
+    return list(last.values())
 
 
 def counted(trials: Sequence[Trial]) -> int:
@@ -207,6 +212,70 @@ def changed(trial: Trial) -> dict[str, Any]:
 
 
 def from_plain(plain: Mapping[str, Any]) -> Trial:
-    """A trial from fields as JSON has them; what is no field of a trial is passed over."""
+    """A trial from fields as JSON has them; what is no field of a trial is passed over.
+
+    Raises `DataError` where a field is not as a search writes it.
+    """
     known = {each.name: plain[each.name] for each in dataclasses.fields(Trial) if each.name in plain}
-    return Trial(**{**known, "values": tuple(plain.get("values", ()))})  # pyright: ignore[reportArgumentType]
+    wrong = next((name for name, value in known.items() if not _FIELDS[name](value)), None)
+    wrong = wrong or next((name for name in ("number", "state") if name not in known), None)
+    if wrong is not None:
+        raise DataError(
+            f"trial {plain.get('number', '?')} has no '{wrong}' as a search writes it, but {str(known.get(wrong))[:60]!r}",
+            hint="undo what was edited, or give another --storage",
+        )
+    trial = Trial(**{**known, "values": tuple(plain.get("values", ()))})  # pyright: ignore[reportArgumentType]
+    if trial.state == "complete" and not all(map(math.isfinite, trial.values)):
+        return dataclasses.replace(trial, state="failed", error=trial.error or "an objective is no finite number")
+    return trial
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _has_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, cast("dict[Any, Any]", value).values()))
+
+
+def _has_metrics(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(each, dict) and _is_number(cast("dict[str, Any]", each).get("value"))
+        for each in cast("dict[Any, Any]", value).values()
+    )
+
+
+def _is_worker(value: Any) -> bool:
+    """A process as `me` says it; empty where nobody has begun."""
+    if not isinstance(value, dict):
+        return False
+    worker = cast("dict[str, Any]", value)
+    on_host = isinstance(worker.get("host"), str) and _is_number(worker.get("beat"))
+    return not worker or (on_host and all(name not in worker or _is_number(worker[name]) for name in ("pid", "born")))
+
+
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "number": _is_count,
+    "state": lambda value: value in ("waiting", "running", "complete", "failed", "stopped", "lost"),
+    "holes": lambda value: isinstance(value, dict),
+    "values": lambda value: isinstance(value, (list, tuple)) and all(map(_is_number, cast("Sequence[Any]", value))),
+    "misses": _has_numbers,
+    "metrics": _has_metrics,
+    "aliases": lambda value: isinstance(value, dict),
+    "recipe": lambda value: isinstance(value, str),
+    "error": lambda value: isinstance(value, str),
+    "steps": _is_count,
+    "hits": _is_count,
+    "seconds": _is_number,
+    "saved": _is_number,
+    "started": _is_number,
+    "rungs": _has_numbers,
+    "again": lambda value: value is None or _is_count(value),
+    "role": lambda value: isinstance(value, str),
+    "worker": _is_worker,
+}
+"""What each field of a kept trial is checked by: people edit files."""

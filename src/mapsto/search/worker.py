@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
+import signal
 import sys
 import threading
 import time
@@ -14,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from mapsto.context import Numerics
-from mapsto.errors import MapstoError, SpecError
+from mapsto.errors import MapstoError, SpecError, StepError
 from mapsto.run.executor import execute
 from mapsto.run.result import Listener, RunResult, path_of
 from mapsto.run.stopping import ends_on_sigterm
-from mapsto.search.goals import Goals
+from mapsto.search.goals import Goals, reports_in, unknown_reports
 from mapsto.search.halving import Halted, Rungs, promotable
 from mapsto.search.settings import SearchSettings, settings_of
 from mapsto.search.space import Candidate, Space, parse_space
@@ -105,7 +108,7 @@ def work(
     settings = settings_of(space, job.search)
     trials, store = open_trials(job, space, settings), Store(job.store)
     numerics = Numerics(**job.numerics)
-    while job.until is None or time.time() < job.until or queue_only:
+    while job.until is None or time.time() < job.until:
         if (
             not queue_only
             and settings.halving is not None
@@ -132,6 +135,7 @@ def main() -> None:
     from mapsto import kinds
 
     ends_on_sigterm()
+    _end_with_parent()
     job = Job(**json.loads(sys.stdin.read()))
     try:
         with kinds.trusting(*job.trust):
@@ -139,6 +143,19 @@ def main() -> None:
     except MapstoError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
+
+
+def _end_with_parent() -> None:
+    """From now on this process ends where the one that started it is gone: a search that was killed leaves no workers behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if hasattr(os, "getppid") and sys.platform != "win32":
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _done(
@@ -161,7 +178,7 @@ def _done(
         if settings.halving is not None and trial.role != "ablation":
             heard = Rungs(settings.halving, trials, trial, heard)
         run = execute(candidate.recipe, store=store, numerics=numerics, listener=heard)
-        changes |= _account(run, candidate, settings.goals, trials)
+        changes |= _account(run, candidate, settings.goals, trials, space)
     except Halted as halted:
         changes |= {"state": "stopped", "error": str(halted)}
     except MapstoError as error:
@@ -176,16 +193,22 @@ def _done(
     return {**changes, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _account(run: RunResult, candidate: Candidate, goals: Goals, trials: Trials) -> dict[str, Any]:
-    """What a run came to. Raises `SpecError` where it has no metric of an objective's name."""
+def _account(run: RunResult, candidate: Candidate, goals: Goals, trials: Trials, space: Space) -> dict[str, Any]:
+    """What a run came to. Raises `SpecError` where it has no metric of an objective's name, `StepError` where one is NaN or infinite."""
     metrics = metrics_of(run)
     hits = [step for step in run.steps if step.hit]
     try:
         values, misses = goals.values(metrics, candidate.aliases), goals.misses(metrics, candidate.aliases)
     except SpecError as error:
-        if any(trial.state == "complete" for trial in trials.all()):
+        if _may_be_elsewhere(space, goals) or any(trial.state == "complete" for trial in trials.all()):
             raise
         raise _UnknownMetric(error) from error
+    for objective, value in zip(goals.objectives, values, strict=True):
+        if not math.isfinite(value):
+            raise StepError(f"the objective '{objective.metric}' is {value}, no finite number")
+    beyond = [name for name, miss in misses.items() if not math.isfinite(miss)]
+    if beyond:
+        raise StepError(f"what is limited by '{beyond[0]}' is no finite number")
     return {
         "state": "complete",
         "values": list(values),
@@ -195,6 +218,18 @@ def _account(run: RunResult, candidate: Candidate, goals: Goals, trials: Trials)
         "hits": len(hits),
         "saved": round(sum(step.seconds for step in hits), 3),
     }
+
+
+def _may_be_elsewhere(space: Space, goals: Goals) -> bool:
+    """Whether other recipes of the space make other reports, so that a metric which one has not may be there."""
+    made: set[frozenset[tuple[str, str]]] = set()
+    for holes in space.samples():
+        candidate = space.at(holes)
+        if any(unknown_reports(goals, candidate.recipe, candidate.aliases)):
+            return True
+        reports = reports_in(candidate.recipe)
+        made.add(frozenset((path.rpartition(".")[2], each.name) for path, each in reports.items()))
+    return len(made) > 1
 
 
 class _UnknownMetric(Exception):

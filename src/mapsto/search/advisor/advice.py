@@ -257,7 +257,12 @@ def _observed(beliefs: Beliefs, own: Task | None, goal: Goal) -> set[int]:
     for at, key in enumerate(keys(own.kind)):
         if key in own.runs and np.isfinite(points[at]):
             run = own.runs[key]
-            beliefs.observe(at, float(points[at]), accuracy=run.validation or 50.0, count=run.validation_n)
+            beliefs.observe(
+                at,
+                float(points[at]),
+                accuracy=50.0 if run.validation is None else run.validation,
+                count=run.validation_n,
+            )
             found.add(at)
     return found
 

@@ -26,6 +26,9 @@ __all__ = ["Outcome", "Runs", "Task", "load", "merged", "parsed", "shipped"]
 
 SCHEMA = 1
 _FINITE = pydantic.Field(allow_inf_nan=False)
+_LARGEST = 1e30
+"""Of a feature; trees take float32."""
+_COUNT = pydantic.Field(ge=0, le=2**53)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +145,9 @@ def parsed(text: str, *, where: str) -> Runs:
     """As `load`, of the text."""
     try:
         tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"it is not whole JSON (line {error.lineno}: {error.msg})", where=where, hint="copy or export it again"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        what = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise DataError(f"it is not whole JSON ({what})", where=where, hint="copy or export it again") from error
     if not isinstance(tree, dict) or "schema" not in tree or "tasks" not in tree:
         raise DataError("it is no list of runs", where=where, hint="give one that was exported")
     for name, known in (("schema", SCHEMA), ("features", features.VERSION), ("space", space.VERSION)):
@@ -201,10 +203,10 @@ class _Outcome(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
     test: Annotated[float, pydantic.Field(ge=0, le=100)] | None = None
-    test_n: Annotated[int, pydantic.Field(ge=0)] = 0
+    test_n: Annotated[int, _COUNT] = 0
     validation: Annotated[float, pydantic.Field(ge=0, le=100)] | None = None
-    validation_n: Annotated[int, pydantic.Field(ge=0)] = 0
-    bytes: Annotated[int, pydantic.Field(ge=0)] = 0
+    validation_n: Annotated[int, _COUNT] = 0
+    bytes: Annotated[int, _COUNT] = 0
     cpu_s: Annotated[float, pydantic.Field(ge=0), _FINITE] = 0.0
     error: str = ""
 
@@ -216,7 +218,7 @@ class _Task(pydantic.BaseModel):
     name: str
     domain: str
     kind: Kind
-    features: dict[str, Annotated[float, _FINITE]]
+    features: dict[str, Annotated[float, pydantic.Field(ge=-_LARGEST, le=_LARGEST)]]
     runs: dict[str, _Outcome]
 
     def task(self) -> Task:
