@@ -17,6 +17,8 @@ from mapsto_runtime.shown import short
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from mapsto.studio.services import Services
+
 __all__: list[str] = []
 
 
@@ -30,6 +32,21 @@ def studio(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8090,
     host: Annotated[str, typer.Option(help="An address of this machine alone: 127.0.0.1 or ::1.")] = "127.0.0.1",
+    service: Annotated[
+        str, typer.Option(metavar="URL", help="A running service to look at, such as http://127.0.0.1:8080.")
+    ] = "",
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="MAPSTO_KEY",
+            show_envvar=False,
+            help="Of --service: an API key. With the scope metrics its load is shown, with admin versions are promoted. "
+            "[default: $MAPSTO_KEY]",
+        ),
+    ] = "",
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of --service: of whom it has its certificate, in PEM.")
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Show runs, the frontiers of searches and streams as pages in a browser, on this machine alone.
@@ -37,6 +54,8 @@ def studio(
     A run that has not come to its end is followed. The pages need no network, and read without JavaScript too.
 
     Example: mapsto studio runs
+
+    Example: mapsto studio --service http://127.0.0.1:8080 --key KEY
     """
     try:
         import fastapi
@@ -55,9 +74,11 @@ def studio(
             where="--host",
             hint="give 127.0.0.1, and reach it from elsewhere through ssh -L",
         )
-    shown = Folders(folders or [Path("runs")])
+    served = _service(service, key, ca)
+    usual = Path("runs")
+    shown = Folders(folders or [usual]) if folders or served is None or usual.is_dir() else None
     listening = _listening(host, port)
-    made = application(Studio(folders=shown, store=store), hosts=Hosts(host))
+    made = application(Studio(folders=shown, services=served, store=store), hosts=Hosts(host))
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
     print_text(f"studio at {address}; end with Ctrl-C")
     sys.stdout.flush()
@@ -68,6 +89,19 @@ def studio(
     finally:
         listening.close()
     print_note("ended")
+
+
+def _service(url: str, key: str, ca: Path | None) -> Services | None:
+    """Raises `SpecError` where there is an address without a key, or a key without an address."""
+    if not url:
+        return None
+    if not key:
+        raise SpecError("a service is asked with a key", where="--service", hint="give --key KEY, or set MAPSTO_KEY")
+    from mapsto.service.client import Client
+    from mapsto.studio.services import Services
+
+    client = Client(url, key, seconds=10.0, tries=1, ca=ca)
+    return Services(client=lambda request: client, where=url)
 
 
 async def _serve(made: FastAPI, listening: socket.socket) -> None:

@@ -237,6 +237,23 @@ class Client:
             given.append({"label": _label(label), "inputs": one, **named})
         return self._stored(model, given)
 
+    def models(self) -> list[str]:
+        """The names of the models that are served."""
+        return [str(each) for each in self._asked("/v2")["models"]]
+
+    def ready(self) -> bool:
+        """Whether the service answers requests. Raises `ServiceError` where it cannot be reached."""
+        try:
+            return bool(self._asked("/v2/health/ready")["ready"])
+        except ServiceError as error:
+            if error.status == 503:
+                return False
+            raise
+
+    def metrics(self) -> str:
+        """Its metrics in Prometheus' text format, by a key with the scope metrics or admin."""
+        return self._sent("/metrics", None).decode()
+
     def metadata(self, model: str) -> dict[str, Any]:
         """What the model takes and gives, as the Open Inference Protocol has it."""
         return self._asked(_model(model))
@@ -295,7 +312,14 @@ class Client:
         ]
 
     def _asked(self, path: str, body: Any = None) -> Any:
-        content = None if body is None else json.dumps(body).encode()
+        content = self._sent(path, None if body is None else json.dumps(body).encode())
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise ServiceError("what answers there is no service of mapsto", status=0, where=self._url) from error
+
+    def _sent(self, path: str, content: bytes | None) -> bytes:
+        """What the service answers. Raises `ServiceError` where it refuses, or cannot be reached."""
         request = urllib.request.Request(self._url + path, content)
         request.add_header("Authorization", f"Bearer {self._key}")
         for name, value in _trace().items():
@@ -303,7 +327,7 @@ class Client:
         for left in reversed(range(self._tries)):
             try:
                 with urllib.request.urlopen(request, timeout=self._seconds, context=self._tls) as answer:
-                    return json.load(answer)
+                    return answer.read()
             except urllib.error.HTTPError as error:
                 again = error.headers.get("Retry-After", "")
                 if left and error.code in (429, 503) and again.isdigit():

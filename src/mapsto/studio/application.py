@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -16,12 +16,12 @@ import mapsto.report
 from mapsto.errors import MapstoError
 from mapsto.service.hosts import Hosts
 from mapsto.studio.errors import status_of
-from mapsto.studio.pages import compare, frontier, runs, streams
-from mapsto.studio.site import STATIC, Page, Studio, render
+from mapsto.studio.pages import compare, frontier, runs, service, streams
+from mapsto.studio.site import STATIC, Page, Studio, address, render
 
 __all__ = ["PAGES", "POLICY", "application"]
 
-PAGES: tuple[Page, ...] = (runs.PAGE, frontier.PAGE, streams.PAGE, compare.PAGE)
+PAGES: tuple[Page, ...] = (runs.PAGE, frontier.PAGE, streams.PAGE, compare.PAGE, service.PAGE)
 """Every page, in the order of the navigation. A further one is a module in ``pages`` with a `Page`, listed here."""
 
 POLICY = (
@@ -60,6 +60,12 @@ def application(studio: Studio, *, hosts: Hosts | None = None) -> FastAPI:
     @app.get("/static/report.css")
     async def report_style() -> Response:
         return FileResponse(_REPORT_STYLE, media_type="text/css")
+
+    if studio.folders is None and pages:
+
+        @app.get("/")
+        async def first(request: Request) -> Response:
+            return RedirectResponse(address(request, pages[0].path), 303)
 
     app.mount("/static", StaticFiles(directory=STATIC))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mapsto.studio.results import Folders
     from mapsto.studio.services import Services
 
-__all__ = ["STATIC", "Page", "Studio", "form", "render", "studio_of"]
+__all__ = ["STATIC", "Page", "Studio", "address", "form", "render", "studio_of"]
 
 STATIC = Path(__file__).parent / "static"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -105,9 +105,7 @@ def render(request: Request, template: str, *, code: int = 200, title: str, **co
 
 async def form(request: Request) -> dict[str, str]:
     """The fields of a form. Raises `Forbidden` where no page of the studio sent it, `DataError` where it is none."""
-    own = {request.url.netloc.lower()}
-    origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[2].lower() not in own:
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise Forbidden("this form was sent by a page of somebody else", hint="go to the page in the studio")
     body = b""
     async for part in request.stream():
