@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mapsto.search.advisor.advice import Advice, Asked
-    from mapsto.search.advisor.goal import Goal
     from mapsto.search.advisor.runs import Runs, Task
     from mapsto.store import Store
 
@@ -92,6 +91,7 @@ def advise(
     """
     from mapsto.search.advisor import runs as lists
     from mapsto.search.advisor.advice import advice
+    from mapsto.search.advisor.question import goal_of, question_of
     from mapsto.store import Store
 
     place = Store(store)
@@ -109,7 +109,7 @@ def advise(
     if only_prior and not given:
         raise SpecError("--only-prior without a --prior", where="mapsto advise", hint="give --prior FILE")
     known = lists.merged(given if only_prior else [*_own(place), *given, lists.shipped()])
-    question, goal = _asked(first, target, text, stream=stream), _goal(limit)
+    question, goal = question_of(first, target, text, stream=stream), goal_of(limit)
     if trials is not None:
         from mapsto.cli.advised_trials import tried
 
@@ -135,44 +135,6 @@ def advise(
         print_json(tree_of(advised) | {"recipe": str(file), "command": _run(file)})
         return
     _print(advised, file, explain=explain)
-
-
-def _asked(place: str, target: str | None, text: str | None, *, stream: bool) -> Asked:
-    """The data as a recipe writes them."""
-    from mapsto.recipe.yaml_text import read_yaml
-    from mapsto.search.advisor.advice import Asked, asked
-    from mapsto.search.compress import data_node
-
-    file = Path(place)
-    if file.suffix in (".yaml", ".yml") and file.is_file():
-        tree = read_yaml(file.read_text(encoding="utf-8"), where=place)[1]
-        data = tree.get("data") if isinstance(tree, dict) else None
-        if not isinstance(data, dict) or "examples" not in data:
-            raise SpecError("the recipe has no data called 'examples'", where=place, hint="name the labelled data so")
-        from mapsto.search.advisor.advice import examples_of, kind_of
-
-        return Asked(kind=kind_of(examples_of(data)), data=data)
-    if stream:
-        if target is None:
-            raise SpecError("a stream needs the column that is predicted", where=place, hint="name it: --target COLUMN")
-        if not file.is_file():
-            raise SpecError("there is no such file", where=place, hint="give a stream's CSV file")
-        return asked({"csv": {"file": str(file.resolve()), "target": target}}, stream=True)
-    return asked(data_node(place, target, columns=(text,) if text else ()))
-
-
-def _goal(limit: str | None) -> Goal:
-    from mapsto.search.advisor.goal import Goal
-    from mapsto.search.compress import parse_limit
-
-    if limit is None:
-        return Goal()
-    parsed = parse_limit(limit)
-    if parsed.kind != "bytes":
-        raise SpecError(
-            f"there is no advice on a limit of {parsed.kind}", where="--limit", hint="as in --limit bytes=200kB"
-        )
-    return Goal(most_bytes=parsed.most)
 
 
 def _described(question: Asked, place: Store, *, thorough: bool) -> tuple[Task, Mapping[str, str]]:

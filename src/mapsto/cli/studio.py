@@ -32,6 +32,10 @@ def studio(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8090,
     host: Annotated[str, typer.Option(help="An address of this machine alone: 127.0.0.1 or ::1.")] = "127.0.0.1",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Data that the advisor is asked on: a folder or a file.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="With --data: the column that is predicted.")] = None,
     service: Annotated[
         str, typer.Option(metavar="URL", help="A running service to look at, such as http://127.0.0.1:8080.")
     ] = "",
@@ -74,11 +78,14 @@ def studio(
             where="--host",
             hint="give 127.0.0.1, and reach it from elsewhere through ssh -L",
         )
+    if data is not None and not data.exists():
+        raise SpecError("there is no such file or folder", where=f"--data {data}", hint="check the path")
     served = _service(service, key, ca)
     usual = Path("runs")
-    shown = Folders(folders or [usual]) if folders or served is None or usual.is_dir() else None
+    given = folders or ([usual] if usual.is_dir() or (served is None and data is None) else [])
+    shown = Folders(given) if given or data is not None else None
     listening = _listening(host, port)
-    made = application(Studio(folders=shown, services=served, store=store), hosts=Hosts(host))
+    made = application(Studio(folders=shown, services=served, store=store, data=data, target=target), hosts=Hosts(host))
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
     print_text(f"studio at {address}; end with Ctrl-C")
     sys.stdout.flush()

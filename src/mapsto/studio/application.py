@@ -16,12 +16,12 @@ import mapsto.report
 from mapsto.errors import MapstoError
 from mapsto.service.hosts import Hosts
 from mapsto.studio.errors import status_of
-from mapsto.studio.pages import compare, frontier, runs, service, streams
+from mapsto.studio.pages import advisor, compare, frontier, runs, service, streams
 from mapsto.studio.site import STATIC, Page, Studio, address, render
 
 __all__ = ["PAGES", "POLICY", "application"]
 
-PAGES: tuple[Page, ...] = (runs.PAGE, frontier.PAGE, streams.PAGE, compare.PAGE, service.PAGE)
+PAGES: tuple[Page, ...] = (runs.PAGE, frontier.PAGE, streams.PAGE, compare.PAGE, advisor.PAGE, service.PAGE)
 """Every page, in the order of the navigation. A further one is a module in ``pages`` with a `Page`, listed here."""
 
 POLICY = (
