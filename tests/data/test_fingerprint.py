@@ -34,6 +34,7 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path, monkeypat
     hashed: list[Path] = []
     real = fingerprint._hashed
     monkeypatch.setattr(fingerprint, "_hashed", lambda path: hashed.append(path) or real(path))
+    monkeypatch.setattr(fingerprint, "_SETTLED_NS", 0)
     path = tmp_path / "file"
     path.write_bytes(b"one")
     first = file_digest(aged(path))
@@ -42,6 +43,22 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path, monkeypat
     path.write_bytes(b"two")
     assert file_digest(aged(path)) != first
     assert len(hashed) == 2
+
+
+def test_a_file_whose_time_was_set_back_is_hashed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tools that edit photos in place do, and keep their dates."""
+    monkeypatch.setattr(fingerprint, "_SETTLED_NS", 0)
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    first = file_digest(aged(path))
+    time.sleep(0.02)
+    known = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"two")
+    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (known.st_size, known.st_mtime_ns, known.st_ino)
+    assert file_digest(path) != first
 
 
 def test_a_file_just_written_is_hashed_anew(tmp_path: Path) -> None:

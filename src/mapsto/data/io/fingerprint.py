@@ -31,10 +31,10 @@ _SETTLED_NS = 2_000_000_000
 
 _BLOCK = 2000
 """Files whose digests are kept together."""
-_Stamp = tuple[str, int, int, int]
+_Stamp = tuple[str, int, int, int, int]
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS digests "
-    "(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"
+    "CREATE TABLE IF NOT EXISTS file_digests "
+    "(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, sha256 TEXT)"
 )
 
 
@@ -46,8 +46,8 @@ def file_digest(path: Path) -> str:
 def file_digests(paths: Iterable[Path]) -> list[str]:
     """The SHA-256 of each file's content, in order.
 
-    Digests are kept by (path, size, modification time, inode), a block of files at a time, so that a kill loses little; a cache that is
-    damaged or cannot be written costs time only.
+    Digests are kept by (path, size, modification time, change time, inode), since some tools set the modification time back. They are kept
+    a block of files at a time, so that a kill loses little; a cache that is damaged or cannot be written costs time only.
     """
     left, found = iter(paths), list[str]()
     while block := list(itertools.islice(left, _BLOCK)):
@@ -135,11 +135,11 @@ def _stamp(path: Path) -> _Stamp:
         status = path.stat()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", hint="check that it is there and readable") from error
-    return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino
+    return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _settled(stamp: _Stamp) -> bool:
-    return stamp[2] < time.time_ns() - _SETTLED_NS and _stamp(Path(stamp[0])) == stamp
+    return max(stamp[2], stamp[3]) < time.time_ns() - _SETTLED_NS and _stamp(Path(stamp[0])) == stamp
 
 
 def _hashed(path: Path) -> str:
@@ -164,7 +164,9 @@ def _remembered(stamps: Sequence[_Stamp]) -> dict[_Stamp, str]:
         with closing(_database()) as connection:
             for stamp in stamps:
                 row = connection.execute(
-                    "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", stamp
+                    "SELECT sha256 FROM file_digests "
+                    "WHERE path = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?",
+                    stamp,
                 ).fetchone()
                 if row:
                     known[stamp] = row[0]
@@ -179,7 +181,8 @@ def _remember(digests: dict[_Stamp, str]) -> None:
     try:
         with closing(_database()) as connection, connection:
             connection.executemany(
-                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", [(*s, digest) for s, digest in digests.items()]
+                "INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?, ?, ?, ?)",
+                [(*s, digest) for s, digest in digests.items()],
             )
     except (OSError, sqlite3.Error) as error:
         _give_up(error)
