@@ -266,5 +266,5 @@ def _opened(storage: str) -> Any:
         raise DataError(
             f"the storage cannot be opened: {str(error).splitlines()[0]}",
             where=storage,
-            hint="check the URL given with --storage",
+            hint="check the URL where --storage was given, and that the disk has space and may be written",
         ) from error
