@@ -130,6 +130,58 @@ def test_all_errors_of_a_space_at_once_with_their_places():
     assert "a label is a name that is written" in text
 
 
+MANY = """\
+schema: 1
+search:
+  objectives: [{metric: big.chekc.accuracy, goal: maximize}]
+  holes: {rate: {range: [0.2, 0.1]}, share: {chioce: [1, 2]}}
+data: {all: {digits: {szie: 8}}}
+steps:
+  - networks.conv4: {data: $all, classes: data, width: {choice: []}, widht: 3}
+  - train.supervised: {data: $all, learning_rate: $rate, epochs: {range: [1, 4], lgo: true}, schedule: {choice: []}}
+    as: big
+    observe: {check: {evaluate.accurcy: {data: $all}}}
+  - choice: {}
+    as: empty
+  - prune.magnitude: {macs: $share, shrae: 2}
+  - any_order: [[quantize.equalise: {}]]
+  - distill.logits: {teacher: $empty, data: $all, epocs: 2}
+"""
+
+
+def test_malformed_holes_hide_no_other_error():
+    """What a hole would hold is not known, but everything around it is read on; nothing is said of the value put in its place."""
+    with pytest.raises(SpecError) as caught:
+        parse_space(MANY)
+    first, *lines = str(caught.value).splitlines()
+    said = {":".join(line.split(":")[1:3]): line for line in lines}
+    assert first == f"{len(lines)} errors", "each once"
+    expected = {
+        "3:17": "no step reports 'big.chekc.accuracy' (did you mean 'big.check.accuracy'?)",
+        "4:25": "the low end 0.2 is above the high end 0.1",
+        "4:45": "the hole 'share' is neither",
+        "5:23": "'szie'",
+        "7:65": "the choice 'networks.conv4.width' is empty",
+        "7:70": "'widht'",
+        "8:87": "'lgo' is no entry of a hole",
+        "8:113": "the choice 'big.schedule' is empty",
+        "10:23": "'evaluate.accurcy'",
+        "11:13": "choice: {name: [steps], other: [steps]}",
+        "13:37": "'shrae'",
+        "14:16": "at least two lists",
+        "15:51": "'epocs'",
+    }
+    assert {place: text in said.get(place, "") for place, text in expected.items()} == dict.fromkeys(expected, True), (
+        lines
+    )
+    assert len(lines) == len(expected), lines
+
+
+def test_a_recipe_without_holes_says_its_other_errors_too():
+    with pytest.raises(SpecError, match=r"(?s)2 errors.*no holes.*'widht'"):
+        parse_space("schema: 1\ndata: {all: {digits: {}}}\nsteps: [networks.conv4: {data: $all, widht: 3}]\n")
+
+
 def test_a_misspelt_field_is_named_where_its_hole_stands():
     text = WHOLE.replace("width:", "widht:")
     with pytest.raises(SpecError, match=r"recipe:8:\d+: .*widht"):

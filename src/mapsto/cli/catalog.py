@@ -189,7 +189,7 @@ def new(
 
     Example: mapsto new mine --from demo
     """
-    from mapsto.recipe.reader import load_recipe, shipped_recipes
+    from mapsto.recipe.reader import shipped_recipes
     from mapsto.store import write_atomically
 
     shipped = shipped_recipes()
@@ -198,20 +198,36 @@ def new(
         origin = origin / "recipe.yaml"
     if not origin.is_file():
         raise SpecError(f"there is no recipe '{source}'", where="--from", hint=nearest(source, shipped))
-    recipe = load_recipe(origin)
+    text = origin.read_text(encoding="utf-8")
+    is_space, recipe = _recipe_or_space(text, origin)
     if not Path(name).name:
         raise SpecError("the new recipe needs a name", where="mapsto new", hint=command("mapsto new mine --from demo"))
     target = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if target.exists():
         raise DataError("this file exists already", where=str(target), hint="give another name, or delete it first")
-    text = origin.read_text(encoding="utf-8")
     word = re.fullmatch(r"(?!(?:on|off|yes|no|true|false|null|y|n)$)[A-Za-z_][\w-]*", target.stem, re.IGNORECASE)
     named = f"name: {target.stem if word else json.dumps(target.stem)}"
     lines = [named if line.startswith("name:") else line for line in text.splitlines()]
     write_atomically(target, ("\n".join(lines) + "\n").encode())
-    load_recipe(target)
-    again = command("mapsto run {recipe}", *options_for(recipe, origin), recipe=target)
-    print_json({"file": str(target), "run": again}) if as_json else print_text(f"wrote {target}; run it with: {again}")
+    doing = "search" if is_space else "run"
+    again = command(f"mapsto {doing} {{recipe}}", *options_for(recipe, origin), recipe=target)
+    print_json({"file": str(target), doing: again}) if as_json else print_text(
+        f"wrote {target}; {doing} it with: {again}"
+    )
+
+
+def _recipe_or_space(text: str, origin: Path) -> tuple[bool, Recipe]:
+    """Whether a recipe has holes, and the recipe itself, with holes at their defaults. Raises `SpecError` with all of its errors."""
+    from mapsto.recipe.holes import holes_in
+    from mapsto.recipe.reader import load_recipe
+    from mapsto.recipe.yaml_text import read_yaml
+
+    tree = read_yaml(text, where=str(origin))[1]
+    if not isinstance(tree, dict) or not any(holes_in(cast("dict[str, Any]", tree))):
+        return False, load_recipe(origin)
+    from mapsto.search.space import parse_space
+
+    return True, parse_space(text, where=str(origin)).at({}).recipe
 
 
 def options_for(recipe: Recipe, origin: Path) -> list[str]:

@@ -114,7 +114,7 @@ def search(
     used_threads = threads if threads is not None or workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with kinds.trusting(*(trust or [])), writable_at_the_end(out), SearchScreen(enabled=not as_json) as screen:
         loaded = settings_of(
-            parse_space(text, where=recipe, name=name), {"sampler": sampler, "minutes": minutes or None}
+            parse_space(text, where=recipe, name=name, given=given), {"sampler": sampler, "minutes": minutes or None}
         )
         place = place_for(out, sampler=loaded.sampler, storage=storage)
         if place.said:

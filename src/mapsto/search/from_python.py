@@ -91,7 +91,7 @@ def run(
         "halving": None if halving is None else dict(halving),
     }
     search = {key: value for key, value in given.items() if value is not None}
-    settings = settings_of(parse_space(text, where=where, name=name, quick=quick), search)
+    settings = settings_of(parse_space(text, where=where, name=name, quick=quick, given=search), search)
     place = place_for(folder, sampler=settings.sampler, storage=storage)
     job = Job(
         recipe=text,

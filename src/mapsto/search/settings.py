@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
 from mapsto.errors import SpecError, nearest
 from mapsto.recipe.goals import checked_goal
 from mapsto.search.goals import Goals, Limit, Objective
-from mapsto.search.space import Space
 
-__all__ = ["Halving", "SearchSettings", "settings_of"]
+if TYPE_CHECKING:
+    from mapsto.search.space import Space
+
+__all__ = ["Halving", "SearchSettings", "findings_of", "settings_of"]
 
 Goal = Annotated[str, pydantic.AfterValidator(checked_goal)]
 
@@ -77,16 +79,28 @@ class SearchSettings(pydantic.BaseModel):
 
 def settings_of(space: Space, given: Mapping[str, Any] | None = None) -> SearchSettings:
     """The settings of a space's recipe, with those that are `given` in their place. Raises `SpecError` with all errors and their places."""
-    written = dict(space.search)
-    entries = {**written, **{key: value for key, value in (given or {}).items() if value is not None}}
     try:
-        return SearchSettings.model_validate(entries)
-    except pydantic.ValidationError as error:
-        lines = sorted({_line(space, finding, entries) for finding in error.errors(include_url=False)})
+        return SearchSettings.model_validate(_entries(space, given))
+    except pydantic.ValidationError:
+        found = findings_of(space, given)
+        lines = [f"{space.where}:{line}:{column}: {message}" for line, column, message in found]
         raise SpecError(lines[0] if len(lines) == 1 else f"{len(lines)} errors\n" + "\n".join(lines)) from None
 
 
-def _line(space: Space, finding: Any, entries: Mapping[str, Any]) -> str:
+def findings_of(space: Space, given: Mapping[str, Any] | None = None) -> list[tuple[int, int, str]]:
+    """Line, column and text of every error that `settings_of` would raise."""
+    try:
+        SearchSettings.model_validate(_entries(space, given))
+    except pydantic.ValidationError as error:
+        return sorted({_finding(space, finding) for finding in error.errors(include_url=False)})
+    return []
+
+
+def _entries(space: Space, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**space.search, **{key: value for key, value in (given or {}).items() if value is not None}}
+
+
+def _finding(space: Space, finding: Any) -> tuple[int, int, str]:
     place = tuple(finding["loc"])
     line, column = space.position(("search", *place))
     name, fields = str(place[0]), SearchSettings.model_fields
@@ -100,4 +114,4 @@ def _line(space: Space, finding: Any, entries: Mapping[str, Any]) -> str:
         described = (inner or fields[name]).description
         got = "" if finding["type"] == "missing" else f", got {finding['input']!r}"
         text = f"search: {'.'.join(map(str, place))}: {described}{got}"
-    return f"{space.where}:{line}:{column}: {text[:240]}"
+    return line, column, text[:240]

@@ -32,6 +32,7 @@ from mapsto.recipe.reader import findings_in, recipe_file, recipe_of
 from mapsto.recipe.writer import dump
 from mapsto.recipe.yaml_text import position, read_yaml
 from mapsto.search.holes import Filled, Hole, same
+from mapsto.search.settings import findings_of, settings_of
 
 if TYPE_CHECKING:
     from mapsto.recipe.document import Recipe
@@ -83,6 +84,7 @@ class Space:
     """What a user has to know of it, as which orders of steps are left out."""
     _at: Mapping[int, Hole] = field(default_factory=dict[int, Hole], repr=False)
     _named: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    _broken: Mapping[int, Any] = field(default_factory=dict[int, Any], repr=False)
 
     def fill(self, suggest: Suggest) -> Candidate:
         """The recipe for what `suggest` gives for each hole that there is; it is asked once for each."""
@@ -146,8 +148,12 @@ def parse_space(
     name: str = "recipe",
     settings: Mapping[str, Any] | None = None,
     quick: bool = False,
+    given: Mapping[str, Any] | None = None,
 ) -> Space:
-    """The space of a recipe with holes, as YAML. Raises `SpecError` with all of its errors, each with line and column."""
+    """The space of a recipe with holes, as YAML. Raises `SpecError` with all of its errors, each with line and column.
+
+    `given` stands in the place of entries of its section ``search``, as a command says them.
+    """
     root, tree = read_yaml(text, where=where)
     if not isinstance(tree, dict):
         raise SpecError("a recipe is a mapping with the entries schema, data and steps", where=where)
@@ -167,16 +173,21 @@ def parse_space(
         quick=quick,
         _at=visitor.at,
         _named=visitor.named,
+        _broken=visitor.broken,
     )
     errors = visitor.errors
-    if not errors and not space.holes:
-        raise SpecError(
-            "this recipe has no holes, so that there is nothing to search",
-            where=where,
-            hint="write {choice: [a, b]} or {range: [low, high]} in the place of a value, or `optional: true` in a step",
-        )
-    if not errors:
-        errors = sorted({finding for holes in _samples(space.holes) for finding in _findings(space, holes)})
+    found = {finding for holes in _samples(space.holes) for finding in _findings(space, holes)}
+    errors = [
+        *errors,
+        *(finding for finding in found if not visitor.covers(finding)),
+        *_search_findings(space, search, given),
+    ]
+    none = "this recipe has no holes, so that there is nothing to search"
+    remedy = "write {choice: [a, b]} or {range: [low, high]} in the place of a value, or `optional: true` in a step"
+    if not space.holes and not visitor.errors and errors:
+        errors.append((1, 1, f"{none}; {remedy}"))
+    elif not space.holes and not errors:
+        raise SpecError(none, where=where, hint=remedy)
     if errors:
         lines = [f"{where}:{line}:{column}: {message}" for line, column, message in sorted(set(errors))]
         raise SpecError(lines[0] if len(lines) == 1 else f"{len(lines)} errors\n" + "\n".join(lines))
@@ -209,9 +220,48 @@ def _without_impossible_orders(space: Space) -> Space:
 
 def _findings(space: Space, holes: Mapping[str, Any]) -> list[tuple[int, int, str]]:
     """What is wrong with the recipe for some values."""
-    filler = _Filler(space._at, space._named, lambda hole: holes.get(hole.name, hole.default))  # pyright: ignore[reportPrivateUsage]
+    filler = _Filler(space._at, space._named, lambda hole: holes.get(hole.name, hole.default), space._broken)  # pyright: ignore[reportPrivateUsage]
     root = filler.document(space.root)
-    return filler.errors or findings_in(root, _plain(root), where=space.where)
+    return [*filler.errors, *findings_in(root, _plain(root), where=space.where)]
+
+
+def _search_findings(space: Space, search: Any, given: Mapping[str, Any] | None) -> list[tuple[int, int, str]]:
+    """What is wrong with the section ``search``."""
+    # A section that is no mapping is named by the recipe's reader only where it is left in the document.
+    if not isinstance(search, dict):
+        line, column = space.position(("search",))
+        return [(line, column, f"search: how its holes are filled: {{objectives, trials, …}}, got {search!r}"[:240])]
+    return findings_of(space, given) or list(_unwritten_reports(space, given))
+
+
+def _unwritten_reports(space: Space, given: Mapping[str, Any] | None) -> Iterator[tuple[int, int, str]]:
+    """Names of metrics whose step or report is written nowhere, which is known of a recipe that has other errors too."""
+    goals = settings_of(space, given).goals
+    names, reports, paths = _written(_entry(space.root, "steps"))
+    for at, name in enumerate(dict.fromkeys(each.metric for each in (*goals.objectives, *goals.limits))):
+        path, _, metric = name.rpartition(".")
+        stage, _, report = path.rpartition(".")
+        if stage and (report not in reports or stage.partition("#")[0] not in names):
+            line, column = space.position(("search", "objectives", at, "metric"))
+            known = [f"{each}.{metric}" for each in paths]
+            yield line, column, f"no step reports '{name}' ({nearest(name, known, most=8)})"
+
+
+def _written(steps: Any) -> tuple[set[str], set[str], list[str]]:
+    """What steps are called, what their reports are called, and ``step.report`` of each, in all branches."""
+    names, reports, paths, pending = set[str](), set[str](), list[str](), [steps]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, yaml.SequenceNode):
+            pending += cast("list[Any]", node.value)
+        for key, value in _entries(node):
+            names.update((key, _text(value) or key) if key == "as" else (key,))
+            pending.append(value)
+            if key == "observe":
+                there = [report for report, _ in _entries(value)]
+                reports.update(there)
+                paths += [f"{_step_name(node)}.{report}" for report in there]
+    return names, reports, paths
 
 
 def _samples(holes: tuple[Hole, ...]) -> Iterator[dict[str, Any]]:
@@ -292,9 +342,19 @@ class _Visitor:
         self.holes: dict[str, Hole] = {}
         self.at: dict[int, Hole] = {}
         """Of a node's identity."""
+        self.broken: dict[int, Any] = {}
+        """Of a malformed hole's identity → a value with which the rest of the recipe can be read, None for a step."""
         self.named: dict[str, Any] = {}
         self.errors: list[tuple[int, int, str]] = []
         self._used: set[str] = set()
+        self._spans: list[tuple[tuple[int, int], tuple[int, int]]] = []
+
+    def covers(self, finding: tuple[int, int, str]) -> bool:
+        """Whether a finding of the recipe's reader is about what is named here already: a malformed hole, or the same place."""
+        place = (finding[0], finding[1])
+        return any(place == (line, column) for line, column, _ in self.errors) or any(
+            start <= place < end for start, end in self._spans
+        )
 
     def document(self) -> None:
         entries = dict(_entries(self.root))
@@ -302,6 +362,7 @@ class _Visitor:
         labels = {label for label, _ in _entries(entries.get("data"))}
         for name, node in self.named.items():
             if hole_key([key for key, _ in _entries(node)], VALUE_HOLES) is None:
+                self._break(node, 1)
                 self._error(node, f"the hole '{name}' is neither {{choice: […]}} nor {{range: [low, high]}}")
             elif name in labels:
                 self._error(node, f"'{name}' is a label of data already; give the hole another name")
@@ -333,6 +394,12 @@ class _Visitor:
         mark = getattr(node, "start_mark", None)
         self.errors.append((mark.line + 1, mark.column + 1, message) if mark else (1, 1, message))
 
+    def _break(self, node: Any, value: Any = None) -> None:
+        """Note a malformed hole: what else is wrong with the recipe is read with `value` in its place, and what is said of that is not."""
+        self.broken[id(node)] = value
+        start, end = node.start_mark, node.end_mark
+        self._spans.append(((start.line + 1, start.column + 1), (end.line + 1, end.column + 1)))
+
     def _add(self, node: Any, hole: Hole) -> Hole:
         known = self.holes.get(hole.name)
         if known is not None:
@@ -354,6 +421,7 @@ class _Visitor:
         key = hole_key(entries, STEP_HOLES)
         if key is None and "range" in entries and not isinstance(entries["range"], yaml.MappingNode):
             self._error(node, "a range stands for a number; where a step stands, write `- choice: {name: [steps]}`")
+            self._break(node)
             return
         name = _step_name(node)
         if key is not None:
@@ -398,6 +466,7 @@ class _Visitor:
         branches = _entries(entries["choice"])
         if not branches:
             self._error(entries["choice"], "choice: {name: [steps], other: [steps]}, at least one")
+            self._break(node)
             return
         hole = Hole(
             name=name,
@@ -416,9 +485,11 @@ class _Visitor:
         blocks = cast("list[Any]", given.value) if isinstance(given, yaml.SequenceNode) else []
         if len(blocks) < 2 or not all(isinstance(block, yaml.SequenceNode) and block.value for block in blocks):
             self._error(given, "any_order: [[steps], [steps]], at least two lists of steps")
+            self._break(node)
             return
         if len(blocks) > _MOST_BLOCKS:
             self._error(given, f"any_order: at most {_MOST_BLOCKS} lists, got {len(blocks)}")
+            self._break(node)
             return
         names = tuple(text for text, _ in _orders(given))
         place = (node.start_mark.line + 1, node.start_mark.column + 1)
@@ -432,7 +503,7 @@ class _Visitor:
         if text is not None and text[:1] == "$" and text[1:] in self.named:
             self._used.add(text[1:])
             target = self.named[text[1:]]
-            if id(target) not in self.at and not any(error for error in self.errors):
+            if id(target) not in self.at and id(target) not in self.broken:
                 self._value_hole(target, text[1:], (), owner)
             return
         if isinstance(node, yaml.SequenceNode):
@@ -440,7 +511,7 @@ class _Visitor:
                 self._value(part, name if isinstance(part, yaml.MappingNode) else f"{name}.{at}", parents, "")
             return
         entries = _entries(node)
-        if id(node) in self.at:
+        if id(node) in self.at or id(node) in self.broken:
             return
         if hole_key([key for key, _ in entries], VALUE_HOLES, owner) is not None:
             self._value_hole(node, name, parents, owner)
@@ -458,8 +529,6 @@ class _Visitor:
             self._error(
                 entries[entry], f"'{entry}' is no entry of a hole with '{key}' ({nearest(entry, _ALLOWED[key])})"
             )
-        if wrong:
-            return
         place = (node.start_mark.line + 1, node.start_mark.column + 1)
         if key == "choice":
             options = _options_of(entries["choice"])
@@ -473,14 +542,17 @@ class _Visitor:
                 return
             if not options:
                 self._error(entries["choice"], f"the choice '{name}' is empty; write {{choice: [a, b]}}")
+                self._break(node, _own_default(owner, 1))
                 return
             if len({json.dumps(value, default=str) for value in values}) < len(values):
                 self._error(entries["choice"], f"the choice '{name}' has the same value twice")
+                self._break(node, _own_default(owner, 1))
                 return
             hole: Hole | None = Hole(name=name, kind="choice", options=values, parents=parents, place=place)
         else:
             hole = self._range(entries, name, parents, place)
         if hole is None:
+            self._break(node, _own_default(owner, 1))
             return
         hole = self._with_default(hole, entries.get("default"), owner)
         hole = self._add(node, hole)
@@ -536,8 +608,7 @@ class _Visitor:
             if not hole.contains(value):
                 self._error(given, f"the default {value!r} is not in the hole '{hole.name}': {_allowed(hole)}"[:200])
         else:
-            fields = owner.rpartition(".")
-            own = _field_default(fields[0], fields[2])
+            own = _own_default(owner)
             value = own if own is not None and hole.contains(own) else value
         return _renamed(hole, hole.name, default=value)
 
@@ -604,11 +675,24 @@ def _field_default(owner: str, name: str) -> Any:
     return None
 
 
+def _own_default(owner: str, otherwise: Any = None) -> Any:
+    """The default of the field that `owner` names, as ``train.supervised.epochs``, where it is a plain value."""
+    name, _, field_name = owner.rpartition(".")
+    own = _field_default(name, field_name)
+    return otherwise if own is None else own
+
+
 class _Filler:
     """A document with values in the place of its holes; each value stands where its hole stood, so that errors name the place."""
 
-    def __init__(self, at: Mapping[int, Hole], named: Mapping[str, Any], suggest: Suggest) -> None:
-        self._at, self._named, self._suggest = at, named, suggest
+    def __init__(
+        self,
+        at: Mapping[int, Hole],
+        named: Mapping[str, Any],
+        suggest: Suggest,
+        broken: Mapping[int, Any] | None = None,
+    ) -> None:
+        self._at, self._named, self._suggest, self._broken = at, named, suggest, broken or {}
         self.holes: Filled = {}
         self.aliases: dict[str, str] = {}
         self.errors: list[tuple[int, int, str]] = []
@@ -639,6 +723,8 @@ class _Filler:
             return self._value(self._named[text[1:]])
         if isinstance(node, yaml.SequenceNode):
             return _sequence(node, [self._value(part) for part in cast("list[Any]", node.value)])
+        if id(node) in self._broken:
+            return _scalar(self._broken[id(node)], node)
         if not isinstance(node, yaml.MappingNode):
             return node
         if id(node) in self._at:
@@ -654,7 +740,10 @@ class _Filler:
         steps: list[Any] = []
         for step in cast("list[Any]", node.value) if isinstance(node, yaml.SequenceNode) else [node]:
             hole = self._at.get(id(step))
-            if hole is None:
+            if id(step) in self._broken:
+                if steps:
+                    self._leave_out(step, steps)
+            elif hole is None:
                 steps.append(self._step(step))
             elif hole.kind == "optional":
                 if self._taken(step):
@@ -688,7 +777,7 @@ class _Filler:
                 parts.append((key, yaml.MappingNode(value.tag, branches, value.start_mark, value.end_mark)))
             elif key.value not in ("optional", "as"):
                 parts.append((key, self._value(value)))
-            elif key.value == "as":
+            elif key.value == "as" and isinstance(value, yaml.ScalarNode):
                 parts.append((key, value))
         return yaml.MappingNode(node.tag, parts, node.start_mark, node.end_mark)
 
@@ -754,8 +843,9 @@ def _sequence(node: Any, parts: list[Any]) -> Any:
 
 
 def _scalar(value: Any, node: Any) -> Any:
-    kind = "int" if isinstance(value, int) else "float"
-    return yaml.ScalarNode(f"tag:yaml.org,2002:{kind}", str(value), node.start_mark, node.end_mark)
+    kind = {bool: "bool", int: "int", float: "float"}.get(type(value), "str")
+    text = str(value).lower() if kind == "bool" else str(value)
+    return yaml.ScalarNode(f"tag:yaml.org,2002:{kind}", text, node.start_mark, node.end_mark)
 
 
 def _with_entry(step: Any, key: str, value: Any) -> Any:

@@ -61,7 +61,9 @@ class Job:
 
     def space(self) -> Space:
         """The space of its recipe."""
-        return parse_space(self.recipe, where=self.where, name=self.name, settings=self.settings, quick=self.quick)
+        return parse_space(
+            self.recipe, where=self.where, name=self.name, settings=self.settings, quick=self.quick, given=self.search
+        )
 
 
 def open_trials(job: Job, space: Space, settings: SearchSettings) -> Trials:

@@ -43,7 +43,10 @@ def question_of(place: str, target: str | None, text: str | None, *, stream: boo
         if not file.is_file():
             raise SpecError("there is no such file", where=place, hint="give a stream's CSV file")
         return asked({"csv": {"file": str(file.resolve()), "target": target}}, stream=True)
-    return asked(data_node(place, target, columns=(text,) if text else ()))
+    node = dict(data_node(place, target, columns=(text,) if text else ()))
+    if file.is_dir() and "images" in node:  # as adapting does: what is no whole image is named, and left out
+        node["images"] = {**node["images"], "skip_broken": True}
+    return asked(node)
 
 
 def goal_of(limit: str | None) -> Goal:
