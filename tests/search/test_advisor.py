@@ -18,7 +18,7 @@ from mapsto.search.advisor import features, space
 from mapsto.search.advisor.advice import advice, asked
 from mapsto.search.advisor.beliefs import Beliefs
 from mapsto.search.advisor.goal import Goal
-from mapsto.search.advisor.learning import recognised
+from mapsto.search.advisor.learning import outcome_of, recognised
 from mapsto.search.advisor.runs import Outcome, Runs, Task, keys, load, merged, parsed, shipped
 from mapsto.search.advisor.surrogate import Surrogate, default_recipe
 from mapsto.search.advisor.trying import Trial, best, frontier
@@ -392,3 +392,38 @@ def test_mistakes_are_said(words: tuple[str, ...], said: str, tmp_path: Path, mo
     Path("one.csv").write_text("a,kind\n1,a\n2,a\n3,a\n", encoding="utf-8")
     done = mapsto("advise", *words, "--store", "kept", code=2)
     assert said in done.err
+
+
+def test_a_stream_that_ends_before_its_first_row_is_learnt_from():
+    """The record has a row every 250 labels; of 160 there is none, but the account of the whole says how many were right."""
+    steps = [
+        {
+            "kind": "step",
+            "name": "online.tabular",
+            "path": "model",
+            "label": "model",
+            "curves": None,
+            "account": {"labels": 160, "figures": {"accuracy": 70.625}},
+        },
+        {
+            "kind": "observe",
+            "name": "evaluate.size",
+            "path": "model.size",
+            "label": "size",
+            "report": {"metrics": {"bytes": {"value": 9}}},
+        },
+    ]
+    outcome = outcome_of({"steps": steps}, "stream", where="run")
+    assert (outcome.validation, outcome.validation_n) == (70.625, 160)
+    steps[0]["account"] = {"labels": 0, "figures": {}}
+    with pytest.raises(DataError, match="how often the model is right"):
+        outcome_of({"steps": steps}, "stream", where="run")
+
+
+def test_advice_on_a_folder_leaves_broken_images_out(tmp_path):
+    """As adapting does; the recipe that is written says it too."""
+    from mapsto.cli.advise import _asked
+
+    (tmp_path / "photos" / "one").mkdir(parents=True)
+    question = _asked(str(tmp_path / "photos"), None, None, stream=False)
+    assert question.data["all"]["images"]["skip_broken"] is True

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from tests.command import mapsto
 
-from mapsto.errors import SpecError
+from mapsto.errors import DataError, DomainError, SpecError
 from mapsto.recipe.reader import load_recipe
 from mapsto.search import outcome
 from mapsto.search.find import Found, Observer, checked, find, place_for, trials_of
 from mapsto.search.frontier import frontier
-from mapsto.search.goals import Goals, parse_limit, parse_objective
+from mapsto.search.goals import Goals, Limit, parse_limit, parse_objective
 from mapsto.search.holes import same
 from mapsto.search.importance import importances
 from mapsto.search.samplers import ranks
@@ -114,8 +114,83 @@ def test_a_trial_that_fails_is_named_and_the_search_goes_on(tmp_path):
     assert states == ["failed", "complete"]
     assert "4000" in found.trials[0].error
     assert "steps:" in found.trials[0].recipe
-    with pytest.raises(SpecError, match="all 1 trials failed"):
+    with pytest.raises(SpecError, match="the only trial failed"):
         find(job_for(tmp_path, text, storage=str(tmp_path / "other.jsonl"), search={"trials": 1}), first=first[:1])
+
+
+def test_data_that_are_missing_stop_a_search_at_its_first_trial(tmp_path):
+    """What no hole changes fails in every trial alike; once it is mended, the same search goes on and has lost no trial."""
+    rows = "a,b,kind\n" + "".join(f"{n},{n * n % 7},{'xy'[n % 2]}\n" for n in range(40))
+    table = {"table": {"file": str(tmp_path / "rows.csv"), "target": "kind"}}
+    text = json.dumps(
+        {
+            "schema": 1,
+            "search": {"objectives": [{"metric": "net.size.macs", "goal": "minimize"}]},
+            "data": {"rows": table},
+            "steps": [
+                {
+                    "networks.mlp": {"data": "$rows", "classes": "data", "widths": {"choice": [[4], [8]]}},
+                    "as": "net",
+                    "observe": {"size": {"evaluate.size": {}}},
+                }
+            ],
+        }
+    )
+    job = job_for(tmp_path, text, search={"trials": 2})
+    with pytest.raises(DataError, match=r"data 'rows': .*rows.csv.* the same command goes on"):
+        find(job, ablate=False)
+    assert [each.state for each in trials_of(job)] == ["lost", "waiting"]
+    with pytest.raises(DataError, match="data 'rows'"):
+        find(job, workers=1, ablate=False)
+    (tmp_path / "rows.csv").write_text(rows)
+    found = find(job, ablate=False)
+    assert sum(each.state == "complete" for each in found.trials) == 2
+    assert not any(each.state == "failed" for each in found.trials)
+
+
+def test_data_of_a_hole_are_those_of_their_trial_alone():
+    text = TINY.replace("per_class: 20", "per_class: {choice: [20, 4000]}").replace(
+        "data:\n", "data:\n  whole: {digits: {}}\n  part: {fold: {data: $whole}}\n", 1
+    )
+    assert parse_space(text).fixed_data == ("whole", "part")
+    named = TINY.replace("search:\n", "search:\n  holes: {count: {choice: [10, 20]}}\n").replace(
+        "per_class: 20", "per_class: $count"
+    )
+    assert parse_space(named).fixed_data == ()
+
+
+def test_a_search_without_time_says_that_no_trial_ended(tmp_path):
+    with pytest.raises(DomainError, match="no trial came to its end"):
+        find(job_for(tmp_path, until=0.0))
+
+
+def test_limits_that_no_trial_meets_end_with_2_and_keep_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY.replace("epochs: 2", "epochs: 1"))
+    words = ["search", "tiny.yaml", "--trials", "1", "--sampler", "evolution", "--limit", "macs<=10", "--no-ablate"]
+    said = mapsto(*words, "--json", code=2)
+    nearest = json.loads(said.out)["nearest"]
+    assert "no trial meets all limits; the nearest is trial 0" in said.err
+    assert nearest["command"] in " ".join(said.err.split())
+    assert load_recipe(Path("runs/search") / nearest["recipe"]).steps
+    assert json.loads(Path("runs/search/frontier.json").read_text("utf-8"))["frontier"] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "bound"),
+    [(37056.0, "<= 10", "37056"), (0.123412, "<= 0.1", "0.1235"), (81.23499, ">= 90", "81.23")],
+)
+def test_the_bound_that_is_proposed_is_kept(value, goal, bound):
+    limit = Limit(metric="x", goal=goal)
+    assert outcome._bound(value, limit) == bound
+    assert Limit(metric="x", goal=f"{goal[:2]} {bound}").miss(value) == 0
+
+
+def test_a_metric_of_halving_that_the_log_does_not_have(tmp_path):
+    job = job_for(tmp_path, search={"trials": 2, "halving": {"step": "big", "metric": "val_los", "rungs": [1]}})
+    for _ in range(2):  # the second time its training is in the store
+        with pytest.raises(SpecError, match=r"the log of step 'big' has no metric 'val_los'; did you mean 'val_loss'"):
+            find(job, first=[{"small.kept": False}], ablate=False)
 
 
 def test_a_metric_that_nothing_reports(tmp_path):

@@ -1,8 +1,11 @@
 """Spaces: what is a hole, what a filled recipe says, and what is refused with its place."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
+from tests.command import mapsto
 
 from mapsto.errors import SpecError
 from mapsto.recipe.reader import parse_recipe, shipped_recipes
@@ -204,6 +207,17 @@ def test_shipped_spaces_are_valid(name):
     assert space.name == name
     assert checked(space, {}).settings.objectives
     assert load_space(name, quick=True).at({}).text != space.at({}).text, "quick changes something"
+
+
+def test_a_new_recipe_from_one_with_holes_is_a_space(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = mapsto("new", "mine", "--from", "search_digits", code=0)
+    assert "search it with: mapsto search mine.yaml" in done.out
+    assert load_space("mine.yaml").name == "mine"
+    mapsto("search", "mine.yaml", "--plan", code=0)
+    Path("bad.yaml").write_text(BROKEN)
+    assert "'lgo' is no entry of a hole" in mapsto("new", "other", "--from", "bad.yaml", code=2).err
+    assert not Path("other.yaml").exists()
 
 
 def test_run_says_that_holes_are_for_search():

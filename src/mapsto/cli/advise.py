@@ -181,7 +181,9 @@ def _print(advised: Advice, file: Path, *, explain: bool) -> None:
     Console(highlight=False).print(table)
     own = f", and by {advised.trials} on these data" if advised.trials else ""
     print_text(f"ranked by {advised.goal.text}")
-    print_text(f"by runs on {counted(advised.known, 'other task')}{own}; the nearest is {advised.nearest}")
+    print_text(
+        f"by runs on {advised.known} other task{'' if advised.known == 1 else 's'}{own}; the nearest is {advised.nearest}"
+    )
     print_text(
         f"better: how likely it is better than {', '.join(advised.default.values())}, the best recipe on the whole"
     )

@@ -209,8 +209,12 @@ def new(
     named = f"name: {target.stem if word else json.dumps(target.stem)}"
     lines = [named if line.startswith("name:") else line for line in text.splitlines()]
     write_atomically(target, ("\n".join(lines) + "\n").encode())
-    doing = "search" if is_space else "run"
-    again = command(f"mapsto {doing} {{recipe}}", *options_for(recipe, origin), recipe=target)
+    doing, options = "search" if is_space else "run", options_for(recipe, origin)
+    again = (
+        command("mapsto search {recipe}", *options, recipe=target)
+        if is_space
+        else command("mapsto run {recipe}", *options, recipe=target)
+    )
     print_json({"file": str(target), doing: again}) if as_json else print_text(
         f"wrote {target}; {doing} it with: {again}"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from mapsto.atomic import new_file
 from mapsto.cli.app import JsonOption, StoreOption, TrustOption, app, print_json, print_note, print_text
 from mapsto.cli.progress import Screen
 from mapsto.cli.run import settings_from, writable_at_the_end
+from mapsto.errors import DomainError
 from mapsto.search import outcome
 from mapsto.search.find import Observer
 from mapsto_runtime.shown import shown
@@ -141,8 +141,15 @@ def search(
         written = outcome.save(found, out)
     if as_json:
         print_json(written)
-        return
-    _print(written, out)
+    else:
+        _print(written, out)
+    nearest = written["nearest"]
+    if nearest is not None:
+        raise DomainError(
+            f"no trial meets all limits; {nearest['said']}",
+            where=recipe,
+            hint=f"it is kept: {nearest['command']}; more --trials go on here, other limits in another --out, with steps from the store",
+        )
 
 
 def searched(
@@ -191,6 +198,8 @@ def searched(
         written = outcome.save(found, folder)
     if not as_json:
         _print(written, folder)
+        if written["nearest"] is not None:
+            print_note(f"no trial meets all limits; {shown(written['nearest']['said'])}")
     return found.best or nearest_to_limits(found.trials)
 
 
@@ -212,6 +221,7 @@ class SearchScreen(Observer):
             disable=not enabled or not self.console.is_terminal,
         )
         self.task: TaskID | None = None
+        self.warnings: set[str] = set()
 
     def __enter__(self) -> SearchScreen:
         self.bars.start()
@@ -225,6 +235,11 @@ class SearchScreen(Observer):
 
     def planned(self, total: int, done: int) -> None:
         self.task = self.bars.add_task("trials", total=total, completed=done, step="")
+
+    def warned(self, step: StepResult, text: str) -> None:
+        if text not in self.warnings:  # trials read the same data, and would all say it
+            self.warnings.add(text)
+            print_note(f"{step.label or step.name}: {text}")
 
     def began(self, trial: Trial) -> None:
         if self.task is not None:
@@ -284,5 +299,3 @@ def _print(written: dict[str, Any], folder: Path) -> None:
         changes = [f"{name} {change:+.4g}" for name, change in zip(names, row["differences"], strict=False)]
         print_text(f"  {row['what']}: {'  '.join(changes) or 'failed'}")
     print_text(f"wrote {folder / 'frontier.html'} and {folder / 'frontier.json'}")
-    if written["nearest"] is not None:
-        sys.stderr.write(f"mapsto: no trial meets all limits; {shown(written['nearest']['said'])}\n")

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mapsto.errors import SpecError, nearest
 from mapsto.run.result import Listener, StepResult
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mapsto.search.settings import Halving
     from mapsto.search.trials import Trial, Trials
 
-__all__ = ["Halted", "Rungs", "promotable"]
+__all__ = ["Halted", "Rungs", "UnknownMetric", "promotable"]
 
 
 class Halted(Exception):
@@ -29,6 +30,14 @@ class Halted(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+
+
+class UnknownMetric(Exception):
+    """A trial has run, and there is no metric of a name that the search needs: no other trial will have one."""
+
+    def __init__(self, error: SpecError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def promotable(trials: Sequence[Trial], halving: Halving) -> Trial | None:
@@ -75,6 +84,7 @@ class Rungs(Listener):
         self._number = trial.number
         self._total: int | None = None
         self._noted: dict[str, float] = {}
+        self._logged: set[str] = set()
         self._passed = _passed(trials.all(), trial)
         self._stop = ""
         self.ends_well = inner.ends_well
@@ -86,6 +96,8 @@ class Rungs(Listener):
 
     def logged(self, step: StepResult, n: int, metrics: Mapping[str, float]) -> None:
         self._inner.logged(step, n, metrics)
+        if _names(step, self._halving.step):
+            self._logged.update(metrics)
         if _names(step, self._halving.step) and self._halving.metric in metrics:
             self._reached(n, float(metrics[self._halving.metric]))
 
@@ -98,6 +110,8 @@ class Rungs(Listener):
             return
         if step.hit and step.curves:
             self._read(step.curves)
+        if (not step.hit or step.curves) and self._halving.metric not in self._logged and step.status != "stopped":
+            self._refuse()
         if step.status == "stopped" and self._stop:
             raise Halted(self._stop)
 
@@ -133,6 +147,17 @@ class Rungs(Listener):
                 self._stop = f"stopped at rung {rung}, after {n} items: {self._halving.metric} {value:.4g}"
                 return
 
+    def _refuse(self) -> None:
+        """Raises `UnknownMetric`: without the metric no trial would ever be stopped, and nothing would say so."""
+        known = sorted(self._logged - {"step"})
+        raise UnknownMetric(
+            SpecError(
+                f"the log of step '{self._halving.step}' has no metric '{self._halving.metric}'",
+                where="halving",
+                hint=nearest(self._halving.metric, known, most=8) if known else "name a step that trains",
+            )
+        )
+
     def _items(self) -> list[int]:
         """After how many items each rung is."""
         rungs = self._halving.rungs
@@ -145,6 +170,7 @@ class Rungs(Listener):
     def _read(self, curves: Mapping[str, Any]) -> None:
         """The rungs of a training that was a hit, from its record."""
         columns: list[str] = list(curves["columns"])
+        self._logged.update(columns)
         if self._halving.metric not in columns or not curves["rows"]:
             return
         at = columns.index(self._halving.metric)

@@ -18,6 +18,7 @@ from mapsto.search.importance import importances
 
 if TYPE_CHECKING:
     from mapsto.search.find import Found
+    from mapsto.search.goals import Limit
     from mapsto.search.holes import Hole
     from mapsto.search.trials import Trial
 
@@ -51,7 +52,7 @@ def _tree(found: Found, folder: Path) -> dict[str, Any]:
         "holes": [hole_plain(hole) for hole in found.space.holes],
         "best": None if best is None else best.number,
         "frontier": [_point(trial, found, folder) for trial in points],
-        "nearest": None if points else _nearest(found),
+        "nearest": None if points else _nearest(found, folder),
         "ablation": ablation.rows(found.space, found.trials, found.goals),
         "importance": importances(found.trials, found.space.holes),
         "trials": [_row(trial) for trial in found.trials if trial.state != "waiting"],
@@ -99,7 +100,7 @@ def _names(found: Found) -> list[str]:
     return [each.metric for each in (*found.goals.objectives, *found.goals.limits)]
 
 
-def _nearest(found: Found) -> dict[str, Any] | None:
+def _nearest(found: Found, folder: Path) -> dict[str, Any] | None:
     """The trial that comes nearest to the limits, by how much it misses each, and what it would take."""
     trial = nearest_to_limits(found.trials)
     if trial is None:
@@ -109,7 +110,7 @@ def _nearest(found: Found) -> dict[str, Any] | None:
     }
     missed = [each for each in found.goals.limits if each.miss(metrics[each.metric])]
     said = [
-        f"{each.metric} is {metrics[each.metric]:.4g}, not {each.goal}, {100 * each.miss(metrics[each.metric]):.3g} % beyond"
+        f"{each.metric} is {_figure(metrics[each.metric])}, not {each.goal}, {_share(each.miss(metrics[each.metric]))} beyond"
         for each in missed
     ]
     edges = [
@@ -117,7 +118,7 @@ def _nearest(found: Found) -> dict[str, Any] | None:
         for hole, end in at_edges(trial, found.space.holes)
     ]
     ends = [f"{each['hole']} is at its {each['end']} end, {each['value']:.4g}" for each in edges]
-    bounds = " or ".join(f"{each.metric} {each.goal[0]}= {metrics[each.metric]:.4g}" for each in missed)
+    bounds = " or ".join(f"{each.metric} {each.goal[0]}= {_bound(metrics[each.metric], each)}" for each in missed)
     take = f"widen {'its range' if len(ends) == 1 else 'these ranges'}, or " if ends else ""
     said.append(
         f"{', '.join(ends)}: {take}allow {bounds}" if ends else f"allow {bounds}, or give the space smaller options"
@@ -127,8 +128,28 @@ def _nearest(found: Found) -> dict[str, Any] | None:
         "misses": dict(trial.misses),
         "holes": trial.holes,
         "edges": edges,
+        "recipe": str(_recipe_file(trial, folder).relative_to(folder)),
+        "command": command("mapsto run {recipe}", *found.options, recipe=_recipe_file(trial, folder)),
         "said": f"the nearest is trial {trial.number}: {'; '.join(said)}",
     }
+
+
+def _figure(value: float) -> str:
+    """A figure as it is written: whole numbers whole, others with four digits."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _share(miss: float) -> str:
+    return f"{100 * miss:.3g} %" if miss < 10 else f"{miss:,.0f} times the bound"
+
+
+def _bound(value: float, limit: Limit) -> str:
+    """The closest bound of few digits that the value keeps."""
+    if value.is_integer() or value == 0:
+        return _figure(value)
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 3)
+    rounded = math.ceil(value / unit) if limit.goal.startswith("<") else math.floor(value / unit)
+    return f"{rounded * unit:.6g}"
 
 
 def _row(trial: Trial) -> dict[str, Any]:

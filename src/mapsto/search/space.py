@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +27,7 @@ import yaml
 
 from mapsto import discovery
 from mapsto.errors import SpecError, nearest
-from mapsto.recipe.holes import STEP_HOLES, VALUE_HOLES, hole_key
+from mapsto.recipe.holes import STEP_HOLES, VALUE_HOLES, hole_key, holes_in
 from mapsto.recipe.reader import findings_in, recipe_file, recipe_of
 from mapsto.recipe.writer import dump
 from mapsto.recipe.yaml_text import position, read_yaml
@@ -120,6 +120,16 @@ class Space:
         return position(self.root, place)
 
     @property
+    def fixed_data(self) -> tuple[str, ...]:
+        """The labels of data without a hole, which every trial reads alike; what a recipe calls optional is none of them."""
+        document = cast("dict[str, Any]", _plain(self.root))
+        data = cast("dict[str, Any]", document.get("data") or {})
+        loose = {label for label, tree in data.items() if any(holes_in({"data": {label: tree}}))} | set(self._named)
+        for _ in data:  # what is made of loose data is loose
+            loose |= {label for label, tree in data.items() if any(name in loose for name in _names_in(tree))}
+        return tuple(label for label in data if label not in loose and label not in (document.get("optional") or ()))
+
+    @property
     def size(self) -> float:
         """How many recipes there are at most, conditional holes counted everywhere."""
         return math.prod(hole.size for hole in self.holes)
@@ -180,7 +190,7 @@ def parse_space(
     errors = [
         *errors,
         *(finding for finding in found if not visitor.covers(finding)),
-        *_search_findings(space, search, given),
+        *_search_findings(space, given),
     ]
     none = "this recipe has no holes, so that there is nothing to search"
     remedy = "write {choice: [a, b]} or {range: [low, high]} in the place of a value, or `optional: true` in a step"
@@ -225,12 +235,8 @@ def _findings(space: Space, holes: Mapping[str, Any]) -> list[tuple[int, int, st
     return [*filler.errors, *findings_in(root, _plain(root), where=space.where)]
 
 
-def _search_findings(space: Space, search: Any, given: Mapping[str, Any] | None) -> list[tuple[int, int, str]]:
+def _search_findings(space: Space, given: Mapping[str, Any] | None) -> list[tuple[int, int, str]]:
     """What is wrong with the section ``search``."""
-    # A section that is no mapping is named by the recipe's reader only where it is left in the document.
-    if not isinstance(search, dict):
-        line, column = space.position(("search",))
-        return [(line, column, f"search: how its holes are filled: {{objectives, trials, …}}, got {search!r}"[:240])]
     return findings_of(space, given) or list(_unwritten_reports(space, given))
 
 
@@ -287,6 +293,15 @@ def _plain(node: Any) -> Any:
         return cast("Any", loader).construct_document(node)
     finally:
         cast("Any", loader).dispose()
+
+
+def _names_in(tree: Any) -> Iterator[str]:
+    """The names of all ``$name`` in plain values."""
+    if isinstance(tree, str) and tree[:1] == "$":
+        yield tree[1:]
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for part in cast("Iterable[Any]", parts):
+        yield from _names_in(part)
 
 
 def _entries(node: Any) -> list[tuple[str, Any]]:
@@ -389,6 +404,7 @@ class _Visitor:
             if name in reached:
                 by = " and ".join(f"'{each}'" for each in sorted(reached - {name}))
                 self._error(node, f"the hole '{name}' stands for itself{f' by way of {by}' if by else ''}")
+                self._break(node, 1)
 
     def _error(self, node: Any, message: str) -> None:
         mark = getattr(node, "start_mark", None)

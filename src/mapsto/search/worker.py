@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mapsto.context import Numerics
-from mapsto.errors import MapstoError, SpecError, StepError
+from mapsto.errors import DataError, MapstoError, SpecError, StepError, StoreError, is_environment_error
+from mapsto.kinds import Dataset, Tasks
 from mapsto.run.executor import execute
 from mapsto.run.result import Listener, RunResult, path_of
 from mapsto.run.stopping import ends_on_sigterm
 from mapsto.search.goals import Goals, reports_in, unknown_reports
-from mapsto.search.halving import Halted, Rungs, promotable
+from mapsto.search.halving import Halted, Rungs, UnknownMetric, promotable
 from mapsto.search.settings import SearchSettings, settings_of
 from mapsto.search.space import Candidate, Space, parse_space
 from mapsto.search.trials import Identity, Trial, Trials, me
@@ -104,7 +105,9 @@ def work(
     Raises
     ------
     SpecError
-        The first trial has run, and there is no metric of an objective's or a limit's name.
+        The first trial has run, and there is no metric of an objective's or a limit's name, or of halving's.
+    DataError, StoreError
+        A trial failed of what every other one would fail of too; the same command takes it up again.
     """
     space = job.space()
     settings = settings_of(space, job.search)
@@ -124,7 +127,7 @@ def work(
         try:
             with _kept_alive(trials, trial, job.number):
                 changes = _done(trial, space, settings, trials, store=store, numerics=numerics, listener=listener)
-        except _UnknownMetric as error:
+        except UnknownMetric as error:
             trials.end(trial.number, "failed", error=str(error))
             raise error.error from None
         state = changes.pop("state")
@@ -173,6 +176,7 @@ def _done(
     """The fields of a trial that has come to its end, well or not."""
     began = time.monotonic()
     changes: dict[str, Any] = {"state": "failed"}
+    candidate: Candidate | None = None
     try:
         candidate = space.at(trial.holes)
         changes |= {"recipe": candidate.text, "aliases": dict(candidate.aliases)}
@@ -184,15 +188,44 @@ def _done(
     except Halted as halted:
         changes |= {"state": "stopped", "error": str(halted)}
     except MapstoError as error:
+        if (reason := _of_every_trial(error, space, candidate)) is not None:
+            _give_back(trial, trials, str(error))
+            raise reason from error
         changes["error"] = str(error)
-    except _UnknownMetric:
+    except UnknownMetric:
         raise
     except BaseException:
         # Ctrl-C, SIGTERM or a fault of ours: the same command takes it up again at once.
-        trials.end(trial.number, "lost", error="stopped")
-        trials.enqueue(trial.holes, role=trial.role, again=trial.number)
+        _give_back(trial, trials, "stopped")
         raise
     return {**changes, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _give_back(trial: Trial, trials: Trials, why: str) -> None:
+    """End a trial without a result; the same command takes it up again."""
+    trials.end(trial.number, "lost", error=why)
+    trials.enqueue(trial.holes, role=trial.role, again=trial.number)
+
+
+def _of_every_trial(error: MapstoError, space: Space, candidate: Candidate | None) -> MapstoError | None:
+    """What every other trial would fail of too: data that no hole changes, the store, the disk. None where it is this trial's own."""
+    cause = error.__cause__ if isinstance(error, StepError) and error.__cause__ is not None else error
+    hint = "no trial can do without it; mend it, and the same command goes on"
+    if isinstance(cause, StoreError) or (isinstance(cause, OSError) and is_environment_error(cause)):
+        return StoreError(str(error), where=space.where, hint=hint)
+    if not isinstance(cause, DataError) or candidate is None:
+        return None
+    for label in space.fixed_data:
+        data = candidate.recipe.data.get(label)
+        if not isinstance(data, (Dataset, Tasks)):
+            continue
+        try:
+            data.fingerprint()
+            data.open()
+        except MapstoError as reason:
+            if str(reason) in str(error):
+                return DataError(f"data '{label}': {reason}", where=space.where, hint=hint)
+    return None
 
 
 def _account(run: RunResult, candidate: Candidate, goals: Goals, trials: Trials, space: Space) -> dict[str, Any]:
@@ -204,7 +237,7 @@ def _account(run: RunResult, candidate: Candidate, goals: Goals, trials: Trials,
     except SpecError as error:
         if _may_be_elsewhere(space, goals) or any(trial.state == "complete" for trial in trials.all()):
             raise
-        raise _UnknownMetric(error) from error
+        raise UnknownMetric(error) from error
     for objective, value in zip(goals.objectives, values, strict=True):
         if not math.isfinite(value):
             raise StepError(f"the objective '{objective.metric}' is {value}, no finite number")
@@ -232,14 +265,6 @@ def _may_be_elsewhere(space: Space, goals: Goals) -> bool:
         reports = reports_in(candidate.recipe)
         made.add(frozenset((path.rpartition(".")[2], each.name) for path, each in reports.items()))
     return len(made) > 1
-
-
-class _UnknownMetric(Exception):
-    """The first trial that has run has no metric of an objective's or a limit's name: no other will have."""
-
-    def __init__(self, error: SpecError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 def metrics_of(run: RunResult) -> dict[str, dict[str, Any]]:

@@ -69,8 +69,8 @@ def outcome_of(report: Mapping[str, Any], kind: str, *, where: str) -> Outcome:
         if step["kind"] == "observe" and step["path"].startswith("model."):
             found[step["label"]] = (step.get("report") or {}).get("metrics", {})
     if kind == "stream":
-        curves = next((step["curves"] for step in report["steps"] if step["name"].startswith("online.")), None) or {}
-        parts = prequential(curves)
+        step = next((step for step in report["steps"] if step["name"].startswith("online.")), {})
+        parts = prequential(step.get("curves") or {}) or _whole(step.get("account") or {})
     else:
         parts = {}
         for part in ("validation", "test"):
@@ -84,6 +84,14 @@ def outcome_of(report: Mapping[str, Any], kind: str, *, where: str) -> Outcome:
             hint="run the recipe as it was written",
         )
     return Outcome(**parts, bytes=int(found["size"]["bytes"]["value"]))
+
+
+def _whole(account: Mapping[str, Any]) -> dict[str, Any]:
+    """Percent right of a stream that ended before the first row of its record: of all its labels, as ``validation``."""
+    accuracy, labels = (account.get("figures") or {}).get("accuracy"), int(account.get("labels") or 0)
+    if accuracy is None or not 0 < labels <= EVENTS:
+        return {}
+    return {"validation": round(float(accuracy), 3), "validation_n": labels}
 
 
 def prequential(curves: Mapping[str, Any], first: int = EVENTS) -> dict[str, Any]:
