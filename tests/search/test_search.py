@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.command import mapsto
 
-from mapsto.errors import DataError, DomainError, SpecError
+from mapsto.errors import DataError, SpecError
 from mapsto.recipe.reader import load_recipe
 from mapsto.search import outcome
 from mapsto.search.find import Found, Observer, checked, find, place_for, trials_of
@@ -157,11 +157,6 @@ def test_data_of_a_hole_are_those_of_their_trial_alone():
         "per_class: 20", "per_class: $count"
     )
     assert parse_space(named).fixed_data == ()
-
-
-def test_a_search_without_time_says_that_no_trial_ended(tmp_path):
-    with pytest.raises(DomainError, match="no trial came to its end"):
-        find(job_for(tmp_path, until=0.0))
 
 
 def test_limits_that_no_trial_meets_end_with_2_and_keep_the_nearest(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.errors import DomainError, MissingExtra, SpecError, nearest
+from mapsto.errors import MissingExtra, SpecError, nearest
 from mapsto.run.contents import names_of
 from mapsto.run.result import Listener
 from mapsto.search.ablation import ablated, variants
@@ -172,8 +172,6 @@ def find(
     ------
     SpecError
         The space, its settings or the kept trials do not fit; an objective is reported by no step; all trials failed.
-    DomainError
-        No trial came to its end in the minutes that were given.
     DataError, StoreError
         A trial failed of what every other one would fail of too.
     """
@@ -243,7 +241,7 @@ def _enqueue(trials: Trials, space: Space, first: Sequence[Mapping[str, Any]]) -
 
 
 def _require_one(found: Found) -> None:
-    """Raises `SpecError` where all trials failed, `DomainError` where none came to its end."""
+    """Raises `SpecError` where all trials failed."""
     failed = [trial for trial in found.trials if trial.state == "failed"]
     if failed and not any(trial.state == "complete" for trial in found.trials):
         errors = list(dict.fromkeys(trial.error for trial in failed))
@@ -252,10 +250,4 @@ def _require_one(found: Found) -> None:
             + (f" (and {len(errors) - 1} other errors)" if errors[1:] else ""),
             where=found.space.where,
             hint="run one of their recipes by itself, or mend the space",
-        )
-    if not any(trial.state == "complete" for trial in found.trials):
-        raise DomainError(
-            "no trial came to its end in the time that was given",
-            where=found.space.where,
-            hint="give more minutes; the same command goes on",
         )
