@@ -422,8 +422,8 @@ def test_a_stream_that_ends_before_its_first_row_is_learnt_from():
 
 def test_advice_on_a_folder_leaves_broken_images_out(tmp_path):
     """As adapting does; the recipe that is written says it too."""
-    from mapsto.cli.advise import _asked
+    from mapsto.search.advisor.question import question_of
 
     (tmp_path / "photos" / "one").mkdir(parents=True)
-    question = _asked(str(tmp_path / "photos"), None, None, stream=False)
+    question = question_of(str(tmp_path / "photos"), None, None, stream=False)
     assert question.data["all"]["images"]["skip_broken"] is True
