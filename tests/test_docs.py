@@ -233,6 +233,17 @@ def test_the_glossary_uses_the_words_of_the_chinese_readme() -> None:
     assert {term: word for term, word in said.items() if word not in chinese} == {}
 
 
+def test_each_term_has_its_chinese_entry() -> None:
+    """With the same word in both glossaries, and its meaning in Chinese; no two terms share a word."""
+    english, chinese = (
+        rows((ROOT / "docs" / name).read_text("utf-8"))[1:] for name in ("glossary.md", "glossary_zh_CN.md")
+    )
+    assert [row[:2] for row in chinese] == [row[:2] for row in english]
+    assert [row[0] for row in chinese if len(re.findall(r"[\u4e00-\u9fff]", row[2])) < 4] == []
+    words = [row[1] for row in chinese]
+    assert sorted(set(words)) == sorted(words)
+
+
 def test_citation_is_valid_and_of_this_version() -> None:
     """By the keys that the Citation File Format 1.2.0 requires, and those that it allows here."""
     tree = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))

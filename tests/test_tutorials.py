@@ -32,12 +32,19 @@ def test_notebooks_are_up_to_date() -> None:
 def test_the_path_names_each_tutorial_once_and_counts() -> None:
     """A translation stands with its original."""
     text = (ROOT / "docs" / "tutorials" / "README.md").read_text(encoding="utf-8")
-    steps = re.findall(r"^(\d+)\. (.*(?:\n   .*)*)", text, re.MULTILINE)
+    steps = re.findall(r"^(\d+)\. (.*(?:\n {3,4}\S.*)*)", text, re.MULTILINE)
     assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
     linked = [re.findall(r"\]\((\w+)\.ipynb\)", words) for _, words in steps]
     assert sorted(name for names in linked for name in names) == [source.stem for source in SOURCES]
     for original, *others in linked:
         assert others == [f"{original}_zh_CN"] * len(others)
+
+
+def test_the_first_three_steps_are_there_in_chinese() -> None:
+    text = (ROOT / "docs" / "tutorials" / "README.md").read_text(encoding="utf-8")
+    first = re.findall(r"^[123]\. \[[^]]+\]\((\w+)\.ipynb\)", text, re.MULTILINE)
+    assert len(first) == 3
+    assert {f"{name}_zh_CN" for name in first} <= {source.stem for source in TRANSLATED}
 
 
 @pytest.mark.parametrize("source", TRANSLATED, ids=lambda path: path.stem)

@@ -214,5 +214,11 @@ finally:
     log.close()
 
 # %% [markdown]
-# **Go on with** [Texts](../texts.md): smaller and faster packages, several labels, pairs of texts, a domain that the encoder does not know;
-# [Serve, adapt and learn over HTTP](../service.md); [Learn online](../learn_online.md).
+# ## What you have made
+#
+# - a package that sorts texts by thirty-six examples, and says what it does not know;
+# - a service that learnt a seventh kind, and made a client a version of its own.
+#
+# Next: [A model that learns on the job](learning_on_the_job.ipynb). **Go on with** [Texts](../texts.md): smaller and faster packages,
+# several labels, pairs of texts, a domain that the encoder does not know; [Serve, adapt and learn over HTTP](../service.md);
+# [Learn online](../learn_online.md).

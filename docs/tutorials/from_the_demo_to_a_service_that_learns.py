@@ -243,3 +243,11 @@ renewed = mapsto("keys", "rotate", "runs/demo", "--name", "kitchen", "--grace", 
 print(mapsto("state", "backup", "runs/demo", "--out", "monday.sqlite"))
 service.send_signal(signal.SIGTERM)
 print("ended with", service.wait())
+
+# %% [markdown]
+# ## What you have made
+#
+# - a service that adapts to a client, learns from labels, and puts a better version into use by itself;
+# - metrics and alerts that show when the world turns, keys, and a backup.
+#
+# [Operate a service](../operations.md) says the rest. Next: [Searching for a recipe](searching_for_a_recipe.ipynb).

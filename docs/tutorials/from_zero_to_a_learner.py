@@ -1,8 +1,8 @@
 # %% [markdown]
 # # From zero to a learner
 #
-# A classifier maps an image to a class. A *learner* maps a **task** – a few labelled examples – to a classifier. This page builds
-# one up, step by step, on data that come with mapsto: characters drawn from fonts to learn on, handwriting to be tested on.
+# A classifier maps an image to a class. A *learner* maps a **task** – a few labelled examples – to a classifier. This page builds one
+# up, step by step, on data that come with mapsto: characters drawn from fonts to learn on, handwriting to be tested on.
 #
 # $$\text{support set} \;\mapsto\; \text{model}, \qquad \text{model}: \text{image} \mapsto \text{class}$$
 
@@ -60,8 +60,8 @@ print("never trained:", before)
 # %% [markdown]
 # ## 3. Learn the features for just that
 #
-# Nothing in "take the means, compare distances" is fixed: the features can be trained so that it works. Draw a task, predict its queries
-# from its support set, and follow the gradient of the loss – *learning to learn*. These are prototypical networks.
+# Nothing in "take the means, compare distances" is fixed: the features can be trained so that it works. Draw a task, predict its
+# queries from its support set, and follow the gradient of the loss – *learning to learn*. These are prototypical networks.
 
 # %%
 train_tasks = datasets.episodes(data=characters, ways=20, shots=1, queries=3)
@@ -72,8 +72,8 @@ print("trained on printed characters, tested on handwriting:", after)
 assert after.value > before.value + 5
 
 # %% [markdown]
-# It never saw a handwritten digit, nor a digit at all: what it learnt is *how to compare*, and that carries over. Where the features put
-# the digits, by their first two principal components, before and after:
+# It never saw a handwritten digit, nor a digit at all: what it learnt is *how to compare*, and that carries over. Where the features
+# put the digits, by their first two principal components, before and after:
 
 
 # %%
@@ -159,8 +159,8 @@ print("transductive:", both["transductive"], "  inductive:", both["inductive"])
 # %% [markdown]
 # ## 7. Small, and on its own
 #
-# A learner is a network like any other: prune it, quantize it, and it still learns. Adapt it to ten digits from five examples of each, and
-# export what comes out.
+# A learner is a network like any other: prune it, quantize it, and it still learns. Adapt it to ten digits from five examples of each,
+# and export what comes out.
 
 # %%
 small = (prune.magnitude(parameters=0.5) >> quantize.static(data=characters, samples=128))(learner)
@@ -172,5 +172,10 @@ package = export.onnx(data=five)(reader)
 print(sorted(name for name in package.files if "/" not in name))
 
 # %% [markdown]
-# From here: `mapsto run meta_protonet` does the whole of section 3 at full length, `mapsto adapt RUN FOLDER` adapts it to a folder of your
-# own images, and `mapsto list meta` names the other ways from a task to a model.
+# ## What you have made
+#
+# - a learner that has never seen a digit, and reads ten of them from five examples of each;
+# - the same one at half its size in int8, and a package of what it has learnt.
+#
+# `mapsto run meta_protonet` does the whole of section 3 at full length, `mapsto adapt RUN FOLDER` adapts it to a folder of your own
+# images, and `mapsto list meta` names the other ways from a task to a model. Next: [MAML by hand](maml_by_hand.ipynb).

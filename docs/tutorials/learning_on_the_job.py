@@ -143,3 +143,12 @@ for i in range(10_000):
         late.append(f"{i - delay},,,,{label[i - delay]}")
 (folder / "late.csv").write_text("\n".join(late) + "\n")
 print(mapsto("stream", "late.csv", "--target", "decision", "--id", "number", "--quiet"))
+
+# %% [markdown]
+# ## What you have made
+#
+# - a learner that follows a rule which changes, and takes in a class that was new;
+# - one that was killed and went on to the same bit, and one that learns from labels which come late.
+#
+# [Learn from a stream](../learn_online.md) says the rest. Next:
+# [From the demo to a monitored service that learns](from_the_demo_to_a_service_that_learns.ipynb).

@@ -233,6 +233,14 @@ axis.legend()
 assert max(each for each, _ in points["int8"]) < whole["bytes"] / 4
 
 # %% [markdown]
-# Every int8 network is less than a quarter of the first in bytes. From here: `mapsto compress RUN --data DATA --limit latency=0.5ms` draws
-# this frontier for a network of yours and exports the most accurate one within the target, `mapsto run compress_resnet_cifar` does it for a
-# trained ResNet, and `mapsto list prune` names the other criteria.
+# Every int8 network is less than a quarter of the first in bytes.
+#
+# ## What you have made
+#
+# - an account of a network: what belongs together in it, what can go, and where it hurts;
+# - a frontier of smaller networks, each with its accuracy, to choose from.
+#
+# `mapsto compress RUN --data DATA --limit latency=0.5ms` draws this frontier for a network of yours and exports the most accurate one
+# within the target, `mapsto run compress_resnet_cifar` does it for a trained ResNet, and `mapsto list prune` names the other criteria.
+# Next: [Compressing a VGG with Lightning](compressing_a_vgg_with_lightning.ipynb), or, without its data,
+# [Distilling a network, step by step](distilling_a_network_step_by_step.ipynb).

@@ -174,4 +174,10 @@ mapsto("evaluate", "runs/both", "--data", "photos", "--out", "runs/again", "--no
 print("\n".join(json.loads((folder / "runs" / "again" / "card.json").read_text())["warnings"]))
 
 # %% [markdown]
-# From here: [Evaluate](../evaluate.md) explains each figure, [Compress](../compress.md) makes the package smaller.
+# ## What you have made
+#
+# - a package from twenty photos, with a card that says what it is worth, by day and by night;
+# - a second one that was mended where the first failed.
+#
+# [Evaluate](../evaluate.md) explains each figure, [Compress](../compress.md) makes the package smaller. Next:
+# [A table of texts to a service](a_table_of_texts_to_a_service.ipynb).

@@ -126,7 +126,7 @@ assert [step.hit for step in runs["another share"].steps] == [True, True, False,
 # %% [markdown]
 # ## 5. The same recipe as a file
 #
-# A recipe in Python and one in YAML are the same thing. This is what `mapsto run FILE` reads.
+# A recipe in Python and one in YAML are the same thing. This is what `mapsto run` reads.
 
 # %%
 from mapsto.recipe.reader import parse_recipe
@@ -201,4 +201,5 @@ axis.legend()
 # - a mapping of your own, and with it a curve of how much noise a network bears.
 #
 # `mapsto list` names the other mappings, `mapsto show prune.magnitude` says what each field means. Next: [From zero to a
-# learner](from_zero_to_a_learner.ipynb), where a mapping gives a mapping.
+# learner](from_zero_to_a_learner.ipynb), where a mapping gives a mapping. How yours gets a name in recipes is the end of the path: [A
+# package of your own](a_package_of_your_own.ipynb).
