@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tests.search.test_search import LONG, TINY, job_for, optuna_only, trial
+from tests.search.test_search import TINY, job_for, optuna_only, trial
 
 from mapsto.errors import DataError, SpecError
 from mapsto.recipe.reader import parse_recipe
@@ -25,7 +23,6 @@ from mapsto.search.frontier import best, frontier
 from mapsto.search.goals import Goals, Objective, parse_limit
 from mapsto.search.halving import promotable
 from mapsto.search.holes import Hole
-from mapsto.search.parallel import run_processes
 from mapsto.search.samplers import SAMPLERS
 from mapsto.search.settings import Halving, settings_of
 from mapsto.search.space import parse_space
@@ -394,35 +391,26 @@ def test_when_the_minutes_are_over_no_trial_begins(tmp_path):
     assert said == ["the minutes are over: no trial begins any more, and what runs comes to its end"]
 
 
+PARENT = """
+import subprocess, sys, time
+worker = (
+    "import time; from mapsto.run.stopping import ends_on_sigterm; from mapsto.search.worker import _end_with_parent; "
+    "ends_on_sigterm(); _end_with_parent(); time.sleep(300)"
+)
+print(subprocess.Popen([sys.executable, "-c", worker]).pid, flush=True)
+time.sleep(300)
+"""
+
+
 @pytest.mark.slow
-def test_workers_that_say_much_are_no_stop_and_end_with_their_search(tmp_path, monkeypatch):
-    """64 KiB of warnings fill a pipe; a search that is killed outright leaves no process behind."""
-    loud = tmp_path / "sitecustomize.py"
-    loud.write_text("import sys\nsys.stderr.write('warning\\n' * 40000)\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    job = job_for(tmp_path, search={"trials": 2})
-    space = parse_space(TINY)
-    trials = open_trials(job, space, settings_of(space, job.search))
-    began = time.monotonic()
-    run_processes(job, 2, trials, lambda _: None)
-    assert time.monotonic() - began < 120
-    assert [each.state for each in trials.all()] == ["complete", "complete"]
-    loud.unlink()
-    file = tmp_path / "long.yaml"
-    file.write_text(LONG.replace("epochs: 6", "epochs: 500"))
-    words = ["search", file, "--workers", 2, "--trials", 4, "--out", tmp_path / "out", "--store", tmp_path / "store"]
-    process = subprocess.Popen([sys.executable, "-m", "mapsto", *map(str, words)], stderr=subprocess.DEVNULL)
+def test_a_worker_ends_with_the_search_that_was_killed():
     import psutil
 
-    parent = psutil.Process(process.pid)
-    for _ in range(600):
-        if any((tmp_path / "out").glob("trials.*")) and len(parent.children()) >= 2:
-            break
-        time.sleep(0.1)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker_process = psutil.Process(int(parent.stdout.readline()))
     time.sleep(8)
-    workers = parent.children()
-    assert len(workers) == 2
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    assert not alive
+    assert worker_process.is_running()
+    parent.kill()
+    parent.wait()
+    worker_process.wait(30)
