@@ -2,9 +2,9 @@
 
 python scripts/recording.py benchmarks/results/whole.jsonl docs/images/whole.svg
 
-A line of the file is ``{"at": seconds, "kind": "command", "output" or "said", "text": …}``, as `mapsto bench whole` writes it. Waits are
-cut to `LONGEST` seconds, and of lines that say how far a step is, which a terminal overwrites, only the last of a step is kept. Where
-motion is not wanted, or a viewer cannot animate, the last lines stand.
+A line of the file is ``{"at": seconds, "kind": "command", "output", "said" or "goal", "text": …}``, as `mapsto bench whole` writes it.
+Waits are cut to `LONGEST` seconds, and of lines that say how far a step is, which a terminal overwrites, only the last of a step is kept.
+Where motion is not wanted, or a viewer cannot animate, the last lines stand.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def shown(entries: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 
 def what_of(kind: str, text: str) -> str:
-    if kind in ("command", "said"):
-        return kind
+    if kind != "output":
+        return "command" if kind == "command" else "said"
     if text.startswith("✓"):
         return "done"
     if text.startswith(("!", "mapsto:")):

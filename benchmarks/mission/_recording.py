@@ -31,6 +31,11 @@ class Recording:
                 kept.write(json.dumps(entry, ensure_ascii=False) + "\n")
             print(f"$ {line}" if kind == "command" else line, flush=True)
 
+    def drop(self, kind: str) -> None:
+        """Forget the lines of a kind, which are said anew."""
+        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        self.file.write_text("".join(line for line in lines if json.loads(line)["kind"] != kind), encoding="utf-8")
+
     def command(self, shown: str, command: Sequence[str], *, folder: Path, environment: Mapping[str, str]) -> list[str]:
         """Run a command in a folder, and its lines as they come. Raises `CalledProcessError` where it fails."""
         self.say(shown, "command")

@@ -90,18 +90,21 @@ def meta_trained(net: Any, images: Any, steps: int) -> Any:
     return net
 
 
-def pruned(net: Any, images: Any, share: float = 0.15) -> Any:
+def pruned(net: Any, images: Any, batches: int, share: float = 0.15) -> Any:
     """By Taylor's criterion, in eights, the smallest ratio that leaves a share of the multiply-accumulates; the embedding stays."""
     import torch
     import torch_pruning as tp
 
     example = torch.zeros(1, 1, SIZE, SIZE)
     most = share * tp.utils.count_ops_and_params(net, example)[0]
+    net.zero_grad()
+    for _ in range(batches):
+        support, query, labels = task(images, 3)
+        torch.nn.functional.cross_entropy(scores(net, support, query), labels).backward()
     for ratio in np.arange(0.4, 0.9, 0.05):
-        student = copy.deepcopy(net).train()
-        for _ in range(20):
-            support, query, labels = task(images, 3)
-            torch.nn.functional.cross_entropy(scores(student, support, query), labels).backward()
+        student = copy.deepcopy(net)
+        for mine, gradient in zip(student.parameters(), net.parameters(), strict=True):
+            mine.grad = None if gradient.grad is None else gradient.grad.clone()
         pruner = tp.pruner.MetaPruner(
             student, example, importance=tp.importance.TaylorImportance(), pruning_ratio=float(ratio), round_to=8,
             ignored_layers=[student[12]],
@@ -392,7 +395,7 @@ def chain(folder: Path, quick: bool) -> dict[str, Any]:
     images = images.reshape(len(printed.classes), -1, 1, SIZE, SIZE)
     episodes = 4 if quick else 600
     teacher = meta_trained(conv4(), images, 4 if quick else 300)
-    student = distilled(pruned(teacher, images), teacher, images, 4 if quick else 600)
+    student = distilled(pruned(teacher, images, 2 if quick else 20), teacher, images, 4 if quick else 600)
     file = exported(student, folder, images)
     session, one = opened(file), np.zeros((1, 1, SIZE, SIZE), np.float32)
     times = []
