@@ -173,7 +173,7 @@ def trouble(error: OSError) -> tuple[str, str]:
 
 CARRIED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "--store": ("run", "stream", "adapt", "advise", "compress", "search", "evaluate", "store", "doctor"),
+        "--store": ("run", "stream", "adapt", "advise", "compress", "search", "evaluate", "studio", "store", "doctor"),
         "--trust": ("run", "adapt", "compress", "search", "evaluate"),
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import socket
 import sys
 from enum import Enum
@@ -16,6 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from mapsto.recipe.serving import Serving
+    from mapsto.service.mounted import Mounted
     from mapsto.service.served_model import ServedModel
     from mapsto.service.tls import TlsSettings
     from mapsto.service.tracing import TracingSettings
@@ -116,6 +118,10 @@ def serve(
     trace_ratio: Annotated[
         float, typer.Option(min=0, max=1, help="The share of traces that are kept, of those that begin here.")
     ] = 1.0,
+    studio: Annotated[
+        bool,
+        typer.Option("--studio", help="Show its load, alerts and versions as pages below /studio/, to who has a key."),
+    ] = False,
     ray: Annotated[
         str,
         typer.Option(
@@ -180,6 +186,12 @@ def serve(
         raise SpecError(
             f"'{asked.learn}' does not learn here", where="--learn", hint=nearest(asked.learn, ("none", *LEARNERS))
         )
+    if studio and ray:
+        raise SpecError(
+            "the studio is part of a service's own workers, and not of replicas under Ray",
+            where="--studio",
+            hint=f"leave it out, and look at the service by `{command('mapsto studio --service URL --key KEY')}`",
+        )
     access = AccessSettings(
         hosts=tuple(host_name or ()), log=log is _Log.REQUESTS, jwks=jwks, audience=audience, issuer=issuer
     )
@@ -228,6 +240,7 @@ def serve(
         trust=trust,
         tls=tls,
         tracing=tracing,
+        mounted=(_studio(asked, address),) if studio else (),
         run=run,
         privacy=asked.privacy,
         privacy_key=key_file,
@@ -236,6 +249,8 @@ def serve(
     def started() -> None:
         for line in _welcome(address, run.name, key, models[0], grpc, tls):
             print_text(line)
+        if studio:
+            print_text(f"studio at {address}/studio/; sign in with the key")
         sys.stdout.flush()
 
     try:
@@ -253,6 +268,13 @@ def serve(
         if reserved is not None:
             reserved.close()
     print_note("ended; what was acknowledged is kept")
+
+
+def _studio(asked: Serving, address: str) -> Mounted:
+    from mapsto.service.mounted import Mounted
+
+    settings = {"secret": secrets.token_hex(32), "alerts": asked.alerts.model_dump(), "where": address}
+    return Mounted(path="/studio", factory="mapsto.studio.mounted:mounted", settings=settings)
 
 
 def _named(packages: list[str]) -> dict[str, Path]:

@@ -28,6 +28,7 @@ from mapsto.service.children import Child, Children, private_folder
 from mapsto.service.keys import RunKey
 from mapsto.service.masked_log import MaskedLog
 from mapsto.service.metrics import FOLDER_VARIABLE, forget_process
+from mapsto.service.mounted import Mounted
 from mapsto.service.server import Ending
 from mapsto.service.service import Limits
 from mapsto_runtime.signed_package import Trust
@@ -74,6 +75,8 @@ class Settings:
     """None: HTTP and gRPC are plain."""
     tracing: TracingSettings | None = None
     """None: there are no traces."""
+    mounted: tuple[Mounted, ...] = ()
+    """Applications below paths of the service."""
     run: RunKey | None = None
     """A key that is valid as long as this service runs."""
     privacy: Privacy | None = None
@@ -130,6 +133,7 @@ class Supervisor:
                 "access": asdict(settings.access),
                 "grpc": settings.grpc,
                 "tls": None if settings.tls is None else asdict(settings.tls),
+                "mounted": [asdict(each) for each in settings.mounted],
                 "run": None if settings.run is None else asdict(settings.run),
                 "listening": listening.fileno(),
                 "ready": self._tells,

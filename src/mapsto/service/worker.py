@@ -24,6 +24,7 @@ from mapsto.service.batching import Batcher
 from mapsto.service.hosts import Hosts
 from mapsto.service.keys import RunKey
 from mapsto.service.metrics import Metrics
+from mapsto.service.mounted import Mounted, mount
 from mapsto.service.overload import Overload
 from mapsto.service.request_handler import Application, Observe, RequestHandler
 from mapsto.service.request_log import RequestLog
@@ -143,7 +144,10 @@ def answering(settings: Mapping[str, Any], *, address: str) -> Answering:
     callers = Access(service.keys, access.tokens())
     service.charge = callers.charge
     metrics.follow(service)
-    behind = metrics.around(application(service, callers.caller, metrics.text))
+    routes = application(service, callers.caller, metrics.text)
+    for each in settings.get("mounted", ()):
+        mount(routes, callers.caller, Mounted(**each))
+    behind = metrics.around(routes)
     observe = metrics.request if tracing is None else tracing.observing(metrics.request, lambda: service.names)
     handler: Application = RequestHandler(service, behind, callers.caller, observe, Hosts(address, access.hosts))
     if tracing is not None:

@@ -14,14 +14,23 @@ from starlette.staticfiles import StaticFiles
 
 import mapsto.report
 from mapsto.errors import MapstoError
+from mapsto.service.client import ServiceError
 from mapsto.service.hosts import Hosts
-from mapsto.studio.errors import status_of
-from mapsto.studio.pages import advisor, compare, frontier, runs, service, streams
+from mapsto.studio.errors import SignedOut, status_of
+from mapsto.studio.pages import advisor, compare, frontier, runs, service, sign_in, streams
 from mapsto.studio.site import STATIC, Page, Studio, address, render
 
 __all__ = ["PAGES", "POLICY", "application"]
 
-PAGES: tuple[Page, ...] = (runs.PAGE, frontier.PAGE, streams.PAGE, compare.PAGE, advisor.PAGE, service.PAGE)
+PAGES: tuple[Page, ...] = (
+    runs.PAGE,
+    frontier.PAGE,
+    streams.PAGE,
+    compare.PAGE,
+    advisor.PAGE,
+    service.PAGE,
+    sign_in.PAGE,
+)
 """Every page, in the order of the navigation. A further one is a module in ``pages`` with a `Page`, listed here."""
 
 POLICY = (
@@ -51,7 +60,12 @@ def application(studio: Studio, *, hosts: Hosts | None = None) -> FastAPI:
     hosts
         The names that it answers to, so that no page elsewhere reaches it by a name of its own; None: whoever mounts it sees to that.
     """
-    pages = [page for page in PAGES if (studio.folders if page.of_folders else studio.services) is not None]
+    there = {
+        "folders": studio.folders is not None,
+        "service": studio.services is not None,
+        "sign-in": studio.services is not None and studio.services.who is not None,
+    }
+    pages = [page for page in PAGES if there[page.needs]]
     app = FastAPI(title="mapsto studio", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.studio = replace(studio, pages=pages)
     for page in pages:
@@ -79,6 +93,10 @@ def application(studio: Studio, *, hosts: Hosts | None = None) -> FastAPI:
         return response
 
     async def failed(request: Request, error: Exception) -> Response:
+        if isinstance(error, SignedOut) or (
+            there["sign-in"] and isinstance(error, ServiceError) and error.status == 401
+        ):
+            return RedirectResponse(address(request, "/sign-in"), 303)
         return _error(request, error) if isinstance(error, MapstoError) else _error_of_http(request, error)
 
     for kind in (MapstoError, HTTPException, RequestValidationError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mapsto.errors import DataError, MapstoError
 
-__all__ = ["Forbidden", "NotThere", "status_of"]
+__all__ = ["Forbidden", "NotThere", "SignedOut", "status_of"]
 
 
 class NotThere(DataError):
@@ -13,6 +13,10 @@ class NotThere(DataError):
 
 class Forbidden(MapstoError):
     """A form that did not come from a page of the studio, or somebody who may not do this."""
+
+
+class SignedOut(Forbidden):
+    """Nobody has said who he is."""
 
 
 def status_of(error: MapstoError) -> int:

@@ -14,6 +14,8 @@ from mapsto.service.client import Client
 if TYPE_CHECKING:
     from fastapi import Request
 
+    from mapsto.service.request_handler import Who
+
 __all__ = ["Alert", "Load", "Samples", "Services", "alerts", "loads"]
 
 _DAY = 86_400.0
@@ -32,6 +34,8 @@ class Services:
     """Its address, for people."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Beyond which there is an alert."""
+    who: Who | None = None
+    """Tells who signs in, by a key or a token; None: nobody has to."""
     last: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     """Of each model: when it was looked at last, and the requests until then."""
 

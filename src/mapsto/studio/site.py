@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import APIRouter, Request
@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from mapsto.errors import DataError
 from mapsto.studio.errors import Forbidden
+from mapsto.studio.sessions import is_signed_in
 from mapsto_runtime import __version__
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Page:
     """In the navigation; empty: it is not there."""
     path: str = ""
     """Where the navigation leads."""
-    of_folders: bool = True
-    """Shown where the studio was given folders; otherwise where it has a service."""
+    needs: Literal["folders", "service", "sign-in"] = "folders"
+    """It is there where the studio was given folders, where it has a service, or where people sign in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ def render(request: Request, template: str, *, code: int = 200, title: str, **co
             pages=[page for page in studio.pages if page.title],
             here=_here(request),
             form_token=_token(studio, cookie),
+            signed_in=studio.services is not None and studio.services.who is not None and is_signed_in(request),
             **context,
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mapsto.errors import nearest
 from mapsto.service.client import Client, ServiceError
-from mapsto.studio.errors import Forbidden, NotThere
+from mapsto.studio.errors import Forbidden, NotThere, SignedOut
 from mapsto.studio.services import Samples, Services, alerts, loads
 from mapsto.studio.site import Page, address, form, render, studio_of
 from mapsto_runtime.shown import short
@@ -19,7 +20,7 @@ from mapsto_runtime.shown import short
 __all__ = ["PAGE"]
 
 router = APIRouter()
-PAGE = Page(router=router, title="Service", path="/service", of_folders=False)
+PAGE = Page(router=router, title="Service", path="/service", needs="service")
 
 
 @router.get("/service")
@@ -46,7 +47,7 @@ def overview(request: Request) -> Response:
 
 
 @router.get("/service/{model}")
-def one(request: Request, model: str, done: str = "") -> Response:
+def one(request: Request, model: str, done: str = "", version: str = "") -> Response:
     """A model with its versions."""
     services, client = _asked(request)
     names = client.models()
@@ -68,7 +69,8 @@ def one(request: Request, model: str, done: str = "") -> Response:
         active=known["active"],
         versions=[_PLAIN | each for each in known["versions"]],
         learner=learner,
-        done=done if done in ("promoted", "rolled-back") else "",
+        done=_DONE.get(done, "").format(version) if version in [each["version"] for each in known["versions"]] else "",
+        late=version != known["active"],
     )
 
 
@@ -80,8 +82,8 @@ async def promote(request: Request, model: str) -> Response:
     version = fields.get("version", "")
     if not version:
         raise NotThere("no version is given", hint="choose one on the page of the model")
-    await run_in_threadpool(_changing, lambda: client.promote(model, version))
-    return RedirectResponse(address(request, f"/service/{model}", done="promoted"), 303)
+    await run_in_threadpool(_changing, client.promote, model, version)
+    return RedirectResponse(address(request, f"/service/{model}", done="promoted", version=version), 303)
 
 
 @router.post("/service/{model}/rollback")
@@ -89,18 +91,21 @@ async def roll_back(request: Request, model: str) -> Response:
     """Let the version before answer again."""
     await form(request)
     _, client = _asked(request)
-    await run_in_threadpool(_changing, lambda: client.roll_back(model))
-    return RedirectResponse(address(request, f"/service/{model}", done="rolled-back"), 303)
+    version = await run_in_threadpool(_changing, client.roll_back, model)
+    return RedirectResponse(address(request, f"/service/{model}", done="rolled-back", version=version), 303)
 
 
 _PLAIN: dict[str, Any] = {"parent": "", "created": None, "note": "", "private": False}
 """What is not said of the package itself."""
 
 
-def _changing(change: Any) -> None:
+_DONE = {"promoted": "Version {} answers now.", "rolled-back": "Version {} answers again."}
+
+
+def _changing(change: Callable[..., str], *arguments: str) -> str:
     """Change which version answers; a key that may not is told what it needs."""
     try:
-        change()
+        return change(*arguments)
     except ServiceError as error:
         if error.status == 403:
             hint = "take a key with the scope admin: mapsto serve prints one with --admin, mapsto keys make makes one"
@@ -114,7 +119,7 @@ def _asked(request: Request) -> tuple[Services, Client]:
         raise NotThere("no service is shown", hint="start the studio with --service and --key")
     client = services.client(request)
     if client is None:
-        raise Forbidden("nobody has signed in", hint="sign in with an API key first")
+        raise SignedOut("nobody has signed in", hint="sign in with an API key first")
     return services, client
 
 
