@@ -202,7 +202,7 @@ for way in ("plain", "noisy"):
     axis.plot(*zip(*points, strict=True), "o-", label=f"trained on {way} images")
     print(way, [f"{amount}: {right:.1f} %" for amount, right in points])
     ends[way] = points
-axis.set(xlabel="noise of the weights, as a share of their deviation", ylabel="accuracy, %", ylim=(0, 102))
+axis.set(xlabel="noise of the weights, as a share of their deviation", ylabel="accuracy, %", ylim=(50, 102))
 axis.legend()
 assert all(points[0][1] > 90 and points[-1][1] < points[0][1] for points in ends.values())
 

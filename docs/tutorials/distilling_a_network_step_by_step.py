@@ -145,12 +145,14 @@ assert abs(results["teacher, distill.logits, no label"] - results["teacher, by h
 #
 # A teacher has more to give than answers. `features` adds the distances between samples, as the teacher's inside sees them;
 # `distill.hints` compares features themselves, `distill.decoupled` the right class and the wrong ones each by itself. And the student
-# need not be fresh: it can be the teacher, pruned. Two epochs of each:
+# need not be fresh: it can be the teacher, pruned. Two epochs of each, in small steps, since large ones throw a network off that knows
+# much already:
 
 # %%
 from mapsto import prune
 
-lesson = {"teacher": teacher, "data": rest, "alpha": 1, "temperature": TEMPERATURE, "epochs": 2, **settings}
+lesson = {"teacher": teacher, "data": rest, "alpha": 1, "temperature": TEMPERATURE, "epochs": 2}
+lesson |= {"batch_size": 64, "learning_rate": 0.01}
 cut = prune.taylor(data=few, macs=0.15)(teacher)
 print(f"the teacher, cut to 15 % of its work: {accuracy(cut):.1f} %")
 ends = {
@@ -160,11 +162,11 @@ ends = {
 }
 for name, network in ends.items():
     print(f"{name}: {accuracy(network):.1f} %")
-assert accuracy(ends["pruned, answers"]) > accuracy(cut) + 10
+assert accuracy(ends["pruned, answers"]) > accuracy(ends["fresh, answers"])
 
 # %% [markdown]
-# There is no best way in general, and mapsto does not pretend that there is: the three differ by little or much from task to task, so
-# compare them on yours.
+# A student that begins as a part of its teacher needs the fewest lessons. That holds here; no way is best everywhere, so compare them
+# on your task.
 #
 # ## What you have made
 #

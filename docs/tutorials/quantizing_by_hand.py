@@ -169,14 +169,16 @@ assert by_mapping[2] < by_mapping[8] - 10
 # %%
 from mapsto.nn.export.runtimes.onnxruntime import fused_operations
 
-package = {name: export.onnx(data=learn)(value) for name, value in (("float", network), ("int8", int8))}
-for name, each in package.items():
-    model = each.files["model.onnx"].read_bytes()
-    print(f"{name}: {len(model):,} bytes,", dict(fused_operations(model)))
-kept = fused_operations(package["int8"].files["model.onnx"].read_bytes())
-assert kept["QLinearConv"] >= 1
-assert kept["QGemm"] == 1
-assert len(package["int8"].files["model.onnx"]) < len(package["float"].files["model.onnx"]) / 2
+models = {
+    name: export.onnx(data=learn)(value).files["model.onnx"].read_bytes()
+    for name, value in (("float", network), ("int8", int8))
+}
+kept = {name: fused_operations(model) for name, model in models.items()}
+for name, model in models.items():
+    print(f"{name}: {len(model):,} bytes,", dict(kept[name]))
+assert kept["int8"]["QLinearConv"] >= 1
+assert kept["int8"]["QGemm"] == 1
+assert len(models["int8"]) < len(models["float"]) / 2
 
 # %% [markdown]
 # `QLinearConv` and `QGemm` are your integer layer of section 2, and the `MaxPool` between them compares codes. One `Conv` is left in

@@ -101,6 +101,8 @@ for teacher, marker in ((True, "o"), (False, "x")):
 edge = sorted((point["values"][1] / 1e3, point["values"][0]) for point in found["frontier"])
 axis.plot(*zip(*edge, strict=True), "-", drawstyle="steps-post", color="tab:blue", label="the frontier")
 axis.set(xscale="log", xlabel="kB", ylabel="accuracy on held-out digits, %", title="up and left is better")
+axis.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+axis.set_xticks([], minor=True)
 axis.legend()
 assert edge == sorted(edge, key=lambda point: point[1]), "more bytes on the frontier buy more accuracy"
 assert found["saved"]["hits"] > 10
@@ -124,7 +126,7 @@ bars = axis.barh([what for what, *_ in rows], [right for _, right, _ in rows], c
 axis.bar_label(bars, fmt="%+.1f", padding=3)
 axis.axvline(0, color="black", linewidth=0.8)
 axis.margins(x=0.25)
-axis.set(xlabel="points of accuracy when it is taken back")
+axis.set(xlabel="points of accuracy when it is taken back", title="what each choice earned")
 axis.invert_yaxis()
 assert rows
 
