@@ -448,3 +448,10 @@ assert rows[-2]["kB of its ONNX file"] < rows[0]["kB of its ONNX file"] / 4
 #
 # Measured 2026-12-01, AMD EPYC (family 25, model 1, 2.4 GHz), 2 cores, torch 2.13.0+cpu, `benchmarks/results/vgg_example.json`.
 # <!-- end -->
+#
+# ## 你做出了什么
+#
+# - 最初那篇文章的例子，照它本来的意思：一个更小的 VGG，两种与教师的距离，以及一张谁都能重现的损失表；
+# - 用四行配方和一条命令做的同样的事，以及一张说明各自损失多少的表。
+#
+# 下一步：[一步一步蒸馏网络](distilling_a_network_step_by_step.ipynb)（英文）。
