@@ -213,6 +213,26 @@ def test_what_the_idea_asks_for_has_a_name_that_exists() -> None:
     assert text.count("<!-- figure ") > 15
 
 
+def test_the_reading_list_says_of_all_that_the_article_names_whether_it_was_found() -> None:
+    """Papers, then books and courses, in the order of the page on the idea; every work cited says whether it was checked."""
+    idea, reading = ((ROOT / "docs" / name).read_text("utf-8") for name in ("idea.md", "reading.md"))
+
+    def named(text: str, start: str, end: str) -> list[list[str]]:
+        return rows(text.partition(start)[2].partition(end)[0])[1:]
+
+    papers = named(reading, "## The five papers", "### Feature")
+    courses = named(reading, "## Its books and courses", "\n## ")
+    asked = named(idea, "## Papers", "\n## "), named(idea, "## Courses and books", "\n## ")
+    assert [len(papers), len(courses)] == [len(part) for part in asked] == [5, 5]
+    assert [row[0].split()[:3] for row in papers] == [row[0].split()[:3] for row in asked[0]]
+    assert all(re.match(r"\*\*(yes|likely|not traceable)\*\*", row[1]) for row in (*papers, *courses))
+    cited = named(reading, "### Feature", "## Its books") + named(reading, "## One paper", "nothing comes after")
+    works = [row for row in cited if row[0] != "read"]
+    assert len(works) > 12
+    assert [row[0] for row in works if not re.search(r"checked", row[0], re.IGNORECASE)] == []
+    assert [row[0] for row in works if "](" not in row[2] and "the same two" not in row[2]] == []
+
+
 def test_a_figure_never_begins_a_line() -> None:
     """Where a comment does, Markdown takes the whole line for HTML."""
     assert [

@@ -131,7 +131,7 @@ import torch
 
 from mapsto.nn.meta.adaptation.gradient import path_scores
 
-wave = waves.open()[10_000]
+wave = datasets.sinusoids(shots=10, queries=300).open()[10_000]  # more queries than in training, for a smooth line
 order = np.argsort(wave.query[:, 0])
 given = [torch.as_tensor(part, dtype=torch.float32)[None] for part in (wave.support, wave.support_labels, wave.query)]
 how = wave_learner.adaptation
@@ -140,7 +140,8 @@ figure, axis = plt.subplots(figsize=(6, 3))
 axis.plot(wave.query[order, 0], wave.query_labels[order, 0], "k", label="the wave")
 axis.plot(wave.support[:, 0], wave.support_labels[:, 0], "k^", label="ten points of it")
 for step, style in ((0, ":"), (1, "--"), (5, "-")):
-    axis.plot(wave.query[order, 0], curves[step][order], style, label=f"after {step} steps")
+    axis.plot(wave.query[order, 0], curves[step][order], style, label=f"inner steps: {step}")
+axis.set(xlabel="x", ylabel="y", title="a wave that was never seen")
 axis.legend(fontsize=7)
 errors = ((curves - wave.query_labels[:, 0]) ** 2).mean(1)
 print("mean squared error after 0, 1, 5 steps:", errors[[0, 1, 5]].round(2))
