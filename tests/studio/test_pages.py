@@ -100,6 +100,38 @@ def test_a_report_is_shown_as_of_another_origin(made: Path) -> None:
     assert f"script-src 'sha256-{allowed[1]}'" in unescape(answer.text), "the script that the page itself allows"
 
 
+def test_a_stream_shows_how_good_it_was_and_what_it_kept(made: Path, tmp_path: Path) -> None:
+    report = load(made / "stream")
+    step = report["steps"][0]
+    with client(made, store=str(tmp_path / "store")) as studio:
+        listed = studio.get("/streams").text
+        page = studio.get("/run/runs/stream").text
+    assert "/run/runs/stream" in listed
+    assert "/run/runs/first" not in listed
+    assert 'aria-label="accuracy, % against event"' in page
+    assert f"{step['account']['figures']['accuracy']:.1f} %" in text_of(page)
+    assert "knows no run of it" in text_of(page)
+    assert step["digest"] in text_of(page), "the end is in the report"
+    published = [{"digest": f"{n:064x}", "n": n, "step": "model", "time": 1.8e9} for n in (1024, 2048)]
+    run = {
+        "id": "r",
+        "name": "stream_table",
+        "published": published,
+        "seconds": 1,
+        "seed": 0,
+        "started": 1.8e9,
+        "steps": [step],
+    }
+    (tmp_path / "store" / "runs").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "store" / "runs" / "r.json").write_text(json.dumps(run), "utf-8")
+    with client(made, store=str(tmp_path / "store")) as studio:
+        said = text_of(studio.get("/run/runs/stream").text)
+    folder = (made / "stream").resolve()
+    assert f"1,024 2027-01-15 08:00 UTC {1024:064x} --from {folder}@1024" in said
+    assert f"--from {folder}@2048" in said
+    assert "knows no run of it" not in said
+
+
 def test_two_runs_side_by_side(made: Path) -> None:
     with client(made) as studio:
         page = studio.get("/compare", params={"a": "runs/first", "b": "runs/second"}).text
@@ -246,6 +278,29 @@ def test_a_link_to_a_file_elsewhere_is_not_followed(runs: Path) -> None:
         answer = studio.get("/file/recipe.yaml/runs/first")
     assert answer.status_code == 404
     assert "s3cret" not in answer.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["second", "stream"])
+def test_a_report_that_lacks_something_is_shown_without_it_or_refused(runs: Path, name: str) -> None:
+    file = runs / name / "report.json"
+    whole = json.loads(file.read_text("utf-8"))
+    place = next(place for place, step in enumerate(whole["steps"]) if step["curves"])
+    of_report = [(key, ()) for key in whole]
+    of_step = [(key, (place,)) for key in whole["steps"][place]]
+    refused = 0
+    with client(runs) as studio:
+        for key, at in (*of_report, *of_step):
+            for value in (None, [], "x", 7):
+                report = json.loads(json.dumps(whole))
+                (report["steps"][at[0]] if at else report)[key] = value
+                file.write_text(json.dumps(report), "utf-8")
+                os.utime(file, (time.time() + 5, time.time() + 5))
+                for page in ("/", f"/run/runs/{name}", f"/curves/runs/{name}", f"/compare?a=runs/first&b=runs/{name}"):
+                    status = studio.get(page).status_code
+                    assert status == 200 or (status == 422 and page != "/"), (key, value, page)
+                    refused += status == 422
+    assert refused > 20
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from mapsto.report import page
+from mapsto.report import build, page
 from mapsto.studio.errors import NotThere
 from mapsto.studio.reports import headline, report_of, shown, step_charts, step_rows
 from mapsto.studio.results import Result
 from mapsto.studio.site import Page, render, studio_of
+from mapsto.studio.snapshots import kept
 from mapsto.studio.unfinished import progress
 from mapsto_runtime.shown import short
 
@@ -59,16 +60,19 @@ def one(request: Request, place: str) -> Response:
             request, "running.html.j2", title=result.folder.name, result=result, progress=progress(result),
             finished=(result.folder / "report.json").is_file(),
         )  # fmt: skip
+    content = shown(result)
     report = report_of(result)
-    content = {name: value for name, value in shown(result).items() if name not in ("steps", "title")}
+    with build.reading(result.folder):
+        own: dict[str, Any] = {
+            "charts": step_charts(report),
+            "steps": step_rows(report),
+            "kept": kept(report, result.folder, studio_of(request).store),
+        }
     return render(
         request,
         "run.html.j2",
-        **content,
-        title=shown(result)["title"],
+        **(content | own),
         result=result,
-        charts=step_charts(report),
-        steps=step_rows(report),
         files=[name for name in _FILES if (result.folder / name).is_file()],
         package=_package(result),
         seeds_below=sorted(each.name for each in result.folder.glob("seed-*") if (each / "report.json").is_file()),
@@ -81,12 +85,9 @@ def numbers(request: Request, place: str) -> dict[str, Any]:
     """The curves of a run as JSON, for the script that makes its charts interactive and follows a run."""
     result = folders_of(request).get(place, "unfinished", "run")
     if result.kind == "run":
-        return {
-            "state": "finished",
-            "said": "",
-            "steps": [],
-            "charts": [each.plain() for each in step_charts(report_of(result))],
-        }
+        with build.reading(result.folder):
+            charts = [each.plain() for each in step_charts(report_of(result))]
+        return {"state": "finished", "said": "", "steps": [], "charts": charts}
     now = progress(result)
     return {"state": now.state, "said": now.said, "steps": now.steps, "charts": [each.plain() for each in now.charts]}
 
