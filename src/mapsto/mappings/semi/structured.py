@@ -35,6 +35,9 @@ class Structured(OnFeatures):
     """Rounds of self-training; 1 spreads the labels once."""
     neighbours: int = Field(default=10, ge=1)
     """k: neighbours that a sample is joined to."""
+    sure: float | None = Field(default=None, gt=0, le=1)
+    """Share, such as 0.8, from which a sample of the pool is believed at a level: its class, else its group, which spreads and is learnt
+    without naming a class of it, else all shares. None: the likeliest class is learnt of every sample."""
 
     contract: ClassVar[dict[str, Any]] = {"unlabelled": POOL, "groups": 3, "rounds": 2}
 
@@ -43,9 +46,13 @@ class Structured(OnFeatures):
             problem = "field 'groups': a number of groups is for where no hierarchy is given"
             raise SpecError(problem, where="semi.structured", details=((("groups",), problem),))
 
+    @property
+    def shares_are_targets(self) -> bool:
+        return self.sure is not None
+
     def guess(self, features: NDArray[Any], pool: NDArray[Any], samples: Samples, ctx: Context) -> Guess:
         from mapsto.nn.semi.propagation import Spreader
-        from mapsto.nn.semi.structured import groups_by_means, structured
+        from mapsto.nn.semi.structured import believed, groups_by_means, structured
 
         classes = len(samples.classes)
         spreader = Spreader(features, pool, classes, neighbours=self.neighbours)
@@ -53,7 +60,8 @@ class Structured(OnFeatures):
 
         def shares(known: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
             groups = given if given is not None else groups_by_means(features[known], labels, classes, self.groups)
-            return structured(spreader, known, labels, groups, rounds=self.rounds)
+            found = structured(spreader, known, labels, groups, rounds=self.rounds, levels=self.sure is not None)
+            return found if self.sure is None else believed(found, groups, self.sure)
 
         return shares
 

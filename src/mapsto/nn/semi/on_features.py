@@ -54,6 +54,11 @@ class PoolFields(Frozen):
 class OnFeatures(PoolFields, Mapping[Network, Network]):
     """A linear head on the frozen embedding, fitted to labelled examples and to a pool whose labels are guessed from features."""
 
+    @property
+    def shares_are_targets(self) -> bool:
+        """Whether the head learns the shares of the guess, rather than the class of the largest."""
+        return False
+
     @abstractmethod
     def guess(self, features: NDArray[Any], pool: NDArray[Any], samples: Samples, ctx: Context) -> Guess:
         """What guesses the labels of a pool's features (M, D) beside those (N, D) of `samples`; what labels do not decide is done here."""
@@ -125,8 +130,9 @@ class OnFeatures(PoolFields, Mapping[Network, Network]):
         targets = np.eye(classes)
 
         def fit(places: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            guessed = targets[guess(places, labels[places]).argmax(1)]
-            return both.fit(rooted[places], targets[labels[places]], guessed)
+            guessed = guess(places, labels[places])
+            learnt = guessed if self.shares_are_targets else targets[guessed.argmax(1)]
+            return both.fit(rooted[places], targets[labels[places]], learnt)
 
         def with_pool(places: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
             return scored(fit(places), rooted[asked])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mapsto.nn.semi.propagation import Method, Spreader
 
-__all__ = ["groups_by_means", "structured"]
+__all__ = ["believed", "groups_by_means", "structured"]
 
 
 def structured(
@@ -34,6 +34,7 @@ def structured(
     rounds: int = 4,
     method: Method = "propagation",
     alpha: float = 0.99,
+    levels: bool = False,
 ) -> NDArray[np.float64]:
     """Shares (M, K) of the pool.
 
@@ -47,11 +48,13 @@ def structured(
         The group of each class, (K,), from 0.
     rounds
         How often labels are spread; 1: once, without self-training.
+    levels
+        Whether samples that are taken for no class, but are among the surest of a group, count as labelled where groups are spread.
     """
     classes, count = len(groups), int(groups.max()) + 1
     of_group = np.eye(count)[groups]  # (K, G)
     equal = spreader.pool / classes
-    guessed = np.full(spreader.pool, -1)
+    guessed, guessed_groups = np.full(spreader.pool, -1), np.full(spreader.pool, -1)
     shares = np.empty((spreader.pool, classes))
     for number in range(rounds):
         taken = np.flatnonzero(guessed >= 0)
@@ -60,15 +63,37 @@ def structured(
         flat = spreader.shares(places, given, method=method, alpha=alpha, balance=1.0)
         # Groups of many classes are as much more frequent: their masses are not evened out, their classes' are.
         group = flat @ of_group
-        spread = spreader.shares(places, of_group[given], method=method, alpha=alpha, balance=0.0)
+        whole = np.flatnonzero((guessed_groups >= 0) & (guessed < 0))
+        group_places = np.concatenate([places, spreader.known + whole])
+        group_given = np.concatenate([of_group[given], np.eye(count)[guessed_groups[whole]]])
+        spread = spreader.shares(group_places, group_given, method=method, alpha=alpha, balance=0.0)
         spread = spread * (of_group.sum(0) / np.maximum(spread.sum(0), 1e-12))
         spread = spread / np.maximum(spread.sum(1, keepdims=True), 1e-12)
         within = flat / np.maximum(group @ of_group.T, 1e-12)
         shares = (spread @ of_group.T) * within
         agreed = spread.argmax(1) == groups[flat.argmax(1)]
-        guessed = surest(shares, np.full(classes, equal * (number + 1) / rounds), agreed)
+        quota = equal * (number + 1) / rounds
+        if levels:
+            guessed_groups = surest(spread, quota * of_group.sum(0))
+        guessed = surest(shares, np.full(classes, quota), agreed)
     total = shares.sum(1, keepdims=True)
     return np.where(total > 0, shares / np.where(total > 0, total, 1.0), 1.0 / classes)
+
+
+def believed(shares: NDArray[np.float64], groups: NDArray[np.int64], sure: float) -> NDArray[np.float64]:
+    """What a head learns of samples with `shares` (M, K), at the level of the tree at which they are sure, rows that sum to 1.
+
+    The class alone where its share is at least `sure`; else, where that of a group is, the shares within this group; else all shares.
+
+    >>> believed(np.array([[0.9, 0.1, 0.0], [0.5, 0.3, 0.2], [0.4, 0.2, 0.4]]), np.array([0, 0, 1]), 0.7).tolist()
+    [[1.0, 0.0, 0.0], [0.625, 0.375, 0.0], [0.4, 0.2, 0.4]]
+    """
+    of_group = np.eye(int(groups.max()) + 1)[groups]  # (K, G)
+    mass = shares @ of_group
+    within = shares * of_group[:, mass.argmax(1)].T
+    within = within / np.maximum(within.sum(1, keepdims=True), 1e-12)
+    kept = np.where(mass.max(1, keepdims=True) >= sure, within, shares)
+    return np.where(shares.max(1, keepdims=True) >= sure, np.eye(len(groups))[shares.argmax(1)], kept)
 
 
 def groups_by_means(features: NDArray[Any], labels: NDArray[np.int64], classes: int, count: int) -> NDArray[np.int64]:
