@@ -31,7 +31,7 @@ SEEDS = (0, 1, 2)
 AGREES = (0.9, 0.8)
 """How often the colour agrees with the label in the training environments."""
 TEST, NOISE = 0.1, 0.25
-FIELDS: dict[str, Any] = {"steps": 200, "learning_rate": 1e-2, "weight_decay": 1e-2}
+FIELDS: dict[str, Any] = {"steps": 200, "learning_rate": 1e-2, "weight_decay": 1e-4, "begin": 0.3}
 WAYS: dict[str, dict[str, Any]] = {
     "mean loss (ERM)": {"penalty": "none"},
     "irm": {"penalty": "irm", "weight": 1000.0},

@@ -254,6 +254,7 @@ from mapsto.mappings.semi.pseudo_label import PseudoLabel as _semi_pseudo_label
 from mapsto.mappings.semi.pt_map import PtMap as _semi_pt_map
 from mapsto.mappings.semi.structured import Structured as _semi_structured
 from mapsto.mappings.train.adversarial import Adversarial as _train_adversarial
+from mapsto.mappings.train.invariant import Invariant as _train_invariant
 from mapsto.mappings.train.masked_autoencoder import MaskedAutoencoder as _train_masked_autoencoder
 from mapsto.mappings.train.masked_language import MaskedLanguage as _train_masked_language
 from mapsto.mappings.train.simclr import Simclr as _train_simclr
@@ -557,6 +558,7 @@ class streams:
 
 class train:
     adversarial = _train_adversarial
+    invariant = _train_invariant
     masked_autoencoder = _train_masked_autoencoder
     masked_language = _train_masked_language
     simclr = _train_simclr

@@ -1,9 +1,9 @@
 """Train on several environments so that what is learnt holds in all of them: what helps in one and less in another is given up.
 
 ``mean_e R_e + λ P`` over environments e with the mean loss R_e of each. `irm`: ``P = mean_e (∂/∂w R_e(w f))²`` at w = 1, which is 0 where
-one head is the best in every environment (Arjovsky et al., "Invariant Risk Minimization", 2019, IRMv1); `vrex`: ``P = Var_e R_e`` (Krueger et
-al., "Out-of-Distribution Generalization via Risk Extrapolation", 2021); `coral`: the mean distance of the means and covariances of the
-embeddings (Sun and Saenko, "Deep CORAL", 2016, across environments).
+one head is the best in every environment (Arjovsky et al., "Invariant Risk Minimization", 2019, IRMv1); `vrex`: ``P = Var_e R_e``
+(Krueger et al., "Out-of-Distribution Generalization via Risk Extrapolation", 2021); `coral`: the mean distance of the means and covariances
+of the embeddings (Sun and Saenko, "Deep CORAL", 2016, across environments).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Invariant(Optimisation, Process[Network, Network]):
         return EnvironmentBatches(self._environments(ctx), self.batch_size, ctx.random, ctx.fabric)
 
     def open(self, value: Network, state: State | None, ctx: Context) -> Training:
-        """Raises `DataError` as `environments_of` does, `DomainError` in several processes and for a network without one answer a sample."""
+        """Raises `DataError` as `environments_of` does, `DomainError` in several processes and for dense outputs."""
         from mapsto.nn.network.dense_outputs import refuse_dense
         from mapsto.nn.train.loop import Training, TrainingPlan
 
