@@ -15,7 +15,7 @@ from mapsto.context import Numerics, SilentContext
 from mapsto.errors import DataError
 from mapsto.kinds import Dataset
 from mapsto.nn.network.inference import forward
-from mapsto.nn.train.environments import feature_distance, scale_gradient
+from mapsto.nn.transfer.environments import feature_distance, scale_gradient
 
 CTX = SilentContext(seed=0, numerics=Numerics(threads=1))
 

@@ -22,7 +22,7 @@ from mapsto.nn.semi.pool import without_copies
 from mapsto.nn.semi.propagation import Spreader, propagated
 from mapsto.nn.semi.pt_map import sinkhorn, transported
 from mapsto.nn.semi.ridge import PoolRidge
-from mapsto.nn.semi.structured import groups_by_means, structured
+from mapsto.nn.semi.structured import believed, groups_by_means, structured
 
 CLASSES = 3
 
@@ -220,3 +220,22 @@ def test_classes_are_found_counted_and_matched() -> None:
     assert sorted(match.classes) == [0, 1, 2]
     assert np.allclose(np.linalg.norm(centres, axis=1), 1)
     assert estimated_count(features, range(2, 9), np.random.default_rng(0))[0] == CLASSES
+
+
+def test_guesses_are_believed_at_the_level_of_the_tree_at_which_they_are_sure() -> None:
+    (known, labels), (pool, _) = clouds(1, 0, spread=0.5), clouds(40, 1, spread=0.5)
+    spreader, groups, places = Spreader(known, pool, CLASSES, neighbours=5), np.array([0, 0, 1]), np.arange(len(known))
+    once, once_by_levels = (structured(spreader, places, labels, groups, rounds=1, levels=way) for way in (False, True))
+    plain, levels = (structured(spreader, places, labels, groups, levels=way) for way in (False, True))
+    assert np.array_equal(once, once_by_levels), "before the first round nothing is believed"
+    assert not np.allclose(plain, levels)
+    learnt = believed(once, groups, 0.8)
+    assert np.allclose(learnt.sum(1), 1)
+    mass = once[:, :2].sum(1)
+    of_group = (once.max(1) < 0.8) & (mass >= 0.8)
+    assert of_group.any()
+    assert np.allclose(learnt[of_group], np.pad(once[of_group, :2] / mass[of_group, None], ((0, 0), (0, 1))))
+    sure = once.max(1) >= 0.8
+    assert (learnt[sure].max(1) == 1).all()
+    rest = ~sure & (mass < 0.8) & (once[:, 2] < 0.8)
+    assert np.array_equal(learnt[rest], once[rest])

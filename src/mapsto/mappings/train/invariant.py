@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from mapsto.nn.edits.head import Head
     from mapsto.nn.train.batches import Batch
-    from mapsto.nn.train.environments import EnvironmentBatches
     from mapsto.nn.train.loop import Load, Training
+    from mapsto.nn.transfer.environments import EnvironmentBatches
 
 __all__ = ["Invariant"]
 
@@ -64,7 +64,7 @@ class Invariant(Optimisation, Process[Network, Network]):
     }
 
     def items(self, value: Network, ctx: Context) -> EnvironmentBatches:
-        from mapsto.nn.train.environments import EnvironmentBatches
+        from mapsto.nn.transfer.environments import EnvironmentBatches
 
         return EnvironmentBatches(self._environments(ctx), self.batch_size, ctx.random, ctx.fabric)
 
@@ -96,7 +96,7 @@ class Invariant(Optimisation, Process[Network, Network]):
         )
 
     def _environments(self, ctx: Context) -> list[Samples]:
-        from mapsto.nn.train.environments import environments_of
+        from mapsto.nn.transfer.environments import environments_of
 
         return environments_of(self.environments, ctx, where=self.name)
 
@@ -130,7 +130,7 @@ class Invariant(Optimisation, Process[Network, Network]):
     def _penalty(self, losses: Tensor, each: list[tuple[Tensor, Tensor]], embeddings: list[Tensor]) -> Tensor:
         import torch
 
-        from mapsto.nn.train.environments import feature_distance, scale_gradient
+        from mapsto.nn.transfer.environments import feature_distance, scale_gradient
 
         if self.penalty == "irm":
             return torch.stack([scale_gradient(*part).square() for part in each]).mean()
