@@ -85,7 +85,7 @@ def believed(shares: NDArray[np.float64], groups: NDArray[np.int64], sure: float
 
     The class alone where its share is at least `sure`; else, where that of a group is, the shares within this group; else all shares.
 
-    >>> believed(np.array([[0.9, 0.1, 0.0], [0.5, 0.3, 0.2], [0.4, 0.2, 0.4]]), np.array([0, 0, 1]), 0.7).tolist()
+    >>> believed(np.array([[0.9, 0.1, 0.0], [0.5, 0.3, 0.2], [0.4, 0.2, 0.4]]), np.array([0, 0, 1]), 0.7).round(3).tolist()
     [[1.0, 0.0, 0.0], [0.625, 0.375, 0.0], [0.4, 0.2, 0.4]]
     """
     of_group = np.eye(int(groups.max()) + 1)[groups]  # (K, G)
