@@ -17,7 +17,7 @@ from mapsto.errors import SpecError
 from mapsto.report.build import load
 from mapsto.studio.application import POLICY
 from mapsto.studio.results import Folders
-from tests.studio.folders import FRONTIER, client
+from tests.studio.folders import FRONTIER, client, make_runs
 
 
 def text_of(page: str) -> str:
@@ -362,3 +362,14 @@ def test_what_a_file_says_is_text_and_no_markup(runs: Path) -> None:
         page = studio.get("/frontier/runs/found").text
     assert "<script>alert" not in page
     assert "<img" not in page
+
+
+@pytest.mark.slow
+def test_runs_that_are_made_now_are_shown_as_those_that_are_kept_for_tests(tmp_path: Path) -> None:
+    make_runs(tmp_path)
+    with client(tmp_path / "runs") as studio:
+        page = studio.get("/run/runs/second").text
+        said = text_of(studio.get("/compare", params={"a": "runs/first", "b": "runs/second"}).text)
+    assert "data-follow" not in page, "it has come to its end"
+    assert "data-chart" in page
+    assert "only in b: epochs: 3" in said
