@@ -50,7 +50,9 @@ function learn() {
       item.append(pictureOf(one.pixels, `example ${n + 1} of class ${label}`));
       return item;
     }));
-    return [element('h3', `${label} (${own.length})`), list];
+    const group = element('div');
+    group.append(element('h3', `${label} (${own.length})`), list);
+    return [group];
   }));
   for (const id of ['save', 'remove', 'restart']) $(id).disabled = !examples.length;
   $('download').disabled = !state.head;
@@ -85,7 +87,7 @@ async function predict() {
   }));
   $('near').replaceChildren(...learning.nearest(state.examples.map(one => one.features), features).map(({n, distance}) => {
     const item = element('li'), {label, pixels} = state.examples[n];
-    item.append(pictureOf(pixels, `example of class ${label}`), `${label}, distance ${distance.toFixed(1)}`);
+    item.append(pictureOf(pixels, `example of class ${label}`), `${label}, distance ${distance.toFixed(2)}`);
     return item;
   }));
 }
