@@ -324,7 +324,7 @@ def test_from_a_table_to_a_run_and_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(told["proposals"]) == 5
     assert all(each["low"] <= each["accuracy"] <= each["high"] for each in told["proposals"])
     ran = mapsto("run", "first.yaml", "--threads", 1, "--out", "runs/first", *store, code=0)
-    assert "`mapsto advise` has learnt from this run; it knows 1 of yours" in ran.err
+    assert "the advisor has learnt from this run; it knows 1 of yours" in ran.err
     assert "0 of them new" in mapsto("advise", "learn", "runs/first", *store, code=0).out
     again = json.loads(mapsto("advise", "rows.csv", "--target", "kind", "--json", *store, code=0).out)
     assert again["trials"] == 1

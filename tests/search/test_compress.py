@@ -111,7 +111,7 @@ def test_the_network_is_what_the_package_was_made_of_or_was_before_it_was_quanti
         assert steps[-1]["as"] == label
         assert compress.knows((data, steps), {"digits": {}})
     assert compress.model_nodes("demo")[1][-1]["as"] == "teacher"
-    assert compress.model_nodes("whole")[1][-1]["as"] == "distilled"
+    assert compress.model_nodes("whole")[1][-1] == {"choose.branch": {"label": "labels_and_teacher"}}
 
 
 def test_a_learner_is_found_in_the_branch_that_was_taken() -> None:

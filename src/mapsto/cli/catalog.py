@@ -211,7 +211,7 @@ def new(
     write_atomically(target, ("\n".join(lines) + "\n").encode())
     doing, options = "search" if is_space else "run", options_for(recipe, origin)
     again = (
-        command("mapsto search {recipe}", *options, recipe=target)
+        command("mapsto search {space}", *options, space=target)
         if is_space
         else command("mapsto run {recipe}", *options, recipe=target)
     )

@@ -244,9 +244,9 @@ def _learn(recipe: Recipe, folder: Path, store: Store, listener: Any) -> None:
     try:
         own = keep(store, [], [learnt(folder, store=store)])
     except (MapstoError, OSError) as error:  # a store that cannot be written, among others
-        listener.note(f"`mapsto advise` does not learn from this run: {error}")
+        listener.note(f"the advisor does not learn from this run: {error}")
     else:
-        listener.note(f"`mapsto advise` has learnt from this run; it knows {own.count} of yours")
+        listener.note(f"the advisor has learnt from this run; it knows {own.count} of yours")
 
 
 def writable(folder: Path) -> None:

@@ -241,18 +241,26 @@ def _last_network(steps: Sequence[dict[str, Any]]) -> int:
     """The place of the last step that gives a network that nothing has quantized; of a run that begins with such a one, of the first."""
     found = 0
     for at, node in enumerate(steps):
-        if _quantizes(node):
+        if _quantizes(node, _branch_after(steps, at)):
             break
         if not next(iter(node)).startswith(("export.", "fork")):
             found = at
     return found
 
 
-def _quantizes(node: dict[str, Any]) -> bool:
-    """Whether a step is a quantization, or a fork with one in a branch."""
-    if "fork" in node:
-        return any(_quantizes(step) for branch in node["fork"].values() for step in branch)
-    return next(iter(node)).startswith("quantize.")
+def _quantizes(node: dict[str, Any], label: str | None = None) -> bool:
+    """Whether a step is a quantization, or a fork with one in a branch: in the branch of that label, where it is known which is taken."""
+    if "fork" not in node:
+        return next(iter(node)).startswith("quantize.")
+    branches: dict[str, list[dict[str, Any]]] = node["fork"]
+    taken = branches.values() if label is None else [branches.get(label, [])]
+    return any(_quantizes(step, _branch_after(branch, at)) for branch in taken for at, step in enumerate(branch))
+
+
+def _branch_after(steps: Sequence[dict[str, Any]], at: int) -> str | None:
+    """The branch of a fork that the step behind it takes; None where that is not known before it runs."""
+    following = steps[at + 1] if at + 1 < len(steps) else {}
+    return (following.get("choose.branch") or {}).get("label")
 
 
 def _with_branches_taken(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

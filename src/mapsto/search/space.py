@@ -555,6 +555,7 @@ class _Visitor:
                     f"the choice '{name}' has a value that is no plain one (a date, bytes, a set, NaN or infinity); "
                     "write texts in quotes, and numbers that are finite",
                 )
+                self._break(node, _own_default(owner, 1))
                 return
             if not options:
                 self._error(entries["choice"], f"the choice '{name}' is empty; write {{choice: [a, b]}}")

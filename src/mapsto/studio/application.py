@@ -66,7 +66,7 @@ def application(studio: Studio, *, hosts: Hosts | None = None) -> FastAPI:
         "sign-in": studio.services is not None and studio.services.who is not None,
     }
     pages = [page for page in PAGES if there[page.needs]]
-    app = FastAPI(title="mapsto studio", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(title="studio", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.studio = replace(studio, pages=pages)
     for page in pages:
         app.include_router(page.router)

@@ -87,7 +87,7 @@ class Folders:
         raise NotThere(
             f"this folder holds no {lacking}",
             where=short(place, 80),
-            hint="look at the list of runs; `mapsto run`, `mapsto stream` and `mapsto search` write such a folder by --out",
+            hint="look at the list of runs; runs, streams and searches write such a folder, their --out",
         )
 
     def path(self, place: str) -> Path:

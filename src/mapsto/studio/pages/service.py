@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from mapsto.errors import nearest
+from mapsto.errors import command, nearest
 from mapsto.service.client import Client, ServiceError
 from mapsto.studio.errors import Forbidden, NotThere, SignedOut
 from mapsto.studio.services import Samples, Services, alerts, loads
@@ -108,7 +108,7 @@ def _changing(change: Callable[..., str], *arguments: str) -> str:
         return change(*arguments)
     except ServiceError as error:
         if error.status == 403:
-            hint = "take a key with the scope admin: mapsto serve prints one with --admin, mapsto keys make makes one"
+            hint = f"take a key with the scope admin: `{command('mapsto keys make RUN --scope admin')}` makes one"
             raise Forbidden(error.what, hint=hint) from error
         raise
 
