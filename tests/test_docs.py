@@ -171,7 +171,7 @@ def test_links_of_pages_lead_to_pages_of_the_reference() -> None:
     made |= {ROOT / "docs" / "reference" / space / "index.md" for space in reference.spaces()}
     made |= {ROOT / "docs" / "reference" / f"{each.page}.md" for each in reference.named()}
     links = [
-        (file, (ROOT / file).parent / to)
+        (file, ((ROOT / file).parent / to).resolve())
         for file in PAGES
         for to in re.findall(r"\]\(([^)#\s]*reference/[^)#\s]+)", (ROOT / file).read_text("utf-8"))
     ]
