@@ -407,6 +407,7 @@ CODE = [
         "docs/recipes.md",
         "docs/service.md",
     )  # a training of an epoch of thirty, a service: see test_readme, test_service_page
+    and not file.startswith("docs/examples/")  # whose blocks go together: each has a test of its own
     and not code.startswith(">>>")  # a session, which the tests of its page run
 ]
 

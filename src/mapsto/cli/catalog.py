@@ -189,7 +189,7 @@ def new(
 
     Example: mapsto new mine --from demo
     """
-    from mapsto.recipe.reader import shipped_recipes
+    from mapsto.recipe.reader import recipe_file, shipped_recipes
     from mapsto.store import write_atomically
 
     shipped = shipped_recipes()
@@ -198,7 +198,7 @@ def new(
         origin = origin / "recipe.yaml"
     if not origin.is_file():
         raise SpecError(f"there is no recipe '{source}'", where="--from", hint=nearest(source, shipped))
-    text = origin.read_text(encoding="utf-8")
+    text, _ = recipe_file(origin)
     is_space, recipe = _recipe_or_space(text, origin)
     if not Path(name).name:
         raise SpecError("the new recipe needs a name", where="mapsto new", hint=command("mapsto new mine --from demo"))
