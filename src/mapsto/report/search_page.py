@@ -89,11 +89,16 @@ def _picture(outcome: Mapping[str, Any]) -> page.Figure | None:
     }
     front = [_point(each, ends.get(each["number"])) for each in done if each["number"] in on]
     front.sort(key=lambda point: point.x)
-    others = [_point(each, None) for each in done if each["number"] not in on]
+    covered = {
+        (point.x, point.y) for point in front
+    }  # of trials that came to the same only the one of the frontier is drawn
+    rest = (_point(each, None) for each in done if each["number"] not in on)
+    others = [point for point in rest if (point.x, point.y) not in covered]
     xs = [point.x for point in (*front, *others)]
     log = min(xs) > 0 and max(xs) > 20 * min(xs)
     series = {"frontier": front} if front else {}
-    svg = charts.scatter({**series, "other trials": others}, x_name=names[1], y_name=names[0], log_x=log, joined=1)
+    more = {"other trials": others} if others else {}
+    svg = charts.scatter({**series, **more}, x_name=names[1], y_name=names[0], log_x=log, joined=1)
     return page.Figure(svg, f"{names[0]} against {names[1]}; bars are 95 % intervals")
 
 
