@@ -15,13 +15,14 @@ from mapsto import datasets, streams
 from mapsto.errors import DataError, SpecError
 from mapsto.kinds import Preprocessing, Samples
 from mapsto.search.advisor import features, space
-from mapsto.search.advisor.advice import advice, asked
+from mapsto.search.advisor.advice import advice, asked, kept_runs, known_runs
 from mapsto.search.advisor.beliefs import Beliefs
 from mapsto.search.advisor.goal import Goal
 from mapsto.search.advisor.learning import outcome_of, recognised
 from mapsto.search.advisor.runs import Outcome, Runs, Task, keys, load, merged, parsed, shipped
 from mapsto.search.advisor.surrogate import Surrogate, default_recipe
 from mapsto.search.advisor.trying import Trial, best, frontier
+from mapsto.store import Store
 
 
 def made_up(number: int, domain: str, *, noise: float = 1.0) -> Task:
@@ -158,6 +159,14 @@ def test_a_list_of_another_kind_is_refused(known: list[Task], change: Any, said:
     text = Runs(tasks=tuple(known[:1])).dumped()
     with pytest.raises(DataError, match=said):
         parsed(change(text), where="theirs.json")
+
+
+def test_an_own_list_of_other_features_is_to_be_moved_away(known: list[Task], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept_runs(store).parent.mkdir()
+    kept_runs(store).write_text(Runs(tasks=tuple(known)).dumped().replace('"features": ', '"features": 9', 1))
+    with pytest.raises(DataError, match="move it away"):
+        known_runs(store, [])
 
 
 def test_what_ships_is_whole_and_small() -> None:

@@ -52,7 +52,7 @@ def run_ray(job: Job, workers: int, trials: Trials, on_end: Callable[[Trial], No
     Raises `MissingExtra` without Ray, and what a worker raises.
     """
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtra("ray", "scale", where="--ray") from error
     cluster: Any = ray

@@ -341,8 +341,14 @@ def keep(store: Store, lists: Sequence[Runs], runs: Sequence[tuple[Task, str, Ou
 
 
 def known_runs(store: Store, priors: Sequence[Runs]) -> list[Runs]:
-    """Own runs first, then those of the files that were given."""
+    """Own runs first, then those of the files that were given. Raises `DataError` for an own list that cannot be read."""
     from mapsto.search.advisor.runs import load
 
     path = kept_runs(store)
-    return [*([load(path)] if path.is_file() else []), *priors]
+    if not path.is_file():
+        return [*priors]
+    try:
+        return [load(path), *priors]
+    except DataError as error:
+        hint = "it is the store's own list: move it away, and learn from finished runs again"
+        raise DataError(error.what, where=str(path), hint=hint) from error
