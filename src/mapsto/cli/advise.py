@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mapsto.cli.advised_trials import size_text, tried
 from mapsto.cli.app import JsonOption, StoreOption, app, print_json, print_note, print_text
 from mapsto.errors import SpecError, command
 
@@ -111,8 +112,6 @@ def advise(
     known = lists.merged(given if only_prior else [*_own(place), *given, lists.shipped()])
     question, goal = question_of(first, target, text, stream=stream), goal_of(limit)
     if trials is not None:
-        from mapsto.cli.advised_trials import tried
-
         others = given if only_prior else [*given, lists.shipped()]
         task, missing = _described(question, place, thorough=thorough)
         told = tried(
@@ -176,7 +175,14 @@ def _print(advised: Advice, file: Path, *, explain: bool) -> None:
         interval = f"{each.low:.0f} to {each.high:.0f}"
         recipe = ", ".join(each.holes.values())
         table.add_row(
-            *(str(number), recipe, f"{each.accuracy:.1f} %", interval, _size(each.bytes), f"{100 * each.surer:.0f} %")
+            *(
+                str(number),
+                recipe,
+                f"{each.accuracy:.1f} %",
+                interval,
+                size_text(each.bytes),
+                f"{100 * each.surer:.0f} %",
+            )
         )
     Console(highlight=False).print(table)
     own = f", and by {advised.trials} on these data" if advised.trials else ""
@@ -201,10 +207,6 @@ def _print(advised: Advice, file: Path, *, explain: bool) -> None:
                 task = lean.task.name or lean.task.id
                 print_text(f"  {100 * lean.weight:4.1f} %  {task}: {keys(advised.asked.kind)[lean.recipe]}")
     print_text(f"wrote {file}; run it: {_run(file)}")
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 0.1):.1f} kB"
 
 
 # ------------------------------------------------------------------------------------------------------------------------- lists

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mapsto.search.advisor.trying import Trial
     from mapsto.store import Store
 
-__all__ = ["tried"]
+__all__ = ["size_text", "tried"]
 
 
 def tried(
@@ -150,7 +150,7 @@ def _ended(trial: Trial) -> None:
         print_note(f"it failed: {trial.outcome.error}")
         return
     print_note(
-        f"{trial.accuracy:.1f} % of the held-out examples are right, {_size(trial.outcome.bytes)}, {trial.seconds:.1f} s, "
+        f"{trial.accuracy:.1f} % of the held-out examples are right, {size_text(trial.outcome.bytes)}, {trial.seconds:.1f} s, "
         f"{trial.hits} of {trial.steps} steps from the store"
     )
 
@@ -164,7 +164,7 @@ def _print(found: Sequence[Trial], chosen: Trial, told: Mapping[str, Any], folde
         foretold = "" if trial.foretold is None else f"{trial.foretold[1]:.0f} to {trial.foretold[2]:.0f} %"
         marks = [word for word, holds in (("best", trial is chosen), ("frontier", row["on_frontier"])) if holds]
         right = "failed" if trial.outcome.failed else f"{trial.accuracy:.1f} %"
-        size = "" if trial.outcome.failed else _size(trial.outcome.bytes)
+        size = "" if trial.outcome.failed else size_text(trial.outcome.bytes)
         table.add_row(str(number), ", ".join(trial.holes.values()), right, foretold, size, ", ".join(marks))
     Console(highlight=False).print(table)
     print_text(
@@ -175,5 +175,10 @@ def _print(found: Sequence[Trial], chosen: Trial, told: Mapping[str, Any], folde
     )
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes as a reader counts them.
+
+    >>> size_text(1_234_567), size_text(50)
+    ('1.2 MB', '0.1 kB')
+    """
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 0.1):.1f} kB"
