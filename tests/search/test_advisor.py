@@ -166,7 +166,7 @@ def test_an_own_list_of_other_features_is_to_be_moved_away(known: list[Task], tm
     kept_runs(store).parent.mkdir()
     kept_runs(store).write_text(Runs(tasks=tuple(known)).dumped().replace('"features": ', '"features": 9', 1))
     with pytest.raises(DataError, match="move it away"):
-        known_runs(store, [])
+        known_runs(store)
 
 
 def test_what_ships_is_whole_and_small() -> None:

@@ -109,7 +109,7 @@ def advise(
     given = [lists.load(path) for path in prior or []]
     if only_prior and not given:
         raise SpecError("--only-prior without a --prior", where="mapsto advise", hint="give --prior FILE")
-    known = lists.merged(given if only_prior else [*_own(place), *given, lists.shipped()])
+    known = lists.merged(given if only_prior else [_own(place), *given, lists.shipped()])
     question, goal = question_of(first, target, text, stream=stream), goal_of(limit)
     if trials is not None:
         others = given if only_prior else [*given, lists.shipped()]
@@ -148,10 +148,10 @@ def _described(question: Asked, place: Store, *, thorough: bool) -> tuple[Task, 
     return task, missing
 
 
-def _own(place: Store) -> list[Runs]:
+def _own(place: Store) -> Runs:
     from mapsto.search.advisor.advice import known_runs
 
-    return known_runs(place, [])
+    return known_runs(place)
 
 
 def _write(file: Path, text: str) -> None:
@@ -216,7 +216,7 @@ def _learn(words: list[str], place: Store, out: Path | None, name: str) -> dict[
     """Add finished runs, or all of others' lists, to the own list."""
     from mapsto.search.advisor.advice import keep
     from mapsto.search.advisor.learning import learnt
-    from mapsto.search.advisor.runs import load, merged
+    from mapsto.search.advisor.runs import load
 
     if not words:
         raise SpecError(
@@ -224,7 +224,7 @@ def _learn(words: list[str], place: Store, out: Path | None, name: str) -> dict[
         )
     lists = [load(Path(word)) for word in words if Path(word).is_file()]
     found = [learnt(Path(word), store=place, name=name) for word in words if not Path(word).is_file()]
-    before = merged(_own(place)).count
+    before = _own(place).count
     own = keep(place, lists, found)
     new = own.count - before
     return {"runs": own.count, "new": new, "said": f"{own.count} runs are known, {new} of them new"}
@@ -232,15 +232,13 @@ def _learn(words: list[str], place: Store, out: Path | None, name: str) -> dict[
 
 def _export(words: list[str], place: Store, out: Path | None, name: str) -> dict[str, Any]:
     """Write the own list to a file."""
-    from mapsto.search.advisor.runs import merged
-
     if len(words) != 1:
         raise SpecError(
             "one file is written",
             where="mapsto advise export",
             hint=f"as in `{command('mapsto advise export {file}', file='runs.json')}`",
         )
-    own = merged(_own(place))
+    own = _own(place)
     if not own.tasks:
         raise SpecError(
             "no run has been learnt from", where="mapsto advise export", hint="learn from finished runs first"

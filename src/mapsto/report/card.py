@@ -17,6 +17,7 @@ from mapsto.report import card_charts, charts, page
 from mapsto.report.explained_cases import explained_case, strongest
 from mapsto.report.gaps import Gap, gap_table
 from mapsto.report.page import Doc, Figure, Tile, View
+from mapsto.report.template_environment import environment
 from mapsto.store import write_atomically
 from mapsto_runtime.shown import few, short
 
@@ -163,15 +164,7 @@ def markdown(card: Doc) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(page._TEMPLATES),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return environment(autoescape=lambda name: name is not None and ".html" in name)
 
 
 def _require_schema(card: Doc) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapsto.report import page
+from mapsto.report.template_environment import environment
 from mapsto_runtime.explanation import Explanation
 from mapsto_runtime.heat_map import overlay, png
 from mapsto_runtime.parts import Cells, Columns, Tokens, Words
@@ -55,16 +56,7 @@ def picture_of(explanation: Explanation) -> bytes | None:
 
 def render(answers: Sequence[Answer]) -> str:
     """The page, which needs no other file and no network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(page._TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("explanation.html.j2").render(answers=[_shown(each) for each in answers])
+    return environment().get_template("explanation.html.j2").render(answers=[_shown(each) for each in answers])
 
 
 def _shown(answer: Answer) -> dict[str, Any]:

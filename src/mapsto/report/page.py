@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from mapsto.errors import SpecError
@@ -26,6 +25,7 @@ from mapsto.report.gaps import gap_of, gap_table
 from mapsto.report.messages import together
 from mapsto.report.steps_taken import steps_taken
 from mapsto.report.streams import stream_part
+from mapsto.report.template_environment import TEMPLATES, environment
 from mapsto_runtime.shown import short
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ SCHEMA = 1
 Doc: TypeAlias = "dict[str, Any]"
 Role: TypeAlias = Literal["parameters", "macs", "bytes", "latency", "accuracy", "drop", "ci95", "other"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _TIMES = {"s", "ms", "µs", "us", "ns"}
 _NOTHING = "–"
 _PNG = "data:image/png;base64,"
@@ -200,21 +199,12 @@ def script_hash() -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
+    return environment().get_template("report.html.j2")
 
 
 @cache
 def _script() -> str:
-    return (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return (TEMPLATES / "report.js").read_text(encoding="utf-8")
 
 
 # -------------------------------------------------------------------------------------------------------------- numbers

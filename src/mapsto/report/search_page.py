@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapsto.report import charts, page
+from mapsto.report.template_environment import environment
 
 __all__ = ["content", "render"]
 
@@ -28,16 +29,7 @@ def render(outcome: Mapping[str, Any]) -> str:
     ...                           "best": None, "holes": []})
     True
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(page._TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("search.html.j2").render(**content(outcome))
+    return environment().get_template("search.html.j2").render(**content(outcome))
 
 
 def content(outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from mapsto.errors import DataError
+from mapsto.report.template_environment import environment
 from mapsto.studio.errors import Forbidden
 from mapsto.studio.sessions import is_signed_in
 from mapsto_runtime import __version__
@@ -139,18 +140,10 @@ def _here(request: Request) -> str:
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["moment"] = moment
-    environment.filters["size"] = size
-    return environment
+    made = environment(_TEMPLATES)
+    made.filters["moment"] = moment
+    made.filters["size"] = size
+    return made
 
 
 def moment(seconds: float) -> str:

@@ -333,22 +333,22 @@ def keep(store: Store, lists: Sequence[Runs], runs: Sequence[tuple[Task, str, Ou
     path = kept_runs(store)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        own = merged([*known_runs(store, []), *lists])
+        own = merged([known_runs(store), *lists])
         for task, key, outcome in runs:
             own = own.with_run(task, key, outcome)
         own.save(path)
     return own
 
 
-def known_runs(store: Store, priors: Sequence[Runs]) -> list[Runs]:
-    """Own runs first, then those of the files that were given. Raises `DataError` for an own list that cannot be read."""
+def known_runs(store: Store) -> Runs:
+    """The store's own list, which may be empty. Raises `DataError` for an own list that cannot be read."""
     from mapsto.search.advisor.runs import load
 
     path = kept_runs(store)
     if not path.is_file():
-        return [*priors]
+        return Runs()
     try:
-        return [load(path), *priors]
+        return load(path)
     except DataError as error:
         hint = "it is the store's own list: move it away, and learn from finished runs again"
         raise DataError(error.what, where=str(path), hint=hint) from error

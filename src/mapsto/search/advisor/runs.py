@@ -94,6 +94,10 @@ class Runs:
     def count(self) -> int:
         return sum(len(task.runs) for task in self.tasks)
 
+    def task(self, asked: Task) -> Task:
+        """The task of that digest with the runs that are known of it; itself where there is none."""
+        return next((each for each in self.tasks if each.id == asked.id), asked)
+
     def with_run(self, task: Task, key: str, outcome: Outcome) -> Runs:
         """The same and one run more; one of the same task and recipe takes its place."""
         known = {each.id: each for each in self.tasks}

@@ -85,8 +85,8 @@ def try_recipes(
     goal, listener = goal or Goal(), listener or Listener()
     new: dict[str, Trial] = {}
     while until is None or time.time() < until:
-        own = merged(known_runs(store, []))
-        known = next((each for each in own.tasks if each.id == task.id), task)
+        own = known_runs(store)
+        known = own.task(task)
         if len(known.runs) >= trials:
             break
         advised = advice(question, task, merged([own, *others]), goal=goal, count=1, model=model, missing=missing)
@@ -107,7 +107,7 @@ def try_recipes(
                 where=str(folder),
                 hint="run the recipe of the last one by itself: trial.yaml",
             )
-    known = next((each for each in merged(known_runs(store, [])).tasks if each.id == task.id), task)
+    known = known_runs(store).task(task)
     options = {space.key_of(holes): holes for holes in space.recipes(question.kind)}
     return [new.get(key) or Trial(holes=options[key], outcome=outcome) for key, outcome in known.runs.items()]
 

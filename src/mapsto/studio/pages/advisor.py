@@ -121,7 +121,7 @@ def _advised(studio: Studio, fields: Fields) -> Advice:
     question = question_of(place, fields.target or None, fields.text or None, stream=fields.stream)
     goal = goal_of(fields.limit or None)
     task, missing = described(question, store=store)
-    known = lists.merged([*known_runs(store, []), lists.shipped()])
+    known = lists.merged([known_runs(store), lists.shipped()])
     return advice(question, task, known, goal=goal, count=fields.most, missing=missing)
 
 
